@@ -1,0 +1,190 @@
+"""What a study is: every choice that changes its results, declared, bounded and hashed."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Architecture = Literal["resnet18", "alexnet", "vgg16", "inception_v3"]
+Scheme = Literal["holdout", "kfold"]
+Precision = Literal["auto", "fp32", "bf16"]
+Schedule = Literal["constant", "cosine"]
+BatchNorm = Literal["recalibrate", "running"]
+
+ARCHITECTURES: tuple[Architecture, ...] = ("resnet18", "alexnet", "vgg16", "inception_v3")
+
+RECIPE = 1
+"""Version of the numerical recipe; raised whenever the same config gives other numbers."""
+
+_INCEPTION_SIDE = 299
+_PAPER_SIDE = 224
+
+
+class IngestConfig(BaseModel):
+    """The declared rules by which an image set becomes a manifest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_side: Annotated[int, Field(ge=8, le=4096)] = Field(
+        64, description="Smallest side an image may have [pixels]; smaller ones are excluded."
+    )
+    max_pixels: Annotated[int, Field(ge=4096, le=10**9)] = Field(
+        50_000_000, description="Most pixels a frame may have before it is refused undecoded."
+    )
+    max_bytes: Annotated[int, Field(ge=1024, le=2 * 10**9)] = Field(
+        100_000_000, description="Largest file that is read [bytes]."
+    )
+    max_frames: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="Most frames a file may hold; the first one is used."
+    )
+    blur_bound: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
+        0.002,
+        description="Lowest sharpness that counts as in focus (see `thyro_core.quality`); 0 = off.",
+    )
+    overlay_bound: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.02, description="Largest share of coloured pixels (callipers, Doppler) in an image."
+    )
+    hash_distance: Annotated[int, Field(ge=0, le=64)] = Field(
+        16, description="Largest Hamming distance of perceptual hashes of a near-duplicate [bits]."
+    )
+    duplicate_correlation: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.9, description="Lowest normalised correlation that confirms a near-duplicate."
+    )
+    tirads_benign: tuple[str, ...] = Field(
+        ("1", "2", "3"), description="TI-RADS categories read as benign (DDTI's XML files)."
+    )
+    tirads_malignant: tuple[str, ...] = Field(
+        ("4a", "4b", "4c", "5"), description="TI-RADS categories read as malignant (DDTI's XML)."
+    )
+
+
+class StudyConfig(IngestConfig):
+    """One study: image rules, splits, training and evaluation.
+
+    Defaults follow the paper; what it leaves out is declared here and reported with each study.
+    """
+
+    architectures: tuple[Architecture, ...] = Field(
+        ARCHITECTURES,
+        min_length=1,
+        description="Networks to train. The first one is compared with each of the others.",
+    )
+    scheme: Scheme = Field(
+        "holdout", description="Repeated stratified hold-out (the paper) or k-fold."
+    )
+    splits: Annotated[int, Field(ge=2, le=100)] = Field(
+        10, description="Number of hold-out splits, or of folds."
+    )
+    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.3, description="Share of each class in a hold-out's test part, rounded down."
+    )
+    val_fraction: Annotated[float, Field(ge=0.0, lt=0.5)] = Field(
+        0.0, description="Share of each class kept for validation curves; the paper has none."
+    )
+    image_size: Annotated[int, Field(ge=64, le=1024)] = Field(
+        _PAPER_SIDE,
+        description="Side of the network input [pixels]; Inception_v3 takes 299/224 of it.",
+    )
+    epochs: Annotated[int, Field(ge=1, le=1000)] = Field(
+        30, description="Passes over the training part; the paper gives none."
+    )
+    batch_size: Annotated[int, Field(ge=2, le=4096)] = Field(
+        32, description="Images per optimiser step; the paper gives none."
+    )
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        1e-4, description="Adam's learning rate at the start."
+    )
+    schedule: Schedule = Field(
+        "cosine", description="How the learning rate runs: constant, or a half cosine to zero."
+    )
+    focal_gamma: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
+        2.0, description="Focusing exponent of the focal loss; 0 is weighted cross-entropy."
+    )
+    focal_alpha: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None,
+        description="Focal loss weight of malignant (benign gets 1 - alpha). Empty: the share "
+        "of benign images in the training part, so that both classes weigh the same.",
+    )
+    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = Field(
+        10.0, description="Augmentation: rotation drawn uniformly from +- this [degrees]."
+    )
+    flip_horizontal: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.5, description="Augmentation: probability of a left-right flip."
+    )
+    flip_vertical: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.0,
+        description="Augmentation: probability of an up-down flip (not natural: depth fades).",
+    )
+    batchnorm: BatchNorm = Field(
+        "recalibrate",
+        description="Batch-norm statistics for inference: measured once on the training part "
+        "after the last epoch, or the running averages training leaves behind.",
+    )
+    weights: str = Field(
+        "auto",
+        min_length=1,
+        description="Where training starts: auto, imagenet (strict), none, or a URL of "
+        "a folder with <architecture>.safetensors.",
+    )
+    precision: Precision = Field(
+        "auto", description="Training arithmetic: bf16 where the hardware has it, else fp32."
+    )
+    deterministic: bool = Field(
+        True, description="Deterministic algorithms only: the same config, the same predictions."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        0, description="Root of every random choice: splits, heads, augmentation, bootstrap."
+    )
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.5, description="Probability of malignant from which an image counts as positive."
+    )
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = Field(
+        1000, description="Bootstrap resamples of patients for each split's intervals."
+    )
+
+    @model_validator(mode="after")
+    def _unique_architectures(self) -> Self:
+        if len(set(self.architectures)) != len(self.architectures):
+            msg = f"architectures names one twice: {', '.join(self.architectures)}"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _disjoint_tirads(self) -> Self:
+        both = sorted(set(self.tirads_benign) & set(self.tirads_malignant))
+        if both:
+            msg = f"TI-RADS {', '.join(both)} cannot be both benign and malignant"
+            raise ValueError(msg)
+        return self
+
+    def ingest(self) -> IngestConfig:
+        """The part that decides the manifest."""
+        return IngestConfig(**{name: getattr(self, name) for name in IngestConfig.model_fields})
+
+    def side(self, architecture: Architecture) -> int:
+        """Side of an architecture's square input [pixels]: 224 becomes 299 for Inception_v3."""
+        if architecture == "inception_v3":
+            return round(self.image_size * _INCEPTION_SIDE / _PAPER_SIDE)
+        return self.image_size
+
+
+def canonical_json(value: Mapping[str, Any] | BaseModel) -> str:
+    """The one JSON spelling of a value: sorted keys, no spaces, so that its hash is stable."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def content_id(prefix: str, value: Mapping[str, Any] | BaseModel) -> str:
+    """A short, stable id: `prefix` and 16 hex digits of the canonical JSON's SHA-256.
+
+    The prefix keeps a hive reader from taking an all-digit id for a number.
+    """
+    return prefix + hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def job_seed(seed: int, split: int, architecture: str) -> int:
+    """A seed of its own for each split x architecture, in [0, 2**31)."""
+    digest = hashlib.sha256(f"{seed}/{split}/{architecture}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1

@@ -1,0 +1,24 @@
+"""Errors for the person who meets them.
+
+Every message says where, what was expected, what was found and the cure.
+"""
+
+
+class ThyroError(Exception):
+    """A failure with a message that is fit to be shown as it is, without a traceback."""
+
+    exit_code = 1
+
+
+class InputError(ThyroError):
+    """What the user gave (a source, a config, an address) cannot be used as it is."""
+
+    exit_code = 2
+
+
+class LeakageError(ThyroError):
+    """Images that belong together stand on both sides of a split."""
+
+
+class IncompleteStudyError(ThyroError):
+    """Some jobs of a study failed; what they finished is kept, and the same command goes on."""

@@ -1,0 +1,52 @@
+"""Every key of the store, spelled once."""
+
+
+def table_key(table: str, **keys: str | int) -> str:
+    """Key of a table's part; the hive keys stand in the order given."""
+    hive = "".join(f"{name}={value}/" for name, value in keys.items())
+    return f"tables/{table}/{hive}part-0.parquet"
+
+
+def table_prefix(table: str) -> str:
+    """Folder that holds all parts of a table."""
+    return f"tables/{table}"
+
+
+def pack_key(manifest_id: str, side: int) -> str:
+    """The uint8 array of a manifest's included images at one side length [pixels]."""
+    return f"packs/{manifest_id}/{side}.npy"
+
+
+def manifest_key(manifest_id: str) -> str:
+    """Summary of an ingest: counts, warnings, rules; the rows are in the `images` table."""
+    return f"manifests/{manifest_id}.json"
+
+
+def study_key(study_id: str) -> str:
+    """The study's own description: config, manifest, weights, precision."""
+    return f"studies/{study_id}/config.json"
+
+
+def checkpoint_key(study_id: str, split: int, architecture: str) -> str:
+    """The latest resumable state of an unfinished job's architecture."""
+    return f"studies/{study_id}/checkpoints/split={split}/architecture={architecture}.pt"
+
+
+def model_key(study_id: str, split: int, architecture: str) -> str:
+    """The trained weights of a finished architecture."""
+    return f"studies/{study_id}/models/split={split}/architecture={architecture}.safetensors"
+
+
+def run_key(study_id: str, split: int, architecture: str) -> str:
+    """The record of one finished or failed architecture; gathered into the `runs` table."""
+    return f"studies/{study_id}/runs/split={split}/architecture={architecture}.json"
+
+
+def progress_key(study_id: str, split: int) -> str:
+    """Where a running split job stands."""
+    return f"studies/{study_id}/progress/split={split}.json"
+
+
+def weights_key(architecture: str, sha256: str) -> str:
+    """Starting weights as a study used them."""
+    return f"weights/{architecture}-{sha256[:16]}.safetensors"

@@ -1,0 +1,35 @@
+"""Where a study runs: never hashed, because it must not change a result."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from `THYRO_*` environment variables; the CLI's options stand above them."""
+
+    model_config = SettingsConfigDict(env_prefix="THYRO_", extra="ignore", frozen=True)
+
+    store: str = Field("./thyro-store", description="fsspec URL under which everything lies.")
+    weights: str | None = Field(
+        None, description="Mirror of ImageNet weights: folder or URL with <arch>.safetensors."
+    )
+    scratch: Path | None = Field(
+        None, description="Node-local folder for packs and weights; default: the temp folder."
+    )
+    ray: str = Field("local", description="Ray address; local starts an embedded one.")
+    cpus_per_job: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="CPU cores, and torch threads, of a split job."
+    )
+    gpus_per_job: Annotated[float, Field(ge=0.0, le=8.0)] | None = Field(
+        None, description="GPUs (or a fraction) of a split job; empty: shared evenly, if any."
+    )
+    job_retries: Annotated[int, Field(ge=0, le=20)] = Field(
+        3, description="How often a split job whose process died is started again."
+    )
+    checkpoint_seconds: Annotated[float, Field(ge=0.0)] = Field(
+        60.0, description="Least time between two checkpoints of a job [s]; 0: every epoch."
+    )
+    keep_models: bool = Field(True, description="Keep each job's trained weights in the store.")

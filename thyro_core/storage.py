@@ -1,0 +1,164 @@
+"""One object at one key, whole or not at all, on any fsspec file system."""
+
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+from fsspec.implementations.local import LocalFileSystem
+
+from thyro_core import paths, schemas
+from thyro_core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Store:
+    """A place for objects: every key is relative to `root` on `fs`."""
+
+    url: str
+    fs: fsspec.AbstractFileSystem
+    root: str
+
+    def path(self, key: str) -> str:
+        """The file system's path of a key."""
+        return f"{self.root}/{key}" if key else self.root
+
+    def exists(self, key: str) -> bool:
+        """Whether the object, and so the step that makes it, is done."""
+        return bool(self.fs.exists(self.path(key)))
+
+    def read(self, key: str) -> bytes:
+        """All bytes of an object.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+        """
+        return bytes(self.fs.cat_file(self.path(key)))
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put an object: readers see the old one or the new one, never a part."""
+        with self.writing(key) as file:
+            file.write(data)
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[IO[bytes]]:
+        """Stream an object into place; it appears when the block ends, and only if it ends well."""
+        if isinstance(self.fs, LocalFileSystem):
+            with _atomic_file(Path(self.path(key))) as file:
+                yield file
+        else:
+            # Closing a remote file after an error would publish its half: upload it whole instead.
+            with tempfile.NamedTemporaryFile(prefix="thyro-") as file:
+                yield file
+                file.flush()
+                self.fs.put_file(file.name, self.path(key))
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        if self.exists(key):
+            self.fs.rm_file(self.path(key))
+
+    def keys(self, prefix: str) -> list[str]:
+        """Keys of all objects below a folder, sorted; temporary files are not objects."""
+        folder = self.path(prefix)
+        if not self.fs.exists(folder):
+            return []
+        found = (self._relative(name) for name in self.fs.find(folder))
+        return sorted(key for key in found if not key.endswith(".tmp"))
+
+    def _relative(self, name: str) -> str:
+        return name[len(self.root) :].lstrip("/")
+
+    def write_table(self, name: str, table: pa.Table, **keys: str | int) -> str:
+        """Write one part of a registered table as zstd Parquet, byte for byte reproducible.
+
+        Raises:
+            ValueError: the columns differ from the registered schema.
+        """
+        checked = schemas.conform(name, table)
+        buffer = io.BytesIO()
+        pq.write_table(checked, buffer, compression="zstd", store_schema=True)
+        key = paths.table_key(name, **keys)
+        self.write(key, buffer.getvalue())
+        return key
+
+    def read_table(self, name: str, **keys: str | int) -> pa.Table:
+        """All rows of a registered table whose leading hive keys are `keys`; may be empty."""
+        hive = "".join(f"/{key}={value}" for key, value in keys.items())
+        parts = self.keys(paths.table_prefix(name) + hive)
+        schema = schemas.TABLES[name].schema
+        # Not pq.read_table: its scanner's threads can abort a process that exits right after.
+        tables = [pq.ParquetFile(io.BytesIO(self.read(key))).read().cast(schema) for key in parts]
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    def local(self, key: str, scratch: Path) -> Path:
+        """A local file with the object's bytes, fetched once per node however many jobs ask.
+
+        A local store's own file serves as it is, so it is shared by memory-mapping.
+        """
+        if isinstance(self.fs, LocalFileSystem):
+            return Path(self.path(key))
+        name = hashlib.sha256(f"{self.url}/{key}".encode()).hexdigest()[:16]
+        target = scratch / name / Path(key).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not target.exists():
+                with _atomic_file(target) as out, self.fs.open(self.path(key), "rb") as file:
+                    shutil.copyfileobj(file, out, 1 << 22)
+        return target
+
+
+@contextmanager
+def _atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of an fsspec URL, and the absolute path on it without a trailing slash.
+
+    Raises:
+        InputError: the URL's protocol is unknown or its package is missing.
+    """
+    options: dict[str, Any] = {"use_listings_cache": False} if url.startswith("s3:") else {}
+    try:
+        fs, path = fsspec.core.url_to_fs(url, **options)
+    except (ValueError, ImportError) as error:
+        msg = f"{url}: expected a folder or an fsspec URL such as s3://bucket/prefix; {error}"
+        raise InputError(msg) from error
+    return fs, str(path).rstrip("/")
+
+
+def open_store(url: str) -> Store:
+    """The store at an fsspec URL; nothing is created until something is written."""
+    fs, root = filesystem(url)
+    absolute = str(fs.unstrip_protocol(root))
+    return Store(url=absolute, fs=fs, root=root)
