@@ -90,8 +90,8 @@ class StudyConfig(IngestConfig):
     epochs: Annotated[int, Field(ge=1, le=1000)] = Field(
         30, description="Passes over the training part; the paper gives none."
     )
-    batch_size: Annotated[int, Field(ge=2, le=4096)] = Field(
-        32, description="Images per optimiser step; the paper gives none."
+    batch_size: Annotated[int, Field(ge=4, le=4096)] = Field(
+        32, description="Most images per optimiser step (batches are as equal as can be)."
     )
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         1e-4, description="Adam's learning rate at the start."
