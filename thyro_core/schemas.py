@@ -130,10 +130,10 @@ TABLES: dict[str, Table] = {
             ),
             ("value", _REAL, "The metric; over splits: the mean. NaN: undefined."),
             ("sd", _REAL, "Standard deviation over splits; null within a split."),
-            ("ci_low", _REAL, "Lower end of the 95 % interval."),
-            ("ci_high", _REAL, "Upper end of the 95 % interval."),
+            ("ci_low", _REAL, "Lower end of the 95 % interval; over splits a t interval, uncut."),
+            ("ci_high", _REAL, "Upper end of the 95 % interval; may pass 1 over splits."),
             ("n", _INT, "Test images; over splits: splits the mean is taken of."),
-            ("n_positive", _INT, "Malignant test images; null over splits."),
+            ("n_positive", _INT, "Malignant test images; null for a mean over splits."),
         ),
         _table(
             "comparisons",
