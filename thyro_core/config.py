@@ -40,7 +40,7 @@ class IngestConfig(BaseModel):
         1, description="Most frames a file may hold; the first one is used."
     )
     blur_bound: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
-        0.002,
+        0.05,
         description="Lowest sharpness that counts as in focus (see `thyro_core.quality`); 0 = off.",
     )
     overlay_bound: Annotated[float, Field(ge=0.0, le=1.0)] = Field(

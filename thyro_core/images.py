@@ -1,0 +1,207 @@
+"""Image files: decoded within declared bounds, or refused with a reason."""
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from thyro_core.config import IngestConfig
+from thyro_core.errors import ThyroError
+from thyro_core.quality import overlay_share
+
+Grey = npt.NDArray[np.uint8]
+
+_READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
+    (b"\x89PNG\r\n\x1a\n", PngImageFile),
+    (b"\xff\xd8\xff", JpegImageFile),
+    (b"II*\x00", TiffImageFile),
+    (b"MM\x00*", TiffImageFile),
+    (b"II+\x00", TiffImageFile),
+    (b"MM\x00+", TiffImageFile),
+    (b"BM", BmpImageFile),
+)
+_FULL_SCALES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
+_BITS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
+_GREY_MODES = ("1", "L")
+_TILE_WIDTH, _TILE_LENGTH, _PHOTOMETRIC = 322, 323, 262
+
+# Pillow has no common base of what it raises on hostile bytes: this is the closed list of what its
+# four readers and the decoders beneath them can raise. `Warning`: where warnings are made errors.
+_HOSTILE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    EOFError,
+    ArithmeticError,
+    MemoryError,
+    AssertionError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Warning,
+)
+
+
+class UndecodableError(ThyroError, ValueError):
+    """A file that gives no image, or not within the bounds; `detail` says what was found."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image.
+
+    Attributes:
+        grey: uint8 (height, width), upright.
+        overlay_share: Share of coloured pixels, 0 to 1 (see `thyro_core.quality`).
+        bits: Bits a sample had as read: 1, 8, 16 or 32.
+    """
+
+    grey: Grey
+    overlay_share: float
+    bits: int
+
+
+def decode(data: bytes, rules: IngestConfig) -> Picture:
+    """The first frame of a PNG, JPEG, TIFF or BMP file as an upright grey image.
+
+    Colour becomes grey by ITU-R BT.601; what is transparent lies on black. Samples of more than
+    8 bits are scaled linearly by the smallest of 2^8-1, 2^10-1, 2^12-1, 2^14-1 and 2^16-1 that
+    holds the image's peak (floats up to 1: by 1). Safe to call from several threads.
+
+    Args:
+        data: All bytes of the file.
+        rules: The bounds: `max_bytes`, `max_pixels` and `max_frames`.
+
+    Raises:
+        UndecodableError: the file is of no known format, is damaged or truncated, or passes
+            a bound; the bounds are checked before any pixel is decoded.
+    """
+    if len(data) > rules.max_bytes:
+        msg = f"{len(data)} bytes, more than max_bytes = {rules.max_bytes}"
+        raise UndecodableError(msg)
+    try:
+        with _open(data) as image:
+            _check_bounds(image, rules)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return _picture(image)
+    except UndecodableError:
+        raise
+    except _HOSTILE as error:
+        msg = f"damaged or not supported: {type(error).__name__}"
+        raise UndecodableError(msg) from error
+
+
+def _open(data: bytes) -> ImageFile:
+    # Not Image.open: its bomb check is a warning or an error by a global bound of its own, which
+    # threads cannot change safely. Ours comes right after the header.
+    for signature, reader in _READERS:
+        if data.startswith(signature):
+            return reader(io.BytesIO(data))
+    msg = "not a PNG, JPEG, TIFF or BMP file" if data else "the file is empty"
+    raise UndecodableError(msg)
+
+
+def _check_bounds(image: ImageFile, rules: IngestConfig) -> None:
+    width, height = _declared_size(image)
+    if width * height > rules.max_pixels:
+        msg = f"{width} x {height} pixels, more than max_pixels = {rules.max_pixels}"
+        raise UndecodableError(msg)
+    if _has_frame(image, rules.max_frames):
+        msg = f"more frames than max_frames = {rules.max_frames}"
+        raise UndecodableError(msg)
+
+
+def _declared_size(image: ImageFile) -> tuple[int, int]:
+    """Width and height; of a tiled TIFF at least one tile's, for which memory is set aside too."""
+    width, height = image.size
+    if isinstance(image, TiffImageFile):
+        width = max(width, int(image.tag_v2.get(_TILE_WIDTH, 0)))
+        height = max(height, int(image.tag_v2.get(_TILE_LENGTH, 0)))
+    return width, height
+
+
+def _has_frame(image: ImageFile, index: int) -> bool:
+    if not isinstance(image, TiffImageFile):
+        return int(getattr(image, "n_frames", 1)) > index
+    # Not n_frames: a hostile TIFF may declare millions, and counting visits each.
+    try:
+        image.seek(index)
+    except EOFError:
+        return False
+    finally:
+        image.seek(0)
+    return True
+
+
+def _picture(image: ImageFile) -> Picture:
+    bits = _BITS.get(image.mode, 8)
+    if bits > 8:
+        return Picture(_scale(image), 0.0, bits)
+    flat = _on_black(image) if image.has_transparency_data else image
+    if flat.mode in _GREY_MODES:
+        return Picture(_array(flat.convert("L")), 0.0, bits)
+    colour = flat.convert("RGB")
+    return Picture(_array(colour.convert("L")), overlay_share(_array(colour)), bits)
+
+
+def _on_black(image: Image.Image) -> Image.Image:
+    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+    return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
+
+
+def _array(image: Image.Image) -> Grey:
+    return np.array(image, dtype=np.uint8)
+
+
+def _scale(image: ImageFile) -> Grey:
+    values = np.asarray(image)
+    low, peak = float(values.min()), float(values.max())
+    if not (low >= 0 and peak <= _FULL_SCALES[-1]):
+        msg = f"samples from {low:g} to {peak:g}, expected 0 to {_FULL_SCALES[-1]}"
+        raise UndecodableError(msg)
+    grey = np.rint(values * np.float64(255 / _full_scale(values.dtype, peak))).astype(np.uint8)
+    return 255 - grey if _white_is_zero(image) else grey
+
+
+def _full_scale(dtype: np.dtype[Any], peak: float) -> int:
+    if dtype.kind == "f" and peak <= 1:
+        return 1
+    return next(scale for scale in _FULL_SCALES if peak <= scale)
+
+
+def _white_is_zero(image: ImageFile) -> bool:
+    """Pillow turns such TIFFs round only up to 8 bits."""
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
+
+
+def resize(grey: Grey, side: int) -> Grey:
+    """The whole image squashed to a square, bilinear with antialiasing, as the paper does.
+
+    Args:
+        grey: uint8 (height, width).
+        side: Side of the square [pixels].
+
+    Returns:
+        uint8 (side, side).
+    """
+    image = Image.fromarray(grey)
+    return _array(image.resize((side, side), Image.Resampling.BILINEAR))

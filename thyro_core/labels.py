@@ -1,0 +1,211 @@
+"""labels.csv and exclusions.csv: tables people write by hand, read strictly."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from thyro_core.errors import InputError
+
+_LABELS = {"benign": 0, "0": 0, "malignant": 1, "1": 1, "": None}
+_ROLES = ("image", "label", "patientid", "mask")
+_NO_REASON = "no reason given"
+_WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+")
+_IDENTIFYING = frozenset(
+    {"surname", "forename", "dob", "mrn", "accession", "street", "city", "zip", "postcode"}
+    | {"postal", "mobile", "fax", "ssn", "passport", "nhs", "telefon"}
+)
+_IDENTIFYING_PARTS = ("patient", "name", "birth", "phone", "mail", "address", "insurance")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of labels.csv: `label` is 0, 1 or None; `attributes` are its filled other cells."""
+
+    line: int
+    image: str
+    label: int | None
+    patient: str | None
+    attributes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """All rows of labels.csv, the files its `mask` column names, and the columns left out."""
+
+    rows: tuple[Row, ...]
+    masks: frozenset[str]
+    dropped: tuple[str, ...]
+
+
+def read_labels(where: str, data: bytes) -> LabelTable:
+    """Read labels.csv: `image,label[,patient_id]` and any other columns.
+
+    The header's spelling may vary in case, spaces and underscores; the delimiter is a comma or
+    a semicolon. Columns that identify a person are dropped unread.
+
+    Args:
+        where: The file's address, for messages.
+        data: Its bytes: UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: a column is missing or named twice, a row has another number of cells than
+            the header, a label is unknown, or an image's path leaves the folder.
+    """
+    header, lines = _table(where, data)
+    columns = _columns(where, header, required=("image", "label"))
+    other = [name for name in header if name and _key(name) not in _ROLES]
+    dropped = tuple(name for name in other if is_identifying(name))
+    kept = [name for name in other if name not in dropped]
+    if "mask" in columns:
+        kept.append(header[columns["mask"]])
+    rows, masks = [], set()
+    for line, cells in lines:
+        named = dict(zip(header, cells, strict=True))
+        rows.append(_row(f"{where} line {line}", line, cells, columns, {n: named[n] for n in kept}))
+        if "mask" in columns and cells[columns["mask"]]:
+            masks.add(str(PurePosixPath(cells[columns["mask"]].replace("\\", "/"))))
+    return LabelTable(tuple(rows), frozenset(masks), dropped)
+
+
+def _row(
+    where: str, line: int, cells: list[str], columns: dict[str, int], other: dict[str, str]
+) -> Row:
+    patient = cells[columns["patientid"]] if "patientid" in columns else ""
+    return Row(
+        line=line,
+        image=relative_path(where, cells[columns["image"]]),
+        label=_label(where, cells[columns["label"]]),
+        patient=patient or None,
+        attributes={name: value for name, value in other.items() if value},
+    )
+
+
+def read_exclusions(where: str, data: bytes) -> dict[str, tuple[int, str]]:
+    """Read exclusions.csv (`image,reason`): line and reason of each image excluded.
+
+    An image named twice keeps its first reason; an empty reason becomes "no reason given".
+
+    Raises:
+        InputError: as `read_labels` does.
+    """
+    header, lines = _table(where, data)
+    columns = _columns(where, header, required=("image",))
+    found: dict[str, tuple[int, str]] = {}
+    for line, cells in lines:
+        image = relative_path(f"{where} line {line}", cells[columns["image"]])
+        reason = cells[columns["reason"]] if "reason" in columns else ""
+        found.setdefault(image, (line, reason or _NO_REASON))
+    return found
+
+
+def _table(where: str, data: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = f"{where}: expected UTF-8 text, found other bytes at {error.start}; save it as UTF-8"
+        raise InputError(msg) from error
+    records = _records(where, text)
+    _, header = next(records, (1, []))
+    return header, _checked(where, header, records)
+
+
+def _records(where: str, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Stripped rows that are not blank, with the line each ends on."""
+    first = text.partition("\n")[0]
+    delimiter = ";" if first.count(";") > first.count(",") else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for cells in reader:
+            stripped = [cell.strip() for cell in cells]
+            if any(stripped):
+                yield reader.line_num, stripped
+    except csv.Error as error:
+        msg = f"{where} line {reader.line_num}: expected CSV, found {error}; mend the quotes"
+        raise InputError(msg) from error
+
+
+def _checked(
+    where: str, header: list[str], records: Iterator[tuple[int, list[str]]]
+) -> Iterator[tuple[int, list[str]]]:
+    for line, cells in records:
+        if len(cells) != len(header):
+            msg = (
+                f"{where} line {line}: expected {len(header)} cells as in the header, "
+                f"found {len(cells)}; put cells that hold the delimiter in quotes"
+            )
+            raise InputError(msg)
+        yield line, cells
+
+
+def _columns(where: str, header: list[str], required: tuple[str, ...]) -> dict[str, int]:
+    keys = [_key(name) for name in header]
+    missing = [name for name in required if name not in keys]
+    if missing:
+        msg = (
+            f"{where}: expected the columns {', '.join(required)}, found "
+            f"{', '.join(header) or 'nothing'}; add {' and '.join(missing)} to the first line"
+        )
+        raise InputError(msg)
+    twice = sorted({name for name in header if name and keys.count(_key(name)) > 1})
+    if twice:
+        msg = f"{where}: expected each column once, found {', '.join(twice)} again; rename one"
+        raise InputError(msg)
+    return {key: index for index, key in enumerate(keys)}
+
+
+def _words(column: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(column)]
+
+
+def _key(column: str) -> str:
+    return "".join(_words(column)) or column
+
+
+def is_identifying(column: str) -> bool:
+    """Whether a column's name says that it identifies a person (name, birth date, phone, ...)."""
+    words = _words(column)
+    return any(
+        word in _IDENTIFYING or any(part in word for part in _IDENTIFYING_PARTS) for word in words
+    )
+
+
+def _label(where: str, cell: str) -> int | None:
+    if cell.lower() not in _LABELS:
+        msg = (
+            f"{where}: expected a label benign, malignant, 0, 1 or none, "
+            f"found {cell[:40]!r}; correct it, or leave it empty for unlabelled"
+        )
+        raise InputError(msg)
+    return _LABELS[cell.lower()]
+
+
+def relative_path(where: str, cell: str) -> str:
+    """A path in the table as a plain posix path below the image set's folder.
+
+    Backslashes separate too. The path itself is not repeated in messages: it may name a person.
+
+    Raises:
+        InputError: it is empty, absolute, a URL, or leads out of the folder.
+    """
+    path = cell.replace("\\", "/")
+    fault = _fault(path)
+    if fault:
+        msg = f"{where}: expected an image's path inside the folder, found {fault}; correct it"
+        raise InputError(msg)
+    return str(PurePosixPath(path))
+
+
+def _fault(path: str) -> str | None:
+    parts = PurePosixPath(path).parts
+    faults = {
+        "no path": not parts,
+        "a URL": "://" in path,
+        "an absolute path": path.startswith("/"),
+        "a drive letter": re.match(r"[A-Za-z]:", path) is not None,
+        "a path with ..": ".." in parts,
+        "a control character": any(ord(character) < 32 for character in path),
+    }
+    return next((fault for fault, present in faults.items() if present), None)
