@@ -50,7 +50,9 @@ class IngestConfig(BaseModel):
         16, description="Largest Hamming distance of perceptual hashes of a near-duplicate [bits]."
     )
     duplicate_correlation: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.9, description="Lowest normalised correlation that confirms a near-duplicate."
+        0.95,
+        description="Lowest correlation of local contrast, after registration, that confirms a "
+        "near-duplicate.",
     )
     tirads_benign: tuple[str, ...] = Field(
         ("1", "2", "3"), description="TI-RADS categories read as benign (DDTI's XML files)."

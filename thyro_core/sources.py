@@ -161,7 +161,7 @@ def _merged(entry: Entry, rows: list[labels.Row]) -> Entry:
     given = {row.label for row in rows if row.label is not None}
     patients = {row.patient for row in rows if row.patient is not None}
     attributes: dict[str, str] = {}
-    for row in reversed(rows):
+    for row in sorted(rows, key=lambda row: sorted(row.attributes.items()), reverse=True):
         attributes.update(row.attributes)
     conflict = len(given) > 1 or len(patients) > 1
     return replace(

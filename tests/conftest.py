@@ -1,0 +1,18 @@
+"""What all tests share: no deadlines, and no settings of the one who runs them."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("thyro", deadline=None)
+settings.load_profile("thyro")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A user's own THYRO_* settings decide no test."""
+    for name in [name for name in os.environ if name.startswith("THYRO_")]:
+        if name != "THYRO_SHARED":
+            monkeypatch.delenv(name)

@@ -1,0 +1,126 @@
+"""The leakage gate: proof, from the images themselves, that no split tests what it was trained on.
+
+It shares nothing with the code that makes groups or splits: what belongs together is worked out
+again from the `images` table, and what a row of `splits` says of its patient or group is not read.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from thyro_core.errors import LeakageError
+
+_LINKS = ("image_id", "pixel_hash", "patient_id", "group_id")
+_ROLES = {"train": False, "val": False, "test": True}
+
+
+def check_leakage(splits: pa.Table, images: pa.Table) -> None:
+    """Let only splits pass in which nothing stands on both sides.
+
+    Checked are images, exact pixels, patients, groups, and whatever is linked through a chain of
+    those, be it by way of excluded images. The sides are test, and train with val.
+
+    Args:
+        splits: a `splits` table; its split, image_id and role are read.
+        images: the `images` table of the manifest it was made from.
+
+    Raises:
+        LeakageError: something is shared, or an image or role is unknown so that it cannot be
+            checked; the message names the first few cases.
+    """
+    placed = _placed(splits, images)
+    shared = [
+        f"split {row.split}: {kind} {row.key} has {row.train} training and {row.test} test images"
+        for kind, rows in _shared(placed)
+        for row in rows.itertuples(index=False)
+    ]
+    if shared:
+        more = f" (and {len(shared) - 5} more)" if len(shared) > 5 else ""
+        msg = (
+            f"expected nothing on both sides of a split, found {len(shared)} cases: "
+            f"{'; '.join(shared[:5])}{more}; make the splits again from this manifest"
+        )
+        raise LeakageError(msg)
+
+
+def leakage_report(splits: pa.Table, images: pa.Table) -> dict[str, int]:
+    """What the gate looked at, in figures for a report.
+
+    Args:
+        splits: a `splits` table.
+        images: the `images` table of its manifest.
+
+    Returns:
+        Counts over the images that take part: `splits`, `images`, `images_without_patient`,
+        `patients`, `groups` (sets that stay together), `near_duplicate_groups` (groups that join
+        several patients, or images without one), `largest_group` (images) and `shared` (cases of
+        anything on both sides of a split; 0 unless `check_leakage` raises).
+
+    Raises:
+        LeakageError: an image or role is unknown.
+    """
+    placed = _placed(splits, images)
+    taking = placed.drop_duplicates("image_id")
+    units = taking.assign(unit=taking["patient_id"].fillna(taking["image_id"]))
+    sizes = units.groupby("linked").agg(images=("unit", "size"), units=("unit", "nunique"))
+    return {
+        "splits": int(placed["split"].nunique()),
+        "images": len(taking),
+        "images_without_patient": int(taking["patient_id"].isna().sum()),
+        "patients": int(taking["patient_id"].nunique()),
+        "groups": len(sizes),
+        "near_duplicate_groups": int((sizes["units"] > 1).sum()),
+        "largest_group": int(sizes["images"].max()) if len(sizes) else 0,
+        "shared": sum(len(rows) for _, rows in _shared(placed)),
+    }
+
+
+def _placed(splits: pa.Table, images: pa.Table) -> pd.DataFrame:
+    """Rows of `splits` with their side and the links of their image."""
+    known = images.select([*_LINKS, "included"]).to_pandas()
+    known["linked"] = _components(known)
+    known = known[known["included"]].drop_duplicates("image_id").drop(columns="included")
+    rows = splits.select(["split", "image_id", "role"]).to_pandas()
+    placed: pd.DataFrame = rows.merge(known, on="image_id", how="left")
+    strangers = int(placed["linked"].isna().sum())
+    roles = sorted(set(rows["role"]) - set(_ROLES))
+    if strangers or roles:
+        msg = (
+            "expected splits of included images of this manifest with the roles train, val and "
+            f"test, found {strangers} rows of other images and other roles {roles}; "
+            "make the splits again from this manifest"
+        )
+        raise LeakageError(msg)
+    placed["test"] = placed["role"].map(_ROLES).astype(bool)
+    return placed
+
+
+def _components(images: pd.DataFrame) -> list[str]:
+    """For each row, a name for all that hangs together by any link: a graph of rows and keys."""
+    nodes = len(images)
+    rows, keys = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for column in _LINKS:
+        codes, values = pd.factorize(images[column])
+        given = np.flatnonzero(codes >= 0)
+        rows.append(given)
+        keys.append(nodes + codes[given])
+        nodes += len(values)
+    if nodes == 0:
+        return []
+    ends = np.concatenate(rows), np.concatenate(keys)
+    links = coo_array((np.ones(len(ends[0]), np.int8), ends), shape=(nodes, nodes))
+    component = connected_components(links, directed=False)[1]
+    return [f"chain {number}" for number in component[: len(images)]]
+
+
+def _shared(placed: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Per kind of link, what stands on both sides: columns split, key, train, test (counts)."""
+    for kind in (*_LINKS, "linked"):
+        sides = placed.groupby(["split", kind])["test"].agg(["size", "sum"]).reset_index()
+        sides = sides.rename(columns={kind: "key", "sum": "test"})
+        sides["train"] = sides["size"] - sides["test"]
+        yield kind, sides[(sides["test"] > 0) & (sides["train"] > 0)]

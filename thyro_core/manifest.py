@@ -1,0 +1,299 @@
+"""The manifest: an image set as it was found, judged once, under an id made of its contents.
+
+Every file found, and every file listed but missing, is one row of the `images` table and is either
+included or excluded with a reason. An image without a label is included too, but studies split and
+train on the labelled ones only.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import fsspec
+import pyarrow as pa
+
+from thyro_core import images, packs, paths, quality, schemas, states
+from thyro_core.config import IngestConfig, canonical_json, content_id
+from thyro_core.errors import InputError
+from thyro_core.near_duplicates import fingerprint
+from thyro_core.sources import Entry, ImageSet, read_image_set
+from thyro_core.states import REASONS, Found, Judgement, Measures
+from thyro_core.storage import Store, filesystem
+
+__all__ = ["INGEST_VERSION", "REASONS", "Manifest", "ingest", "load_manifest"]
+
+INGEST_VERSION = 1
+"""Raised whenever the same files and rules give another table or other packs."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An ingested image set.
+
+    Attributes:
+        manifest_id: hash of contents, labels, who shares a patient, and the ingest's rules. Order
+            and place of the files, their dates, their names and the patient ids given do not
+            count; a missing file, which has nothing else, counts by its name.
+        table: the `images` table, by image_id (missing files last), then uri.
+        notes: what the user must be told, one sentence each.
+        has_patients: whether patient ids were given.
+        layout: how the image set was laid out.
+    """
+
+    manifest_id: str
+    table: pa.Table
+    notes: tuple[str, ...]
+    has_patients: bool
+    layout: str
+
+
+def ingest(
+    source: str,
+    rules: IngestConfig,
+    store: Store,
+    sides: Sequence[int] = (224, 299),
+    progress: packs.Progress | None = None,
+) -> Manifest:
+    """Read, judge and pack an image set; what is already in the store is not decoded again.
+
+    Files are read twice, first for their hash, then to be decoded, a few at a time: memory does not
+    grow with the set but for about 5 KB an image. The resized images wait in the temporary folder.
+
+    Args:
+        source: fsspec URL of the image set.
+        rules: the declared rules.
+        store: where packs, table and summary go, in this order: the summary means done.
+        sides: side lengths of the packs to make [pixels].
+        progress: called after each file decoded, with the number done and the number of all.
+
+    Returns:
+        The manifest. If these contents were ingested before, from wherever, it is that one.
+
+    Raises:
+        InputError: the image set cannot be read as a whole, or changes while it is being read.
+    """
+    declared = IngestConfig(**{name: getattr(rules, name) for name in IngestConfig.model_fields})
+    image_set = read_image_set(source, declared)
+    fs, root = filesystem(source)
+    found = _hashed(fs, root, image_set.entries)
+    manifest_id = _manifest_id(found, declared)
+    if _done(store, manifest_id):
+        manifest = load_manifest(store, manifest_id)
+        uris = {item.image_id: item.entry.uri for item in found if item.image_id is not None}
+        packs.ensure_packs(store, manifest.table, declared, sides, uris)
+        return manifest
+    with packs.resized_arrays(len(found), sides) as arrays:
+
+        def decode(row: int) -> Found:
+            return _decoded(fs, root, found[row], declared, {s: a[row] for s, a in arrays.items()})
+
+        found = packs.in_threads(decode, range(len(found)), progress)
+        judgement = states.judge(found, declared)
+        order = _pack_order(found, judgement)
+        for side, array in arrays.items():
+            packs.write_pack(store, manifest_id, side, (array[row] for row in order), len(order))
+    table = _table(manifest_id, found, judgement)
+    notes = (*image_set.notes, *_notes(table, judgement))
+    store.write_table("images", table, manifest_id=manifest_id)
+    summary = _summary(table, image_set, notes, declared) | {"sides": list(sides)}
+    store.write(paths.manifest_key(manifest_id), canonical_json(summary).encode())
+    return load_manifest(store, manifest_id)
+
+
+def load_manifest(store: Store, manifest_id: str) -> Manifest:
+    """A manifest that was ingested before.
+
+    Raises:
+        InputError: the store does not have it.
+    """
+    if not _done(store, manifest_id):
+        msg = f"{store.url}: expected manifest {manifest_id}, found none; ingest its image set"
+        raise InputError(msg)
+    summary = json.loads(store.read(paths.manifest_key(manifest_id)))
+    return Manifest(
+        manifest_id=manifest_id,
+        table=store.read_table("images", manifest_id=manifest_id),
+        notes=tuple(summary["notes"]),
+        has_patients=summary["has_patients"],
+        layout=summary["layout"],
+    )
+
+
+def _done(store: Store, manifest_id: str) -> bool:
+    table_key = paths.table_key("images", manifest_id=manifest_id)
+    return store.exists(paths.manifest_key(manifest_id)) and store.exists(table_key)
+
+
+def _hashed(fs: fsspec.AbstractFileSystem, root: str, entries: Sequence[Entry]) -> list[Found]:
+    """The files with their hashes, by name."""
+    ordered = sorted(entries, key=lambda entry: entry.name)
+    found = packs.in_threads(lambda entry: _hash(fs, root, entry), ordered)
+    tried = [item for item in found if item.entry.present]
+    if tried and all(item.image_id is None for item in tried):
+        msg = (
+            f"{root}: none of the {len(tried)} files found could be read ({tried[0].failure}); "
+            "check the permissions and the connection, then run again"
+        )
+        raise InputError(msg)
+    return found
+
+
+def _hash(fs: fsspec.AbstractFileSystem, root: str, entry: Entry) -> Found:
+    def digest() -> tuple[str, int]:
+        # Streamed, because a file too large to be decoded still gets its hash.
+        with fs.open(f"{root}/{entry.name}", "rb") as file:
+            image_id = hashlib.file_digest(file, "sha256").hexdigest()
+            return image_id, file.seek(0, 2)
+
+    if not entry.present:
+        return Found(entry, None)
+    try:
+        image_id, size = packs.retried(digest)
+    except OSError as error:
+        failure = f"unreadable: {type(error).__name__}, {packs.TRIES} tries"
+        return Found(entry, None, failure=failure)
+    return Found(replace(entry, size=size), image_id)
+
+
+def _manifest_id(found: Sequence[Found], rules: IngestConfig) -> str:
+    patients = states.pseudonyms(found)
+    facts = [_facts(item, patient) for item, patient in zip(found, patients, strict=True)]
+    value = {
+        "version": INGEST_VERSION,
+        "rules": rules.model_dump(mode="json"),
+        "files": sorted(canonical_json(fact) for fact in facts),
+    }
+    return content_id("m", value)
+
+
+def _facts(item: Found, patient: str | None) -> dict[str, object]:
+    """All that counts of a file; its name only if there is nothing else."""
+    entry = item.entry
+    # A mask is named by its path, and paths do not count.
+    attributes = {key: text for key, text in entry.attributes.items() if key.lower() != "mask"}
+    name = None if item.image_id else hashlib.sha256(entry.name.encode()).hexdigest()
+    return {
+        "image_id": item.image_id,
+        "name": name,
+        "present": entry.present,
+        "listed": entry.listed,
+        "conflict": entry.conflict,
+        "excluded": entry.excluded,
+        "label": item.label,
+        "patient": patient,
+        "attributes": attributes,
+    }
+
+
+def _decoded(
+    fs: fsspec.AbstractFileSystem,
+    root: str,
+    item: Found,
+    rules: IngestConfig,
+    resized: Mapping[int, packs.ByteArray],
+) -> Found:
+    """A listed file with its measures; the arrays in `resized` are filled on the way."""
+    entry = item.entry
+    if item.image_id is None or not entry.listed:
+        return item
+    if entry.size is not None and entry.size > rules.max_bytes:
+        failure = f"{entry.size} bytes; at most {rules.max_bytes} are read"
+        return replace(item, failure=failure)
+    data = packs.read_verified(fs, f"{root}/{entry.name}", item.image_id)
+    try:
+        picture = images.decode(data, rules)
+    except images.UndecodableError as error:
+        return replace(item, failure=error.detail)
+    for side, array in resized.items():
+        array[:] = images.resize(picture.grey, side)
+    return replace(item, measures=_measured(picture))
+
+
+def _measured(picture: images.Picture) -> Measures:
+    height, width = picture.grey.shape
+    mean, sd = quality.grey_statistics(picture.grey)
+    size = f"{width}x{height}/".encode()
+    return Measures(
+        width=width,
+        height=height,
+        pixel_hash=hashlib.sha256(size + picture.grey.tobytes()).hexdigest(),
+        sharpness=quality.sharpness(picture.grey),
+        overlay_share=picture.overlay_share,
+        mean=mean,
+        sd=sd,
+        fingerprint=fingerprint(picture.grey),
+    )
+
+
+def _pack_order(found: Sequence[Found], judgement: Judgement) -> list[int]:
+    """Positions of the included images, by ascending image_id."""
+    included = [i for i, fault in enumerate(judgement.faults) if fault is None]
+    return sorted(included, key=lambda i: found[i].image_id or "")
+
+
+def _table(manifest_id: str, found: Sequence[Found], judgement: Judgement) -> pa.Table:
+    rows = [
+        {"manifest_id": manifest_id, "patient_id": patient, "group_id": group}
+        | _described(item)
+        | {"included": fault is None}
+        | dict(zip(("reason", "detail"), fault or (None, None), strict=True))
+        for item, fault, patient, group in zip(
+            found, judgement.faults, judgement.patient_ids, judgement.group_ids, strict=True
+        )
+    ]
+    rows.sort(key=lambda row: (row["image_id"] is None, row["image_id"], row["uri"]))
+    return schemas.rows_to_table("images", rows)
+
+
+def _described(item: Found) -> dict[str, object]:
+    measures = item.measures
+    names = ("width", "height", "pixel_hash", "sharpness", "overlay_share", "mean", "sd")
+    return {
+        "image_id": item.image_id,
+        "uri": item.entry.uri,
+        "label": item.label,
+        "phash": measures and measures.fingerprint.phash,
+        "attributes": canonical_json(item.entry.attributes),
+    } | {name: measures and getattr(measures, name) for name in names}
+
+
+def _notes(table: pa.Table, judgement: Judgement) -> list[str]:
+    """What the judgement found that a reader of the results must know."""
+    reasons = Counter(table["reason"].drop_null().to_pylist())
+    notes = [f"{reasons[reason]} files excluded: {reason}" for reason in REASONS if reasons[reason]]
+    near = judgement.near_duplicates
+    if near:
+        notes.append(f"{len(near)} groups of near-duplicates, {sum(near)} images: kept together")
+    return notes + _copy_notes(table)
+
+
+def _copy_notes(table: pa.Table) -> list[str]:
+    frame = table.select(["pixel_hash", "patient_id", "included", "reason"]).to_pandas()
+    notes = []
+    shared = int((frame.groupby("pixel_hash")["patient_id"].nunique() > 1).sum())
+    if shared:
+        notes.append(f"{shared} images are listed under several patients: these are one group")
+    refused = frame.loc[frame["reason"] == "excluded_by_specialist", "pixel_hash"].dropna()
+    kept = int(frame.loc[frame["included"], "pixel_hash"].isin(refused).sum())
+    if kept:
+        notes.append(f"{kept} included images are exact copies of ones the specialist excluded")
+    return notes
+
+
+def _summary(
+    table: pa.Table, image_set: ImageSet, notes: Sequence[str], rules: IngestConfig
+) -> dict[str, object]:
+    rows = table.select(["label", "included", "reason"]).to_pylist()
+    labels = Counter(row["label"] for row in rows if row["included"])
+    return {
+        "manifest_id": table["manifest_id"][0].as_py(),
+        "layout": image_set.layout,
+        "has_patients": image_set.has_patients,
+        "notes": list(notes),
+        "images": len(rows),
+        "included": {"benign": labels[0], "malignant": labels[1], "unlabelled": labels[None]},
+        "excluded": dict(Counter(row["reason"] for row in rows if not row["included"])),
+        "rules": rules.model_dump(mode="json"),
+    }

@@ -1,0 +1,277 @@
+"""Near-duplicates: the same frame exported twice, with another crop, size, brightness or marks.
+
+Two measures must agree. A perceptual hash finds candidates without comparing every pair; a
+correlation after registration confirms them. The second one is taken of the local contrast, so
+that a shared fan shape, dark borders or a depth gradient do not merge strangers, and after a
+small shift and stretch, so that a re-export with another crop still fits. The next frame of the
+same sweep does not: that is a matter of patients, not of duplicates. Neither are mirror images
+near-duplicates here: left and right lobes look alike.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import imagehash
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+SIDE = 32
+"""Side of a fingerprint's descriptor [pixels]."""
+
+_HASH_BITS = 64
+_FINE, _COARSE = 0.7, 2.0  # the band of detail compared [descriptor pixels]
+_FLOOR = 0.5  # contrast that counts as none: rounding and coding in empty borders [grey levels]
+_STEPS = 32.0  # steps of the int8 descriptor per unit of local contrast
+_MARGIN = 3 / 32  # border left out, where crops, rulers and logos stand [share of the side]
+_ROUNDS = 10  # of registration; the answer sheet's pairs settle within 8
+_GLANCE_ROUNDS = 3
+_GLANCE_SHARE = 0.5  # of the bound: what half the resolution must show to be looked at again
+_BATCH = 512
+_PAIRS_AT_ONCE = 2_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """What is kept of an image to find its near-duplicates (about 1 KB).
+
+    Attributes:
+        phash: perceptual hash (64 bit DCT) of the whole grey image, 16 hex digits.
+        descriptor: int8 (SIDE, SIDE), local contrast in steps of 1/32; all zero: a flat image.
+    """
+
+    phash: str
+    descriptor: npt.NDArray[np.int8]
+
+
+def fingerprint(grey: npt.NDArray[np.uint8]) -> Fingerprint:
+    """The fingerprint of a grey image.
+
+    Args:
+        grey: uint8 (H, W), of any size; stretched to a square.
+
+    Raises:
+        ValueError: `grey` is not a uint8 image with two axes and at least one pixel.
+    """
+    if grey.dtype != np.uint8 or grey.ndim != 2 or grey.size == 0:
+        msg = f"expected a uint8 (H, W) image with pixels, found {grey.dtype} {grey.shape}"
+        raise ValueError(msg)
+    picture = Image.fromarray(grey)
+    small = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
+    contrast = _local_contrast(np.asarray(small, dtype=np.float32))
+    steps = np.clip(np.rint(contrast * _STEPS), -127, 127)
+    return Fingerprint(str(imagehash.phash(picture)), steps.astype(np.int8))
+
+
+def near_duplicates(
+    fingerprints: Sequence[Fingerprint], hash_distance: int, correlation: float
+) -> list[tuple[int, int]]:
+    """Pairs of images that show the same frame.
+
+    Args:
+        fingerprints: one per image, in any order: the order only names the images.
+        hash_distance: largest Hamming distance of the hashes [bits], 0 to 64. The search is
+            exact at any; above 11 it looks at most pairs. A crop of 5 % moves a hash by 4 to 16.
+        correlation: lowest correlation of local contrast after registration, above 0, up to 1.
+
+    Returns:
+        Positions (i, j), i < j, sorted. A flat image has no pair: its correlation is undefined.
+
+    Raises:
+        ValueError: a bound is outside its range.
+    """
+    if not 0 <= hash_distance <= _HASH_BITS or not 0 < correlation <= 1:
+        msg = f"expected 0..64 bits and 0 < correlation <= 1, found {hash_distance}, {correlation}"
+        raise ValueError(msg)
+    shown = np.array([k for k, item in enumerate(fingerprints) if item.descriptor.any()], int)
+    hashes = np.array([int(fingerprints[k].phash, 16) for k in shown], np.uint64)
+    near = shown[candidates(hashes, hash_distance)]
+    kept = near[_confirmed(fingerprints, near, correlation)]
+    return [(int(i), int(j)) for i, j in kept]
+
+
+def connected(pairs: Sequence[tuple[int, int]], n: int) -> Ints:
+    """Groups: images joined by a chain of pairs share a label.
+
+    Args:
+        pairs: positions (i, j) in 0..n-1.
+        n: number of images.
+
+    Returns:
+        int64 (n,): labels 0, 1, ... in the order of each group's first image.
+
+    Raises:
+        ValueError: a pair names an image outside 0..n-1.
+    """
+    ends = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    outside = ends[((ends < 0) | (ends >= n)).any(axis=1)]
+    if len(outside):
+        msg = f"pair {tuple(outside[0].tolist())} names an image outside 0..{n - 1} of {n}"
+        raise ValueError(msg)
+    if n == 0:
+        return np.empty(0, np.int64)
+    links = coo_array((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(n, n))
+    labels = connected_components(links, directed=False)[1]
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank: Ints = np.argsort(np.argsort(first)).astype(np.int64)
+    return rank[inverse]
+
+
+def candidates(hashes: Hashes, distance: int) -> Ints:
+    """All pairs of hashes within a Hamming distance, found by multi-index hashing.
+
+    The bits are dealt into m bands. Two hashes within 3m - 1 bits are within 2 bits in one band
+    at least (pigeonhole; Norouzi et al. 2012, "Fast search in Hamming space with multi-index
+    hashing"), and then two of their variants with at most one bit of that band flipped are equal:
+    sorting the variants brings such pairs together.
+
+    Args:
+        hashes: uint64 (n,).
+        distance: largest Hamming distance [bits].
+
+    Returns:
+        int64 (pairs, 2), each row i < j, rows sorted, none twice.
+    """
+    bands = distance // 3 + 1
+    found = [np.empty(0, np.int64)]
+    for band in range(bands):
+        for left, right in _meetings(_variants(hashes, band, bands)):
+            near = np.bitwise_count(hashes[left] ^ hashes[right]) <= distance
+            low, high = np.minimum(left, right)[near], np.maximum(left, right)[near]
+            found.append(np.unique(low * len(hashes) + high))
+    codes = np.unique(np.concatenate(found))
+    return np.stack(np.divmod(codes, max(len(hashes), 1)), axis=1)
+
+
+def _variants(hashes: Hashes, band: int, bands: int) -> Hashes:
+    """A band's bits, as they are and with one of them flipped: uint64 (n, 1 + bits of the band).
+
+    A band takes every m-th bit, so that none holds only the low frequencies, which many share.
+    """
+    bits = np.arange(band, _HASH_BITS, bands, dtype=np.uint64)
+    single = np.uint64(1) << bits
+    own = hashes & np.bitwise_or.reduce(single)
+    flips = np.concatenate([np.zeros(1, np.uint64), single])
+    variants: Hashes = own[:, None] ^ flips
+    return variants
+
+
+def _meetings(variants: Hashes) -> Iterator[tuple[Ints, Ints]]:
+    """Pairs of rows with a variant in common, in portions; a pair may come more than once."""
+    owners = np.repeat(np.arange(len(variants)), variants.shape[1])
+    order = np.argsort(variants, axis=None, kind="stable")
+    keys, owners = variants.ravel()[order], owners[order]
+    later = np.searchsorted(keys, keys, side="right") - np.arange(len(keys)) - 1
+    reach = np.cumsum(later)
+    start = 0
+    while start < len(keys):
+        done = reach[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(reach, done + _PAIRS_AT_ONCE, side="right")))
+        counts = later[start:stop]
+        left = np.repeat(np.arange(start, stop), counts)
+        right = left + 1 + np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts)
+        yield owners[left], owners[right]
+        start = stop
+
+
+def _local_contrast(grey: Floats) -> Floats:
+    """Band-passed grey levels in units of their local spread; near 0 where there is only noise."""
+    detail = gaussian_filter(grey, _FINE) - gaussian_filter(grey, _COARSE)
+    spread = np.sqrt(gaussian_filter(detail**2, _COARSE))
+    contrast: Floats = detail / (spread + _FLOOR)
+    return contrast
+
+
+def _confirmed(
+    fingerprints: Sequence[Fingerprint], pairs: Ints, correlation: float
+) -> npt.NDArray[np.bool_]:
+    """Which pairs correlate enough; a glance at half the resolution spares most strangers."""
+    kept = np.zeros(len(pairs), np.bool_)
+    for start in range(0, len(pairs), _BATCH):
+        rows = np.arange(start, min(start + _BATCH, len(pairs)))
+        left, right = (_stacked(fingerprints, pairs[rows, side]) for side in (0, 1))
+        glance = _either_way(_halved(left), _halved(right), _GLANCE_ROUNDS)
+        near = glance >= _GLANCE_SHARE * correlation
+        kept[rows[near]] = _either_way(left[near], right[near], _ROUNDS) >= correlation
+    return kept
+
+
+def _stacked(fingerprints: Sequence[Fingerprint], positions: Ints) -> Floats:
+    size = (len(positions), SIDE, SIDE)
+    return np.array([fingerprints[k].descriptor for k in positions], np.float32).reshape(size)
+
+
+def _halved(images: Floats) -> Floats:
+    rows = images[:, ::2] + images[:, 1::2]
+    return ((rows[:, :, ::2] + rows[:, :, 1::2]) / 4).astype(np.float32)
+
+
+def _either_way(left: Floats, right: Floats, rounds: int) -> Floats:
+    there = registered_correlation(left, right, rounds)
+    back = registered_correlation(right, left, rounds)
+    return np.maximum(there, back)
+
+
+def registered_correlation(fixed: Floats, moving: Floats, rounds: int = _ROUNDS) -> Floats:
+    """Pearson correlation of descriptors after the best small shift and stretch along each axis.
+
+    Inverse compositional Gauss-Newton (Baker and Matthews 2004, "Lucas-Kanade 20 years on").
+
+    Args:
+        fixed: float32 (n, side, side); its middle, without the margin, is sought.
+        moving: float32 (n, side, side), where it is sought.
+        rounds: steps of the search.
+
+    Returns:
+        float32 (n,), -1 to 1: the best correlation met on the way; 0 where there is no contrast.
+    """
+    side = fixed.shape[-1]
+    margin = int(side * _MARGIN)
+    middle = slice(margin, side - margin)
+    target = _standard(fixed[:, middle, middle])
+    grid = (np.arange(side, dtype=np.float32) - (side - 1) / 2)[middle]
+    slopes = _slopes(target, grid)
+    normal = slopes @ slopes.swapaxes(1, 2)
+    solve = np.linalg.pinv(normal, rcond=1e-4, hermitian=True) @ slopes
+    stretch = np.ones((len(fixed), 2), np.float32)
+    shift = np.zeros((len(fixed), 2), np.float32)
+    best = np.full(len(fixed), -1.0, np.float32)
+    for _ in range(rounds):
+        seen = _standard(_sampled(moving, grid, stretch, shift))
+        best = np.maximum(best, (target * seen).sum(axis=(1, 2)))
+        step = (solve @ (seen - target).reshape(len(fixed), grid.size**2, 1))[:, :, 0]
+        stretch = np.clip(stretch / (1 + np.clip(step[:, :2], -0.2, 0.2)), 0.7, 1.4)
+        shift = np.clip(shift - stretch * step[:, 2:], -side / 10, side / 10)
+    return best
+
+
+def _standard(images: Floats) -> Floats:
+    """Images with mean 0 and norm 1; all zero where there is no contrast."""
+    centred = images - images.mean(axis=(1, 2), keepdims=True)
+    norm = np.sqrt((centred**2).sum(axis=(1, 2), keepdims=True))
+    result: Floats = centred / np.where(norm > 1e-6, norm, np.inf)
+    return result
+
+
+def _slopes(target: Floats, grid: Floats) -> Floats:
+    """How each pixel answers to stretch (y, x) and shift (y, x): float32 (n, 4, pixels)."""
+    along_y, along_x = np.gradient(target, axis=(1, 2))
+    slopes = [along_y * grid[:, None], along_x * grid, along_y, along_x]
+    return np.stack(slopes, axis=1).reshape(len(target), 4, grid.size**2)
+
+
+def _sampled(images: Floats, grid: Floats, stretch: Floats, shift: Floats) -> Floats:
+    """Images at the shifted and stretched grid, by linear interpolation, 0 outside."""
+    side = images.shape[-1]
+    pixels = np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2)
+    where = grid * stretch[:, :, None] + shift[:, :, None]
+    weights = np.maximum(1 - np.abs(where[..., None] - pixels), 0).astype(np.float32)
+    result: Floats = weights[:, 0] @ images @ weights[:, 1].swapaxes(1, 2)
+    return result

@@ -1,0 +1,235 @@
+"""Packs: all included images of a manifest at one side length, in one memory-mappable array.
+
+Images are decoded and resized once, when they are ingested; training and inference read packs only.
+A pack is a NumPy file of one uint8 array of shape (n, side, side), its rows the included images by
+ascending image_id.
+"""
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from thyro_core import images as pictures
+from thyro_core import paths
+from thyro_core.config import IngestConfig
+from thyro_core.errors import InputError
+from thyro_core.storage import Store, filesystem
+
+ByteArray = npt.NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+TRIES = 3
+"""How often a file is read before it counts as unreadable."""
+
+_PAUSE = 0.1
+_BATCH = 256
+_THREADS = max(4, os.cpu_count() or 1)
+
+
+def write_pack(store: Store, manifest_id: str, side: int, rows: Iterable[ByteArray], n: int) -> str:
+    """Stream images into a pack; it appears only when all of them are in it.
+
+    Args:
+        store: where it goes.
+        manifest_id: the manifest whose included images these are.
+        side: side length [pixels].
+        rows: `n` arrays of shape (side, side), uint8, by ascending image_id.
+        n: number of included images.
+
+    Returns:
+        The pack's key.
+
+    Raises:
+        ValueError: the rows are not `n` arrays of that shape and type.
+    """
+    key = paths.pack_key(manifest_id, side)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (n, side, side)}
+    with store.writing(key) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        written = 0
+        for row in rows:
+            if row.shape != (side, side) or row.dtype != np.uint8:
+                msg = f"{key}: row {written} is {row.dtype} {row.shape}, not uint8 {(side, side)}"
+                raise ValueError(msg)
+            file.write(row.tobytes())
+            written += 1
+        if written != n:
+            msg = f"{key}: expected {n} rows, got {written}"
+            raise ValueError(msg)
+    return key
+
+
+def open_pack(store: Store, manifest_id: str, side: int, scratch: Path, n: int) -> ByteArray:
+    """A pack as a read-only memory map, fetched once per node.
+
+    Args:
+        store: where the pack lies.
+        manifest_id: its manifest.
+        side: side length [pixels].
+        scratch: node-local folder for packs of a remote store.
+        n: number of included images, `len(pack_index(images))`.
+
+    Returns:
+        uint8, shape (n, side, side).
+
+    Raises:
+        InputError: there is no such pack, or it is cut short, or holds something else.
+    """
+    key = paths.pack_key(manifest_id, side)
+    try:
+        local = store.local(key, scratch)
+        pack = np.load(local, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        msg = f"{store.url}: expected a pack at {key}, found none; ingest the image set again"
+        raise InputError(msg) from error
+    except (ValueError, EOFError) as error:
+        raise _damaged(local, (n, side, side), "no whole array") from error
+    if not isinstance(pack, np.memmap):
+        pack.close()
+        raise _damaged(local, (n, side, side), "an archive")
+    if pack.dtype != np.uint8 or pack.shape != (n, side, side):
+        raise _damaged(local, (n, side, side), f"{pack.dtype} {pack.shape}")
+    return pack
+
+
+def _damaged(local: Path, shape: tuple[int, int, int], found: str) -> InputError:
+    return InputError(
+        f"{local}: expected a pack of uint8 {shape}, found {found}; "
+        "delete this file (and the store's object, if it is damaged too) and ingest again"
+    )
+
+
+def pack_index(images: pa.Table) -> dict[str, int]:
+    """Row of each included image in every pack of its manifest.
+
+    Args:
+        images: the manifest's `images` table, in any order.
+
+    Returns:
+        image_id -> row, by ascending image_id.
+    """
+    included = images.filter(images["included"])["image_id"].to_pylist()
+    return {image_id: row for row, image_id in enumerate(sorted(included))}
+
+
+def ensure_packs(
+    store: Store,
+    images: pa.Table,
+    rules: IngestConfig,
+    sides: Sequence[int],
+    uris: Mapping[str, str] | None = None,
+) -> None:
+    """Make the packs that are missing, by decoding the included images once more.
+
+    Args:
+        store: where the packs go.
+        images: the `images` table of one manifest.
+        rules: the rules of its ingest.
+        sides: side lengths [pixels] that must be there afterwards.
+        uris: where each image_id is to be found now; by default where it was found at ingest.
+
+    Raises:
+        InputError: a file is gone or is no longer the one that was ingested.
+    """
+    (manifest_id,) = set(images["manifest_id"].to_pylist())
+    lacking = [side for side in sides if not store.exists(paths.pack_key(manifest_id, side))]
+    if not lacking:
+        return
+    included = images.filter(images["included"]).select(["image_id", "uri"]).to_pylist()
+    found = {row["image_id"]: row["uri"] for row in included} | dict(uris or {})
+    order = list(pack_index(images))
+    with resized_arrays(len(order), lacking) as arrays:
+
+        def resize(row: int) -> None:
+            fs, path = filesystem(found[order[row]])
+            picture = pictures.decode(read_verified(fs, path, order[row]), rules)
+            for side, array in arrays.items():
+                array[row] = pictures.resize(picture.grey, side)
+
+        in_threads(resize, range(len(order)))
+        for side, array in arrays.items():
+            write_pack(store, manifest_id, side, array, len(order))
+
+
+@contextmanager
+def resized_arrays(n: int, sides: Iterable[int]) -> Iterator[dict[int, ByteArray]]:
+    """Writable arrays of shape (n, side, side), by side, on disk while the block lasts.
+
+    They take n x side^2 bytes each in the temporary folder, and no memory that cannot be reclaimed.
+    """
+    with tempfile.TemporaryDirectory(prefix="thyro-") as folder:
+        yield {
+            side: np.lib.format.open_memmap(
+                Path(folder) / f"{side}.npy", "w+", np.uint8, (n, side, side)
+            )
+            for side in sides
+        }
+
+
+def in_threads(
+    work: Callable[[Item], Result], items: Sequence[Item], progress: Progress | None = None
+) -> list[Result]:
+    """`work` of every item, in order, a few at a time; the first error stops the rest.
+
+    Args:
+        work: reads and decodes one image, say; what it holds is held a few times at once.
+        items: its arguments.
+        progress: called with the number done and the number of all, after each.
+    """
+    results = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        # In batches, because the pool would queue all of a large set before the first error shows.
+        for start in range(0, len(items), _BATCH):
+            for result in pool.map(work, items[start : start + _BATCH]):
+                results.append(result)
+                if progress is not None:
+                    progress(len(results), len(items))
+    return results
+
+
+def retried(read: Callable[[], Result]) -> Result:
+    """What `read` returns, tried a few times: an object store may fail for a moment.
+
+    Raises:
+        OSError: the last try failed too.
+    """
+    for attempt in range(1, TRIES):
+        try:
+            return read()
+        except OSError:
+            time.sleep(_PAUSE * attempt)
+    return read()
+
+
+def read_verified(fs: fsspec.AbstractFileSystem, path: str, image_id: str) -> bytes:
+    """A file's bytes, if they are still those that an image_id stands for.
+
+    Raises:
+        InputError: the file cannot be read (any more), or has other contents.
+    """
+    try:
+        data = bytes(retried(lambda: fs.cat_file(path)))
+    except OSError as error:
+        found = type(error).__name__
+    else:
+        if hashlib.sha256(data).hexdigest() == image_id:
+            return data
+        found = "other contents"
+    msg = (
+        f"{path}: expected the file that was ingested as image {image_id[:12]}, found {found}; "
+        "put that file back, or ingest the image set again from where it lies now"
+    )
+    raise InputError(msg)
