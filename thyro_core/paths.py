@@ -50,3 +50,8 @@ def progress_key(study_id: str, split: int) -> str:
 def weights_key(architecture: str, sha256: str) -> str:
     """Starting weights as a study used them."""
     return f"weights/{architecture}-{sha256[:16]}.safetensors"
+
+
+def summary_key(study_id: str) -> str:
+    """The study's result in one Markdown page."""
+    return f"studies/{study_id}/summary.md"

@@ -21,6 +21,9 @@ from fsspec.implementations.local import LocalFileSystem
 from thyro_core import paths, schemas
 from thyro_core.errors import InputError
 
+# Not beside the objects: whoever reads a table's folder takes every file in it for a part.
+_TEMPORARY = ".tmp"
+
 
 @dataclass(frozen=True)
 class Store:
@@ -55,7 +58,7 @@ class Store:
     def writing(self, key: str) -> Iterator[IO[bytes]]:
         """Stream an object into place; it appears when the block ends, and only if it ends well."""
         if isinstance(self.fs, LocalFileSystem):
-            with _atomic_file(Path(self.path(key))) as file:
+            with _atomic_file(Path(self.path(key)), Path(self.root, _TEMPORARY)) as file:
                 yield file
         else:
             # Closing a remote file after an error would publish its half: upload it whole instead.
@@ -74,8 +77,10 @@ class Store:
         folder = self.path(prefix)
         if not self.fs.exists(folder):
             return []
-        found = (self._relative(name) for name in self.fs.find(folder))
-        return sorted(key for key in found if not key.endswith(".tmp"))
+        # Some S3 servers call a folder that was emptied an object: it is not below itself.
+        below = (name for name in self.fs.find(folder) if len(name) > len(folder))
+        found = (self._relative(name) for name in below)
+        return sorted(key for key in found if not key.startswith(f"{_TEMPORARY}/"))
 
     def _relative(self, name: str) -> str:
         return name[len(self.root) :].lstrip("/")
@@ -114,15 +119,19 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if not target.exists():
-                with _atomic_file(target) as out, self.fs.open(self.path(key), "rb") as file:
+                with (
+                    _atomic_file(target, target.parent) as out,
+                    self.fs.open(self.path(key), "rb") as file,
+                ):
                     shutil.copyfileobj(file, out, 1 << 22)
         return target
 
 
 @contextmanager
-def _atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def _atomic_file(path: Path, folder: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    folder.mkdir(exist_ok=True)
+    temporary = folder / f"{uuid.uuid4().hex}.tmp"
     try:
         with temporary.open("wb") as file:
             yield file
@@ -158,7 +167,27 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def open_store(url: str) -> Store:
-    """The store at an fsspec URL; nothing is created until something is written."""
+    """The store at an fsspec URL; nothing is created until something is written.
+
+    Raises:
+        InputError: the URL's protocol is unknown, or a remote store does not let us in.
+    """
     fs, root = filesystem(url)
     absolute = str(fs.unstrip_protocol(root))
+    if not isinstance(fs, LocalFileSystem):
+        _knock(fs, root, absolute)
     return Store(url=absolute, fs=fs, root=root)
+
+
+def _knock(fs: fsspec.AbstractFileSystem, root: str, url: str) -> None:
+    """One question, so that a wrong key is met here and not in the middle of a step."""
+    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+
+    try:
+        fs.exists(root)
+    except (OSError, BotoCoreError) as error:
+        msg = (
+            f"{url}: expected a store that lets us in, found: {error}; check the URL and the "
+            "AWS_* variables (endpoint, access key, secret)"
+        )
+        raise InputError(msg) from error

@@ -1,0 +1,56 @@
+# One recipe for people, hooks and CI. Every target sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+DEMO := demo
+export PIP_NO_INPUT := 1
+
+.PHONY: study test test-all check format bench clean help
+
+help:
+	@echo "make study     install, draw a phantom set, run the demo study, print its table"
+	@echo "make test      install with test extras, run the tests"
+	@echo "make test-all  the slow tests too"
+	@echo "make check     ruff, mypy, import-linter"
+	@echo "make format    let ruff format and fix"
+	@echo "make bench     benchmarks"
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Thyro needs Python 3.11 or newer; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -c constraints.txt -e ".[test]"
+	@touch $@ $(VENV)/.installed
+
+study: $(VENV)/.installed
+	$(BIN)/thyro phantom $(DEMO)/phantoms --images 508 --malignant 93 --seed 0
+	$(BIN)/thyro study $(DEMO)/phantoms --config deployments/demo.yaml --store $(DEMO)/store
+
+test: $(VENV)/.installed-test
+	$(BIN)/pytest
+
+test-all: $(VENV)/.installed-test
+	$(BIN)/pytest -m "slow or not slow"
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python tests/bench/batchnorm.py
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

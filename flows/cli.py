@@ -1,0 +1,287 @@
+"""The `thyro` command."""
+
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from thyro_core import NOTICE
+from thyro_core.errors import ThyroError
+
+if TYPE_CHECKING:
+    from thyro_core.manifest import Manifest
+    from thyro_core.storage import Store as OpenStore
+
+app = typer.Typer(
+    help=f"Cross-split studies of thyroid ultrasound classifiers. {NOTICE}",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Store = Annotated[
+    str | None, typer.Option(help="fsspec URL for everything that is kept [THYRO_STORE].")
+]
+_out = Console()
+_err = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command line; errors are one sentence, with `--debug` a traceback."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    _quiet_environment(debug=debug)
+    try:
+        app(arguments, prog_name="thyro")
+    except ThyroError as error:
+        if debug:
+            raise
+        _err.print(f"[red]thyro:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _err.print("thyro: stopped; what is finished is kept, the same command goes on.")
+        sys.exit(130)
+
+
+def _quiet_environment(*, debug: bool) -> None:
+    """Settings that Prefect and Ray read when they are imported; what is set already stays."""
+    quiet = {
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        # The first start makes the database, which can take longer than Prefect waits for.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    if not debug:
+        quiet["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+    if debug:
+        logging.basicConfig(level=logging.INFO)
+    else:
+        # What a warning would say stands in the notes; its file and line help no user.
+        warnings.simplefilter("ignore")
+        logging.getLogger().addHandler(logging.NullHandler())
+
+
+@app.command()
+def phantom(
+    dest: Annotated[str, typer.Argument(help="Folder or fsspec URL to write to.")],
+    images: Annotated[int, typer.Option(min=1, help="How many images.")] = 508,
+    malignant: Annotated[int, typer.Option(min=0, help="How many of them malignant.")] = 93,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same images.")] = 0,
+) -> None:
+    """Write a set of synthetic ultrasound images with labels.csv."""
+    from thyro_core.phantoms import write_phantoms
+
+    with _err.status("drawing phantoms") as status:
+        write_phantoms(
+            dest,
+            images=images,
+            malignant=malignant,
+            seed=seed,
+            progress=lambda done: status.update(f"drawing phantoms: {done} of {images}"),
+        )
+    _out.print(f"{images} synthetic images, {malignant} malignant: {dest}", highlight=False)
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help="Folder or fsspec URL of the image set.")],
+    config: Annotated[Path | None, typer.Option(help="YAML file of config keys.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A config key=value.")] = None,
+    store: Store = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check an image set, say what is wrong with it, and pack it for training."""
+    from flows.config_input import read_config
+    from thyro_core.manifest import ingest as run
+    from thyro_core.settings import Settings
+    from thyro_core.storage import open_store
+
+    study = read_config(config, set_ or [])
+    sides = sorted({study.side(architecture) for architecture in study.architectures})
+    opened = open_store(store or Settings().store)
+    with _err.status("reading images") as status:
+        manifest = run(
+            source,
+            study.ingest(),
+            opened,
+            sides,
+            lambda done, total: status.update(f"decoded {done} of {total} images"),
+        )
+    _show_manifest(manifest, as_json=as_json)
+
+
+def _show_manifest(manifest: "Manifest", *, as_json: bool) -> None:
+    from thyro_core.summary import state_counts
+
+    found = state_counts(manifest.table)
+    if as_json:
+        _print_json(
+            {"manifest_id": manifest.manifest_id, "counts": found, "notes": list(manifest.notes)}
+        )
+        return
+    _out.print(f"Manifest [bold]{manifest.manifest_id}[/] ({manifest.layout})")
+    table = Table("state", "images")
+    for state, number in found.items():
+        table.add_row(state, str(number))
+    _out.print(table)
+    for note in manifest.notes:
+        _out.print(f"[yellow]Note:[/] {note}", highlight=False)
+
+
+@app.command()
+def study(
+    source: Annotated[str, typer.Argument(help="Folder or fsspec URL of the image set.")],
+    config: Annotated[Path | None, typer.Option(help="YAML file of config keys.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A config key=value.")] = None,
+    store: Store = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Ray address: local, auto or host:port [THYRO_RAY].")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object last.")] = False,
+) -> None:
+    """Run the cross-split study; started again, it goes on where it stopped."""
+    from flows.config_input import read_config
+    from flows.display import StudyDisplay
+    from flows.observer import observer
+    from thyro_core.settings import Settings
+    from thyro_core.storage import open_store
+
+    values = read_config(config, set_ or [])
+    started = time.monotonic()
+    opened = open_store(store or Settings().store)
+    display = StudyDisplay(_err)
+    from flows.study import study as run
+
+    token = observer.set(display)
+    try:
+        with display.shown():
+            study_id = run(source, values, opened.url, ray)
+    finally:
+        observer.reset(token)
+    _show_study(opened, study_id, time.monotonic() - started, as_json=as_json)
+
+
+def _show_study(store: "OpenStore", study_id: str, seconds: float, *, as_json: bool) -> None:
+    from thyro_core.plan import load_plan
+    from thyro_core.study import study_notes, table_locations
+    from thyro_core.summary import figures, summary_rows, undefined_notes
+
+    plan = load_plan(store, study_id)
+    metrics = store.read_table("metrics", study_id=study_id)
+    found = figures(metrics, plan.config)
+    undefined = undefined_notes(metrics)
+    tables = table_locations(store, plan)
+    if as_json:
+        _print_json(
+            {
+                "study_id": study_id,
+                "store": store.url,
+                "tables": tables,
+                "metrics": found,
+                "notes": [*study_notes(store, plan), *undefined],
+                "notice": NOTICE,
+                "seconds": round(seconds, 1),
+            }
+        )
+        return
+    header, *rows = summary_rows(found)
+    title = f"Study {study_id}: mean over {plan.config.splits} splits (95 % interval)"
+    table = Table(*header, title=title, caption=NOTICE)
+    for row in rows:
+        table.add_row(*(cell.replace(" (", "\n(") for cell in row))
+    _out.print(table)
+    for note in undefined:
+        _out.print(f"[yellow]Note:[/] {note}", highlight=False)
+    for name, place in tables.items():
+        _out.print(f"{name:<12} {place}", highlight=False, soft_wrap=True)
+
+
+def _print_json(value: dict[str, object]) -> None:
+    typer.echo(json.dumps(_finite(value)))
+
+
+def _finite(value: object) -> object:
+    """JSON knows no NaN: an undefined figure is null."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    if isinstance(value, float) and isnan(value):
+        return None
+    return value
+
+
+@app.command()
+def verify(
+    study_id: Annotated[str | None, typer.Argument(help="The study; default: all.")] = None,
+    store: Store = None,
+) -> None:
+    """Check hashes, completeness and leakage, and that the metrics follow from the predictions."""
+    from thyro_core.verify import verify_study
+
+    from thyro_core.errors import InputError
+    from thyro_core.plan import study_ids
+    from thyro_core.settings import Settings
+    from thyro_core.storage import open_store
+
+    opened = open_store(store or Settings().store)
+    ids = [study_id] if study_id else study_ids(opened)
+    if not ids:
+        msg = f"{opened.url}: expected a study to verify, found none; check --store"
+        raise InputError(msg)
+    failed = 0
+    for name in ids:
+        for check in track(
+            verify_study(opened, name),
+            description=f"verifying {name}",
+            console=_err,
+            transient=True,
+        ):
+            mark = "[green]ok[/]  " if check.passed else "[red]FAIL[/]"
+            _out.print(f"{mark} {name} {check.name}: {check.detail}", highlight=False)
+            failed += not check.passed
+    if failed:
+        msg = f"{failed} checks failed; the lines marked FAIL say what and where"
+        raise ThyroError(msg)
+
+
+@app.command()
+def doctor(store: Store = None) -> None:
+    """Say what works here (Python, torch, GPU, Ray, store, weights), and the cure for the rest."""
+    from flows.doctor import examine
+    from thyro_core.settings import Settings
+
+    settings = Settings()
+    failed = 0
+    for finding in examine(store or settings.store, settings.weights):
+        mark = {"ok": "[green]ok[/]  ", "warn": "[yellow]note[/]", "fail": "[red]FAIL[/]"}
+        _out.print(f"{mark[finding.state]} {finding.name}: {finding.detail}", highlight=False)
+        failed += finding.state == "fail"
+    if failed:
+        msg = f"{failed} of the above do not work; each line says the cure"
+        raise ThyroError(msg)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Logs, and tracebacks.")] = False,  # noqa: ARG001
+) -> None:
+    if version:
+        from thyro_core import __version__
+
+        typer.echo(__version__)

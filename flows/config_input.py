@@ -1,0 +1,88 @@
+"""A study's config from a YAML file and `--set key=value`, with errors for people."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from thyro_core.config import StudyConfig
+from thyro_core.errors import InputError
+
+
+def read_config(file: Path | None, assignments: Sequence[str]) -> StudyConfig:
+    """The config of a study: defaults, then the file, then the assignments.
+
+    Args:
+        file: a YAML mapping of config keys.
+        assignments: `key=value`, the value read as YAML; lists may be written `a,b`.
+
+    Raises:
+        InputError: a key is unknown or a value out of bounds.
+    """
+    values = _from_file(file) if file else {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            msg = f"--set {assignment}: expected key=value, found no '='"
+            raise InputError(msg)
+        values[name.strip()] = _value(name.strip(), text.strip())
+    try:
+        return StudyConfig.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_explain(error, file)) from error
+
+
+def _from_file(file: Path) -> dict[str, object]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"--config {file}: expected a YAML file, found: {error.strerror}"
+        raise InputError(msg) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f"--config {file}: expected YAML, found: {_one_line(error)}"
+        raise InputError(msg) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        msg = f"--config {file}: expected key: value lines, found a {type(values).__name__}"
+        raise InputError(msg)
+    return {str(name): _tuple(str(name), value) for name, value in values.items()}
+
+
+def _value(name: str, text: str) -> object:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        msg = f"--set {name}={text}: expected a YAML value, found: {_one_line(error)}"
+        raise InputError(msg) from error
+    return _tuple(name, value)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _tuple(name: str, value: object) -> object:
+    """A list where the config wants one, also from `a,b` and a single value."""
+    field = StudyConfig.model_fields.get(name)
+    if field is None or "tuple" not in str(field.annotation):
+        # YAML 1.1 reads 1e-4, without a point, as a text; pydantic turns it into the number.
+        return value
+    parts = str(value).split(",") if not isinstance(value, list) else value
+    return tuple(str(part).strip() for part in parts)
+
+
+def _explain(error: ValidationError, file: Path | None) -> str:
+    where = f"config ({file})" if file else "config"
+    facts = []
+    for problem in error.errors():
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        if not name:  # a rule between keys: its message names them
+            facts.append(problem["msg"].removeprefix("Value error, "))
+        elif problem["type"] == "extra_forbidden":
+            known = ", ".join(sorted(StudyConfig.model_fields))
+            facts.append(f"{name} is no config key; the keys are {known}")
+        else:
+            facts.append(f"{name}: {problem['msg']}, found {problem['input']!r}")
+    return f"{where}: " + "; ".join(facts)

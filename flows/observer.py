@@ -1,0 +1,27 @@
+"""What someone who watches a study is told: a flow speaks, the terminal's display listens."""
+
+from contextvars import ContextVar
+
+from thyro_core.plan import StudyPlan
+from thyro_core.storage import Store
+
+
+class Observer:
+    """Hears nothing and does nothing; a display overrides what it shows."""
+
+    def ingesting(self, done: int, total: int) -> None:
+        """So many images of the set are decoded."""
+
+    def planned(self, store: Store, plan: StudyPlan) -> None:
+        """The study has its name; training starts."""
+
+    def split_ended(self, split: int, failed: dict[str, str]) -> None:
+        """A split is trained; `failed` names the architectures that are not, and why."""
+
+
+observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
+
+
+def current_observer() -> Observer:
+    """Whoever watches this run."""
+    return observer.get() or Observer()

@@ -1,0 +1,174 @@
+"""The ten-split study as a Prefect flow: prepare, one task a split, conclude."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+from prefect.futures import PrefectFuture, wait
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.observer import current_observer
+from thyro_core import paths
+from thyro_core.cluster.session import JobResources, job_resources, session
+from thyro_core.config import StudyConfig
+from thyro_core.errors import IncompleteStudyError, ThyroError
+from thyro_core.job_spec import SplitJob
+from thyro_core.plan import StudyPlan
+from thyro_core.progress import read_job_progress
+from thyro_core.settings import Settings
+from thyro_core.storage import Store, open_store
+from thyro_core.study import Site, conclude, prepare, study_notes, unfinished
+from thyro_core.summary import figures, markdown_summary, undefined_notes
+
+_PROGRESS_SECONDS = 5.0
+
+
+@flow(name="study", task_runner=ThreadPoolTaskRunner(max_workers=128))  # type: ignore[arg-type]
+def study(
+    source: str,
+    config: StudyConfig = StudyConfig(),  # noqa: B008
+    store: str | None = None,
+    ray: str | None = None,
+) -> str:
+    """Run the cross-split study of the image set at `source`; research use only.
+
+    Args:
+        source: folder or fsspec URL of the images with labels.csv, or benign/ and malignant/.
+        config: what the study is; the defaults follow the paper.
+        store: fsspec URL for everything that is kept; empty: THYRO_STORE.
+        ray: Ray address; empty: THYRO_RAY, else an embedded Ray.
+
+    Returns:
+        The study's id.
+    """
+    settings = Settings()
+    opened = open_store(store or settings.store)
+    with session(ray or settings.ray) as capacity:
+        resources = job_resources(
+            capacity, settings.cpus_per_job, settings.gpus_per_job, config.splits
+        )
+        plan = _prepare(source, config, opened, settings, resources)
+        current_observer().planned(opened, plan)
+        errors = _train(opened, plan, settings, resources)
+    try:
+        conclude(opened, plan)
+    except IncompleteStudyError as error:
+        msg = "; ".join([str(error), *errors])
+        raise IncompleteStudyError(msg) from error
+    _publish(opened, plan)
+    return plan.study_id
+
+
+def scratch_folder(settings: Settings) -> Path:
+    """The node-local folder for packs and weights."""
+    return settings.scratch or Path(tempfile.gettempdir()) / "thyro-scratch"
+
+
+def _prepare(
+    source: str,
+    config: StudyConfig,
+    store: Store,
+    settings: Settings,
+    resources: JobResources,
+) -> StudyPlan:
+    from thyro_core.cluster.split_jobs import job_precision
+
+    site = Site(store, scratch_folder(settings), settings.weights)
+    precision = job_precision(config.precision, resources)
+    plan = prepare(source, config, precision, site, current_observer().ingesting)
+    for note in study_notes(store, plan):
+        get_run_logger().warning(note)
+    return plan
+
+
+def _train(store: Store, plan: StudyPlan, settings: Settings, resources: JobResources) -> list[str]:
+    """Run the splits that are not done, all at once; Ray packs them. What went wrong, by split."""
+    todo = sorted({split for split, _ in unfinished(store, plan)})
+    jobs = [
+        SplitJob(
+            store=store.url,
+            study_id=plan.study_id,
+            split=split,
+            scratch=str(scratch_folder(settings)),
+            threads=resources.cpus,
+            gpus=resources.gpus,
+            checkpoint_seconds=settings.checkpoint_seconds,
+            keep_models=settings.keep_models,
+        )
+        for split in todo
+    ]
+    futures = [train_split.submit(job, resources, settings.job_retries) for job in jobs]
+    wait(futures)
+    return [error for future in futures if (error := _error(future))]
+
+
+def _error(future: PrefectFuture[None]) -> str | None:
+    try:
+        future.result()
+    except ThyroError as error:
+        return str(error)
+    return None
+
+
+@task(name="split", task_run_name="split-{job.split}", persist_result=False)
+def train_split(job: SplitJob, resources: JobResources, retries: int) -> None:
+    """Train all architectures of one split on the cluster, and watch it.
+
+    Raises:
+        ThyroError: an architecture failed, or the job's process died too often.
+    """
+    from thyro_core.cluster import split_jobs
+
+    ref = split_jobs.submit(job, resources, retries)
+    watch = _progress_watcher(job)
+    with split_jobs.cancelled_on_error(ref):
+        while (outcome := split_jobs.outcome(job, ref, retries)) is None:
+            watch()
+    watch()
+    current_observer().split_ended(job.split, dict(outcome.failed))
+    if outcome.failed:
+        what = "; ".join(f"{name}: {error}" for name, error in outcome.failed.items())
+        msg = f"split {job.split} failed: {what}"
+        raise ThyroError(msg)
+
+
+def _progress_watcher(job: SplitJob) -> Callable[[], None]:
+    """Shows a job's position as a Prefect progress artifact, once in a few seconds."""
+    store = open_store(job.store)
+    state: dict[str, Any] = {"artifact": None, "shown": -1.0, "at": float("-inf")}
+
+    def watch() -> None:
+        if time.monotonic() - state["at"] < _PROGRESS_SECONDS:
+            return
+        state["at"] = time.monotonic()
+        progress = read_job_progress(store, job.study_id, job.split)
+        percent = 0.0 if progress is None else 100 * progress.work_done / progress.work_total
+        if state["artifact"] is None:
+            state["artifact"] = create_progress_artifact(
+                percent, description=f"study {job.study_id}, split {job.split}"
+            )
+        elif percent != state["shown"]:
+            artifact: UUID = state["artifact"]
+            update_progress_artifact(artifact, percent)
+        state["shown"] = percent
+
+    return watch
+
+
+def _publish(store: Store, plan: StudyPlan) -> None:
+    metrics = store.read_table("metrics", study_id=plan.study_id)
+    notes = (*study_notes(store, plan), *undefined_notes(metrics))
+    markdown = markdown_summary(plan, figures(metrics, plan.config), notes)
+    store.write(paths.summary_key(plan.study_id), markdown.encode())
+    create_markdown_artifact(
+        markdown, key=f"study-{plan.study_id}", description="Metrics against the paper's"
+    )

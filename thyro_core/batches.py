@@ -1,0 +1,123 @@
+"""Batches from a pack: gather, augment and normalise on the device, no image file in sight.
+
+All randomness of an epoch is drawn at once on the CPU from one generator, so that a device, a
+batch size or an interruption cannot change which image is turned by how much.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from thyro_core.config import StudyConfig
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_SD = (0.229, 0.224, 0.225)
+
+_ORDER_STREAM = 0x5EED
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Some images of a pack and their labels.
+
+    On a CPU `pixels` is the memory-mapped pack that all jobs of a node share; on a GPU it is a
+    tensor in device memory.
+    """
+
+    pixels: npt.NDArray[np.uint8] | Tensor
+    """uint8, all images of the pack: N x side x side."""
+    rows: npt.NDArray[np.int64]
+    """Which of them, shape (n,)."""
+    labels: Tensor
+    """int64 on the device, shape (n,): 0 benign, 1 malignant."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def grey(self, positions: Tensor) -> Tensor:
+        """Pixels of the examples at these positions: float32, b x 1 x side x side, 0 to 1."""
+        rows = self.rows[positions.numpy()]
+        if isinstance(self.pixels, Tensor):
+            chosen = self.pixels[torch.from_numpy(rows).to(self.pixels.device)]
+        else:
+            chosen = torch.from_numpy(self.pixels[rows])
+        return chosen.unsqueeze(1).float() / 255.0
+
+
+@dataclass(frozen=True)
+class EpochDraws:
+    """Every random choice of one epoch, in the order of the shuffled examples."""
+
+    order: Tensor
+    """int64, shape (n,): the shuffle."""
+    angle: Tensor
+    """float32, shape (n,), radians."""
+    mirror: Tensor
+    """float32, shape (n, 2): -1 where the image is flipped left-right, up-down; else 1."""
+
+
+def draw_epoch(n: int, epoch: int, seed: int, config: StudyConfig) -> EpochDraws:
+    """Draw an epoch's shuffle, rotations and flips; the same arguments, the same draws.
+
+    Args:
+        n: number of training images.
+        epoch: from 0.
+        seed: the run's own seed.
+        config: rotation [degrees] and flip probabilities.
+    """
+    generator = torch.Generator().manual_seed(stream_seed(seed, _ORDER_STREAM, epoch))
+    order = torch.randperm(n, generator=generator)
+    turn = torch.rand(n, generator=generator) * 2 - 1
+    coin = torch.rand((n, 2), generator=generator)
+    flipped = coin < torch.tensor([config.flip_horizontal, config.flip_vertical])
+    return EpochDraws(
+        order=order,
+        angle=turn * np.deg2rad(config.rotation),
+        mirror=torch.where(flipped, -1.0, 1.0),
+    )
+
+
+def stream_seed(*keys: int) -> int:
+    """A seed of its own for each tuple of non-negative keys, in [0, 2**63)."""
+    state = np.random.SeedSequence(keys).generate_state(2, np.uint32)
+    return (int(state[0]) << 31) | (int(state[1]) >> 1)
+
+
+def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
+    """Start and stop of each batch: as few as fit, as equal as can be, none of one image.
+
+    A short last batch would get the same weight in the optimiser as a full one, and one of a
+    single image has no batch statistics.
+    """
+    count = -(-n // batch_size)
+    edges = [n * i // count for i in range(count + 1)]
+    return list(pairwise(edges))
+
+
+def augment(grey: Tensor, angle: Tensor, mirror: Tensor) -> Tensor:
+    """Rotate about the centre and flip, in one bilinear resampling; outside is black.
+
+    Args:
+        grey: float32, b x 1 x side x side.
+        angle: float32, shape (b,), radians, counter-clockwise.
+        mirror: float32, shape (b, 2), -1 to flip left-right, up-down.
+    """
+    cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
+    rows = (
+        torch.stack([cos, -sin, zero], dim=1) * mirror[:, :1],
+        torch.stack([sin, cos, zero], dim=1) * mirror[:, 1:],
+    )
+    grid = functional.affine_grid(torch.stack(rows, dim=1), list(grey.shape), align_corners=False)
+    return functional.grid_sample(grey, grid, padding_mode="zeros", align_corners=False)
+
+
+def normalise(grey: Tensor) -> Tensor:
+    """Three channels with ImageNet's normalisation: float32, b x 3 x side x side, channels last."""
+    mean = torch.tensor(IMAGENET_MEAN, device=grey.device).view(1, 3, 1, 1)
+    sd = torch.tensor(IMAGENET_SD, device=grey.device).view(1, 3, 1, 1)
+    return ((grey - mean) / sd).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,95 @@
+"""Connect to Ray: an embedded one on this machine, or a cluster that runs already."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from thyro_core.errors import InputError, ThyroError
+
+# Only keys and small specs travel through Ray's object store; its default takes 30 % of memory.
+_OBJECT_STORE_BYTES = 128 * 1024**2
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a cluster has in all."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class JobResources:
+    """What one split job holds while it runs."""
+
+    cpus: int
+    gpus: float
+
+
+@contextmanager
+def session(address: str) -> Iterator[Capacity]:
+    """A connection to Ray for as long as the block runs; an embedded Ray ends with it.
+
+    Args:
+        address: `local` for an embedded Ray, `auto` or `host:port` for a running cluster.
+
+    Raises:
+        InputError: no cluster answers at the address.
+    """
+    # Read by Ray when it is imported. Workers at niceness 15 starve beside anything else.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    options: dict[str, Any] = {
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+    }
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **(options if address == "local" else {}),
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        msg = (
+            f"Ray at {address}: expected a cluster to answer, found: {error}; start one with "
+            "`ray start --head`, or leave --ray out to run on this machine"
+        )
+        raise InputError(msg) from error
+    try:
+        found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield Capacity(found.get("CPU", 0.0), found.get("GPU", 0.0))
+    finally:
+        ray.shutdown()
+
+
+def job_resources(
+    capacity: Capacity, cpus_per_job: int, gpus_per_job: float | None, jobs: int
+) -> JobResources:
+    """What each of so many jobs gets, checked against what the cluster has.
+
+    GPUs, if there are any and nothing else is said, are shared evenly: with ten jobs on four GPUs
+    each GPU takes three jobs at a time.
+
+    Raises:
+        ThyroError: a job needs more than the whole cluster has.
+    """
+    if gpus_per_job is None:
+        gpus_per_job = 1 / -(-jobs // int(capacity.gpus)) if capacity.gpus >= 1 else 0.0
+    for name, needed, found in (
+        ("CPU", cpus_per_job, capacity.cpus),
+        ("GPU", gpus_per_job, capacity.gpus),
+    ):
+        if needed > found:
+            msg = (
+                f"a split job needs {needed:g} {name}, and the whole cluster has {found:g}; "
+                f"lower THYRO_{name}S_PER_JOB or add a node"
+            )
+            raise ThyroError(msg)
+    return JobResources(cpus_per_job, gpus_per_job)

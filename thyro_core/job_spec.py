@@ -1,0 +1,41 @@
+"""What a split job is told and what it answers: small values that travel, without torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from thyro_core import paths
+from thyro_core.storage import Store
+
+
+@dataclass(frozen=True)
+class SplitJob:
+    """What a worker needs to know: keys and small settings, never arrays."""
+
+    store: str
+    study_id: str
+    split: int
+    scratch: str
+    threads: int = 1
+    gpus: float = 0.0
+    checkpoint_seconds: float = 60.0
+    keep_models: bool = True
+
+
+@dataclass(frozen=True)
+class SplitOutcome:
+    """How a split job ended: which architectures it trained, and what stopped the others."""
+
+    split: int
+    trained: tuple[str, ...]
+    failed: Mapping[str, str]
+
+
+def is_finished(store: Store, study_id: str, split: int, architecture: str) -> bool:
+    """Whether an architecture of a split is done."""
+    keys = hive_keys(study_id, split, architecture)
+    return store.exists(paths.table_key("predictions", **keys))
+
+
+def hive_keys(study_id: str, split: int, architecture: str) -> dict[str, str | int]:
+    """Hive keys of the tables that a job writes."""
+    return {"study_id": study_id, "split": split, "architecture": architecture}

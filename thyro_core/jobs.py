@@ -1,0 +1,210 @@
+"""One split job: train each architecture in turn and write what it predicts.
+
+Each architecture's `predictions` part is written last and only whole: it is there, so the
+architecture is done. A job that starts again skips what is done and goes on from the checkpoint of
+what is not. The same job gives the same bytes however often it was interrupted.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from thyro_core import paths, records, schemas
+from thyro_core.batches import Examples
+from thyro_core.checkpoints import CheckpointKeeper
+from thyro_core.config import Architecture, job_seed
+from thyro_core.errors import ThyroError
+from thyro_core.hardware import job_device, prepare_torch
+from thyro_core.inference import predict, recalibrate_batchnorm
+from thyro_core.job_spec import SplitJob, SplitOutcome, hive_keys, is_finished
+from thyro_core.models import build, load_start
+from thyro_core.packs import open_pack, pack_index
+from thyro_core.plan import StudyPlan, load_plan
+from thyro_core.progress import JobReporter, slowest_first
+from thyro_core.storage import Store, open_store
+from thyro_core.training import Recipe, Run, balanced_alpha, start_run, train
+from thyro_core.weights import load
+
+_LOG = logging.getLogger(__name__)
+_FAILURES = (ThyroError, RuntimeError, ValueError, ArithmeticError, OSError, MemoryError)
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What all architectures of a job share."""
+
+    job: SplitJob
+    store: Store
+    plan: StudyPlan
+    device: torch.device
+    roles: Mapping[str, pa.Table]
+    """Rows of `splits` by role, each by ascending image_id."""
+    index: Mapping[str, int]
+    """Row of each image in the pack."""
+
+
+def run_split(job: SplitJob) -> SplitOutcome:
+    """Train what is not yet trained of a split, slowest architecture first.
+
+    An architecture that fails is recorded, and the next one goes on.
+
+    Raises:
+        InputError: the study or its splits are not in the store.
+    """
+    context = _prepare(job)
+    todo = slowest_first(context.plan.config.architectures)
+    report = JobReporter(context.store, context.plan, job.split, context.roles["train"].num_rows)
+    trained: list[str] = []
+    failed: dict[str, str] = {}
+    for architecture in todo:
+        if not is_finished(context.store, job.study_id, job.split, architecture):
+            try:
+                _run_architecture(context, architecture, report)
+            except _FAILURES as error:
+                _LOG.exception("split %d, %s failed", job.split, architecture)
+                failed[architecture] = f"{type(error).__name__}: {error}"
+                records.write_failed(
+                    context.store, context.plan, job.split, architecture, failed[architecture]
+                )
+                continue
+            trained.append(architecture)
+        report.finished(architecture)
+    report.end("failed" if failed else "finished")
+    return SplitOutcome(job.split, tuple(trained), failed)
+
+
+def _prepare(job: SplitJob) -> _Context:
+    store = open_store(job.store)
+    plan = load_plan(store, job.study_id)
+    prepare_torch(job.threads, deterministic=plan.config.deterministic)
+    splits = store.read_table("splits", study_id=job.study_id)
+    rows = splits.filter(pc.equal(splits["split"], job.split)).sort_by("image_id")
+    roles = {role: rows.filter(pc.equal(rows["role"], role)) for role in ("train", "val", "test")}
+    images = store.read_table("images", manifest_id=plan.manifest_id)
+    return _Context(job, store, plan, job_device(job.gpus), roles, pack_index(images))
+
+
+def _run_architecture(context: _Context, architecture: Architecture, report: JobReporter) -> None:
+    """Train one architecture to its end and publish what came of it, predictions last."""
+    job, started, clock = context.job, datetime.now(UTC), time.perf_counter()
+    parts = _examples(context, architecture)
+    recipe = _recipe(context, architecture, parts["train"].labels)
+    run, missing = _start(context, architecture, recipe)
+    keeper = CheckpointKeeper(context.store, job.study_id, job.split, architecture)
+    keeper.resume(run, context.device)
+    resumed = len(run.history)
+    train(
+        run,
+        parts["train"],
+        parts["val"] if len(parts["val"]) else None,
+        recipe,
+        after_epoch=lambda state: keeper.keep(state, job.checkpoint_seconds),
+        after_batch=lambda done, seconds: report.position(
+            architecture, len(run.history), done, seconds
+        ),
+    )
+    if recipe.config.batchnorm == "recalibrate":
+        recalibrate_batchnorm(run.model, parts["train"], context.device)
+    logits = predict(run.model, parts["test"], context.device)
+    facts = records.RunFacts(
+        split=job.split,
+        architecture=architecture,
+        threads=job.threads,
+        gpus=job.gpus,
+        n_train=len(parts["train"]),
+        n_test=len(parts["test"]),
+        weights_missing=missing,
+        model_sha256=_keep_model(context, architecture, run) if job.keep_models else None,
+        started=started,
+        seconds=time.perf_counter() - clock,
+        resumed_epochs=resumed,
+    )
+    keys = hive_keys(job.study_id, job.split, architecture)
+    context.store.write_table("epochs", _epochs(run, keys), **keys)
+    records.write_finished(context.store, context.plan, recipe, facts)
+    predictions = _predictions(context.roles["test"], logits, keys)
+    context.store.write_table("predictions", predictions, **keys)
+    keeper.discard()
+
+
+def _examples(context: _Context, architecture: Architecture) -> dict[str, Examples]:
+    side = context.plan.config.side(architecture)
+    n = len(context.index)
+    scratch = Path(context.job.scratch)
+    pixels: npt.NDArray[np.uint8] | Tensor
+    pixels = open_pack(context.store, context.plan.manifest_id, side, scratch, n)
+    if context.device.type == "cuda":
+        pixels = torch.from_numpy(np.array(pixels)).to(context.device)
+    parts = {}
+    for role, rows in context.roles.items():
+        positions = [context.index[image_id] for image_id in rows["image_id"].to_pylist()]
+        labels = torch.from_numpy(rows["label"].to_numpy().astype(np.int64))
+        parts[role] = Examples(
+            pixels, np.array(positions, dtype=np.int64), labels.to(context.device)
+        )
+    return parts
+
+
+def _recipe(context: _Context, architecture: Architecture, labels: Tensor) -> Recipe:
+    config = context.plan.config
+    alpha = config.focal_alpha
+    return Recipe(
+        config=config,
+        seed=job_seed(config.seed, context.job.split, architecture),
+        alpha=balanced_alpha(labels) if alpha is None else alpha,
+        precision=context.plan.precision,
+        device=context.device,
+    )
+
+
+def _start(
+    context: _Context, architecture: Architecture, recipe: Recipe
+) -> tuple[Run, tuple[str, ...]]:
+    model = build(architecture, context.plan.config.side(architecture), recipe.seed)
+    start = context.plan.weights[architecture]
+    tensors = load(start, context.store, Path(context.job.scratch))
+    missing = () if tensors is None else load_start(model, tensors, architecture, start.origin)
+    return start_run(model, recipe), missing
+
+
+def _keep_model(context: _Context, architecture: Architecture, run: Run) -> str:
+    state = {name: value.cpu().contiguous() for name, value in run.model.state_dict().items()}
+    data = save(state)
+    key = paths.model_key(context.plan.study_id, context.job.split, architecture)
+    context.store.write(key, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _epochs(run: Run, keys: Mapping[str, str | int]) -> pa.Table:
+    return schemas.rows_to_table("epochs", [{**keys, **asdict(epoch)} for epoch in run.history])
+
+
+def _predictions(test: pa.Table, logits: Tensor, keys: Mapping[str, str | int]) -> pa.Table:
+    probability = torch.softmax(logits.double(), dim=1)[:, 1].tolist()
+    rows = [
+        {
+            **keys,
+            "image_id": row["image_id"],
+            "patient_id": row["patient_id"],
+            "label": row["label"],
+            "logit_benign": benign,
+            "logit_malignant": malignant,
+            "prob_malignant": prob,
+        }
+        for row, (benign, malignant), prob in zip(
+            test.to_pylist(), logits.tolist(), probability, strict=True
+        )
+    ]
+    return schemas.rows_to_table("predictions", rows)

@@ -1,0 +1,125 @@
+"""The steps of a study around its jobs: prepare before them, conclude after them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from thyro_core import paths, schemas
+from thyro_core.config import StudyConfig
+from thyro_core.errors import IncompleteStudyError
+from thyro_core.job_spec import is_finished
+from thyro_core.leakage import check_leakage
+from thyro_core.manifest import ingest
+from thyro_core.plan import PlannedPrecision, StudyPlan, make_plan, save_plan
+from thyro_core.results import comparisons_table, metrics_table
+from thyro_core.runs import runs_table
+from thyro_core.splits import make_splits, split_notes
+from thyro_core.storage import Store
+from thyro_core.weights import resolve
+
+STUDY_TABLES = ("splits", "epochs", "predictions", "runs", "metrics", "comparisons")
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a study finds and keeps things."""
+
+    store: Store
+    scratch: Path
+    """Node-local folder."""
+    mirror: str | None = None
+    """Folder or URL of ImageNet weights."""
+
+
+def prepare(
+    source: str,
+    config: StudyConfig,
+    precision: PlannedPrecision,
+    site: Site,
+    progress: Callable[[int, int], None] | None = None,
+) -> StudyPlan:
+    """Ingest the images, decide the starting weights, name the study and make its splits.
+
+    A step whose result is in the store is not done again. The splits pass the leakage gate before
+    anything is trained, each time.
+
+    Args:
+        source: fsspec URL of the image set.
+        config: the study's config.
+        precision: the arithmetic that the jobs will train in.
+        site: store, scratch folder and weights mirror.
+        progress: called with the images decoded so far and all images.
+
+    Raises:
+        InputError: the source, its labels or the weights cannot be used.
+        LeakageError: images that belong together stand on both sides of a split.
+    """
+    store = site.store
+    sides = sorted({config.side(architecture) for architecture in config.architectures})
+    manifest = ingest(source, config.ingest(), store, sides, progress)
+    weights = resolve(config.weights, config.architectures, site.mirror, store, site.scratch)
+    plan = make_plan(config, manifest.manifest_id, precision, weights, manifest.notes)
+    splits = _splits(store, plan, manifest.table)
+    check_leakage(splits, manifest.table)
+    save_plan(store, plan)
+    return plan
+
+
+def _splits(store: Store, plan: StudyPlan, images: pa.Table) -> pa.Table:
+    if not store.exists(paths.table_key("splits", study_id=plan.study_id)):
+        splits = make_splits(plan.study_id, images, plan.config)
+        store.write_table("splits", splits, study_id=plan.study_id)
+    return store.read_table("splits", study_id=plan.study_id)
+
+
+def unfinished(store: Store, plan: StudyPlan) -> list[tuple[int, str]]:
+    """The splits x architectures that are still to be trained."""
+    return [
+        (split, architecture)
+        for split in range(plan.config.splits)
+        for architecture in plan.config.architectures
+        if not is_finished(store, plan.study_id, split, architecture)
+    ]
+
+
+def conclude(store: Store, plan: StudyPlan) -> None:
+    """Write the tables that speak of the study as a whole: runs, metrics, comparisons.
+
+    `runs` is written even if jobs failed, so that it can be asked why.
+
+    Raises:
+        IncompleteStudyError: a split x architecture has no predictions.
+    """
+    store.write_table("runs", runs_table(store, plan), study_id=plan.study_id)
+    left = unfinished(store, plan)
+    if left:
+        names = ", ".join(f"split {split} {architecture}" for split, architecture in left[:8])
+        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
+        msg = (
+            f"study {plan.study_id}: {len(left)} runs are not finished ({names}{more}); what is "
+            "finished is kept: start the same command again"
+        )
+        raise IncompleteStudyError(msg)
+    predictions = store.read_table("predictions", study_id=plan.study_id)
+    splits = store.read_table("splits", study_id=plan.study_id)
+    for name, make in (("metrics", metrics_table), ("comparisons", comparisons_table)):
+        table = make(plan.study_id, predictions, splits, plan.config)
+        store.write_table(name, table, study_id=plan.study_id)
+
+
+def study_notes(store: Store, plan: StudyPlan) -> tuple[str, ...]:
+    """All that a reader of the results must know, one sentence each."""
+    splits = store.read_table("splits", study_id=plan.study_id)
+    return (*plan.notes, *split_notes(splits, plan.config))
+
+
+def table_locations(store: Store, plan: StudyPlan) -> dict[str, str]:
+    """URL of each table of a study."""
+    places = {
+        name: f"{store.url}/{paths.table_prefix(name)}/study_id={plan.study_id}"
+        for name in STUDY_TABLES
+    }
+    images = f"{store.url}/{paths.table_prefix('images')}/manifest_id={plan.manifest_id}"
+    return {"images": images, **{name: places[name] for name in schemas.TABLES if name in places}}
