@@ -374,7 +374,7 @@ def test_the_answer_sheet_is_met():
     true = bench.answer_pairs(source / "near_duplicates.csv", names)
     assert len(true) == 100
     prints = bench.read_fingerprints(source, names)
-    found = set(nd.near_duplicates(prints, DISTANCE, CORRELATION))
+    found = set(nd.near_duplicates(prints, bench.DISTANCE, bench.CORRELATION))
     recall, precision = bench.recall_precision(found, true)
     assert recall >= 0.95
     assert precision >= 0.90

@@ -18,8 +18,10 @@ from PIL import Image
 from scipy.stats import norm
 
 from thyro_core import near_duplicates as nd
+from thyro_core.config import IngestConfig
 
-DISTANCE, CORRELATION = 10, 0.95
+RULES = IngestConfig()
+DISTANCE, CORRELATION = RULES.hash_distance, RULES.duplicate_correlation
 DISTANCES = (4, 6, 8, 10, 12, 16)
 CORRELATIONS = (0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98)
 COPIES = 0.05  # share of near-copies among the made-up fingerprints
