@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -46,7 +47,7 @@ def main() -> None:
     except ThyroError as error:
         if debug:
             raise
-        _err.print(f"[red]thyro:[/] {error}", highlight=False, soft_wrap=True)
+        _err.print(f"[red]thyro:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _err.print("thyro: stopped; what is finished is kept, the same command goes on.")
@@ -93,7 +94,7 @@ def phantom(
             seed=seed,
             progress=lambda done: status.update(f"drawing phantoms: {done} of {images}"),
         )
-    _out.print(f"{images} synthetic images, {malignant} malignant: {dest}", highlight=False)
+    _say(f"{images} synthetic images, {malignant} malignant: {escape(dest)}")
 
 
 @app.command()
@@ -139,7 +140,7 @@ def _show_manifest(manifest: "Manifest", *, as_json: bool) -> None:
         table.add_row(state, str(number))
     _out.print(table)
     for note in manifest.notes:
-        _out.print(f"[yellow]Note:[/] {note}", highlight=False)
+        _say(f"[yellow]Note:[/] {escape(note)}")
 
 
 @app.command()
@@ -205,9 +206,18 @@ def _show_study(store: "OpenStore", study_id: str, seconds: float, *, as_json: b
         table.add_row(*(cell.replace(" (", "\n(") for cell in row))
     _out.print(table)
     for note in undefined:
-        _out.print(f"[yellow]Note:[/] {note}", highlight=False)
+        _say(f"[yellow]Note:[/] {escape(note)}")
     for name, place in tables.items():
-        _out.print(f"{name:<12} {place}", highlight=False, soft_wrap=True)
+        _say(f"{name:<12} {escape(place)}")
+
+
+def _say(line: str) -> None:
+    """One line of rich markup, never broken by the width of a terminal."""
+    _out.print(line, highlight=False, soft_wrap=True)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _print_json(value: dict[str, object]) -> None:
@@ -252,10 +262,10 @@ def verify(
             transient=True,
         ):
             mark = "[green]ok[/]  " if check.passed else "[red]FAIL[/]"
-            _out.print(f"{mark} {name} {check.name}: {check.detail}", highlight=False)
+            _say(f"{mark} {name} {check.name}: {escape(check.detail)}")
             failed += not check.passed
     if failed:
-        msg = f"{failed} checks failed; the lines marked FAIL say what and where"
+        msg = f"{_count(failed, 'check')} failed; the lines marked FAIL say what and where"
         raise ThyroError(msg)
 
 
@@ -269,10 +279,10 @@ def doctor(store: Store = None) -> None:
     failed = 0
     for finding in examine(store or settings.store, settings.weights):
         mark = {"ok": "[green]ok[/]  ", "warn": "[yellow]note[/]", "fail": "[red]FAIL[/]"}
-        _out.print(f"{mark[finding.state]} {finding.name}: {finding.detail}", highlight=False)
+        _say(f"{mark[finding.state]} {finding.name}: {escape(finding.detail)}")
         failed += finding.state == "fail"
     if failed:
-        msg = f"{failed} of the above do not work; each line says the cure"
+        msg = f"{_count(failed, 'part')} did not work; the lines marked FAIL say the cure"
         raise ThyroError(msg)
 
 

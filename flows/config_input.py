@@ -77,12 +77,14 @@ def _explain(error: ValidationError, file: Path | None) -> str:
     where = f"config ({file})" if file else "config"
     facts = []
     for problem in error.errors():
-        name = str(problem["loc"][0]) if problem["loc"] else ""
-        if not name:  # a rule between keys: its message names them
+        name = str(problem["loc"][0]) if problem["loc"] else None
+        if name is None:  # a rule between keys: its message names them
             facts.append(problem["msg"].removeprefix("Value error, "))
+        elif problem["type"] == "too_short" and problem["input"]:
+            continue  # pydantic counts only the valid items, and told what is wrong with the others
         elif problem["type"] == "extra_forbidden":
             known = ", ".join(sorted(StudyConfig.model_fields))
-            facts.append(f"{name} is no config key; the keys are {known}")
+            facts.append(f"{name or repr(name)} is no config key; the keys are {known}")
         else:
             facts.append(f"{name}: {problem['msg']}, found {problem['input']!r}")
     return f"{where}: " + "; ".join(facts)

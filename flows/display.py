@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from flows.observer import Observer
@@ -62,13 +64,13 @@ class StudyDisplay(Observer):
             f"{', '.join(config.architectures)}, {config.epochs} epochs, {plan.precision}"
         )
         for note in study_notes(store, plan):
-            self._console.print(f"[yellow]Note:[/] {note}", highlight=False)
+            self._console.print(f"[yellow]Note:[/] {escape(note)}", highlight=False)
         self._study = (store, plan)
 
     def split_ended(self, split: int, failed: dict[str, str]) -> None:
         """Say so where no bar shows it; a failure is always said."""
         for architecture, error in failed.items():
-            self._console.print(f"[red]split {split}, {architecture} failed:[/] {error}")
+            self._console.print(f"[red]split {split}, {architecture} failed:[/] {escape(error)}")
         if not self._console.is_terminal and not failed:
             self._console.print(f"split {split} done")
 
