@@ -1,0 +1,268 @@
+"""A split job, run in this process: what it writes, what it skips, how it survives."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+import torch
+from safetensors.torch import load
+
+from tests.imagesets import write_image_set
+from thyro_core import jobs, paths
+from thyro_core.config import StudyConfig, job_seed
+from thyro_core.errors import IncompleteStudyError
+from thyro_core.job_spec import SplitJob, is_finished
+from thyro_core.jobs import run_split
+from thyro_core.models import build
+from thyro_core.plan import StudyPlan
+from thyro_core.runs import runs_table
+from thyro_core.storage import Store, open_store
+from thyro_core.study import Site, conclude, prepare, unfinished
+
+TIMES = ["seconds", "images_per_second"]
+
+
+@pytest.fixture(autouse=True)
+def torch_as_it_was():
+    threads = torch.get_num_threads()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_image_set(tmp_path_factory.mktemp("source") / "set")
+
+
+def planned(tmp_path: Path, source: Path, **config: object) -> tuple[Store, StudyPlan]:
+    values = {
+        "architectures": ("resnet18",), "splits": 2, "epochs": 2, "image_size": 64,
+        "batch_size": 8, "weights": "none", "resamples": 100, "blur_bound": 0,
+    } | config  # fmt: skip
+    store = open_store(str(tmp_path / "store"))
+    site = Site(store, tmp_path / "scratch")
+    plan = prepare(str(source), StudyConfig.model_validate(values), "fp32", site)
+    return store, plan
+
+
+def job(store: Store, plan: StudyPlan, split: int = 0, **settings: object) -> SplitJob:
+    values = {"checkpoint_seconds": 0.0} | settings
+    return SplitJob(store.url, plan.study_id, split, "/tmp/thyro-test-scratch", **values)
+
+
+def contents(store: Store) -> dict[str, bytes]:
+    """All tables' bytes; of `epochs` the rows without the times."""
+    found = {}
+    for key in store.keys("tables"):
+        if key.startswith("tables/epochs/"):
+            continue
+        if not key.startswith("tables/runs/"):
+            found[key] = store.read(key)
+    found["epochs"] = repr(store.read_table("epochs").drop_columns(TIMES).to_pylist()).encode()
+    return found
+
+
+def test_a_job_writes_all_that_a_finished_architecture_leaves(tmp_path: Path, source: Path) -> None:
+    store, plan = planned(tmp_path, source)
+    outcome = run_split(job(store, plan))
+    assert outcome.trained == ("resnet18",)
+    assert outcome.failed == {}
+
+    predictions = store.read_table("predictions", study_id=plan.study_id)
+    splits = store.read_table("splits", study_id=plan.study_id)
+    test = splits.filter(pc.equal(splits["split"], 0)).filter(
+        pc.equal(splits.filter(pc.equal(splits["split"], 0))["role"], "test")
+    )
+    assert predictions["image_id"].to_pylist() == sorted(test["image_id"].to_pylist())
+    by_id = dict(zip(test["image_id"].to_pylist(), test["label"].to_pylist(), strict=True))
+    assert predictions["label"].to_pylist() == [
+        by_id[i] for i in predictions["image_id"].to_pylist()
+    ]
+    logits = np.stack([predictions["logit_benign"], predictions["logit_malignant"]], axis=1)
+    exp = np.exp(logits.astype(np.float64))
+    assert np.allclose(predictions["prob_malignant"], exp[:, 1] / exp.sum(axis=1))
+
+    epochs = store.read_table("epochs", study_id=plan.study_id).to_pylist()
+    assert [row["epoch"] for row in epochs] == [1, 2]
+    record = json.loads(store.read(paths.run_key(plan.study_id, 0, "resnet18")))
+    assert record["status"] == "finished"
+    assert record["seed"] == job_seed(0, 0, "resnet18")
+    assert record["n_train"] == 21
+    assert record["n_test"] == 7
+    assert record["focal_alpha"] == pytest.approx(12 / 21)
+    assert record["weights_origin"] == "none"
+    assert not store.exists(paths.checkpoint_key(plan.study_id, 0, "resnet18"))
+    model = load(store.read(paths.model_key(plan.study_id, 0, "resnet18")))
+    build("resnet18", 64, 0).load_state_dict(model)
+
+
+def test_it_learns_what_can_be_learnt(tmp_path: Path, source: Path) -> None:
+    config = {"epochs": 6, "learning_rate": 1e-3}
+    store, plan = planned(tmp_path, source, **config)
+    run_split(job(store, plan))
+    found = store.read_table("predictions", study_id=plan.study_id)
+    called = np.array(found["prob_malignant"]) >= 0.5
+    assert (called == np.array(found["label"])).mean() > 0.8
+
+
+def test_what_is_finished_is_not_done_again(tmp_path: Path, source: Path, monkeypatch) -> None:
+    store, plan = planned(tmp_path, source)
+    run_split(job(store, plan))
+    before = contents(store)
+
+    def never(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(jobs, "train", never)
+    outcome = run_split(job(store, plan))
+    assert outcome.trained == ()
+    assert contents(store) == before
+
+
+class PowerCutError(BaseException):
+    """Stops a job as a power cut would: nothing in the job may catch it."""
+
+
+def cut_at(monkeypatch: pytest.MonkeyPatch, write: int) -> Callable[[], int]:
+    """Let a job's n-th write to the store fail before it is made."""
+    count = 0
+    real = Store.writing
+
+    def writing(self: Store, key: str):
+        nonlocal count
+        if "/progress/" not in key:
+            count += 1
+            if count == write:
+                raise PowerCutError(key)
+        return real(self, key)
+
+    monkeypatch.setattr(Store, "writing", writing)
+    return lambda: count
+
+
+def test_a_cut_before_any_write_loses_nothing(tmp_path: Path, source: Path, monkeypatch) -> None:
+    """Two checkpoints, a model, epochs, a record, predictions: six writes, six power cuts."""
+    store, plan = planned(tmp_path / "whole", source)
+    with monkeypatch.context() as patch:
+        writes = cut_at(patch, -1)
+        run_split(job(store, plan))
+        total = writes()
+    assert total == 6
+    expected = contents(store)
+    for write in range(1, total + 1):
+        store, plan = planned(tmp_path / str(write), source)
+        with monkeypatch.context() as patch:
+            cut_at(patch, write)
+            with pytest.raises(PowerCutError):
+                run_split(job(store, plan))
+        assert not is_finished(store, plan.study_id, 0, "resnet18")
+        torch.manual_seed(write)
+        run_split(job(store, plan))
+        assert contents(store) == expected
+        record = json.loads(store.read(paths.run_key(plan.study_id, 0, "resnet18")))
+        assert record["resumed_epochs"] == min(write - 1, 2)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", b"PK\x03\x04half a zip"])
+def test_a_damaged_checkpoint_costs_time_not_the_result(
+    tmp_path: Path, source: Path, damage: bytes
+) -> None:
+    store, plan = planned(tmp_path / "one", source)
+    run_split(job(store, plan))
+    other, plan = planned(tmp_path / "two", source)
+    other.write(paths.checkpoint_key(plan.study_id, 0, "resnet18"), damage)
+    run_split(job(other, plan))
+    assert contents(other) == contents(store)
+
+
+def test_another_runs_checkpoint_is_not_taken(tmp_path: Path, source: Path, monkeypatch) -> None:
+    store, plan = planned(tmp_path, source)
+    with monkeypatch.context() as patch:
+        cut_at(patch, 2)
+        with pytest.raises(PowerCutError):
+            run_split(job(store, plan))
+    foreign = store.read(paths.checkpoint_key(plan.study_id, 0, "resnet18"))
+    store.write(paths.checkpoint_key(plan.study_id, 1, "resnet18"), foreign)
+    run_split(job(store, plan, split=1))
+    record = json.loads(store.read(paths.run_key(plan.study_id, 1, "resnet18")))
+    assert record["resumed_epochs"] == 0
+
+
+def run_quietly(spec: SplitJob) -> None:
+    run_split(spec)
+
+
+def test_predictions_do_not_depend_on_how_many_jobs_run_or_in_which_order(
+    tmp_path: Path, source: Path
+) -> None:
+    config = {"architectures": ("resnet18", "alexnet"), "epochs": 1}
+    one, plan = planned(tmp_path / "one", source, **config)
+    for split in (0, 1):
+        run_split(job(one, plan, split))
+    other, plan = planned(tmp_path / "other", source, **config)
+    context = get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        list(pool.map(run_quietly, [job(other, plan, split) for split in (1, 0)]))
+    assert contents(other) == contents(one)
+
+
+def test_an_architecture_that_fails_is_recorded_and_the_others_go_on(
+    tmp_path: Path, source: Path, monkeypatch
+) -> None:
+    store, plan = planned(tmp_path, source, architectures=("resnet18", "alexnet"), epochs=1)
+    real = jobs.build
+
+    def build_one(architecture: str, side: int, seed: int) -> torch.nn.Module:
+        if architecture == "resnet18":
+            raise RuntimeError("no room on the device")
+        return real(architecture, side, seed)
+
+    monkeypatch.setattr(jobs, "build", build_one)
+    outcome = run_split(job(store, plan))
+    assert outcome.trained == ("alexnet",)
+    assert outcome.failed == {"resnet18": "RuntimeError: no room on the device"}
+    rows = {row["architecture"]: row for row in runs_table(store, plan).to_pylist()}
+    assert rows["resnet18"]["status"] == "failed"
+    assert rows["resnet18"]["error"] == "RuntimeError: no room on the device"
+    assert rows["alexnet"]["status"] == "finished"
+    with pytest.raises(IncompleteStudyError, match="3 runs are not finished"):
+        conclude(store, plan)
+    assert store.read_table("runs", study_id=plan.study_id).num_rows == 2
+
+    monkeypatch.undo()
+    run_split(job(store, plan))
+    rows = {row["architecture"]: row for row in runs_table(store, plan).to_pylist()}
+    assert rows["resnet18"]["status"] == "finished"
+    assert rows["resnet18"]["error"] is None
+
+
+def test_a_whole_study_concludes_with_tables_that_do_not_change(
+    tmp_path: Path, source: Path
+) -> None:
+    store, plan = planned(tmp_path, source, epochs=1, val_fraction=0.2)
+    assert unfinished(store, plan) == [(0, "resnet18"), (1, "resnet18")]
+    for split in (0, 1):
+        run_split(job(store, plan, split, keep_models=False))
+    conclude(store, plan)
+    first = {key: store.read(key) for key in store.keys("tables")}
+    conclude(store, plan)
+    assert {key: store.read(key) for key in store.keys("tables")} == first
+    assert store.read_table("epochs", study_id=plan.study_id)["val_loss"].null_count == 0
+    assert not store.keys(f"studies/{plan.study_id}/models")
+    runs = store.read_table("runs", study_id=plan.study_id).to_pylist()
+    assert {row["model_sha256"] for row in runs} == {None}
+
+
+def test_nothing_a_study_leaves_holds_a_patients_id(tmp_path: Path, source: Path) -> None:
+    store, plan = planned(tmp_path, source, epochs=1)
+    run_split(job(store, plan))
+    for key in store.keys(""):
+        assert b"patient-1" not in store.read(key), key
+    predictions = store.read_table("predictions", study_id=plan.study_id)
+    assert all(name.startswith("p") for name in predictions["patient_id"].to_pylist())
