@@ -241,12 +241,11 @@ def verify(
     store: Store = None,
 ) -> None:
     """Check hashes, completeness and leakage, and that the metrics follow from the predictions."""
-    from thyro_core.verify import verify_study
-
     from thyro_core.errors import InputError
     from thyro_core.plan import study_ids
     from thyro_core.settings import Settings
     from thyro_core.storage import open_store
+    from thyro_core.verify import verify_study
 
     opened = open_store(store or Settings().store)
     ids = [study_id] if study_id else study_ids(opened)

@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from thyro_core import hardware
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bf16"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "fp32"),
+        ({"cpu_name": "AMD Zen4", "avx512_bf16": True}, "bf16"),
+        ({"cpu_name": "AMD Zen3", "avx512_bf16": False}, "fp32"),
+        ({"architecture": "aarch64"}, "fp32"),
+    ],
+)
+def test_auto_takes_bf16_only_where_a_cpu_gains_by_it(monkeypatch, capabilities, expected) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert hardware.choose_precision("auto", CPU) == expected
+
+
+@pytest.mark.parametrize("wanted", ["fp32", "bf16"])
+def test_a_precision_that_was_asked_for_is_taken(wanted) -> None:
+    assert hardware.choose_precision(wanted, CPU) == wanted
+
+
+def test_torch_reports_this_cpus_capabilities_under_the_names_used() -> None:
+    found = torch.cpu.get_capabilities()
+    if found.get("architecture") != "x86_64":
+        pytest.skip("names of x86-64 capabilities")
+    assert {"amx_bf16", "avx512_bf16", "cpu_name"} <= found.keys()
+
+
+@pytest.mark.parametrize("gpus", [0.0, 0.25, 1.0])
+def test_a_job_without_a_gpu_runs_on_the_cpu(monkeypatch, gpus) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert hardware.job_device(gpus) == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert hardware.job_device(gpus).type == ("cuda" if gpus else "cpu")
+
+
+def test_peak_memory_grows_with_what_is_held() -> None:
+    before = hardware.peak_memory()
+    held = bytearray(b"x") * (before + 200_000_000)
+    assert hardware.peak_memory() - before > 150_000_000
+    del held
