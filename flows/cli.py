@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import warnings
@@ -42,6 +43,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     _quiet_environment(debug=debug)
+    # A scheduler's stop is a person's stop: jobs are cancelled, Ray ends with the program.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(arguments, prog_name="thyro")
     except ThyroError as error:
@@ -159,9 +162,12 @@ def study(
     from flows.display import StudyDisplay
     from flows.observer import observer
     from thyro_core.settings import Settings
+    from thyro_core.sources import read_image_set
     from thyro_core.storage import open_store
 
     values = read_config(config, set_ or [])
+    # Listed once here: a wrong source should not wait for Prefect to start before it is said.
+    read_image_set(source, values.ingest())
     started = time.monotonic()
     opened = open_store(store or Settings().store)
     display = StudyDisplay(_err)

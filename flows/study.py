@@ -22,11 +22,12 @@ from thyro_core.cluster.session import JobResources, job_resources, session
 from thyro_core.config import StudyConfig
 from thyro_core.errors import IncompleteStudyError, ThyroError
 from thyro_core.job_spec import SplitJob
+from thyro_core.manifest import Manifest
 from thyro_core.plan import StudyPlan
 from thyro_core.progress import read_job_progress
 from thyro_core.settings import Settings
 from thyro_core.storage import Store, open_store
-from thyro_core.study import Site, conclude, prepare, study_notes, unfinished
+from thyro_core.study import Site, conclude, ingest_for, prepare, study_notes, unfinished
 from thyro_core.summary import figures, markdown_summary, undefined_notes
 
 _PROGRESS_SECONDS = 5.0
@@ -52,11 +53,13 @@ def study(
     """
     settings = Settings()
     opened = open_store(store or settings.store)
+    # Before Ray starts: what is wrong with the images should be said at once.
+    manifest = ingest_for(source, config, opened, current_observer().ingesting)
     with session(ray or settings.ray) as capacity:
         resources = job_resources(
             capacity, settings.cpus_per_job, settings.gpus_per_job, config.splits
         )
-        plan = _prepare(source, config, opened, settings, resources)
+        plan = _prepare(manifest, config, opened, settings, resources)
         current_observer().planned(opened, plan)
         errors = _train(opened, plan, settings, resources)
     try:
@@ -74,7 +77,7 @@ def scratch_folder(settings: Settings) -> Path:
 
 
 def _prepare(
-    source: str,
+    manifest: Manifest,
     config: StudyConfig,
     store: Store,
     settings: Settings,
@@ -83,8 +86,7 @@ def _prepare(
     from thyro_core.cluster.split_jobs import job_precision
 
     site = Site(store, scratch_folder(settings), settings.weights)
-    precision = job_precision(config.precision, resources)
-    plan = prepare(source, config, precision, site, current_observer().ingesting)
+    plan = prepare(manifest, config, job_precision(config.precision, resources), site)
     for note in study_notes(store, plan):
         get_run_logger().warning(note)
     return plan

@@ -22,7 +22,7 @@ from thyro_core.models import build
 from thyro_core.plan import StudyPlan
 from thyro_core.runs import runs_table
 from thyro_core.storage import Store, open_store
-from thyro_core.study import Site, conclude, prepare, unfinished
+from thyro_core.study import Site, conclude, ingest_for, prepare, unfinished
 
 TIMES = ["seconds", "images_per_second"]
 
@@ -46,8 +46,9 @@ def planned(tmp_path: Path, source: Path, **config: object) -> tuple[Store, Stud
         "batch_size": 8, "weights": "none", "resamples": 100, "blur_bound": 0,
     } | config  # fmt: skip
     store = open_store(str(tmp_path / "store"))
-    site = Site(store, tmp_path / "scratch")
-    plan = prepare(str(source), StudyConfig.model_validate(values), "fp32", site)
+    study = StudyConfig.model_validate(values)
+    manifest = ingest_for(str(source), study, store)
+    plan = prepare(manifest, study, "fp32", Site(store, tmp_path / "scratch"))
     return store, plan
 
 

@@ -11,7 +11,7 @@ from thyro_core.config import StudyConfig
 from thyro_core.errors import IncompleteStudyError
 from thyro_core.job_spec import is_finished
 from thyro_core.leakage import check_leakage
-from thyro_core.manifest import ingest
+from thyro_core.manifest import Manifest, ingest
 from thyro_core.plan import PlannedPrecision, StudyPlan, make_plan, save_plan
 from thyro_core.results import comparisons_table, metrics_table
 from thyro_core.runs import runs_table
@@ -33,32 +33,46 @@ class Site:
     """Folder or URL of ImageNet weights."""
 
 
-def prepare(
+def ingest_for(
     source: str,
     config: StudyConfig,
-    precision: PlannedPrecision,
-    site: Site,
+    store: Store,
     progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """The manifest of an image set, with a pack for each of the study's input sizes.
+
+    Args:
+        source: fsspec URL of the image set.
+        config: the study's config.
+        store: where manifest and packs are kept; what is there is not made again.
+        progress: called with the images decoded so far and all images.
+
+    Raises:
+        InputError: the source or its labels cannot be used.
+    """
+    sides = sorted({config.side(architecture) for architecture in config.architectures})
+    return ingest(source, config.ingest(), store, sides, progress)
+
+
+def prepare(
+    manifest: Manifest, config: StudyConfig, precision: PlannedPrecision, site: Site
 ) -> StudyPlan:
-    """Ingest the images, decide the starting weights, name the study and make its splits.
+    """Decide the starting weights, name the study and make its splits.
 
     A step whose result is in the store is not done again. The splits pass the leakage gate before
     anything is trained, each time.
 
     Args:
-        source: fsspec URL of the image set.
+        manifest: the images.
         config: the study's config.
         precision: the arithmetic that the jobs will train in.
         site: store, scratch folder and weights mirror.
-        progress: called with the images decoded so far and all images.
 
     Raises:
-        InputError: the source, its labels or the weights cannot be used.
+        InputError: the images are too few, or the weights cannot be used.
         LeakageError: images that belong together stand on both sides of a split.
     """
     store = site.store
-    sides = sorted({config.side(architecture) for architecture in config.architectures})
-    manifest = ingest(source, config.ingest(), store, sides, progress)
     weights = resolve(config.weights, config.architectures, site.mirror, store, site.scratch)
     plan = make_plan(config, manifest.manifest_id, precision, weights, manifest.notes)
     splits = _splits(store, plan, manifest.table)
