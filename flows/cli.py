@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from thyro_core import NOTICE
-from thyro_core.errors import ThyroError
+from thyro_core.errors import StoppedError, ThyroError
 
 if TYPE_CHECKING:
     from thyro_core.manifest import Manifest
@@ -52,9 +53,6 @@ def main() -> None:
             raise
         _err.print(f"[red]thyro:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _err.print("thyro: stopped; what is finished is kept, the same command goes on.")
-        sys.exit(130)
 
 
 def _quiet_environment(*, debug: bool) -> None:
@@ -69,6 +67,7 @@ def _quiet_environment(*, debug: bool) -> None:
     }
     if not debug:
         quiet["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+        quiet["PREFECT_INTERNAL_LOGGING_LEVEL"] = "CRITICAL"
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
     if debug:
@@ -177,6 +176,9 @@ def study(
     try:
         with display.shown():
             study_id = run(source, values, opened.url, ray)
+    except KeyboardInterrupt as interrupt:
+        msg = "stopped; what is finished is kept, and the same command goes on"
+        raise StoppedError(msg) from interrupt
     finally:
         observer.reset(token)
     _show_study(opened, study_id, time.monotonic() - started, as_json=as_json)
@@ -207,9 +209,9 @@ def _show_study(store: "OpenStore", study_id: str, seconds: float, *, as_json: b
         return
     header, *rows = summary_rows(found)
     title = f"Study {study_id}: mean over {plan.config.splits} splits (95 % interval)"
-    table = Table(*header, title=title, caption=NOTICE)
+    table = Table(*header, title=title, caption=NOTICE, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*(cell.replace(" (", "\n(") for cell in row))
+        table.add_row(*(cell.replace(" (", "\n").rstrip(")").replace(", ", "\n") for cell in row))
     _out.print(table)
     for note in undefined:
         _say(f"[yellow]Note:[/] {escape(note)}")

@@ -127,7 +127,7 @@ def start(arguments: list[str], home: Path) -> "subprocess.Popen[str]":
         arguments,
         env=environment(home, THYRO_CHECKPOINT_SECONDS="0"),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
@@ -199,13 +199,17 @@ def test_a_study_whose_workers_are_killed_finishes_with_the_same_bytes(
     assert max(row["resumed_epochs"] for row in runs) >= 1
 
 
-def test_a_stop_by_a_scheduler_is_a_clean_stop(home, source, tmp_path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_is_a_clean_stop(home, source, tmp_path, stop) -> None:
     folder = tmp_path / "stopped"
     other = open_store(str(folder))
-    process = start(command(source, folder, seed="5"), home)
+    process = start(command(source, folder, seed="5", epochs="200"), home)
     wait_until(lambda: has_checkpoint(other), "a checkpoint")
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 130
+    process.send_signal(stop)
+    _, said = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130, said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
     wait_until(lambda: not processes_of(folder), "Ray's workers end with the program")
 
 

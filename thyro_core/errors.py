@@ -22,3 +22,9 @@ class LeakageError(ThyroError):
 
 class IncompleteStudyError(ThyroError):
     """Some jobs of a study failed; what they finished is kept, and the same command goes on."""
+
+
+class StoppedError(ThyroError):
+    """Somebody stopped the program: no failure, and nothing finished is lost."""
+
+    exit_code = 130

@@ -2,6 +2,9 @@
 
 import logging
 import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +14,12 @@ from thyro_core.errors import InputError, ThyroError
 
 # Only keys and small specs travel through Ray's object store; its default takes 30 % of memory.
 _OBJECT_STORE_BYTES = 128 * 1024**2
+
+PATIENCE_SECONDS = 1.0
+"""How long a watcher waits for its job before it looks up again."""
+
+closing = threading.Event()
+"""Set when a session ends early: whoever watches a job of it stops it."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,8 @@ def session(address: str) -> Iterator[Capacity]:
     # Read by Ray when it is imported. Workers at niceness 15 starve beside anything else.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # A call after the end of the session must fail, not start another Ray.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
@@ -49,6 +60,7 @@ def session(address: str) -> Iterator[Capacity]:
         "object_store_memory": _OBJECT_STORE_BYTES,
         "include_dashboard": False,
     }
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address,
@@ -62,9 +74,18 @@ def session(address: str) -> Iterator[Capacity]:
             "`ray start --head`, or leave --ray out to run on this machine"
         )
         raise InputError(msg) from error
+    # Ray's own handler aborts the program; whoever had one wants to stop it in good order.
+    if on_sigterm is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)
+    closing.clear()
     try:
         found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         yield Capacity(found.get("CPU", 0.0), found.get("GPU", 0.0))
+    except BaseException:
+        closing.set()
+        # Threads that watch jobs cancel them now; after the shutdown they could not.
+        time.sleep(2 * PATIENCE_SECONDS)
+        raise
     finally:
         ray.shutdown()
 

@@ -14,13 +14,11 @@ from typing import Any
 import ray
 from ray import exceptions
 
-from thyro_core.cluster.session import JobResources
+from thyro_core.cluster.session import PATIENCE_SECONDS, JobResources, closing
 from thyro_core.config import Precision
 from thyro_core.errors import ThyroError
 from thyro_core.job_spec import SplitJob, SplitOutcome
 from thyro_core.plan import PlannedPrecision
-
-_PATIENCE_SECONDS = 1.0
 
 
 def submit(job: SplitJob, resources: JobResources, retries: int) -> "ray.ObjectRef[SplitOutcome]":
@@ -44,10 +42,13 @@ def outcome(job: SplitJob, ref: "ray.ObjectRef[SplitOutcome]", retries: int) -> 
     """The outcome of a submitted job, waited for a moment; None: it is not over yet.
 
     Raises:
-        ThyroError: the job cannot be finished: its process died too often, or it met an error
-            outside any architecture.
+        ThyroError: the job cannot be finished: its process died too often, it met an error
+            outside any architecture, or the session is closing.
     """
-    ready, _ = ray.wait([ref], timeout=_PATIENCE_SECONDS)
+    if closing.is_set():
+        msg = f"split {job.split} was stopped; the same command goes on from its checkpoint"
+        raise ThyroError(msg)
+    ready, _ = ray.wait([ref], timeout=PATIENCE_SECONDS)
     if not ready:
         return None
     try:
