@@ -39,7 +39,7 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
     return kept | {"HOME": str(home), "NO_COLOR": "1"} | extra
 
 
-def command(source: Path | str, store: Path, **config: str) -> list[str]:
+def command(source: Path | str, store: Path | str, **config: str) -> list[str]:
     settings = [f"--set={name}={value}" for name, value in (CONFIG | config).items()]
     thyro = str(Path(sys.executable).with_name("thyro"))
     return [thyro, "study", str(source), "--store", str(store), "--json", *settings]

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from thyro_core.errors import InputError, ThyroError
 
 # Only keys and small specs travel through Ray's object store; its default takes 30 % of memory.
 _OBJECT_STORE_BYTES = 128 * 1024**2
+
+_KNOCK_SECONDS = 10.0
 
 PATIENCE_SECONDS = 1.0
 """How long a watcher waits for its job before it looks up again."""
@@ -60,6 +63,8 @@ def session(address: str) -> Iterator[Capacity]:
         "object_store_memory": _OBJECT_STORE_BYTES,
         "include_dashboard": False,
     }
+    if ":" in address:
+        _knock(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -69,11 +74,7 @@ def session(address: str) -> Iterator[Capacity]:
             **(options if address == "local" else {}),
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        msg = (
-            f"Ray at {address}: expected a cluster to answer, found: {error}; start one with "
-            "`ray start --head`, or leave --ray out to run on this machine"
-        )
-        raise InputError(msg) from error
+        raise _no_cluster(address, error) from error
     # Ray's own handler aborts the program; whoever had one wants to stop it in good order.
     if on_sigterm is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)
@@ -88,6 +89,24 @@ def session(address: str) -> Iterator[Capacity]:
         raise
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ask whether anyone listens at host:port; Ray itself would go on asking for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        raise _no_cluster(address, "no port after the colon")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+    except OSError as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, found: object) -> InputError:
+    return InputError(
+        f"Ray at {address}: expected a cluster to answer, found: {found}; start one with "
+        "`ray start --head`, or leave --ray out to run on this machine"
+    )
 
 
 def job_resources(
