@@ -24,7 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core.config import ARCHITECTURES
 from thyro_core.errors import ThyroError
-from thyro_core.storage import Store, filesystem, open_store
+from thyro_core.storage import Store, filesystem, open_store, public
 
 State = Literal["ok", "warn", "fail"]
 
@@ -103,12 +103,6 @@ def examine(store_url: str, mirror: str | None) -> Iterator[Finding]:
             kind = "" if isinstance(error, ThyroError) else f"{type(error).__name__}: "
             state, detail = "fail", f"{kind}{error}; {cure}"
         yield Finding(name, state, " ".join(public(detail).split()))
-
-
-def public(text: str) -> str:
-    """A text whose URLs have lost passwords, and queries with their signatures."""
-    without_password = re.sub(r"(?<=://)[^/\s]+@", "", text)
-    return re.sub(r"(://[^\s?#]+)[?#][^\s;,)]*", r"\1", without_password)
 
 
 def _install(package: str) -> str:

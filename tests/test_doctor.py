@@ -16,8 +16,8 @@ from fsspec.implementations.local import LocalFileSystem
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import doctor
-from flows.doctor import Finding, examine, public
-from thyro_core.storage import Store
+from flows.doctor import Finding, examine
+from thyro_core.storage import Store, public
 
 NAMES = [
     "python", "machine", "fastapi", "SQLAlchemy", "torch", "torchvision", "gpu", "ray", "prefect",

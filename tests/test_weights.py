@@ -279,9 +279,9 @@ def test_an_unreadable_mirror_is_named_without_its_secrets(store, scratch, monke
 
 
 def test_signatures_and_passwords_stay_out_of_the_origin():
-    public = weights._public("https://jane:secret@host:81/a/b.safetensors?X-Signature=abc#d")
+    public = weights.public("https://jane:secret@host:81/a/b.safetensors?X-Signature=abc#d")
     assert public == "https://host:81/a/b.safetensors"
-    assert weights._public("/data/what?/w@2") == "/data/what?/w@2"
+    assert weights.public("/data/what?/w@2") == "/data/what?/w@2"
 
 
 def test_a_full_disk_is_no_reason_to_start_at_random(mirror, store, scratch, monkeypatch):

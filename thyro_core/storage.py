@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -191,3 +192,9 @@ def _knock(fs: fsspec.AbstractFileSystem, root: str, url: str) -> None:
             "AWS_* variables (endpoint, access key, secret)"
         )
         raise InputError(msg) from error
+
+
+def public(text: str) -> str:
+    """A text whose URLs have lost passwords, and queries with their signatures."""
+    without_password = re.sub(r"(?<=://)[^/\s]+@", "", text)
+    return re.sub(r"(://[^\s?#]+)[?#][^\s;,)]*", r"\1", without_password)

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from thyro_core import paths
 from thyro_core.errors import InputError
-from thyro_core.storage import Store, filesystem
+from thyro_core.storage import Store, filesystem, public
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,7 +83,7 @@ def resolve(
             `imagenet` finds none.
     """
     if weights.endswith(_SUFFIX) and len(architectures) > 1:
-        msg = f"{_public(weights)}: expected a folder with <architecture>{_SUFFIX}, found one file"
+        msg = f"{public(weights)}: expected a folder with <architecture>{_SUFFIX}, found one file"
         msg += f" for {', '.join(architectures)}; name the folder, or study one architecture"
         raise InputError(msg)
     scratch.mkdir(parents=True, exist_ok=True)
@@ -174,34 +174,26 @@ def _pretrained(
     return replace(start, warning=warning), reason
 
 
-def _public(url: str) -> str:
-    """A URL without password and signature: it stands in tables and logs."""
-    if "://" not in url:
-        return url
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-
-
 def _keep_url(url: str, kind: str, architecture: str, store: Store, scratch: Path) -> StartWeights:
     if not url.endswith(_SUFFIX):
         url = f"{url.rstrip('/')}/{architecture}{_SUFFIX}"
-    public = _public(url)
+    shown = public(url)
     fs, path = filesystem(url)
     try:
         source = fs.open(path, "rb")
     except OSError as error:
         # Not the error's own text: it may hold the address with its password.
         found = "no such file" if isinstance(error, FileNotFoundError) else type(error).__name__
-        msg = f"expected {public}, found {found}"
+        msg = f"expected {shown}, found {found}"
         raise _UnavailableError(msg) from error
     with source, tempfile.NamedTemporaryFile(dir=scratch, prefix="weights-") as file:
         shutil.copyfileobj(source, file)
         file.flush()
         known, found = _known_sha256(fs, path), _sha256(Path(file.name))
         if known not in {None, found}:
-            msg = f"{public}: expected SHA-256 {known}, as noted beside it, found {found}"
+            msg = f"{shown}: expected SHA-256 {known}, as noted beside it, found {found}"
             raise InputError(msg + "; copy the file again")
-        return _keep(Path(file.name), kind + public, architecture, store)
+        return _keep(Path(file.name), kind + shown, architecture, store)
 
 
 def _keep(file: Path, origin: str, architecture: str, store: Store) -> StartWeights:
