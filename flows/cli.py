@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from flows.cli_query import query, tables
 from thyro_core import NOTICE
 from thyro_core.errors import StoppedError, ThyroError
 
@@ -291,6 +292,10 @@ def doctor(store: Store = None) -> None:
     if failed:
         msg = f"{_count(failed, 'part')} did not work; the lines marked FAIL say the cure"
         raise ThyroError(msg)
+
+
+app.command()(query)
+app.command()(tables)
 
 
 @app.callback(invoke_without_command=True)

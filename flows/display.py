@@ -62,14 +62,17 @@ class StudyDisplay(Observer):
             f"Study [bold]{plan.study_id}[/]: {config.splits} splits x "
             f"{', '.join(config.architectures)}, {config.epochs} epochs, {plan.precision}"
         )
+        warnings = {start.warning for start in plan.weights.values()}
         for note in study_notes(store, plan):
-            self._console.print(f"[yellow]Note:[/] {escape(note)}", highlight=False)
+            mark = "[bold red]Warning:[/]" if note in warnings else "[yellow]Note:[/]"
+            self._console.print(f"{mark} {escape(note)}", highlight=False, soft_wrap=True)
         self._study = (store, plan)
 
     def split_ended(self, split: int, failed: dict[str, str]) -> None:
         """Say so where no bar shows it; a failure is always said."""
         for architecture, error in failed.items():
-            self._console.print(f"[red]split {split}, {architecture} failed:[/] {escape(error)}")
+            said = f"[red]split {split}, {architecture} failed:[/] {escape(error)}"
+            self._console.print(said, highlight=False, soft_wrap=True)
         if not self._console.is_terminal and not failed:
             self._console.print(f"split {split} done")
 

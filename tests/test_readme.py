@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from thyro_core.catalogue import readme_table
 from thyro_core.config import StudyConfig
-from thyro_core.schemas import TABLES
 from thyro_core.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,7 +24,7 @@ def commands() -> list[str]:
 def test_every_command_runs_in_the_order_given(tmp_path: Path) -> None:
     found = commands()
     assert {line.split()[1] for line in found if line.startswith("thyro")} == {
-        "phantom", "ingest", "study", "verify", "doctor",
+        "phantom", "ingest", "study", "verify", "doctor", "query", "tables",
     }  # fmt: skip
     binaries = Path(sys.executable).parent
     environment = {
@@ -52,10 +52,7 @@ def test_every_indented_line_is_marked_as_run_or_is_a_make_target() -> None:
 
 
 def test_the_table_of_tables_is_the_registrys() -> None:
-    rows = [
-        f"| `{table.name}` | {', '.join(table.hive)} | {table.row} |" for table in TABLES.values()
-    ]
-    assert "\n".join(rows) in TEXT
+    assert readme_table() in TEXT
 
 
 def test_every_config_key_and_setting_is_named() -> None:

@@ -7,3 +7,12 @@ live in `flows`, and Ray is imported in `thyro_core.cluster` alone.
 __version__ = "0.1.0"
 
 NOTICE = "Research use only: Thyro is not a medical device and makes no diagnosis."
+
+
+def __getattr__(name: str) -> object:
+    """`thyro_core.open_results`, for notebooks, imported when it is asked for."""
+    if name == "open_results":
+        from thyro_core.query import open_results
+
+        return open_results
+    raise AttributeError(name)
