@@ -294,8 +294,8 @@ def doctor(store: Store = None) -> None:
         raise ThyroError(msg)
 
 
-app.command()(query)
-app.command()(tables)
+# Defined in their own module, commands of this one.
+query, tables = app.command()(query), app.command()(tables)
 
 
 @app.callback(invoke_without_command=True)

@@ -89,6 +89,12 @@ def test_a_job_writes_all_that_a_finished_architecture_leaves(tmp_path: Path, so
     exp = np.exp(logits.astype(np.float64))
     assert np.allclose(predictions["prob_malignant"], exp[:, 1] / exp.sum(axis=1))
 
+    cams = store.read_table("cams", study_id=plan.study_id).to_pylist()
+    assert [(row["image_id"], row["target_class"]) for row in cams] == [
+        (image_id, target) for image_id in predictions["image_id"].to_pylist() for target in (0, 1)
+    ]
+    assert {(row["layer"], row["height"], row["width"]) for row in cams} == {("layer4", 2, 2)}
+
     epochs = store.read_table("epochs", study_id=plan.study_id).to_pylist()
     assert [row["epoch"] for row in epochs] == [1, 2]
     record = json.loads(store.read(paths.run_key(plan.study_id, 0, "resnet18")))
@@ -148,13 +154,13 @@ def cut_at(monkeypatch: pytest.MonkeyPatch, write: int) -> Callable[[], int]:
 
 
 def test_a_cut_before_any_write_loses_nothing(tmp_path: Path, source: Path, monkeypatch) -> None:
-    """Two checkpoints, a model, epochs, a record, predictions: six writes, six power cuts."""
+    """Two checkpoints, a model, epochs, a record, maps, predictions: seven writes, seven cuts."""
     store, plan = planned(tmp_path / "whole", source)
     with monkeypatch.context() as patch:
         writes = cut_at(patch, -1)
         run_split(job(store, plan))
         total = writes()
-    assert total == 6
+    assert total == 7
     expected = contents(store)
     for write in range(1, total + 1):
         store, plan = planned(tmp_path / str(write), source)

@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from thyro_core import object_checks, paths, schemas, table_checks
+from thyro_core.cams import cams_table
 from thyro_core.config import StudyConfig
 from thyro_core.errors import InputError
 from thyro_core.manifest import ingest
@@ -37,13 +38,10 @@ CONFIG = StudyConfig(
     blur_bound=0.0,
 )
 SIDES = (64, 85)
-TABLES = [
-    f"table {name}"
-    for name in ("images", "splits", "epochs", "predictions", "runs", "metrics", "comparisons")
-]
+TABLES = [f"table {name}" for name in ("images", *schemas.STUDY_TABLES)]
 NAMES = [
     "plan", *TABLES, "manifest", "images", "packs", "weights", "splits", "leakage",
-    "completeness", "runs", "models", "predictions", "metrics", "comparisons",
+    "completeness", "runs", "models", "predictions", "metrics", "comparisons", "cams",
 ]  # fmt: skip
 RUNS = [(split, name) for split in range(CONFIG.splits) for name in CONFIG.architectures]
 
@@ -80,6 +78,9 @@ def write_run(store: Store, study_id: str, split: int, architecture: str) -> Non
     splits = store.read_table("splits", study_id=study_id)
     tests = splits.filter((pc.field("split") == split) & (pc.field("role") == "test"))
     store.write_table("predictions", prediction_rows(tests, keys, rng), **keys)
+    maps = rng.random((tests.num_rows, 2, 3, 3), dtype=np.float32)
+    image_ids = tests["image_id"].to_pylist()
+    store.write_table("cams", cams_table(keys, image_ids, "layer4", maps), **keys)
     epochs = [
         keys
         | {"epoch": epoch, "loss": 0.5, "val_loss": None, "learning_rate": 1e-4}
@@ -404,7 +405,7 @@ def test_an_image_moved_to_the_other_side_without_its_patient(store, study_id):
     assert list(found) == ["splits", "leakage"]
     name = f"split 1, image_id {moved[0]['image_id']}: role is test, expected train"
     assert found["splits"].startswith(name)
-    assert found["splits"].endswith("(left out for this: predictions, metrics, comparisons)")
+    assert found["splits"].endswith("(left out for this: predictions, metrics, comparisons, cams)")
     assert moved[0]["patient_id"] in found["leakage"]
 
 
@@ -537,13 +538,17 @@ def test_logits_too_large_for_exp_do_not_overflow(store, study_id):
 @pytest.mark.parametrize(
     ("table", "left_out"),
     [
-        ("images", "manifest, images, packs, splits, leakage, predictions, metrics, comparisons"),
-        ("splits", "splits, leakage, predictions, metrics, comparisons"),
-        ("epochs", "completeness, runs, metrics, comparisons"),
-        ("predictions", "predictions, metrics, comparisons"),
+        (
+            "images",
+            "manifest, images, packs, splits, leakage, predictions, metrics, comparisons, cams",
+        ),
+        ("splits", "splits, leakage, predictions, metrics, comparisons, cams"),
+        ("epochs", "completeness, runs, metrics, comparisons, cams"),
+        ("predictions", "predictions, metrics, comparisons, cams"),
         ("runs", "runs, models"),
         ("metrics", "metrics"),
         ("comparisons", "comparisons"),
+        ("cams", "cams"),
     ],
 )
 @pytest.mark.parametrize("kept", [0, 0.5, -1])
@@ -594,3 +599,21 @@ def test_figures_are_compared_with_nan_and_null_kept_apart():
     assert table_checks.differences(same, same.take([3, 1, 0, 2]), ["key"]) == []
     assert table_checks.differences(same.slice(1), same, ["key"]) == ["key 0: lacking"]
     assert table_checks.differences(same, same.slice(1), ["key"]) == ["key 0: not expected"]
+
+
+def test_maps_that_are_not_those_of_the_predictions(store, study_id):
+    rewrite(store, "cams", lambda rows: rows.pop(0), **run_keys(study_id))
+    assert "1 maps are missing" in only_failure(store, study_id, "cams")
+
+
+def test_maps_of_a_stranger_twice_and_cut_short(store, study_id):
+    def damage(rows):
+        rows.append(dict(rows[3]))
+        rows[0]["image_id"] = "f" * 64
+        rows[1]["map"] = rows[1]["map"][:-1]
+
+    rewrite(store, "cams", damage, **run_keys(study_id))
+    detail = only_failure(store, study_id, "cams")
+    for words in ("1 maps are missing", "1 maps are of strangers", "1 maps are there twice"):
+        assert words in detail
+    assert "1 maps have not height x width cells" in detail

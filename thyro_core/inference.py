@@ -58,11 +58,15 @@ def predict(model: nn.Module, examples: Examples, device: torch.device) -> Tenso
     """
     model.eval()
     with torch.inference_mode():
-        parts = [model(images) for images in _batches(examples, device)]
+        parts = [model(images) for images in image_batches(examples, device)]
         return torch.cat(parts).float().cpu() if parts else torch.empty((0, 2))
 
 
-def _batches(examples: Examples, device: torch.device) -> Iterator[Tensor]:
+def image_batches(examples: Examples, device: torch.device) -> Iterator[Tensor]:
+    """Examples as normalised batches of the one size inference uses, on the device.
+
+    The size decides the last bits of the logits: the same batches, the same logits.
+    """
     for start in range(0, len(examples), _INFERENCE_BATCH):
         positions = torch.arange(start, min(start + _INFERENCE_BATCH, len(examples)))
         yield normalise(examples.grey(positions).to(device))

@@ -23,13 +23,14 @@ from torch import Tensor
 
 from thyro_core import paths, records, schemas
 from thyro_core.batches import Examples
+from thyro_core.cams import cams_table, predict_with_cams
 from thyro_core.checkpoints import CheckpointKeeper
 from thyro_core.config import Architecture, job_seed
 from thyro_core.errors import ThyroError
 from thyro_core.hardware import job_device, prepare_torch
-from thyro_core.inference import predict, recalibrate_batchnorm
+from thyro_core.inference import recalibrate_batchnorm
 from thyro_core.job_spec import SplitJob, SplitOutcome, hive_keys, is_finished
-from thyro_core.models import build, load_start
+from thyro_core.models import LAST_CONV, build, load_start
 from thyro_core.packs import open_pack, pack_index
 from thyro_core.plan import StudyPlan, load_plan
 from thyro_core.progress import JobReporter, slowest_first
@@ -117,7 +118,7 @@ def _run_architecture(context: _Context, architecture: Architecture, report: Job
     )
     if recipe.config.batchnorm == "recalibrate":
         recalibrate_batchnorm(run.model, parts["train"], context.device)
-    logits = predict(run.model, parts["test"], context.device)
+    logits, maps = predict_with_cams(run.model, architecture, parts["test"], context.device)
     facts = records.RunFacts(
         split=job.split,
         architecture=architecture,
@@ -134,6 +135,9 @@ def _run_architecture(context: _Context, architecture: Architecture, report: Job
     keys = hive_keys(job.study_id, job.split, architecture)
     context.store.write_table("epochs", _epochs(run, keys), **keys)
     records.write_finished(context.store, context.plan, recipe, facts)
+    image_ids = context.roles["test"]["image_id"].to_pylist()
+    cams = cams_table(keys, image_ids, LAST_CONV[architecture], maps)
+    context.store.write_table("cams", cams, **keys)
     predictions = _predictions(context.roles["test"], logits, keys)
     context.store.write_table("predictions", predictions, **keys)
     keeper.discard()

@@ -117,6 +117,26 @@ TABLES: dict[str, Table] = {
             ("prob_malignant", _REAL, "Softmax probability of malignant, 0 to 1."),
         ),
         _table(
+            "cams",
+            _ALL,
+            "test image x target class",
+            _STUDY,
+            _SPLIT,
+            _ARCHITECTURE,
+            _IMAGE,
+            ("target_class", _LABEL, "Class the map explains: 0 benign, 1 malignant."),
+            ("layer", _STRING, "Module whose output the map is made of."),
+            ("height", _INT, "Height of the map [cells]."),
+            ("width", _INT, "Width of the map [cells]."),
+            (
+                "map",
+                pa.list_(pa.float16()),
+                "Grad-CAM over its peak, 0 to 1, row by row; times peak: the raw map.",
+            ),
+            ("peak", _REAL, "Largest value of the raw map [logits per cell]."),
+            ("is_empty", _BOOL, "Whether the map is zero everywhere: no evidence found."),
+        ),
+        _table(
             "metrics",
             ("study_id",),
             "split x architecture x metric",
@@ -185,6 +205,9 @@ TABLES: dict[str, Table] = {
         ),
     )
 }
+
+STUDY_TABLES = tuple(name for name, table in TABLES.items() if "study_id" in table.hive)
+"""The tables that hold a study's rows."""
 
 
 def conform(name: str, table: pa.Table) -> pa.Table:

@@ -19,8 +19,6 @@ from thyro_core.splits import make_splits, split_notes
 from thyro_core.storage import Store
 from thyro_core.weights import resolve
 
-STUDY_TABLES = ("splits", "epochs", "predictions", "runs", "metrics", "comparisons")
-
 
 @dataclass(frozen=True)
 class Site:
@@ -133,7 +131,7 @@ def table_locations(store: Store, plan: StudyPlan) -> dict[str, str]:
     """URL of each table of a study."""
     places = {
         name: f"{store.url}/{paths.table_prefix(name)}/study_id={plan.study_id}"
-        for name in STUDY_TABLES
+        for name in schemas.STUDY_TABLES
     }
     images = f"{store.url}/{paths.table_prefix('images')}/manifest_id={plan.manifest_id}"
     return {"images": images, **{name: places[name] for name in schemas.TABLES if name in places}}

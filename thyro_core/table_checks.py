@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.special import expit
 
@@ -130,6 +131,28 @@ def prediction_faults(predictions: pa.Table, splits: pa.Table) -> list[str]:
         )
         for fault in _part_faults(part, tests[tests["split"] == split])
     ]
+
+
+def cam_faults(cams: pa.Table, predictions: pa.Table) -> list[str]:
+    """Maps that are not, one for one, of the predictions and both classes, or not whole.
+
+    Args:
+        cams: a study's `cams`.
+        predictions: its `predictions`.
+    """
+    keys = ["split", "architecture", "image_id", "target_class"]
+    maps = cams.select([*keys, "height", "width"]).to_pandas()
+    cells = pc.list_value_length(cams["map"]).to_numpy()
+    images = predictions.select(keys[:-1]).to_pandas()
+    wanted = images.merge(pd.DataFrame({"target_class": [0, 1]}), how="cross")
+    both = wanted.merge(maps.drop_duplicates(keys), on=keys, how="outer", indicator=True)
+    counts = {
+        "maps are missing": (both["_merge"] == "left_only").sum(),
+        "maps are of strangers": (both["_merge"] == "right_only").sum(),
+        "maps are there twice": maps.duplicated(keys).sum(),
+        "maps have not height x width cells": (cells != maps["height"] * maps["width"]).sum(),
+    }
+    return [f"{number} {what}" for what, number in counts.items() if number]
 
 
 def _part_faults(part: pd.DataFrame, test: pd.DataFrame) -> Iterator[str]:

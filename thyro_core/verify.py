@@ -74,8 +74,8 @@ def verify_study(store: Store, study_id: str) -> Iterator[Check]:
 
     Yields:
         `plan`, `table <name>` for each table, then `manifest`, `images`, `packs`, `weights`,
-        `splits`, `leakage`, `completeness`, `runs`, `models`, `predictions`, `metrics` and
-        `comparisons`. Only `plan`, if the plan itself cannot be read.
+        `splits`, `leakage`, `completeness`, `runs`, `models`, `predictions`, `metrics`,
+        `comparisons` and `cams`. Only `plan`, if the plan itself cannot be read.
 
     Raises:
         InputError: there is no such study.
@@ -261,6 +261,12 @@ def _predictions(study: _Study) -> _Findings:
     return _Findings(faults, seen, f"delete these predictions and {_AGAIN}")
 
 
+def _cams(study: _Study) -> _Findings:
+    faults = table_checks.cam_faults(study.tables["cams"], study.tables["predictions"])
+    seen = f"{study.tables['cams'].num_rows} maps, one for each prediction and class"
+    return _Findings(faults, seen, f"delete the predictions of these runs and {_AGAIN}")
+
+
 def _metrics(study: _Study) -> _Findings:
     plan, predictions = study.plan, study.tables["predictions"]
     expected = metrics_table(plan.study_id, predictions, study.tables["splits"], plan.config)
@@ -282,7 +288,7 @@ def _follows(study: _Study, name: str, keys: Sequence[str], expected: pa.Table) 
 _CHECKS: dict[str, tuple[_Look, tuple[str, ...]]] = {
     **{
         f"table {name}": (partial(_table, name=name), ())
-        for name in ("images", "splits", "epochs", "predictions", "runs", "metrics", "comparisons")
+        for name in ("images", *schemas.STUDY_TABLES)
     },
     "manifest": (_manifest, ("table images",)),
     "images": (_images, ("table images",)),
@@ -296,5 +302,6 @@ _CHECKS: dict[str, tuple[_Look, tuple[str, ...]]] = {
     "predictions": (_predictions, ("table predictions", "splits")),
     "metrics": (_metrics, ("table metrics", "completeness", "predictions")),
     "comparisons": (_comparisons, ("table comparisons", "completeness", "predictions")),
+    "cams": (_cams, ("table cams", "completeness", "predictions")),
 }
 """Each check, and the earlier ones that it cannot do without."""

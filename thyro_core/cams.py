@@ -1,0 +1,214 @@
+"""Grad-CAM: which part of an image a network's output rests on, for both classes, raw.
+
+The map of class c is L = relu(sum_k alpha_k A_k), where alpha_k is the mean over cells of
+dy_c / dA_k (Selvaraju et al. 2017, equations 1 and 2), A the output of the network's last
+convolutional stage (`models.LAST_CONV`) and y_c the logit of c. Both equations are computed by the
+grad-cam package. Its driver is not used: it differentiates every parameter, takes one class a pass,
+min-max-scales each image, so that magnitudes are lost, and swallows IndexErrors. Here the part
+before A runs without gradients and only the tail behind it is differentiated, by A alone.
+
+A is the output of `layer4` in ResNet18 and of `Mixed_7c` in Inception_v3, and of `features` in
+AlexNet and VGG16: there the last convolution's, after its ReLU and max-pooling.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from thyro_core import schemas, torchvision_ops
+from thyro_core.batches import Examples
+from thyro_core.config import Architecture
+from thyro_core.errors import ThyroError
+from thyro_core.inference import image_batches
+from thyro_core.models import CLASSES, LAST_CONV
+
+Maps = npt.NDArray[np.float32]
+
+_NAMED_POSITIONS = 5
+
+
+class CamError(ThyroError):
+    """A Grad-CAM map is missing or holds a value that no map can hold."""
+
+
+def grad_cams(
+    model: nn.Module, architecture: Architecture, images: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits, and the raw Grad-CAM of either class, of one batch.
+
+    Maps are not scaled: they are comparable between images, and one that is zero everywhere (no
+    evidence for the class) stays so. Nothing is checked here, see `check_maps`. No parameter and
+    no gradient of the model changes; it ends in evaluation mode.
+
+    Args:
+        model: what `models.build` made for this architecture.
+        architecture: which network it is.
+        images: float32, b x 3 x side x side, normalised, on the model's device.
+
+    Returns:
+        Logits, float32, b x 2 (benign, malignant), and maps, float32, b x 2 x h x w, at least 0,
+        indexed by target class; both on the CPU, detached.
+    """
+    model.eval()
+    backbone, tail = _split(model, architecture)
+    with torch.no_grad():
+        features = backbone(images)
+    features.requires_grad_()
+    with torch.enable_grad():
+        logits = tail(features)
+        slopes = [_slope(logits, target, features) for target in range(CLASSES)]
+    return logits.detach().float().cpu(), _equations(tail, features, slopes)
+
+
+def _split(model: nn.Module, architecture: Architecture) -> tuple[nn.Sequential, nn.Sequential]:
+    """The network up to and with `LAST_CONV`, and what comes after it, sharing its modules.
+
+    torchvision registers modules in the order of the forward pass. The auxiliary head, beside the
+    path, is left out: evaluation never takes it. Flattening is the one step without a module.
+    """
+    children = {name: child for name, child in model.named_children() if name != "AuxLogits"}
+    cut = list(children).index(LAST_CONV[architecture]) + 1
+    parts = list(children.values())
+    pool, *head = parts[cut:]
+    return nn.Sequential(*parts[:cut]), nn.Sequential(pool, nn.Flatten(1), *head)
+
+
+def _slope(logits: Tensor, target: int, features: Tensor) -> Tensor:
+    # Images do not mix in evaluation mode: the gradient of the sum is each image's own.
+    (slope,) = torch.autograd.grad(logits[:, target].sum(), features, retain_graph=True)
+    return slope
+
+
+def _equations(tail: nn.Module, features: Tensor, slopes: Sequence[Tensor]) -> Tensor:
+    """Equations 1 and 2 by the package, float32, b x 2 x h x w on the CPU."""
+    torchvision_ops.ensure()
+    from pytorch_grad_cam import GradCAM
+
+    cam = GradCAM(tail, [])
+    activations = features.detach().cpu().numpy()
+    sums = [
+        cam.get_cam_image(None, None, None, activations, slope.cpu().numpy()) for slope in slopes
+    ]
+    return torch.from_numpy(np.maximum(np.stack(sums, axis=1), 0))
+
+
+def predict_with_cams(
+    model: nn.Module, architecture: Architecture, examples: Examples, device: torch.device
+) -> tuple[Tensor, Maps]:
+    """Logits and raw maps of every example.
+
+    Args:
+        model: what `models.build` made for this architecture, on the device.
+        architecture: which network it is.
+        examples: n images.
+        device: where the model is.
+
+    Returns:
+        Logits as `inference.predict` gives them, float32 on the CPU, n x 2; maps as `grad_cams`
+        gives them, float32, n x 2 x h x w (n x 2 x 0 x 0 without examples).
+
+    Raises:
+        CamError: a map is missing or not finite.
+    """
+    logits, maps = [torch.empty((0, CLASSES))], []
+    for images in image_batches(examples, device):
+        batch = grad_cams(model, architecture, images)
+        logits.append(batch[0])
+        maps.append(batch[1])
+    joined = torch.cat(maps).numpy() if maps else np.empty((0, CLASSES, 0, 0), np.float32)
+    check_maps(joined, len(examples))
+    return torch.cat(logits), joined
+
+
+def check_maps(maps: npt.NDArray[np.floating], n: int) -> None:
+    """Refuse maps that are not whole: a map that is missing must not pass for one without evidence.
+
+    Args:
+        maps: n x 2 x h x w.
+        n: images that there must be maps of.
+
+    Raises:
+        CamError: a map is missing, has no cell, or holds NaN, infinity or a negative value; the
+            message names the positions of the first few images, counted from 0.
+    """
+    expected = f"expected {n} x {CLASSES} Grad-CAM maps"
+    cure = "nothing is kept of this job; check the model's weights"
+    if maps.ndim != 4 or maps.shape[:2] != (n, CLASSES) or (n > 0 and maps.size == 0):
+        msg = f"{expected}, found an array of shape {maps.shape}; {cure}"
+        raise CamError(msg)
+    whole = (np.isfinite(maps) & (maps >= 0)).all(axis=(1, 2, 3))
+    bad = np.flatnonzero(~whole).tolist()
+    if bad:
+        named = ", ".join(map(str, bad[:_NAMED_POSITIONS]))
+        more = ", ..." if len(bad) > _NAMED_POSITIONS else ""
+        msg = (
+            f"{expected} of finite values of at least 0, found others in {len(bad)}: "
+            f"images at positions {named}{more}; {cure}"
+        )
+        raise CamError(msg)
+
+
+def cams_table(
+    keys: Mapping[str, str | int], image_ids: Sequence[str], layer: str, maps: Maps
+) -> pa.Table:
+    """The table `cams` of one run: a row an image and class, images in the order given.
+
+    A map is stored as its share of its own peak, in float16, with the peak beside it. Raw values
+    in float16 would become infinite above 65504 and lose digits below 6e-5, all of them below
+    3e-8; networks at random starts have such maps. Shares are exact to 2^-11 for cells above 6e-5
+    of the peak and to 3e-8 of the peak below, whatever the magnitude. Zero stays zero: nothing is
+    subtracted.
+
+    Args:
+        keys: study_id, split and architecture.
+        image_ids: one an image.
+        layer: the module's name, `models.LAST_CONV[architecture]`.
+        maps: raw maps, float32, n x 2 x h x w.
+
+    Returns:
+        2 n rows of the registered table.
+
+    Raises:
+        CamError: a map is missing, or holds NaN, infinity or a negative value.
+    """
+    check_maps(maps, len(image_ids))
+    height, width = maps.shape[2:]
+    rows = len(image_ids) * CLASSES
+    flat = maps.reshape(rows, height * width).astype(np.float64)
+    peaks = flat.max(axis=1, initial=0.0)
+    shares = flat / np.where(peaks > 0, peaks, 1.0)[:, None]
+    columns = {
+        **{name: pa.repeat(pa.scalar(value), rows) for name, value in keys.items()},
+        "image_id": np.repeat(np.array(image_ids, dtype=object), CLASSES),
+        "target_class": np.tile(np.arange(CLASSES), len(image_ids)),
+        "layer": pa.repeat(pa.scalar(layer), rows),
+        "height": np.full(rows, height),
+        "width": np.full(rows, width),
+        "map": list(shares.astype(np.float16)),
+        "peak": peaks,
+        "is_empty": peaks == 0,
+    }
+    schema = schemas.TABLES["cams"].schema
+    arrays = [pa.array(columns[field.name]).cast(field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def stored_maps(cams: pa.Table) -> Maps:
+    """Raw maps of some rows of the table `cams`, in their order: float32, rows x h x w.
+
+    Raises:
+        ValueError: the rows are of maps of several sizes (architectures), or there are none.
+    """
+    sizes = set(zip(cams["height"].to_pylist(), cams["width"].to_pylist(), strict=True))
+    if len(sizes) != 1:
+        msg = f"expected rows of one architecture, found maps of sizes {sorted(sizes)}"
+        raise ValueError(msg)
+    ((height, width),) = sizes
+    flat = cams["map"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    shares = flat.astype(np.float64).reshape(-1, height, width)
+    raw: Maps = (shares * cams["peak"].to_numpy()[:, None, None]).astype(np.float32)
+    return raw
