@@ -170,7 +170,7 @@ def test_a_study_killed_with_all_its_processes_goes_on_to_the_same_bytes(
         wait_until(lambda: has_checkpoint(other), "a checkpoint")
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
     wait_until(lambda: not processes_of(tmp_path / "killed"), "Ray's workers end with the program")
     done = run(command(source, tmp_path / "killed"), home)
     assert done.returncode == 0, done.stderr
@@ -190,10 +190,12 @@ def test_a_study_whose_workers_are_killed_finishes_with_the_same_bytes(
         assert victims
         for victim in victims:
             os.kill(victim, signal.SIGKILL)
-        assert process.wait(DEADLINE) == 0
+        _, said = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0, said
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
     assert contents(other) == contents(store)
     runs = other.read_table("runs").to_pylist()
     assert max(row["resumed_epochs"] for row in runs) >= 1
