@@ -135,7 +135,7 @@ def train_split(job: SplitJob, resources: JobResources, retries: int) -> None:
     with split_jobs.cancelled_on_error(ref):
         while (outcome := split_jobs.outcome(job, ref, retries)) is None:
             watch()
-    watch()
+    watch(at_once=True)
     current_observer().split_ended(job.split, dict(outcome.failed))
     if outcome.failed:
         what = "; ".join(f"{name}: {error}" for name, error in outcome.failed.items())
@@ -143,13 +143,13 @@ def train_split(job: SplitJob, resources: JobResources, retries: int) -> None:
         raise ThyroError(msg)
 
 
-def _progress_watcher(job: SplitJob) -> Callable[[], None]:
+def _progress_watcher(job: SplitJob) -> Callable[..., None]:
     """Shows a job's position as a Prefect progress artifact, once in a few seconds."""
     store = open_store(job.store)
     state: dict[str, Any] = {"artifact": None, "shown": -1.0, "at": float("-inf")}
 
-    def watch() -> None:
-        if time.monotonic() - state["at"] < _PROGRESS_SECONDS:
+    def watch(*, at_once: bool = False) -> None:
+        if not at_once and time.monotonic() - state["at"] < _PROGRESS_SECONDS:
             return
         state["at"] = time.monotonic()
         progress = read_job_progress(store, job.study_id, job.split)

@@ -87,6 +87,8 @@ def test_prefect_shows_a_task_run_a_split_with_progress_and_the_result(finished,
     assert {"split-0", "split-1"} <= set(tasks)
     kinds = [kind for (kind,) in database.execute("select type from artifact")]
     assert kinds.count("progress") >= 2
+    shown = database.execute("select data from artifact where type = 'progress'").fetchall()
+    assert [float(data) for (data,) in shown].count(100.0) >= 2
     assert "markdown" in kinds
     _, printed = finished
     pages = database.execute("select data from artifact where type = 'markdown'").fetchall()
