@@ -9,7 +9,7 @@ import time
 import warnings
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -52,8 +52,18 @@ def main() -> None:
     except ThyroError as error:
         if debug:
             raise
-        _err.print(f"[red]thyro:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        if debug:
+            raise
+        where = error.filename or "the store or the source"
+        cure = "check the path, its permissions and the free space, and start the command again"
+        _fail(f"{where}: {error.strerror or error}; what is finished is kept; {cure}", 1)
+
+
+def _fail(sentence: str, exit_code: int) -> NoReturn:
+    _err.print(f"[red]thyro:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
+    sys.exit(exit_code)
 
 
 def _quiet_environment(*, debug: bool) -> None:

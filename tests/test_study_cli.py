@@ -247,6 +247,16 @@ def test_bad_input_is_one_sentence_and_exit_2(home, tmp_path, arguments, said) -
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_a_store_that_cannot_be_written_is_one_sentence_and_exit_1(home, source, tmp_path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    thyro = str(Path(sys.executable).with_name("thyro"))
+    done = run([thyro, "ingest", str(source), "--store", str(tmp_path / "file" / "store")], home)
+    assert done.returncode == 1, done.stderr
+    assert str(tmp_path / "file") in done.stderr
+    assert "Not a directory" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_debug_shows_the_traceback(home, tmp_path) -> None:
     thyro = str(Path(sys.executable).with_name("thyro"))
     done = run([thyro, "--debug", "ingest", str(tmp_path / "none")], home)
