@@ -52,6 +52,7 @@ def plain_training(model, pixels, labels, draws, config, alpha):
     Args:
         draws: for each epoch (order, angle, mirror, seed of torch's global generator).
     """
+    model = model.to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     losses = []
     for epoch, (order, angle, mirror, seed) in enumerate(draws):
@@ -65,6 +66,9 @@ def plain_training(model, pixels, labels, draws, config, alpha):
             images = torch.stack(
                 [plain_image(pixels[order[i]], angle[i], mirror[i]) for i in batch]
             )
+            # The library's memory layout: another one rounds otherwise, and deep networks and
+            # Adam's first steps magnify that.
+            images = images.contiguous(memory_format=torch.channels_last)
             truth = labels[order[batch]]
             output = model(images)
             if isinstance(output, tuple):

