@@ -198,7 +198,7 @@ TABLES: dict[str, Table] = {
             ("git_commit", _STRING, "The program's commit; null: not run from a checkout."),
             ("host", _STRING, "Host name."),
             ("started", _TIME, "Start of this run (its last one, if interrupted)."),
-            ("seconds", _REAL, "Wall-clock time, all attempts since the last checkpoint [s]."),
+            ("seconds", _REAL, "Wall-clock time of this run (its last one, if interrupted) [s]."),
             ("gpu_seconds", _REAL, "Wall-clock time x GPUs held [s]."),
             ("peak_memory", _LONG, "Peak resident memory of the process [bytes]."),
             ("resumed_epochs", _INT, "Epochs taken over from a checkpoint."),
