@@ -31,12 +31,7 @@ HALF = np.repeat([[True, False]], 8, axis=0).repeat(4, axis=1)[None]
 """A mask of 8 x 8 over the left half."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def one_cell(row: int, column: int, size: int = 4, value: float = 3.0) -> np.ndarray:

@@ -37,12 +37,7 @@ MAPS = np.random.default_rng(1).random((2, 2, 2, 2), np.float32)
 KEYS = {"study_id": "s1", "split": 3, "architecture": "resnet18"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
