@@ -40,6 +40,7 @@ class Figure(_Part):
 class OperatingPoint(_Part):
     """The threshold and what it does, estimated on images that did not choose it."""
 
+    method: str
     target_sensitivity: _Share
     threshold: _Share
     sensitivity: Figure = Field(description="Cross-fitted, mean over splits, Nadeau-Bengio.")
