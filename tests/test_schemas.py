@@ -52,6 +52,23 @@ def test_every_column_is_documented_and_read_by_every_tool(
         assert "[" in doc or field.name == "images_per_second", f"{field.name} names no unit"
 
 
+def test_the_checks_of_maps_say_what_chance_reaches() -> None:
+    columns = {f.name: f.metadata[b"doc"].decode() for f in schemas.TABLES["cam_trust"].schema}
+    against_chance = {
+        "nodule_energy": "nodule_area", "nodule_hit": "nodule_area",
+        "nodule_iou": "nodule_iou_chance", "border_energy": "border_area",
+        "mark_energy": "mark_area", "deletion": "deletion_random",
+        "insertion": "insertion_random",
+    }  # fmt: skip
+    for column, chance in against_chance.items():
+        assert chance in columns[column]
+        assert columns[chance]
+    assert "0: the map follows the weights" in columns["randomised_correlation"]
+    assert {"null: no mask" in columns[name] for name in columns if name.startswith("nodule")} == {
+        True
+    }
+
+
 def epoch(**changes: object) -> dict[str, object]:
     row: dict[str, object] = {
         "study_id": STUDY,
