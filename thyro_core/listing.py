@@ -45,7 +45,7 @@ class Listing:
         Raises:
             InputError: it cannot be read.
         """
-        with _explained(self.url, self.fs):
+        with explained(self.url, self.fs):
             return bytes(self.fs.cat_file(f"{self.root}/{name}"))
 
     def read_all(self, names: list[str]) -> dict[str, bytes]:
@@ -54,7 +54,7 @@ class Listing:
         Raises:
             InputError: one cannot be read.
         """
-        with _explained(self.url, self.fs):
+        with explained(self.url, self.fs):
             found = self.fs.cat([f"{self.root}/{name}" for name in names]) if names else {}
         return {str(path)[len(self.root) :].lstrip("/"): data for path, data in found.items()}
 
@@ -77,19 +77,19 @@ def list_files(source: str) -> Listing:
     fs, root = filesystem(source)
     # Locally an unreadable folder would pass for an empty one.
     strict = {"on_error": "raise"} if isinstance(fs, LocalFileSystem) else {}
-    with _explained(source, fs):
+    with explained(source, fs):
         found = fs.find(root, detail=True, **strict)
     names = {str(path)[len(root) :].lstrip("/"): info.get("size") for path, info in found.items()}
-    sizes = {name: size for name, size in names.items() if name and not _is_hidden(name)}
+    sizes = {name: size for name, size in names.items() if name and not is_hidden(name)}
     return Listing(str(fs.unstrip_protocol(root)), fs, root, sizes)
 
 
 @contextmanager
-def _explained(source: str, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
+def explained(source: str, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
     """Turn a file system's refusal into an `InputError` that says what to check."""
     try:
         yield
-    except _refusals(fs) as error:
+    except refusals(fs) as error:
         msg = (
             f"{source}: expected a folder that can be read, found {type(error).__name__} "
             f"({error}); check the address and the credentials"
@@ -97,7 +97,7 @@ def _explained(source: str, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
         raise InputError(msg) from error
 
 
-def _refusals(fs: fsspec.AbstractFileSystem) -> tuple[type[Exception], ...]:
+def refusals(fs: fsspec.AbstractFileSystem) -> tuple[type[Exception], ...]:
     """What listing and reading raise; an S3 client's own errors have no base in common with it."""
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
     if "s3" not in protocols:
@@ -107,6 +107,7 @@ def _refusals(fs: fsspec.AbstractFileSystem) -> tuple[type[Exception], ...]:
     return (OSError, ValueError, BotoCoreError)
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file is a folder's entry, hidden, or what an archive leaves beside its files."""
     parts = PurePosixPath(name).parts
     return name.endswith("/") or any(part.startswith((".", "__MACOSX")) for part in parts)
