@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from thyro_core import schemas
 from thyro_core.decoder_process import READER, DecoderDiedError, DecoderProcess
@@ -24,8 +25,6 @@ from thyro_core.settings import Settings
 from thyro_core.storage import filesystem, open_store
 
 _TRIES = 2
-# Columns that the ensemble fills in.
-_OPEN = ("status", "band", "rank_key", "prob_malignant", "sd", "distance")
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ class BlockDecoder:
 
 def pixels_of(table: pa.Table, side: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Pixels of a block's images that are to be scored: uint8 (n, side, side)."""
-    rows = table.filter(pa.compute.is_valid(table["pixels"]))["pixels"].to_pylist()
+    rows = table.filter(pc.is_valid(table["pixels"]))["pixels"].to_pylist()
     return np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), side, side)
 
 
