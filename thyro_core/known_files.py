@@ -61,7 +61,7 @@ def write_known(parts: Iterable[pa.Table], out: IO[bytes]) -> None:
             connection.execute("CREATE TABLE known (hash VARCHAR)")
             for part in parts:
                 connection.register("part", part.select(["file_id"]))
-                connection.execute(f"INSERT INTO known SELECT left(file_id, {_DIGITS}) FROM part")
+                connection.execute("INSERT INTO known SELECT left(file_id, 32) FROM part")
                 connection.unregister("part")
             for batch in _sorted(connection):
                 out.write("".join(batch).encode())

@@ -6,6 +6,7 @@ Pure: no store, no network, no clock.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from math import isnan
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -106,8 +107,11 @@ def near_quantile(outlier_quantile: float) -> float:
 
 
 def is_unlike(distance: float, limits: Limits) -> bool:
-    """Whether an image is too far from the training set; an undefined distance is."""
-    return not distance <= limits.outlier
+    """Whether an image is too far from the training set; one without a distance is.
+
+    Where the training set is too small for a bound (NaN), none is too far.
+    """
+    return isnan(distance) or distance > limits.outlier
 
 
 def band_of(mean: float, sd: float, distance: float, limits: Limits) -> tuple[Band, str | None]:

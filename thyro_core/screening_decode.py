@@ -57,8 +57,8 @@ class DecodedBlock:
 
 def block_schema() -> pa.Schema:
     """`screening`'s columns and the pixels, uint8 (side, side) row by row."""
-    return schemas.TABLES["screening"].schema.remove_metadata().append(
-        pa.field("pixels", pa.binary())
+    return (
+        schemas.TABLES["screening"].schema.remove_metadata().append(pa.field("pixels", pa.binary()))
     )
 
 
