@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from flows.cli_models import models, promote
+from flows.cli_models import Promote, models
 from flows.cli_query import query, tables
 from thyro_core import NOTICE
 from thyro_core.errors import StoppedError, ThyroError
@@ -307,7 +307,7 @@ def doctor(store: Store = None) -> None:
 
 # Defined in their own module, commands of this one.
 query, tables = app.command()(query), app.command()(tables)
-promote, models = app.command()(promote), app.command()(models)
+promote, models = app.command("promote")(Promote), app.command()(models)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,6 +1,7 @@
 """`thyro promote` and `thyro models`: which model is in use, and how it came to be."""
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,36 +24,39 @@ Store = Annotated[
 _out = Console()
 
 
-def promote(
-    study_id: Annotated[str, typer.Argument(help="The finished study.")],
+@dataclass(frozen=True)
+class Promote:
+    """Bundle a study's models and make them the champion, unless they are worse."""
+
+    study_id: Annotated[str, typer.Argument(help="The finished study.")]
     architecture: Annotated[
         str, typer.Option(help="Which of its networks; first: the study's first one.")
-    ] = "first",
+    ] = "first"
     sensitivity: Annotated[
         float, typer.Option(help="Share of malignant images the threshold aims to find.")
-    ] = 0.95,
+    ] = 0.95
     force: Annotated[
         bool, typer.Option("--force", help="Even if the champion is better; give a reason.")
-    ] = False,
-    reason: Annotated[str, typer.Option(help="Why, one line; kept for ever: name nobody.")] = "",
-    store: Store = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object last.")] = False,
-) -> None:
-    """Bundle a study's models and make them the champion, unless they are worse."""
-    from thyro_core.settings import Settings
-    from thyro_core.storage import open_store
+    ] = False
+    reason: Annotated[str, typer.Option(help="Why, one line; kept for ever: name nobody.")] = ""
+    store: Store = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object last.")] = False
 
-    config = _config(
-        study_id=study_id,
-        architecture=architecture,
-        sensitivity=sensitivity,
-        force=force,
-        reason=reason,
-    )
-    opened = open_store(store or Settings().store)
-    from flows.promote import promote as run
+    def __post_init__(self) -> None:
+        from thyro_core.settings import Settings
+        from thyro_core.storage import open_store
 
-    _show_model(opened, run(config, opened.url), as_json=as_json)
+        config = _config(
+            study_id=self.study_id,
+            architecture=self.architecture,
+            sensitivity=self.sensitivity,
+            force=self.force,
+            reason=self.reason,
+        )
+        opened = open_store(self.store or Settings().store)
+        from flows.promote import promote
+
+        _show_model(opened, promote(config, opened.url), as_json=self.as_json)
 
 
 def _config(**values: object) -> "PromotionConfig":
@@ -92,7 +96,10 @@ def _show_model(store: "OpenStore", model_id: str, *, as_json: bool) -> None:
             }
         )
         return
-    table = Table("", "95 % interval in brackets", title=f"Model {model_id}", caption=NOTICE)
+    table = Table(
+        "", "95 % interval in brackets", title=f"Model {model_id}", caption=NOTICE,
+        box=SIMPLE_HEAD, pad_edge=False,
+    )  # fmt: skip
     for name, value in card_rows(card):
         table.add_row(name, escape(value))
     _out.print(table)
@@ -147,7 +154,7 @@ def _show_models(rows: list["ModelRow"], history: list["Change"]) -> None:
     for row in rows:
         name = f"[bold]{row.model_id}[/] (champion)" if row.is_champion else row.model_id
         auc = "undefined" if row.auc is None else f"{row.auc:.3f}"
-        table.add_row(name, row.architecture, row.study_id, auc, f"{row.threshold:.4f}")
+        table.add_row(name, row.architecture, row.study_id, auc, f"{row.threshold:.6g}")
     _out.print(table)
     for change in history:
         came = f"{change.model_id} from {change.before or 'none'}"

@@ -29,7 +29,7 @@ def card_rows(card: Card) -> list[tuple[str, str]]:
         ("study", card["study_id"]),
         ("images", f"{card['data']['images']}, {card['data']['malignant']} malignant"),
         *((f"{name}, mean over splits", cell(card["metrics"][name])) for name in _METRICS),
-        ("threshold", f"{point['threshold']:.4f} for sensitivity {point['target_sensitivity']:g}"),
+        ("threshold", f"{point['threshold']:.6g} for sensitivity {point['target_sensitivity']:g}"),
         *((words, cell(point[name])) for name, words in _POINT.items()),
         ("temperature", f"{calibration['temperature']:.3f}"),
         ("calibration error", f"{_plain(before['ece'])} before, {_plain(after['ece'])} after"),
