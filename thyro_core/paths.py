@@ -55,3 +55,8 @@ def weights_key(architecture: str, sha256: str) -> str:
 def summary_key(study_id: str) -> str:
     """The study's result in one Markdown page."""
     return f"studies/{study_id}/summary.md"
+
+
+def report_key(study_id: str) -> str:
+    """The study's report: one HTML file."""
+    return f"studies/{study_id}/report.html"
