@@ -165,7 +165,13 @@ def _trust(rows, keys, rng) -> pa.Table:
             values |= {name: np.nan for name in names if not name.endswith(("_area", "_random"))}
         if i % 2:
             values |= dict.fromkeys(
-                ("randomised_correlation", "deletion", "deletion_random", "insertion", "insertion_random")
+                (
+                    "randomised_correlation",
+                    "deletion",
+                    "deletion_random",
+                    "insertion",
+                    "insertion_random",
+                )
             )
         values |= {"is_empty": i == 0, "border_area": 0.36}
         found.append(keys | {"image_id": row["image_id"], "label": row["label"]} | values)

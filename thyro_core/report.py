@@ -186,7 +186,8 @@ def _drawn(
         "figures": figures(found, told["comparisons"], told["features"]),
         "gallery": gallery(tables, store, plan, scratch),
         "bar": colour_bar(),
-        "notes": (*study_notes(store, plan), *undefined_notes(stored["metrics"])),
+        "notes": (*plan.notes, *undefined_notes(stored["metrics"])),
+        "split_notes": study_notes(store, plan)[len(plan.notes) :],
     }
 
 

@@ -120,14 +120,14 @@ def roc(found: Data) -> Plot:
     sheet = _band_sheet(
         found, bands, RATES, curve_sql.sensitivity_at, ("Mean sensitivity", "False positive rate")
     )
-    return drawn("roc", plots.roc_plot("roc", bands, found.estimates("auc")), sheet)
+    return drawn("roc", plots.roc_plot("plot-roc", bands, found.estimates("auc")), sheet)
 
 
 def precision_recall(found: Data) -> Plot:
     """Precision-recall curves over splits."""
     bands = {name: curves.pr_band(part, found.ratio) for name, part in found.parts.items()}
     sheet = _band_sheet(found, bands, RECALLS, curve_sql.precision_at, ("Mean precision", "Recall"))
-    svg = plots.pr_plot("pr", bands, found.estimates("average_precision"), found.prevalence())
+    svg = plots.pr_plot("plot-pr", bands, found.estimates("average_precision"), found.prevalence())
     return drawn("pr", svg, sheet)
 
 
@@ -149,7 +149,7 @@ def decision(found: Data) -> Plot:
         sql = f"SELECT avg(v) FROM {curve_sql.treat_all_at(found.source(first), x)}"
         value = float(line.treat_all[_place(line.model.x, x)])
         row.append(Traced(value, "three", ("sql", sql)))
-    return drawn("decision", plots.decision_plot("decision", lines), sheet)
+    return drawn("decision", plots.decision_plot("plot-decision", lines), sheet)
 
 
 def _band_sheet(
@@ -222,7 +222,7 @@ def calibration(found: Data) -> Plot:
         low, high = place / ECE_BINS, (place + 1) / ECE_BINS
         name_of_bin = Markup("{} to {}").format(defined(low, "one"), defined(high, "one"))
         rows.append([name_of_bin, *_bin_cells(found, lines, low, high)])
-    svg = plots.calibration_plot("calibration", lines, found.estimates("ece"))
+    svg = plots.calibration_plot("plot-calibration", lines, found.estimates("ece"))
     return drawn("calibration", svg, Sheet("Calibration by bin of probability", head, rows))
 
 
@@ -248,7 +248,7 @@ def scores(found: Data) -> Plot:
     """How the first architecture's probabilities are distributed, by class."""
     first = found.config.architectures[0]
     histogram = curves.score_histogram(*found.pooled(first), bins=2 * ECE_BINS)
-    svg = plots.score_plot("scores", histogram, found.config.threshold, first)
+    svg = plots.score_plot("plot-scores", histogram, found.config.threshold, first)
     rows: list[list[Cell]] = []
     for place, (low, high) in enumerate(
         zip(histogram.edges[:-1], histogram.edges[1:], strict=True)
@@ -269,7 +269,7 @@ def ppv(found: Data) -> Plot:
     """Predictive values where other shares of images are malignant."""
     recall, specificity = found.estimates("recall"), found.estimates("specificity")
     operating = {name: (recall[name].value, specificity[name].value) for name in found.parts}
-    svg = plots.ppv_plot("ppv", operating, found.prevalence())
+    svg = plots.ppv_plot("plot-ppv", operating, found.prevalence())
     rows: list[list[Cell]] = [
         [defined(share, "percent"), *_predictive(found, operating, share)] for share in PREVALENCES
     ]
@@ -313,7 +313,7 @@ def learning(found: Data) -> Plot:
             cells.append(Traced(value, "short", ("sql", f"SELECT avg(loss) FROM {source}")))
         rows.append(cells)
     head: list[str | Markup] = ["Epoch", *map(architecture_name, lines)]
-    svg = plots.learning_plot("learning", lines)
+    svg = plots.learning_plot("plot-learning", lines)
     return drawn("learning", svg, Sheet("Mean training loss over splits", head, rows))
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from thyro_core import dot_plots, report_curves
-from thyro_core.metrics import METRICS
+from thyro_core.metrics import PAPER_METRICS
 from thyro_core.report_curves import Data, Plot, drawn
 from thyro_core.report_maps import Features
 from thyro_core.report_performance import Comparisons
@@ -42,17 +42,18 @@ def figures(found: Data, compared: Comparisons, features: Features | None) -> Fi
 
 
 def _metrics(found: Data) -> Plot:
-    """All means with their intervals; the page's table has the numbers."""
-    by_metric = {metric: found.estimates(metric) for metric in METRICS}
+    """The paper's metrics, and specificity; the page's table has the numbers, and the others."""
+    shown = (*PAPER_METRICS, "specificity")
+    by_metric = {metric: found.estimates(metric) for metric in shown}
     values = {name: {metric: of[name] for metric, of in by_metric.items()} for name in found.parts}
-    return drawn("metrics", dot_plots.metrics_plot("metrics", values))
+    return drawn("metrics", dot_plots.metrics_plot("plot-metrics", values))
 
 
 def _forest(compared: Comparisons) -> Plot | None:
     """Differences in AUC; the page's tables have the numbers."""
     rows = [row.values for of in compared.corrected.values() for row in of]
     chosen = [row for row in rows if row["metric"] == "auc"]
-    return drawn("forest", dot_plots.forest_plot("forest", chosen)) if chosen else None
+    return drawn("forest", dot_plots.forest_plot("plot-forest", chosen)) if chosen else None
 
 
 def _effects(features: Features | None) -> Plot | None:
@@ -60,4 +61,4 @@ def _effects(features: Features | None) -> Plot | None:
     if features is None:
         return None
     rows = [row.values for row in next(iter(features.tests.values()))]
-    return drawn("effects", dot_plots.effect_plot("effects", rows))
+    return drawn("effects", dot_plots.effect_plot("plot-effects", rows))

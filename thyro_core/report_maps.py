@@ -131,18 +131,18 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         "Deletion",
-        "Does the score fall when the map's hottest pixels are removed first? Lower than a random "
-        "order is good.",
+        "Does the probability of malignant fall when the map's hottest pixels go first? Lower than "
+        "in a random order is good.",
         "deletion", "deletion_random", _NOT_SAMPLED,
     ),
     Question(
         "Insertion",
-        "Does the score rise when they are brought back first? Higher than a random order is good.",
+        "Does it rise when they come back first? Higher than in a random order is good.",
         "insertion", "insertion_random", _NOT_SAMPLED,
     ),
     Question(
         "Empty maps",
-        "How often does the network give no evidence at all for the class that the map explains?",
+        "How often does the network show no evidence at all for malignant?",
         "is_empty", None, "Not computed.",
     ),
 )  # fmt: skip

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from html import escape
 from types import MappingProxyType
+
+from markupsafe import Markup
 
 UNDEFINED = "undefined"
 """How a page spells NaN: a figure whose definition divides by zero here."""
@@ -26,13 +27,13 @@ def _p_value(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:.4g}".replace("-", _MINUS)
+    return f"{value + 0.0:.4g}".replace("-", _MINUS)
 
 
 FORMATS: Mapping[str, Callable[[float], str]] = MappingProxyType(
     {
         "count": lambda value: _fixed(value, 0),
-        "whole": lambda value: f"{value:.0f}",
+        "whole": lambda value: _fixed(value, 0).replace(",", ""),
         "one": lambda value: _fixed(value, 1),
         "two": lambda value: _fixed(value, 2),
         "three": lambda value: _fixed(value, 3),
@@ -61,15 +62,16 @@ class Traced:
 
     @property
     def text(self) -> str:
-        """What is shown."""
+        """What is shown: the exact value, so that no last bit decides how it is rounded."""
+        if isinstance(self.value, float):
+            return shown(float(exact(self.value)), self.form)
         return shown(self.value, self.form)
 
-    def __html__(self) -> str:
-        """The element, escaped; Jinja takes it as it is."""
+    def __html__(self) -> Markup:
+        """The element, escaped; Jinja and other markup take it as it is."""
         where, what = self.origin
-        return (
-            f'<data class="n" value="{escape(exact(self.value))}" data-form="{self.form}" '
-            f'data-{where}="{escape(what)}">{escape(self.text)}</data>'
+        return Markup('<data class="n" value="{}" data-form="{}" data-{}="{}">{}</data>').format(
+            exact(self.value), self.form, where, what, self.text
         )
 
 
