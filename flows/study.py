@@ -1,9 +1,7 @@
 """The ten-split study as a Prefect flow: prepare, one task a split, conclude."""
 
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +23,7 @@ from thyro_core.job_spec import SplitJob
 from thyro_core.manifest import Manifest
 from thyro_core.plan import StudyPlan
 from thyro_core.progress import read_job_progress
-from thyro_core.settings import Settings
+from thyro_core.settings import Settings, scratch_folder
 from thyro_core.storage import Store, open_store
 from thyro_core.study import Site, conclude, ingest_for, prepare, study_notes, unfinished
 from thyro_core.summary import figures, markdown_summary, undefined_notes
@@ -69,11 +67,6 @@ def study(
         raise IncompleteStudyError(msg) from error
     _publish(opened, plan)
     return plan.study_id
-
-
-def scratch_folder(settings: Settings) -> Path:
-    """The node-local folder for packs and weights."""
-    return settings.scratch or Path(tempfile.gettempdir()) / "thyro-scratch"
 
 
 def _prepare(

@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from thyro_core.curves import (
@@ -23,6 +21,7 @@ from thyro_core.curves import (
     ppv_npv,
 )
 from thyro_core.metrics import FloatArray
+from thyro_core.overlays import colours
 from thyro_core.plot_parts import (
     LEGEND_LINE,
     LOOKS,
@@ -36,14 +35,11 @@ from thyro_core.plot_parts import (
 )
 from thyro_core.svg import FONT, INK, SERIES, Words, as_svg, drawing, inline_svg
 
-CAM_COLOUR_MAP = "inferno"
-"""Matplotlib's name of the colours of a Grad-CAM map: even steps, in grey print too."""
-
 LEAST_PREVALENCE = 0.001
 """Where the axis of prevalences begins."""
 
 _REFERENCE: dict[str, Any] = {"color": INK, "linewidth": 1.0}
-_BAR = 320
+_BAR, _STOPS = 320, 17
 _LEAST_BENEFIT = 0.01
 _TOLD_PREVALENCES = (0.05, 0.005)
 
@@ -236,10 +232,9 @@ def colour_bar(name: str, low: str = "none", high: str = "the map's peak") -> st
         low: what the first colour means.
         high: what the last one means.
     """
-    colours = mpl.colormaps[CAM_COLOUR_MAP](np.linspace(0, 1, 17))
     stops = "".join(
-        f'<stop offset="{place / 16:g}" stop-color="{to_hex(colour)}"/>'
-        for place, colour in enumerate(colours)
+        f'<stop offset="{place / (_STOPS - 1):g}" stop-color="#{bytes(colour).hex()}"/>'
+        for place, colour in enumerate(colours(_STOPS))
     )
     bar = (
         f'<defs><linearGradient id="{name}-colours">{stops}</linearGradient></defs>'
