@@ -22,7 +22,7 @@ from thyro_core.plot_parts import (
     listed,
     plot_axes,
 )
-from thyro_core.svg import INK, SERIES, Words, as_svg, drawing
+from thyro_core.svg import GRID, INK, SERIES, Words, as_svg, drawing
 
 PUBLISHED = "published, resnet18"
 """Label of the paper's values."""
@@ -84,7 +84,7 @@ def forest_plot(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     baselines = list(dict.fromkeys(row["baseline"] for row in rows))
     first = rows[0]["architecture"] if rows else "architecture"
-    with drawing(name, WIDTH, _height(len(metrics), len(baselines), 2)) as figure:
+    with drawing(name, WIDTH, _height(len(metrics), len(baselines), 3)) as figure:
         axes = _rows(figure, f"{first} minus baseline, 95 % interval", metrics)
         axes.axvline(0, color=INK, linewidth=1.0)
         for baseline in baselines:
@@ -95,6 +95,7 @@ def forest_plot(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
             )
             ends = (row["ci_low"], row["ci_high"])
             _dot(axes, y, row["difference"], ends, LOOKS[row["baseline"]], _significant(row))
+        _explain_filling(axes)
         legend(figure, columns=2)
         hits = {
             f"{row['metric']} against {row['baseline']}": f"{row['difference']:+.3f}"
@@ -125,8 +126,9 @@ def effect_plot(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
             _dot(axes, place, row["effect_size"], None, look, _significant(row))
         for family, look in FAMILIES.items():
             axes.plot([], [], **_marker(look, filled=True), label=family)
+        _explain_filling(axes)
         axes.set_xlim(-1.04, 1.04)
-        legend(figure, columns=3)
+        legend(figure, columns=2)
         hits = {row["feature"]: f"{row['effect_size']:+.2f}" for row in rows if _significant(row)}
         text = (
             "Rank-biserial effect of each feature, above 0 where it is larger in malignant; filled "
@@ -146,6 +148,8 @@ def _rows(figure: Figure, x: str, names: Sequence[str]) -> Axes:
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
+    for edge in range(1, len(names)):
+        axes.axhline(edge - 0.5, color=GRID, linewidth=0.7)
     return axes
 
 
@@ -169,6 +173,11 @@ def _dot(
     if ends is not None:
         axes.hlines(y, *ends, color=look.colour, linewidth=1.3)
     axes.plot([value], [y], **_marker(look, filled))
+
+
+def _explain_filling(axes: Axes) -> None:
+    for filled, label in ((True, f"Holm's P < {SIGNIFICANT}"), (False, "not significant")):
+        axes.plot([], [], marker="o", linestyle="none", label=label, **hollow(filled, INK))
 
 
 def _significant(row: Mapping[str, Any]) -> bool:

@@ -51,6 +51,7 @@ class Look(NamedTuple):
     marker: str
 
 
+_FEW = 8
 _LINES: tuple[Line, ...] = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (1.3, 1.3)))
 LOOKS: Mapping[str, Look] = MappingProxyType(
     {
@@ -80,15 +81,16 @@ def unit_axes(figure: Figure, x: str, y: str) -> Axes:
 def curve(
     axes: Axes, architecture: str, x: FloatArray | IntArray, y: FloatArray, label: str
 ) -> None:
-    """A line of an architecture, with a marker here and there."""
+    """A line of an architecture, with markers here and there; on each point where they are few."""
     look = LOOKS[architecture]
+    apart = (0.04 + 0.05 * list(LOOKS).index(architecture), 0.2)
     axes.plot(
         x,
         y,
         color=look.colour,
         linestyle=look.line,
         marker=look.marker,
-        markevery=(0.04 + 0.05 * list(LOOKS).index(architecture), 0.2),
+        markevery=apart if len(x) > _FEW else None,
         label=label,
         gid=f"series-{architecture}",
     )

@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from thyro_core.curves import (
     Band,
@@ -22,6 +20,8 @@ from thyro_core.curves import (
     LearningCurve,
     ppv_npv,
 )
+from thyro_core.metrics import FloatArray
+from thyro_core.overlays import colours
 from thyro_core.plot_parts import (
     LEGEND_LINE,
     LOOKS,
@@ -35,14 +35,12 @@ from thyro_core.plot_parts import (
 )
 from thyro_core.svg import FONT, INK, SERIES, Words, as_svg, drawing, inline_svg
 
-CAM_COLOUR_MAP = "inferno"
-"""Matplotlib's name of the colours of a Grad-CAM map: even steps, in grey print too."""
-
 LEAST_PREVALENCE = 0.001
 """Where the axis of prevalences begins."""
 
 _REFERENCE: dict[str, Any] = {"color": INK, "linewidth": 1.0}
-_BAR = 240
+_BAR, _STOPS = 320, 17
+_LEAST_BENEFIT = 0.01
 _TOLD_PREVALENCES = (0.05, 0.005)
 
 
@@ -113,7 +111,7 @@ def calibration_plot(
 
 def decision_plot(name: str, curves: Mapping[str, DecisionCurve]) -> str:
     """Net benefit by threshold probability, against calling all or none malignant."""
-    with drawing(name, WIDTH, 330 + LEGEND_LINE * (len(curves) + 2)) as figure:
+    with drawing(name, WIDTH, 380) as figure:
         axes = plot_axes(figure, "threshold probability", "net benefit per image")
         first = next(iter(curves.values()))
         x = first.model.x
@@ -122,11 +120,10 @@ def decision_plot(name: str, curves: Mapping[str, DecisionCurve]) -> str:
         for architecture, found in curves.items():
             _band(axes, architecture, found.model)
             curve(axes, architecture, x, found.model.mean, architecture)
-        top = float(
-            np.nanmax([first.treat_all.max(), *(c.model.mean.max() for c in curves.values())])
-        )
+        best = max(first.treat_all.max(), *(c.model.mean.max() for c in curves.values()))
+        top = max(float(best), _LEAST_BENEFIT)
         axes.set(xlim=(0, 1), ylim=(-0.3 * top, 1.15 * top))
-        legend(figure)
+        legend(figure, columns=2)
         gains = {architecture: _gain(found) for architecture, found in curves.items()}
         text = (
             f"Net benefit {_over({k: c.model for k, c in curves.items()})} with 95 % bands. "
@@ -143,7 +140,7 @@ def ppv_plot(name: str, operating: Mapping[str, tuple[float, float]], prevalence
         operating: recall and specificity of each architecture.
         prevalence: share of malignant images in this study.
     """
-    with drawing(name, WIDTH, 310 + LEGEND_LINE * (len(operating) + 1)) as figure:
+    with drawing(name, WIDTH, 380) as figure:
         axes = plot_axes(figure, "prevalence of malignant", "positive predictive value")
         x = np.geomspace(LEAST_PREVALENCE, 0.5, 80)
         label = f"this study: {_percent(prevalence)}"
@@ -157,7 +154,7 @@ def ppv_plot(name: str, operating: Mapping[str, tuple[float, float]], prevalence
         axes.set_xticks([0.001, 0.005, 0.02, 0.05, 0.2, 0.5])
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
         axes.xaxis.set_minor_locator(NullLocator())
-        legend(figure)
+        legend(figure, columns=2)
         where = ", ".join(_percent(share) for share in (prevalence, *_TOLD_PREVALENCES))
         text = (
             "Positive predictive value at this study's sensitivity and specificity, where "
@@ -168,7 +165,7 @@ def ppv_plot(name: str, operating: Mapping[str, tuple[float, float]], prevalence
 
 def learning_plot(name: str, curves: Mapping[str, LearningCurve]) -> str:
     """Training loss by epoch, mean and range over splits; validation loss where there is one."""
-    with drawing(name, WIDTH, 310 + LEGEND_LINE * len(curves)) as figure:
+    with drawing(name, WIDTH, 365) as figure:
         axes = plot_axes(figure, "epoch", "focal loss")
         for architecture, found in curves.items():
             colour = LOOKS[architecture].colour
@@ -185,10 +182,13 @@ def learning_plot(name: str, curves: Mapping[str, LearningCurve]) -> str:
                     linestyle=LOOKS[architecture].line,
                     gid=f"series-{architecture}-validation",
                 )
-        if all((found.low > 0).all() for found in curves.values()):
-            axes.set_yscale("log")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        legend(figure)
+        if any(found.val_loss is not None for found in curves.values()):
+            axes.plot([], [], linewidth=0.9, color=INK, label="thin: validation")
+        epochs = np.concatenate([found.epoch for found in curves.values()])
+        axes.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        _logarithmic(axes, np.concatenate([found.low for found in curves.values()]))
+        legend(figure, columns=2)
         ends = {k: f"{found.loss[0]:.3g} to {found.loss[-1]:.3g}" for k, found in curves.items()}
         text = f"Mean training loss over splits, from first to last epoch: {listed(ends)}."
         return as_svg(figure, name, Words("Learning curves", text))
@@ -196,7 +196,7 @@ def learning_plot(name: str, curves: Mapping[str, LearningCurve]) -> str:
 
 def score_plot(name: str, scores: Histogram, threshold: float, architecture: str) -> str:
     """Distribution of predicted probabilities: malignant images upwards, benign ones downwards."""
-    with drawing(name, WIDTH, 300) as figure:
+    with drawing(name, WIDTH, 330) as figure:
         axes = plot_axes(figure, f"probability of malignant, {architecture}", "share of the class")
         for sign, shares, label, colour in (
             (1, scores.malignant, "malignant (upwards)", SERIES[1]),
@@ -216,7 +216,7 @@ def score_plot(name: str, scores: Histogram, threshold: float, architecture: str
         )
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(abs(value))))
         axes.set_xlim(0, 1)
-        legend(figure, columns=3)
+        legend(figure, columns=2)
         return as_svg(
             figure,
             name,
@@ -232,10 +232,9 @@ def colour_bar(name: str, low: str = "none", high: str = "the map's peak") -> st
         low: what the first colour means.
         high: what the last one means.
     """
-    colours = mpl.colormaps[CAM_COLOUR_MAP](np.linspace(0, 1, 17))
     stops = "".join(
-        f'<stop offset="{place / 16:g}" stop-color="{to_hex(colour)}"/>'
-        for place, colour in enumerate(colours)
+        f'<stop offset="{place / (_STOPS - 1):g}" stop-color="#{bytes(colour).hex()}"/>'
+        for place, colour in enumerate(colours(_STOPS))
     )
     bar = (
         f'<defs><linearGradient id="{name}-colours">{stops}</linearGradient></defs>'
@@ -258,6 +257,18 @@ def _band(axes: Axes, architecture: str, band: Band) -> None:
             linewidth=0,
             gid=f"series-{architecture}-band",
         )
+
+
+def _logarithmic(axes: Axes, least: FloatArray) -> None:
+    """Make the y axis logarithmic, where all values are above 0, with plainly spelled ticks."""
+    if not (least > 0).all():
+        return
+    axes.set_yscale("log")
+    low, high = np.log10(axes.get_ylim())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high - low < 3 else (1.0,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    if high - low >= 1:
+        axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _over(bands: Mapping[str, Band]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from thyro_core import screening_columns
 from thyro_core.cam_columns import FEATURE_COLUMNS, TRUST_COLUMNS
 
 SCHEMA_VERSION = 1
@@ -275,6 +276,24 @@ TABLES: dict[str, Table] = {
             ("gpu_seconds", _REAL, "Wall-clock time x GPUs held [s]."),
             ("peak_memory", _LONG, "Peak resident memory of the process [bytes]."),
             ("resumed_epochs", _INT, "Epochs taken over from a checkpoint."),
+        ),
+        _table(
+            "screening",
+            ("date", "batch_id"),
+            "image of a night",
+            *screening_columns.IMAGE_COLUMNS,
+        ),
+        _table(
+            "screening_batches",
+            ("date",),
+            "batch of a night",
+            *screening_columns.BATCH_COLUMNS,
+        ),
+        _table(
+            "screening_cams",
+            ("date", "batch_id"),
+            "referred image x target class",
+            *screening_columns.CAM_COLUMNS,
         ),
     )
 }

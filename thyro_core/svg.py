@@ -79,6 +79,8 @@ _STYLE: Mapping[str, object] = MappingProxyType(
         "savefig.facecolor": "none",
         "savefig.edgecolor": "none",
         "legend.frameon": False,
+        "legend.borderaxespad": 0.0,
+        "legend.labelspacing": 0.4,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.linewidth": 0.8,
@@ -89,13 +91,14 @@ _STYLE: Mapping[str, object] = MappingProxyType(
         "lines.linewidth": 1.8,
         "lines.markersize": 5.5,
         "figure.constrained_layout.use": True,
-        "figure.constrained_layout.h_pad": 0.03,
+        "figure.constrained_layout.h_pad": 0.05,
         "figure.constrained_layout.w_pad": 0.03,
     }
 )
 
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _POINTS_PER_INCH = 72
+_GROWTH = 1.5
 _KEPT = "series-"
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
@@ -151,6 +154,8 @@ def as_svg(figure: Figure, name: str, words: Words) -> str:
 def inline_svg(body: str, name: str, words: Words, size: tuple[float, float]) -> str:
     """Elements that use nothing but the page's variables, as an `<svg>` that says what it shows.
 
+    It is as wide as its container, up to half as wide again as its natural size.
+
     Args:
         body: the elements; their ids begin with the name.
         name: the figure's own on its page: letters, digits and hyphens.
@@ -166,6 +171,7 @@ def inline_svg(body: str, name: str, words: Words, size: tuple[float, float]) ->
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" role="img" '
         f'aria-labelledby="{name}-title {name}-text" width="100%" '
+        f'style="max-width:{_GROWTH * size[0]:.0f}px" '
         f'viewBox="0 0 {size[0]:g} {size[1]:g}" stroke-linejoin="round" '
         f'font-family="system-ui, sans-serif">'
         f'<title id="{name}-title">{escape(words.title)}</title>'
