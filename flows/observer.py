@@ -3,6 +3,7 @@
 from contextvars import ContextVar
 
 from thyro_core.plan import StudyPlan
+from thyro_core.screening import Counts
 from thyro_core.storage import Store
 
 
@@ -17,6 +18,12 @@ class Observer:
 
     def split_ended(self, split: int, failed: dict[str, str]) -> None:
         """A split is trained; `failed` names the architectures that are not, and why."""
+
+    def reported(self, url: str | None, error: str | None) -> None:
+        """The report is written, or it could not be; the results stand all the same."""
+
+    def screened(self, counts: Counts, total: int | None) -> None:
+        """A screening has come so far; `total` files are in the batch, if they are counted yet."""
 
 
 observer: ContextVar[Observer | None] = ContextVar("observer", default=None)

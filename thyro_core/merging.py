@@ -37,7 +37,11 @@ def fetched(store: Store, keys: Sequence[str]) -> Iterator[list[str]]:
 def connected() -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB that keeps to a bounded memory and spills to a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="thyro-") as folder:
-        config = {"memory_limit": _MEMORY, "threads": 1, "temp_directory": folder}
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": _MEMORY,
+            "threads": 1,
+            "temp_directory": folder,
+        }
         connection = duckdb.connect(config=config)
         try:
             yield connection
@@ -56,7 +60,8 @@ def select(
         files: local files of one schema, at least one.
     """
     parts = connection.read_parquet(list(files), hive_partitioning=False, union_by_name=True)
-    yield from parts.query("parts", sql).to_arrow_reader(_ROWS)
+    connection.register("parts", parts)
+    yield from connection.sql(sql).to_arrow_reader(_ROWS)
 
 
 def distinct(keys: Sequence[str]) -> str:

@@ -110,3 +110,8 @@ def worklist_key(date: str, suffix: str) -> str:
 def screening_lock_key() -> str:
     """The lock that two screening runs cannot both hold."""
     return "screening/lock"
+
+
+def report_key(study_id: str) -> str:
+    """The study's report: one HTML file."""
+    return f"studies/{study_id}/report.html"

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from thyro_core import paths
 from thyro_core.bundles import load_bundle
+from thyro_core.decoder_process import READER
 from thyro_core.registry import champion
 from thyro_core.screening import Counts, Night, Totals, date_number, sum_totals
 from thyro_core.screening_config import ScreeningRules
-from thyro_core.screening_decode import READER, ScreeningJob
+from thyro_core.screening_decode import ScreeningJob
 from thyro_core.screening_source import check_batch
 from thyro_core.screening_store import (
     gather,
@@ -44,6 +45,8 @@ class NightResult:
     """Of all batches of the date."""
     counts: Counts
     """Of the files that this run met."""
+    breaches: tuple[str, ...] = ()
+    """Drift figures past their bound."""
 
 
 def plan_night(

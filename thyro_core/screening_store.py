@@ -5,6 +5,7 @@ import io
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +16,7 @@ from thyro_core.config import canonical_json
 from thyro_core.errors import ThyroError
 from thyro_core.known_files import write_known
 from thyro_core.merging import connected, distinct, fetched, select, write_merged
-from thyro_core.screening import Night, Totals
+from thyro_core.screening import Night, Totals, date_number
 from thyro_core.storage import Store
 
 EXTRAS = pa.schema(
@@ -31,10 +32,8 @@ PICTURES = pa.schema([("image_id", pa.string()), ("picture", pa.binary())])
 """The pictures of a night's batch."""
 
 SAMPLE = pa.schema([("image_id", pa.string()), ("embedding", pa.list_(pa.float32()))])
-"""The sample of a night's batch."""
-
-SAMPLE_SIZE = 2000
-"""Embeddings kept of a night's batch, for drift; image ids are hashes, so the first are random."""
+"""Embeddings of 2000 images of a night's batch, for drift: ids are hashes, so the first ones are
+a random sample."""
 
 KINDS = ("rows", "cams", "extras")
 _TOTALS = """
@@ -85,7 +84,7 @@ def publish_known(store: Store, night: Night) -> str:
         write_known(_seen(store, night.model_id), file)
         file.flush()
         file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
         key = paths.known_key(night.date, night.batch_id, digest[:16])
         file.seek(0)
         with store.writing(key) as out:
@@ -176,7 +175,7 @@ def _merge_extras(store: Store, sources: list[str], pictures: str, sample: str) 
     )
     some = (
         "SELECT image_id, any_value(embedding) AS embedding FROM parts "
-        f"GROUP BY image_id ORDER BY image_id LIMIT {SAMPLE_SIZE}"  # noqa: S608
+        "GROUP BY image_id ORDER BY image_id LIMIT 2000"
     )
     write_merged(store, pictures, [*_present(store, pictures), *sources], PICTURES, with_picture)
     write_merged(store, sample, [*_present(store, sample), *sources], SAMPLE, some)
@@ -206,3 +205,9 @@ def write_batch_row(store: Store, night: Night, totals: Totals, figures: dict[st
     new = schemas.rows_to_table("screening_batches", [row])
     table = pa.concat_tables([others, new]).sort_by("batch_id")
     store.write_table("screening_batches", table, date=night.number)
+
+
+def batch_row(store: Store, date: str, batch_id: str) -> dict[str, Any]:
+    """The row of a night's batch in `screening_batches`."""
+    rows = store.read_table("screening_batches", date=date_number(date)).to_pylist()
+    return next(row for row in rows if row["batch_id"] == batch_id)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from thyro_core import NOTICE, paths
 from thyro_core.merging import connected, fetched, select
-from thyro_core.screening import BANDS, WHY, Totals
+from thyro_core.screening import BANDS, WHY, Night, Totals
 from thyro_core.storage import Store
 
 MOST_PICTURES = 300
@@ -67,6 +67,27 @@ def write_worklist(
     pictures = _pictures(store, date, batches, shown)
     page = worklist_page(date, shown, pictures, totals, batches.to_pylist())
     store.write(paths.worklist_key(date, "html"), page.encode())
+
+
+def unscored_rows(store: Store, night: Night) -> list[dict[str, str]]:
+    """A batch's first hundred images that are not scored: digits of the file's hash, and why."""
+    part = paths.table_key("screening", date=night.number, batch_id=night.batch_id)
+    sql = (
+        "SELECT file_id, frame, status, reason, detail FROM parts WHERE status != 'scored' "
+        "ORDER BY image_id LIMIT 100"
+    )
+    with fetched(store, [part]) as files, connected() as connection:
+        rows = [row for batch in select(connection, sql, files) for row in batch.to_pylist()]
+    return [
+        {
+            "file": row["file_id"][:16],
+            "frame": str(row["frame"]),
+            "status": row["status"],
+            "why": WHY[row["reason"]],
+            "detail": row["detail"] or "",
+        }
+        for row in rows
+    ]
 
 
 def why(row: Mapping[str, Any]) -> str:
