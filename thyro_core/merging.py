@@ -59,8 +59,11 @@ def select(
         sql: one SELECT; a table's name in it is `parts`.
         files: local files of one schema, at least one.
     """
-    parts = connection.read_parquet(list(files), hive_partitioning=False, union_by_name=True)
-    connection.register("parts", parts)
+    named = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+    connection.execute(
+        f"CREATE OR REPLACE TEMP VIEW parts AS FROM read_parquet([{named}], "
+        "hive_partitioning = false, union_by_name = true)"
+    )
     yield from connection.sql(sql).to_arrow_reader(_ROWS)
 
 

@@ -33,7 +33,10 @@ CSV_COLUMNS = (
 REFERRED = "The members' mean probability reaches the model's threshold."
 """Why an image is referred."""
 
-_RANKED = "SELECT *, row_number() OVER (ORDER BY rank_key DESC, image_id) AS rank FROM parts"
+_RANKED = (
+    "SELECT *, row_number() OVER (ORDER BY rank_key DESC, "
+    "prob_malignant DESC NULLS LAST, image_id) AS rank FROM parts"
+)
 _SHOWN = f"""
 SELECT * FROM ({_RANKED})
 QUALIFY row_number() OVER (PARTITION BY band ORDER BY rank)
