@@ -70,3 +70,8 @@ def card_key(model_id: str) -> str:
 def champion_key() -> str:
     """Which promoted model is in use, and which ones were before."""
     return "registry/champion.json"
+
+
+def report_key(study_id: str) -> str:
+    """The study's report: one HTML file."""
+    return f"studies/{study_id}/report.html"
