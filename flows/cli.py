@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from flows.cli_drift import drift
 from flows.cli_models import Promote, models
 from flows.cli_query import query, tables
 from flows.cli_report import report
@@ -316,6 +317,7 @@ def doctor(store: Store = None) -> None:
 report = app.command()(report)
 query, tables = app.command()(query), app.command()(tables)
 promote, models = app.command("promote")(Promote), app.command()(models)
+drift = app.command()(drift)
 
 
 @app.callback(invoke_without_command=True)
