@@ -1,6 +1,5 @@
 """The ten-split study as a Prefect flow: prepare, one task a split, conclude."""
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +72,7 @@ def study(
 
 def scratch_folder(settings: Settings) -> Path:
     """The node-local folder for packs and weights."""
-    return settings.scratch or Path(tempfile.gettempdir()) / "thyro-scratch"
+    return settings.scratch_folder()
 
 
 def _prepare(

@@ -1,5 +1,6 @@
 """Where a study runs: never hashed, because it must not change a result."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -33,3 +34,8 @@ class Settings(BaseSettings):
         60.0, description="Least time between two checkpoints of a job [s]; 0: every epoch."
     )
     keep_models: bool = Field(True, description="Keep each job's trained weights in the store.")
+    log_json: bool = Field(False, description="Write logs as JSON, one object a line.")
+
+    def scratch_folder(self) -> Path:
+        """The node-local folder for packs and weights."""
+        return self.scratch or Path(tempfile.gettempdir()) / "thyro-scratch"
