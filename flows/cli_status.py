@@ -106,12 +106,12 @@ def gc(
 ) -> None:
     """List what the store no longer needs, with sizes; remove it only with --delete."""
     from thyro_core.garbage import find_garbage, remove
-    from thyro_core.settings import Settings
+    from thyro_core.settings import Settings, scratch_folder
     from thyro_core.storage import open_store
 
     settings = Settings()
     opened = open_store(store or settings.store)
-    found = find_garbage(opened, settings.scratch_folder(), time.time())
+    found = find_garbage(opened, scratch_folder(settings), time.time())
     for each in found:
         typer.echo(f"{size(each.size):>10}  {each.kind:<14}  {each.place}")
     if delete:

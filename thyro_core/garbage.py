@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from thyro_core import paths
 from thyro_core.config import Architecture
 from thyro_core.plan import study_ids
-from thyro_core.storage import Store
+from thyro_core.storage import TEMPORARY, Store
 from thyro_core.study_status import Traces, read_traces
 
 STALE_SECONDS = 86_400.0
@@ -102,10 +102,10 @@ def _temporary(store: Store, now: float) -> Iterator[Garbage]:
     """A remote store has none: what it is given appears whole or not at all."""
     if not isinstance(store.fs, LocalFileSystem):
         return
-    for file in sorted(Path(store.path(paths.TEMPORARY)).glob("*.tmp")):
+    for file in sorted(Path(store.path(TEMPORARY)).glob("*.tmp")):
         about = file.stat()
         if now - about.st_mtime > STALE_SECONDS:
-            yield Garbage("temporary file", f"{paths.TEMPORARY}/{file.name}", about.st_size)
+            yield Garbage("temporary file", f"{TEMPORARY}/{file.name}", about.st_size)
 
 
 def _copies(store: Store, scratch: Path, studies: Iterable[Traces]) -> Iterator[Garbage]:

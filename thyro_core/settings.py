@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     keep_models: bool = Field(True, description="Keep each job's trained weights in the store.")
     log_json: bool = Field(False, description="Write logs as JSON, one object a line.")
 
-    def scratch_folder(self) -> Path:
-        """The node-local folder for packs and weights."""
-        return self.scratch or Path(tempfile.gettempdir()) / "thyro-scratch"
+
+def scratch_folder(settings: Settings) -> Path:
+    """The node-local folder for packs and weights."""
+    return settings.scratch or Path(tempfile.gettempdir()) / "thyro-scratch"

@@ -22,6 +22,10 @@ from fsspec.implementations.local import LocalFileSystem
 from thyro_core import paths, schemas
 from thyro_core.errors import InputError
 
+# Not beside the objects: whoever reads a table's folder takes every file in it for a part.
+TEMPORARY = ".tmp"
+"""Folder of a local store for what is no object: half-written files, guards of a swap."""
+
 
 @dataclass(frozen=True)
 class Store:
@@ -56,8 +60,7 @@ class Store:
     def writing(self, key: str) -> Iterator[IO[bytes]]:
         """Stream an object into place; it appears when the block ends, and only if it ends well."""
         if isinstance(self.fs, LocalFileSystem):
-            # Not beside the object: whoever reads a table's folder takes every file for a part.
-            with _atomic_file(Path(self.path(key)), Path(self.root, paths.TEMPORARY)) as file:
+            with _atomic_file(Path(self.path(key)), Path(self.root, TEMPORARY)) as file:
                 yield file
         else:
             # Closing a remote file after an error would publish its half: upload it whole instead.
@@ -79,7 +82,7 @@ class Store:
         # Some S3 servers call a folder that was emptied an object: it is not below itself.
         below = (name for name in self.fs.find(folder) if len(name) > len(folder))
         found = (self._relative(name) for name in below)
-        return sorted(key for key in found if not key.startswith(f"{paths.TEMPORARY}/"))
+        return sorted(key for key in found if not key.startswith(f"{TEMPORARY}/"))
 
     def _relative(self, name: str) -> str:
         return name[len(self.root) :].lstrip("/")
