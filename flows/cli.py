@@ -20,8 +20,10 @@ from rich.table import Table
 
 from flows.cli_drift import drift
 from flows.cli_models import Promote, models
+from flows.cli_overlay import overlay
 from flows.cli_query import query, tables
 from flows.cli_report import report
+from flows.cli_status import gc, status
 from thyro_core import NOTICE
 from thyro_core.errors import StoppedError, ThyroError
 
@@ -85,7 +87,10 @@ def _quiet_environment(*, debug: bool) -> None:
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
     if debug:
-        logging.basicConfig(level=logging.INFO)
+        from thyro_core.logs import set_up_logs
+        from thyro_core.settings import Settings
+
+        set_up_logs(as_json=Settings().log_json)
     else:
         # What a warning would say stands in the notes; its file and line help no user.
         warnings.simplefilter("ignore")
@@ -318,6 +323,8 @@ report = app.command()(report)
 query, tables = app.command()(query), app.command()(tables)
 promote, models = app.command("promote")(Promote), app.command()(models)
 drift = app.command()(drift)
+overlay = app.command()(overlay)
+status, gc = app.command()(status), app.command()(gc)
 
 
 @app.callback(invoke_without_command=True)
