@@ -1,6 +1,7 @@
 """DICOM ultrasound files for tests: speckle inside, a made-up person in every text element."""
 
 import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,10 @@ def dataset(pixels: np.ndarray, syntax: str = ExplicitVRLittleEndian, **elements
     found.PixelRepresentation = int(pixels.dtype.kind == "i")
     data = pixels.tobytes()
     found.add_new("PixelData", "OW" if bits == 16 else "OB", data + b"\0" * (len(data) % 2))
-    for name, value in elements.items():
-        setattr(found, name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # values that the standard forbids are on purpose
+        for name, value in elements.items():
+            setattr(found, name, value)
     return found
 
 

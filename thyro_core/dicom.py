@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
@@ -40,7 +40,7 @@ _MAGIC_AT, _MAGIC = 128, b"DICM"
 _META_GROUP = 0x0002
 # How a file without the magic begins: an element of group 2 or 8, little or big endian.
 _BARE = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
-_HOSTILE: tuple[type[Exception], ...] = (*HOSTILE, InvalidDicomError)
+_HOSTILE: tuple[type[Exception], ...] = (*HOSTILE, BytesLengthException, InvalidDicomError)
 
 _ULTRASOUND = {
     "1.2.840.10008.5.1.4.1.1.6.1": "Ultrasound Image",
@@ -130,7 +130,7 @@ def read_dicom(data: bytes, rules: ScreeningRules, pseudonymise: Pseudonymise) -
 
 def _silence() -> None:
     """Pydicom's warnings and log lines quote values: nobody may see them, in any thread."""
-    logging.getLogger("pydicom").propagate = False
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module=r"pydicom(\..*)?$")
 
 

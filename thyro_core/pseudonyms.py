@@ -74,4 +74,5 @@ class Pseudonymiser:
 
 
 def _normalised(text: str | None) -> str:
-    return unicodedata.normalize("NFKC", (text or "").strip()).casefold().strip()
+    whole = (text or "").replace("\0", " ")
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", whole).casefold()).strip()

@@ -10,7 +10,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core.errors import InputError
-from thyro_core.listing import explained, is_hidden
+from thyro_core.listing import explained, is_hidden, stays_inside
 from thyro_core.storage import filesystem, public
 
 NO_IMAGES = frozenset(
@@ -96,13 +96,15 @@ def _walk_local(root: str) -> Iterator[tuple[str, int]]:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path).as_posix())
-                elif (size := _size(entry)) is not None:
+                elif (size := _size(entry, root)) is not None:
                     yield Path(entry.path).as_posix(), size
 
 
-def _size(entry: os.DirEntry[str]) -> int | None:
-    """Size of a regular file [bytes]; one that vanishes while it is listed has none."""
+def _size(entry: os.DirEntry[str], root: str) -> int | None:
+    """Size of a regular file [bytes]; one that vanishes meanwhile, or lies elsewhere, has none."""
     try:
+        if entry.is_symlink() and not stays_inside(Path(root), entry.path):
+            return None
         return entry.stat().st_size if entry.is_file() else None
     except FileNotFoundError:
         return None
