@@ -46,20 +46,21 @@ class Screen:
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object last.")] = False
 
     def __post_init__(self) -> None:
-        from thyro_core.screening_source import check_batch
+        from thyro_core.screening_night import plan_night, today
         from thyro_core.settings import Settings
         from thyro_core.storage import open_store
 
-        rules = _rules(self.set_ or [])
-        # Looked at here: a wrong address should not wait for Prefect to start before it is said.
-        check_batch(self.batch)
-        opened = open_store(self.store or Settings().store)
+        settings, rules = Settings(), _rules(self.set_ or [])
+        opened = open_store(self.store or settings.store)
+        date = self.date or today(settings.timezone)
+        # Planned here: what is wrong should not wait for Prefect to start before it is said.
+        plan_night(opened, self.batch, date, self.model, rules)
         from flows.screening import screening
 
         with _err.status("starting") as status:
             token = observer.set(_Display(status))
             try:
-                place = screening(self.batch, self.date, self.model, rules, opened.url, self.ray)
+                place = screening(self.batch, date, self.model, rules, opened.url, self.ray)
             except KeyboardInterrupt as interrupt:
                 msg = "stopped; what is finished is kept, and the same command goes on"
                 raise StoppedError(msg) from interrupt
@@ -126,9 +127,8 @@ def _show(store: "OpenStore", place: str, *, as_json: bool) -> None:
         f"{row['failed']} failed; {row['known']} files known before, {row['late']} not whole yet"
     )
     _say(f"{row['refer']} refer, {row['review']} review, {row['routine']} routine")
-    for name in str(row["breaches"] or "").split(","):
-        if name:
-            _say(f"[yellow]Note:[/] drift: {escape(name)} is past its bound; trust the order less")
+    if row["breaches"]:
+        _say(f"[yellow]Note:[/] drift: {escape(row['breaches'])}; trust the order less")
     for suffix, url in worklist.items():
         _say(f"worklist ({suffix})  {escape(url)}")
     _say(NOTICE)

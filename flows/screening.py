@@ -5,10 +5,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
 from functools import partial
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import (
@@ -22,10 +20,18 @@ from prefect.events import emit_event
 from flows.observer import current_observer
 from thyro_core import NOTICE, paths
 from thyro_core.cluster.session import session
-from thyro_core.errors import InputError, ThyroError
+from thyro_core.errors import ThyroError
 from thyro_core.screening import Counts, Night
 from thyro_core.screening_config import ScreeningRules
-from thyro_core.screening_night import Means, NightResult, conclude, make_job, plan_night, recover
+from thyro_core.screening_night import (
+    Means,
+    NightResult,
+    conclude,
+    make_job,
+    plan_night,
+    recover,
+    today,
+)
 from thyro_core.screening_source import stream_files
 from thyro_core.settings import Settings, scratch_folder
 from thyro_core.storage import Store, open_store
@@ -75,19 +81,6 @@ def screening(
         result = conclude(opened, night, counts, time.monotonic() - started)
     _publish(opened, result)
     return f"{night.date}/{night.batch_id}"
-
-
-def today(timezone: str) -> str:
-    """The date in a time zone.
-
-    Raises:
-        InputError: there is no such zone.
-    """
-    try:
-        return datetime.now(ZoneInfo(timezone)).date().isoformat()
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        msg = f"THYRO_TIMEZONE: expected an IANA zone such as Europe/Warsaw, found {timezone!r}"
-        raise InputError(msg) from error
 
 
 def _stream(store: Store, batch: str, night: Night, ray: str, held: Lock) -> Counts:
@@ -172,7 +165,7 @@ def summary(store: Store, result: NightResult) -> str:
     night, counts = result.night, result.counts
     names = ("received", "scored", "rejected", "failed", "refer", "review", "routine")
     values = (str(getattr(result.totals, name)) for name in names)
-    drift = f"**Drift: {', '.join(result.breaches)} past the bound.** Trust the order less.\n\n"
+    drift = f"**Drift: {'; '.join(result.breaches)}.** Trust the order less.\n\n"
     worklist = f"{store.url}/{paths.worklist_key(night.date, 'html')}"
     return (
         f"# Screening of {night.date}\n\n**{NOTICE}**\n\n"

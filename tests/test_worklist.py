@@ -57,7 +57,7 @@ def row(number: int, band: str, mean: float | None = None, **more: Any) -> dict[
 def batch_row(**more: Any) -> dict[str, Any]:
     empty: dict[str, Any] = dict.fromkeys(schemas.TABLES["screening_batches"].schema.names)
     said = {"date": NUMBER, "batch_id": "n1", "batch": "s3://night", "model_id": "b1",
-            "received": 8, "known": 3, "late": 2, "breaches": ""}  # fmt: skip
+            "received": 8, "known": 3, "late": 2}  # fmt: skip
     return empty | said | more
 
 
@@ -168,14 +168,20 @@ def test_only_the_first_have_a_picture(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_batches_of_one_night_share_a_worklist(tmp_path: Path) -> None:
     rows = [row(1, "refer", 0.6), row(2, "refer", 0.8, batch_id="n2", model_id="b2")]
-    batches = [batch_row(), batch_row(batch_id="n2", model_id="b2", breaches="psi_score")]
+    batches = [
+        batch_row(),
+        batch_row(
+            batch_id="n2", model_id="b2", breaches="psi_score 0.4 (bound 0.2); mmd 1 (bound 0.1)"
+        ),
+    ]
     folder = made(tmp_path, rows, Totals(2, 2, 0, 0, 2, 0, 0), *batches)
     assert [(each["image_id"][-1], each["model_id"]) for each in listed(folder)] == [
         ("2", "b2"), ("1", "b1"),
     ]  # fmt: skip
     page = (folder / "worklist.html").read_text()
     assert page.count("data:image/jpeg") == 2
-    assert "psi_score is past its bound" in page
+    assert page.count("Trust the order less") == 2
+    assert "made for: psi_score 0.4 (bound 0.2)." in page
     assert "6 files were passed over" in page
 
 

@@ -1,17 +1,22 @@
 """The steps of a night around its stream: prepare before it, conclude after it."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from thyro_core import paths
-from thyro_core.bundles import load_bundle
+from thyro_core.bundles import load_bundle, reference
 from thyro_core.decoder_process import READER
+from thyro_core.drift import DriftReport, DriftThresholds, compare
+from thyro_core.errors import InputError
 from thyro_core.registry import champion
 from thyro_core.screening import Counts, Night, Totals, date_number, sum_totals
 from thyro_core.screening_config import ScreeningRules
 from thyro_core.screening_decode import ScreeningJob
 from thyro_core.screening_source import check_batch
 from thyro_core.screening_store import (
+    drift_sample,
     gather,
     publish_known,
     save_night,
@@ -46,7 +51,7 @@ class NightResult:
     counts: Counts
     """Of the files that this run met."""
     breaches: tuple[str, ...] = ()
-    """Drift figures past their bound."""
+    """Drift figures past their bound, in words."""
 
 
 def plan_night(
@@ -61,6 +66,19 @@ def plan_night(
     check_batch(batch)
     model = load_bundle(store, model_id or champion(store))
     return Night(date=date, batch=public(batch), model_id=model.model_id, rules=rules)
+
+
+def today(timezone: str) -> str:
+    """The date in a time zone.
+
+    Raises:
+        InputError: there is no such zone.
+    """
+    try:
+        return datetime.now(ZoneInfo(timezone)).date().isoformat()
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        msg = f"THYRO_TIMEZONE: expected an IANA zone such as Europe/Warsaw, found {timezone!r}"
+        raise InputError(msg) from error
 
 
 def recover(store: Store) -> list[Night]:
@@ -107,11 +125,12 @@ def conclude(
         ThyroError: an image is not accounted for.
     """
     totals = gather(store, night)
+    drift = _drift(store, night)
     figures: dict[str, object] = {
         "known": counts.known if counts else None,
         "late": counts.late if counts else None,
         "seconds": seconds,
-        "breaches": "",
+        **drift.figures(),
         "share_rejected": _share_rejected(totals),
     }
     write_batch_row(store, night, totals, figures)
@@ -122,7 +141,15 @@ def conclude(
     for key in store.keys(paths.screening_prefix(night.date, night.batch_id)):
         if key.endswith(".bin"):
             store.delete(key)
-    return NightResult(night, totals, whole, counts or Counts())
+    past = tuple(breach.text for breach in drift.breaches)
+    return NightResult(night, totals, whole, counts or Counts(), past)
+
+
+def _drift(store: Store, night: Night) -> DriftReport:
+    """The batch against the training set; of a large one a random sample."""
+    known = reference(store, night.model_id)
+    sample = drift_sample(store, night)
+    return compare(known, sample.rows, DriftThresholds(), sample.embeddings)
 
 
 def _share_rejected(totals: Totals) -> float | None:

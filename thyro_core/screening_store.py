@@ -4,9 +4,11 @@ import hashlib
 import io
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -179,6 +181,30 @@ def _merge_extras(store: Store, sources: list[str], pictures: str, sample: str) 
     )
     write_merged(store, pictures, [*_present(store, pictures), *sources], PICTURES, with_picture)
     write_merged(store, sample, [*_present(store, sample), *sources], SAMPLE, some)
+
+
+@dataclass(frozen=True)
+class DriftSample:
+    """What a night's batch is judged by, against the training set."""
+
+    rows: pa.Table
+    """status, prob_malignant, mean, sharpness of up to 100,000 images."""
+    embeddings: npt.NDArray[np.float64]
+    """(n, k), of up to 2000 scored images."""
+
+
+def drift_sample(store: Store, night: Night) -> DriftSample:
+    """Random images of a night's batch: ids are hashes, so the first are as good as any."""
+    part = paths.table_key("screening", date=night.number, batch_id=night.batch_id)
+    sql = "SELECT status, prob_malignant, mean, sharpness FROM parts ORDER BY image_id LIMIT 100000"
+    with fetched(store, [part]) as files, connected() as connection:
+        batches = list(select(connection, sql, files))
+    schema = schemas.TABLES["screening"].schema
+    names = ("status", "prob_malignant", "mean", "sharpness")
+    rows = pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in names]))
+    data = store.read(paths.sample_key(night.date, night.batch_id))
+    column = pq.ParquetFile(io.BytesIO(data)).read()["embedding"]
+    return DriftSample(rows, np.array(column.to_pylist(), dtype=np.float64))
 
 
 def write_batch_row(store: Store, night: Night, totals: Totals, figures: dict[str, object]) -> None:
