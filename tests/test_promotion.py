@@ -442,6 +442,7 @@ def test_a_killed_promotion_is_no_model_and_goes_on(finished, promoted, tmp_path
     assert load_bundle(store, bundle.model_id) == bundle
 
 
+@pytest.mark.slow
 def test_the_process_that_promotes_loads_torch_late() -> None:
     script = (
         "import sys, thyro_core.promotion, thyro_core.registry, thyro_core.embedding_distance\n"
