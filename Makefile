@@ -6,12 +6,13 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DEMO := demo
 export PIP_NO_INPUT := 1
 
-.PHONY: study test test-all check format bench clean help
+.PHONY: study test test-all fuzz check format bench clean help
 
 help:
 	@echo "make study     install, draw a phantom set, run the demo study, print its table"
 	@echo "make test      install with test extras, run the tests"
 	@echo "make test-all  the slow tests too"
+	@echo "make fuzz      hostile files in hundred thousands for the readers; takes hours"
 	@echo "make check     ruff, mypy, import-linter"
 	@echo "make format    let ruff format and fix"
 	@echo "make bench     benchmarks; within 20 minutes on two cores"
@@ -38,6 +39,9 @@ test: $(VENV)/.installed-test
 
 test-all: $(VENV)/.installed-test
 	$(BIN)/pytest -m "slow or not slow"
+
+fuzz: $(VENV)/.installed-test
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests/test_security.py -m "slow or not slow" -k fuzz --timeout 0
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
