@@ -66,8 +66,8 @@ def metrics_plot(
                 )
         marks = {row: published[m] for row, m in enumerate(metrics) if m in published}
         for row, value in marks.items():
-            ends = [row - 0.4, row + 0.4]
-            axes.plot([value] * 2, ends, color=INK, linewidth=1.4, gid=f"series-published-{row}")
+            span = [row - 0.4, row + 0.4]
+            axes.plot([value] * 2, span, color=INK, linewidth=1.4, gid=f"series-published-{row}")
         if marks:
             axes.plot([], [], color=INK, linewidth=1.4, label=PUBLISHED)
         legend(figure, columns=2)
