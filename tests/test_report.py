@@ -151,6 +151,7 @@ def test_it_is_one_file_that_asks_for_nothing(html, page) -> None:
     assert "url(" not in css
     assert "@import" not in css
     assert len(html.encode()) < 8e6
+    assert "mathdefault" not in html, "a tick in TeX's language"
 
 
 def test_it_says_what_it_is_not(page) -> None:
