@@ -18,8 +18,11 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from flows.cli_models import Promote, models
+from flows.cli_overlay import overlay
 from flows.cli_query import query, tables
 from flows.cli_report import report
+from flows.cli_status import gc, status
 from thyro_core import NOTICE
 from thyro_core.errors import StoppedError, ThyroError
 
@@ -83,7 +86,10 @@ def _quiet_environment(*, debug: bool) -> None:
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
     if debug:
-        logging.basicConfig(level=logging.INFO)
+        from thyro_core.logs import set_up_logs
+        from thyro_core.settings import Settings
+
+        set_up_logs(as_json=Settings().log_json)
     else:
         # What a warning would say stands in the notes; its file and line help no user.
         warnings.simplefilter("ignore")
@@ -314,6 +320,9 @@ def doctor(store: Store = None) -> None:
 # Defined in modules of their own, commands of this one.
 report = app.command()(report)
 query, tables = app.command()(query), app.command()(tables)
+promote, models = app.command("promote")(Promote), app.command()(models)
+overlay = app.command()(overlay)
+status, gc = app.command()(status), app.command()(gc)
 
 
 @app.callback(invoke_without_command=True)
