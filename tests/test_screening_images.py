@@ -192,7 +192,7 @@ def test_the_rules_are_a_form() -> None:
         assert field.description.endswith((".", "off.", "any."))
     assert ScreeningRules(**ScreeningRules().model_dump()) == RULES
     for name, value in {
-        "min_side": 7, "max_pixels": 0, "max_bytes": 0, "max_frames": 0, "frames_per_clip": 0,
+        "min_side": 7, "max_pixels": 0, "max_bytes": 0, "max_clip_frames": 0, "frames_per_clip": 0,
         "blur_bound": -1, "overlay_bound": 1.1, "outlier_quantile": 0, "review_sds": -1,
         "unknown": 1,
     }.items():  # fmt: skip
