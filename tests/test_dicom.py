@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -275,6 +277,19 @@ def test_an_unknown_transfer_syntax_is_not_repeated() -> None:
 )  # fmt: skip
 def test_frames_are_evenly_spaced(n: int, most: int, taken: list[int]) -> None:
     assert spaced(n, most) == taken
+
+
+@given(st.integers(1, 5000), st.integers(1, 1000))
+def test_spacing_is_even_and_within_the_clip(n: int, most: int) -> None:
+    taken = spaced(n, most)
+    assert len(taken) == min(n, most)
+    assert taken == sorted(set(taken))
+    assert taken[0] >= 0
+    assert taken[-1] < n
+    gaps = np.diff(taken)
+    assert np.ptp(gaps) <= 1 if len(gaps) else True
+    # The frames before the first and after the last are as many, to within one gap.
+    assert abs(taken[0] - (n - 1 - taken[-1])) <= 1
 
 
 def test_the_frames_of_a_clip_are_the_right_ones() -> None:
