@@ -39,6 +39,7 @@ class Settings(BaseSettings):
         description="Secret of at least 16 bytes that patients' pseudonyms are made with; empty: "
         "patient ids are dropped.",
     )
+    log_json: bool = Field(False, description="Write logs as JSON, one object a line.")
 
 
 def scratch_folder(settings: Settings) -> Path:
