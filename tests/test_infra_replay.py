@@ -93,6 +93,7 @@ def status_of(url: str, login: str | None = None) -> int:
         return 0
 
 
+@pytest.mark.timeout(1800)
 def test_the_images_install_steps_work_in_a_clean_environment(tmp_path: Path) -> None:
     """With the ordinary wheels; the CPU ones come from an index that tests do not ask."""
     build, final = stages()
