@@ -19,6 +19,7 @@ from rich.progress import track
 from rich.table import Table
 
 from flows.cli_models import Promote, models
+from flows.cli_overlay import overlay
 from flows.cli_query import query, tables
 from flows.cli_report import report
 from flows.cli_status import gc, status
@@ -320,6 +321,7 @@ def doctor(store: Store = None) -> None:
 report = app.command()(report)
 query, tables = app.command()(query), app.command()(tables)
 promote, models = app.command("promote")(Promote), app.command()(models)
+overlay = app.command()(overlay)
 status, gc = app.command()(status), app.command()(gc)
 
 

@@ -5,6 +5,7 @@ from math import isnan
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -90,7 +91,7 @@ def curve(
         color=look.colour,
         linestyle=look.line,
         marker=look.marker,
-        markevery=apart if len(x) > _FEW else None,
+        markevery=apart if np.isfinite(y).sum() > _FEW else None,
         label=label,
         gid=f"series-{architecture}",
     )

@@ -18,11 +18,12 @@ from thyro_core.metrics import PAPER
 from thyro_core.names import ARCHITECTURE_NAMES, METRIC_NAMES
 from thyro_core.plan import StudyPlan, load_plan
 from thyro_core.plausibility import CHECKS
+from thyro_core.plots import colour_bar
 from thyro_core.query import open_results
 from thyro_core.report_cohort import cohort, leakage
-from thyro_core.report_curves import data
+from thyro_core.report_curves import data, drawn
 from thyro_core.report_figures import figures
-from thyro_core.report_gallery import colour_bar, gallery
+from thyro_core.report_gallery import gallery
 from thyro_core.report_maps import families, features, trust
 from thyro_core.report_performance import Performance, comparisons, performance
 from thyro_core.report_provenance import configured, provenance
@@ -185,7 +186,7 @@ def _drawn(
     return {
         "figures": figures(found, told["comparisons"], told["features"]),
         "gallery": gallery(tables, store, plan, scratch),
-        "bar": colour_bar(),
+        "bar": drawn("bar", colour_bar("plot-bar", "no evidence", "the map's largest value")).svg,
         "notes": (*plan.notes, *undefined_notes(stored["metrics"])),
         "split_notes": study_notes(store, plan)[len(plan.notes) :],
     }

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
-from markupsafe import Markup
 from PIL import Image
 
 from thyro_core.asked import Tables
@@ -36,7 +35,6 @@ _KINDS = {
 }
 _QUALITY = 88
 _SHORT_ID = 12
-_STOPS = 17
 
 Grey = npt.NDArray[np.uint8]
 
@@ -203,24 +201,6 @@ def _case(
             },
         ),
         there=tables.figure("prob_malignant", there, "three"),
-    )
-
-
-def colour_bar() -> Markup:
-    """The colours of a map from none to its peak, as they look over mid-grey tissue: `<svg>`."""
-    ramp = np.linspace(0, 1, _STOPS, dtype=np.float32)[None, :]
-    colours = overlay(np.full(ramp.shape, 128, np.uint8), ramp)[0]
-    stops = "".join(
-        f'<stop offset="{place / (_STOPS - 1):g}" stop-color="rgb({r},{g},{b})"/>'
-        for place, (r, g, b) in enumerate(colours.tolist())
-    )
-    return Markup(  # noqa: S704
-        '<svg class="plot" role="img" aria-labelledby="bar-title" viewBox="0 0 420 44">'
-        '<title id="bar-title">Colours of a map, from no evidence to the largest value</title>'
-        f'<linearGradient id="bar-colours">{stops}</linearGradient>'
-        '<rect x="0" y="2" width="420" height="16" rx="2" fill="url(#bar-colours)"/>'
-        '<g fill="var(--ink)" font-size="12"><text x="0" y="36">no evidence</text>'
-        '<text x="420" y="36" text-anchor="end">the map\'s largest value</text></g></svg>'
     )
 
 
