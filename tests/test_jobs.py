@@ -154,13 +154,13 @@ def cut_at(monkeypatch: pytest.MonkeyPatch, write: int) -> Callable[[], int]:
 
 
 def test_a_cut_before_any_write_loses_nothing(tmp_path: Path, source: Path, monkeypatch) -> None:
-    """Two checkpoints, a model, epochs, a record, maps, predictions: seven writes, seven cuts."""
+    """Two checkpoints, a model, a record, epochs, maps and two tables on them, predictions."""
     store, plan = planned(tmp_path / "whole", source)
     with monkeypatch.context() as patch:
         writes = cut_at(patch, -1)
         run_split(job(store, plan))
         total = writes()
-    assert total == 7
+    assert total == 9
     expected = contents(store)
     for write in range(1, total + 1):
         store, plan = planned(tmp_path / str(write), source)

@@ -22,7 +22,6 @@ from sklearn.preprocessing import StandardScaler
 
 from thyro_core.cam_columns import FEATURES
 from thyro_core.regions import DEFAULT_SHARE
-from thyro_core.schemas import rows_to_table
 from thyro_core.statistics import holm, mean_interval, nadeau_bengio
 
 SIGNIFICANT = 0.05
@@ -116,15 +115,6 @@ def cam_tests(features: pa.Table, patients: Mapping[str, str | None]) -> list[di
         ]
     keys = features.select(["study_id", "architecture"]).slice(0, 1).to_pylist()
     return [keys[0] | row for row in rows]
-
-
-def cam_tests_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows of `cam_tests`, of any number of architectures, as the registered table.
-
-    Raises:
-        ValueError: a row lacks a column or has an unknown one.
-    """
-    return rows_to_table("cam_tests", [dict(row) for row in rows])
 
 
 def family_auc(

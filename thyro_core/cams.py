@@ -21,12 +21,15 @@ from torch import Tensor, nn
 
 from thyro_core import schemas, torchvision_ops
 from thyro_core.batches import Examples
+from thyro_core.cam_maps import Maps, stored_maps
 from thyro_core.config import Architecture
 from thyro_core.errors import ThyroError
 from thyro_core.inference import image_batches
 from thyro_core.models import CLASSES, LAST_CONV
 
-Maps = npt.NDArray[np.float32]
+__all__ = [
+    "CamError", "Maps", "cams_table", "check_maps", "grad_cams", "predict_with_cams", "stored_maps",
+]  # fmt: skip
 
 _NAMED_POSITIONS = 5
 
@@ -195,20 +198,3 @@ def cams_table(
     schema = schemas.TABLES["cams"].schema
     arrays = [pa.array(columns[field.name]).cast(field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def stored_maps(cams: pa.Table) -> Maps:
-    """Raw maps of some rows of the table `cams`, in their order: float32, rows x h x w.
-
-    Raises:
-        ValueError: the rows are of maps of several sizes (architectures), or there are none.
-    """
-    sizes = set(zip(cams["height"].to_pylist(), cams["width"].to_pylist(), strict=True))
-    if len(sizes) != 1:
-        msg = f"expected rows of one architecture, found maps of sizes {sorted(sizes)}"
-        raise ValueError(msg)
-    ((height, width),) = sizes
-    flat = cams["map"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    shares = flat.astype(np.float64).reshape(-1, height, width)
-    raw: Maps = (shares * cams["peak"].to_numpy()[:, None, None]).astype(np.float32)
-    return raw
