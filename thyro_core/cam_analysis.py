@@ -36,7 +36,7 @@ _DRAWN = (
 
 
 @dataclass(frozen=True)
-class Tested:
+class Examined:
     """A trained network and the n images it was tested on."""
 
     model: nn.Module
@@ -49,27 +49,31 @@ class Tested:
 
 
 def analysis_tables(
-    keys: Mapping[str, str | int], tested: Tested, cams: pa.Table, config: StudyConfig, seed: int
+    keys: Mapping[str, str | int],
+    examined: Examined,
+    cams: pa.Table,
+    config: StudyConfig,
+    seed: int,
 ) -> dict[str, pa.Table]:
     """The tables `cam_features` and `cam_trust` of one run.
 
     Args:
         keys: study_id, split and architecture; they go into every row.
-        tested: the network and its test images.
+        examined: the network and its test images.
         cams: table `cams` of these images, in their order.
         config: for `cam_share` and `trust_images`.
         seed: the run's own seed; the same, the same tables. Torch's generators stay as they are.
     """
     malignant = cams.filter(pc.equal(cams["target_class"], _MALIGNANT))
     maps = stored_maps(malignant) if malignant.num_rows else np.empty((0, 1, 1), np.float32)
-    labels = tested.examples.labels.tolist()
-    sample = drawn(tested.image_ids, labels, config.trust_images)
-    checked = network_checks(tested, maps, sample, seed)
+    labels = examined.examples.labels.tolist()
+    sample = drawn(examined.image_ids, labels, config.trust_images)
+    checked = network_checks(examined, maps, sample, seed)
     features, trust = [], []
-    for i, image_id in enumerate(tested.image_ids):
-        grey = _grey(tested.examples, i)
+    for i, image_id in enumerate(examined.image_ids):
+        grey = _grey(examined.examples, i)
         features += feature_rows(image_id, labels[i], maps[i], grey)
-        figures = map_checks(maps[i], grey, tested.masks[i], config.cam_share)
+        figures = map_checks(maps[i], grey, examined.masks[i], config.cam_share)
         named = {**keys, "image_id": image_id, "label": labels[i]}
         trust.append(named | figures | checked.get(i, dict.fromkeys(_DRAWN)))
     return {
@@ -133,36 +137,36 @@ def _nodule_checks(cam: Maps, mask: Masks | None, share: float) -> Figures:
 
 
 def network_checks(
-    tested: Tested, maps: Maps, sample: Sequence[int], seed: int
+    examined: Examined, maps: Maps, sample: Sequence[int], seed: int
 ) -> dict[int, Figures]:
     """Whether maps follow the network: the columns of `cam_trust` that need it, by position.
 
     Args:
-        tested: the network, which stays as it is, and the images.
+        examined: the network, which stays as it is, and the images.
         maps: float32 (n, h, w), the maps of all images.
         sample: positions of the images to check.
         seed: seed of the random weights and of the random maps.
     """
     if not sample:
         return {}
-    correlations = _randomised(tested, maps, sample, seed)
+    correlations = _randomised(examined, maps, sample, seed)
     return {
-        i: {"randomised_correlation": correlation, **_curves(tested, maps[i], i, seed)}
+        i: {"randomised_correlation": correlation, **_curves(examined, maps[i], i, seed)}
         for i, correlation in zip(sample, correlations, strict=True)
     }
 
 
-def _randomised(tested: Tested, maps: Maps, sample: Sequence[int], seed: int) -> list[float]:
+def _randomised(examined: Examined, maps: Maps, sample: Sequence[int], seed: int) -> list[float]:
     """Mean over the copies of each image's correlation; NaN where no copy's map has a ranking."""
-    examples = tested.examples
+    examples = examined.examples
     some = Examples(examples.pixels, examples.rows[list(sample)], examples.labels[list(sample)])
     found = []
     for copy in range(RANDOMISATIONS):
         own = stream_seed(seed, _WEIGHTS_STREAM, copy)
-        fresh = cam_trust.randomised(tested.model, tested.architecture, own)
+        fresh = cam_trust.randomised(examined.model, examined.architecture, own)
         others = [
-            grad_cams(fresh, tested.architecture, images)[1][:, _MALIGNANT].numpy()
-            for images in image_batches(some, tested.device)
+            grad_cams(fresh, examined.architecture, images)[1][:, _MALIGNANT].numpy()
+            for images in image_batches(some, examined.device)
         ]
         found.append(cam_trust.rank_correlations(maps[list(sample)], np.concatenate(others)))
     values = np.array(found)
@@ -172,10 +176,10 @@ def _randomised(tested: Tested, maps: Maps, sample: Sequence[int], seed: int) ->
     return [float(value) for value in mean]
 
 
-def _curves(tested: Tested, cam: Maps, position: int, seed: int) -> Figures:
+def _curves(examined: Examined, cam: Maps, position: int, seed: int) -> Figures:
     """Areas under the curves in the map's order, and in that of a random map as its pair."""
-    image = tested.examples.grey(torch.tensor([position]))[0, 0].cpu().numpy()
-    key = int(tested.image_ids[position][:15], 16)
+    image = examined.examples.grey(torch.tensor([position]))[0, 0].cpu().numpy()
+    key = int(examined.image_ids[position][:15], 16)
     generator = np.random.default_rng(stream_seed(seed, _MAP_STREAM, key))
     chance = generator.random(cam.shape, dtype=np.float32)
     figures: Figures = {}
@@ -184,16 +188,16 @@ def _curves(tested: Tested, cam: Maps, position: int, seed: int) -> Figures:
         ("insertion", cam_trust.insertion_curve),
     ):
         for suffix, order in (("", cam), ("_random", chance)):
-            area = curve(_scores(tested), image, order, steps=CURVE_STEPS).auc
+            area = curve(_scores(examined), image, order, steps=CURVE_STEPS).auc
             figures[name + suffix] = area if order.any() else float("nan")
     return figures
 
 
-def _scores(tested: Tested) -> cam_trust.Scores:
+def _scores(examined: Examined) -> cam_trust.Scores:
     def scores(images: Maps) -> npt.NDArray[np.floating]:
-        batch = normalise(torch.from_numpy(images).unsqueeze(1).to(tested.device))
+        batch = normalise(torch.from_numpy(images).unsqueeze(1).to(examined.device))
         with torch.inference_mode():
-            logits = tested.model(batch)
+            logits = examined.model(batch)
         probability: npt.NDArray[np.floating] = (
             torch.softmax(logits.double(), dim=1)[:, _MALIGNANT].cpu().numpy()
         )

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from thyro_core import paths, records, schemas
 from thyro_core.batches import Examples
-from thyro_core.cam_analysis import Tested, analysis_tables
+from thyro_core.cam_analysis import Examined, analysis_tables
 from thyro_core.cams import cams_table, predict_with_cams
 from thyro_core.checkpoints import CheckpointKeeper
 from thyro_core.config import Architecture, job_seed
@@ -125,7 +125,9 @@ def _run_architecture(context: _Context, architecture: Architecture, report: Job
     if recipe.config.batchnorm == "recalibrate":
         recalibrate_batchnorm(run.model, parts["train"], context.device)
     keys = hive_keys(job.study_id, job.split, architecture)
-    tables = {"epochs": _epochs(run, keys)} | _tested(context, run, architecture, parts["test"])
+    tables = {"epochs": _epochs(run, keys)} | _test_tables(
+        context, run, architecture, parts["test"]
+    )
     facts = records.RunFacts(
         split=job.split,
         architecture=architecture,
@@ -145,7 +147,7 @@ def _run_architecture(context: _Context, architecture: Architecture, report: Job
     keeper.discard()
 
 
-def _tested(
+def _test_tables(
     context: _Context, run: Run, architecture: Architecture, test: Examples
 ) -> dict[str, pa.Table]:
     """The tables that speak of the test images, in the order of writing: predictions last."""
@@ -155,11 +157,11 @@ def _tested(
     image_ids = rows["image_id"].to_pylist()
     cams = cams_table(keys, image_ids, LAST_CONV[architecture], maps)
     masks = [mask_of(context.masks, context.index[image_id]) for image_id in image_ids]
-    tested = Tested(run.model, architecture, context.device, test, image_ids, masks)
+    examined = Examined(run.model, architecture, context.device, test, image_ids, masks)
     seed = job_seed(config.seed, context.job.split, architecture)
     return {
         "cams": cams,
-        **analysis_tables(keys, tested, cams, config, seed),
+        **analysis_tables(keys, examined, cams, config, seed),
         "predictions": _predictions(rows, logits, keys),
     }
 

@@ -77,7 +77,8 @@ def verify_study(store: Store, study_id: str) -> Iterator[Check]:
     Yields:
         `plan`, `table <name>` for each table, then `manifest`, `images`, `packs`, `weights`,
         `splits`, `leakage`, `completeness`, `runs`, `models`, `predictions`, `metrics`,
-        `comparisons`, `cams`, `cam_features`, `cam_trust`, `cam_tests` and `cam_families`. Only `plan`, if the plan itself cannot be read.
+        `comparisons`, `cams`, `cam_features`, `cam_trust`, `cam_tests` and `cam_families`. Only
+        `plan`, if the plan itself cannot be read.
 
     Raises:
         InputError: there is no such study.
@@ -273,7 +274,7 @@ def _cam_features(study: _Study) -> _Findings:
     tables, config = study.tables, study.plan.config
     faults = cam_checks.row_faults(tables["cam_features"], tables["predictions"])
     if not faults:
-        sides = {architecture: config.side(architecture) for architecture in config.architectures}
+        sides: dict[str, int] = {name: config.side(name) for name in config.architectures}
         faults = cam_checks.feature_faults(study.store, tables, sides)
     seen = (
         f"{tables['cam_features'].num_rows} rows, one for each prediction and share; "
