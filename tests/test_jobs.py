@@ -283,6 +283,7 @@ def test_a_whole_study_concludes_with_tables_that_do_not_change(
     assert {row["model_sha256"] for row in runs} == {None}
 
 
+@pytest.mark.filterwarnings("ignore::thyro_core.metrics.UndefinedMetricWarning")
 def test_a_study_with_masks_passes_its_own_verification(tmp_path: Path) -> None:
     """What real jobs leave, not what a test makes up, follows from maps, pixels and features."""
     source = write_masks(write_image_set(tmp_path / "set"))
