@@ -1,6 +1,5 @@
 """The ten-split study as a Prefect flow: prepare, one task a split, conclude."""
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from uuid import UUID
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     update_progress_artifact,
@@ -25,8 +25,8 @@ from thyro_core.job_spec import SplitJob
 from thyro_core.manifest import Manifest
 from thyro_core.plan import StudyPlan
 from thyro_core.progress import read_job_progress
-from thyro_core.settings import Settings
-from thyro_core.storage import Store, open_store
+from thyro_core.settings import Settings, scratch_folder
+from thyro_core.storage import Store, open_store, public
 from thyro_core.study import Site, conclude, ingest_for, prepare, study_notes, unfinished
 from thyro_core.summary import figures, markdown_summary, undefined_notes
 
@@ -67,13 +67,8 @@ def study(
     except IncompleteStudyError as error:
         msg = "; ".join([str(error), *errors])
         raise IncompleteStudyError(msg) from error
-    _publish(opened, plan)
+    _publish(opened, plan, scratch_folder(settings))
     return plan.study_id
-
-
-def scratch_folder(settings: Settings) -> Path:
-    """The node-local folder for packs and weights."""
-    return settings.scratch or Path(tempfile.gettempdir()) / "thyro-scratch"
 
 
 def _prepare(
@@ -166,7 +161,7 @@ def _progress_watcher(job: SplitJob) -> Callable[..., None]:
     return watch
 
 
-def _publish(store: Store, plan: StudyPlan) -> None:
+def _publish(store: Store, plan: StudyPlan, scratch: Path) -> None:
     metrics = store.read_table("metrics", study_id=plan.study_id)
     notes = (*study_notes(store, plan), *undefined_notes(metrics))
     markdown = markdown_summary(plan, figures(metrics, plan.config), notes)
@@ -174,3 +169,24 @@ def _publish(store: Store, plan: StudyPlan) -> None:
     create_markdown_artifact(
         markdown, key=f"study-{plan.study_id}", description="Metrics against the paper's"
     )
+    _report(store, plan, scratch)
+
+
+def _report(store: Store, plan: StudyPlan, scratch: Path) -> None:
+    """Write the report; what cannot be drawn is said, and takes nothing from the results."""
+    from thyro_core.report import FAILURES, write_report
+
+    try:
+        url = write_report(store, plan.study_id, scratch)
+    except FAILURES as error:
+        said = f"{type(error).__name__}: {error}; ask again: thyro report {plan.study_id}"
+        get_run_logger().error("the report could not be drawn: %s", said)
+        current_observer().reported(None, said)
+        return
+    create_link_artifact(
+        public(url),
+        link_text="the report",
+        key=f"report-{plan.study_id}",
+        description="Research use only. The study's report, one HTML file for a browser.",
+    )
+    current_observer().reported(url, None)

@@ -24,8 +24,8 @@ from thyro_core.cam_analysis import (
 )
 from thyro_core.cam_columns import BORDER_SHARE, CURVE_STEPS, RANDOMISATIONS
 from thyro_core.cam_features import feature_rows
-from thyro_core.cam_maps import stored_maps
-from thyro_core.cams import cams_table, grad_cams
+from thyro_core.cam_maps import cams_table, stored_maps
+from thyro_core.cams import grad_cams
 from thyro_core.config import StudyConfig
 from thyro_core.models import LAST_CONV, build
 from thyro_core.regions import SHARES, highlighted, upsampled

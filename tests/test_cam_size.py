@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thyro_core.cams import cams_table
+from thyro_core.cam_maps import cams_table
 from thyro_core.models import LAST_CONV
 from thyro_core.storage import open_store
 

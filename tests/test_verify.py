@@ -18,9 +18,8 @@ from safetensors.numpy import save_file
 
 from thyro_core import cam_statistics, object_checks, paths, schemas, table_checks
 from thyro_core.cam_features import feature_rows, features_table
-from thyro_core.cam_maps import stored_maps
+from thyro_core.cam_maps import cams_table, stored_maps
 from thyro_core.cam_results import cam_families_table, cam_tests_table
-from thyro_core.cams import cams_table
 from thyro_core.config import StudyConfig
 from thyro_core.errors import InputError
 from thyro_core.manifest import ingest

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from thyro_core import screening_columns
 from thyro_core.cam_columns import FEATURE_COLUMNS, TRUST_COLUMNS
 
 SCHEMA_VERSION = 1
@@ -270,11 +271,29 @@ TABLES: dict[str, Table] = {
             ("versions", _STRING, "Versions of Python and the packages that matter, JSON."),
             ("git_commit", _STRING, "The program's commit; null: not run from a checkout."),
             ("host", _STRING, "Host name."),
-            ("started", _TIME, "Start of this run (its last one, if interrupted)."),
-            ("seconds", _REAL, "Wall-clock time of this run (its last one, if interrupted) [s]."),
-            ("gpu_seconds", _REAL, "Wall-clock time x GPUs held [s]."),
+            ("started", _TIME, "Start of the run's last attempt."),
+            ("seconds", _REAL, "Wall-clock time of the run, attempts that were cut short too [s]."),
+            ("gpu_seconds", _REAL, "Wall-clock time x GPUs held, of all attempts [s]."),
             ("peak_memory", _LONG, "Peak resident memory of the process [bytes]."),
             ("resumed_epochs", _INT, "Epochs taken over from a checkpoint."),
+        ),
+        _table(
+            "screening",
+            ("date", "batch_id"),
+            "image of a night",
+            *screening_columns.IMAGE_COLUMNS,
+        ),
+        _table(
+            "screening_batches",
+            ("date",),
+            "batch of a night",
+            *screening_columns.BATCH_COLUMNS,
+        ),
+        _table(
+            "screening_cams",
+            ("date", "batch_id"),
+            "referred image x target class",
+            *screening_columns.CAM_COLUMNS,
         ),
     )
 }

@@ -1,9 +1,10 @@
 """Where a study runs: never hashed, because it must not change a result."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -33,3 +34,14 @@ class Settings(BaseSettings):
         60.0, description="Least time between two checkpoints of a job [s]; 0: every epoch."
     )
     keep_models: bool = Field(True, description="Keep each job's trained weights in the store.")
+    pseudonym_key: SecretStr | None = Field(
+        None,
+        description="Secret of at least 16 bytes that patients' pseudonyms are made with; empty: "
+        "patient ids are dropped.",
+    )
+    log_json: bool = Field(False, description="Write logs as JSON, one object a line.")
+
+
+def scratch_folder(settings: Settings) -> Path:
+    """The node-local folder for packs and weights."""
+    return settings.scratch or Path(tempfile.gettempdir()) / "thyro-scratch"

@@ -17,7 +17,8 @@ from scipy.ndimage import gaussian_filter
 
 from thyro_core import cam_analysis
 from thyro_core.batches import Examples
-from thyro_core.cams import cams_table, predict_with_cams
+from thyro_core.cam_maps import cams_table
+from thyro_core.cams import predict_with_cams
 from thyro_core.config import ARCHITECTURES, StudyConfig
 from thyro_core.inference import predict
 from thyro_core.models import build
