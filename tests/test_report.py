@@ -175,6 +175,13 @@ def test_tables_are_tables_to_a_screen_reader(page) -> None:
         assert page.by_id(named)
 
 
+def test_a_caption_ends_its_figure(page) -> None:
+    for figure in page.find("figure"):
+        inside = [child.tag for child in figure.children if isinstance(child, Element)]
+        assert inside.count("figcaption") == 1
+        assert inside[-1] == "figcaption"
+
+
 def test_every_row_of_a_table_has_as_many_cells(page) -> None:
     for table in page.find("table"):
         widths = {
