@@ -47,6 +47,12 @@ def everything_below(folder: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file() and not p.is_symlink()}
 
 
+def job_log_lines(ray: Path) -> list[str]:
+    """What Thyro's jobs wrote into Ray's logs, which lie below its folder."""
+    lines = [line for p in ray.rglob("logs/*.err") for line in p.read_text().splitlines()]
+    return [line for line in lines if line.startswith('{"time"') and '"split"' in line]
+
+
 @pytest.mark.slow
 def test_a_study_on_s3_leaves_no_credential_anywhere(s3_server: S3Server, tmp_path: Path) -> None:
     """Store, home, Prefect's database, Ray's logs, what is printed: with and without --debug."""
@@ -73,13 +79,14 @@ def test_a_study_on_s3_leaves_no_credential_anywhere(s3_server: S3Server, tmp_pa
         finally:
             short.unlink()
         assert done.returncode == 0, done.stderr[-3000:]
-        assert json.loads(done.stdout.splitlines()[-1])["study_id"]
+        printed = json.loads(done.stdout.splitlines()[-1])
         left = {key: store.read(key) for key in store.keys("")}
         left |= everything_below(home) | everything_below(ray)
         s3fs.S3FileSystem.clear_instance_cache()
     left |= {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
     assert any(name.endswith("prefect.db") for name in left)
-    assert any("/logs/" in name for name in left), "Ray's logs were looked through"
+    lines = [json.loads(line) for line in job_log_lines(ray)]
+    assert {line["split"] for line in lines if line["study"] == printed["study_id"]} == {0, 1}
     assert any(name.endswith("predictions") or "/predictions/" in name for name in left)
     secret = s3_server.secret.encode()
     assert [name for name, data in left.items() if secret in data] == []
