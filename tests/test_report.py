@@ -10,7 +10,7 @@ import pytest
 
 from tests.html_page import Element, read_page
 from tests.report_checks import check_shown, check_traces, numbers, untraced
-from tests.report_store import NO_MASKS, fabricated, images
+from tests.report_store import NO_MASKS, fabricated, full, images
 from thyro_core import paths, schemas
 from thyro_core.cam_statistics import shape_claim
 from thyro_core.config import StudyConfig
@@ -24,19 +24,15 @@ from thyro_core.storage import Store, open_store
 from thyro_core.study import study_notes
 from thyro_core.summary import undefined_notes
 
+__all__ = ["full"]
+
 NASTY = '<script>alert("x")</script>'
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, StudyPlan]:
-    """A study of all four architectures, every table filled."""
-    return fabricated(tmp_path_factory.mktemp("made"), notes=["60 masks left out: no images"])
-
-
-@pytest.fixture(scope="module")
-def html(made, tmp_path_factory: pytest.TempPathFactory) -> str:
-    store, plan = made
-    return render_report(store, plan.study_id, tmp_path_factory.mktemp("scratch"))
+def html(full) -> str:
+    store, plan = full
+    return store.read(paths.report_key(plan.study_id)).decode()
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +40,16 @@ def page(html: str) -> Element:
     return read_page(html)
 
 
-def test_every_number_of_a_full_report_is_derived_again_by_sql(made, page) -> None:
-    found = check_traces(page, *made)
+def test_every_number_of_a_full_report_is_derived_again_by_sql(full, page) -> None:
+    found = check_traces(page, *full)
     assert found["sql"] > 1500
     assert found["config"] > 30
     assert found["source"] > 50
 
 
-def test_the_public_query_gives_the_same_as_the_page(made, page) -> None:
+def test_the_public_query_gives_the_same_as_the_page(full, page) -> None:
     """`thyro query` with what stands in the page, for a few numbers of each section."""
-    store, _ = made
+    store, _ = full
     for section in page.find("section"):
         asked = [each for each in section.find("data") if "data-sql" in each.attributes]
         for element in asked[:: max(1, len(asked) // 2)]:
@@ -73,8 +69,8 @@ def test_the_check_for_stray_digits_sees_them() -> None:
     assert list(untraced(stray)) == ["<p> an AUC of 0.9 in", "<b> 3"]
 
 
-def test_a_wrong_number_is_found(made, html) -> None:
-    store, plan = made
+def test_a_wrong_number_is_found(full, html) -> None:
+    store, plan = full
     auc = next(
         each
         for each in numbers(read_page(html))
@@ -98,8 +94,8 @@ def test_what_is_marked_as_an_id_is_no_measured_number(page) -> None:
     assert [text for text in marked if not allowed.fullmatch(text) and text not in meanings] == []
 
 
-def test_notes_and_claims_are_those_of_the_tables(made, page) -> None:
-    store, plan = made
+def test_notes_and_claims_are_those_of_the_tables(full, page) -> None:
+    store, plan = full
     metrics = store.read_table("metrics", study_id=plan.study_id)
     notes = [each.text for each in page.walk() if "data-note" in each.attributes]
     assert sorted(notes) == sorted((*study_notes(store, plan), *undefined_notes(metrics)))
@@ -179,6 +175,13 @@ def test_tables_are_tables_to_a_screen_reader(page) -> None:
         assert page.by_id(named)
 
 
+def test_a_caption_ends_its_figure(page) -> None:
+    for figure in page.find("figure"):
+        inside = [child.tag for child in figure.children if isinstance(child, Element)]
+        assert inside.count("figcaption") == 1
+        assert inside[-1] == "figcaption"
+
+
 def test_every_row_of_a_table_has_as_many_cells(page) -> None:
     for table in page.find("table"):
         widths = {
@@ -192,8 +195,8 @@ def is_cell(child: object) -> bool:
     return isinstance(child, Element) and child.tag in {"td", "th"}
 
 
-def test_the_same_tables_elsewhere_give_the_same_bytes_beside_the_study(made, html, tmp_path):
-    store, plan = made
+def test_the_same_tables_elsewhere_give_the_same_bytes_beside_the_study(full, html, tmp_path):
+    store, plan = full
     shutil.copytree(store.root, tmp_path / "elsewhere")
     copy = open_store(str(tmp_path / "elsewhere"))
     url = write_report(copy, plan.study_id, tmp_path)
@@ -347,7 +350,7 @@ def test_an_unfinished_study_says_what_is_missing(tmp_path, lacking) -> None:
     assert not store.exists(paths.report_key(plan.study_id))
 
 
-def test_an_unknown_study_is_a_mistake_of_the_one_who_asks(made, tmp_path) -> None:
-    store, plan = made
+def test_an_unknown_study_is_a_mistake_of_the_one_who_asks(full, tmp_path) -> None:
+    store, plan = full
     with pytest.raises(InputError, match=f"expected a study s0, found {plan.study_id}"):
         render_report(store, "s0", tmp_path)

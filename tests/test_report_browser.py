@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Visit, browser, visit
-from tests.report_store import fabricated
-from thyro_core.report import render_report
+from tests.report_store import full
+from thyro_core import paths
 
-__all__ = ["browser"]
+__all__ = ["browser", "full"]
 
 SHADES = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
 SERIES = (
@@ -43,12 +43,9 @@ CONTRAST = """() => {
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
-    store, plan = fabricated(folder, notes=["60 masks left out"], splits=2)
-    path = folder / "report.html"
-    path.write_text(render_report(store, plan.study_id, folder), encoding="utf-8")
-    return path
+def file(full) -> Path:
+    store, plan = full
+    return Path(store.path(paths.report_key(plan.study_id)))
 
 
 @pytest.fixture(
