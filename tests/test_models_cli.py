@@ -120,6 +120,18 @@ def test_models_are_listed_and_rolled_back(store: Store) -> None:
         listed(store, "--reason", "just so")
 
 
+def test_a_damaged_card_is_named_and_hides_no_other(store: Store) -> None:
+    a, b = put_card(store, 1), put_card(store, 2)
+    crown(store, b, "promoted", "because", asked)
+    store.write(paths.card_key(b), b"{")
+    shown = listed(store)
+    assert a in shown
+    assert f"damaged registry/models/{b}/card.json: expected the card of {b}" in shown
+    rows = json.loads(listed(store, "--json"))["models"]
+    assert [(row["model_id"], row["fault"] is None) for row in rows] == [(b, False), (a, True)]
+    assert rows[0]["threshold"] is None
+
+
 @pytest.mark.slow
 def test_importing_the_flow_loads_no_torch() -> None:
     script = (
