@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from flows.cli_drift import drift
 from flows.cli_models import Promote, models
 from flows.cli_overlay import overlay
 from flows.cli_query import query, tables
@@ -321,6 +322,7 @@ def doctor(store: Store = None) -> None:
 report = app.command()(report)
 query, tables = app.command()(query), app.command()(tables)
 promote, models = app.command("promote")(Promote), app.command()(models)
+drift = app.command()(drift)
 overlay = app.command()(overlay)
 status, gc = app.command()(status), app.command()(gc)
 

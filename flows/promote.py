@@ -1,15 +1,12 @@
 """Promotion as a Prefect flow: a finished study's models become the champion."""
 
-import tempfile
-from pathlib import Path
-
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from thyro_core.card_text import card_markdown
 from thyro_core.promotion import Promotion, PromotionConfig
 from thyro_core.promotion import promote as run
-from thyro_core.settings import Settings
+from thyro_core.settings import Settings, scratch_folder
 from thyro_core.storage import open_store
 
 
@@ -25,7 +22,7 @@ def promote(config: PromotionConfig, store: str | None = None) -> str:
         The model's id.
     """
     settings = Settings()
-    scratch = settings.scratch or Path(tempfile.gettempdir()) / "thyro-scratch"
+    scratch = scratch_folder(settings)
     scratch.mkdir(parents=True, exist_ok=True)
     done = run(open_store(store or settings.store), config, scratch, get_run_logger().info)
     model_id = done.bundle.model_id

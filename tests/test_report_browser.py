@@ -12,6 +12,10 @@ from thyro_core.report import render_report
 __all__ = ["browser"]
 
 SHADES = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+SERIES = (
+    "['grid', 'series-1', 'series-2', 'series-3', 'series-4']"
+    ".map(n => getComputedStyle(document.documentElement).getPropertyValue('--' + n))"
+)
 PLOTS = (
     "[...document.querySelectorAll('svg.plot')]"
     ".map(s => { const b = s.getBoundingClientRect(); return [b.width, b.height]; })"
@@ -88,9 +92,13 @@ def test_it_is_dark_where_the_reader_wants_it_dark(browser, file) -> None:
 
 
 def test_on_paper_it_is_light_open_and_whole(browser, file) -> None:
+    found = visit(browser, file, color_scheme="light")
+    light = found.page.evaluate(SHADES) + found.page.evaluate(SERIES)
+    found.page.context.close()
     found = visit(browser, file, color_scheme="dark")
+    assert found.page.evaluate(SHADES) + found.page.evaluate(SERIES) != light
     found.page.emulate_media(media="print")
-    assert found.page.evaluate(SHADES) == ["rgb(255, 255, 255)", "rgb(0, 0, 0)"]
+    assert found.page.evaluate(SHADES) + found.page.evaluate(SERIES) == light
     closed = "[...document.querySelectorAll('details table')].filter(t => t.offsetHeight === 0)"
     assert found.page.evaluate(f"{closed}.length") == 0
     assert found.page.evaluate("document.querySelectorAll('details[open]').length") == 0

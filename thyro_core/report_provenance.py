@@ -49,7 +49,10 @@ def provenance(tables: Tables, plan: StudyPlan) -> Provenance:
             }
             for name in plan.config.architectures
         ],
-        runs=tables.rows("runs", ("split", "architecture")),
+        runs=sorted(
+            tables.rows("runs", ("split", "architecture")),
+            key=lambda row: (row["split"], plan.config.architectures.index(row["architecture"])),
+        ),
         totals=tables.figures(
             tables.source("runs"),
             {
