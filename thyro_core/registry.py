@@ -18,7 +18,7 @@ from thyro_core.bundles import load_bundle, model_ids
 from thyro_core.config import canonical_json
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.storage import Store, public
-from thyro_core.swap import Seen, read_seen, swap
+from thyro_core.swap import Seen, check_honoured, read_seen, swap
 
 MOST_LETTERS = 200
 """Length of a reason."""
@@ -228,6 +228,7 @@ def _append(store: Store, make: Callable[[Champion | None], Change | None]) -> C
         new = Champion(model_id=change.model_id, history=history)
         data = canonical_json(new.model_dump(mode="json", by_alias=True)).encode()
         if swap(store, key, data, seen):
+            check_honoured(store, key)
             return change
     msg = f"{key}: others changed it {_TRIES} times while we tried; start the command again"
     raise ThyroError(msg)
