@@ -73,7 +73,7 @@ def watch(program: int, counts: list[Counts], over: threading.Event, seen: list)
 
 
 def bare_loop(store: Store, model_id: str, files: list[Path], means: Means) -> tuple[float, float]:
-    """Images/s of the ensemble alone, and of decoding and judging alone, one after the other in here."""
+    """Images/s of the ensemble alone, and of decoding and judging alone, in this process."""
     from thyro_core.screening_model import ScreeningModel
 
     model = ScreeningModel(store, model_id, means.scratch, threads=means.threads, gpus=means.gpus)
