@@ -1,5 +1,7 @@
 """What the flow says of a night, and what its process loads."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.screened import Ward, model, ward, write_colour, write_image
@@ -57,3 +59,33 @@ def test_the_summary_and_the_table_of_what_is_not_scored(ward: Ward) -> None:
     assert not any(name in str(rows) + said for name in ("Nowak", "Kowalska"))
     drifted = NightResult(result.night, result.totals, result.whole, Counts(), ("mmd 1 (bound 0)",))
     assert "**Drift: mmd 1 (bound 0).** Trust the order less." in summary(ward.store, drifted)
+
+
+def test_drift_is_an_event_that_names_the_statistics_and_nobody(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import screening as flow
+
+    said: dict[str, list] = {"events": [], "pages": [], "tables": []}
+    monkeypatch.setattr(flow, "emit_event", lambda **event: said["events"].append(event))
+    monkeypatch.setattr(
+        flow, "create_markdown_artifact", lambda page, **_: said["pages"].append(page)
+    )
+    monkeypatch.setattr(
+        flow, "create_table_artifact", lambda rows, **_: said["tables"].append(rows)
+    )
+    write_image(ward.batch / "Nowak.png", 1)
+    calm = ward.screen()
+    flow._publish(ward.store, replace(calm, totals=replace(calm.totals, rejected=0)))
+    assert said["events"] == []
+    flow._publish(ward.store, replace(calm, breaches=("mmd 0.1 (bound 0.01)",)))
+    (event,) = said["events"]
+    assert event["event"] == "thyro.screening.drift"
+    assert event["resource"] == {"prefect.resource.id": f"thyro.batch.{calm.night.batch_id}"}
+    assert event["payload"] == {
+        "date": "2026-11-25",
+        "model_id": calm.night.model_id,
+        "past": ["mmd 0.1 (bound 0.01)"],
+    }
+    assert "mmd 0.1" in said["pages"][1]
+    assert "Nowak" not in str(said)

@@ -465,3 +465,15 @@ def test_bad_input_is_refused_before_anything_is_written(ward: Ward, options, sa
     with pytest.raises(InputError, match=said):
         ward.screen(**options)
     assert not ward.store.keys("screening")
+
+
+def test_a_batch_is_the_same_from_whichever_folder_it_is_named(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image(ward.batch / "a.png", 1)
+    first = ward.screen()
+    monkeypatch.chdir(ward.batch.parent)
+    second = ward.screen(batch=ward.batch.name)
+    assert second.night == first.night
+    assert second.counts.known == 1
+    assert first.night.batch == f"file://{ward.batch}"

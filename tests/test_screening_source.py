@@ -9,7 +9,13 @@ import s3fs
 
 from tests.s3server import BUCKET, S3Server, s3_server
 from thyro_core.errors import InputError
-from thyro_core.screening_source import FoundFile, blocks, check_batch, stream_files
+from thyro_core.screening_source import (
+    FoundFile,
+    blocks,
+    check_batch,
+    full_url,
+    stream_files,
+)
 
 __all__ = ["s3_server"]
 
@@ -122,3 +128,10 @@ def test_a_file_is_no_batch_and_a_secret_is_not_repeated(folder: Path) -> None:
     with pytest.raises(InputError) as refused:
         check_batch("memory://nothing?signature=abc123")
     assert "abc123" not in str(refused.value)
+
+
+def test_an_address_means_the_same_from_everywhere(folder: Path, monkeypatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    said = {full_url(each) for each in ("batch", "./batch/", str(folder), f"file://{folder}")}
+    assert said == {f"file://{folder}"}
+    assert full_url("s3://bucket/in/") == "s3://bucket/in"

@@ -14,7 +14,7 @@ from thyro_core.registry import champion
 from thyro_core.screening import Counts, Night, Totals, date_number, sum_totals
 from thyro_core.screening_config import ScreeningRules
 from thyro_core.screening_decode import ScreeningJob
-from thyro_core.screening_source import check_batch
+from thyro_core.screening_source import check_batch, full_url
 from thyro_core.screening_store import (
     drift_sample,
     gather,
@@ -65,7 +65,7 @@ def plan_night(
     date_number(date)
     check_batch(batch)
     model = load_bundle(store, model_id or champion(store))
-    return Night(date=date, batch=public(batch), model_id=model.model_id, rules=rules)
+    return Night(date=date, batch=public(full_url(batch)), model_id=model.model_id, rules=rules)
 
 
 def today(timezone: str) -> str:
@@ -98,7 +98,7 @@ def make_job(store: Store, source: str, night: Night, means: Means) -> Screening
     save_night(store, night)
     return ScreeningJob(
         store=store.url,
-        source=source,
+        source=full_url(source),
         night=night,
         side=load_bundle(store, night.model_id).side,
         known=publish_known(store, night),
