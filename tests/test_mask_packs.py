@@ -7,6 +7,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 from tests.test_manifest import RULES, encode, name_of, put, speckle
@@ -135,9 +136,36 @@ def test_a_mask_that_is_listed_but_missing_is_noted(tmp_path, store):
     files = changed(good(), here=encode(disc((30, 30), 9)))
     rows = ["a.png,0,m/gone.png", "a.png,0,m/here.png", "b.png,1,m/here.png"]
     found = ingest(put(tmp_path / "set", files, rows, HEADER), RULES, store, (16,))
-    assert "1 images have a mask that is missing or cannot be read: set aside" in found.notes
+    assert "1 image with a mask that is missing: set aside" in found.notes
     assert masks_by_name(found, store, tmp_path)["a.png"] is None
     assert count(store, found) == 1
+
+
+def test_a_mask_that_cannot_be_read_is_noted(tmp_path, store, monkeypatch):
+    files = changed(good(), one=encode(disc((30, 30), 9)), two=encode(disc((30, 30), 8)))
+    source = put(tmp_path / "set", files, ["a.png,0,m/one.png", "b.png,1,m/two.png"], HEADER)
+    monkeypatch.setattr(packs, "_PAUSE", 0)
+    real = LocalFileSystem._open
+
+    def refuse(self, path, *args, **keys):
+        if path.endswith("one.png"):
+            raise PermissionError(13, "refused", path)
+        return real(self, path, *args, **keys)
+
+    monkeypatch.setattr(LocalFileSystem, "_open", refuse)
+    found = ingest(source, RULES, store, (16,))
+    assert "1 images have a mask that cannot be read: set aside" in found.notes
+    assert masks_by_name(found, store, tmp_path)["a.png"] is None
+    assert count(store, found) == 1
+
+
+def test_a_link_out_of_the_source_is_no_mask(tmp_path, store):
+    (tmp_path / "outside.png").write_bytes(encode(disc((30, 30), 9)))
+    source = put(tmp_path / "set", good(), ["a.png,0,m.png", "b.png,1,"], HEADER)
+    Path(source, "m.png").symlink_to(tmp_path / "outside.png")
+    found = ingest(source, RULES, store, (16,))
+    assert "1 image with a mask that is missing: set aside" in found.notes
+    assert not store.exists(paths.mask_key(found.manifest_id))
 
 
 @pytest.mark.parametrize("path", ["../m.png", "/m.png", "s3://b/m.png", "C:\\m.png"])

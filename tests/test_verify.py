@@ -52,7 +52,7 @@ RUNS = [(split, name) for split in range(CONFIG.splits) for name in CONFIG.archi
 
 
 def write_images(folder: Path) -> None:
-    """12 benign, 12 malignant images of noise, two a patient."""
+    """12 benign, 12 malignant images of noise, two a patient; the first has a mask."""
     rng = np.random.default_rng(0)
     lines = ["image,label,patient_id"]
     folder.mkdir()
@@ -60,6 +60,10 @@ def write_images(folder: Path) -> None:
         Image.fromarray(rng.integers(0, 256, (80, 96), np.uint8)).save(folder / f"{i:02}.png")
         lines.append(f"{i:02}.png,{('benign', 'malignant')[i % 2]},p{i // 4}{i % 2}")
     (folder / "labels.csv").write_text("\n".join(lines))
+    mask = np.zeros((80, 96), np.uint8)
+    mask[20:50, 30:60] = 255
+    (folder / "masks").mkdir()
+    Image.fromarray(mask).save(folder / "masks" / "00.png")
 
 
 def prediction_rows(tests, keys, rng) -> pa.Table:
@@ -380,6 +384,16 @@ def test_a_pack_with_other_pixels(store, study_id, manifest_id):
     flip(store, key)
     last = store.read_table("images", manifest_id=manifest_id)["image_id"].to_pylist()[-1]
     assert f"row 23 is not image {last[:12]}" in only_failure(store, study_id, "packs")
+
+
+def test_masks_that_are_gone_or_cut_short(store, study_id, manifest_id):
+    key = paths.mask_key(manifest_id)
+    data = store.read(key)
+    store.write(key, data[:-1])
+    detail = only_failure(store, study_id, "packs")
+    assert detail.startswith(f"{key}: expected uint8 (24, 224, 224) in {len(data)} bytes")
+    store.delete(key)
+    assert only_failure(store, study_id, "packs").startswith(f"{key} is not there")
 
 
 def test_packs_with_their_rows_in_another_order(store, study_id, manifest_id):

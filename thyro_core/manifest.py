@@ -180,7 +180,7 @@ def _masks(found: Sequence[Found]) -> dict[str, dict[str, str]]:
 
 def _unread(found: Sequence[Found]) -> list[str]:
     lacking = sum(item.masks.keys() != set(item.entry.masks) for item in found)
-    fact = "a mask that is missing or cannot be read: set aside"
+    fact = "a mask that cannot be read: set aside"
     return [f"{lacking} images have {fact}"] if lacking else []
 
 

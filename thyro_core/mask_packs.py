@@ -35,12 +35,9 @@ Digests = Mapping[str, str]
 def hashed(fs: fsspec.AbstractFileSystem, root: str, names: Sequence[str]) -> dict[str, str]:
     """SHA-256 of the masks that can be read, by their paths below the source."""
 
-    def digest(name: str) -> str | None:
-        try:
-            with fs.open(f"{root}/{name}", "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError:
-            return None
+    def digest(name: str) -> str:
+        with fs.open(f"{root}/{name}", "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def tried(name: str) -> str | None:
         try:

@@ -38,7 +38,7 @@ class Entry:
         excluded: The specialist's reason for leaving it out; None: it is not left out.
         attributes: Other columns of labels.csv, or a DDTI case's tirads, age and sex.
         size: Size of the file [bytes], where known.
-        masks: Paths of its nodule masks below the source, there or only listed.
+        masks: Paths of its nodule masks below the source; none, if one of them is missing.
     """
 
     name: str
@@ -131,13 +131,18 @@ def _without_masks(names: list[str], known: frozenset[str]) -> tuple[list[str], 
 
 
 def _with_masks(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], list[str]]:
-    """The entries with their masks, and a note on masks of no image."""
+    """The entries with their masks, and notes on those of no image and on missing ones."""
     images = [entry.name for entry in entries]
     others = {name for name in folder.images() if is_mask(name)} - set(images)
     masks, lost = assigned(others, images, {entry.name: entry.masks for entry in entries})
     fact = "set aside: no image, or several, would fit"
     notes = [f"{_count(lost, 'mask')} {fact}"] if lost else []
-    return [replace(entry, masks=masks.get(entry.name, ())) for entry in entries], notes
+    # What is not in the listing is never opened: it may be a link out of the folder.
+    whole = {image: names for image, names in masks.items() if folder.sizes.keys() >= set(names)}
+    if len(masks) > len(whole):
+        lacking = _count(len(masks) - len(whole), "image")
+        notes.append(f"{lacking} with a mask that is missing: set aside")
+    return [replace(entry, masks=whole.get(entry.name, ())) for entry in entries], notes
 
 
 def _count(number: int, what: str) -> str:

@@ -179,6 +179,7 @@ def _packs(study: _Study) -> _Findings:
     sides = sorted({config.side(architecture) for architecture in config.architectures})
     sample = object_checks.sample_images(images, config.ingest())
     faults = list(object_checks.pack_faults(study.store, images, sides, sample))
+    faults += object_checks.mask_faults(study.store, images)
     seen = f"sides {', '.join(map(str, sides))}; {len(sample)} images equal a fresh decode"
     return _Findings(faults, seen, f"delete the pack and {_AGAIN}")
 
