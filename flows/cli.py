@@ -19,6 +19,7 @@ from rich.progress import track
 from rich.table import Table
 
 from flows.cli_query import query, tables
+from flows.cli_serve import serve
 from thyro_core import NOTICE
 from thyro_core.errors import StoppedError, ThyroError
 
@@ -170,6 +171,7 @@ def study(
     """Run the cross-split study; started again, it goes on where it stopped."""
     from flows.config_input import read_config
     from flows.display import StudyDisplay
+    from flows.forms import without_secret
     from flows.observer import observer
     from thyro_core.settings import Settings
     from thyro_core.sources import read_image_set
@@ -177,7 +179,7 @@ def study(
 
     values = read_config(config, set_ or [])
     # Listed once here: a wrong source should not wait for Prefect to start before it is said.
-    read_image_set(source, values.ingest())
+    read_image_set(without_secret(source), values.ingest())
     started = time.monotonic()
     opened = open_store(store or Settings().store)
     display = StudyDisplay(_err)
@@ -186,7 +188,7 @@ def study(
     token = observer.set(display)
     try:
         with display.shown():
-            study_id = run(source, values, opened.url, ray)
+            study_id = run(source, values, opened.url, ray or "")
     except KeyboardInterrupt as interrupt:
         msg = "stopped; what is finished is kept, and the same command goes on"
         raise StoppedError(msg) from interrupt
@@ -306,6 +308,7 @@ def doctor(store: Store = None) -> None:
 
 # Defined in their own module, commands of this one.
 query, tables = app.command()(query), app.command()(tables)
+serve = app.command()(serve)
 
 
 @app.callback(invoke_without_command=True)

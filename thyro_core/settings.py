@@ -33,3 +33,8 @@ class Settings(BaseSettings):
         60.0, description="Least time between two checkpoints of a job [s]; 0: every epoch."
     )
     keep_models: bool = Field(True, description="Keep each job's trained weights in the store.")
+    timezone: str = Field("UTC", description="Time zone of the nightly schedule, IANA name.")
+    screening_cron: str = Field("0 2 * * *", description="When the nightly screening starts.")
+    screening_batch: str | None = Field(
+        None, description="The images of a night: folder or fsspec URL; empty: no nightly run."
+    )

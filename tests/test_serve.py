@@ -1,0 +1,157 @@
+"""`thyro serve` end to end: a real server, real runs, and nothing left behind."""
+
+import os
+import signal
+import socket
+import subprocess
+
+import pytest
+
+from tests.imagesets import write_image_set
+from tests.prefectserver import environment, free_port, processes_of, serving, thyro, wait_until
+
+
+def test_it_serves_a_run_and_leaves_nothing(tmp_path) -> None:
+    source = write_image_set(tmp_path / "set", benign=4, malignant=3)
+    (source / "images" / "none.png").write_text("no image")
+    with serving(tmp_path, "--timezone", "Europe/Berlin") as server:
+        assert server.url in server.said()
+        assert "inactive until the night's images are named" in server.said()
+        run = server.over(server.create("ingest", source=str(source)))
+        assert run["state_type"] == "COMPLETED", run["state"]["message"]
+        assert {"thyro", "data"} <= set(run["tags"])
+        shown = server.artifacts(run["id"])
+        assert shown.keys() == {"table", "markdown", "progress"}
+        assert '"included, benign", "images": "4"' in shown["table"][0]["data"]
+        assert "not_listed" in shown["markdown"][0]["data"]
+        assert shown["progress"][0]["data"] == 100.0
+        assert "splits" in server.refusal("study", source="x", config={"splits": 1})
+        assert "pattern" not in server.refusal("ingest", source="")
+        assert server.stop() == 0, server.said()
+        wait_until(lambda: not processes_of(server.home), f"all end: {processes_of(server.home)}")
+        assert "Traceback" not in server.said()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--timezone", "Europe/Atlantis"], "expected a name of the IANA list"),
+        (["--cron", "whenever"], "expected five fields"),
+        (["--store", "nosuch://place"], "nosuch"),
+    ],
+)
+def test_bad_settings_are_one_sentence_and_exit_2(tmp_path, options, said) -> None:
+    done = subprocess.run(
+        thyro("serve", *options), env=environment(tmp_path), capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_taken_port_is_said_with_the_cure(tmp_path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            thyro("serve", "--port", port),
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 2, done.stderr
+    assert f"127.0.0.1:{port}: expected a free port" in done.stderr
+    assert "--port" in done.stderr
+
+
+@pytest.mark.slow
+def test_sigterm_stops_it_too_and_its_runs_are_cancelled(tmp_path) -> None:
+    source = write_image_set(tmp_path / "set")
+    with serving(tmp_path) as server:
+        server.create("study", source=str(source), config=LONG)
+        wait_until(lambda: training(server.home), "a split is trained")
+        assert server.stop(signal.SIGTERM) == 0, server.said()
+        wait_until(lambda: not processes_of(server.home), "all processes end", 30)
+
+
+@pytest.mark.slow
+def test_a_kill_9_leaves_no_process(tmp_path) -> None:
+    source = write_image_set(tmp_path / "set")
+    with serving(tmp_path) as server:
+        server.create("study", source=str(source), config=LONG)
+        wait_until(lambda: training(server.home), "a split is trained")
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+        wait_until(lambda: not processes_of(server.home), "all processes end", 30)
+
+
+LONG = {
+    "architectures": ["resnet18"], "splits": 2, "epochs": 1000, "image_size": 64,
+    "batch_size": 8, "weights": "none", "resamples": 100, "blur_bound": 0,
+}  # fmt: skip
+
+
+def training(home) -> list[str]:
+    return [line for line in processes_of(home).values() if line.startswith("ray::s")]
+
+
+@pytest.mark.slow
+def test_a_server_that_runs_is_used_and_left_running(tmp_path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    with serving(first) as server:
+        api = f"{server.url}/api"
+        with serving(second, PREFECT_API_URL=api) as guest:
+            assert server.url in guest.said()
+            assert "starting a Prefect server" not in guest.said()
+            automations = server.ask("/automations/filter", {})
+            assert len([each for each in automations if "thyro" in each["name"]]) == 1
+            assert guest.stop() == 0, guest.said()
+        assert server.ask("/health") is True
+        done = subprocess.run(
+            thyro("serve", "--port", server.url.rsplit(":", 1)[1]),
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        assert f"a Prefect server runs there: set PREFECT_API_URL={api}" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_server_with_a_password_lets_in_only_who_knows_it(tmp_path) -> None:
+    locked, guest = tmp_path / "locked", tmp_path / "guest"
+    locked.mkdir()
+    guest.mkdir()
+    auth = {"PREFECT_SERVER_API_AUTH_STRING": "a:b", "PREFECT_API_AUTH_STRING": "a:b"}
+    with serving(locked, **auth) as server:
+        done = subprocess.run(
+            thyro("serve"),
+            cwd=guest,
+            env=environment(guest, PREFECT_API_URL=f"{server.url}/api"),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 2, done.stderr
+        assert "found status 401" in done.stderr
+        assert "PREFECT_API_AUTH_STRING" in done.stderr
+
+
+def test_an_address_that_does_not_answer_is_said(tmp_path) -> None:
+    dead = f"http://127.0.0.1:{free_port()}/api"
+    done = subprocess.run(
+        thyro("serve", "--host", "192.0.2.1"),
+        cwd=tmp_path,
+        env=environment(tmp_path, PREFECT_API_URL=dead),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"PREFECT_API_URL={dead} does not answer" in done.stderr
+    assert "everybody in your network" in done.stderr
+    assert "192.0.2.1:4200: expected a free port" in done.stderr
