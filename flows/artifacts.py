@@ -16,7 +16,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from flows.tether import end_with_server
+from flows.tether import end_with_server, hurry_if_orphan
 from thyro_core import NOTICE
 from thyro_core.errors import ThyroError
 
@@ -78,6 +78,8 @@ def run_of(flow: str) -> Iterator[None]:
         cure = "check that the store and the source answer and that there is room, and run again"
         _explain(flow, f"{type(error).__name__}: {error}; {cure}")
         raise
+    finally:
+        hurry_if_orphan()
 
 
 def _explain(flow: str, what: str) -> None:

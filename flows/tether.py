@@ -8,10 +8,13 @@ import os
 import signal
 import sys
 
+from thyro_core.errors import StoppedError
+
 SERVED_BY = "THYRO_SERVED_BY"
 """Environment variable with the process id of the `thyro serve` that runs flows."""
 
 _PR_SET_PDEATHSIG = 1
+_LAST_SECONDS = 10
 
 
 def end_with_parent(how: signal.Signals) -> None:
@@ -21,10 +24,27 @@ def end_with_parent(how: signal.Signals) -> None:
 
 
 def end_with_server() -> None:
-    """End this flow run when the `thyro serve` that started it does; others stay as they are."""
-    if os.environ.get(SERVED_BY) == str(os.getppid()):
-        # Not a softer signal: there is no server left that could be told how the run ended.
-        end_with_parent(signal.SIGKILL)
+    """Stop this run when the `thyro serve` that started it ends; other runs stay as they are.
+
+    Raises:
+        StoppedError: it has ended already.
+    """
+    if SERVED_BY in os.environ:
+        # Not a kill: Ray's processes end in good order only with a driver that does.
+        end_with_parent(signal.SIGTERM)
+        if _is_orphan():
+            msg = "thyro serve ended before the run began; start it, and then the run, again"
+            raise StoppedError(msg)
+
+
+def hurry_if_orphan() -> None:
+    """End soon, if `thyro serve` has: Prefect would go on telling a server that is not there."""
+    if _is_orphan():
+        signal.alarm(_LAST_SECONDS)
+
+
+def _is_orphan() -> bool:
+    return os.environ.get(SERVED_BY, str(os.getppid())) != str(os.getppid())
 
 
 def main() -> None:
