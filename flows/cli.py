@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from flows.cli_models import Promote, models
 from flows.cli_query import query, tables
 from flows.cli_serve import serve
 from thyro_core import NOTICE
@@ -309,6 +310,7 @@ def doctor(store: Store = None) -> None:
 # Defined in their own module, commands of this one.
 query, tables = app.command()(query), app.command()(tables)
 serve = app.command()(serve)
+promote, models = app.command("promote")(Promote), app.command()(models)
 
 
 @app.callback(invoke_without_command=True)

@@ -80,6 +80,12 @@ SERVED: tuple[Served, ...] = (
         ("data",),
         at_once=2,
     ),
+    Served(
+        "promote",
+        "Make the models of a finished study the ones that the nightly run uses, unless those in "
+        "use are better on the same images. Takes seconds to minutes. Research use only.",
+        ("models",),
+    ),
 )
 """All deployments."""
 

@@ -101,7 +101,8 @@ def _said(field: dict[str, Any]) -> dict[str, Any]:
     ]
     if not bounds:
         return field
-    return field | {"description": f"{field['description']} ({', '.join(bounds)})"}
+    text = f"{field.get('description', '')} ({', '.join(bounds)})"
+    return field | {"description": text.strip()}
 
 
 Source = Annotated[

@@ -1,8 +1,6 @@
 """The ten-split study as a Prefect flow: prepare, one task a split, conclude."""
 
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from prefect import flow, get_run_logger, task
 from prefect.futures import PrefectFuture, wait
@@ -21,7 +19,7 @@ from thyro_core.job_spec import SplitJob
 from thyro_core.manifest import Manifest
 from thyro_core.plan import StudyPlan
 from thyro_core.progress import read_job_progress
-from thyro_core.settings import Settings
+from thyro_core.settings import Settings, scratch_folder
 from thyro_core.storage import Store, open_store
 from thyro_core.study import Site, conclude, prepare, study_notes, unfinished
 from thyro_core.summary import figures, markdown_summary, summary_rows, undefined_notes
@@ -64,11 +62,6 @@ def study(
             errors = _train(opened, plan, settings, resources)
         _conclude(opened, plan, errors)
         return plan.study_id
-
-
-def scratch_folder(settings: Settings) -> Path:
-    """The node-local folder for packs and weights."""
-    return settings.scratch or Path(tempfile.gettempdir()) / "thyro-scratch"
 
 
 @step("plan")

@@ -8,18 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thyro_core.cam_features import (
-    CAM_FEATURES_SCHEMA,
-    FEATURES,
-    feature_rows,
-    features,
-    features_table,
-)
+from thyro_core.cam_columns import FEATURES
+from thyro_core.cam_features import feature_rows, features, features_table
 from thyro_core.regions import SHARES, highlighted, upsampled
+from thyro_core.schemas import TABLES
 
 SIDE = 224
 SHAPE = [name for name, family in FEATURES.items() if family == "shape"]
 OTHERS = [name for name, family in FEATURES.items() if family != "shape"]
+SCHEMA = TABLES["cam_features"].schema
 KEYS = {"study_id": "s", "split": 3, "architecture": "alexnet"}
 
 
@@ -366,7 +363,7 @@ class TestTable:
             *feature_rows("a", 1, cam * 0, grey, (0.7, 0.5)),
         ]
         table = features_table(KEYS, rows)
-        assert table.schema.equals(CAM_FEATURES_SCHEMA, check_metadata=True)
+        assert table.schema.equals(SCHEMA, check_metadata=True)
         order = table.select(["threshold", "image_id", "label"]).to_pylist()
         assert [tuple(row.values()) for row in order] == [
             (0.5, "a", 1), (0.5, "b", None), (0.7, "a", 1), (0.7, "b", None),
@@ -377,7 +374,7 @@ class TestTable:
         pd.testing.assert_frame_equal(shuffled.to_pandas(), table.to_pandas(), check_exact=True)
 
     def test_without_images_it_is_empty_but_typed(self):
-        assert features_table(KEYS, []).equals(CAM_FEATURES_SCHEMA.empty_table())
+        assert features_table(KEYS, []).equals(SCHEMA.empty_table())
 
     @pytest.mark.parametrize("change", [{"odd": 1.0}, {"area": None}])
     def test_refuses_rows_of_another_form(self, change):
@@ -390,9 +387,9 @@ class TestTable:
 
     def test_schema_documents_every_column_in_the_order_of_the_features(self):
         names = ["study_id", "split", "architecture", "image_id", "label", "threshold"]
-        assert CAM_FEATURES_SCHEMA.names == [*names, *FEATURES]
-        assert CAM_FEATURES_SCHEMA.field("split").type == pa.int32()
-        assert CAM_FEATURES_SCHEMA.field("label").type == pa.int8()
-        assert all(CAM_FEATURES_SCHEMA.field(name).type == pa.float64() for name in FEATURES)
-        assert all(len(field.metadata[b"doc"]) > 15 for field in CAM_FEATURES_SCHEMA)
+        assert SCHEMA.names == [*names, *FEATURES]
+        assert SCHEMA.field("split").type == pa.int32()
+        assert SCHEMA.field("label").type == pa.int8()
+        assert all(SCHEMA.field(name).type == pa.float64() for name in FEATURES)
+        assert all(len(field.metadata[b"doc"]) > 15 for field in SCHEMA)
         assert list(dict.fromkeys(FEATURES.values())) == ["shape", "intensity", "texture"]

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thyro_core import cam_statistics
-from thyro_core.cam_features import CAM_FEATURES_SCHEMA, FEATURES
+from thyro_core.cam_columns import FEATURES
 from thyro_core.cam_statistics import (
-    CAM_TESTS_SCHEMA,
     cam_tests,
     cam_tests_table,
     family_auc,
     mann_whitney,
     shape_claim,
 )
+from thyro_core.schemas import TABLES
 from thyro_core.statistics import holm
 
 SHAPE = [name for name, family in FEATURES.items() if family == "shape"]
@@ -44,7 +44,9 @@ def frame(values, label, split=0, share=0.5, ids=None):
 
 
 def table(*frames):
-    return pa.Table.from_pandas(pd.concat(frames), schema=CAM_FEATURES_SCHEMA, preserve_index=False)
+    return pa.Table.from_pandas(
+        pd.concat(frames), schema=TABLES["cam_features"].schema, preserve_index=False
+    )
 
 
 def alone(features):
@@ -219,8 +221,8 @@ class TestCamTests:
         assert rows["circularity"]["effect_size"] < -0.5
 
     def test_without_rows_there_are_none(self):
-        assert cam_tests(CAM_FEATURES_SCHEMA.empty_table(), {}) == []
-        assert family_auc(CAM_FEATURES_SCHEMA.empty_table(), {}, 0) == []
+        assert cam_tests(TABLES["cam_features"].schema.empty_table(), {}) == []
+        assert family_auc(TABLES["cam_features"].schema.empty_table(), {}, 0) == []
 
     @pytest.mark.parametrize(
         ("change", "fault"),
@@ -270,7 +272,7 @@ class TestTable:
         features = table(frame(normal(12), [0, 1] * 6))
         rows = cam_tests(features, alone(features))
         found = cam_tests_table(rows)
-        assert found.schema.equals(CAM_TESTS_SCHEMA, check_metadata=True)
+        assert found.schema.equals(TABLES["cam_tests"].schema, check_metadata=True)
         assert found.to_pylist() == [
             {name: row[name] for name in found.column_names} for row in rows
         ]
@@ -278,14 +280,14 @@ class TestTable:
 
     def test_refuses_rows_of_another_form(self):
         with pytest.raises(ValueError, match="p_adjusted"):
-            cam_tests_table([dict.fromkeys(set(CAM_TESTS_SCHEMA.names) - {"p_adjusted"})])
+            cam_tests_table([dict.fromkeys(set(TABLES["cam_tests"].schema.names) - {"p_adjusted"})])
 
     def test_schema_documents_every_column(self):
-        assert CAM_TESTS_SCHEMA.names == [
+        assert TABLES["cam_tests"].schema.names == [
             "study_id", "architecture", "threshold", "feature", "family", "statistic",
             "effect_size", "p", "p_adjusted", "n", "median_benign", "median_malignant",
         ]  # fmt: skip
-        assert all(len(field.metadata[b"doc"]) > 8 for field in CAM_TESTS_SCHEMA)
+        assert all(len(field.metadata[b"doc"]) > 8 for field in TABLES["cam_tests"].schema)
 
 
 class TestFamilyAuc:

@@ -33,7 +33,8 @@ def test_a_table_says_what_it_is(table: schemas.Table) -> None:
 @pytest.mark.parametrize("table", schemas.TABLES.values(), ids=lambda table: table.name)
 def test_hive_keys_are_columns_with_the_types_a_hive_reader_infers(table: schemas.Table) -> None:
     for key in table.hive:
-        assert table.schema.field(key).type == (pa.int32() if key == "split" else pa.string())
+        wanted = pa.int32() if key in {"split", "date"} else pa.string()
+        assert table.schema.field(key).type == wanted
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,23 @@ def test_every_column_is_documented_and_read_by_every_tool(
         assert field.type == pa.timestamp("us", tz="UTC")
     if any(word in field.name for word in ("seconds", "memory", "width", "height", "side")):
         assert "[" in doc or field.name == "images_per_second", f"{field.name} names no unit"
+
+
+def test_the_checks_of_maps_say_what_chance_reaches() -> None:
+    columns = {f.name: f.metadata[b"doc"].decode() for f in schemas.TABLES["cam_trust"].schema}
+    against_chance = {
+        "nodule_energy": "nodule_area", "nodule_hit": "nodule_area",
+        "nodule_iou": "nodule_iou_chance", "border_energy": "border_area",
+        "mark_energy": "mark_area", "deletion": "deletion_random",
+        "insertion": "insertion_random",
+    }  # fmt: skip
+    for column, chance in against_chance.items():
+        assert chance in columns[column]
+        assert columns[chance]
+    assert "0: the map follows the weights" in columns["randomised_correlation"]
+    assert {"null: no mask" in columns[name] for name in columns if name.startswith("nodule")} == {
+        True
+    }
 
 
 def epoch(**changes: object) -> dict[str, object]:

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from thyro_core import object_checks, paths, schemas, table_checks
-from thyro_core.cams import cams_table
+from thyro_core.cam_maps import cams_table
 from thyro_core.config import StudyConfig
 from thyro_core.errors import InputError
 from thyro_core.manifest import ingest

@@ -20,69 +20,11 @@ from scipy.stats import entropy
 from skimage.feature import graycomatrix, graycoprops
 from skimage.measure import regionprops
 
+from thyro_core.cam_columns import FEATURES, GLCM_DISTANCES, GREY_BINS, RING
 from thyro_core.regions import SHARES, Cam, Region, highlighted, upsampled
+from thyro_core.schemas import rows_to_table
 
 Grey = npt.NDArray[np.uint8]
-
-RING = 0.05
-"""Width of the surroundings, a share of the square's side."""
-
-GREY_BINS = 32
-"""Bins of 8 grey levels each, for the entropy and for co-occurrence."""
-
-GLCM_DISTANCES: tuple[int, ...] = (1, 2)
-"""Distances of co-occurring pixels [pixels], along rows, columns or both (chessboard)."""
-
-_OVER_GLCMS = f"mean over distances {GLCM_DISTANCES} pixels and 4 directions"
-_DOCS: dict[str, dict[str, str]] = {
-    "shape": {
-        "area": "Area, share of the image; above 0 to 1.",
-        "perimeter": "Perimeter (Crofton, 4 directions), sides of the square; image edges count.",
-        "circularity": "4 pi area / perimeter^2: 1 for a disc, less for ragged or long outlines; "
-        "small regions can exceed 1 by rounding.",
-        "eccentricity": "Eccentricity of the ellipse of equal second moments, 0 to 1.",
-        "solidity": "Area / area of the convex hull: 1 for convex, less with bays; 0 to 1.",
-        "extent": "Area / area of the upright bounding box, 0 to 1.",
-        "aspect_ratio": "Height / width of the upright bounding box; above 1: taller than wide.",
-        "compactness": "area^2 / (2 pi x second moment about the centroid): 1 for a disc, less the "
-        "further area lies from its centre; unlike circularity, blind to a rough outline.",
-        "orientation": "Angle of the long axis from the horizontal [rad]: 0 lying, pi/2 upright; "
-        "left and right leaning are the same, so nothing wraps around; NaN without a long axis.",
-    },
-    "intensity": {
-        "grey_mean": "Mean grey level inside, 0 to 255.",
-        "grey_sd": "Standard deviation (population) of the grey level inside, 0 to 255.",
-        "grey_contrast": f"Mean grey level inside - in a ring of {RING} sides around, -255 to 255 "
-        "(gain adds to log-compressed ultrasound and cancels); NaN without surroundings.",
-        "grey_entropy": f"Shannon entropy of {GREY_BINS} grey bins inside [bit], 0 to "
-        f"{math.log2(GREY_BINS):g}.",
-    },
-    "texture": {
-        "glcm_contrast": f"GLCM contrast, squared bins; {_OVER_GLCMS}.",
-        "glcm_dissimilarity": f"GLCM dissimilarity, bins; {_OVER_GLCMS}.",
-        "glcm_homogeneity": f"GLCM homogeneity (inverse difference), 0 to 1; {_OVER_GLCMS}.",
-        "glcm_energy": f"GLCM energy (root of the angular second moment); {_OVER_GLCMS}.",
-        "glcm_correlation": f"GLCM correlation, -1 to 1; {_OVER_GLCMS}; NaN: one bin only.",
-    },
-}
-
-FEATURES: Mapping[str, str] = {name: family for family, docs in _DOCS.items() for name in docs}
-"""Every feature's family: shape, intensity or texture; in the order of the columns."""
-
-_COLUMNS = (
-    ("study_id", pa.string(), "Study: hash of everything that changes its results."),
-    ("split", pa.int32(), "Split number, from 0."),
-    ("architecture", pa.string(), "resnet18, alexnet, vgg16 or inception_v3."),
-    ("image_id", pa.string(), "SHA-256 of the file's bytes, hexadecimal."),
-    ("label", pa.int8(), "0 benign, 1 malignant, null unlabelled."),
-    ("threshold", pa.float64(), "Share of the map's peak above which the region lies."),
-    *((name, pa.float64(), _DOCS[family][name]) for name, family in FEATURES.items()),
-)
-
-CAM_FEATURES_SCHEMA: pa.Schema = pa.schema(
-    [pa.field(name, kind, metadata={"doc": doc}) for name, kind, doc in _COLUMNS]
-)
-"""The table `cam_features`: a row is a test image x share of the peak."""
 
 _ROUND = 1e-9
 _HARALICK = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation")
@@ -145,20 +87,14 @@ def features_table(keys: Mapping[str, str | int], rows: Iterable[Mapping[str, An
         rows: As `feature_rows` gives them.
 
     Returns:
-        The table of `CAM_FEATURES_SCHEMA`, sorted by share and image: the order in which the
-        images came leaves no trace.
+        The table, sorted by share and image: the order in which the images came leaves no trace.
 
     Raises:
         ValueError: keys and a row together do not name each column of the schema once.
     """
     full = [dict(keys) | dict(row) for row in rows]
-    for row in full:
-        odd = sorted(row.keys() ^ set(CAM_FEATURES_SCHEMA.names))
-        if odd:
-            msg = f"table cam_features: a row's columns differ from the schema's: {odd}"
-            raise ValueError(msg)
     full.sort(key=lambda row: (row["threshold"], row["image_id"]))
-    return pa.Table.from_pylist(full, schema=CAM_FEATURES_SCHEMA)
+    return rows_to_table("cam_features", full)
 
 
 def _shape(region: Region) -> dict[str, float]:

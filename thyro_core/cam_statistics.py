@@ -20,8 +20,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from thyro_core.cam_features import FEATURES
+from thyro_core.cam_columns import FEATURES
 from thyro_core.regions import DEFAULT_SHARE
+from thyro_core.schemas import rows_to_table
 from thyro_core.statistics import holm, mean_interval, nadeau_bengio
 
 SIGNIFICANT = 0.05
@@ -32,34 +33,6 @@ FOLDS = 5
 
 REPEATS = 10
 """Repeats of the cross-validation, each with other folds."""
-
-_COLUMNS = (
-    ("study_id", pa.string(), "Study: hash of everything that changes its results."),
-    ("architecture", pa.string(), "resnet18, alexnet, vgg16 or inception_v3."),
-    ("threshold", pa.float64(), "Share of the map's peak above which the regions lie."),
-    ("feature", pa.string(), "Feature of the region, a column of `cam_features`."),
-    ("family", pa.string(), "shape, intensity or texture."),
-    ("statistic", pa.float64(), "Mann-Whitney U of the malignant; NaN: a class has no value."),
-    (
-        "effect_size",
-        pa.float64(),
-        "Rank-biserial correlation, -1 to 1; above 0: larger in malignant.",
-    ),
-    ("p", pa.float64(), "Two-sided P."),
-    (
-        "p_adjusted",
-        pa.float64(),
-        "P, Holm's correction over all features of this architecture and threshold.",
-    ),
-    ("n", pa.int32(), "Patients with a defined value, one image of each."),
-    ("median_benign", pa.float64(), "Median over the benign, in the feature's unit."),
-    ("median_malignant", pa.float64(), "Median over the malignant, in the feature's unit."),
-)
-
-CAM_TESTS_SCHEMA: pa.Schema = pa.schema(
-    [pa.field(name, kind, metadata={"doc": doc}) for name, kind, doc in _COLUMNS]
-)
-"""The table `cam_tests`: a row is a feature x architecture x share of the peak."""
 
 # Means over splits that differ by rounding alone are ties, not ranks.
 _DECIMALS = 12
@@ -127,7 +100,7 @@ def cam_tests(features: pa.Table, patients: Mapping[str, str | None]) -> list[di
             near-duplicates without patients are grouped, give the group.
 
     Returns:
-        Rows of `CAM_TESTS_SCHEMA`, by share and in the order of `FEATURES`.
+        Rows of table `cam_tests`, by share and in the order of `FEATURES`.
 
     Raises:
         ValueError: several studies or architectures, an image twice in a split, an image without
@@ -146,17 +119,12 @@ def cam_tests(features: pa.Table, patients: Mapping[str, str | None]) -> list[di
 
 
 def cam_tests_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows of `cam_tests`, of any number of architectures, as the table of `CAM_TESTS_SCHEMA`.
+    """Rows of `cam_tests`, of any number of architectures, as the registered table.
 
     Raises:
         ValueError: a row lacks a column or has an unknown one.
     """
-    for row in rows:
-        odd = sorted(row.keys() ^ set(CAM_TESTS_SCHEMA.names))
-        if odd:
-            msg = f"table cam_tests: a row's columns differ from the schema's: {odd}"
-            raise ValueError(msg)
-    return pa.Table.from_pylist([dict(row) for row in rows], schema=CAM_TESTS_SCHEMA)
+    return rows_to_table("cam_tests", [dict(row) for row in rows])
 
 
 def family_auc(

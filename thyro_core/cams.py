@@ -11,28 +11,18 @@ A is the output of `layer4` in ResNet18 and of `Mixed_7c` in Inception_v3, and o
 AlexNet and VGG16: there the last convolution's, after its ReLU and max-pooling.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from thyro_core import schemas, torchvision_ops
+from thyro_core import torchvision_ops
 from thyro_core.batches import Examples
+from thyro_core.cam_maps import Maps, check_maps
 from thyro_core.config import Architecture
-from thyro_core.errors import ThyroError
 from thyro_core.inference import image_batches
 from thyro_core.models import CLASSES, LAST_CONV
-
-Maps = npt.NDArray[np.float32]
-
-_NAMED_POSITIONS = 5
-
-
-class CamError(ThyroError):
-    """A Grad-CAM map is missing or holds a value that no map can hold."""
 
 
 def grad_cams(
@@ -41,8 +31,8 @@ def grad_cams(
     """Logits, and the raw Grad-CAM of either class, of one batch.
 
     Maps are not scaled: they are comparable between images, and one that is zero everywhere (no
-    evidence for the class) stays so. Nothing is checked here, see `check_maps`. No parameter and
-    no gradient of the model changes; it ends in evaluation mode.
+    evidence for the class) stays so. Nothing is checked here, see `cam_maps.check_maps`. No
+    parameter and no gradient of the model changes; it ends in evaluation mode.
 
     Args:
         model: what `models.build` made for this architecture.
@@ -122,93 +112,3 @@ def predict_with_cams(
     joined = torch.cat(maps).numpy() if maps else np.empty((0, CLASSES, 0, 0), np.float32)
     check_maps(joined, len(examples))
     return torch.cat(logits), joined
-
-
-def check_maps(maps: npt.NDArray[np.floating], n: int) -> None:
-    """Refuse maps that are not whole: a map that is missing must not pass for one without evidence.
-
-    Args:
-        maps: n x 2 x h x w.
-        n: images that there must be maps of.
-
-    Raises:
-        CamError: a map is missing, has no cell, or holds NaN, infinity or a negative value; the
-            message names the positions of the first few images, counted from 0.
-    """
-    expected = f"expected {n} x {CLASSES} Grad-CAM maps"
-    cure = "nothing is kept of this job; check the model's weights"
-    if maps.ndim != 4 or maps.shape[:2] != (n, CLASSES) or (n > 0 and maps.size == 0):
-        msg = f"{expected}, found an array of shape {maps.shape}; {cure}"
-        raise CamError(msg)
-    whole = (np.isfinite(maps) & (maps >= 0)).all(axis=(1, 2, 3))
-    bad = np.flatnonzero(~whole).tolist()
-    if bad:
-        named = ", ".join(map(str, bad[:_NAMED_POSITIONS]))
-        more = ", ..." if len(bad) > _NAMED_POSITIONS else ""
-        msg = (
-            f"{expected} of finite values of at least 0, found others in {len(bad)}: "
-            f"images at positions {named}{more}; {cure}"
-        )
-        raise CamError(msg)
-
-
-def cams_table(
-    keys: Mapping[str, str | int], image_ids: Sequence[str], layer: str, maps: Maps
-) -> pa.Table:
-    """The table `cams` of one run: a row an image and class, images in the order given.
-
-    A map is stored as its share of its own peak, in float16, with the peak beside it. Raw values
-    in float16 would become infinite above 65504 and lose digits below 6e-5, all of them below
-    3e-8; networks at random starts have such maps. Shares are exact to 2^-11 for cells above 6e-5
-    of the peak and to 3e-8 of the peak below, whatever the magnitude. Zero stays zero: nothing is
-    subtracted.
-
-    Args:
-        keys: study_id, split and architecture.
-        image_ids: one an image.
-        layer: the module's name, `models.LAST_CONV[architecture]`.
-        maps: raw maps, float32, n x 2 x h x w.
-
-    Returns:
-        2 n rows of the registered table.
-
-    Raises:
-        CamError: a map is missing, or holds NaN, infinity or a negative value.
-    """
-    check_maps(maps, len(image_ids))
-    height, width = maps.shape[2:]
-    rows = len(image_ids) * CLASSES
-    flat = maps.reshape(rows, height * width).astype(np.float64)
-    peaks = flat.max(axis=1, initial=0.0)
-    shares = flat / np.where(peaks > 0, peaks, 1.0)[:, None]
-    columns = {
-        **{name: pa.repeat(pa.scalar(value), rows) for name, value in keys.items()},
-        "image_id": np.repeat(np.array(image_ids, dtype=object), CLASSES),
-        "target_class": np.tile(np.arange(CLASSES), len(image_ids)),
-        "layer": pa.repeat(pa.scalar(layer), rows),
-        "height": np.full(rows, height),
-        "width": np.full(rows, width),
-        "map": list(shares.astype(np.float16)),
-        "peak": peaks,
-        "is_empty": peaks == 0,
-    }
-    schema = schemas.TABLES["cams"].schema
-    arrays = [pa.array(columns[field.name]).cast(field.type) for field in schema]
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def stored_maps(cams: pa.Table) -> Maps:
-    """Raw maps of some rows of the table `cams`, in their order: float32, rows x h x w.
-
-    Raises:
-        ValueError: the rows are of maps of several sizes (architectures), or there are none.
-    """
-    sizes = set(zip(cams["height"].to_pylist(), cams["width"].to_pylist(), strict=True))
-    if len(sizes) != 1:
-        msg = f"expected rows of one architecture, found maps of sizes {sorted(sizes)}"
-        raise ValueError(msg)
-    ((height, width),) = sizes
-    flat = cams["map"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    shares = flat.astype(np.float64).reshape(-1, height, width)
-    raw: Maps = (shares * cams["peak"].to_numpy()[:, None, None]).astype(np.float32)
-    return raw

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from thyro_core import paths, records, schemas
 from thyro_core.batches import Examples
-from thyro_core.cams import cams_table, predict_with_cams
+from thyro_core.cam_maps import cams_table
+from thyro_core.cams import predict_with_cams
 from thyro_core.checkpoints import CheckpointKeeper
 from thyro_core.config import Architecture, job_seed
 from thyro_core.errors import ThyroError

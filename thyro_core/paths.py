@@ -55,3 +55,18 @@ def weights_key(architecture: str, sha256: str) -> str:
 def summary_key(study_id: str) -> str:
     """The study's result in one Markdown page."""
     return f"studies/{study_id}/summary.md"
+
+
+def bundle_prefix(model_id: str) -> str:
+    """Folder of a promoted model: its card, its members and its reference set."""
+    return f"registry/models/{model_id}"
+
+
+def card_key(model_id: str) -> str:
+    """What a promoted model is and may be used for; written last, so it means that all is there."""
+    return f"{bundle_prefix(model_id)}/card.json"
+
+
+def champion_key() -> str:
+    """Which promoted model is in use, and which ones were before."""
+    return "registry/champion.json"

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from thyro_core import screening_columns
+from thyro_core.cam_columns import FEATURE_COLUMNS, TRUST_COLUMNS
+
 SCHEMA_VERSION = 1
 
 _STRING = pa.string()
@@ -48,6 +51,7 @@ _PATIENT = (
 )
 _GROUP = ("group_id", _STRING, "Images with one group_id never stand on both sides of a split.")
 _TRUTH = ("label", _LABEL, "0 benign, 1 malignant, null unlabelled.")
+_SHARE = ("threshold", _REAL, "Share of the map's peak above which the regions lie.")
 _ALL = ("study_id", "split", "architecture")
 
 TABLES: dict[str, Table] = {
@@ -137,6 +141,29 @@ TABLES: dict[str, Table] = {
             ("is_empty", _BOOL, "Whether the map is zero everywhere: no evidence found."),
         ),
         _table(
+            "cam_features",
+            _ALL,
+            "test image x share of the peak",
+            _STUDY,
+            _SPLIT,
+            _ARCHITECTURE,
+            _IMAGE,
+            _TRUTH,
+            ("threshold", _REAL, "Share of the map's peak above which the region lies."),
+            *FEATURE_COLUMNS,
+        ),
+        _table(
+            "cam_trust",
+            _ALL,
+            "test image, its map of the malignant class",
+            _STUDY,
+            _SPLIT,
+            _ARCHITECTURE,
+            _IMAGE,
+            _TRUTH,
+            *TRUST_COLUMNS,
+        ),
+        _table(
             "metrics",
             ("study_id",),
             "split x architecture x metric",
@@ -174,6 +201,53 @@ TABLES: dict[str, Table] = {
             ("n", _INT, "Splits (Nadeau-Bengio) or test images (DeLong)."),
         ),
         _table(
+            "cam_tests",
+            ("study_id",),
+            "feature x architecture x share of the peak",
+            _STUDY,
+            _ARCHITECTURE,
+            _SHARE,
+            ("feature", _STRING, "Feature of the region, a column of `cam_features`."),
+            ("family", _STRING, "shape, intensity or texture."),
+            ("statistic", _REAL, "Mann-Whitney U of the malignant; NaN: a class has no value."),
+            (
+                "effect_size",
+                _REAL,
+                "Rank-biserial correlation, -1 to 1; above 0: larger in malignant.",
+            ),
+            ("p", _REAL, "Two-sided P."),
+            (
+                "p_adjusted",
+                _REAL,
+                "P, Holm's correction over all features of this architecture and threshold.",
+            ),
+            ("n", _INT, "Patients with a defined value, one image of each."),
+            ("median_benign", _REAL, "Median over the benign, in the feature's unit."),
+            ("median_malignant", _REAL, "Median over the malignant, in the feature's unit."),
+        ),
+        _table(
+            "cam_families",
+            ("study_id",),
+            "family of features x architecture x share of the peak",
+            _STUDY,
+            _ARCHITECTURE,
+            _SHARE,
+            ("family", _STRING, "shape, intensity or texture."),
+            (
+                "auc",
+                _REAL,
+                "AUC of a logistic regression on this family, mean over folds; chance: 0.5.",
+            ),
+            ("sd", _REAL, "Standard deviation of the AUC over the folds of all repeats."),
+            ("n", _INT, "Images with a region."),
+            (
+                "difference",
+                _REAL,
+                "Shape's AUC - this family's on the same folds; chance: 0; NaN for shape itself.",
+            ),
+            ("p", _REAL, "Its two-sided P (Nadeau-Bengio); NaN for shape itself."),
+        ),
+        _table(
             "runs",
             ("study_id",),
             "split x architecture",
@@ -202,6 +276,24 @@ TABLES: dict[str, Table] = {
             ("gpu_seconds", _REAL, "Wall-clock time x GPUs held [s]."),
             ("peak_memory", _LONG, "Peak resident memory of the process [bytes]."),
             ("resumed_epochs", _INT, "Epochs taken over from a checkpoint."),
+        ),
+        _table(
+            "screening",
+            ("date", "batch_id"),
+            "image of a night",
+            *screening_columns.IMAGE_COLUMNS,
+        ),
+        _table(
+            "screening_batches",
+            ("date",),
+            "batch of a night",
+            *screening_columns.BATCH_COLUMNS,
+        ),
+        _table(
+            "screening_cams",
+            ("date", "batch_id"),
+            "referred image x target class",
+            *screening_columns.CAM_COLUMNS,
         ),
     )
 }

@@ -1,5 +1,6 @@
 """Where a study runs: never hashed, because it must not change a result."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -38,3 +39,8 @@ class Settings(BaseSettings):
     screening_batch: str | None = Field(
         None, description="The images of a night: folder or fsspec URL; empty: no nightly run."
     )
+
+
+def scratch_folder(settings: Settings) -> Path:
+    """The node-local folder for packs and weights."""
+    return settings.scratch or Path(tempfile.gettempdir()) / "thyro-scratch"

@@ -23,7 +23,8 @@ from thyro_core import paths, schemas
 from thyro_core.errors import InputError
 
 # Not beside the objects: whoever reads a table's folder takes every file in it for a part.
-_TEMPORARY = ".tmp"
+TEMPORARY = ".tmp"
+"""Folder of a local store for what is no object: half-written files, guards of a swap."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Store:
     def writing(self, key: str) -> Iterator[IO[bytes]]:
         """Stream an object into place; it appears when the block ends, and only if it ends well."""
         if isinstance(self.fs, LocalFileSystem):
-            with _atomic_file(Path(self.path(key)), Path(self.root, _TEMPORARY)) as file:
+            with _atomic_file(Path(self.path(key)), Path(self.root, TEMPORARY)) as file:
                 yield file
         else:
             # Closing a remote file after an error would publish its half: upload it whole instead.
@@ -81,7 +82,7 @@ class Store:
         # Some S3 servers call a folder that was emptied an object: it is not below itself.
         below = (name for name in self.fs.find(folder) if len(name) > len(folder))
         found = (self._relative(name) for name in below)
-        return sorted(key for key in found if not key.startswith(f"{_TEMPORARY}/"))
+        return sorted(key for key in found if not key.startswith(f"{TEMPORARY}/"))
 
     def _relative(self, name: str) -> str:
         return name[len(self.root) :].lstrip("/")

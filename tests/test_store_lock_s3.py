@@ -1,0 +1,35 @@
+"""Compare and swap, and the lock, on a real S3 server that honours conditional writes."""
+
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+import s3fs
+
+from tests import test_store_lock, test_swap
+from tests.s3server import BUCKET, S3Server, s3_server
+from thyro_core.storage import Store, open_store
+
+__all__ = ["s3_server"]
+
+
+@pytest.fixture
+def store(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield open_store(f"s3://{BUCKET}/{uuid4().hex}")
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize(
+    "promise",
+    [*test_swap.CONTRACT, *test_store_lock.CONTRACT, test_store_lock.a_killed_holders_lock_expires],
+    ids=lambda promise: promise.__name__,
+)
+def test_promise(store: Store, promise: Callable[[Store], None]) -> None:
+    promise(store)
+
+
+def test_processes_lose_no_count(store: Store) -> None:
+    assert test_swap.count_in_processes(store.url, 2, 10) == b"20"
