@@ -118,8 +118,9 @@ class Night:
             )
             raise InputError(msg)
         try:
-            active = self.batch is not None
-            return Cron(self.cron, timezone=self.timezone, active=active, slug="nightly")
+            minute, hour, day, month, weekday = self.cron.split()
+            cron = f"{minute} {hour} {day} {month} {weekday}"
+            return Cron(cron, timezone=self.timezone, active=bool(self.batch), slug="nightly")
         except ValueError as error:
             msg = (
                 f"--cron {self.cron}: expected five fields such as '0 2 * * *' (02:00 each night), "
@@ -170,7 +171,7 @@ def zombie_automation() -> AutomationCore:
     heartbeat = "prefect.flow-run.heartbeat"
     return AutomationCore(
         name="thyro: runs that died without a word",
-        description="Marks a run as crashed when its heartbeat stops. Start it again: it goes on.",
+        description="Marks a run as crashed when its heartbeat stops. Start it again.",
         trigger=EventTrigger(
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             match_related=ResourceSpecification(
