@@ -99,10 +99,8 @@ def _said(field: dict[str, Any]) -> dict[str, Any]:
         for key, word in _BOUNDS.items()
         if key in field
     ]
-    if not bounds:
-        return field
-    text = f"{field.get('description', '')} ({', '.join(bounds)})"
-    return field | {"description": text.strip()}
+    text = " ".join([field.get("description", ""), ", ".join(bounds).capitalize()]).strip()
+    return field | {"description": f"{text}."} if bounds else field
 
 
 Source = Annotated[
