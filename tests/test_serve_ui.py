@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 # Long enough to be met in the middle, short enough to be finished afterwards.
 STUDY = {
-    "architectures": ["resnet18"], "splits": 2, "epochs": 150, "image_size": 64,
+    "architectures": ["resnet18"], "splits": 2, "epochs": 60, "image_size": 64,
     "batch_size": 8, "weights": "none", "resamples": 100, "blur_bound": 0,
 }  # fmt: skip
 
@@ -33,7 +33,7 @@ def source(folder) -> str:
 
 @pytest.fixture(scope="module")
 def server(folder) -> Iterator[Serving]:
-    with serving(folder, THYRO_CHECKPOINT_SECONDS="0") as found:
+    with serving(folder, THYRO_CHECKPOINT_SECONDS="1") as found:
         yield found
 
 
