@@ -21,7 +21,7 @@ def promote(
     """Bundle a study's models and make them the champion, unless they are worse; research use only.
 
     Args:
-        config: What to promote, and how.
+        config: Which models to promote, and how.
         store: Where the study is kept, such as s3://bucket/thyro. Empty: the server's own store.
 
     Returns:

@@ -49,14 +49,13 @@ def may_pass(error: BaseException) -> bool:
     """
     if isinstance(error, ThyroError):
         return False
-    if isinstance(error, OSError):
-        return isinstance(error, ConnectionError | TimeoutError) or error.errno in _PASSING
     from botocore.exceptions import (  # type: ignore[import-untyped]
         ConnectionError as S3ConnectionError,
     )
     from botocore.exceptions import HTTPClientError
 
-    return isinstance(error, S3ConnectionError | HTTPClientError)
+    lost = (ConnectionError, TimeoutError, S3ConnectionError, HTTPClientError)
+    return isinstance(error, lost) or (isinstance(error, OSError) and error.errno in _PASSING)
 
 
 def _should_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
