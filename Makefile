@@ -6,15 +6,16 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DEMO := demo
 export PIP_NO_INPUT := 1
 
-.PHONY: study test test-all check format bench clean help
+.PHONY: study test test-all fuzz check format bench clean help
 
 help:
 	@echo "make study     install, draw a phantom set, run the demo study, print its table"
 	@echo "make test      install with test extras, run the tests"
 	@echo "make test-all  the slow tests too"
+	@echo "make fuzz      hostile files in hundred thousands for the readers; takes hours"
 	@echo "make check     ruff, mypy, import-linter"
 	@echo "make format    let ruff format and fix"
-	@echo "make bench     benchmarks"
+	@echo "make bench     benchmarks; within 20 minutes on two cores"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Thyro needs Python 3.11 or newer; set PYTHON=python3.11")'
@@ -39,6 +40,9 @@ test: $(VENV)/.installed-test
 test-all: $(VENV)/.installed-test
 	$(BIN)/pytest -m "slow or not slow"
 
+fuzz: $(VENV)/.installed-test
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests/test_security.py -m "slow or not slow" -k fuzz --timeout 0
+
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,8 +54,10 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python tests/bench/batchnorm.py
+	$(BIN)/python tests/bench/training.py --batch 16
 	$(BIN)/python tests/bench/gradcam.py
+	$(BIN)/python tests/bench/batchnorm.py --splits 2 --epochs 3
+	$(BIN)/python tests/bench/study.py --images 200
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -19,8 +19,11 @@ from rich.progress import track
 from rich.table import Table
 
 from flows.cli_models import Promote, models
+from flows.cli_overlay import overlay
 from flows.cli_query import query, tables
+from flows.cli_report import report
 from flows.cli_serve import serve
+from flows.cli_status import gc, status
 from thyro_core import NOTICE
 from thyro_core.errors import StoppedError, ThyroError
 
@@ -84,7 +87,10 @@ def _quiet_environment(*, debug: bool) -> None:
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
     if debug:
-        logging.basicConfig(level=logging.INFO)
+        from thyro_core.logs import set_up_logs
+        from thyro_core.settings import Settings
+
+        set_up_logs(as_json=Settings().log_json)
     else:
         # What a warning would say stands in the notes; its file and line help no user.
         warnings.simplefilter("ignore")
@@ -199,6 +205,7 @@ def study(
 
 
 def _show_study(store: "OpenStore", study_id: str, seconds: float, *, as_json: bool) -> None:
+    from thyro_core.paths import report_key
     from thyro_core.plan import load_plan
     from thyro_core.study import study_notes, table_locations
     from thyro_core.summary import figures, summary_rows, undefined_notes
@@ -208,12 +215,15 @@ def _show_study(store: "OpenStore", study_id: str, seconds: float, *, as_json: b
     found = figures(metrics, plan.config)
     undefined = undefined_notes(metrics)
     tables = table_locations(store, plan)
+    key = report_key(study_id)
+    page = f"{store.url}/{key}" if store.exists(key) else None
     if as_json:
         _print_json(
             {
                 "study_id": study_id,
                 "store": store.url,
                 "tables": tables,
+                "report": page,
                 "metrics": found,
                 "notes": [*study_notes(store, plan), *undefined],
                 "notice": NOTICE,
@@ -231,6 +241,8 @@ def _show_study(store: "OpenStore", study_id: str, seconds: float, *, as_json: b
         _say(f"[yellow]Note:[/] {escape(note)}")
     for name, place in tables.items():
         _say(f"{name:<12} {escape(place)}")
+    if page:
+        _say(f"{'report':<12} {escape(page)}")
 
 
 def _say(line: str) -> None:
@@ -307,10 +319,13 @@ def doctor(store: Store = None) -> None:
         raise ThyroError(msg)
 
 
-# Defined in their own module, commands of this one.
+# Defined in modules of their own, commands of this one.
+report = app.command()(report)
 query, tables = app.command()(query), app.command()(tables)
 serve = app.command()(serve)
 promote, models = app.command("promote")(Promote), app.command()(models)
+overlay = app.command()(overlay)
+status, gc = app.command()(status), app.command()(gc)
 
 
 @app.callback(invoke_without_command=True)

@@ -76,6 +76,12 @@ class StudyDisplay(Observer):
         if not self._console.is_terminal and not failed:
             self._console.print(f"split {split} done")
 
+    def reported(self, url: str | None, error: str | None) -> None:
+        """Say only what went wrong; where the report is stands among the results."""
+        if url is None:
+            said = f"[red]The report could not be drawn:[/] {escape(error or 'no reason given')}"
+            self._console.print(said, highlight=False, soft_wrap=True)
+
     def _row(self, name: str, done: float, total: float, detail: str) -> None:
         with self._lock:
             if name not in self._rows:

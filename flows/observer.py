@@ -18,6 +18,9 @@ class Observer:
     def split_ended(self, split: int, failed: dict[str, str]) -> None:
         """A split is trained; `failed` names the architectures that are not, and why."""
 
+    def reported(self, url: str | None, error: str | None) -> None:
+        """The report is written, or it could not be; the results stand all the same."""
+
 
 observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 

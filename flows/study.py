@@ -1,8 +1,10 @@
 """The ten-split study as a Prefect flow: prepare, one task a split, conclude."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_link_artifact
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -20,7 +22,7 @@ from thyro_core.manifest import Manifest
 from thyro_core.plan import StudyPlan
 from thyro_core.progress import read_job_progress
 from thyro_core.settings import Settings, scratch_folder
-from thyro_core.storage import Store, open_store
+from thyro_core.storage import Store, open_store, public
 from thyro_core.study import Site, conclude, prepare, study_notes, unfinished
 from thyro_core.summary import figures, markdown_summary, summary_rows, undefined_notes
 
@@ -61,6 +63,7 @@ def study(
             current_observer().planned(opened, plan)
             errors = _train(opened, plan, settings, resources)
         _conclude(opened, plan, errors)
+        _report(opened, plan, scratch_folder(settings))
         return plan.study_id
 
 
@@ -160,3 +163,23 @@ def _conclude(store: Store, plan: StudyPlan, errors: Sequence[str]) -> None:
     key = f"study-{plan.study_id}"
     show_page(key, markdown, "Metrics against the paper's")
     show_table(f"{key}-metrics", summary_rows(found), "Mean over splits (95 % interval)")
+
+
+def _report(store: Store, plan: StudyPlan, scratch: Path) -> None:
+    """Write the report; what cannot be drawn is said, and takes nothing from the results."""
+    from thyro_core.report import FAILURES, write_report
+
+    try:
+        url = write_report(store, plan.study_id, scratch)
+    except FAILURES as error:
+        said = f"{type(error).__name__}: {error}; ask again: thyro report {plan.study_id}"
+        get_run_logger().error("the report could not be drawn: %s", said)
+        current_observer().reported(None, said)
+        return
+    create_link_artifact(
+        public(url),
+        link_text="the report",
+        key=f"report-{plan.study_id}",
+        description="Research use only. The study's report, one HTML file for a browser.",
+    )
+    current_observer().reported(url, None)

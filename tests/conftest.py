@@ -8,7 +8,9 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("thyro", deadline=None)
-settings.load_profile("thyro")
+# `make fuzz`: new cases each time, and so many that they are a task for a night.
+settings.register_profile("fuzz", deadline=None, max_examples=100_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "thyro"))
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,8 @@
 """A small finished study in a store, trained in this process: what promotion starts from."""
 
+import os
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,12 +53,18 @@ def finished_study(
 
 
 def copy_of(store: Store, folder: Path) -> Store:
-    """A local store's copy, to be damaged."""
-    shutil.copytree(store.root, folder)
+    """A local store's copy, to be damaged: what is written takes a file's place, not its bytes."""
+    shutil.copytree(store.root, folder, copy_function=os.link)
     return open_store(str(folder))
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, StudyPlan]:
     """One small finished study for the whole session; copy the store before changing it."""
-    return finished_study(tmp_path_factory.mktemp("finished"))
+    return _once(tmp_path_factory.getbasetemp() / "finished")
+
+
+@cache
+def _once(folder: Path) -> tuple[Store, StudyPlan]:
+    # A fixture that two modules import is two fixtures.
+    return finished_study(folder)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from datetime import datetime, timedelta
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -13,13 +14,15 @@ import torch
 from safetensors.torch import load
 
 from tests.imagesets import write_image_set
-from thyro_core import jobs, paths
+from thyro_core import jobs, paths, spending
+from thyro_core.cams import predict_with_cams
 from thyro_core.config import StudyConfig, job_seed
 from thyro_core.errors import IncompleteStudyError
 from thyro_core.job_spec import SplitJob, is_finished
 from thyro_core.jobs import run_split
 from thyro_core.models import build
 from thyro_core.plan import StudyPlan
+from thyro_core.progress import read_job_progress
 from thyro_core.runs import runs_table
 from thyro_core.storage import Store, open_store
 from thyro_core.study import Site, conclude, ingest_for, prepare, unfinished
@@ -174,6 +177,95 @@ def test_a_cut_before_any_write_loses_nothing(tmp_path: Path, source: Path, monk
         assert contents(store) == expected
         record = json.loads(store.read(paths.run_key(plan.study_id, 0, "resnet18")))
         assert record["resumed_epochs"] == min(write - 1, 2)
+
+
+def test_a_runs_time_is_that_of_all_its_attempts(tmp_path: Path, source: Path, monkeypatch) -> None:
+    """Cut in its second epoch, then failed, then finished: three attempts, half a GPU each."""
+    store, plan = planned(tmp_path, source)
+    clock, now = [0.0], spending.time.perf_counter
+    monkeypatch.setattr(spending.time, "perf_counter", lambda: now() + clock[0])
+    key, key_of_checkpoint = run_and_checkpoint(plan)
+    real = jobs.train
+
+    def train_for(seconds: float, error: type[BaseException] | None):
+        def slow(run, *arguments, after_epoch, **named):
+            def after(state):
+                clock[0] += seconds
+                after_epoch(state)
+                if error is not None:
+                    raise error
+
+            real(run, *arguments, after_epoch=after, **named)
+
+        return slow
+
+    monkeypatch.setattr(jobs, "train", train_for(1e6, PowerCutError))
+    with pytest.raises(PowerCutError):
+        run_split(job(store, plan, gpus=0.5))
+    state = torch.load(store.path(key_of_checkpoint), weights_only=True)
+    first = state["seconds"]
+    assert 1e6 <= first < 1e6 + 600
+    assert state["gpu_seconds"] == pytest.approx(first / 2)
+    assert read_job_progress(store, plan.study_id, 0).architecture == "resnet18"
+
+    monkeypatch.setattr(jobs, "predict_with_cams", fails)
+    monkeypatch.setattr(jobs, "train", train_for(1e5, None))
+    assert run_split(job(store, plan, gpus=0.5)).failed
+    record = json.loads(store.read(key))
+    second = record["seconds"]
+    assert first + 1e5 <= second < first + 1e5 + 600
+    assert record["gpu_seconds"] == pytest.approx(second / 2)
+    assert datetime.fromisoformat(record["started"]).utcoffset() == timedelta(0)
+
+    monkeypatch.setattr(jobs, "predict_with_cams", predict_with_cams)
+    clock[0] += 1e4  # nobody ran then
+    run_split(job(store, plan, gpus=0.5))
+    record = json.loads(store.read(key))
+    assert (record["status"], record["resumed_epochs"]) == ("finished", 2)
+    assert second <= record["seconds"] < second + 600
+    assert record["gpu_seconds"] == pytest.approx(record["seconds"] / 2)
+
+
+def fails(*_: object) -> None:
+    raise RuntimeError("no room on the device")
+
+
+def run_and_checkpoint(plan: StudyPlan) -> tuple[str, str]:
+    where = (plan.study_id, 0, "resnet18")
+    return paths.run_key(*where), paths.checkpoint_key(*where)
+
+
+def test_an_attempt_without_a_checkpoint_costs_too(
+    tmp_path: Path, source: Path, monkeypatch
+) -> None:
+    """Killed in its first epoch, it left only its position."""
+    store, plan = planned(tmp_path, source)
+    position = {
+        "split": 0, "state": "running", "architecture": "resnet18", "epoch": 1,
+        "images_per_second": 1.0, "work_done": 1.0, "work_total": 9.0,
+        "seconds": 5000.0, "gpu_seconds": 1250.0,
+    }  # fmt: skip
+    store.write(paths.progress_key(plan.study_id, 0), json.dumps(position).encode())
+    run_split(job(store, plan))
+    record = json.loads(store.read(run_and_checkpoint(plan)[0]))
+    assert 5000.0 < record["seconds"] < 5600.0
+    assert record["gpu_seconds"] == 1250.0
+
+
+def test_a_checkpoint_of_an_older_version_is_still_taken(
+    tmp_path: Path, source: Path, monkeypatch
+) -> None:
+    store, plan = planned(tmp_path, source)
+    with monkeypatch.context() as patch:
+        cut_at(patch, 2)
+        with pytest.raises(PowerCutError):
+            run_split(job(store, plan))
+    key, checkpoint = run_and_checkpoint(plan)
+    state = torch.load(store.path(checkpoint), weights_only=True)
+    del state["seconds"], state["gpu_seconds"]
+    torch.save(state, store.path(checkpoint))
+    run_split(job(store, plan))
+    assert json.loads(store.read(key))["resumed_epochs"] == 1
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", b"PK\x03\x04half a zip"])

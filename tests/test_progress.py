@@ -1,6 +1,8 @@
 """Where a job stands, as it is published and read back."""
 
 import json
+import socket
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -8,6 +10,7 @@ from thyro_core import paths, progress
 from thyro_core.config import ARCHITECTURES, Architecture, StudyConfig
 from thyro_core.plan import StudyPlan
 from thyro_core.progress import JobProgress, JobReporter, read_job_progress, slowest_first
+from thyro_core.spending import Spent
 from thyro_core.storage import Store, open_store
 
 IMAGES = 100
@@ -51,7 +54,12 @@ def test_a_position_is_read_as_it_was_published(store: Store) -> None:
     reporter = JobReporter(store, a_plan(), 1, IMAGES, interval=0)
     reporter.position("resnet18", 1, 50, 10.0)
     # 10.65 and 92.6 GFLOP an image, 2 epochs of 100 images each; one and a half are done.
-    assert published(store) == JobProgress(
+    found = published(store)
+    assert found.started is not None
+    assert found.updated is not None
+    assert datetime.fromisoformat(found.started) <= datetime.fromisoformat(found.updated)
+    assert datetime.fromisoformat(found.updated).utcoffset() == timedelta(0)
+    assert found == JobProgress(
         split=1,
         state="running",
         architecture="resnet18",
@@ -59,6 +67,12 @@ def test_a_position_is_read_as_it_was_published(store: Store) -> None:
         images_per_second=5.0,
         work_done=pytest.approx(10.65 * 150),
         work_total=pytest.approx((10.65 + 92.6) * 200),
+        started=found.started,
+        updated=found.updated,
+        work_before=0.0,
+        seconds=0.0,
+        gpu_seconds=0.0,
+        host=socket.gethostname(),
     )
     assert store.keys("") == [paths.progress_key("s0123456789abcdef", 1)]
     assert read_job_progress(store, "s0123456789abcdef", 0) is None
@@ -126,4 +140,32 @@ def test_nothing_of_an_image_is_published(store: Store) -> None:
     plain = json.loads(store.read(paths.progress_key("s0123456789abcdef", 1)))
     assert plain.keys() == {
         "split", "state", "architecture", "epoch", "images_per_second", "work_done", "work_total",
+        "started", "updated", "work_before", "seconds", "gpu_seconds", "host",
     }  # fmt: skip
+
+
+def test_what_earlier_attempts_did_is_told_apart(store: Store) -> None:
+    reporter = JobReporter(store, a_plan("vgg16", "resnet18"), 1, IMAGES, interval=0)
+    reporter.finished("vgg16", earlier=True)
+    reporter.resumed("resnet18", 1)
+    reporter.position("resnet18", 1, 50, 10.0, Spent(70.0, 35.0))
+    found = published(store)
+    assert found.work_before == pytest.approx(92.6 * 200 + 10.65 * 100)
+    assert found.work_done - found.work_before == pytest.approx(10.65 * 50)
+    assert (found.seconds, found.gpu_seconds) == (70.0, 35.0)
+    reporter.finished("resnet18")
+    reporter.end("finished")
+    assert published(store).work_before == found.work_before
+
+
+def test_objects_of_older_and_of_newer_versions_are_read(store: Store) -> None:
+    old = {
+        "split": 1, "state": "running", "architecture": "vgg16", "epoch": 2,
+        "images_per_second": 3.0, "work_done": 1.0, "work_total": 9.0,
+    }  # fmt: skip
+    key = paths.progress_key("s0123456789abcdef", 1)
+    store.write(key, json.dumps(old).encode())
+    found = published(store)
+    assert (found.epoch, found.updated, found.seconds, found.host) == (2, None, 0.0, None)
+    store.write(key, json.dumps(old | {"invented_later": 1}).encode())
+    assert published(store) == found

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.html_page import read_page
 from tests.imagesets import write_image_set
+from tests.report_checks import check_traces, untraced
 from tests.test_jobs import contents
+from thyro_core.plan import load_plan
 from thyro_core.storage import Store, open_store
 
 CONFIG = {
@@ -93,6 +96,19 @@ def test_prefect_shows_a_task_run_a_split_with_progress_and_the_result(finished,
     _, printed = finished
     pages = database.execute("select data from artifact where type = 'markdown'").fetchall()
     assert any(printed["study_id"] in page for (page,) in pages)
+
+
+def test_the_report_is_written_linked_and_every_number_in_it_is_traced(finished, home) -> None:
+    store, printed = finished
+    plan = load_plan(store, str(printed["study_id"]))
+    assert printed["report"] == f"{store.url}/studies/{plan.study_id}/report.html"
+    page = read_page(store.read(f"studies/{plan.study_id}/report.html").decode())
+    assert check_traces(page, store, plan)["sql"] > 250
+    assert list(untraced(page.find("body")[0])) == []
+    assert len(page.by_id("gallery").find("img")) >= 2
+    database = sqlite3.connect(home / ".prefect" / "prefect.db")
+    links = database.execute("select data from artifact where type = 'markdown'").fetchall()
+    assert any(str(printed["report"]) in link for (link,) in links)
 
 
 def test_nothing_in_prefects_database_or_the_store_names_a_patient(finished, home) -> None:

@@ -202,12 +202,13 @@ def loaded(*modules: str) -> list[set[str]]:
 
 
 def test_the_process_that_leads_a_study_loads_no_torch() -> None:
-    command, study, cluster = loaded(
-        "flows.cli", "thyro_core.study", "thyro_core.cluster.split_jobs"
+    command, study, report, cluster = loaded(
+        "flows.cli", "thyro_core.study", "thyro_core.report", "thyro_core.cluster.split_jobs"
     )
     heavy = {"torch", "torchvision", "ray", "prefect", "pyarrow", "pandas", "sklearn"}
     assert command & heavy == set(), "`thyro --help` must come at once"
     assert study & {"torch", "torchvision", "ray", "prefect"} == set()
+    assert report & {"torch", "torchvision", "ray", "prefect"} == set()
     assert cluster & {"torch", "torchvision", "prefect"} == set()
     assert "ray" in cluster
 

@@ -130,14 +130,17 @@ def parse_card(data: bytes, model_id: str) -> Card:
     """
     try:
         plain = json.loads(data)
-        seal = plain.pop("seal", None)
+    except ValueError:
+        plain = None
+    if not isinstance(plain, dict):
+        msg = "no JSON object"
+        raise CardError(msg)
+    seal = plain.pop("seal", None)
+    try:
         card = Card.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
         msg = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise CardError(msg) from error
-    except (ValueError, AttributeError) as error:
-        msg = "no JSON object"
         raise CardError(msg) from error
     if seal != _seal(plain):
         msg = "other contents than it was sealed with"

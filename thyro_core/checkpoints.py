@@ -4,12 +4,14 @@ import io
 import logging
 import pickle
 import time
+from dataclasses import asdict
 from zipfile import BadZipFile
 
 import torch
 
 from thyro_core import paths
 from thyro_core.config import RECIPE
+from thyro_core.spending import Meter, Spent
 from thyro_core.storage import Store
 from thyro_core.training import Run
 
@@ -20,11 +22,15 @@ class CheckpointKeeper:
     """Keeps the latest state of one run, at most once in so many seconds.
 
     A checkpoint costs three times the network's size to write; of short epochs, many go by without
-    one. What is lost by a crash is at most that time, never the result.
+    one. What is lost by a crash is at most that time, never the result. With the state it keeps
+    what the run has cost so far.
     """
 
-    def __init__(self, store: Store, study_id: str, split: int, architecture: str) -> None:
+    def __init__(
+        self, store: Store, study_id: str, split: int, architecture: str, meter: Meter
+    ) -> None:
         self._store = store
+        self._meter = meter
         self._key = paths.checkpoint_key(study_id, split, architecture)
         self._name = {
             "study_id": study_id, "split": split, "architecture": architecture, "recipe": RECIPE,
@@ -36,7 +42,7 @@ class CheckpointKeeper:
         if time.monotonic() - self._last < every_seconds:
             return
         with self._store.writing(self._key) as file:
-            torch.save(self._name | run.state(), file)
+            torch.save(self._name | asdict(self._meter.spent()) | run.state(), file)
         self._last = time.monotonic()
 
     def resume(self, run: Run, device: torch.device) -> None:
@@ -53,6 +59,8 @@ class CheckpointKeeper:
             _LOG.warning("%s belongs to another run: starting this run anew", self._key)
             return
         run.restore(state)
+        # Older checkpoints say nothing of their cost.
+        self._meter.carry(Spent(state.get("seconds", 0.0), state.get("gpu_seconds", 0.0)))
 
     def discard(self) -> None:
         """Remove the state of a run that is done."""

@@ -60,6 +60,10 @@ def parse_case(data: bytes) -> Case:
         raise ValueError(msg)
     # Parsed as text, so that no declared encoding can hide a declaration from this check.
     text = _text(data)
+    # The parser takes bytes between zeros for UTF-16, whatever it was told, and reads other words.
+    if "\0" in text:
+        msg = "not well-formed XML: zero bytes, as in UTF-16; save it as UTF-8"
+        raise ValueError(msg)
     if any(word in text.lower() for word in _FORBIDDEN):
         msg = "a document type or an entity is declared"
         raise ValueError(msg)

@@ -36,8 +36,8 @@ _GREY_MODES = ("1", "L")
 _TILE_WIDTH, _TILE_LENGTH, _PHOTOMETRIC = 322, 323, 262
 
 # Pillow has no common base of what it raises on hostile bytes: this is the closed list of what its
-# four readers and the decoders beneath them can raise. `Warning`: where warnings are made errors.
-_HOSTILE = (
+# readers and the decoders beneath them can raise. `Warning`: where warnings are made errors.
+HOSTILE: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
     SyntaxError,
@@ -51,9 +51,12 @@ _HOSTILE = (
     RuntimeError,
     struct.error,
     zlib.error,
+    BufferError,
+    StopIteration,
     Image.DecompressionBombError,
     Warning,
 )
+"""What readers of image files raise on hostile bytes."""
 
 
 class UndecodableError(ThyroError, ValueError):
@@ -62,6 +65,10 @@ class UndecodableError(ThyroError, ValueError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+
+class TooLargeError(UndecodableError):
+    """A file that passes a bound on bytes, pixels or frames; nothing of it was decoded."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +98,12 @@ def decode(data: bytes, rules: IngestConfig) -> Picture:
         rules: The bounds: `max_bytes`, `max_pixels` and `max_frames`.
 
     Raises:
-        UndecodableError: the file is of no known format, is damaged or truncated, or passes
-            a bound; the bounds are checked before any pixel is decoded.
+        TooLargeError: the file passes a bound; checked before any pixel is decoded.
+        UndecodableError: the file is of no known format, is damaged or is truncated.
     """
     if len(data) > rules.max_bytes:
         msg = f"{len(data)} bytes, more than max_bytes = {rules.max_bytes}"
-        raise UndecodableError(msg)
+        raise TooLargeError(msg)
     try:
         with _open(data) as image:
             _check_bounds(image, rules)
@@ -105,7 +112,7 @@ def decode(data: bytes, rules: IngestConfig) -> Picture:
             return _picture(image)
     except UndecodableError:
         raise
-    except _HOSTILE as error:
+    except HOSTILE as error:
         msg = f"damaged or not supported: {type(error).__name__}"
         raise UndecodableError(msg) from error
 
@@ -124,10 +131,10 @@ def _check_bounds(image: ImageFile, rules: IngestConfig) -> None:
     width, height = _declared_size(image)
     if width * height > rules.max_pixels:
         msg = f"{width} x {height} pixels, more than max_pixels = {rules.max_pixels}"
-        raise UndecodableError(msg)
+        raise TooLargeError(msg)
     if _has_frame(image, rules.max_frames):
         msg = f"more frames than max_frames = {rules.max_frames}"
-        raise UndecodableError(msg)
+        raise TooLargeError(msg)
 
 
 def _declared_size(image: ImageFile) -> tuple[int, int]:

@@ -7,10 +7,8 @@ what is not. The same job gives the same bytes however often it was interrupted.
 
 import hashlib
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +29,13 @@ from thyro_core.errors import ThyroError
 from thyro_core.hardware import job_device, prepare_torch
 from thyro_core.inference import recalibrate_batchnorm
 from thyro_core.job_spec import SplitJob, SplitOutcome, hive_keys, is_finished
+from thyro_core.logs import log_context
 from thyro_core.models import LAST_CONV, build, load_start
 from thyro_core.packs import open_pack, pack_index
 from thyro_core.plan import StudyPlan, load_plan
-from thyro_core.progress import JobReporter, slowest_first
+from thyro_core.progress import JobReporter, read_job_progress, slowest_first
+from thyro_core.runs import read_record
+from thyro_core.spending import Meter, Spent
 from thyro_core.storage import Store, open_store
 from thyro_core.training import Recipe, Run, balanced_alpha, start_run, train
 from thyro_core.weights import load
@@ -72,19 +73,44 @@ def run_split(job: SplitJob) -> SplitOutcome:
     failed: dict[str, str] = {}
     for architecture in todo:
         if not is_finished(context.store, job.study_id, job.split, architecture):
-            try:
-                _run_architecture(context, architecture, report)
-            except _FAILURES as error:
-                _LOG.exception("split %d, %s failed", job.split, architecture)
-                failed[architecture] = f"{type(error).__name__}: {error}"
-                records.write_failed(
-                    context.store, context.plan, job.split, architecture, failed[architecture]
-                )
+            error = _attempt(context, architecture, report)
+            if error is not None:
+                failed[architecture] = error
                 continue
             trained.append(architecture)
-        report.finished(architecture)
+        report.finished(architecture, earlier=architecture not in trained)
     report.end("failed" if failed else "finished")
     return SplitOutcome(job.split, tuple(trained), failed)
+
+
+def _attempt(context: _Context, architecture: Architecture, report: JobReporter) -> str | None:
+    """Run one architecture; what stopped it, or None."""
+    job = context.job
+    meter = Meter(job.gpus)
+    for earlier in _spent_before(context, architecture):
+        meter.carry(earlier)
+    with log_context(study=job.study_id, split=job.split, architecture=architecture):
+        try:
+            _run_architecture(context, architecture, report, meter)
+        except _FAILURES as error:
+            _LOG.exception("failed")
+            said = f"{type(error).__name__}: {error}"
+            records.write_failed(context.store, context.plan, job.split, architecture, said, meter)
+            return said
+        _LOG.info("finished after %.0f s", meter.spent().seconds)
+    return None
+
+
+def _spent_before(context: _Context, architecture: Architecture) -> Iterator[Spent]:
+    """What earlier attempts at a run say they took, but for its checkpoint."""
+    store, job = context.store, context.job
+    progress = read_job_progress(store, job.study_id, job.split)
+    if progress is not None and progress.architecture == architecture:
+        yield Spent(progress.seconds, progress.gpu_seconds)
+    record = read_record(store, job.study_id, job.split, architecture)
+    if record is not None and record["status"] == "failed":
+        # Records of failures once left them out.
+        yield Spent(record["seconds"] or 0.0, record["gpu_seconds"] or 0.0)
 
 
 def _prepare(job: SplitJob) -> _Context:
@@ -98,15 +124,19 @@ def _prepare(job: SplitJob) -> _Context:
     return _Context(job, store, plan, job_device(job.gpus), roles, pack_index(images))
 
 
-def _run_architecture(context: _Context, architecture: Architecture, report: JobReporter) -> None:
+def _run_architecture(
+    context: _Context, architecture: Architecture, report: JobReporter, meter: Meter
+) -> None:
     """Train one architecture to its end and publish what came of it, predictions last."""
-    job, started, clock = context.job, datetime.now(UTC), time.perf_counter()
+    job = context.job
     parts = _examples(context, architecture)
     recipe = _recipe(context, architecture, parts["train"].labels)
     run, missing = _start(context, architecture, recipe)
-    keeper = CheckpointKeeper(context.store, job.study_id, job.split, architecture)
+    keeper = CheckpointKeeper(context.store, job.study_id, job.split, architecture, meter)
     keeper.resume(run, context.device)
     resumed = len(run.history)
+    report.resumed(architecture, resumed)
+    _LOG.info("training from epoch %d on %s", resumed + 1, context.device)
     train(
         run,
         parts["train"],
@@ -114,7 +144,7 @@ def _run_architecture(context: _Context, architecture: Architecture, report: Job
         recipe,
         after_epoch=lambda state: keeper.keep(state, job.checkpoint_seconds),
         after_batch=lambda done, seconds: report.position(
-            architecture, len(run.history), done, seconds
+            architecture, len(run.history), done, seconds, meter.spent()
         ),
     )
     if recipe.config.batchnorm == "recalibrate":
@@ -124,13 +154,12 @@ def _run_architecture(context: _Context, architecture: Architecture, report: Job
         split=job.split,
         architecture=architecture,
         threads=job.threads,
-        gpus=job.gpus,
         n_train=len(parts["train"]),
         n_test=len(parts["test"]),
         weights_missing=missing,
         model_sha256=_keep_model(context, architecture, run) if job.keep_models else None,
-        started=started,
-        seconds=time.perf_counter() - clock,
+        started=meter.started,
+        spent=meter.spent(),
         resumed_epochs=resumed,
     )
     keys = hive_keys(job.study_id, job.split, architecture)

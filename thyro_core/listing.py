@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -24,12 +24,15 @@ class Listing:
         fs: Its file system.
         root: The address on that file system, without a trailing slash.
         sizes: Size [bytes], where known, of each file by its path below the root.
+        links_out: How many links were left out because they lead out of a local folder: what a set
+            from elsewhere brings along must not make us read other files.
     """
 
     url: str
     fs: fsspec.AbstractFileSystem
     root: str
     sizes: Mapping[str, int | None]
+    links_out: int = 0
 
     def uri(self, name: str) -> str:
         """The full URL of a file."""
@@ -69,7 +72,7 @@ def suffix(name: str) -> str:
 
 
 def list_files(source: str) -> Listing:
-    """All files below a folder or any fsspec URL; hidden ones are left out.
+    """All files below a folder or any fsspec URL, but hidden ones and links that lead out of it.
 
     Raises:
         InputError: it does not exist or refuses to be read.
@@ -79,9 +82,23 @@ def list_files(source: str) -> Listing:
     strict = {"on_error": "raise"} if isinstance(fs, LocalFileSystem) else {}
     with _explained(source, fs):
         found = fs.find(root, detail=True, **strict)
-    names = {str(path)[len(root) :].lstrip("/"): info.get("size") for path, info in found.items()}
-    sizes = {name: size for name, size in names.items() if name and not _is_hidden(name)}
-    return Listing(str(fs.unstrip_protocol(root)), fs, root, sizes)
+    names = {str(path)[len(root) :].lstrip("/"): info for path, info in found.items()}
+    shown = {name: info for name, info in names.items() if name and not _is_hidden(name)}
+    sizes = {
+        name: info.get("size")
+        for name, info in shown.items()
+        if not info.get("islink") or _stays_inside(Path(root), name)
+    }
+    url = str(fs.unstrip_protocol(root))
+    return Listing(url, fs, root, sizes, links_out=len(shown) - len(sizes))
+
+
+def _stays_inside(root: Path, name: str) -> bool:
+    """Whether a link, and those it leads through, ends in the folder or nowhere."""
+    try:
+        return (root / name).resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):
+        return False  # a link that leads back to itself
 
 
 @contextmanager

@@ -209,6 +209,16 @@ def weighted_metrics(
     return {name: values[name] for name in METRICS}
 
 
+def calibration_bin(probability: FloatArray, bins: int = ECE_BINS) -> IntArray:
+    """Bin of each probability, from 0: equal widths, (0, 0.1], (0.1, 0.2], ... and 0 in the first.
+
+    Args:
+        probability: (n,), 0 to 1.
+        bins: number of bins.
+    """
+    return np.searchsorted(np.arange(1, bins) / bins, probability, side="left")
+
+
 def _ratios(
     tp: npt.ArrayLike, fp: npt.ArrayLike, tn: npt.ArrayLike, fn: npt.ArrayLike
 ) -> dict[str, FloatArray]:
@@ -259,8 +269,7 @@ def _ranking(
 
 def _ece(label: IntArray, probability: FloatArray, weight: FloatArray) -> FloatArray:
     """Weighted calibration error, (r,); its bins are those that `metrics` declares."""
-    inner_edges = np.arange(1, ECE_BINS) / ECE_BINS
-    bins = np.searchsorted(inner_edges, probability, side="left")
+    bins = calibration_bin(probability)
     excess = np.zeros((label.size, ECE_BINS))
     excess[np.arange(label.size), bins] = probability - label
     total: FloatArray = np.abs(weight @ excess).sum(axis=1) / weight.sum(axis=1)

@@ -1,5 +1,8 @@
 """Every key of the store, spelled once."""
 
+PACKS = "packs"
+"""Folder of all packs."""
+
 
 def table_key(table: str, **keys: str | int) -> str:
     """Key of a table's part; the hive keys stand in the order given."""
@@ -14,12 +17,17 @@ def table_prefix(table: str) -> str:
 
 def pack_key(manifest_id: str, side: int) -> str:
     """The uint8 array of a manifest's included images at one side length [pixels]."""
-    return f"packs/{manifest_id}/{side}.npy"
+    return f"{PACKS}/{manifest_id}/{side}.npy"
 
 
 def manifest_key(manifest_id: str) -> str:
     """Summary of an ingest: counts, warnings, rules; the rows are in the `images` table."""
     return f"manifests/{manifest_id}.json"
+
+
+def study_folder(study_id: str) -> str:
+    """Folder of everything of a study but its tables."""
+    return f"studies/{study_id}"
 
 
 def study_key(study_id: str) -> str:
@@ -29,7 +37,17 @@ def study_key(study_id: str) -> str:
 
 def checkpoint_key(study_id: str, split: int, architecture: str) -> str:
     """The latest resumable state of an unfinished job's architecture."""
-    return f"studies/{study_id}/checkpoints/split={split}/architecture={architecture}.pt"
+    return f"{checkpoints_folder(study_id)}/split={split}/architecture={architecture}.pt"
+
+
+def checkpoints_folder(study_id: str) -> str:
+    """Folder of all checkpoints of a study."""
+    return f"{study_folder(study_id)}/checkpoints"
+
+
+def progress_folder(study_id: str) -> str:
+    """Folder of the positions of a study's jobs."""
+    return f"{study_folder(study_id)}/progress"
 
 
 def model_key(study_id: str, split: int, architecture: str) -> str:
@@ -44,7 +62,7 @@ def run_key(study_id: str, split: int, architecture: str) -> str:
 
 def progress_key(study_id: str, split: int) -> str:
     """Where a running split job stands."""
-    return f"studies/{study_id}/progress/split={split}.json"
+    return f"{progress_folder(study_id)}/split={split}.json"
 
 
 def weights_key(architecture: str, sha256: str) -> str:
@@ -70,3 +88,8 @@ def card_key(model_id: str) -> str:
 def champion_key() -> str:
     """Which promoted model is in use, and which ones were before."""
     return "registry/champion.json"
+
+
+def report_key(study_id: str) -> str:
+    """The study's report: one HTML file."""
+    return f"studies/{study_id}/report.html"

@@ -1,14 +1,17 @@
 """Where a running job stands: one small object in the store, which anyone may watch."""
 
 import json
+import socket
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from thyro_core import paths
 from thyro_core.config import Architecture
 from thyro_core.plan import StudyPlan
+from thyro_core.spending import NOTHING, Spent
 from thyro_core.storage import Store
 
 # GFLOP of one training image at the paper's sizes: the unit that makes epochs comparable.
@@ -19,7 +22,18 @@ State = Literal["running", "finished", "failed"]
 
 @dataclass(frozen=True)
 class JobProgress:
-    """A split job's position. Work is in GFLOP of training, to add up over architectures."""
+    """A split job's position. Work is in GFLOP of training, to add up over architectures.
+
+    What objects of older versions lack is None, or 0.
+
+    Attributes:
+        started: Start of this attempt at the job, ISO 8601 in UTC.
+        updated: When this was published, ISO 8601 in UTC.
+        work_before: The part of `work_done` that earlier attempts did.
+        seconds: Wall-clock time of the architecture's run, over all its attempts [s].
+        gpu_seconds: The same x GPUs held [s].
+        host: Where the job runs.
+    """
 
     split: int
     state: State
@@ -28,6 +42,12 @@ class JobProgress:
     images_per_second: float
     work_done: float
     work_total: float
+    started: str | None = None
+    updated: str | None = None
+    work_before: float = 0.0
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    host: str | None = None
 
 
 def slowest_first(architectures: Iterable[Architecture]) -> list[Architecture]:
@@ -48,6 +68,8 @@ class JobReporter:
         self._interval = interval
         self._last = float("-inf")
         self._done = 0.0
+        self._before = 0.0
+        self._started = _now()
         self._total = sum(self._whole(name) for name in plan.config.architectures)
 
     def _whole(self, architecture: str) -> float:
@@ -56,34 +78,62 @@ class JobReporter:
     def _work(self, architecture: str, images: int) -> float:
         return _GFLOP[architecture] * images * (self._plan.config.image_size / 224) ** 2
 
-    def position(self, architecture: str, epochs: int, images: int, seconds: float) -> None:
+    def resumed(self, architecture: str, epochs: int) -> None:
+        """So many epochs of an architecture were done by an earlier attempt."""
+        self._before += self._work(architecture, epochs * self._images)
+
+    def position(
+        self, architecture: str, epochs: int, images: int, seconds: float, spent: Spent = NOTHING
+    ) -> None:
         """So many epochs are done, and so many images of the next one in so many seconds."""
         if time.monotonic() - self._last < self._interval:
             return
         work = self._work(architecture, epochs * self._images + images)
-        self._write("running", architecture, epochs + 1, images / seconds, self._done + work)
+        where = {"architecture": architecture, "epoch": epochs + 1}
+        self._write("running", self._done + work, images / seconds, where | asdict(spent))
 
-    def finished(self, architecture: str) -> None:
-        """An architecture is done, now or long ago."""
+    def finished(self, architecture: str, *, earlier: bool = False) -> None:
+        """An architecture is done: now, or by an earlier attempt."""
         self._done += self._whole(architecture)
+        if earlier:
+            self.resumed(architecture, self._plan.config.epochs)
 
     def end(self, state: State) -> None:
         """The job is over."""
-        self._write(state, "", 0, 0.0, self._done)
+        self._write(state, self._done, 0.0, {"architecture": "", "epoch": 0})
 
-    def _write(
-        self, state: State, architecture: str, epoch: int, speed: float, done: float
-    ) -> None:
-        progress = JobProgress(self._split, state, architecture, epoch, speed, done, self._total)
+    def _write(self, state: State, done: float, speed: float, where: dict[str, Any]) -> None:
+        progress = JobProgress(
+            split=self._split,
+            state=state,
+            images_per_second=speed,
+            work_done=done,
+            work_total=self._total,
+            started=self._started,
+            updated=_now(),
+            work_before=self._before,
+            host=socket.gethostname(),
+            **where,
+        )
         key = paths.progress_key(self._plan.study_id, self._split)
         self._store.write(key, json.dumps(asdict(progress)).encode())
         self._last = time.monotonic()
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
 def read_job_progress(store: Store, study_id: str, split: int) -> JobProgress | None:
     """A job's position; None: it has not published one."""
     try:
-        plain = json.loads(store.read(paths.progress_key(study_id, split)))
+        return parse_job_progress(store.read(paths.progress_key(study_id, split)))
     except FileNotFoundError:
         return None
-    return JobProgress(**plain)
+
+
+def parse_job_progress(data: bytes) -> JobProgress:
+    """A published position; what a newer version adds to it is passed over."""
+    plain = json.loads(data)
+    known = {field.name for field in fields(JobProgress)}
+    return JobProgress(**{name: value for name, value in plain.items() if name in known})

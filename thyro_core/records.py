@@ -4,12 +4,13 @@ import json
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from thyro_core import paths, schemas
 from thyro_core.hardware import device_name, peak_memory
 from thyro_core.plan import StudyPlan
 from thyro_core.provenance import git_commit, versions
+from thyro_core.spending import Meter, Spent
 from thyro_core.storage import Store
 from thyro_core.training import Recipe
 
@@ -21,20 +22,19 @@ class RunFacts:
     split: int
     architecture: str
     threads: int
-    gpus: float
     n_train: int
     n_test: int
     weights_missing: tuple[str, ...]
     model_sha256: str | None
     started: datetime
-    seconds: float
+    spent: Spent
     resumed_epochs: int
 
 
 def write_finished(store: Store, plan: StudyPlan, recipe: Recipe, facts: RunFacts) -> None:
     """Record a finished run."""
     row = _empty(plan, facts.split, facts.architecture, "finished")
-    row |= asdict(facts)
+    row |= asdict(facts) | asdict(facts.spent)
     row |= {
         "seed": recipe.seed,
         "device": device_name(recipe.device),
@@ -43,17 +43,19 @@ def write_finished(store: Store, plan: StudyPlan, recipe: Recipe, facts: RunFact
         "focal_alpha": recipe.alpha,
         "weights_missing": ", ".join(facts.weights_missing) or None,
         "started": facts.started.isoformat(),
-        "gpu_seconds": facts.seconds * facts.gpus,
         "peak_memory": peak_memory(),
     }
-    del row["gpus"]
+    del row["spent"]
     _write(store, row)
 
 
-def write_failed(store: Store, plan: StudyPlan, split: int, architecture: str, error: str) -> None:
+def write_failed(
+    store: Store, plan: StudyPlan, split: int, architecture: str, error: str, meter: Meter
+) -> None:
     """Record what stopped a run; a later success takes its place."""
     row = _empty(plan, split, architecture, "failed")
-    _write(store, row | {"error": error, "started": datetime.now(UTC).isoformat()})
+    row |= {"error": error, "started": meter.started.isoformat()} | asdict(meter.spent())
+    _write(store, row)
 
 
 def _empty(plan: StudyPlan, split: int, architecture: str, status: str) -> dict[str, object]:

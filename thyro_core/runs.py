@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,8 +16,18 @@ def runs_table(store: Store, plan: StudyPlan) -> pa.Table:
     rows = []
     for split in range(plan.config.splits):
         for architecture in plan.config.architectures:
-            key = paths.run_key(plan.study_id, split, architecture)
-            if store.exists(key):
-                row = json.loads(store.read(key))
+            row = read_record(store, plan.study_id, split, architecture)
+            if row is not None:
                 rows.append(row | {"started": datetime.fromisoformat(row["started"])})
     return schemas.rows_to_table("runs", rows)
+
+
+def read_record(
+    store: Store, study_id: str, split: int, architecture: str
+) -> dict[str, Any] | None:
+    """What a finished or failed run left, as plain JSON; None: it has left nothing yet."""
+    try:
+        row: dict[str, Any] = json.loads(store.read(paths.run_key(study_id, split, architecture)))
+    except FileNotFoundError:
+        return None
+    return row

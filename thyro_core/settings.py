@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -39,6 +39,12 @@ class Settings(BaseSettings):
     screening_batch: str | None = Field(
         None, description="The images of a night: folder or fsspec URL; empty: no nightly run."
     )
+    pseudonym_key: SecretStr | None = Field(
+        None,
+        description="Secret of at least 16 bytes that patients' pseudonyms are made with; empty: "
+        "patient ids are dropped.",
+    )
+    log_json: bool = Field(False, description="Write logs as JSON, one object a line.")
 
 
 def scratch_folder(settings: Settings) -> Path:

@@ -88,7 +88,7 @@ def read_image_set(source: str, rules: IngestConfig) -> ImageSet:
         InputError: nothing readable is there, no image has a label, or a table is at fault.
     """
     folder = list_files(source)
-    if not folder.sizes:
+    if not folder.sizes and not folder.links_out:
         msg = f"{source}: expected an image set, found no files; {_CURE}"
         raise InputError(msg)
     layout, entries, notes = _read(folder, rules)
@@ -251,6 +251,8 @@ def _hint(folder: Listing) -> str:
     nested = sorted(str(PurePosixPath(name).parent) for name in tables if "/" in name)
     if nested:
         return f", but a {_TABLE} in {nested[0]}/"
+    if folder.links_out:
+        return f" ({_links(folder)})"
     others = _others(folder, frozenset())
     return f" (other files: {others})" if others else ""
 
@@ -282,7 +284,15 @@ def _patient_notes(entries: list[Entry]) -> list[str]:
 
 def _ignored_notes(folder: Listing, entries: list[Entry]) -> list[str]:
     others = _others(folder, frozenset(entry.name for entry in entries))
-    return [f"files that are no images ignored: {others}"] if others else []
+    notes = [f"files that are no images ignored: {others}"] if others else []
+    if folder.links_out:
+        notes.append(f"{_links(folder)}: left out")
+    return notes
+
+
+def _links(folder: Listing) -> str:
+    links = _count(folder.links_out, "link")
+    return f"{links} out of the folder, where the files themselves should be"
 
 
 def _others(folder: Listing, entries: frozenset[str]) -> str:

@@ -116,8 +116,7 @@ class Store:
         """
         if isinstance(self.fs, LocalFileSystem):
             return Path(self.path(key))
-        name = hashlib.sha256(f"{self.url}/{key}".encode()).hexdigest()[:16]
-        target = scratch / name / Path(key).name
+        target = self.scratch_copy(key, scratch)
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if not target.exists():
@@ -127,6 +126,11 @@ class Store:
                 ):
                     shutil.copyfileobj(file, out, 1 << 22)
         return target
+
+    def scratch_copy(self, key: str, scratch: Path) -> Path:
+        """Where a node keeps its copy of a remote object, if it has one."""
+        name = hashlib.sha256(f"{self.url}/{key}".encode()).hexdigest()[:16]
+        return scratch / name / Path(key).name
 
 
 @contextmanager

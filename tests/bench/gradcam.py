@@ -9,11 +9,10 @@ their ratio to the forward pass. The aim for ResNet18 is a ratio of at most 1.15
 
 import argparse
 import copy
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from laps import header, measure, ratios, row, spread
 
 from thyro_core import torchvision_ops
 from thyro_core.batches import normalise
@@ -58,27 +57,16 @@ def ways(options: argparse.Namespace) -> dict[str, Callable[[], object]]:
     return {"forward": forward, "grad_cams": ours, "package": plainly}
 
 
-def measure(timed: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way, the ways in turn within each round, after one round unmeasured."""
-    seconds: dict[str, list[float]] = {name: [] for name in timed}
-    for lap in range(rounds + 1):
-        for name, call in timed.items():
-            started = time.perf_counter()
-            call()
-            if lap:
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
-
-
 def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     seconds = measure(ways(options), options.rounds)
-    print(f"{options.architecture} at {options.side}, {options.batch} images, medians:")
+    print(header("Grad-CAM", "images/s", "x forward"))
     for name, values in seconds.items():
-        ratios = [value / plain for value, plain in zip(values, seconds["forward"], strict=True)]
-        rate = options.batch / statistics.median(values)
-        print(f"{name:<10} {rate:7.1f} images/s   x {statistics.median(ratios):.3f}")
+        rates = [options.batch / value for value in values]
+        slower = ratios(values, seconds["forward"])
+        where = f"{options.architecture} {options.side}, {name}"
+        print(row(where, spread(rates), spread(slower, 3)))
 
 
 if __name__ == "__main__":

@@ -100,6 +100,10 @@ def _train_split(job: SplitJob) -> SplitOutcome:
     from ray.train.torch import TorchTrainer
 
     from thyro_core.jobs import run_split
+    from thyro_core.logs import set_up_logs
+    from thyro_core.settings import Settings
+
+    set_up_logs(as_json=Settings().log_json)
 
     train_loop: Any = partial(run_split, job)
     trainer = TorchTrainer(

@@ -1,0 +1,60 @@
+"""Points of the curves as SQL on `predictions`: another way to the numbers that plots show.
+
+Each function gives what stands behind FROM: a subquery with one row a split and the column `v`.
+The curves themselves are computed by `curves`; that both agree is what a reader can check.
+"""
+
+_STEPS = (
+    "SELECT split, "
+    "sum(label) OVER w AS hits, sum(1 - label) OVER w AS alarms, "
+    "sum(label) OVER (PARTITION BY split) AS malignant, "
+    "sum(1 - label) OVER (PARTITION BY split) AS benign "
+    "FROM {source} WINDOW w AS (PARTITION BY split ORDER BY prob_malignant DESC) "
+    "UNION ALL SELECT split, 0, 0, sum(label), sum(1 - label) FROM {source} GROUP BY split"
+)
+"""Hits and false alarms at each threshold, ties as one step, and at none."""
+
+
+def sensitivity_at(source: str, rate: float) -> str:
+    """Sensitivity at a false positive rate, straight between two thresholds."""
+    steps = f"SELECT split, hits / malignant AS y, alarms / benign AS x FROM ({_steps(source)})"
+    ends = (
+        f"SELECT split, max(x) FILTER (x <= {rate}) AS x0, max(y) FILTER (x <= {rate}) AS y0, "
+        f"min(x) FILTER (x > {rate}) AS x1, min(y) FILTER (x > {rate}) AS y1 "
+        f"FROM ({steps}) GROUP BY split"
+    )
+    value = f"coalesce(y0 + ({rate} - x0) * (y1 - y0) / (x1 - x0), y0)"
+    return f"(SELECT split, {value} AS v FROM ({ends}))"
+
+
+def precision_at(source: str, recall: float) -> str:
+    """Precision at a recall; between two thresholds alarms grow in proportion to hits."""
+    steps = f"SELECT split, malignant, hits / malignant AS y, alarms FROM ({_steps(source)})"
+    ends = (
+        f"SELECT split, any_value(malignant) AS m, "
+        f"max(y) FILTER (y < {recall}) AS y0, max(alarms) FILTER (y < {recall}) AS a0, "
+        f"min(y) FILTER (y >= {recall}) AS y1, min(alarms) FILTER (y >= {recall}) AS a1 "
+        f"FROM ({steps}) GROUP BY split"
+    )
+    alarms = f"(a0 + ({recall} - y0) * (a1 - a0) / (y1 - y0))"
+    return f"(SELECT split, {recall} * m / ({recall} * m + {alarms}) AS v FROM ({ends}))"
+
+
+def net_benefit_at(source: str, threshold: float) -> str:
+    """True positives less false ones at the threshold's odds, per image."""
+    value = (
+        f"(count(*) FILTER (label = 1 AND prob_malignant >= {threshold}) - "
+        f"count(*) FILTER (label = 0 AND prob_malignant >= {threshold}) "
+        f"* {threshold} / (1 - {threshold})) / count(*)"
+    )
+    return f"(SELECT split, {value} AS v FROM {source} GROUP BY split)"
+
+
+def treat_all_at(source: str, threshold: float) -> str:
+    """Net benefit of calling every image malignant."""
+    value = f"(sum(label) - sum(1 - label) * {threshold} / (1 - {threshold})) / count(*)"
+    return f"(SELECT split, {value} AS v FROM {source} GROUP BY split)"
+
+
+def _steps(source: str) -> str:
+    return _STEPS.format(source=source)

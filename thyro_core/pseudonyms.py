@@ -1,0 +1,78 @@
+"""Pseudonyms of patients: the same person, the same word, and no way back without the key."""
+
+import hashlib
+import hmac
+import json
+import unicodedata
+
+from pydantic import SecretStr
+
+from thyro_core.errors import InputError
+
+PREFIX = "q"
+"""What a pseudonym begins with: neither a hash of an image nor a number."""
+
+_DIGITS = 32
+_SHORTEST = 16
+
+
+class Pseudonymiser:
+    """Makes pseudonyms of patient ids by a keyed hash (HMAC-SHA256), or refuses to.
+
+    Without a key an id has no pseudonym at all: a hash without one is undone by trying every
+    possible id. The key is never shown, kept or made part of any other hash.
+
+    Args:
+        key: `Settings().pseudonym_key` (THYRO_PSEUDONYM_KEY).
+
+    Raises:
+        InputError: the key is shorter than 16 bytes.
+    """
+
+    def __init__(self, key: SecretStr | None) -> None:
+        self._key = key.get_secret_value().strip().encode() if key is not None else None
+        self._refused = False
+        if self._key is not None and len(self._key) < _SHORTEST:
+            msg = (
+                f"THYRO_PSEUDONYM_KEY: expected at least {_SHORTEST} bytes, found "
+                f"{len(self._key)}; `openssl rand -hex 32` makes a key"
+            )
+            raise InputError(msg)
+
+    def __call__(self, patient_id: str | None, issuer: str | None = None) -> str | None:
+        """The pseudonym of a patient id: "q" and 32 hexadecimal digits.
+
+        Spaces around an id, the case of its letters and the way its characters are composed
+        (Unicode NFKC) do not matter. Ids of different issuers are different patients.
+
+        Args:
+            patient_id: DICOM's PatientID, or the id in a batch's or a labels file.
+            issuer: DICOM's IssuerOfPatientID; None or empty: not given.
+
+        Returns:
+            None without an id, and without a key.
+        """
+        same_id, same_issuer = _normalised(patient_id), _normalised(issuer)
+        if not same_id:
+            return None
+        if self._key is None:
+            self._refused = True
+            return None
+        # As JSON, so that no two pairs of issuer and id are one text.
+        message = json.dumps([same_issuer, same_id]).encode()
+        return PREFIX + hmac.new(self._key, message, hashlib.sha256).hexdigest()[:_DIGITS]
+
+    @property
+    def note(self) -> str | None:
+        """What a reader must know, in one sentence; None if no id had to be refused."""
+        if not self._refused:
+            return None
+        return (
+            "Patient ids were given but no key for pseudonyms, so images of one patient are not "
+            "brought together; set THYRO_PSEUDONYM_KEY."
+        )
+
+
+def _normalised(text: str | None) -> str:
+    whole = (text or "").replace("\0", " ")
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", whole).casefold()).strip()
