@@ -15,7 +15,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-DEADLINE = 240.0
+DEADLINE = 420.0
 OVER = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
 
@@ -139,7 +139,8 @@ def serving(folder: Path, *options: str, **extra: str) -> Iterator[Serving]:
             text=True,
             start_new_session=True,
         )
-    found = Serving(process, f"http://127.0.0.1:{port}", home, log)
+    api = extra.get("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+    found = Serving(process, api.removesuffix("/api"), home, log)
     try:
         wait_until(lambda: "serving" in log.read_text() or process.poll() is not None, "it serves")
         assert process.poll() is None, log.read_text()
@@ -149,6 +150,32 @@ def serving(folder: Path, *options: str, **extra: str) -> Iterator[Serving]:
             found.stop()
         for left in processes_of(home):
             os.kill(left, signal.SIGKILL)
+
+
+@contextmanager
+def prefect_server(folder: Path) -> Iterator[str]:
+    """A Prefect server without Thyro; its API's address."""
+    home, port = folder / "home", free_port()
+    home.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+    with (folder / "server.log").open("w") as out:
+        process = subprocess.Popen(
+            command, env=environment(home), stdout=out, stderr=subprocess.STDOUT
+        )
+    try:
+        wait_until(lambda: answers(port), "the server answers")
+        yield f"http://127.0.0.1:{port}/api"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def answers(port: int) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
 
 
 def processes_of(home: Path) -> dict[int, str]:

@@ -8,7 +8,15 @@ import subprocess
 import pytest
 
 from tests.imagesets import write_image_set
-from tests.prefectserver import environment, free_port, processes_of, serving, thyro, wait_until
+from tests.prefectserver import (
+    environment,
+    free_port,
+    prefect_server,
+    processes_of,
+    serving,
+    thyro,
+    wait_until,
+)
 
 
 def test_it_serves_a_run_and_leaves_nothing(tmp_path) -> None:
@@ -99,20 +107,19 @@ def training(home) -> list[str]:
 
 @pytest.mark.slow
 def test_a_server_that_runs_is_used_and_left_running(tmp_path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    first.mkdir()
-    second.mkdir()
-    with serving(first) as server:
-        api = f"{server.url}/api"
-        with serving(second, PREFECT_API_URL=api) as guest:
-            assert server.url in guest.said()
-            assert "starting a Prefect server" not in guest.said()
-            automations = server.ask("/automations/filter", {})
-            assert len([each for each in automations if "thyro" in each["name"]]) == 1
-            assert guest.stop() == 0, guest.said()
-        assert server.ask("/health") is True
+    (tmp_path / "server").mkdir()
+    with prefect_server(tmp_path / "server") as api:
+        for _ in range(2):
+            with serving(tmp_path, PREFECT_API_URL=api) as server:
+                assert server.url in server.said()
+                assert "starting a Prefect server" not in server.said()
+                automations = server.ask("/automations/filter", {})
+                assert len([each for each in automations if "thyro" in each["name"]]) == 1
+                assert not server.deployment("ingest")["paused"]
+                assert server.stop() == 0, server.said()
+                assert server.deployment("ingest")["paused"], "nobody is there to run it"
         done = subprocess.run(
-            thyro("serve", "--port", server.url.rsplit(":", 1)[1]),
+            thyro("serve", "--port", api.rsplit(":", 1)[1].removesuffix("/api")),
             cwd=tmp_path,
             env=environment(tmp_path),
             capture_output=True,
@@ -120,6 +127,25 @@ def test_a_server_that_runs_is_used_and_left_running(tmp_path) -> None:
         )
         assert done.returncode == 2
         assert f"a Prefect server runs there: set PREFECT_API_URL={api}" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_whose_machine_died_is_called_crashed_and_makes_room(tmp_path) -> None:
+    """No heartbeat for two minutes: the automation, not anybody's patience, ends it."""
+    source = write_image_set(tmp_path / "set")
+    (tmp_path / "server").mkdir()
+    with (
+        prefect_server(tmp_path / "server") as api,
+        serving(tmp_path, PREFECT_API_URL=api) as server,
+    ):
+        run_id = server.create("study", source=str(source), config=LONG)
+        wait_until(lambda: training(server.home), "a split is trained")
+        for dead in processes_of(server.home):
+            os.kill(dead, signal.SIGKILL)
+        server.process.wait()
+        assert server.state(run_id) == "RUNNING"
+        wait_until(lambda: server.state(run_id) == "CRASHED", "it is called crashed")
+        assert "No sign of life" in server.run(run_id)["state"]["message"]
 
 
 @pytest.mark.slow
