@@ -18,10 +18,12 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from flows.cli_drift import drift
 from flows.cli_models import Promote, models
 from flows.cli_overlay import overlay
 from flows.cli_query import query, tables
 from flows.cli_report import report
+from flows.cli_screen import Screen
 from flows.cli_serve import serve
 from flows.cli_status import gc, status
 from thyro_core import NOTICE
@@ -324,7 +326,9 @@ report = app.command()(report)
 query, tables = app.command()(query), app.command()(tables)
 serve = app.command()(serve)
 promote, models = app.command("promote")(Promote), app.command()(models)
+drift = app.command()(drift)
 overlay = app.command()(overlay)
+screen = app.command("screen")(Screen)
 status, gc = app.command()(status), app.command()(gc)
 
 

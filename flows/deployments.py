@@ -86,6 +86,14 @@ SERVED: tuple[Served, ...] = (
         "use are better on the same images. Takes seconds to minutes. Research use only.",
         ("models",),
     ),
+    Served(
+        "screening",
+        "Score the new images of a batch with the model in use, and write the worklist of what a "
+        "radiologist should read first. Runs each night by itself where a batch is configured. "
+        "Research use only.",
+        ("nightly",),
+        nightly=True,
+    ),
 )
 """All deployments."""
 

@@ -30,7 +30,7 @@ def declared() -> dict[str, dict]:
 
 
 def test_the_four_flows_are_served() -> None:
-    assert [entry.name for entry in SERVED] == ["study", "ingest", "promote"]
+    assert [entry.name for entry in SERVED] == ["study", "ingest", "promote", "screening"]
     assert len({entry.description for entry in SERVED}) == len(SERVED)
     for entry in SERVED:
         assert load_flow(entry).name == entry.name

@@ -75,6 +75,31 @@ def test_a_taken_port_is_said_with_the_cure(tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_the_nightly_schedule_fires_with_the_batch(tmp_path) -> None:
+    """Each minute here, for the test; with no model promoted the run says so, once."""
+    batch = write_image_set(tmp_path / "night", benign=2, malignant=2)
+    night = ["--cron", "* * * * *", "--timezone", "Asia/Kolkata", "--batch", str(batch)]
+    with serving(tmp_path, *night) as server:
+        assert f"nightly run of {batch} at * * * * * (Asia/Kolkata)" in server.said()
+        (schedule,) = server.deployment("screening")["schedules"]
+        assert schedule["active"]
+        assert schedule["schedule"]["timezone"] == "Asia/Kolkata"
+        ended = {"FAILED", "COMPLETED"}
+
+        def fired() -> list[dict[str, object]]:
+            return [run for run in server.runs("screening") if run["state_type"] in ended]
+
+        run = wait_until(fired, "a scheduled run ends")[0]
+        assert run["auto_scheduled"]
+        assert run["parameters"]["batch"] == str(batch)
+        assert "champion" in run["state"]["message"] or "promote" in run["state"]["message"]
+        assert server.task_runs(run["id"])["night"]["run_count"] == 1
+        (failure,) = server.artifacts(run["id"])["markdown"]
+        assert failure["key"] == "screening-failure"
+        assert server.deployment("screening")["global_concurrency_limit"]["limit"] == 1
+
+
+@pytest.mark.slow
 def test_sigterm_stops_it_too_and_its_runs_are_cancelled(tmp_path) -> None:
     source = write_image_set(tmp_path / "set")
     with serving(tmp_path) as server:
