@@ -18,6 +18,7 @@ from flows.tether import SERVED_BY
 from thyro_core.errors import InputError, ThyroError
 
 _POLL_SECONDS = 5.0
+_TICK_SECONDS = 0.05
 _LOST = (HTTPError, OSError, RuntimeError)
 
 
@@ -102,10 +103,13 @@ async def _serve(
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)
     running = asyncio.create_task(runner.start())
     stopping = asyncio.create_task(stopped.wait())
+    # What is not started cannot be stopped.
+    while not (runner.started or running.done()):
+        await asyncio.sleep(_TICK_SECONDS)
     ready()
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     ending()
-    if stopped.is_set() and runner.started:
+    if stopped.is_set():
         await runner.astop()
     await running

@@ -171,6 +171,7 @@ def test_a_run_whose_machine_died_is_called_crashed_and_makes_room(tmp_path) -> 
         assert server.state(run_id) == "RUNNING"
         wait_until(lambda: server.state(run_id) == "CRASHED", "it is called crashed")
         assert "No sign of life" in server.run(run_id)["state"]["message"]
+        assert server.deployment("study")["global_concurrency_limit"]["active_slots"] == 0
 
 
 @pytest.mark.slow
