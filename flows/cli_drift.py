@@ -86,22 +86,22 @@ def _write(output: Path, batches: "pa.Table") -> None:
 
 
 def _show(batches: "pa.Table", output: Path | None) -> None:
+    from thyro_core.drift_plot import breaches_of
+
     console = Console()
     table = Table(title="Drift", caption=NOTICE, box=SIMPLE_HEAD, pad_edge=False)
     for name in ("night", "batch", "scored", *_SHOWN.values()):
         table.add_column(name, overflow="fold", no_wrap=name in {"night", "scored"})
     lines = []
     for row in batches.to_pylist():
-        number = str(row["date"])
-        night, past = f"{number[:4]}-{number[4:6]}-{number[6:]}", row["breaches"] or ""
-        cells = ["-" if row[name] is None else f"{row[name]:.3f}" for name in _SHOWN]
-        marked = [
-            f"[bold red]{cell}*[/]" if f"{name} " in past else cell
-            for name, cell in zip(_SHOWN, cells, strict=True)
-        ]
-        table.add_row(night, row["batch_id"], f"{row['scored']}/{row['received']}", *marked)
+        number, past = str(row["date"]), breaches_of(row)
+        night = f"{number[:4]}-{number[4:6]}-{number[6:]}"
+        cells = {name: "-" if row[name] is None else f"{row[name]:.3f}" for name in _SHOWN}
+        cells |= {name: f"[bold red]{cells[name]}*[/]" for name in past if name in cells}
+        table.add_row(night, row["batch_id"], f"{row['scored']}/{row['received']}", *cells.values())
         if past:
-            lines.append(f"[red]drift[/] {night} {row['batch_id']}: {escape(past)}")
+            said = ", ".join(f"{name} {row[name]:.3f}" for name in past)
+            lines.append(f"[red]drift[/] {night} {row['batch_id']}: {said}")
     if not console.is_terminal:
         # A pipe has no width, and a wrapped row is no row.
         wide = console.options.update(width=1 << 20)

@@ -40,5 +40,6 @@ def announce(report: DriftReport, date: int, batch_id: str, model_id: str) -> No
             "received": report.received,
             "scored": report.scored,
             **report.figures(),
+            "text": report.text,
         },
     )

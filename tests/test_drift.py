@@ -78,7 +78,8 @@ def test_the_figures_are_those_of_the_columns() -> None:
 def test_no_drift_is_no_breach() -> None:
     found = [compare(REFERENCE_SET, batch(seed=seed), QUICK) for seed in range(2, 22)]
     assert [names(report) for report in found] == [[]] * 20
-    assert found[0].figures()["breaches"] is None
+    assert found[0].figures()["breaches"] == ""
+    assert found[0].text == "No figure is past its bound."
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,8 @@ def test_each_drift_breaches_its_own_bounds(shift, expected) -> None:
     for breach in found.breaches:
         assert breach.value == found.values[breach.statistic] > breach.bound
         assert f"{breach.statistic} {breach.value:.3f} (bound {breach.bound:.3f})" == breach.text
-    assert found.figures()["breaches"] == "; ".join(breach.text for breach in found.breaches)
+    assert found.figures()["breaches"] == ",".join(expected)
+    assert found.text == f"Drift: {'; '.join(breach.text for breach in found.breaches)}."
 
 
 def test_what_chance_explains_is_no_breach() -> None:
@@ -124,14 +126,19 @@ def test_a_handful_is_too_few_to_alarm() -> None:
     assert found.too_few == "too few to judge: 49 scored images, at least 50 are needed"
     assert names(found) == []
     numbers = found.figures()
-    assert {name for name, value in numbers.items() if value is not None} == {"share_rejected"}
+    assert {name for name, value in numbers.items() if value is not None} == {
+        "share_rejected", "breaches",
+    }  # fmt: skip
     assert compare(REFERENCE_SET, batch(50, score=0.5), QUICK).too_few is None
 
 
 def test_many_rejected_are_a_breach_even_where_none_is_scored() -> None:
     found = compare(REFERENCE_SET, batch(30, rejected=30), QUICK)
     assert found.breaches == (Breach("share_rejected", 0.5, 0.2),)
-    assert found.too_few
+    assert found.text == (
+        "Too few to judge: 30 scored images, at least 50 are needed. "
+        "Drift: share_rejected 0.500 (bound 0.200)."
+    )
     assert names(compare(REFERENCE_SET, batch(3, rejected=9), QUICK)) == []
     assert names(compare(REFERENCE_SET, batch(80, rejected=20), QUICK)) == []
 
@@ -139,7 +146,7 @@ def test_many_rejected_are_a_breach_even_where_none_is_scored() -> None:
 def test_an_empty_batch_has_no_figures() -> None:
     found = compare(REFERENCE_SET, batch(1).slice(0, 0), QUICK)
     assert all(math.isnan(value) for value in found.values.values())
-    assert found.figures() == dict.fromkeys([*FIGURES, "breaches"])
+    assert found.figures() == dict.fromkeys(FIGURES) | {"breaches": ""}
 
 
 def test_embeddings_may_come_apart_from_the_rows_or_not_at_all() -> None:
@@ -181,5 +188,5 @@ def test_the_page_says_what_is_past_its_bound() -> None:
     quiet = drift_markdown(compare(REFERENCE_SET, batch(), QUICK), "night 1", "b1")
     assert "No figure is past its bound." in quiet
     few = drift_markdown(compare(REFERENCE_SET, batch(3), QUICK), "night 1", "b1")
-    assert "too few to judge" in few
+    assert "3 of 3 images scored. Too few to judge: 3 scored images" in few
     assert "| psi_score | not computed |" in few

@@ -2,6 +2,9 @@
 
 import json
 import re
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +14,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from tests.browser import browser, visit
+from tests.test_study_cli import environment
 from thyro_core import NOTICE, schemas
 from thyro_core.drift import DriftThresholds
 from thyro_core.drift_plot import batches_since, drift_page, drift_picture, drift_text
@@ -23,16 +27,16 @@ if TYPE_CHECKING:
 __all__ = ["browser"]
 
 MODEL = "b" + "1" * 16
-BREACHES = "psi_sharpness 0.612 (bound 0.250); mmd 0.031 (bound 0.010)"
+BREACHES = "psi_sharpness 0.612, mmd 0.031"
 CALM = {"psi_score": 0.05, "ks_score": 0.06, "ks_score_p": 0.4, "psi_mean": 0.04,
         "psi_sharpness": 0.07, "ks_mean": 0.05, "ks_sharpness": 0.04, "mmd": -0.0002,
         "mmd_p": 0.6}  # fmt: skip
 NIGHTS: dict[int, dict[str, object]] = {
     20261030: CALM | {"share_rejected": 0.05},
-    20261101: CALM | {"share_rejected": 0.06},
+    20261101: CALM | {"share_rejected": 0.06, "breaches": ""},
     20261102: {"share_rejected": 0.1, "scored": 9, "received": 10},
     20261103: CALM | {"psi_sharpness": 0.612, "mmd": 0.031, "mmd_p": 0.0005,
-                      "share_rejected": 0.07, "breaches": BREACHES},
+                      "share_rejected": 0.07, "breaches": "psi_sharpness,mmd"},
 }  # fmt: skip
 
 
@@ -82,7 +86,7 @@ def test_the_table_marks_what_is_past_its_bound(store: Store) -> None:
 def test_json_is_one_object(store: Store) -> None:
     printed = json.loads(said(store, "--since", "2026-10-01", "--json"))
     assert [row["date"] for row in printed["batches"]] == list(NIGHTS)
-    assert printed["batches"][-1]["breaches"] == BREACHES
+    assert printed["batches"][-1]["breaches"] == "psi_sharpness,mmd"
     assert printed["batches"][2]["psi_score"] is None
     assert printed["notice"] == NOTICE
 
@@ -174,3 +178,38 @@ def test_a_breach_is_announced_and_calm_is_not(monkeypatch: pytest.MonkeyPatch) 
     assert what["resource"]["prefect.resource.id"] == "thyro.batch.20261103.n1"
     assert what["payload"] | report.figures() == what["payload"]
     assert json.loads(json.dumps(what["payload"], allow_nan=False))["model_id"] == MODEL
+
+
+NIGHT = """
+from prefect import flow
+from flows.drift import announce
+from tests.test_drift import QUICK, REFERENCE_SET, batch
+from thyro_core.drift import compare
+@flow(name="night")
+def night():
+    report = compare(REFERENCE_SET, batch(score=0.3), QUICK)
+    announce(report, 20261103, "n0123456789abcdef", "b1111111111111111")
+night()
+"""
+
+
+@pytest.mark.slow
+def test_a_breach_reaches_prefects_database(tmp_path: Path) -> None:
+    quiet = {
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    repository = Path(__file__).resolve().parent.parent
+    subprocess.run(
+        [sys.executable, "-c", NIGHT],
+        env=environment(tmp_path, **quiet), cwd=repository, check=True, capture_output=True,
+        timeout=240,
+    )  # fmt: skip
+    database = sqlite3.connect(tmp_path / ".prefect" / "prefect.db")
+    (page,) = database.execute("select data from artifact where type = 'markdown'").fetchone()
+    (said,) = database.execute("select payload from events where event = 'thyro.drift'").fetchone()
+    database.close()
+    assert NOTICE in page
+    assert json.loads(said)["breaches"] == "psi_score,ks_score"

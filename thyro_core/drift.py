@@ -12,6 +12,7 @@ from typing import Annotated, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from thyro_core import NOTICE
@@ -108,12 +109,19 @@ class DriftReport:
     """Why the batch is not judged; None: it is."""
 
     def figures(self) -> dict[str, object]:
-        """Columns of `screening_batches`: the figures, and `breaches` joined by "; " (or null)."""
+        """Columns of `screening_batches`: the figures (null: not computed), and `breaches`."""
         numbers: dict[str, object] = {
             name: None if math.isnan(value) else value for name, value in self.values.items()
         }
-        said = "; ".join(breach.text for breach in self.breaches)
-        return numbers | {"breaches": said or None}
+        return numbers | {"breaches": ",".join(breach.statistic for breach in self.breaches)}
+
+    @property
+    def text(self) -> str:
+        """The verdict in a sentence or two."""
+        parts = [f"{self.too_few.capitalize()}."] if self.too_few else []
+        if self.breaches:
+            parts.append(f"Drift: {'; '.join(breach.text for breach in self.breaches)}.")
+        return " ".join(parts) or "No figure is past its bound."
 
 
 def compare(
@@ -142,21 +150,19 @@ def compare(
         the share of rejected ones is a figure, and nothing is a breach, unless it received that
         many.
     """
-    status = batch["status"].to_pylist()
-    scored = [value == "scored" for value in status]
-    n = sum(scored)
+    scored = batch.filter(pc.equal(batch["status"], "scored"))
+    received, n = batch.num_rows, scored.num_rows
     values = dict.fromkeys(FIGURES, math.nan)
-    if status:
-        values["share_rejected"] = 1 - n / len(status)
+    share = 1 - n / received if received else math.nan
+    values["share_rejected"] = share
     breaches: list[Breach] = []
     if n >= thresholds.minimum:
         for name in _SCALARS:
-            breaches += _scalar(reference, batch.filter(pa.array(scored)), name, values, thresholds)
-        breaches += _embedded(reference, batch, embeddings, values, thresholds)
-    share, bound = values["share_rejected"], thresholds.share_rejected
-    if len(status) >= thresholds.minimum and share > bound:
-        breaches.append(Breach("share_rejected", share, bound))
-    return DriftReport(len(status), n, values, tuple(breaches), _too_few(n, thresholds.minimum))
+            breaches += _scalar(reference, scored, name, values, thresholds)
+        breaches += _embedded(reference, scored, embeddings, values, thresholds)
+    if received >= thresholds.minimum and share > thresholds.share_rejected:
+        breaches.append(Breach("share_rejected", share, thresholds.share_rejected))
+    return DriftReport(received, n, values, tuple(breaches), _too_few(n, thresholds.minimum))
 
 
 def _too_few(n: int, minimum: int) -> str | None:
@@ -232,17 +238,12 @@ def drift_markdown(report: DriftReport, batch: str, model_id: str) -> str:
         batch: what the batch is called; nothing that names a person.
         model_id: the model that scored it.
     """
-    verdict = report.too_few or (
-        "Drift: " + "; ".join(breach.text for breach in report.breaches)
-        if report.breaches
-        else "No figure is past its bound."
-    )
     lines = [
         f"# Drift of {batch} against the training set of {model_id}",
         "",
         f"**{NOTICE}**",
         "",
-        f"{report.scored} of {report.received} images scored. {verdict}",
+        f"{report.scored} of {report.received} images scored. {report.text}",
         "",
         "| figure | value |",
         "|---|---|",

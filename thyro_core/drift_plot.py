@@ -75,6 +75,15 @@ def batches_since(batches: pa.Table, since: dt.date) -> pa.Table:
     return chosen.sort_by([("date", "ascending"), ("batch_id", "ascending")])
 
 
+def breaches_of(row: Mapping[str, Any]) -> list[str]:
+    """Names of a batch's figures past their bound.
+
+    Args:
+        row: of `screening_batches`.
+    """
+    return [name for name in (row["breaches"] or "").split(",") if name]
+
+
 def drift_page(batches: pa.Table, thresholds: DriftThresholds) -> str:
     """The batches' drift as one self-contained HTML page, light or dark as its reader has it.
 
@@ -149,9 +158,9 @@ def _figures() -> Iterator[tuple[_Panel, str]]:
 
 
 def _told(row: Mapping[str, Any]) -> dict[str, Any]:
-    breaches = row["breaches"] or ""
+    past = breaches_of(row)
     cells = [
-        "" if row[name] is None else f"{row[name]:.3f}" + "*" * _is_past(breaches, name)
+        "" if row[name] is None else f"{row[name]:.3f}" + "*" * (name in past)
         for _, name in _figures()
     ]
     return {
@@ -160,12 +169,8 @@ def _told(row: Mapping[str, Any]) -> dict[str, Any]:
         "model": row["model_id"],
         "scored": f"{row['scored']} of {row['received']}",
         "cells": cells,
-        "breaches": breaches,
+        "breaches": ", ".join(f"{name} {row[name]:.3f}" for name in past),
     }
-
-
-def _is_past(breaches: str, name: str) -> bool:
-    return any(breach.startswith(f"{name} ") for breach in breaches.split("; "))
 
 
 def _day(number: int) -> dt.date:
@@ -219,7 +224,7 @@ def _series(
     """A figure over the nights: hollow where it is within its bound, filled where it is not."""
     colour, days = colours[SERIES[place]], np.array([_day(row["date"]) for row in rows], "M8[D]")
     values = np.array([math.nan if row[name] is None else row[name] for row in rows], float)
-    past = [_is_past(row["breaches"] or "", name) for row in rows]
+    past = [name in breaches_of(row) for row in rows]
     axes.plot(days, values, color=colour, linestyle=_LINES[place], label=_NAMES[name],
               marker=_MARKERS[place], gid=f"series-{name}",
               **hollow(False, colour) | {"markerfacecolor": colours[PAPER]})  # fmt: skip

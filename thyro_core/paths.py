@@ -20,6 +20,11 @@ def pack_key(manifest_id: str, side: int) -> str:
     return f"{PACKS}/{manifest_id}/{side}.npy"
 
 
+def mask_key(manifest_id: str) -> str:
+    """The nodule masks of a manifest's included images; there only if one has a mask."""
+    return f"packs/{manifest_id}/masks.npy"
+
+
 def manifest_key(manifest_id: str) -> str:
     """Summary of an ingest: counts, warnings, rules; the rows are in the `images` table."""
     return f"manifests/{manifest_id}.json"

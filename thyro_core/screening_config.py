@@ -21,8 +21,8 @@ class ScreeningRules(BaseModel):
     max_bytes: Annotated[int, Field(ge=1024, le=2 * 10**9)] = Field(
         500_000_000, description="Largest file that is read [bytes]."
     )
-    max_frames: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        5000, description="Most frames a clip may have before it is refused undecoded."
+    max_clip_frames: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        5000, description="Most frames a DICOM clip may have before it is refused undecoded."
     )
     frames_per_clip: Annotated[int, Field(ge=1, le=1000)] = Field(
         8, description="Most frames of a clip that are scored; evenly spaced over it."
