@@ -8,14 +8,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from flows.observer import Observer, observer
 from thyro_core import NOTICE
 from thyro_core.errors import InputError, StoppedError
 
 if TYPE_CHECKING:
-    from rich.status import Status
-
-    from thyro_core.screening import Counts
     from thyro_core.screening_config import ScreeningRules
     from thyro_core.storage import Store as OpenStore
 
@@ -46,6 +42,7 @@ class Screen:
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object last.")] = False
 
     def __post_init__(self) -> None:
+        from flows.observer import observer
         from thyro_core.screening_night import plan_night, today
         from thyro_core.settings import Settings
         from thyro_core.storage import open_store
@@ -55,10 +52,11 @@ class Screen:
         date = self.date or today(settings.timezone)
         # Planned here: what is wrong should not wait for Prefect to start before it is said.
         plan_night(opened, self.batch, date, self.model, rules)
+        from flows.screen_display import ScreenDisplay
         from flows.screening import screening
 
         with _err.status("starting") as status:
-            token = observer.set(_Display(status))
+            token = observer.set(ScreenDisplay(status))
             try:
                 place = screening(
                     self.batch, date, self.model or "", rules, opened.url, self.ray or ""
@@ -69,21 +67,6 @@ class Screen:
             finally:
                 observer.reset(token)
         _show(opened, place, as_json=self.as_json)
-
-
-class _Display(Observer):
-    """One line that says how far the run is."""
-
-    def __init__(self, status: "Status") -> None:
-        self._status = status
-
-    def screened(self, counts: "Counts", total: int | None) -> None:
-        """Say how many files are through."""
-        of = "" if total is None else f" of {total}"
-        self._status.update(
-            f"{counts.files}{of} files: {counts.known} known, {counts.images} new images, "
-            f"{counts.scored} scored"
-        )
 
 
 def _rules(items: list[str]) -> "ScreeningRules":
