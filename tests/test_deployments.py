@@ -21,6 +21,7 @@ from thyro_core.errors import InputError
 
 FOLDER = Path(__file__).resolve().parent.parent / "deployments"
 NIGHT = Night("0 2 * * *", "Europe/Berlin", "s3://bucket/night")
+POOLS = {"process": "thyro", "kubernetes": "thyro-kubernetes"}
 NO_NIGHT = Night("0 2 * * *", "UTC", None)
 
 
@@ -38,7 +39,7 @@ def test_the_four_flows_are_served() -> None:
         assert NOTICE.startswith("Research use only")
 
 
-@pytest.mark.parametrize("pool", ["process", "kubernetes"])
+@pytest.mark.parametrize("pool", POOLS)
 def test_prefect_yaml_says_the_same(pool) -> None:
     found = {name: entry for name, entry in declared().items() if name.endswith(pool)}
     assert found.keys() == {f"{entry.name}-{pool}" for entry in SERVED}
@@ -52,7 +53,7 @@ def test_prefect_yaml_says_the_same(pool) -> None:
             "collision_strategy": COLLISION,
         }
         assert plain["enforce_parameter_schema"] is True
-        assert plain["work_pool"]["name"] == f"thyro-{pool}"
+        assert plain["work_pool"]["name"] == POOLS[pool]
         assert ("schedules" in plain) is entry.nightly
 
 
@@ -78,7 +79,7 @@ def test_the_job_template_uses_each_variable_and_names_no_secret() -> None:
         assert f"{{{{ {name} }}}}" in used, name
         assert variable["description"].endswith("."), name
     assert used.count("{{") >= len(plain["variables"]["properties"])
-    assert "SECRET_ACCESS_KEY" not in text
+    assert "SECRET_ACCESS_KEY" not in used
 
 
 def test_a_deployment_is_what_its_entry_says() -> None:
@@ -150,7 +151,7 @@ def test_prefect_deploy_takes_the_file_and_a_worker_runs_it(tmp_path) -> None:
 
         template = str(FOLDER / "kubernetes-job-template.json")
         kubernetes = ["--type", "kubernetes", "--base-job-template", template]
-        prefect("work-pool", "create", "thyro-process", "--type", "process")
+        prefect("work-pool", "create", "thyro", "--type", "process")
         prefect("work-pool", "create", "thyro-kubernetes", *kubernetes)
         prefect("automation", "create", "--from-file", str(FOLDER / "automations.yaml"))
         prefect("deploy", "--all", "--prefect-file", str(FOLDER / "prefect.yaml"))
@@ -167,6 +168,6 @@ def test_prefect_deploy_takes_the_file_and_a_worker_runs_it(tmp_path) -> None:
         asked = server.ask("/deployments/name/ingest/ingest-process")["id"]
         body = {"parameters": {"source": str(source)}}
         run_id = server.ask(f"/deployments/{asked}/create_flow_run", body)["id"]
-        prefect("worker", "start", "--pool", "thyro-process", "--run-once")
+        prefect("worker", "start", "--pool", "thyro", "--run-once")
         run = server.over(run_id)
         assert run["state_type"] == "COMPLETED", run["state"]["message"]
