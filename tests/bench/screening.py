@@ -7,6 +7,7 @@ of all its workers, then the figures, and what 1, 8 and 64 GPUs would do, with t
 """
 
 import argparse
+import csv
 import threading
 import time
 from pathlib import Path
@@ -16,16 +17,28 @@ import numpy as np
 
 from thyro_core.bundles import load_bundle
 from thyro_core.cluster.session import session
-from thyro_core.images import decode, resize
+from thyro_core.images import resize
 from thyro_core.phantoms import write_phantoms
+from thyro_core.pseudonyms import Pseudonymiser
 from thyro_core.registry import champion
 from thyro_core.screening import Counts
 from thyro_core.screening_config import ScreeningRules
+from thyro_core.screening_images import read_screening_images
 from thyro_core.screening_night import Means, conclude, make_job, plan_night
 from thyro_core.storage import Store, open_store
 
 _LOOP = 256
 _NIGHT = 8 * 3600
+
+
+def only_images(batch: Path) -> list[Path]:
+    """The images that labels.csv names; the masks beside them are removed."""
+    with (batch / "labels.csv").open(newline="") as file:
+        images = {batch / row["image"] for row in csv.DictReader(file)}
+    for path in batch.rglob("*.png"):
+        if path not in images:
+            path.unlink()
+    return sorted(images)
 
 
 def resident(program: int) -> tuple[float, float]:
@@ -60,19 +73,24 @@ def watch(program: int, counts: list[Counts], over: threading.Event, seen: list)
 
 
 def bare_loop(store: Store, model_id: str, files: list[Path], means: Means) -> tuple[float, float]:
-    """Images/s of the ensemble alone, and of decoding alone, one after the other in here."""
+    """Images/s of the ensemble alone, and of decoding and judging alone, one after the other in here."""
     from thyro_core.screening_model import ScreeningModel
 
     model = ScreeningModel(store, model_id, means.scratch, threads=means.threads, gpus=means.gpus)
-    rules = ScreeningRules().ingest()
+    rules, nobody = ScreeningRules(), Pseudonymiser(None)
     started = time.perf_counter()
-    greys = [resize(decode(file.read_bytes(), rules).grey, model.side) for file in files]
+    images = [
+        image
+        for file in files
+        for image in read_screening_images(file.read_bytes(), "", rules, nobody)
+    ]
+    greys = [resize(image.grey, model.side) for image in images if image.grey is not None]
     decoding = time.perf_counter() - started
     pixels = np.stack(greys)
     model.score(pixels[:32])
     started = time.perf_counter()
     model.score(pixels)
-    return len(files) / (time.perf_counter() - started), len(files) / decoding
+    return len(greys) / (time.perf_counter() - started), len(files) / decoding
 
 
 def night(store: Store, batch: Path, scratch: Path) -> tuple[Counts, float, list]:
@@ -126,15 +144,17 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         batch, scratch = Path(folder, "batch"), Path(folder, "scratch")
         write_phantoms(str(batch), images=options.images, malignant=options.images // 5)
-        files = sorted(batch.rglob("*.png"))
+        files = only_images(batch)
         total, seconds, seen = night(store, batch, scratch)
         from thyro_core.hardware import job_device
 
         gpus = 1.0 if job_device(1.0).type == "cuda" else 0.0
         rate, decoding = bare_loop(store, model_id, files[:_LOOP], Means(scratch, gpus=gpus))
     print(f"real path: {total.files / seconds:.1f} images/s ({total.files} files, {seconds:.0f} s)")
-    print(f"bare loop: {rate:.1f} images/s scoring alone, {decoding:.1f} decoding alone")
-    busy = [row for row in seen if row[1] > 0]
+    print(
+        f"bare loop: {rate:.1f} images/s scoring alone, {decoding:.1f} decoding and judging alone"
+    )
+    busy = [row for row in seen if row[1] > 0 and row[0] < seconds]
     half = len(busy) // 2
     if half:
         for name, column in (("driver", 2), ("workers", 3)):
