@@ -58,7 +58,9 @@ class Screen:
         with _err.status("starting") as status:
             token = observer.set(ScreenDisplay(status))
             try:
-                place = screening(self.batch, date, self.model, rules, opened.url, self.ray)
+                place = screening(
+                    self.batch, date, self.model or "", rules, opened.url, self.ray or ""
+                )
             except KeyboardInterrupt as interrupt:
                 msg = "stopped; what is finished is kept, and the same command goes on"
                 raise StoppedError(msg) from interrupt

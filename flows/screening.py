@@ -5,8 +5,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import (
@@ -16,8 +17,12 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.events import emit_event
+from pydantic import Field
 
+from flows.artifacts import run_of, show_table
+from flows.forms import Address, ModelForm, Source
 from flows.observer import current_observer
+from flows.retries import step
 from thyro_core import NOTICE, paths
 from thyro_core.cluster.session import session
 from thyro_core.errors import ThyroError
@@ -43,32 +48,61 @@ LOCK_SECONDS = 120.0
 
 _PROGRESS_SECONDS = 5.0
 
+_COUNTS = ("received", "scored", "rejected", "failed", "refer", "review", "routine")
+
+NightDate = Annotated[str, Field(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$")]
+"""A date, or empty."""
+
+ScreeningForm = Annotated[ScreeningRules, ModelForm(())]
+"""The rules of a screening."""
+
 
 @flow(name="screening")
 def screening(
-    batch: str,
-    date: str | None = None,
-    model_id: str | None = None,
-    rules: ScreeningRules = ScreeningRules(),  # noqa: B008
-    store: str | None = None,
-    ray: str | None = None,
+    batch: Source,
+    date: NightDate = "",
+    model_id: str = "",
+    rules: ScreeningForm = ScreeningRules(),  # noqa: B008
+    store: Address = "",
+    ray: str = "",
 ) -> str:
     """Score what is new in a batch of images and write the night's worklist; research use only.
 
     Args:
-        batch: folder or fsspec URL of the images; no secrets in it, Prefect keeps it.
-        date: the night, such as 2026-11-25; empty: today in THYRO_TIMEZONE.
-        model_id: a promoted model; empty: the champion.
-        rules: quality and banding.
-        store: fsspec URL for everything that is kept; empty: THYRO_STORE.
-        ray: Ray address; empty: THYRO_RAY, else an embedded Ray.
+        batch: Where the night's images are: a folder that the server can read, or an address such
+            as s3://bucket/folder. Never write a password or a key into it: everybody who can open
+            this page can read it.
+        date: The night, such as 2026-11-25. Empty: today.
+        model_id: A promoted model. Empty: the one in use.
+        rules: Which images are scored, and how they are banded. The defaults are good.
+        store: Where results are kept, such as s3://bucket/thyro. Empty: the server's own store.
+        ray: Where the scoring runs: host:port of a Ray cluster. Empty: the server's own choice,
+            which is the server's machine unless somebody changed it.
 
     Returns:
         The night's batch: `<date>/<batch_id>`.
     """
-    settings = Settings()
-    opened = open_store(store or settings.store)
-    night = plan_night(opened, batch, date or today(settings.timezone), model_id, rules)
+    with run_of("screening"):
+        settings = Settings()
+        at = date or today(settings.timezone)
+        return _screen(Order(batch, at, model_id or None, rules), store or settings.store, ray)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be screened."""
+
+    batch: str
+    date: str
+    model_id: str | None
+    rules: ScreeningRules
+
+
+@step("night")
+def _screen(order: Order, store: str, ray: str) -> str:
+    settings, batch = Settings(), order.batch
+    opened = open_store(store)
+    night = plan_night(opened, batch, order.date, order.model_id, order.rules)
     owner = f"{socket.gethostname()} process {os.getpid()}"
     with lock(opened, paths.screening_lock_key(), owner, LOCK_SECONDS) as held:
         for left in recover(opened):
@@ -145,6 +179,8 @@ def _publish(store: Store, result: NightResult) -> None:
     night, totals = result.night, result.totals
     key = f"screening-{night.date}-{night.batch_id}"
     create_markdown_artifact(summary(store, result), key=key, description="A night's screening")
+    counts = [[name, str(getattr(totals, name))] for name in _COUNTS]
+    show_table(f"{key}-counts", [["state", "images"], *counts], "What became of the images")
     rows = unscored_rows(store, night)
     if rows:
         create_table_artifact(rows, key=f"{key}-unscored", description="Images not scored, and why")
@@ -163,7 +199,7 @@ def _publish(store: Store, result: NightResult) -> None:
 def summary(store: Store, result: NightResult) -> str:
     """A night's batch in Markdown."""
     night, counts = result.night, result.counts
-    names = ("received", "scored", "rejected", "failed", "refer", "review", "routine")
+    names = _COUNTS
     values = (str(getattr(result.totals, name)) for name in names)
     drift = f"**Drift: {'; '.join(result.breaches)}.** Trust the order less.\n\n"
     worklist = f"{store.url}/{paths.worklist_key(night.date, 'html')}"

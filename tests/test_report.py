@@ -142,6 +142,8 @@ def test_it_is_one_file_that_asks_for_nothing(html, page) -> None:
             assert not name.startswith("on"), name
             if name in {"src", "href", "srcset", "poster", "action"}:
                 assert value.startswith(("#", "data:")), value
+    policy = [e for e in page.find("meta") if "http-equiv" in e.attributes]
+    assert policy[0].attributes["content"].startswith("default-src 'none'; img-src data:;")
     (style,) = page.find("style")
     css = "".join(child for child in style.children if isinstance(child, str))
     assert "url(" not in css
@@ -217,8 +219,11 @@ def rendered(store: Store, plan: StudyPlan, folder: Path) -> Element:
 SMALL = {"architectures": ("resnet18",), "splits": 2}
 
 
-def test_one_architecture_has_nothing_to_compare_with(tmp_path) -> None:
-    page = rendered(*fabricated(tmp_path, **SMALL), tmp_path)
+def test_one_architecture_and_no_patients_are_said_where_it_matters(tmp_path) -> None:
+    page = rendered(*fabricated(tmp_path, images(patients=False), **SMALL), tmp_path)
+    assert "No patient ids were given" in page.by_id("brief").text
+    assert "No patient ids were given" in page.by_id("cohort").text
+    assert "Without patient ids" in page.by_id("limits").text
     assert "one architecture; there is nothing to compare" in page.by_id("comparisons").text
     assert "Against" not in page.by_id("brief").text
     assert len(page.by_id("gallery").find("img")) >= 8
@@ -241,13 +246,6 @@ def test_nothing_of_the_set_can_become_markup(tmp_path) -> None:
     assert "jane-doe" not in html
     for section in ("brief", "cohort", "provenance"):
         assert NASTY in page.by_id(section).text
-
-
-def test_without_patients_it_says_so_where_it_matters(tmp_path) -> None:
-    page = rendered(*fabricated(tmp_path, images(patients=False), **SMALL), tmp_path)
-    assert "No patient ids were given" in page.by_id("brief").text
-    assert "No patient ids were given" in page.by_id("cohort").text
-    assert "Without patient ids" in page.by_id("limits").text
 
 
 @pytest.mark.filterwarnings("ignore::thyro_core.metrics.UndefinedMetricWarning")

@@ -67,6 +67,7 @@ def test_an_unknown_study_is_one_sentence_and_exit_2(made, tmp_path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_an_unfinished_study_is_one_sentence_and_exit_1(made, tmp_path) -> None:
     store, plan = made
     shutil.copytree(store.root, tmp_path / "store")

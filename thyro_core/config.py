@@ -44,7 +44,7 @@ class IngestConfig(BaseModel):
     )
     blur_bound: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
         0.05,
-        description="Lowest sharpness that counts as in focus (see `thyro_core.quality`); 0 = off.",
+        description="Lowest sharpness that counts as in focus; blurred ones are excluded. 0: off.",
     )
     overlay_bound: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         0.02, description="Largest share of coloured pixels (callipers, Doppler) in an image."
@@ -130,8 +130,8 @@ class StudyConfig(IngestConfig):
     weights: str = Field(
         "auto",
         min_length=1,
-        description="Where training starts: auto, imagenet (strict), none, or a URL of "
-        "a folder with <architecture>.safetensors.",
+        description="Where training starts: auto, imagenet (strict), none, or the URL of a folder "
+        "with resnet18.safetensors and so on.",
     )
     precision: Precision = Field(
         "auto", description="Training arithmetic: bf16 where the hardware has it, else fp32."

@@ -126,8 +126,8 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         "Weight randomisation",
-        "Does the map change when the last block is drawn anew? Rank correlation near none: it "
-        "follows what was learned. Near one: it shows edges.",
+        "Does the map change when the last block is drawn anew? Rank correlation near zero: it "
+        "follows what was learned; near one: it shows edges.",
         "randomised_correlation", 0.0, _NOT_SAMPLED,
     ),
     Question(

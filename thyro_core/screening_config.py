@@ -29,7 +29,7 @@ class ScreeningRules(BaseModel):
     )
     blur_bound: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
         0.05,
-        description="Lowest sharpness that counts as in focus (see `thyro_core.quality`); 0 = off.",
+        description="Lowest sharpness that counts as in focus; blurred ones are rejected. 0: off.",
     )
     overlay_bound: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         0.02, description="Largest share of coloured pixels (callipers, Doppler) in an image."
