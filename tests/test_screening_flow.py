@@ -74,6 +74,7 @@ def test_drift_is_an_event_that_names_the_statistics_and_nobody(
     monkeypatch.setattr(
         flow, "create_table_artifact", lambda rows, **_: said["tables"].append(rows)
     )
+    monkeypatch.setattr(flow, "show_table", lambda *said_: said["tables"].append(said_))
     write_image(ward.batch / "Nowak.png", 1)
     calm = ward.screen()
     flow._publish(ward.store, replace(calm, totals=replace(calm.totals, rejected=0)))

@@ -325,7 +325,9 @@ def test_what_a_dead_run_left_is_put_into_its_own_night(ward: Ward) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("writes", range(1, 9))
+@pytest.mark.parametrize(
+    "writes", [n if n in {3, 6} else pytest.param(n, marks=pytest.mark.slow) for n in range(1, 9)]
+)
 def test_power_cuts_at_every_write_of_the_end(
     ward: Ward, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
