@@ -170,9 +170,7 @@ def test_batches_of_one_night_share_a_worklist(tmp_path: Path) -> None:
     rows = [row(1, "refer", 0.6), row(2, "refer", 0.8, batch_id="n2", model_id="b2")]
     batches = [
         batch_row(),
-        batch_row(
-            batch_id="n2", model_id="b2", breaches="psi_score 0.4 (bound 0.2); mmd 1 (bound 0.1)"
-        ),
+        batch_row(batch_id="n2", model_id="b2", breaches="psi_score,mmd"),
     ]
     folder = made(tmp_path, rows, Totals(2, 2, 0, 0, 2, 0, 0), *batches)
     assert [(each["image_id"][-1], each["model_id"]) for each in listed(folder)] == [
@@ -181,7 +179,7 @@ def test_batches_of_one_night_share_a_worklist(tmp_path: Path) -> None:
     page = (folder / "worklist.html").read_text()
     assert page.count("data:image/jpeg") == 2
     assert page.count("Trust the order less") == 2
-    assert "made for: psi_score 0.4 (bound 0.2)." in page
+    assert "made for: psi_score." in page
     assert "6 files were passed over" in page
 
 

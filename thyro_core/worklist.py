@@ -173,7 +173,7 @@ def worklist_page(
         batches=batches,
         known=sum(row["known"] or 0 for row in batches),
         late=sum(row["late"] or 0 for row in batches),
-        breaches=[part for row in batches for part in (row["breaches"] or "").split("; ") if part],
+        breaches=[part for row in batches for part in (row["breaches"] or "").split(",") if part],
         notice=NOTICE,
         why=why,
         most_pictures=MOST_PICTURES,
