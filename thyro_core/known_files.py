@@ -8,13 +8,15 @@ import mmap
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
 from thyro_core.storage import Store
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 _DIGITS = 32
 _MEMORY = "256MB"
@@ -54,6 +56,8 @@ def write_known(parts: Iterable[pa.Table], out: IO[bytes]) -> None:
         out: where it goes.
     """
     with tempfile.TemporaryDirectory(prefix="thyro-") as folder:
+        import duckdb
+
         connection = duckdb.connect(
             f"{folder}/known.duckdb", config={"memory_limit": _MEMORY, "threads": 1}
         )
@@ -69,7 +73,7 @@ def write_known(parts: Iterable[pa.Table], out: IO[bytes]) -> None:
             connection.close()
 
 
-def _sorted(connection: duckdb.DuckDBPyConnection) -> Iterator[list[str]]:
+def _sorted(connection: "DuckDBPyConnection") -> Iterator[list[str]]:
     reader = connection.sql("SELECT DISTINCT hash FROM known ORDER BY hash").to_arrow_reader(_ROWS)
     for batch in reader:
         yield batch["hash"].to_pylist()

@@ -8,12 +8,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from thyro_core.storage import Store
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 _MEMORY = "512MB"
 _ROWS = 61_440
@@ -34,7 +37,7 @@ def fetched(store: Store, keys: Sequence[str]) -> Iterator[list[str]]:
 
 
 @contextmanager
-def connected() -> Iterator[duckdb.DuckDBPyConnection]:
+def connected() -> "Iterator[DuckDBPyConnection]":
     """A DuckDB that keeps to a bounded memory and spills to a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="thyro-") as folder:
         config: dict[str, str | bool | int | float | list[str]] = {
@@ -42,6 +45,8 @@ def connected() -> Iterator[duckdb.DuckDBPyConnection]:
             "threads": 1,
             "temp_directory": folder,
         }
+        import duckdb
+
         connection = duckdb.connect(config=config)
         try:
             yield connection
@@ -50,7 +55,7 @@ def connected() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def select(
-    connection: duckdb.DuckDBPyConnection, sql: str, files: Sequence[str]
+    connection: "DuckDBPyConnection", sql: str, files: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
     """Batches of a query over Parquet files, which it calls `parts`.
 

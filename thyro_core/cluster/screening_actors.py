@@ -10,6 +10,7 @@ what stands in the store is passed over. Files that kill their decoder do not re
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ import ray
 import ray.data
 from ray import exceptions
 from ray.data import ActorPoolStrategy, DataContext
+from ray.util.annotations import RayDeprecationWarning
 
 from thyro_core.cluster.session import Capacity
 from thyro_core.errors import InputError, ThyroError
@@ -38,6 +40,8 @@ BLOCK = 64
 """Files of a block: what a crash costs, and a chunk's worth."""
 
 _COUNTS = tuple(asdict(Counts()))
+# Ray Data would restart a dying actor for ever.
+_NO_RESTART: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0}
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,10 @@ def _quiet_context() -> Iterator[None]:
     for name, value in changed.items():
         setattr(context, name, value)
     try:
-        yield
+        with warnings.catch_warnings():
+            # Ray 2.60 wants named parameters and has none for an actor's restarts.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            yield
     finally:
         for name, value in before.items():
             setattr(context, name, value)
@@ -168,7 +175,7 @@ def _dataset(job: ScreeningJob, sizes: Pools) -> "ray.data.Dataset":
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=sizes.decoders),
         num_cpus=sizes.decoder_cpus,
-        ray_remote_args_fn=_no_restart,
+        **_NO_RESTART,
     )
     return decoded.map_batches(
         _Scorer,
@@ -178,13 +185,8 @@ def _dataset(job: ScreeningJob, sizes: Pools) -> "ray.data.Dataset":
         compute=ActorPoolStrategy(size=sizes.scorers),
         num_cpus=sizes.scorer_cpus,
         num_gpus=sizes.scorer_gpus,
-        ray_remote_args_fn=_no_restart,
+        **_NO_RESTART,
     )
-
-
-def _no_restart() -> dict[str, Any]:
-    # Ray Data would restart a dying actor for ever.
-    return {"max_restarts": 0, "max_task_retries": 0}
 
 
 def _list(batch: pa.Table) -> Iterator[pa.Table]:
