@@ -41,7 +41,7 @@ test-all: $(VENV)/.installed-test
 	$(BIN)/pytest -m "slow or not slow"
 
 fuzz: $(VENV)/.installed-test
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests/test_security.py -m "slow or not slow" -k fuzz --timeout 0
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests/test_security.py -m slow -k long_fuzz --timeout 0
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -18,10 +18,13 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from flows.cli_drift import drift
 from flows.cli_models import Promote, models
 from flows.cli_overlay import overlay
 from flows.cli_query import query, tables
 from flows.cli_report import report
+from flows.cli_screen import Screen
+from flows.cli_serve import serve
 from flows.cli_status import gc, status
 from thyro_core import NOTICE
 from thyro_core.errors import StoppedError, ThyroError
@@ -177,6 +180,7 @@ def study(
     """Run the cross-split study; started again, it goes on where it stopped."""
     from flows.config_input import read_config
     from flows.display import StudyDisplay
+    from flows.forms import without_secret
     from flows.observer import observer
     from thyro_core.settings import Settings
     from thyro_core.sources import read_image_set
@@ -184,7 +188,7 @@ def study(
 
     values = read_config(config, set_ or [])
     # Listed once here: a wrong source should not wait for Prefect to start before it is said.
-    read_image_set(source, values.ingest())
+    read_image_set(without_secret(source), values.ingest())
     started = time.monotonic()
     opened = open_store(store or Settings().store)
     display = StudyDisplay(_err)
@@ -193,7 +197,7 @@ def study(
     token = observer.set(display)
     try:
         with display.shown():
-            study_id = run(source, values, opened.url, ray)
+            study_id = run(source, values, opened.url, ray or "")
     except KeyboardInterrupt as interrupt:
         msg = "stopped; what is finished is kept, and the same command goes on"
         raise StoppedError(msg) from interrupt
@@ -320,8 +324,11 @@ def doctor(store: Store = None) -> None:
 # Defined in modules of their own, commands of this one.
 report = app.command()(report)
 query, tables = app.command()(query), app.command()(tables)
+serve = app.command()(serve)
 promote, models = app.command("promote")(Promote), app.command()(models)
+drift = app.command()(drift)
 overlay = app.command()(overlay)
+screen = app.command("screen")(Screen)
 status, gc = app.command()(status), app.command()(gc)
 
 

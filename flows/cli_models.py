@@ -154,8 +154,11 @@ def _show_models(rows: list["ModelRow"], history: list["Change"]) -> None:
     for row in rows:
         name = f"[bold]{row.model_id}[/] (champion)" if row.is_champion else row.model_id
         auc = "undefined" if row.auc is None else f"{row.auc:.3f}"
-        table.add_row(name, row.architecture, row.study_id, auc, f"{row.threshold:.6g}")
+        facts = (row.architecture, row.study_id, auc, f"{row.threshold:.6g}")
+        table.add_row(name, *(("damaged", "", "", "") if row.fault else facts))
     _out.print(table)
+    for fault in filter(None, (row.fault for row in rows)):
+        _say(f"[red]damaged[/] {escape(fault)}")
     for change in history:
         came = f"{change.model_id} from {change.before or 'none'}"
         when = change.when.strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -169,8 +172,9 @@ def _row_json(row: "ModelRow") -> dict[str, object]:
         "study_id": row.study_id,
         "manifest_id": row.manifest_id,
         "auc": row.auc,
-        "threshold": row.threshold,
+        "threshold": None if row.fault else row.threshold,
         "champion": row.is_champion,
+        "fault": row.fault,
     }
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.durations import clock
 from thyro_core import NOTICE
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 Store = Annotated[
     str | None, typer.Option(help="fsspec URL for everything that is kept [THYRO_STORE].")
 ]
-_UNKNOWN = "unknown"
 
 
 def status(
@@ -88,14 +88,6 @@ def _totals(found: "StudyStatus") -> str:
         f"{clock(found.seconds_left)} left; {found.seconds:.0f} s of runs, "
         f"{found.gpu_seconds:.0f} GPU-seconds so far"
     )
-
-
-def clock(seconds: float | None) -> str:
-    """Seconds as `h:mm:ss`; None: what nothing tells is not invented."""
-    if seconds is None:
-        return _UNKNOWN
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def gc(

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from flows.durations import clock
 from flows.observer import Observer
 from thyro_core.plan import StudyPlan
 from thyro_core.progress import JobProgress, read_job_progress
@@ -108,7 +109,7 @@ class StudyDisplay(Observer):
         speed = sum(p.images_per_second for p in found if p.state == "running")
         done = sum(progress.work_done for progress in found)
         total = max((p.work_total for p in found), default=1.0) * plan.config.splits
-        left = _clock(self._seconds_left(done, total))
+        left = clock(self._seconds_left(done, total))
         detail = f"{ended} of {plan.config.splits} splits, {speed:.0f} images/s, {left} left"
         self._row("study", done, total, detail)
         return f"{100 * done / total:.0f} %: {detail}"
@@ -133,11 +134,3 @@ class StudyDisplay(Observer):
         if done <= earlier:
             return None
         return (total - done) * (now - before) / (done - earlier)
-
-
-def _clock(seconds: float | None) -> str:
-    if seconds is None:
-        return "time unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

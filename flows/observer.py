@@ -3,6 +3,7 @@
 from contextvars import ContextVar
 
 from thyro_core.plan import StudyPlan
+from thyro_core.screening import Counts
 from thyro_core.storage import Store
 
 
@@ -20,6 +21,9 @@ class Observer:
 
     def reported(self, url: str | None, error: str | None) -> None:
         """The report is written, or it could not be; the results stand all the same."""
+
+    def screened(self, counts: Counts, total: int | None) -> None:
+        """A screening has come so far; `total` files are in the batch, if they are counted yet."""
 
 
 observer: ContextVar[Observer | None] = ContextVar("observer", default=None)

@@ -1,39 +1,48 @@
 """Promotion as a Prefect flow: a finished study's models become the champion."""
 
-import tempfile
-from pathlib import Path
+from typing import Annotated
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact
 
+from flows.artifacts import ProgressBar, run_of, show_page, show_table
+from flows.forms import Address, ModelForm
+from flows.retries import step
 from thyro_core.card_text import card_markdown
 from thyro_core.promotion import Promotion, PromotionConfig
 from thyro_core.promotion import promote as run
-from thyro_core.settings import Settings
+from thyro_core.settings import Settings, scratch_folder
 from thyro_core.storage import open_store
 
 
 @flow(name="promote")
-def promote(config: PromotionConfig, store: str | None = None) -> str:
+def promote(
+    config: Annotated[PromotionConfig, ModelForm(("study_id",))], store: Address = ""
+) -> str:
     """Bundle a study's models and make them the champion, unless they are worse; research use only.
 
     Args:
-        config: what to promote, and how.
-        store: fsspec URL for everything that is kept; empty: THYRO_STORE.
+        config: Which models to promote, and how.
+        store: Where the study is kept, such as s3://bucket/thyro. Empty: the server's own store.
 
     Returns:
         The model's id.
     """
-    settings = Settings()
-    scratch = settings.scratch or Path(tempfile.gettempdir()) / "thyro-scratch"
+    with run_of("promote"):
+        return _promote(config, store or Settings().store)
+
+
+@step("model")
+def _promote(config: PromotionConfig, store: str) -> str:
+    bar = ProgressBar(f"promotion of {config.study_id}")
+    bar.show(0.0)
+    scratch = scratch_folder(Settings())
     scratch.mkdir(parents=True, exist_ok=True)
-    done = run(open_store(store or settings.store), config, scratch, get_run_logger().info)
-    model_id = done.bundle.model_id
-    create_markdown_artifact(
-        card_markdown(done.bundle.card, standing(done)),
-        key=f"model-{model_id}",
-        description="The promoted model's card",
-    )
+    done = run(open_store(store), config, scratch, get_run_logger().info)
+    bar.show(100.0)
+    model_id, how = done.bundle.model_id, standing(done)
+    rows = [["what", "value"], ["model", model_id], ["study", config.study_id], ["standing", how]]
+    show_table(f"model-{model_id}-standing", rows, "How it came to be the champion")
+    show_page(f"model-{model_id}", card_markdown(done.bundle.card, how), "The model's card")
     return model_id
 
 

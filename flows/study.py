@@ -1,22 +1,18 @@
 """The ten-split study as a Prefect flow: prepare, one task a split, conclude."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import (
-    create_link_artifact,
-    create_markdown_artifact,
-    create_progress_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_link_artifact
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.artifacts import ProgressBar, run_of, show_page, show_table
+from flows.forms import Address, Source, StudyForm
+from flows.ingest import read_images
 from flows.observer import current_observer
+from flows.retries import step
 from thyro_core import paths
 from thyro_core.cluster.session import JobResources, job_resources, session
 from thyro_core.config import StudyConfig
@@ -27,50 +23,51 @@ from thyro_core.plan import StudyPlan
 from thyro_core.progress import read_job_progress
 from thyro_core.settings import Settings, scratch_folder
 from thyro_core.storage import Store, open_store, public
-from thyro_core.study import Site, conclude, ingest_for, prepare, study_notes, unfinished
-from thyro_core.summary import figures, markdown_summary, undefined_notes
-
-_PROGRESS_SECONDS = 5.0
+from thyro_core.study import Site, conclude, prepare, study_notes, unfinished
+from thyro_core.summary import figures, markdown_summary, summary_rows, undefined_notes
 
 
 @flow(name="study", task_runner=ThreadPoolTaskRunner(max_workers=128))  # type: ignore[arg-type]
 def study(
-    source: str,
-    config: StudyConfig = StudyConfig(),  # noqa: B008
-    store: str | None = None,
-    ray: str | None = None,
+    source: Source,
+    config: StudyForm = StudyConfig(),  # noqa: B008
+    store: Address = "",
+    ray: str = "",
 ) -> str:
-    """Run the cross-split study of the image set at `source`; research use only.
+    """Run the cross-split study of an image set; research use only.
 
     Args:
-        source: folder or fsspec URL of the images with labels.csv, or benign/ and malignant/.
-        config: what the study is; the defaults follow the paper.
-        store: fsspec URL for everything that is kept; empty: THYRO_STORE.
-        ray: Ray address; empty: THYRO_RAY, else an embedded Ray.
+        source: Where the images are: a folder that the server can read, or an address such as
+            s3://bucket/folder. It holds the images and a file labels.csv (image, label,
+            patient_id), or the folders benign and malignant. Never write a password or a key into
+            it: everybody who can open this page can read it.
+        config: What the study is. The defaults follow the paper; with them a study of 500 images
+            takes hours without a GPU.
+        store: Where results are kept, such as s3://bucket/thyro. Empty: the server's own store.
+        ray: Where the training runs: host:port of a Ray cluster. Empty: the server's own choice,
+            which is the server's machine unless somebody changed it.
 
     Returns:
         The study's id.
     """
-    settings = Settings()
-    opened = open_store(store or settings.store)
-    # Before Ray starts: what is wrong with the images should be said at once.
-    manifest = ingest_for(source, config, opened, current_observer().ingesting)
-    with session(ray or settings.ray) as capacity:
-        resources = job_resources(
-            capacity, settings.cpus_per_job, settings.gpus_per_job, config.splits
-        )
-        plan = _prepare(manifest, config, opened, settings, resources)
-        current_observer().planned(opened, plan)
-        errors = _train(opened, plan, settings, resources)
-    try:
-        conclude(opened, plan)
-    except IncompleteStudyError as error:
-        msg = "; ".join([str(error), *errors])
-        raise IncompleteStudyError(msg) from error
-    _publish(opened, plan, scratch_folder(settings))
-    return plan.study_id
+    with run_of("study"):
+        settings = Settings()
+        opened = open_store(store or settings.store)
+        # Before Ray starts: what is wrong with the images should be said at once.
+        manifest = read_images(source, config, opened.url)
+        with session(ray or settings.ray) as capacity:
+            resources = job_resources(
+                capacity, settings.cpus_per_job, settings.gpus_per_job, config.splits
+            )
+            plan = _prepare(manifest, config, opened, settings, resources)
+            current_observer().planned(opened, plan)
+            errors = _train(opened, plan, settings, resources)
+        _conclude(opened, plan, errors)
+        _report(opened, plan, scratch_folder(settings))
+        return plan.study_id
 
 
+@step("plan")
 def _prepare(
     manifest: Manifest,
     config: StudyConfig,
@@ -139,37 +136,33 @@ def train_split(job: SplitJob, resources: JobResources, retries: int) -> None:
 
 
 def _progress_watcher(job: SplitJob) -> Callable[..., None]:
-    """Shows a job's position as a Prefect progress artifact, once in a few seconds."""
+    """Shows a job's position as a Prefect progress artifact."""
     store = open_store(job.store)
-    state: dict[str, Any] = {"artifact": None, "shown": -1.0, "at": float("-inf")}
+    bar = ProgressBar(f"study {job.study_id}, split {job.split}")
 
     def watch(*, at_once: bool = False) -> None:
-        if not at_once and time.monotonic() - state["at"] < _PROGRESS_SECONDS:
-            return
-        state["at"] = time.monotonic()
-        progress = read_job_progress(store, job.study_id, job.split)
-        percent = 0.0 if progress is None else 100 * progress.work_done / progress.work_total
-        if state["artifact"] is None:
-            state["artifact"] = create_progress_artifact(
-                percent, description=f"study {job.study_id}, split {job.split}"
-            )
-        elif percent != state["shown"]:
-            artifact: UUID = state["artifact"]
-            update_progress_artifact(artifact, percent)
-        state["shown"] = percent
+        if at_once or bar.due():
+            found = read_job_progress(store, job.study_id, job.split)
+            bar.show(0.0 if found is None else 100 * found.work_done / found.work_total)
 
     return watch
 
 
-def _publish(store: Store, plan: StudyPlan, scratch: Path) -> None:
+@step("conclude")
+def _conclude(store: Store, plan: StudyPlan, errors: Sequence[str]) -> None:
+    try:
+        conclude(store, plan)
+    except IncompleteStudyError as error:
+        msg = "; ".join([str(error), *errors])
+        raise IncompleteStudyError(msg) from error
     metrics = store.read_table("metrics", study_id=plan.study_id)
+    found = figures(metrics, plan.config)
     notes = (*study_notes(store, plan), *undefined_notes(metrics))
-    markdown = markdown_summary(plan, figures(metrics, plan.config), notes)
+    markdown = markdown_summary(plan, found, notes)
     store.write(paths.summary_key(plan.study_id), markdown.encode())
-    create_markdown_artifact(
-        markdown, key=f"study-{plan.study_id}", description="Metrics against the paper's"
-    )
-    _report(store, plan, scratch)
+    key = f"study-{plan.study_id}"
+    show_page(key, markdown, "Metrics against the paper's")
+    show_table(f"{key}-metrics", summary_rows(found), "Mean over splits (95 % interval)")
 
 
 def _report(store: Store, plan: StudyPlan, scratch: Path) -> None:

@@ -16,7 +16,7 @@ from thyro_core.study import Site, conclude, ingest_for, prepare
 
 SMALL = {
     "architectures": ("resnet18",), "splits": 3, "epochs": 2, "image_size": 64, "batch_size": 8,
-    "learning_rate": 3e-4, "weights": "none", "resamples": 100, "blur_bound": 0,
+    "learning_rate": 3e-4, "weights": "none", "resamples": 100, "blur_bound": 0, "trust_images": 1,
 }  # fmt: skip
 
 

@@ -11,7 +11,20 @@ def write_image_set(
     folder: Path, benign: int = 16, malignant: int = 12, side: int = 72, seed: int = 0
 ) -> Path:
     """Speckle images with a dark (malignant) or bright (benign) centre, one patient each."""
-    rng = np.random.default_rng(seed)
+    return _write(folder, benign, malignant, side, np.random.default_rng(seed))
+
+
+def write_masks(folder: Path, side: int = 72) -> Path:
+    """Masks of all centres of an image set, under `masks/` by their images' names."""
+    centre = np.zeros((side, side), np.uint8)
+    centre[side // 4 : 3 * side // 4, side // 4 : 3 * side // 4] = 255
+    (folder / "masks").mkdir()
+    for image in (folder / "images").iterdir():
+        Image.fromarray(centre).save(folder / "masks" / image.name)
+    return folder
+
+
+def _write(folder: Path, benign: int, malignant: int, side: int, rng: np.random.Generator) -> Path:
     (folder / "images").mkdir(parents=True)
     rows = []
     for i in range(benign + malignant):

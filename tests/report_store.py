@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytest
 
 from thyro_core import paths, schemas
 from thyro_core.cam_columns import FEATURES, TRUST_COLUMNS
@@ -15,6 +16,7 @@ from thyro_core.config import StudyConfig, job_seed
 from thyro_core.packs import write_pack
 from thyro_core.plan import StudyPlan, make_plan, save_plan
 from thyro_core.regions import SHARES
+from thyro_core.report import write_report
 from thyro_core.results import comparisons_table, metrics_table
 from thyro_core.splits import make_splits
 from thyro_core.storage import Store, open_store
@@ -248,4 +250,13 @@ def fabricated(
         for place, architecture in enumerate(study.architectures):
             run(store, plan, split, architecture, skill - 0.3 * place)
     conclude(store, plan)
+    return store, plan
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, StudyPlan]:
+    """A study of all four architectures with every table filled, its report written; read only."""
+    folder = tmp_path_factory.mktemp("full")
+    store, plan = fabricated(folder, notes=["60 masks left out: no images"])
+    write_report(store, plan.study_id, folder)
     return store, plan

@@ -12,7 +12,6 @@ from thyro_core import cam_statistics
 from thyro_core.cam_columns import FEATURES
 from thyro_core.cam_statistics import (
     cam_tests,
-    cam_tests_table,
     family_auc,
     mann_whitney,
     shape_claim,
@@ -265,29 +264,6 @@ class TestCamTests:
             least.append(min(row["p_adjusted"] for row in rows))
         assert below / count == pytest.approx(0.05, abs=0.015)
         assert np.mean(np.array(least) < 0.05) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 150)
-
-
-class TestTable:
-    def test_has_the_registered_columns_and_types(self):
-        features = table(frame(normal(12), [0, 1] * 6))
-        rows = cam_tests(features, alone(features))
-        found = cam_tests_table(rows)
-        assert found.schema.equals(TABLES["cam_tests"].schema, check_metadata=True)
-        assert found.to_pylist() == [
-            {name: row[name] for name in found.column_names} for row in rows
-        ]
-        assert cam_tests_table([]).num_rows == 0
-
-    def test_refuses_rows_of_another_form(self):
-        with pytest.raises(ValueError, match="p_adjusted"):
-            cam_tests_table([dict.fromkeys(set(TABLES["cam_tests"].schema.names) - {"p_adjusted"})])
-
-    def test_schema_documents_every_column(self):
-        assert TABLES["cam_tests"].schema.names == [
-            "study_id", "architecture", "threshold", "feature", "family", "statistic",
-            "effect_size", "p", "p_adjusted", "n", "median_benign", "median_malignant",
-        ]  # fmt: skip
-        assert all(len(field.metadata[b"doc"]) > 8 for field in TABLES["cam_tests"].schema)
 
 
 class TestFamilyAuc:

@@ -43,6 +43,8 @@ TYPED: dict[str, tuple[str, object]] = {
     "seed": ("7", 7),
     "threshold": ("0.4", 0.4),
     "resamples": ("200", 200),
+    "cam_share": ("0.4", 0.4),
+    "trust_images": ("0", 0),
 }
 
 

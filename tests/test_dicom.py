@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -158,6 +160,13 @@ def test_bits_stored_say_what_white_is(bits: int) -> None:
     np.testing.assert_allclose(grey(data), values * 255.0 / (2**bits - 1), atol=0.5)
 
 
+def test_overlays_in_the_unused_bits_are_left_out() -> None:
+    values = GREY.astype(np.uint16) * 16
+    drawn = values | (np.indices(GREY.shape)[1] % 3 == 0) * np.uint16(1 << 12)
+    kept = {"BitsStored": 12, "HighBit": 11}
+    np.testing.assert_array_equal(grey(dicom(drawn, **kept)), grey(dicom(values, **kept)))
+
+
 def test_of_16_bits_the_smallest_scale_that_holds_the_peak() -> None:
     values = np.rint(GREY * (4000 / GREY.max())).astype(np.uint16)
     np.testing.assert_allclose(grey(dicom(values)), values * 255.0 / 4095, atol=0.5)
@@ -268,6 +277,19 @@ def test_an_unknown_transfer_syntax_is_not_repeated() -> None:
 )  # fmt: skip
 def test_frames_are_evenly_spaced(n: int, most: int, taken: list[int]) -> None:
     assert spaced(n, most) == taken
+
+
+@given(st.integers(1, 5000), st.integers(1, 1000))
+def test_spacing_is_even_and_within_the_clip(n: int, most: int) -> None:
+    taken = spaced(n, most)
+    assert len(taken) == min(n, most)
+    assert taken == sorted(set(taken))
+    assert taken[0] >= 0
+    assert taken[-1] < n
+    gaps = np.diff(taken)
+    assert np.ptp(gaps) <= 1 if len(gaps) else True
+    # The frames before the first and after the last are as many, to within one gap.
+    assert abs(taken[0] - (n - 1 - taken[-1])) <= 1
 
 
 def test_the_frames_of_a_clip_are_the_right_ones() -> None:
@@ -397,8 +419,10 @@ def test_bounds_are_checked_before_decoding() -> None:
     )  # fmt: skip
     assert read(dicom(GREY), max_pixels=8000).reason is None
     clip = dicom(np.stack([GREY] * 5))
-    assert refusal(clip, max_frames=4) == ("too_large", "5 frames, more than max_frames = 4")
-    assert read(clip, max_frames=5).reason is None
+    assert refusal(clip, max_clip_frames=4) == (
+        "too_large", "5 frames, more than max_clip_frames = 4",
+    )  # fmt: skip
+    assert read(clip, max_clip_frames=5).reason is None
     assert refusal(dicom(GREY, Rows=65535, Columns=65535))[0] == "too_large"
     assert refusal(dicom(GREY, NumberOfFrames=10**9))[0] == "too_large"
 
@@ -449,6 +473,14 @@ def test_a_compressed_picture_larger_than_declared_is_refused(kind: str, syntax:
     assert refusal(encapsulated(GREY, syntax, [frame])) == (
         "undecodable", "a compressed frame of 1000 x 800 pixels in a file of 100 x 80",
     )  # fmt: skip
+
+
+def test_a_jpeg_with_endless_scans_is_refused() -> None:
+    jpeg = compressed(GREY, "JPEG", progressive=True)
+    last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    assert grey(encapsulated(GREY, JPEGBaseline8Bit, [jpeg])).shape == GREY.shape
+    data = encapsulated(GREY, JPEGBaseline8Bit, [jpeg[:-2] + last * 100 + jpeg[-2:]])
+    assert refusal(data) == ("too_large", "106 progressive scans, expected at most 100")
 
 
 def test_deflated_files_are_refused_undecoded() -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from flows import display as module
 from flows.display import StudyDisplay
+from flows.durations import clock as clock_text
 from flows.observer import Observer, current_observer, observer
 from tests.builders import images_table
 from tests.test_progress import IMAGES, a_plan
@@ -130,7 +131,7 @@ def test_time_left_is_measured_from_recent_work(clock: list[float]) -> None:
     ],
 )
 def test_time_left_is_written_like_a_clock(seconds: float | None, text: str) -> None:
-    assert module._clock(seconds) == text
+    assert clock_text(seconds) == text
 
 
 def test_without_a_terminal_a_line_appears_now_and_then(

@@ -2,9 +2,11 @@
 
 import io
 import struct
+import tracemalloc
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from thyro_core.config import IngestConfig
-from thyro_core.images import Picture, UndecodableError, decode, resize
+from thyro_core.images import Picture, TooLargeError, UndecodableError, decode, resize
 
 RULES = IngestConfig()
 HEIGHT, WIDTH = 40, 56
@@ -224,6 +226,95 @@ def test_a_huge_tiff_tile_is_a_bomb_too() -> None:
         data[entry + 8 : entry + 12] = struct.pack("<I", 50_000)
     with pytest.raises(UndecodableError, match="50000 x 50000 pixels"):
         decode(bytes(data), RULES)
+
+
+def with_size(kind: str, width: int, height: int) -> bytes:
+    """A small file whose header declares another size."""
+    data = bytearray(saved(RAMP, kind))
+    if kind == "JPEG":
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = struct.pack(">HH", height, width)
+    elif kind == "BMP":
+        data[18:26] = struct.pack("<ii", width, height)
+    else:
+        for tag, value in ((256, width), (257, height)):
+            entry = next(
+                i
+                for i in range(8, len(data))
+                if data[i : i + 2] == struct.pack("<H", tag)
+                and data[i + 4 : i + 8] == struct.pack("<I", 1)
+            )
+            data[entry + 2 : entry + 12] = struct.pack("<HII", 4, 1, value)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "BMP", "TIFF"])
+def test_every_format_is_bounded_by_its_header(kind: str) -> None:
+    assert decode(with_size(kind, WIDTH, HEIGHT), RULES).grey.shape == (HEIGHT, WIDTH)
+    with pytest.raises(TooLargeError, match="65000 x 64000 pixels, more than max_pixels"):
+        decode(with_size(kind, 65000, 64000), RULES)
+
+
+def test_a_jpeg_with_endless_scans_is_refused_undecoded() -> None:
+    """Each scan of 30 bytes would cost as much time as the whole picture."""
+    jpeg = saved(RAMP, "JPEG", progressive=True)
+    last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    scans = jpeg.count(b"\xff\xda")
+    assert scans < 20
+    most = jpeg[:-2] + last * (100 - scans) + jpeg[-2:]
+    assert decode(most, RULES).grey.shape == RAMP.shape
+    with pytest.raises(TooLargeError, match="1000 progressive scans, expected at most 100"):
+        decode(jpeg[:-2] + last * (1000 - scans) + jpeg[-2:], RULES)
+
+
+def png_with(kind: bytes, body: bytes) -> bytes:
+    png = saved(RAMP, "PNG")
+    packed = struct.pack(">I", len(body)) + kind + body
+    return png[:33] + packed + struct.pack(">I", zlib.crc32(kind + body)) + png[33:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"), [(b"zTXt", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0"), (b"iCCP", b"a\0\0")]
+)
+def test_packed_text_and_profiles_do_not_unfold(kind: bytes, head: bytes) -> None:
+    """In 20 MB of memory beyond its own: the chunk would take 80."""
+    chunk = head + zlib.compress(bytes(80 << 20), 1)
+    data = png_with(kind, chunk)
+    tracemalloc.start()
+    try:
+        with suppress(UndecodableError):
+            decode(data, RULES)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < len(data) * 3 + (20 << 20)
+
+
+def test_a_tiff_whose_pages_run_in_a_circle_ends() -> None:
+    data = bytearray(tiff(RAMP, byteorder="<"))
+    (first,) = struct.unpack("<I", data[4:8])
+    (entries,) = struct.unpack("<H", data[first : first + 2])
+    end = first + 2 + 12 * entries
+    data[end : end + 4] = struct.pack("<I", first)
+    # Pillow ends at a page that it has seen: the file has one.
+    for frames in (1, 1000):
+        found = decode(bytes(data), IngestConfig(max_frames=frames))
+        assert np.array_equal(found.grey, RAMP)
+
+
+def test_what_passes_a_bound_is_told_from_what_is_damaged() -> None:
+    many = saved(RAMP, "TIFF", save_all=True, append_images=[Image.fromarray(RAMP)])
+    for data, rules in (
+        (saved(RAMP, "PNG"), IngestConfig(max_bytes=1024)),
+        (huge_png(60_000, b""), RULES),
+        (many, RULES),
+    ):
+        with pytest.raises(TooLargeError):
+            decode(data + bytes(1024), rules)
+    for data in (b"", b"GIF89a", saved(RAMP, "PNG")[:-200]):
+        with pytest.raises(UndecodableError) as error:
+            decode(data, RULES)
+        assert not isinstance(error.value, TooLargeError)
 
 
 def test_bounds_are_inclusive() -> None:

@@ -93,6 +93,7 @@ def status_of(url: str, login: str | None = None) -> int:
         return 0
 
 
+@pytest.mark.timeout(1800)
 def test_the_images_install_steps_work_in_a_clean_environment(tmp_path: Path) -> None:
     """With the ordinary wheels; the CPU ones come from an index that tests do not ask."""
     build, final = stages()
@@ -285,11 +286,11 @@ def answers(command: list[str], environment: dict[str, str]) -> bool:
 
 @contextmanager
 def cluster(tmp_path: Path, environment: dict[str, str]) -> Iterator[str]:
-    """A head without CPUs and a worker, as in compose.yaml: its address."""
+    """A head without CPUs, a worker and the driver's node, as in compose.yaml: its address."""
     (gcs,) = free_ports(1)
     asked = [*service("ray-head")["healthcheck"]["test"][1:-1], f"127.0.0.1:{gcs}"]
     with ExitStack() as stack:
-        for name in ("ray-head", "ray-worker"):
+        for name in ("ray-head", "ray-worker", "prefect-worker"):
             log = tmp_path / f"{name}.log"
             stack.enter_context(running(node(name, gcs), log, env=environment, cwd=tmp_path))
             wait_until(lambda: answers(asked, environment), log)

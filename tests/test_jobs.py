@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from tests.imagesets import write_image_set
-from thyro_core import jobs, paths, spending
+from tests.imagesets import write_image_set, write_masks
+from thyro_core import cam_statistics, jobs, paths, spending
+from thyro_core.cam_columns import FEATURES
 from thyro_core.cams import predict_with_cams
 from thyro_core.config import StudyConfig, job_seed
 from thyro_core.errors import IncompleteStudyError
@@ -23,11 +24,19 @@ from thyro_core.jobs import run_split
 from thyro_core.models import build
 from thyro_core.plan import StudyPlan
 from thyro_core.progress import read_job_progress
+from thyro_core.regions import SHARES
 from thyro_core.runs import runs_table
 from thyro_core.storage import Store, open_store
 from thyro_core.study import Site, conclude, ingest_for, prepare, unfinished
+from thyro_core.verify import verify_study
 
 TIMES = ["seconds", "images_per_second"]
+
+
+@pytest.fixture(autouse=True)
+def few_repeats(monkeypatch):
+    """A study is concluded a few times; each cross-validation is repeated once."""
+    monkeypatch.setattr(cam_statistics, "REPEATS", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +55,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def planned(tmp_path: Path, source: Path, **config: object) -> tuple[Store, StudyPlan]:
     values = {
         "architectures": ("resnet18",), "splits": 2, "epochs": 2, "image_size": 64,
-        "batch_size": 8, "weights": "none", "resamples": 100, "blur_bound": 0,
+        "batch_size": 8, "weights": "none", "resamples": 100, "blur_bound": 0, "trust_images": 1,
     } | config  # fmt: skip
     store = open_store(str(tmp_path / "store"))
     study = StudyConfig.model_validate(values)
@@ -97,6 +106,14 @@ def test_a_job_writes_all_that_a_finished_architecture_leaves(tmp_path: Path, so
         (image_id, target) for image_id in predictions["image_id"].to_pylist() for target in (0, 1)
     ]
     assert {(row["layer"], row["height"], row["width"]) for row in cams} == {("layer4", 2, 2)}
+
+    features = store.read_table("cam_features", study_id=plan.study_id)
+    assert features.num_rows == len(SHARES) * predictions.num_rows
+    trust = store.read_table("cam_trust", study_id=plan.study_id)
+    for name in ("image_id", "label"):
+        assert trust[name].to_pylist() == predictions[name].to_pylist()
+    assert trust["nodule_area"].null_count == trust.num_rows
+    assert trust["deletion"].null_count == trust.num_rows - plan.config.trust_images
 
     epochs = store.read_table("epochs", study_id=plan.study_id).to_pylist()
     assert [row["epoch"] for row in epochs] == [1, 2]
@@ -157,13 +174,13 @@ def cut_at(monkeypatch: pytest.MonkeyPatch, write: int) -> Callable[[], int]:
 
 
 def test_a_cut_before_any_write_loses_nothing(tmp_path: Path, source: Path, monkeypatch) -> None:
-    """Two checkpoints, a model, epochs, a record, maps, predictions: seven writes, seven cuts."""
+    """Two checkpoints, a model, a record, epochs, maps and two tables on them, predictions."""
     store, plan = planned(tmp_path / "whole", source)
     with monkeypatch.context() as patch:
         writes = cut_at(patch, -1)
         run_split(job(store, plan))
         total = writes()
-    assert total == 7
+    assert total == 9
     expected = contents(store)
     for write in range(1, total + 1):
         store, plan = planned(tmp_path / str(write), source)
@@ -356,6 +373,29 @@ def test_a_whole_study_concludes_with_tables_that_do_not_change(
     assert not store.keys(f"studies/{plan.study_id}/models")
     runs = store.read_table("runs", study_id=plan.study_id).to_pylist()
     assert {row["model_sha256"] for row in runs} == {None}
+
+
+@pytest.mark.filterwarnings("ignore::thyro_core.metrics.UndefinedMetricWarning")
+def test_a_study_with_masks_passes_its_own_verification(tmp_path: Path) -> None:
+    """What real jobs leave, not what a test makes up, follows from maps, pixels and features."""
+    source = write_masks(write_image_set(tmp_path / "set"))
+    config = {"architectures": ("resnet18", "alexnet"), "epochs": 1, "trust_images": 2}
+    store, plan = planned(tmp_path, source, **config, cam_share=0.6)
+    for split in (0, 1):
+        run_split(job(store, plan, split, keep_models=False))
+    conclude(store, plan)
+    checks = list(verify_study(store, plan.study_id))
+    assert [check.detail for check in checks if not check.passed] == []
+    trust = store.read_table("cam_trust", study_id=plan.study_id)
+    assert set(np.round(trust["nodule_area"].to_pylist(), 3)) == {0.25}
+    energy = np.array(trust["nodule_energy"].to_pylist())
+    whole = ~np.array(trust["is_empty"].to_pylist())
+    assert ((energy[whole] >= 0) & (energy[whole] <= 1)).all()
+    assert np.isnan(energy[~whole]).all()
+    tests = store.read_table("cam_tests", study_id=plan.study_id)
+    assert tests.num_rows == 2 * len(SHARES) * len(FEATURES)
+    families = store.read_table("cam_families", study_id=plan.study_id)
+    assert families.num_rows == 2 * len(SHARES) * len(set(FEATURES.values()))
 
 
 def test_nothing_a_study_leaves_holds_a_patients_id(tmp_path: Path, source: Path) -> None:

@@ -1,6 +1,7 @@
 """`thyro promote` and `thyro models` as their user runs them."""
 
 import json
+import logging
 import sqlite3
 import subprocess
 import sys
@@ -50,6 +51,32 @@ def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "store"))
 
 
+def test_the_command_promotes_and_shows_the_card(
+    finished: tuple[Store, StudyPlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but Prefect's server, which the next test starts."""
+    from flows import promote as module
+
+    pages: list[str] = []
+    monkeypatch.setattr(module, "promote", module.promote.fn)
+    monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("thyro.test"))
+    monkeypatch.setattr(module, "create_markdown_artifact", lambda page, **_: pages.append(page))
+    monkeypatch.setenv("THYRO_SCRATCH", str(tmp_path / "scratch"))
+    store, plan = copy_of(finished[0], tmp_path / "store"), finished[1]
+    arguments = ["promote", plan.study_id, "--store", store.url]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    model_id = champion(store)
+    assert f"Model {model_id}" in done.output
+    assert NOTICE in " ".join(done.output.split())
+    assert "RANDOM weights" in done.output
+    assert "champion     yes" in done.output
+    assert "Champion, the first one (promoted: promoted by hand)" in pages[0]
+    again = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    assert json.loads(again.output.splitlines()[-1])["model_id"] == model_id
+    assert "It was the champion already." in pages[1]
+
+
+@pytest.mark.slow
 def test_the_flow_promotes_and_shows_the_card(
     finished: tuple[Store, StudyPlan], tmp_path: Path
 ) -> None:
@@ -118,6 +145,18 @@ def test_models_are_listed_and_rolled_back(store: Store) -> None:
         listed(store, "--rollback")
     with pytest.raises(InputError, match="expected a reason with --rollback only"):
         listed(store, "--reason", "just so")
+
+
+def test_a_damaged_card_is_named_and_hides_no_other(store: Store) -> None:
+    a, b = put_card(store, 1), put_card(store, 2)
+    crown(store, b, "promoted", "because", asked)
+    store.write(paths.card_key(b), b"{")
+    shown = listed(store)
+    assert a in shown
+    assert f"damaged registry/models/{b}/card.json: expected the card of {b}" in shown
+    rows = json.loads(listed(store, "--json"))["models"]
+    assert [(row["model_id"], row["fault"] is None) for row in rows] == [(b, False), (a, True)]
+    assert rows[0]["threshold"] is None
 
 
 @pytest.mark.slow

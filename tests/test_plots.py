@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from thyro_core.curves import (
     score_histogram,
 )
 from thyro_core.dot_plots import FAMILIES, PUBLISHED, effect_plot, forest_plot, metrics_plot
+from thyro_core.metrics import PAPER, PAPER_METRICS
 from thyro_core.overlays import colours
 from thyro_core.plot_parts import LOOKS, Estimate
 from thyro_core.svg import CSS_VARIABLES, DARK, LIGHT
@@ -219,6 +221,14 @@ class TestCurves:
         assert "50 % of the malignant and 50 % of the benign" in told(figure)
         assert {"s-series-malignant", "s-series-benign"} <= set(ids(figure))
 
+    def test_scores_of_malignant_stand_up_and_of_benign_hang_down(self, drawn):
+        up, down = (
+            path_points(drawn["scores"], f"scores-series-{name}")[:, 1]
+            for name in ("malignant", "benign")
+        )
+        assert up.max() == down.min()  # the zero line: y grows downwards
+        assert up.min() < up.max() < down.max()
+
     def test_scores_of_one_class(self):
         scores = score_histogram(np.array([1, 1]), np.array([0.1, 0.6]))
         plots.score_plot("s", scores, 0.5, "vgg16")
@@ -247,8 +257,19 @@ class TestDots:
 
     def test_published_values_are_marked(self, drawn):
         assert PUBLISHED in texts(drawn["metrics"])
-        unmarked = metrics_plot("m", figures.metric_values(), published={})
-        assert len(unmarked) < len(drawn["metrics"])
+        places = [
+            path_points(drawn["metrics"], f"metrics-series-published-{row}") for row in range(5)
+        ]
+        shares = [place[0, 0] for place in places]
+        scale = (shares[0] - shares[4]) / (PAPER["auc"] - PAPER["f1"])
+        for metric, x in zip(PAPER_METRICS, shares, strict=True):
+            assert x - shares[4] == pytest.approx(scale * (PAPER[metric] - PAPER["f1"]), abs=0.02)
+        assert [np.sign(y[1, 1] - x[0, 1]) for x, y in pairwise(places)] == [1] * 4
+
+    def test_nothing_published_is_nothing_marked(self):
+        figure = metrics_plot("metrics", figures.metric_values(), published={})
+        assert PUBLISHED not in texts(figure)
+        assert [name for name in ids(figure) if "published" in name] == []
 
     def test_undefined_metrics_leave_a_gap(self):
         values = {"vgg16": {"auc": Estimate(np.nan), "f1": Estimate(0.5, np.nan, np.nan)}}

@@ -337,6 +337,20 @@ def test_a_worse_model_is_refused_before_anything_is_made(promoted, tmp_path, mo
     assert change.before == bundle.model_id
 
 
+def test_a_champion_that_is_damaged_can_be_replaced_by_force(promoted, tmp_path) -> None:
+    store, plan, bundle = promoted
+    copied = copy_of(store, tmp_path / "store")
+    copied.write(paths.card_key(bundle.model_id), b"{}")
+    config = PromotionConfig(study_id=plan.study_id, sensitivity=0.6)
+    with pytest.raises(InputError, match=f"expected the card of {bundle.model_id}"):
+        promote(copied, config, tmp_path)
+    forced = config.model_copy(update={"force": True, "reason": "the old one is damaged"})
+    change = promote(copied, forced, tmp_path).change
+    assert change
+    assert change.gate.startswith(f"not compared with {bundle.model_id}: registry/models/")
+    assert champion(copied) == change.model_id
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"force": True}, {"force": True, "reason": " "}, {"sensitivity": 0.0}, {"sensitivity": 1.1},
@@ -428,6 +442,7 @@ def test_a_killed_promotion_is_no_model_and_goes_on(finished, promoted, tmp_path
     assert load_bundle(store, bundle.model_id) == bundle
 
 
+@pytest.mark.slow
 def test_the_process_that_promotes_loads_torch_late() -> None:
     script = (
         "import sys, thyro_core.promotion, thyro_core.registry, thyro_core.embedding_distance\n"

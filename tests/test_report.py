@@ -10,7 +10,7 @@ import pytest
 
 from tests.html_page import Element, read_page
 from tests.report_checks import check_shown, check_traces, numbers, untraced
-from tests.report_store import NO_MASKS, fabricated, images
+from tests.report_store import NO_MASKS, fabricated, full, images
 from thyro_core import paths, schemas
 from thyro_core.cam_statistics import shape_claim
 from thyro_core.config import StudyConfig
@@ -24,19 +24,15 @@ from thyro_core.storage import Store, open_store
 from thyro_core.study import study_notes
 from thyro_core.summary import undefined_notes
 
+__all__ = ["full"]
+
 NASTY = '<script>alert("x")</script>'
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, StudyPlan]:
-    """A study of all four architectures, every table filled."""
-    return fabricated(tmp_path_factory.mktemp("made"), notes=["60 masks left out: no images"])
-
-
-@pytest.fixture(scope="module")
-def html(made, tmp_path_factory: pytest.TempPathFactory) -> str:
-    store, plan = made
-    return render_report(store, plan.study_id, tmp_path_factory.mktemp("scratch"))
+def html(full) -> str:
+    store, plan = full
+    return store.read(paths.report_key(plan.study_id)).decode()
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +40,16 @@ def page(html: str) -> Element:
     return read_page(html)
 
 
-def test_every_number_of_a_full_report_is_derived_again_by_sql(made, page) -> None:
-    found = check_traces(page, *made)
+def test_every_number_of_a_full_report_is_derived_again_by_sql(full, page) -> None:
+    found = check_traces(page, *full)
     assert found["sql"] > 1500
     assert found["config"] > 30
     assert found["source"] > 50
 
 
-def test_the_public_query_gives_the_same_as_the_page(made, page) -> None:
+def test_the_public_query_gives_the_same_as_the_page(full, page) -> None:
     """`thyro query` with what stands in the page, for a few numbers of each section."""
-    store, _ = made
+    store, _ = full
     for section in page.find("section"):
         asked = [each for each in section.find("data") if "data-sql" in each.attributes]
         for element in asked[:: max(1, len(asked) // 2)]:
@@ -73,8 +69,8 @@ def test_the_check_for_stray_digits_sees_them() -> None:
     assert list(untraced(stray)) == ["<p> an AUC of 0.9 in", "<b> 3"]
 
 
-def test_a_wrong_number_is_found(made, html) -> None:
-    store, plan = made
+def test_a_wrong_number_is_found(full, html) -> None:
+    store, plan = full
     auc = next(
         each
         for each in numbers(read_page(html))
@@ -98,8 +94,8 @@ def test_what_is_marked_as_an_id_is_no_measured_number(page) -> None:
     assert [text for text in marked if not allowed.fullmatch(text) and text not in meanings] == []
 
 
-def test_notes_and_claims_are_those_of_the_tables(made, page) -> None:
-    store, plan = made
+def test_notes_and_claims_are_those_of_the_tables(full, page) -> None:
+    store, plan = full
     metrics = store.read_table("metrics", study_id=plan.study_id)
     notes = [each.text for each in page.walk() if "data-note" in each.attributes]
     assert sorted(notes) == sorted((*study_notes(store, plan), *undefined_notes(metrics)))
@@ -146,11 +142,14 @@ def test_it_is_one_file_that_asks_for_nothing(html, page) -> None:
             assert not name.startswith("on"), name
             if name in {"src", "href", "srcset", "poster", "action"}:
                 assert value.startswith(("#", "data:")), value
+    policy = [e for e in page.find("meta") if "http-equiv" in e.attributes]
+    assert policy[0].attributes["content"].startswith("default-src 'none'; img-src data:;")
     (style,) = page.find("style")
     css = "".join(child for child in style.children if isinstance(child, str))
     assert "url(" not in css
     assert "@import" not in css
     assert len(html.encode()) < 8e6
+    assert "mathdefault" not in html, "a tick in TeX's language"
 
 
 def test_it_says_what_it_is_not(page) -> None:
@@ -178,6 +177,13 @@ def test_tables_are_tables_to_a_screen_reader(page) -> None:
         assert page.by_id(named)
 
 
+def test_a_caption_ends_its_figure(page) -> None:
+    for figure in page.find("figure"):
+        inside = [child.tag for child in figure.children if isinstance(child, Element)]
+        assert inside.count("figcaption") == 1
+        assert inside[-1] == "figcaption"
+
+
 def test_every_row_of_a_table_has_as_many_cells(page) -> None:
     for table in page.find("table"):
         widths = {
@@ -191,8 +197,8 @@ def is_cell(child: object) -> bool:
     return isinstance(child, Element) and child.tag in {"td", "th"}
 
 
-def test_the_same_tables_elsewhere_give_the_same_bytes_beside_the_study(made, html, tmp_path):
-    store, plan = made
+def test_the_same_tables_elsewhere_give_the_same_bytes_beside_the_study(full, html, tmp_path):
+    store, plan = full
     shutil.copytree(store.root, tmp_path / "elsewhere")
     copy = open_store(str(tmp_path / "elsewhere"))
     url = write_report(copy, plan.study_id, tmp_path)
@@ -202,7 +208,8 @@ def test_the_same_tables_elsewhere_give_the_same_bytes_beside_the_study(made, ht
 
 def rendered(store: Store, plan: StudyPlan, folder: Path) -> Element:
     """A report whose numbers, digits and nesting have been checked."""
-    page = read_page(render_report(store, plan.study_id, folder))
+    write_report(store, plan.study_id, folder)
+    page = read_page(store.read(paths.report_key(plan.study_id)).decode())
     check_traces(page, store, plan)
     (body,) = page.find("body")
     assert list(untraced(body)) == []
@@ -212,8 +219,11 @@ def rendered(store: Store, plan: StudyPlan, folder: Path) -> Element:
 SMALL = {"architectures": ("resnet18",), "splits": 2}
 
 
-def test_one_architecture_has_nothing_to_compare_with(tmp_path) -> None:
-    page = rendered(*fabricated(tmp_path, **SMALL), tmp_path)
+def test_one_architecture_and_no_patients_are_said_where_it_matters(tmp_path) -> None:
+    page = rendered(*fabricated(tmp_path, images(patients=False), **SMALL), tmp_path)
+    assert "No patient ids were given" in page.by_id("brief").text
+    assert "No patient ids were given" in page.by_id("cohort").text
+    assert "Without patient ids" in page.by_id("limits").text
     assert "one architecture; there is nothing to compare" in page.by_id("comparisons").text
     assert "Against" not in page.by_id("brief").text
     assert len(page.by_id("gallery").find("img")) >= 8
@@ -230,19 +240,12 @@ def test_nothing_of_the_set_can_become_markup(tmp_path) -> None:
     runs = store.read_table("runs", study_id=plan.study_id).to_pylist()
     runs = [row | {"device": NASTY, "git_commit": NASTY} for row in runs]
     store.write_table("runs", schemas.rows_to_table("runs", runs), study_id=plan.study_id)
-    html = render_report(store, plan.study_id, tmp_path)
+    page = rendered(store, plan, tmp_path)
+    html = store.read(paths.report_key(plan.study_id)).decode()
     assert "<script" not in html
     assert "jane-doe" not in html
-    page = rendered(store, plan, tmp_path)
     for section in ("brief", "cohort", "provenance"):
         assert NASTY in page.by_id(section).text
-
-
-def test_without_patients_it_says_so_where_it_matters(tmp_path) -> None:
-    page = rendered(*fabricated(tmp_path, images(patients=False), **SMALL), tmp_path)
-    assert "No patient ids were given" in page.by_id("brief").text
-    assert "No patient ids were given" in page.by_id("cohort").text
-    assert "Without patient ids" in page.by_id("limits").text
 
 
 @pytest.mark.filterwarnings("ignore::thyro_core.metrics.UndefinedMetricWarning")
@@ -271,23 +274,21 @@ def test_without_masks_the_checks_of_nodules_are_not_computed(tmp_path) -> None:
     assert text.count("Not computed") == 3
 
 
-def test_without_the_tables_on_maps_it_says_how_to_get_them(tmp_path) -> None:
+def test_without_tables_on_maps_pack_and_weights_it_says_what_that_means(tmp_path) -> None:
     store, plan = fabricated(tmp_path, **SMALL)
-    for key in store.keys("tables"):
-        if key.split("/")[1] in {"cam_tests", "cam_trust", "cam_families", "cam_features"}:
+    for key in [*store.keys("tables"), *store.keys("packs")]:
+        if key.startswith(("tables/cam_", "packs/")):
             store.delete(key)
+    key = paths.study_key(plan.study_id)
+    plain = json.loads(store.read(key))
+    plain["weights"]["resnet18"] |= {"origin": "none", "sha256": None}
+    store.write(key, json.dumps(plain).encode())
     page = rendered(store, plan, tmp_path)
     for section in ("features", "trust"):
         assert "Not computed: the study has no rows" in page.by_id(section).text
         assert "start the same thyro study command again" in page.by_id(section).text
-
-
-def test_without_its_pack_it_has_no_gallery_and_says_why(tmp_path) -> None:
-    store, plan = fabricated(tmp_path, **SMALL)
-    for key in store.keys("packs"):
-        store.delete(key)
-    text = rendered(store, plan, tmp_path).by_id("gallery").text
-    assert "Not shown: the packed images are not in the store any more" in text
+    assert "Not shown: the packed images are not in the store" in page.by_id("gallery").text
+    assert "started from random weights" in page.by_id("brief").text
 
 
 def test_an_auc_that_is_too_good_comes_with_what_to_check(tmp_path) -> None:
@@ -304,19 +305,13 @@ def test_a_plausible_auc_raises_no_doubt(page) -> None:
     assert "Better than the literature" not in page.by_id("brief").text
 
 
-def test_random_starting_weights_are_said_at_the_top(tmp_path) -> None:
-    store, plan = fabricated(tmp_path, **SMALL)
-    key = paths.study_key(plan.study_id)
-    plain = json.loads(store.read(key))
-    plain["weights"]["resnet18"] |= {"origin": "none", "sha256": None}
-    store.write(key, json.dumps(plain).encode())
-    page = rendered(store, plan, tmp_path)
-    assert "started from random weights" in page.by_id("brief").text
+def test_that_nothing_leaks_is_proved_by_counts(page) -> None:
+    assert shared(page) == ["0", "0", "0", "0"]
+    assert "stands on both sides of any split" in page.by_id("brief").text
 
 
-def test_leakage_is_proved_by_counts_and_found_if_it_is_there(tmp_path) -> None:
+def test_leakage_is_found_if_it_is_there(tmp_path) -> None:
     store, plan = fabricated(tmp_path, **SMALL)
-    assert shared(rendered(store, plan, tmp_path)) == ["0", "0", "0", "0"]
     rows = store.read_table("splits", study_id=plan.study_id).to_pylist()
     test = next(row for row in rows if row["role"] == "test" and row["split"] == 0)
     kin = next(
@@ -353,7 +348,7 @@ def test_an_unfinished_study_says_what_is_missing(tmp_path, lacking) -> None:
     assert not store.exists(paths.report_key(plan.study_id))
 
 
-def test_an_unknown_study_is_a_mistake_of_the_one_who_asks(made, tmp_path) -> None:
-    store, plan = made
+def test_an_unknown_study_is_a_mistake_of_the_one_who_asks(full, tmp_path) -> None:
+    store, plan = full
     with pytest.raises(InputError, match=f"expected a study s0, found {plan.study_id}"):
         render_report(store, "s0", tmp_path)

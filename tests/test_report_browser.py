@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Visit, browser, visit
-from tests.report_store import fabricated
-from thyro_core.report import render_report
+from tests.report_store import full
+from thyro_core import paths
 
-__all__ = ["browser"]
+__all__ = ["browser", "full"]
 
 SHADES = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+SERIES = (
+    "['grid', 'series-1', 'series-2', 'series-3', 'series-4']"
+    ".map(n => getComputedStyle(document.documentElement).getPropertyValue('--' + n))"
+)
 PLOTS = (
     "[...document.querySelectorAll('svg.plot')]"
     ".map(s => { const b = s.getBoundingClientRect(); return [b.width, b.height]; })"
@@ -39,12 +43,9 @@ CONTRAST = """() => {
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
-    store, plan = fabricated(folder, notes=["60 masks left out"], splits=2)
-    path = folder / "report.html"
-    path.write_text(render_report(store, plan.study_id, folder), encoding="utf-8")
-    return path
+def file(full) -> Path:
+    store, plan = full
+    return Path(store.path(paths.report_key(plan.study_id)))
 
 
 @pytest.fixture(
@@ -88,9 +89,13 @@ def test_it_is_dark_where_the_reader_wants_it_dark(browser, file) -> None:
 
 
 def test_on_paper_it_is_light_open_and_whole(browser, file) -> None:
+    found = visit(browser, file, color_scheme="light")
+    light = found.page.evaluate(SHADES) + found.page.evaluate(SERIES)
+    found.page.context.close()
     found = visit(browser, file, color_scheme="dark")
+    assert found.page.evaluate(SHADES) + found.page.evaluate(SERIES) != light
     found.page.emulate_media(media="print")
-    assert found.page.evaluate(SHADES) == ["rgb(255, 255, 255)", "rgb(0, 0, 0)"]
+    assert found.page.evaluate(SHADES) + found.page.evaluate(SERIES) == light
     closed = "[...document.querySelectorAll('details table')].filter(t => t.offsetHeight === 0)"
     assert found.page.evaluate(f"{closed}.length") == 0
     assert found.page.evaluate("document.querySelectorAll('details[open]').length") == 0

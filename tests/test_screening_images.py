@@ -116,6 +116,17 @@ def test_verdicts(name: str, reason: str | None, detail: str | None, data: bytes
         assert (getattr(image, figure) is not None) == measured, figure
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (2, 2), (15, 17), (8, 9000)])
+def test_tiny_pictures_have_figures_too(shape: tuple[int, int]) -> None:
+    grey = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    for data in (encoded(grey), dicom(grey)):
+        image = one(data)
+        assert (image.reason, image.width, image.height) == ("too_small", shape[1], shape[0])
+        assert image.mean == pytest.approx(grey.mean())
+        assert image.sharpness is not None
+        assert np.isfinite(image.sharpness)
+
+
 def test_bounds_are_those_of_the_rules() -> None:
     data = encoded(GREY)
     found = one(data, max_pixels=12287)
@@ -192,7 +203,7 @@ def test_the_rules_are_a_form() -> None:
         assert field.description.endswith((".", "off.", "any."))
     assert ScreeningRules(**ScreeningRules().model_dump()) == RULES
     for name, value in {
-        "min_side": 7, "max_pixels": 0, "max_bytes": 0, "max_frames": 0, "frames_per_clip": 0,
+        "min_side": 7, "max_pixels": 0, "max_bytes": 0, "max_clip_frames": 0, "frames_per_clip": 0,
         "blur_bound": -1, "overlay_bound": 1.1, "outlier_quantile": 0, "review_sds": -1,
         "unknown": 1,
     }.items():  # fmt: skip

@@ -19,18 +19,22 @@ import s3fs
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.dicoms import dicom, speckle
 from tests.imagesets import write_image_set
 from tests.s3server import BUCKET, S3Server, s3_server
+from tests.test_dicom import telltales, variants
 from tests.test_images import VALID
 from tests.test_study_cli import DEADLINE, command, environment
 from thyro_core import schemas
 from thyro_core.config import IngestConfig
 from thyro_core.ddti import MAX_XML_BYTES, Case, parse_case
+from thyro_core.dicom import read_dicom
 from thyro_core.errors import InputError
 from thyro_core.images import UndecodableError, decode
 from thyro_core.labels import read_exclusions, read_labels
 from thyro_core.manifest import ingest
 from thyro_core.query import open_results, run_query
+from thyro_core.screening_config import ScreeningRules
 from thyro_core.sources import read_image_set
 from thyro_core.storage import open_store
 
@@ -45,6 +49,12 @@ MARK = "hunter2-must-not-be-seen"
 
 def everything_below(folder: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file() and not p.is_symlink()}
+
+
+def job_log_lines(ray: Path) -> list[str]:
+    """What Thyro's jobs wrote into Ray's logs, which lie below its folder."""
+    lines = [line for p in ray.rglob("logs/*.err") for line in p.read_text().splitlines()]
+    return [line for line in lines if line.startswith('{"time"') and '"split"' in line]
 
 
 @pytest.mark.slow
@@ -73,13 +83,14 @@ def test_a_study_on_s3_leaves_no_credential_anywhere(s3_server: S3Server, tmp_pa
         finally:
             short.unlink()
         assert done.returncode == 0, done.stderr[-3000:]
-        assert json.loads(done.stdout.splitlines()[-1])["study_id"]
+        printed = json.loads(done.stdout.splitlines()[-1])
         left = {key: store.read(key) for key in store.keys("")}
         left |= everything_below(home) | everything_below(ray)
         s3fs.S3FileSystem.clear_instance_cache()
     left |= {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
     assert any(name.endswith("prefect.db") for name in left)
-    assert any("/logs/" in name for name in left), "Ray's logs were looked through"
+    lines = [json.loads(line) for line in job_log_lines(ray)]
+    assert {line["split"] for line in lines if line["study"] == printed["study_id"]} == {0, 1}
     assert any(name.endswith("predictions") or "/predictions/" in name for name in left)
     secret = s3_server.secret.encode()
     assert [name for name, data in left.items() if secret in data] == []
@@ -366,12 +377,11 @@ def a_case_file_is_a_case_or_a_value_error(data: bytes) -> None:
 
 
 @st.composite
-def damaged_images(draw: st.DrawFn) -> bytes:
-    """A good file with a few bytes changed, cut, doubled or put in; or no good file at all."""
-    starts = [*VALID.values(), b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00"]
-    data = bytearray(draw(st.sampled_from(starts)))
+def damaged(draw: st.DrawFn, files: list[bytes], among: int = 1 << 30) -> bytes:
+    """A file with a few bytes changed, cut, doubled or put in, among its first so many."""
+    data = bytearray(draw(st.sampled_from(files)))
     for _ in range(draw(st.integers(0, 8))):
-        at = draw(st.integers(0, len(data)))
+        at = draw(st.integers(0, min(among, len(data))))
         kind = draw(st.sampled_from(["set", "cut", "insert", "double", "end"]))
         piece = draw(st.binary(min_size=1, max_size=8))
         if kind == "set":
@@ -387,6 +397,14 @@ def damaged_images(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
+damaged_images = damaged([*VALID.values(), b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00"])
+DICOMS = [
+    data
+    for name, data in {**variants(), "speckle": dicom(speckle(24, 32))}.items()
+    if not name.startswith("cut")
+]
+# Where the elements are; what follows are pixels.
+damaged_dicoms = damaged(DICOMS, among=1500)
 SMALL = IngestConfig(max_pixels=1_000_000, max_bytes=1_000_000)
 
 
@@ -400,6 +418,23 @@ def an_image_file_is_a_bounded_picture_or_a_reason(data: bytes) -> None:
     assert found.grey.ndim == 2
     assert 0 < found.grey.size <= SMALL.max_pixels
     assert 0 <= found.overlay_share <= 1
+
+
+SMALL_NIGHT = ScreeningRules(max_pixels=1_000_000, max_bytes=1_000_000)
+NAMES = telltales()
+
+
+def a_dicom_file_gives_bounded_frames_or_reasons(data: bytes) -> None:
+    """Whatever it holds, nothing is raised, and no word of it is told."""
+    found = read_dicom(data, SMALL_NIGHT, lambda *_: "q1")
+    assert (found.reason is None) == bool(found.frames)
+    for frame in found.frames:
+        assert (frame.decoded is None) == (frame.reason is not None)
+        if frame.decoded is not None:
+            assert frame.decoded.grey.dtype == np.uint8
+            assert 0 < frame.decoded.grey.size <= SMALL_NIGHT.max_pixels
+    told = [found.reason, found.detail, *(f.detail for f in found.frames)]
+    assert [name for name in NAMES if name in str(told)] == []
 
 
 @given(csv_bytes)
@@ -418,10 +453,16 @@ def test_fuzz_xml(data: bytes) -> None:
     a_case_file_is_a_case_or_a_value_error(data)
 
 
-@given(damaged_images())
+@given(damaged_images)
 @fuzzed(FEW)
 def test_fuzz_images(data: bytes) -> None:
     an_image_file_is_a_bounded_picture_or_a_reason(data)
+
+
+@given(damaged_dicoms)
+@fuzzed(FEW)
+def test_fuzz_dicom(data: bytes) -> None:
+    a_dicom_file_gives_bounded_frames_or_reasons(data)
 
 
 @pytest.mark.slow
@@ -439,10 +480,17 @@ def test_long_fuzz_xml(data: bytes) -> None:
 
 
 @pytest.mark.slow
-@given(damaged_images())
+@given(damaged_images)
 @fuzzed(MANY)
 def test_long_fuzz_images(data: bytes) -> None:
     an_image_file_is_a_bounded_picture_or_a_reason(data)
+
+
+@pytest.mark.slow
+@given(damaged_dicoms)
+@fuzzed(MANY)
+def test_long_fuzz_dicom(data: bytes) -> None:
+    a_dicom_file_gives_bounded_frames_or_reasons(data)
 
 
 # Bombs

@@ -187,6 +187,10 @@ def test_masks_are_no_images(tmp_path: Path) -> None:
     assert list(entries) == ["a.png", "new.png", "odd_mask.png"]
     assert not entries["new.png"].listed
     assert entries["a.png"].attributes == {"mask": "m\\a_outline.png"}
+    assert {name: entry.masks for name, entry in entries.items() if entry.masks} == {
+        "a.png": ("m/a_outline.png",)
+    }
+    assert "2 masks set aside: no image, or several, would fit" in found.notes
     assert found.notes[0] == "3 masks left out: a mask is no image of the set"
 
 
@@ -258,6 +262,10 @@ def test_busi_as_downloaded(tmp_path: Path) -> None:
         f"{root}/malignant/malignant (1).png": 1,
         f"{root}/normal/normal (1).png": None,
     }
+    assert [len(entry.masks) for entry in found.entries] == [2, 1, 1]
+    assert found.entries[0].masks == tuple(
+        f"{root}/benign/benign (1)_mask{end}.png" for end in ("", "_1")
+    )
     assert found.notes[0] == "4 masks left out: a mask is no image of the set"
     assert found.notes[1] == "1 image outside benign/ and malignant/ left unlabelled"
 

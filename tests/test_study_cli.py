@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ from tests.html_page import read_page
 from tests.imagesets import write_image_set
 from tests.report_checks import check_traces, untraced
 from tests.test_jobs import contents
-from thyro_core.plan import load_plan
+from thyro_core.plan import load_plan, study_ids
 from thyro_core.storage import Store, open_store
+from thyro_core.study_status import study_status
 
 CONFIG = {
     "architectures": "resnet18", "splits": "2", "epochs": "3", "image_size": "64",
@@ -190,9 +192,19 @@ def test_a_study_killed_with_all_its_processes_goes_on_to_the_same_bytes(
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     wait_until(lambda: not processes_of(tmp_path / "killed"), "Ray's workers end with the program")
+    (study_id,) = study_ids(other)
+    an_hour_later = datetime.now(UTC) + timedelta(hours=1)
+    before = study_status(other, study_id, an_hour_later)
+    assert before.counts.keys() <= {"silent", "interrupted", "waiting", "finished"}
+    assert not before.concluded
     done = run(command(source, tmp_path / "killed"), home)
     assert done.returncode == 0, done.stderr
     assert contents(other) == contents(store)
+    after = study_status(other, study_id, an_hour_later)
+    assert (after.concluded, after.seconds_left) == (True, 0.0)
+    for cut, whole in zip(before.runs, after.runs, strict=True):
+        assert (whole.seconds or 0) > 0
+        assert (whole.seconds or 0) >= (cut.seconds or 0), "both attempts are counted"
 
 
 def test_a_study_whose_workers_are_killed_finishes_with_the_same_bytes(

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.cli_status import clock
 from tests.s3server import BUCKET, S3Server, s3_server
 from tests.test_progress import a_plan
 from thyro_core import paths
@@ -275,20 +274,6 @@ def test_json_is_one_object_with_the_same(store: Store) -> None:
     assert found["gpu_seconds"] == 30 + 30 + 75
     assert found["seconds_left"] > 0
     assert found["notice"].startswith("Research use only")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (None, "unknown"),
-        (0.0, "0:00:00"),
-        (59.6, "0:01:00"),
-        (3661.0, "1:01:01"),
-        (9e4, "25:00:00"),
-    ],
-)
-def test_times_are_written_like_a_clock(seconds: float | None, text: str) -> None:
-    assert clock(seconds) == text
 
 
 def test_it_works_on_s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,8 @@ class TestDrawing:
         assert "value 0.98765 &lt;&amp;&gt;" in found
         assert "font-family: " not in found
 
-    def test_coordinates_are_rounded(self):
+    def test_coordinates_are_rounded_and_idle_turns_gone(self):
+        assert "rotate(-0 " not in simple()
         assert re.findall(r'[dxy]="[^"]*\.\d{3}', simple()) == []
 
     def test_ids_carry_the_figures_name(self):

@@ -13,7 +13,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from thyro_core.errors import InputError
 from thyro_core.storage import Store, open_store
-from thyro_core.swap import Seen, read_seen, swap
+from thyro_core.store_lock import lock
+from thyro_core.swap import Seen, check_honoured, read_seen, swap
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 KEY = "registry/count"
@@ -62,11 +63,20 @@ def threads_lose_no_count(store: Store) -> None:
     assert store.read(KEY).split()[0] == b"20"
 
 
+def conditions_are_honoured(store: Store) -> None:
+    check_honoured(store, KEY)
+    assert not store.exists(KEY)
+    store.write(KEY, b"first")
+    check_honoured(store, KEY)
+    assert store.read(KEY) == b"first"
+
+
 CONTRACT: tuple[Callable[[Store], None], ...] = (
     an_object_is_made_once,
     an_object_is_changed_from_what_was_seen_only,
     an_object_that_is_gone_is_not_swapped,
     threads_lose_no_count,
+    conditions_are_honoured,
 )
 
 
@@ -141,6 +151,9 @@ class _Server:
         return self.held
 
     def pipe_file(self, _: str, data: bytes, **__: str) -> None:
+        if self.answer == "ignorant":
+            self.held = data
+            return
         if self.answer == "lost":
             self.held = data
             raise OSError(22, "at least one of the preconditions failed")
@@ -161,3 +174,14 @@ def test_a_failure_is_no_conflict() -> None:
     store = Store("s3://b", fs, "b")
     with pytest.raises(OSError, match="internal error"):
         swap(store, KEY, b"mine", read_seen(store, KEY))
+
+
+def test_a_server_that_ignores_conditions_is_refused() -> None:
+    fs: Any = _Server("ignorant")
+    store = Store("s3://key:secret@b", fs, "b")
+    assert swap(store, KEY, b"mine", read_seen(store, KEY))
+    with pytest.raises(InputError, match="found one that ignores them") as caught:
+        check_honoured(store, KEY)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(InputError, match="ignores them"), lock(store, KEY, "one", 60):
+        pytest.fail("held what cannot be held")

@@ -16,11 +16,14 @@ from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 from safetensors.numpy import save_file
 
-from thyro_core import object_checks, paths, schemas, table_checks
-from thyro_core.cam_maps import cams_table
+from thyro_core import cam_statistics, object_checks, paths, schemas, table_checks
+from thyro_core.cam_features import feature_rows, features_table
+from thyro_core.cam_maps import cams_table, stored_maps
+from thyro_core.cam_results import cam_families_table, cam_tests_table
 from thyro_core.config import StudyConfig
 from thyro_core.errors import InputError
 from thyro_core.manifest import ingest
+from thyro_core.packs import open_pack, pack_index
 from thyro_core.plan import load_plan, make_plan, save_plan
 from thyro_core.results import comparisons_table, metrics_table
 from thyro_core.runs import runs_table
@@ -39,15 +42,17 @@ CONFIG = StudyConfig(
 )
 SIDES = (64, 85)
 TABLES = [f"table {name}" for name in ("images", *schemas.STUDY_TABLES)]
+ON_MAPS = "cams, cam_features, cam_trust, cam_tests, cam_families"
 NAMES = [
     "plan", *TABLES, "manifest", "images", "packs", "weights", "splits", "leakage",
     "completeness", "runs", "models", "predictions", "metrics", "comparisons", "cams",
+    "cam_features", "cam_trust", "cam_tests", "cam_families",
 ]  # fmt: skip
 RUNS = [(split, name) for split in range(CONFIG.splits) for name in CONFIG.architectures]
 
 
 def write_images(folder: Path) -> None:
-    """12 benign, 12 malignant images of noise, two a patient."""
+    """12 benign, 12 malignant images of noise, two a patient; the first has a mask."""
     rng = np.random.default_rng(0)
     lines = ["image,label,patient_id"]
     folder.mkdir()
@@ -55,6 +60,10 @@ def write_images(folder: Path) -> None:
         Image.fromarray(rng.integers(0, 256, (80, 96), np.uint8)).save(folder / f"{i:02}.png")
         lines.append(f"{i:02}.png,{('benign', 'malignant')[i % 2]},p{i // 4}{i % 2}")
     (folder / "labels.csv").write_text("\n".join(lines))
+    mask = np.zeros((80, 96), np.uint8)
+    mask[20:50, 30:60] = 255
+    (folder / "masks").mkdir()
+    Image.fromarray(mask).save(folder / "masks" / "00.png")
 
 
 def prediction_rows(tests, keys, rng) -> pa.Table:
@@ -80,7 +89,9 @@ def write_run(store: Store, study_id: str, split: int, architecture: str) -> Non
     store.write_table("predictions", prediction_rows(tests, keys, rng), **keys)
     maps = rng.random((tests.num_rows, 2, 3, 3), dtype=np.float32)
     image_ids = tests["image_id"].to_pylist()
-    store.write_table("cams", cams_table(keys, image_ids, "layer4", maps), **keys)
+    cams = cams_table(keys, image_ids, "layer4", maps)
+    store.write_table("cams", cams, **keys)
+    write_map_tables(store, tests, cams, keys)
     epochs = [
         keys
         | {"epoch": epoch, "loss": 0.5, "val_loss": None, "learning_rate": 1e-4}
@@ -96,14 +107,32 @@ def write_run(store: Store, study_id: str, split: int, architecture: str) -> Non
     store.write(paths.run_key(**keys), json.dumps(record).encode())
 
 
+def write_map_tables(store: Store, tests: pa.Table, cams: pa.Table, keys) -> None:
+    manifest_id = load_plan(store, keys["study_id"]).manifest_id
+    index = pack_index(store.read_table("images", manifest_id=manifest_id))
+    side = CONFIG.side(keys["architecture"])
+    pack = open_pack(store, manifest_id, side, Path("/tmp/thyro-test-scratch"), len(index))
+    maps = stored_maps(cams.filter(pc.field("target_class") == 1))
+    features, trust = [], []
+    for row, cam in zip(tests.to_pylist(), maps, strict=True):
+        named = {name: row[name] for name in ("image_id", "label")}
+        features += feature_rows(*named.values(), cam, pack[index[row["image_id"]]])
+        trust.append(dict.fromkeys(schemas.TABLES["cam_trust"].schema.names) | named | keys)
+    store.write_table("cam_features", features_table(keys, features), **keys)
+    store.write_table("cam_trust", schemas.rows_to_table("cam_trust", trust), **keys)
+
+
 def conclude(store: Store, study_id: str) -> None:
     plan = load_plan(store, study_id)
     store.write_table("runs", runs_table(store, plan), study_id=study_id)
-    predictions, splits = (
-        store.read_table(name, study_id=study_id) for name in ("predictions", "splits")
-    )
-    for name, make in (("metrics", metrics_table), ("comparisons", comparisons_table)):
-        table = make(study_id, predictions, splits, CONFIG)
+    splits = store.read_table("splits", study_id=study_id)
+    for name, make, of in (
+        ("metrics", metrics_table, "predictions"),
+        ("comparisons", comparisons_table, "predictions"),
+        ("cam_tests", cam_tests_table, "cam_features"),
+        ("cam_families", cam_families_table, "cam_features"),
+    ):  # fmt: skip
+        table = make(study_id, store.read_table(of, study_id=study_id), splits, CONFIG)
         store.write_table(name, table, study_id=study_id)
 
 
@@ -126,8 +155,16 @@ def build(folder: Path, store: Store) -> str:
     return plan.study_id
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_repeats():
+    """One repeat of each cross-validation: the tests verify dozens of times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cam_statistics, "REPEATS", 1)
+        yield
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Path, str]:
+def finished(few_repeats, tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("finished")
     return folder, build(folder, open_store(str(folder / "store")))
 
@@ -349,6 +386,16 @@ def test_a_pack_with_other_pixels(store, study_id, manifest_id):
     assert f"row 23 is not image {last[:12]}" in only_failure(store, study_id, "packs")
 
 
+def test_masks_that_are_gone_or_cut_short(store, study_id, manifest_id):
+    key = paths.mask_key(manifest_id)
+    data = store.read(key)
+    store.write(key, data[:-1])
+    detail = only_failure(store, study_id, "packs")
+    assert detail.startswith(f"{key}: expected uint8 (24, 224, 224) in {len(data)} bytes")
+    store.delete(key)
+    assert only_failure(store, study_id, "packs").startswith(f"{key} is not there")
+
+
 def test_packs_with_their_rows_in_another_order(store, study_id, manifest_id):
     key = paths.pack_key(manifest_id, 64)
     data = store.read(key)
@@ -405,7 +452,9 @@ def test_an_image_moved_to_the_other_side_without_its_patient(store, study_id):
     assert list(found) == ["splits", "leakage"]
     name = f"split 1, image_id {moved[0]['image_id']}: role is test, expected train"
     assert found["splits"].startswith(name)
-    assert found["splits"].endswith("(left out for this: predictions, metrics, comparisons, cams)")
+    assert found["splits"].endswith(
+        f"(left out for this: predictions, metrics, comparisons, {ON_MAPS})"
+    )
     assert moved[0]["patient_id"] in found["leakage"]
 
 
@@ -462,6 +511,63 @@ def test_a_runs_table_that_differs_from_the_records(store, study_id):
     rewrite(store, "runs", lambda rows: rows[1].update(seconds=9.0), study_id=study_id)
     detail = only_failure(store, study_id, "runs")
     assert detail.startswith("split 0, architecture inception_v3: seconds is 9.0, expected 1.5")
+
+
+@pytest.mark.parametrize("column", ["area", "glcm_energy", "grey_contrast"])
+def test_a_feature_that_does_not_follow_from_its_map(store, study_id, column):
+    image = []
+
+    def alter(rows):
+        first = min(row["image_id"] for row in rows)
+        row = next(row for row in rows if row["image_id"] == first and row["threshold"] == 0.4)
+        row[column] += 1e-6
+        image.append(first)
+
+    rewrite(store, "cam_features", alter, **run_keys(study_id))
+    detail = only_failure(store, study_id, "cam_features")
+    assert detail.startswith(f"split 1, architecture resnet18, image_id {image[0]}, threshold 0.4")
+    assert f"{column} is" in detail
+    assert detail.endswith("(left out for this: cam_tests, cam_families)")
+
+
+def test_maps_of_other_images(store, study_id):
+    """The maps of two images exchanged: the features tell."""
+
+    def exchange(rows):
+        rows[1]["map"], rows[3]["map"] = rows[3]["map"], rows[1]["map"]
+
+    rewrite(store, "cams", exchange, **run_keys(study_id))
+    assert "area is" in only_failure(store, study_id, "cam_features")
+
+
+@pytest.mark.parametrize("table", ["cam_features", "cam_trust"])
+def test_rows_on_maps_that_are_not_those_of_the_predictions(store, study_id, table):
+    def damage(rows):
+        rows.append(dict(rows[1]))
+        rows[0]["label"] = 1 - rows[0]["label"]
+
+    rewrite(store, table, damage, **run_keys(study_id))
+    detail = only_failure(store, study_id, table)
+    assert "1 rows are missing" in detail
+    assert "1 rows are of strangers" in detail
+    assert "1 rows are there twice" in detail
+
+
+@pytest.mark.parametrize("table", ["cam_features", "cam_trust"])
+def test_a_part_on_maps_that_is_gone(store, study_id, table):
+    store.delete(paths.table_key(table, **run_keys(study_id)))
+    assert "rows are missing" in only_failure(store, study_id, table)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("cam_tests", "p_adjusted"), ("cam_families", "auc")]
+)
+def test_an_altered_figure_on_maps(store, study_id, table, column):
+    def alter(rows):
+        next(row for row in rows if row["threshold"] == 0.5)[column] = 0.25
+
+    rewrite(store, table, alter, study_id=study_id)
+    assert f"{column} is 0.25, expected" in only_failure(store, study_id, table)
 
 
 @pytest.mark.parametrize("table", ["metrics", "comparisons"])
@@ -540,15 +646,31 @@ def test_logits_too_large_for_exp_do_not_overflow(store, study_id):
     [
         (
             "images",
-            "manifest, images, packs, splits, leakage, predictions, metrics, comparisons, cams",
+            (
+                "manifest, images, packs, splits, leakage, predictions, metrics, "
+                f"comparisons, {ON_MAPS}"
+            ),
         ),
-        ("splits", "splits, leakage, predictions, metrics, comparisons, cams"),
-        ("epochs", "completeness, runs, metrics, comparisons, cams"),
-        ("predictions", "predictions, metrics, comparisons, cams"),
+        (
+            "splits",
+            f"splits, leakage, predictions, metrics, comparisons, {ON_MAPS}",
+        ),
+        (
+            "epochs",
+            f"completeness, runs, metrics, comparisons, {ON_MAPS}",
+        ),
+        (
+            "predictions",
+            f"predictions, metrics, comparisons, {ON_MAPS}",
+        ),
         ("runs", "runs, models"),
         ("metrics", "metrics"),
         ("comparisons", "comparisons"),
-        ("cams", "cams"),
+        ("cams", "cams, cam_features, cam_tests, cam_families"),
+        ("cam_features", "cam_features, cam_tests, cam_families"),
+        ("cam_trust", "cam_trust"),
+        ("cam_tests", "cam_tests"),
+        ("cam_families", "cam_families"),
     ],
 )
 @pytest.mark.parametrize("kept", [0, 0.5, -1])

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from scipy.ndimage import distance_transform_edt
-from scipy.stats import entropy
-from skimage.feature import graycomatrix, graycoprops
-from skimage.measure import regionprops
+from skimage.feature import graycomatrix
+from skimage.measure import perimeter_crofton
+from skimage.morphology import convex_hull_image
 
 from thyro_core.cam_columns import FEATURES, GLCM_DISTANCES, GREY_BINS, RING
 from thyro_core.regions import SHARES, Cam, Region, highlighted, upsampled
@@ -98,42 +98,47 @@ def features_table(keys: Mapping[str, str | int], rows: Iterable[Mapping[str, An
 
 
 def _shape(region: Region) -> dict[str, float]:
-    properties = regionprops(region.astype(np.uint8))[0]  # type: ignore[no-untyped-call]
-    area, perimeter = float(properties.area), float(properties.perimeter_crofton)
-    top, left, bottom, right = properties.bbox
+    window = region[_window(region, 0)]
+    height, width = window.shape
+    area = int(window.sum())
+    perimeter = float(perimeter_crofton(window))  # type: ignore[no-untyped-call]
     found = {
         "area": area / region.size,
         "perimeter": perimeter / math.sqrt(region.size),
-        "extent": properties.extent,
-        "aspect_ratio": (bottom - top) / (right - left),
+        "extent": area / window.size,
+        "aspect_ratio": height / width,
     }
     if area == 1:
         undefined = ("circularity", "eccentricity", "solidity", "compactness", "orientation")
         return found | dict.fromkeys(undefined, math.nan)
     return found | {
         "circularity": 4 * math.pi * area / perimeter**2,
-        "eccentricity": properties.eccentricity,
-        "solidity": properties.solidity,
-        "compactness": _compactness(area, properties.moments_central),
-        "orientation": _orientation(properties.inertia_tensor_eigvals, properties.orientation),
+        "solidity": area / int(convex_hull_image(window).sum()),  # type: ignore[no-untyped-call]
+        **_ellipse(window, area),
     }
 
 
-def _compactness(area: float, moments: npt.NDArray[np.float64]) -> float:
-    """Area squared over the second moment that a disc of this area would have (Li et al. 2013).
-
-    "An efficient measure of compactness for two-dimensional shapes and its application in
-    regionalization problems", International Journal of Geographical Information Science 27.
-    """
+def _ellipse(window: Region, area: int) -> dict[str, float]:
+    """What follows from the second central moments of the pixels' centres."""
+    down, across = (window.sum(axis=axis) for axis in (1, 0))
+    y, x = (np.arange(len(line)) - line @ np.arange(len(line)) / area for line in (down, across))
+    vertical, horizontal = float(down @ y**2) / area, float(across @ x**2) / area
+    mixed = float(y @ window @ x) / area
+    spread = math.hypot((vertical - horizontal) / 2, mixed)
+    long, short = (vertical + horizontal) / 2 + spread, (vertical + horizontal) / 2 - spread
     # A pixel is a unit square, not a point: it adds 1/12 to the moment along each axis.
-    second = moments[2, 0] + moments[0, 2] + area / 6
-    return float(area**2 / (2 * math.pi * second))
-
-
-def _orientation(moments: Sequence[float], from_vertical: float) -> float:
-    long, short = moments
-    # scikit-image's angle has a sign that says to which side.
-    return math.nan if long - short <= _ROUND * long else math.pi / 2 - abs(from_vertical)
+    second = area * (vertical + horizontal + 1 / 6)
+    return {
+        "eccentricity": math.sqrt(1 - max(0.0, short) / long),
+        # Area squared over the second moment that a disc of this area would have (Li et al. 2013,
+        # "An efficient measure of compactness for two-dimensional shapes and its application in
+        # regionalization problems", International Journal of Geographical Information Science 27).
+        "compactness": area**2 / (2 * math.pi * second),
+        # Half the angle of (difference, mixed): 0 for a lying region, pi for an upright one.
+        "orientation": math.nan
+        if 2 * spread <= _ROUND * long
+        else math.atan2(abs(mixed), (horizontal - vertical) / 2) / 2,
+    }
 
 
 def _intensity(region: Region, grey: Grey) -> dict[str, float]:
@@ -145,12 +150,17 @@ def _intensity(region: Region, grey: Grey) -> dict[str, float]:
         "grey_mean": float(inside.mean()),
         "grey_sd": float(inside.std()),
         "grey_contrast": float(inside.mean()) - outside,
-        "grey_entropy": float(entropy(bins, base=2)),
+        "grey_entropy": _entropy(bins / inside.size),
     }
 
 
 def _binned(grey: Grey) -> Grey:
     return grey // np.uint8(256 // GREY_BINS)
+
+
+def _entropy(shares: npt.NDArray[np.float64]) -> float:
+    some = shares[shares > 0]
+    return float(-(some * np.log2(some)).sum()) + 0.0
 
 
 def _ring(region: Region) -> Region:
@@ -174,13 +184,26 @@ def _window(region: Region, margin: int) -> tuple[slice, slice]:
 
 def _texture(region: Region, grey: Grey) -> dict[str, float]:
     """Haralick's features (1973), pairs with both pixels inside the region only."""
-    pairs = _cooccurrence(region, grey)
-    some = pairs.sum(axis=(0, 1)) > 0
-    found = {name: graycoprops(pairs, name) for name in _HARALICK}  # type: ignore[no-untyped-call]
-    # One bin alone has the energy 1, and no spread that a correlation could be relative to.
-    defined = {"correlation": some & (found["energy"] < 1)}
+    counts = _cooccurrence(region, grey).reshape(GREY_BINS**2, -1).astype(np.float64)
+    counts = counts[:, counts.any(axis=0)]
+    if not counts.size:
+        return {f"glcm_{name}": math.nan for name in _HARALICK}
+    pairs = counts / counts.sum(axis=0)
+    one, other = np.divmod(np.arange(GREY_BINS**2), GREY_BINS)
+    steps = np.abs(one - other)
+    contrast = steps**2 @ pairs
+    # Symmetric: mean and variance of the one pixel are the other's too.
+    mean = one @ pairs
+    variance = one**2 @ pairs - mean**2
+    # One bin alone has no spread that a correlation could be relative to.
+    spread = (pairs > 0).sum(axis=0) > 1
     return {
-        f"glcm_{name}": _mean(values[defined.get(name, some)]) for name, values in found.items()
+        "glcm_contrast": float(contrast.mean()),
+        "glcm_dissimilarity": float((steps @ pairs).mean()),
+        "glcm_homogeneity": float((1 / (1 + steps**2) @ pairs).mean()),
+        "glcm_energy": float(np.sqrt((pairs**2).sum(axis=0)).mean()),
+        # E(a - b)^2 = 2 variance - 2 covariance.
+        "glcm_correlation": _mean(1 - contrast[spread] / (2 * variance[spread])),
     }
 
 

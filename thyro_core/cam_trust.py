@@ -156,7 +156,7 @@ def region_iou(cam: Maps, mask: Masks, share: float) -> float:
 
     The region is cut from the map enlarged to the mask's size, as `regions.highlighted` does.
     Chance level: a region placed anywhere, of share a of the area, over a mask of share m, has an
-    expected intersection of a m, so an IoU of about a m / (a + m - a m).
+    expected intersection of a m, so an IoU of about a m / (a + m - a m) (`region_iou_chance`).
 
     Args:
         cam: (h, w), at least 0.
@@ -170,6 +170,21 @@ def region_iou(cam: Maps, mask: Masks, share: float) -> float:
     if not region.any() or not mask.any():
         return float("nan")
     return float((region & mask).sum() / (region | mask).sum())
+
+
+def region_iou_chance(cam: Maps, mask: Masks, share: float) -> float:
+    """Chance level of `region_iou`: a m / (a + m - a m) of the region's and the mask's area.
+
+    Args:
+        cam: (h, w), at least 0.
+        mask: bool (H, W), of the same extent as the map.
+        share: as for `region_iou`.
+
+    Returns:
+        0 to 1; NaN for an empty map or mask.
+    """
+    a, m = highlighted(upsampled(cam, *mask.shape), share).mean(), mask.mean()
+    return float(a * m / (a + m - a * m)) if a > 0 and m > 0 else float("nan")
 
 
 def randomised(model: nn.Module, architecture: Architecture, seed: int) -> nn.Module:

@@ -22,6 +22,8 @@ from thyro_core.temperature import (
     fit_temperature,
 )
 
+_CLOSE = 0.02  # by which an estimate may fall short of the target without a warning
+
 METHOD = (
     "Largest threshold that reaches the target sensitivity on all held-out predictions: each is "
     "one member's, of an image it was not trained on, temperature scaled; an image counts once "
@@ -142,6 +144,15 @@ def warnings_of(rows: HeldOut, fitted: Calibration, point: OperatingPoint) -> li
             f"the temperature is at its bound {fitted.temperature:g}: held-out images are "
             "separated perfectly, or not at all; look for leakage first"
         )
+    found += [
+        f"the cross-fitted {name.replace('_', ' ')} {figure.value:.3f} is below the declared "
+        f"{point.target_sensitivity:g}: expect the threshold to miss more than it aims to"
+        for name, figure in (
+            ("sensitivity", point.sensitivity),
+            ("image_sensitivity", point.image_sensitivity),
+        )
+        if figure.value is not None and figure.value < point.target_sensitivity - _CLOSE
+    ]
     malignant = len(set(rows.image[rows.label == 1]))
     if malignant * (1 - point.target_sensitivity) < 1:
         found.append(

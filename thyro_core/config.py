@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Architecture = Literal["resnet18", "alexnet", "vgg16", "inception_v3"]
 Scheme = Literal["holdout", "kfold"]
@@ -14,6 +14,9 @@ Schedule = Literal["constant", "cosine"]
 BatchNorm = Literal["recalibrate", "running"]
 
 ARCHITECTURES: tuple[Architecture, ...] = ("resnet18", "alexnet", "vgg16", "inception_v3")
+
+CAM_SHARES: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7)
+"""Shares of a map's peak at which regions are cut, to see how far findings depend on the share."""
 
 RECIPE = 1
 """Version of the numerical recipe; raised whenever the same config gives other numbers."""
@@ -41,7 +44,7 @@ class IngestConfig(BaseModel):
     )
     blur_bound: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
         0.05,
-        description="Lowest sharpness that counts as in focus (see `thyro_core.quality`); 0 = off.",
+        description="Lowest sharpness that counts as in focus; blurred ones are excluded. 0: off.",
     )
     overlay_bound: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         0.02, description="Largest share of coloured pixels (callipers, Doppler) in an image."
@@ -129,8 +132,8 @@ class StudyConfig(IngestConfig):
     weights: str = Field(
         "auto",
         min_length=1,
-        description="Where training starts: auto, imagenet (strict), none, or a URL of "
-        "a folder with <architecture>.safetensors.",
+        description="Where training starts: auto, imagenet (strict), none, or the URL of a folder "
+        "with resnet18.safetensors and so on.",
     )
     precision: Precision = Field(
         "auto", description="Training arithmetic: bf16 where the hardware has it, else fp32."
@@ -147,6 +150,25 @@ class StudyConfig(IngestConfig):
     resamples: Annotated[int, Field(ge=100, le=100_000)] = Field(
         1000, description="Bootstrap resamples of patients for each split's intervals."
     )
+    cam_share: Annotated[float, Field(ge=CAM_SHARES[0], le=CAM_SHARES[-1])] = Field(
+        0.5,
+        description="Share of a map's peak that findings on regions are stated for: "
+        f"{', '.join(map(str, CAM_SHARES))}; the others are computed too.",
+        json_schema_extra={"enum": list(CAM_SHARES)},
+    )
+    trust_images: Annotated[int, Field(ge=0, le=1000)] = Field(
+        4,
+        description="Test images of a split and architecture whose maps are checked by randomising "
+        "weights and by removing pixels; 0 = off.",
+    )
+
+    @field_validator("cam_share")
+    @classmethod
+    def _declared_share(cls, value: float) -> float:
+        if value not in CAM_SHARES:
+            msg = f"expected one of {', '.join(map(str, CAM_SHARES))}"
+            raise ValueError(msg)
+        return value
 
     @model_validator(mode="after")
     def _unique_architectures(self) -> Self:

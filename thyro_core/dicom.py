@@ -31,7 +31,7 @@ from thyro_core.dicom_pixels import (
     decoded_frame,
     tissue_box,
 )
-from thyro_core.images import HOSTILE
+from thyro_core.images import HOSTILE, TooLargeError
 from thyro_core.screening_config import ScreeningRules
 
 Pseudonymise = Callable[[str | None, str | None], str | None]
@@ -138,6 +138,8 @@ def _why(error: Exception) -> tuple[str, str]:
     """Reason and particulars; never a library's own words, which quote what was found."""
     if isinstance(error, RefusedError):
         return error.reason, error.detail
+    if isinstance(error, TooLargeError):
+        return "too_large", error.detail
     return "undecodable", f"damaged or not supported: {type(error).__name__}"
 
 
@@ -198,8 +200,8 @@ def _check_bounds(dataset: Dataset, rules: ScreeningRules) -> int:
     if rows * columns > rules.max_pixels:
         msg = f"{columns} x {rows} pixels, more than max_pixels = {rules.max_pixels}"
         raise RefusedError(msg, "too_large")
-    if n > rules.max_frames:
-        msg = f"{min(n, 10**12)} frames, more than max_frames = {rules.max_frames}"
+    if n > rules.max_clip_frames:
+        msg = f"{min(n, 10**12)} frames, more than max_clip_frames = {rules.max_clip_frames}"
         raise RefusedError(msg, "too_large")
     bits, samples = int(dataset.BitsAllocated), int(dataset.SamplesPerPixel)
     photometric = str(dataset.PhotometricInterpretation).strip().upper()

@@ -17,7 +17,7 @@ from pydicom.pixels.processing import apply_color_lut, apply_voi
 from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGTransferSyntaxes, RLELossless
 
 from thyro_core.errors import ThyroError
-from thyro_core.images import Grey
+from thyro_core.images import Grey, check_scans
 from thyro_core.quality import overlay_share
 
 Values = npt.NDArray[np.float64]
@@ -79,6 +79,7 @@ def decoded_frame(dataset: Dataset, syntax: UID, index: int, box: Box | None) ->
 
     Raises:
         RefusedError: a compressed picture is larger than declared.
+        TooLargeError: a JPEG has more scans than any encoder makes.
         Exception: what the libraries raise on damaged data (`images.HOSTILE`).
     """
     _check_compressed(dataset, syntax, index)
@@ -149,6 +150,8 @@ def _check_compressed(dataset: Dataset, syntax: UID, index: int) -> None:
             msg = f"run lengths of more than twice the {most} bytes of a frame"
             raise RefusedError(msg, "too_large")
         return
+    if is_jpeg:
+        check_scans(frame)
     reader = JpegImageFile if is_jpeg else Jpeg2KImageFile
     with reader(io.BytesIO(frame)) as image:
         if image.size != (columns, rows):
@@ -175,12 +178,14 @@ def _rle_length(frame: bytes, enough: int) -> int:
 
 def _grey(array: npt.NDArray[Any], dataset: Dataset, photometric: str) -> Grey:
     low, high = _stored_range(array, dataset)
+    # Old files keep overlays in the bits above those of the picture.
+    array = array & high if low == 0 else np.clip(array, low, high)
     if "VOILUTSequence" in dataset and "WindowCenter" not in dataset:
         table = dataset.VOILUTSequence[0]
         shares = apply_voi(array, dataset) / np.float64(2 ** int(table.LUTDescriptor[2]) - 1)
     else:
         slope, intercept = _number(dataset, "RescaleSlope", 1), _number(dataset, "RescaleIntercept")
-        values = np.clip(array, low, high).astype(np.float64) * slope + intercept
+        values = array.astype(np.float64) * slope + intercept
         ends = (low * slope + intercept, high * slope + intercept)
         shares = _windowed(values, dataset, min(ends), max(ends))
     if photometric == "MONOCHROME1":

@@ -64,10 +64,12 @@ def metrics_plot(
                 _dot(
                     axes, row + offset, found[metric].value, ends, LOOKS[architecture], filled=True
                 )
-        for row, metric in enumerate(metrics):
-            if metric in published:
-                axes.plot([published[metric]] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=1.4)
-        axes.plot([], [], color=INK, linewidth=1.4, label=PUBLISHED)
+        marks = {row: published[m] for row, m in enumerate(metrics) if m in published}
+        for row, value in marks.items():
+            span = [row - 0.4, row + 0.4]
+            axes.plot([value] * 2, span, color=INK, linewidth=1.4, gid=f"series-published-{row}")
+        if marks:
+            axes.plot([], [], color=INK, linewidth=1.4, label=PUBLISHED)
         legend(figure, columns=2)
         best = {a: ", ".join(f"{m} {found[m]}" for m in metrics) for a, found in values.items()}
         text = f"Mean over splits with 95 % intervals. {listed(best)}."

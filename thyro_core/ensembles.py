@@ -84,8 +84,8 @@ def ensemble(members: Sequence[nn.Module], images: Tensor, temperature: float) -
         Scores of the b images.
     """
     with torch.inference_mode():
-        logits = torch.stack([member(images).double().cpu() for member in members], dim=1)
-    return scores(logits.numpy(), temperature)
+        logits = torch.stack([member(images) for member in members], dim=1)
+    return scores(logits.double().cpu().numpy(), temperature)
 
 
 def scores(logits: npt.ArrayLike, temperature: float) -> Scores:

@@ -34,6 +34,8 @@ _FULL_SCALES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
 _BITS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
 _GREY_MODES = ("1", "L")
 _TILE_WIDTH, _TILE_LENGTH, _PHOTOMETRIC = 322, 323, 262
+_START_OF_SCAN = b"\xff\xda"
+_MOST_SCANS = 100
 
 # Pillow has no common base of what it raises on hostile bytes: this is the closed list of what its
 # readers and the decoders beneath them can raise. `Warning`: where warnings are made errors.
@@ -68,7 +70,7 @@ class UndecodableError(ThyroError, ValueError):
 
 
 class TooLargeError(UndecodableError):
-    """A file that passes a bound on bytes, pixels or frames; nothing of it was decoded."""
+    """A file that passes a bound on bytes, pixels, frames or scans; nothing of it was decoded."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def decode(data: bytes, rules: IngestConfig) -> Picture:
     try:
         with _open(data) as image:
             _check_bounds(image, rules)
+            if isinstance(image, JpegImageFile):
+                check_scans(data)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return _picture(image)
@@ -134,6 +138,25 @@ def _check_bounds(image: ImageFile, rules: IngestConfig) -> None:
         raise TooLargeError(msg)
     if _has_frame(image, rules.max_frames):
         msg = f"more frames than max_frames = {rules.max_frames}"
+        raise TooLargeError(msg)
+
+
+def check_scans(jpeg: bytes) -> None:
+    """Refuse a JPEG with more scans than any encoder makes, before it is decoded.
+
+    A progressive picture is refined scan by scan, and each costs time in proportion to the whole
+    picture however few bytes it takes: a file of 100 kB can take an hour. Encoders make about ten.
+
+    Args:
+        jpeg: all bytes of the picture.
+
+    Raises:
+        TooLargeError: there are more than 100.
+    """
+    # Within a scan's data the first of these bytes is never followed by the second.
+    scans = jpeg.count(_START_OF_SCAN)
+    if scans > _MOST_SCANS:
+        msg = f"{scans} progressive scans, expected at most {_MOST_SCANS}"
         raise TooLargeError(msg)
 
 

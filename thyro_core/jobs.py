@@ -21,6 +21,7 @@ from torch import Tensor
 
 from thyro_core import paths, records, schemas
 from thyro_core.batches import Examples
+from thyro_core.cam_analysis import Examined, analysis_tables
 from thyro_core.cam_maps import cams_table
 from thyro_core.cams import predict_with_cams
 from thyro_core.checkpoints import CheckpointKeeper
@@ -30,6 +31,7 @@ from thyro_core.hardware import job_device, prepare_torch
 from thyro_core.inference import recalibrate_batchnorm
 from thyro_core.job_spec import SplitJob, SplitOutcome, hive_keys, is_finished
 from thyro_core.logs import log_context
+from thyro_core.mask_packs import mask_of, open_masks
 from thyro_core.models import LAST_CONV, build, load_start
 from thyro_core.packs import open_pack, pack_index
 from thyro_core.plan import StudyPlan, load_plan
@@ -56,6 +58,8 @@ class _Context:
     """Rows of `splits` by role, each by ascending image_id."""
     index: Mapping[str, int]
     """Row of each image in the pack."""
+    masks: npt.NDArray[np.uint8] | None
+    """Nodule masks, rows as in the pack; None: the set has none."""
 
 
 def run_split(job: SplitJob) -> SplitOutcome:
@@ -121,7 +125,9 @@ def _prepare(job: SplitJob) -> _Context:
     rows = splits.filter(pc.equal(splits["split"], job.split)).sort_by("image_id")
     roles = {role: rows.filter(pc.equal(rows["role"], role)) for role in ("train", "val", "test")}
     images = store.read_table("images", manifest_id=plan.manifest_id)
-    return _Context(job, store, plan, job_device(job.gpus), roles, pack_index(images))
+    index = pack_index(images)
+    masks = open_masks(store, plan.manifest_id, Path(job.scratch), len(index))
+    return _Context(job, store, plan, job_device(job.gpus), roles, index, masks)
 
 
 def _run_architecture(
@@ -149,7 +155,10 @@ def _run_architecture(
     )
     if recipe.config.batchnorm == "recalibrate":
         recalibrate_batchnorm(run.model, parts["train"], context.device)
-    logits, maps = predict_with_cams(run.model, architecture, parts["test"], context.device)
+    keys = hive_keys(job.study_id, job.split, architecture)
+    tables = {"epochs": _epochs(run, keys)} | _test_tables(
+        context, run, architecture, parts["test"]
+    )
     facts = records.RunFacts(
         split=job.split,
         architecture=architecture,
@@ -162,15 +171,29 @@ def _run_architecture(
         spent=meter.spent(),
         resumed_epochs=resumed,
     )
-    keys = hive_keys(job.study_id, job.split, architecture)
-    context.store.write_table("epochs", _epochs(run, keys), **keys)
     records.write_finished(context.store, context.plan, recipe, facts)
-    image_ids = context.roles["test"]["image_id"].to_pylist()
-    cams = cams_table(keys, image_ids, LAST_CONV[architecture], maps)
-    context.store.write_table("cams", cams, **keys)
-    predictions = _predictions(context.roles["test"], logits, keys)
-    context.store.write_table("predictions", predictions, **keys)
+    for name, table in tables.items():
+        context.store.write_table(name, table, **keys)
     keeper.discard()
+
+
+def _test_tables(
+    context: _Context, run: Run, architecture: Architecture, test: Examples
+) -> dict[str, pa.Table]:
+    """The tables that speak of the test images, in the order of writing: predictions last."""
+    rows, config = context.roles["test"], context.plan.config
+    keys = hive_keys(context.job.study_id, context.job.split, architecture)
+    logits, maps = predict_with_cams(run.model, architecture, test, context.device)
+    image_ids = rows["image_id"].to_pylist()
+    cams = cams_table(keys, image_ids, LAST_CONV[architecture], maps)
+    masks = [mask_of(context.masks, context.index[image_id]) for image_id in image_ids]
+    examined = Examined(run.model, architecture, context.device, test, image_ids, masks)
+    seed = job_seed(config.seed, context.job.split, architecture)
+    return {
+        "cams": cams,
+        **analysis_tables(keys, examined, cams, config, seed),
+        "predictions": _predictions(rows, logits, keys),
+    }
 
 
 def _examples(context: _Context, architecture: Architecture) -> dict[str, Examples]:

@@ -22,22 +22,30 @@ _IDENTIFYING_PARTS = ("patient", "name", "birth", "phone", "mail", "address", "i
 
 @dataclass(frozen=True)
 class Row:
-    """One row of labels.csv: `label` is 0, 1 or None; `attributes` are its filled other cells."""
+    """One row of labels.csv: `label` is 0, 1 or None; `attributes` are its filled other cells.
+
+    `mask` is the path of the nodule's mask below the source, also an attribute as it was written.
+    """
 
     line: int
     image: str
     label: int | None
     patient: str | None
     attributes: Mapping[str, str]
+    mask: str | None = None
 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """All rows of labels.csv, the files its `mask` column names, and the columns left out."""
+    """All rows of labels.csv, and the columns left out."""
 
     rows: tuple[Row, ...]
-    masks: frozenset[str]
     dropped: tuple[str, ...]
+
+    @property
+    def masks(self) -> frozenset[str]:
+        """The files that the `mask` column names."""
+        return frozenset(row.mask for row in self.rows if row.mask is not None)
 
 
 def read_labels(where: str, data: bytes) -> LabelTable:
@@ -52,7 +60,7 @@ def read_labels(where: str, data: bytes) -> LabelTable:
 
     Raises:
         InputError: a column is missing or named twice, a row has another number of cells than
-            the header, a label is unknown, or an image's path leaves the folder.
+            the header, a label is unknown, or an image's or a mask's path leaves the folder.
     """
     header, lines = _table(where, data)
     columns = _columns(where, header, required=("image", "label"))
@@ -61,25 +69,25 @@ def read_labels(where: str, data: bytes) -> LabelTable:
     kept = [name for name in other if name not in dropped]
     if "mask" in columns:
         kept.append(header[columns["mask"]])
-    rows, masks = [], set()
+    rows = []
     for line, cells in lines:
         named = dict(zip(header, cells, strict=True))
         rows.append(_row(f"{where} line {line}", line, cells, columns, {n: named[n] for n in kept}))
-        if "mask" in columns and cells[columns["mask"]]:
-            masks.add(str(PurePosixPath(cells[columns["mask"]].replace("\\", "/"))))
-    return LabelTable(tuple(rows), frozenset(masks), dropped)
+    return LabelTable(tuple(rows), dropped)
 
 
 def _row(
     where: str, line: int, cells: list[str], columns: dict[str, int], other: dict[str, str]
 ) -> Row:
     patient = cells[columns["patientid"]] if "patientid" in columns else ""
+    mask = cells[columns["mask"]] if "mask" in columns else ""
     return Row(
         line=line,
         image=relative_path(where, cells[columns["image"]]),
         label=_label(where, cells[columns["label"]]),
         patient=patient or None,
         attributes={name: value for name, value in other.items() if value},
+        mask=relative_path(where, mask) if mask else None,
     )
 
 

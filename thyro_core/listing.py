@@ -48,7 +48,7 @@ class Listing:
         Raises:
             InputError: it cannot be read.
         """
-        with _explained(self.url, self.fs):
+        with explained(self.url, self.fs):
             return bytes(self.fs.cat_file(f"{self.root}/{name}"))
 
     def read_all(self, names: list[str]) -> dict[str, bytes]:
@@ -57,7 +57,7 @@ class Listing:
         Raises:
             InputError: one cannot be read.
         """
-        with _explained(self.url, self.fs):
+        with explained(self.url, self.fs):
             found = self.fs.cat([f"{self.root}/{name}" for name in names]) if names else {}
         return {str(path)[len(self.root) :].lstrip("/"): data for path, data in found.items()}
 
@@ -80,20 +80,20 @@ def list_files(source: str) -> Listing:
     fs, root = filesystem(source)
     # Locally an unreadable folder would pass for an empty one.
     strict = {"on_error": "raise"} if isinstance(fs, LocalFileSystem) else {}
-    with _explained(source, fs):
+    with explained(source, fs):
         found = fs.find(root, detail=True, **strict)
     names = {str(path)[len(root) :].lstrip("/"): info for path, info in found.items()}
-    shown = {name: info for name, info in names.items() if name and not _is_hidden(name)}
+    shown = {name: info for name, info in names.items() if name and not is_hidden(name)}
     sizes = {
         name: info.get("size")
         for name, info in shown.items()
-        if not info.get("islink") or _stays_inside(Path(root), name)
+        if not info.get("islink") or stays_inside(Path(root), name)
     }
     url = str(fs.unstrip_protocol(root))
     return Listing(url, fs, root, sizes, links_out=len(shown) - len(sizes))
 
 
-def _stays_inside(root: Path, name: str) -> bool:
+def stays_inside(root: Path, name: str) -> bool:
     """Whether a link, and those it leads through, ends in the folder or nowhere."""
     try:
         return (root / name).resolve().is_relative_to(root.resolve())
@@ -102,11 +102,11 @@ def _stays_inside(root: Path, name: str) -> bool:
 
 
 @contextmanager
-def _explained(source: str, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
+def explained(source: str, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
     """Turn a file system's refusal into an `InputError` that says what to check."""
     try:
         yield
-    except _refusals(fs) as error:
+    except refusals(fs) as error:
         msg = (
             f"{source}: expected a folder that can be read, found {type(error).__name__} "
             f"({error}); check the address and the credentials"
@@ -114,7 +114,7 @@ def _explained(source: str, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
         raise InputError(msg) from error
 
 
-def _refusals(fs: fsspec.AbstractFileSystem) -> tuple[type[Exception], ...]:
+def refusals(fs: fsspec.AbstractFileSystem) -> tuple[type[Exception], ...]:
     """What listing and reading raise; an S3 client's own errors have no base in common with it."""
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
     if "s3" not in protocols:
@@ -124,6 +124,7 @@ def _refusals(fs: fsspec.AbstractFileSystem) -> tuple[type[Exception], ...]:
     return (OSError, ValueError, BotoCoreError)
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file is a folder's entry, hidden, or what an archive leaves beside its files."""
     parts = PurePosixPath(name).parts
     return name.endswith("/") or any(part.startswith((".", "__MACOSX")) for part in parts)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import fsspec
 import pyarrow as pa
 
-from thyro_core import images, packs, paths, quality, schemas, states
+from thyro_core import images, mask_packs, packs, paths, quality, schemas, states
 from thyro_core.config import IngestConfig, canonical_json, content_id
 from thyro_core.errors import InputError
 from thyro_core.near_duplicates import fingerprint
@@ -33,7 +33,7 @@ class Manifest:
     """An ingested image set.
 
     Attributes:
-        manifest_id: hash of contents, labels, who shares a patient, and the ingest's rules. Order
+        manifest_id: hash of contents, labels, masks, who shares a patient, and the rules. Order
             and place of the files, their dates, their names and the patient ids given do not
             count; a missing file, which has nothing else, counts by its name.
         table: the `images` table, by image_id (missing files last), then uri.
@@ -59,12 +59,12 @@ def ingest(
     """Read, judge and pack an image set; what is already in the store is not decoded again.
 
     Files are read twice, first for their hash, then to be decoded, a few at a time: memory does not
-    grow with the set but for about 5 KB an image. The resized images wait in the temporary folder.
+    grow with the set but for about 10 KB an image. The resized images wait in the temporary folder.
 
     Args:
         source: fsspec URL of the image set.
         rules: the declared rules.
-        store: where packs, table and summary go, in this order: the summary means done.
+        store: where packs, masks, table and summary go, in this order: the summary means done.
         sides: side lengths of the packs to make [pixels].
         progress: called after each file decoded, with the number done and the number of all.
 
@@ -77,12 +77,14 @@ def ingest(
     declared = IngestConfig(**{name: getattr(rules, name) for name in IngestConfig.model_fields})
     image_set = read_image_set(source, declared)
     fs, root = filesystem(source)
-    found = _hashed(fs, root, image_set.entries)
+    found = _with_masks(fs, root, _hashed(fs, root, image_set.entries))
     manifest_id = _manifest_id(found, declared)
     if _done(store, manifest_id):
         manifest = load_manifest(store, manifest_id)
         uris = {item.image_id: item.entry.uri for item in found if item.image_id is not None}
         packs.ensure_packs(store, manifest.table, declared, sides, uris)
+        if not store.exists(paths.mask_key(manifest_id)):
+            mask_packs.pack_masks(fs, root, _masks(found), manifest.table, (store, declared))
         return manifest
     with packs.resized_arrays(len(found), sides) as arrays:
 
@@ -95,9 +97,10 @@ def ingest(
         for side, array in arrays.items():
             packs.write_pack(store, manifest_id, side, (array[row] for row in order), len(order))
     table = _table(manifest_id, found, judgement)
-    notes = (*image_set.notes, *_notes(table, judgement))
+    masks, unusable = mask_packs.pack_masks(fs, root, _masks(found), table, (store, declared))
+    notes = (*image_set.notes, *_notes(table, judgement), *_unread(found), *unusable)
     store.write_table("images", table, manifest_id=manifest_id)
-    summary = _summary(table, image_set, notes, declared) | {"sides": list(sides)}
+    summary = _summary(table, image_set, notes, declared) | {"sides": list(sides), "masks": masks}
     store.write(paths.manifest_key(manifest_id), canonical_json(summary).encode())
     return load_manifest(store, manifest_id)
 
@@ -157,6 +160,30 @@ def _hash(fs: fsspec.AbstractFileSystem, root: str, entry: Entry) -> Found:
     return Found(replace(entry, size=size), image_id)
 
 
+def _with_masks(fs: fsspec.AbstractFileSystem, root: str, found: list[Found]) -> list[Found]:
+    names = sorted({name for item in found for name in item.entry.masks})
+    digests = mask_packs.hashed(fs, root, names)
+    return [
+        replace(item, masks={name: digests[name] for name in item.entry.masks if name in digests})
+        for item in found
+    ]
+
+
+def _masks(found: Sequence[Found]) -> dict[str, dict[str, str]]:
+    """The masks of each image_id: files with the same bytes are one image."""
+    masks: dict[str, dict[str, str]] = {}
+    for item in found:
+        if item.image_id is not None and item.masks.keys() == set(item.entry.masks):
+            masks.setdefault(item.image_id, {}).update(item.masks)
+    return masks
+
+
+def _unread(found: Sequence[Found]) -> list[str]:
+    lacking = sum(item.masks.keys() != set(item.entry.masks) for item in found)
+    fact = "a mask that cannot be read: set aside"
+    return [f"{lacking} images have {fact}"] if lacking else []
+
+
 def _manifest_id(found: Sequence[Found], rules: IngestConfig) -> str:
     patients = states.pseudonyms(found)
     facts = [_facts(item, patient) for item, patient in zip(found, patients, strict=True)]
@@ -184,6 +211,8 @@ def _facts(item: Found, patient: str | None) -> dict[str, object]:
         "label": item.label,
         "patient": patient,
         "attributes": attributes,
+        # Sets without masks keep the ids that they had before masks were read.
+        **({"masks": sorted(item.masks.values())} if item.masks else {}),
     }
 
 

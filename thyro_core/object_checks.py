@@ -5,6 +5,7 @@ Each function says what is wrong, one short sentence each; none means that all i
 
 import hashlib
 import io
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, TypeVar
@@ -17,6 +18,7 @@ from thyro_core import paths
 from thyro_core.config import IngestConfig
 from thyro_core.errors import InputError
 from thyro_core.images import Grey, decode, resize
+from thyro_core.mask_packs import MASK_SIDE
 from thyro_core.packs import in_threads, pack_index
 from thyro_core.storage import Store, filesystem
 
@@ -102,20 +104,44 @@ def pack_faults(
     (manifest_id,) = set(images["manifest_id"].to_pylist())
     for side in sides:
         key = paths.pack_key(manifest_id, side)
-        if not store.exists(key):
-            yield f"{key} is not there"
-            continue
-        path, shape = store.path(key), (len(order), side, side)
-        start, found = _header(store.fs.cat_file(path, start=0, end=_HEADER))
-        wanted, size = start + math.prod(shape), store.fs.size(path)
-        if found != f"uint8 {shape}" or size != wanted:
-            yield f"{key}: expected uint8 {shape} in {wanted} bytes, found {found} in {size}"
+        start, fault = _array_fault(store, key, (len(order), side, side))
+        if fault is not None:
+            yield fault
             continue
         for row, grey in sample.items():
             first = start + row * side**2
-            data = store.fs.cat_file(path, start=first, end=first + side**2)
+            data = store.fs.cat_file(store.path(key), start=first, end=first + side**2)
             if data != resize(grey, side).tobytes():
                 yield f"{key}: row {row} is not image {order[row][:12]} as it is decoded here"
+
+
+def mask_faults(store: Store, images: pa.Table) -> list[str]:
+    """A pack of masks that is not there though the ingest speaks of masks, or is not whole.
+
+    Args:
+        store: where it lies.
+        images: the `images` table of one manifest.
+    """
+    (manifest_id,) = set(images["manifest_id"].to_pylist())
+    summary = paths.manifest_key(manifest_id)
+    # Without its summary a manifest fails a check of its own.
+    if not store.exists(summary) or not json.loads(store.read(summary)).get("masks"):
+        return []
+    shape = (len(pack_index(images)), MASK_SIDE, MASK_SIDE)
+    _, fault = _array_fault(store, paths.mask_key(manifest_id), shape)
+    return [] if fault is None else [fault]
+
+
+def _array_fault(store: Store, key: str, shape: tuple[int, int, int]) -> tuple[int, str | None]:
+    """Where an array's pixels start [bytes], and why it is not whole."""
+    if not store.exists(key):
+        return 0, f"{key} is not there"
+    path = store.path(key)
+    start, found = _header(store.fs.cat_file(path, start=0, end=_HEADER))
+    wanted, size = start + math.prod(shape), store.fs.size(path)
+    if found == f"uint8 {shape}" and size == wanted:
+        return start, None
+    return 0, f"{key}: expected uint8 {shape} in {wanted} bytes, found {found} in {size}"
 
 
 def _header(head: bytes) -> tuple[int, str]:

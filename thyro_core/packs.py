@@ -55,7 +55,15 @@ def write_pack(store: Store, manifest_id: str, side: int, rows: Iterable[ByteArr
     Raises:
         ValueError: the rows are not `n` arrays of that shape and type.
     """
-    key = paths.pack_key(manifest_id, side)
+    return write_array(store, paths.pack_key(manifest_id, side), side, rows, n)
+
+
+def write_array(store: Store, key: str, side: int, rows: Iterable[ByteArray], n: int) -> str:
+    """Stream `n` arrays of shape (side, side), uint8, into one at a key, as `write_pack` does.
+
+    Raises:
+        ValueError: the rows are not `n` arrays of that shape and type.
+    """
     header = {"descr": "|u1", "fortran_order": False, "shape": (n, side, side)}
     with store.writing(key) as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -88,7 +96,15 @@ def open_pack(store: Store, manifest_id: str, side: int, scratch: Path, n: int) 
     Raises:
         InputError: there is no such pack, or it is cut short, or holds something else.
     """
-    key = paths.pack_key(manifest_id, side)
+    return open_array(store, paths.pack_key(manifest_id, side), (n, side, side), scratch)
+
+
+def open_array(store: Store, key: str, shape: tuple[int, int, int], scratch: Path) -> ByteArray:
+    """The array at a key, uint8 of this shape, as a read-only memory map, fetched once per node.
+
+    Raises:
+        InputError: there is no such array, or it is cut short, or holds something else.
+    """
     try:
         local = store.local(key, scratch)
         pack = np.load(local, mmap_mode="r", allow_pickle=False)
@@ -96,12 +112,12 @@ def open_pack(store: Store, manifest_id: str, side: int, scratch: Path, n: int) 
         msg = f"{store.url}: expected a pack at {key}, found none; ingest the image set again"
         raise InputError(msg) from error
     except (ValueError, EOFError) as error:
-        raise _damaged(local, (n, side, side), "no whole array") from error
+        raise _damaged(local, shape, "no whole array") from error
     if not isinstance(pack, np.memmap):
         pack.close()
-        raise _damaged(local, (n, side, side), "an archive")
-    if pack.dtype != np.uint8 or pack.shape != (n, side, side):
-        raise _damaged(local, (n, side, side), f"{pack.dtype} {pack.shape}")
+        raise _damaged(local, shape, "an archive")
+    if pack.dtype != np.uint8 or pack.shape != shape:
+        raise _damaged(local, shape, f"{pack.dtype} {pack.shape}")
     return pack
 
 

@@ -20,6 +20,11 @@ def pack_key(manifest_id: str, side: int) -> str:
     return f"{PACKS}/{manifest_id}/{side}.npy"
 
 
+def mask_key(manifest_id: str) -> str:
+    """The nodule masks of a manifest's included images; there only if one has a mask."""
+    return f"packs/{manifest_id}/masks.npy"
+
+
 def manifest_key(manifest_id: str) -> str:
     """Summary of an ingest: counts, warnings, rules; the rows are in the `images` table."""
     return f"manifests/{manifest_id}.json"
@@ -88,6 +93,46 @@ def card_key(model_id: str) -> str:
 def champion_key() -> str:
     """Which promoted model is in use, and which ones were before."""
     return "registry/champion.json"
+
+
+def screening_prefix(date: str, batch_id: str) -> str:
+    """Folder of a night's batch (date as 2026-11-25): what its tables do not hold."""
+    return f"screening/{date}/{batch_id}"
+
+
+def night_key(date: str, batch_id: str) -> str:
+    """What a night's batch is: address, model, rules; enough to conclude it after a crash."""
+    return f"{screening_prefix(date, batch_id)}/night.json"
+
+
+def chunk_key(date: str, batch_id: str, kind: str, name: str) -> str:
+    """One block of an unfinished run: its rows, its maps or what else its images leave."""
+    return f"{screening_prefix(date, batch_id)}/{kind}/{name}.parquet"
+
+
+def known_key(date: str, batch_id: str, name: str) -> str:
+    """Sorted file hashes that a run passes over; only there while it runs."""
+    return f"{screening_prefix(date, batch_id)}/known-{name}.bin"
+
+
+def pictures_key(date: str, batch_id: str) -> str:
+    """Small pictures of the referred images, with their maps."""
+    return f"{screening_prefix(date, batch_id)}/pictures.parquet"
+
+
+def sample_key(date: str, batch_id: str) -> str:
+    """Embeddings of a random sample of the scored images."""
+    return f"{screening_prefix(date, batch_id)}/sample.parquet"
+
+
+def worklist_key(date: str, suffix: str) -> str:
+    """A night's worklist over all its batches: `csv` or `html`."""
+    return f"screening/{date}/worklist.{suffix}"
+
+
+def screening_lock_key() -> str:
+    """The lock that two screening runs cannot both hold."""
+    return "screening/lock"
 
 
 def report_key(study_id: str) -> str:

@@ -266,7 +266,9 @@ def _logarithmic(axes: Axes, least: FloatArray) -> None:
     axes.set_yscale("log")
     low, high = np.log10(axes.get_ylim())
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high - low < 3 else (1.0,)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    plainly = FuncFormatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(plainly)
+    axes.yaxis.set_minor_formatter(plainly)
     if high - low >= 1:
         axes.yaxis.set_minor_locator(NullLocator())
 

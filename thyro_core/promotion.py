@@ -133,7 +133,13 @@ def _gate(
 ) -> str:
     if champion is None:
         return NO_CHAMPION
-    verdict = compare(store, plan, architecture, load_bundle(store, champion))
+    try:
+        verdict = compare(store, plan, architecture, load_bundle(store, champion))
+    except InputError as error:
+        # A champion that nobody can load any more must not stand in the way for ever.
+        if not force:
+            raise
+        return f"not compared with {champion}: {error}"
     if verdict.worse and not force:
         msg = (
             f"study {plan.study_id}, {architecture}: expected a model no worse than the champion "

@@ -5,10 +5,12 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import label
 
+from thyro_core.config import CAM_SHARES
+
 Cam = npt.NDArray[np.float32]
 Region = npt.NDArray[np.bool_]
 
-SHARES: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7)
+SHARES = CAM_SHARES
 """Shares of the peak at which regions are cut, to see how far findings depend on the share."""
 
 DEFAULT_SHARE = 0.5

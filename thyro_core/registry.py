@@ -5,6 +5,7 @@ in some order, and a program that dies leaves it as it was.
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from thyro_core.bundles import load_bundle, model_ids
 from thyro_core.config import canonical_json
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.storage import Store, public
-from thyro_core.swap import Seen, read_seen, swap
+from thyro_core.swap import Seen, check_honoured, read_seen, swap
 
 MOST_LETTERS = 200
 """Length of a reason."""
@@ -62,6 +63,8 @@ class ModelRow:
     is_champion: bool
     changes: tuple[Change, ...]
     """When it became champion, oldest first."""
+    fault: str | None = None
+    """Why it cannot be used; then there are no other facts. None: its card is whole."""
 
 
 def read_champion(store: Store) -> Champion | None:
@@ -174,7 +177,7 @@ def models(store: Store) -> list[ModelRow]:
     """All promoted models, the champion first, then by id.
 
     Raises:
-        InputError: a card, or champion.json, is damaged.
+        InputError: champion.json is damaged. A damaged card is a row with a fault.
     """
     current = read_champion(store)
     rows = [_row(store, model_id, current) for model_id in model_ids(store)]
@@ -182,8 +185,14 @@ def models(store: Store) -> list[ModelRow]:
 
 
 def _row(store: Store, model_id: str, current: Champion | None) -> ModelRow:
-    bundle = load_bundle(store, model_id)
-    history = current.history if current else ()
+    changes = tuple(
+        change for change in (current.history if current else ()) if change.model_id == model_id
+    )
+    is_champion = current is not None and current.model_id == model_id
+    try:
+        bundle = load_bundle(store, model_id)
+    except InputError as error:
+        return ModelRow(model_id, "", "", "", None, math.nan, is_champion, changes, str(error))
     return ModelRow(
         model_id=model_id,
         architecture=bundle.architecture,
@@ -191,8 +200,8 @@ def _row(store: Store, model_id: str, current: Champion | None) -> ModelRow:
         manifest_id=bundle.card["data"]["manifest_id"],
         auc=bundle.card["metrics"]["auc"]["value"],
         threshold=bundle.threshold,
-        is_champion=current is not None and current.model_id == model_id,
-        changes=tuple(change for change in history if change.model_id == model_id),
+        is_champion=is_champion,
+        changes=changes,
     )
 
 
@@ -219,6 +228,7 @@ def _append(store: Store, make: Callable[[Champion | None], Change | None]) -> C
         new = Champion(model_id=change.model_id, history=history)
         data = canonical_json(new.model_dump(mode="json", by_alias=True)).encode()
         if swap(store, key, data, seen):
+            check_honoured(store, key)
             return change
     msg = f"{key}: others changed it {_TRIES} times while we tried; start the command again"
     raise ThyroError(msg)

@@ -4,6 +4,7 @@ The page is a function of the store: no time of writing, no script, nothing from
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from thyro_core.report_provenance import configured, provenance
 from thyro_core.storage import Store
 from thyro_core.study import study_notes, unfinished
 from thyro_core.summary import undefined_notes
-from thyro_core.svg import CSS_VARIABLES
+from thyro_core.svg import CSS_VARIABLES, LIGHT
 from thyro_core.traced import Traced, defined, literature, paper
 
 CONTENTS: tuple[tuple[str, str], ...] = (
@@ -159,7 +160,7 @@ def _told(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
     return {
         "plan": plan,
         "notice": NOTICE,
-        "colours": CSS_VARIABLES,
+        "colours": f"{CSS_VARIABLES}@media print{{:root{{{_declared(LIGHT)}}}}}",
         "contents": CONTENTS,
         "suspicion_checks": CHECKS,
         "brief": _brief(measured, plan),
@@ -172,6 +173,10 @@ def _told(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "trust": trust(tables, plan.config),
         "provenance": provenance(tables, plan),
     }
+
+
+def _declared(colours: Mapping[str, str]) -> str:
+    return "".join(f"--{name}:{value};" for name, value in colours.items())
 
 
 def _drawn(

@@ -10,7 +10,7 @@ from thyro_core.asked import Row, Tables
 from thyro_core.cam_columns import FEATURES
 from thyro_core.cam_statistics import SIGNIFICANT, shape_claim
 from thyro_core.config import StudyConfig
-from thyro_core.regions import DEFAULT_SHARE, SHARES
+from thyro_core.regions import SHARES
 from thyro_core.statistics import LEVEL
 from thyro_core.traced import Traced, defined
 
@@ -19,7 +19,6 @@ from thyro_core.traced import Traced, defined
 class Features:
     """Benign against malignant regions."""
 
-    share: float
     claims: Mapping[str, str]
     """Architecture -> one sentence on the paper's claim."""
     tests: Mapping[str, list[Row]]
@@ -32,7 +31,7 @@ class Features:
 def features(tables: Tables, config: StudyConfig) -> Features | None:
     """What `cam_tests` says, or None where it says nothing."""
     identity = ("architecture", "threshold", "feature")
-    rows = tables.rows("cam_tests", identity, threshold=DEFAULT_SHARE)
+    rows = tables.rows("cam_tests", identity, threshold=config.cam_share)
     order = list(FEATURES)
     tests: dict[str, list[Row]] = {
         name: sorted(
@@ -45,8 +44,10 @@ def features(tables: Tables, config: StudyConfig) -> Features | None:
     if not there:
         return None
     return Features(
-        share=DEFAULT_SHARE,
-        claims={name: shape_claim([row.values for row in found]) for name, found in there.items()},
+        claims={
+            name: shape_claim([row.values for row in found], config.cam_share)
+            for name, found in there.items()
+        },
         tests=there,
         shares=SHARES,
         sensitivity={name: [_hits(tables, name, share) for share in SHARES] for name in there},
@@ -68,7 +69,7 @@ def _hits(tables: Tables, architecture: str, share: float) -> tuple[Traced, Trac
 def families(tables: Tables, config: StudyConfig) -> list[Row]:
     """Rows of `cam_families` at the declared share, by architecture and family."""
     identity = ("architecture", "threshold", "family")
-    rows = tables.rows("cam_families", identity, threshold=DEFAULT_SHARE)
+    rows = tables.rows("cam_families", identity, threshold=config.cam_share)
     kinds = list(dict.fromkeys(FEATURES.values()))
     return sorted(
         rows,
@@ -125,8 +126,8 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         "Weight randomisation",
-        "Does the map change when the last block is drawn anew? Rank correlation near none: it "
-        "follows what was learned. Near one: it shows edges.",
+        "Does the map change when the last block is drawn anew? Rank correlation near zero: it "
+        "follows what was learned; near one: it shows edges.",
         "randomised_correlation", 0.0, _NOT_SAMPLED,
     ),
     Question(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from thyro_core.asked import Row, Tables
 from thyro_core.config import IngestConfig, StudyConfig
 from thyro_core.plan import StudyPlan
+from thyro_core.storage import public
 from thyro_core.traced import Traced
 
 
@@ -44,12 +45,15 @@ def provenance(tables: Tables, plan: StudyPlan) -> Provenance:
         weights=[
             {
                 "architecture": name,
-                "origin": plan.weights[name].origin,
+                "origin": public(plan.weights[name].origin),
                 "sha256": plan.weights[name].sha256,
             }
             for name in plan.config.architectures
         ],
-        runs=tables.rows("runs", ("split", "architecture")),
+        runs=sorted(
+            tables.rows("runs", ("split", "architecture")),
+            key=lambda row: (row["split"], plan.config.architectures.index(row["architecture"])),
+        ),
         totals=tables.figures(
             tables.source("runs"),
             {

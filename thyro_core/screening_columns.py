@@ -93,7 +93,7 @@ BATCH_COLUMNS: tuple[Column, ...] = (
     ("mmd", _REAL, "Maximum mean discrepancy of the embeddings."),
     ("mmd_p", _REAL, "Its P, by permutation."),
     ("share_rejected", _REAL, "Share of the received images that are not scored."),
-    ("breaches", _STRING, "Drift figures past their bound, comma-separated; empty: none."),
+    ("breaches", _STRING, "Drift figures past their bound, `; ` between them; null: none."),
     ("seconds", _REAL, "Wall-clock time of the last run [s]."),
 )
 """Columns of `screening_batches`; a drift figure that was not computed is null."""

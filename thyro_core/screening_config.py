@@ -21,15 +21,15 @@ class ScreeningRules(BaseModel):
     max_bytes: Annotated[int, Field(ge=1024, le=2 * 10**9)] = Field(
         500_000_000, description="Largest file that is read [bytes]."
     )
-    max_frames: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        5000, description="Most frames a clip may have before it is refused undecoded."
+    max_clip_frames: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        5000, description="Most frames a DICOM clip may have before it is refused undecoded."
     )
     frames_per_clip: Annotated[int, Field(ge=1, le=1000)] = Field(
         8, description="Most frames of a clip that are scored; evenly spaced over it."
     )
     blur_bound: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
         0.05,
-        description="Lowest sharpness that counts as in focus (see `thyro_core.quality`); 0 = off.",
+        description="Lowest sharpness that counts as in focus; blurred ones are rejected. 0: off.",
     )
     overlay_bound: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         0.02, description="Largest share of coloured pixels (callipers, Doppler) in an image."

@@ -34,6 +34,18 @@ class Settings(BaseSettings):
         60.0, description="Least time between two checkpoints of a job [s]; 0: every epoch."
     )
     keep_models: bool = Field(True, description="Keep each job's trained weights in the store.")
+    screening_cron: str = Field("0 2 * * *", description="When the nightly screening starts.")
+    screening_batch: str | None = Field(
+        None, description="The images of a night: folder or fsspec URL; empty: no nightly run."
+    )
+    keep_names: bool = Field(
+        False,
+        description="Keep the path of a screened file below its batch; only where no name tells "
+        "of a patient.",
+    )
+    timezone: str = Field(
+        "UTC", description="IANA time zone in which a screening's night ends and the cron is read."
+    )
     pseudonym_key: SecretStr | None = Field(
         None,
         description="Secret of at least 16 bytes that patients' pseudonyms are made with; empty: "

@@ -1,6 +1,5 @@
 """Image sets as users have them: what lies at an address, and which label each image has."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,13 +10,12 @@ from thyro_core import ddti, labels
 from thyro_core.config import IngestConfig
 from thyro_core.errors import InputError
 from thyro_core.listing import IMAGE_SUFFIXES, Listing, list_files, suffix
+from thyro_core.mask_names import MASK_STEM, assigned, is_mask
 
 Layout = Literal["labels.csv", "folders", "busi", "ddti"]
 
 _TABLE = "labels.csv"
 _CLASSES = {"benign": 0, "malignant": 1}
-_MASK_FOLDERS = ("mask", "masks")
-_MASK_STEM = re.compile(r"(.+)_mask(_\d+)?", re.IGNORECASE)
 _COMPANIONS = frozenset({".csv", ".xml", ".txt", ".md", ".json", ".db", ".ini", ""})
 _CURE = (
     "give a folder with labels.csv (image,label[,patient_id]), with folders benign/ and "
@@ -40,6 +38,7 @@ class Entry:
         excluded: The specialist's reason for leaving it out; None: it is not left out.
         attributes: Other columns of labels.csv, or a DDTI case's tirads, age and sex.
         size: Size of the file [bytes], where known.
+        masks: Paths of its nodule masks below the source; none, if one of them is missing.
     """
 
     name: str
@@ -52,6 +51,7 @@ class Entry:
     excluded: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     size: int | None = None
+    masks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,9 @@ def read_image_set(source: str, rules: IngestConfig) -> ImageSet:
         raise InputError(msg)
     layout, entries, notes = _read(folder, rules)
     _check_labels(folder, entries)
+    entries, masks = _with_masks(folder, entries)
     entries, excluded = _exclude(folder, entries)
-    notes = [*notes, *_patient_notes(entries), *excluded, *_ignored_notes(folder, entries)]
+    notes += [*masks, *_patient_notes(entries), *excluded, *_ignored_notes(folder, entries)]
     return ImageSet(
         source=folder.url,
         layout=layout,
@@ -120,19 +121,28 @@ def _entry(folder: Listing, name: str) -> Entry:
     return Entry(name, folder.uri(name), present=present, size=folder.sizes.get(name))
 
 
-def _is_mask(name: str) -> bool:
-    path = PurePosixPath(name)
-    in_folder = any(part.lower() in _MASK_FOLDERS for part in path.parts[:-1])
-    return in_folder or _MASK_STEM.fullmatch(path.stem) is not None
-
-
 def _without_masks(names: list[str], known: frozenset[str]) -> tuple[list[str], list[str]]:
     """The names that are no masks, known or so named, and a note on the rest."""
-    images = [name for name in names if name not in known and not _is_mask(name)]
+    images = [name for name in names if name not in known and not is_mask(name)]
     count = len(names) - len(images)
     return images, [f"{_count(count, 'mask')} left out: a mask is no image of the set"] * (
         count > 0
     )
+
+
+def _with_masks(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], list[str]]:
+    """The entries with their masks, and notes on those of no image and on missing ones."""
+    images = [entry.name for entry in entries]
+    others = {name for name in folder.images() if is_mask(name)} - set(images)
+    masks, lost = assigned(others, images, {entry.name: entry.masks for entry in entries})
+    fact = "set aside: no image, or several, would fit"
+    notes = [f"{_count(lost, 'mask')} {fact}"] if lost else []
+    # What is not in the listing is never opened: it may be a link out of the folder.
+    whole = {image: names for image, names in masks.items() if folder.sizes.keys() >= set(names)}
+    if len(masks) > len(whole):
+        lacking = _count(len(masks) - len(whole), "image")
+        notes.append(f"{lacking} with a mask that is missing: set aside")
+    return [replace(entry, masks=whole.get(entry.name, ())) for entry in entries], notes
 
 
 def _count(number: int, what: str) -> str:
@@ -170,6 +180,7 @@ def _merged(entry: Entry, rows: list[labels.Row]) -> Entry:
         patient=None if len(patients) > 1 else next(iter(patients), None),
         conflict=conflict,
         attributes=attributes,
+        masks=tuple(sorted({row.mask for row in rows if row.mask is not None})),
     )
 
 
@@ -180,7 +191,7 @@ def _from_folders(folder: Listing) -> _Read:
     if unlabelled:
         fact = "outside benign/ and malignant/ left unlabelled"
         notes.append(f"{_count(unlabelled, 'image')} {fact}")
-    busi = any(_MASK_STEM.fullmatch(PurePosixPath(name).stem) for name in folder.images())
+    busi = any(MASK_STEM.fullmatch(PurePosixPath(name).stem) for name in folder.images())
     normal = any("normal" in _folders(name) for name in names)
     return "busi" if busi or normal else "folders", entries, notes
 

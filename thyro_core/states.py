@@ -5,8 +5,8 @@ who shares a patient, never on the order, the place or (but for missing files) t
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from thyro_core.config import IngestConfig
@@ -56,12 +56,14 @@ class Found:
         image_id: SHA-256 of its bytes; None: missing or unreadable.
         measures: None: not decoded.
         failure: why it could not be read or decoded; None: it could, or was not tried.
+        masks: SHA-256 of each of its masks that can be read, by path.
     """
 
     entry: Entry
     image_id: str | None
     measures: Measures | None = None
     failure: str | None = None
+    masks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> int | None:

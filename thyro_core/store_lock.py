@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from thyro_core.errors import ThyroError
 from thyro_core.storage import Store, public
-from thyro_core.swap import Seen, read_seen, swap
+from thyro_core.swap import Seen, check_honoured, read_seen, swap
 
 _POLL_SECONDS = 0.2
 # An unreachable object store raises botocore's own, which are no OSErrors.
@@ -68,6 +68,7 @@ class Lock:
             if time.monotonic() >= deadline:
                 raise LockedError(self._taken())
             time.sleep(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+        check_honoured(self._store, self._key)
         self._keeper.start()
         return self
 
@@ -151,7 +152,7 @@ def lock(store: Store, key: str, owner: str, seconds: float = 60.0, patience: fl
     Returns:
         The lock, taken when the block starts; call its `check` before what must not happen twice.
         The block's start raises LockedError if another holds it (the message says who, since when
-        and until when), and InputError if the store's file system cannot compare and swap.
+        and until when), and InputError if the store cannot compare and swap.
     """
     return Lock(store, key, owner, seconds, patience)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from thyro_core import paths, schemas
+from thyro_core.cam_results import cam_families_table, cam_tests_table
 from thyro_core.config import StudyConfig
 from thyro_core.errors import IncompleteStudyError
 from thyro_core.job_spec import is_finished
@@ -97,7 +98,7 @@ def unfinished(store: Store, plan: StudyPlan) -> list[tuple[int, str]]:
 
 
 def conclude(store: Store, plan: StudyPlan) -> None:
-    """Write the tables that speak of the study as a whole: runs, metrics, comparisons.
+    """Write the tables that speak of the study as a whole: runs, metrics, comparisons, CAM tests.
 
     `runs` is written even if jobs failed, so that it can be asked why.
 
@@ -114,10 +115,17 @@ def conclude(store: Store, plan: StudyPlan) -> None:
             "finished is kept: start the same command again"
         )
         raise IncompleteStudyError(msg)
-    predictions = store.read_table("predictions", study_id=plan.study_id)
-    splits = store.read_table("splits", study_id=plan.study_id)
-    for name, make in (("metrics", metrics_table), ("comparisons", comparisons_table)):
-        table = make(plan.study_id, predictions, splits, plan.config)
+    predictions, features, splits = (
+        store.read_table(name, study_id=plan.study_id)
+        for name in ("predictions", "cam_features", "splits")
+    )
+    for name, make, of in (
+        ("metrics", metrics_table, predictions),
+        ("comparisons", comparisons_table, predictions),
+        ("cam_tests", cam_tests_table, features),
+        ("cam_families", cam_families_table, features),
+    ):
+        table = make(plan.study_id, of, splits, plan.config)
         store.write_table(name, table, study_id=plan.study_id)
 
 

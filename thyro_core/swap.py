@@ -93,6 +93,28 @@ def _swap_on_s3(store: Store, key: str, data: bytes, seen: Seen) -> bool:
     return True
 
 
+def check_honoured(store: Store, key: str) -> None:
+    """Make sure that the store compares before it swaps: some S3 servers ignore the condition.
+
+    A put that must be refused is tried. Where it is not, the object has one more space at its end.
+
+    Args:
+        store: file, memory or S3.
+        key: an object that is there, whose readers do not mind the space.
+
+    Raises:
+        InputError: the put was not refused.
+    """
+    data = read_seen(store, key).data
+    if data is not None and swap(store, key, data + b" ", Seen(None, None)):
+        msg = (
+            f"{public(store.url)}: expected a server that honours conditional writes "
+            "(If-None-Match), found one that ignores them, so two programs could overwrite each "
+            "other; use another S3 server, or run one program at a time on a folder"
+        )
+        raise InputError(msg)
+
+
 @contextmanager
 def _guard(store: Store, key: str) -> Iterator[None]:
     if isinstance(store.fs, MemoryFileSystem):

@@ -11,8 +11,10 @@ from functools import partial
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from thyro_core import object_checks, paths, schemas, table_checks
+from thyro_core import cam_checks, object_checks, paths, schemas, table_checks
+from thyro_core.cam_results import cam_families_table, cam_tests_table
 from thyro_core.config import RECIPE
 from thyro_core.errors import ThyroError
 from thyro_core.job_spec import is_finished
@@ -75,7 +77,8 @@ def verify_study(store: Store, study_id: str) -> Iterator[Check]:
     Yields:
         `plan`, `table <name>` for each table, then `manifest`, `images`, `packs`, `weights`,
         `splits`, `leakage`, `completeness`, `runs`, `models`, `predictions`, `metrics`,
-        `comparisons` and `cams`. Only `plan`, if the plan itself cannot be read.
+        `comparisons`, `cams`, `cam_features`, `cam_trust`, `cam_tests` and `cam_families`. Only
+        `plan`, if the plan itself cannot be read.
 
     Raises:
         InputError: there is no such study.
@@ -176,6 +179,7 @@ def _packs(study: _Study) -> _Findings:
     sides = sorted({config.side(architecture) for architecture in config.architectures})
     sample = object_checks.sample_images(images, config.ingest())
     faults = list(object_checks.pack_faults(study.store, images, sides, sample))
+    faults += object_checks.mask_faults(study.store, images)
     seen = f"sides {', '.join(map(str, sides))}; {len(sample)} images equal a fresh decode"
     return _Findings(faults, seen, f"delete the pack and {_AGAIN}")
 
@@ -208,7 +212,7 @@ def _completeness(study: _Study) -> _Findings:
     seen = f"{len(runs) - len(faults)} of {len(runs)} runs are finished"
     faults += [
         f"no table {name}"
-        for name in ("runs", "metrics", "comparisons")
+        for name in ("runs", "metrics", "comparisons", "cam_tests", "cam_families")
         if not store.exists(paths.table_key(name, study_id=plan.study_id))
     ]
     return _Findings([seen, *faults] if faults else [], seen)
@@ -267,6 +271,42 @@ def _cams(study: _Study) -> _Findings:
     return _Findings(faults, seen, f"delete the predictions of these runs and {_AGAIN}")
 
 
+def _cam_features(study: _Study) -> _Findings:
+    tables, config = study.tables, study.plan.config
+    faults = cam_checks.row_faults(tables["cam_features"], tables["predictions"])
+    if not faults:
+        sides: dict[str, int] = {name: config.side(name) for name in config.architectures}
+        faults = cam_checks.feature_faults(study.store, tables, sides)
+    seen = (
+        f"{tables['cam_features'].num_rows} rows, one for each prediction and share; "
+        f"{cam_checks.SAMPLE} images of each run follow from maps and pixels"
+    )
+    return _Findings(faults, seen, f"delete the predictions of these runs and {_AGAIN}")
+
+
+def _cam_trust(study: _Study) -> _Findings:
+    table = study.tables["cam_trust"]
+    faults = cam_checks.row_faults(table, study.tables["predictions"])
+    seen = f"{table.num_rows} rows, one for each prediction"
+    return _Findings(faults, seen, f"delete the predictions of these runs and {_AGAIN}")
+
+
+def _cam_tests(study: _Study) -> _Findings:
+    plan, features = study.plan, study.tables["cam_features"]
+    expected = cam_tests_table(plan.study_id, features, study.tables["splits"], plan.config)
+    return _follows(study, "cam_tests", ("architecture", "threshold", "feature"), expected)
+
+
+def _cam_families(study: _Study) -> _Findings:
+    """Computed anew at the declared share only: it takes seconds a share."""
+    plan, features = study.plan, study.tables["cam_features"]
+    share = pc.field("threshold") == plan.config.cam_share
+    part = replace(study, tables={"cam_families": study.tables["cam_families"].filter(share)})
+    splits = study.tables["splits"]
+    expected = cam_families_table(plan.study_id, features.filter(share), splits, plan.config)
+    return _follows(part, "cam_families", ("architecture", "threshold", "family"), expected)
+
+
 def _metrics(study: _Study) -> _Findings:
     plan, predictions = study.plan, study.tables["predictions"]
     expected = metrics_table(plan.study_id, predictions, study.tables["splits"], plan.config)
@@ -303,5 +343,9 @@ _CHECKS: dict[str, tuple[_Look, tuple[str, ...]]] = {
     "metrics": (_metrics, ("table metrics", "completeness", "predictions")),
     "comparisons": (_comparisons, ("table comparisons", "completeness", "predictions")),
     "cams": (_cams, ("table cams", "completeness", "predictions")),
+    "cam_features": (_cam_features, ("table cam_features", "packs", "cams")),
+    "cam_trust": (_cam_trust, ("table cam_trust", "completeness", "predictions")),
+    "cam_tests": (_cam_tests, ("table cam_tests", "cam_features")),
+    "cam_families": (_cam_families, ("table cam_families", "cam_features")),
 }
 """Each check, and the earlier ones that it cannot do without."""

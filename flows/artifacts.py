@@ -1,0 +1,92 @@
+"""What a run shows in Prefect's UI: tables, pages, progress, and what to do about a failure.
+
+No artifact holds anything personal: images are named by their hashes.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from flows.tether import end_with_server, hurry_if_orphan
+from thyro_core import NOTICE
+from thyro_core.errors import ThyroError
+
+_PROGRESS_SECONDS = 5.0
+
+
+def show_page(key: str, markdown: str, description: str) -> None:
+    """A page of Markdown; under one key, the last one stands first."""
+    create_markdown_artifact(markdown, key=key, description=description)
+
+
+def show_table(key: str, rows: Sequence[Sequence[str]], description: str) -> None:
+    """A table whose first row is the header."""
+    header, *body = rows
+    table = [dict(zip(header, row, strict=True)) for row in body]
+    create_table_artifact(table, key=key, description=description)
+
+
+class ProgressBar:
+    """A bar that is moved when it is due, once in a few seconds."""
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._artifact: UUID | None = None
+        self._shown = -1.0
+        self._at = float("-inf")
+
+    def due(self) -> bool:
+        """Whether it is time to move it again."""
+        return time.monotonic() - self._at >= _PROGRESS_SECONDS
+
+    def show(self, percent: float) -> None:
+        """Move it to so many of 100."""
+        if percent == self._shown:
+            return
+        self._at, self._shown = time.monotonic(), percent
+        if self._artifact is None:
+            created = create_progress_artifact(percent, description=self._description)
+            self._artifact = cast("UUID", created)
+        else:
+            update_progress_artifact(self._artifact, percent)
+
+    def count(self, done: int, total: int) -> None:
+        """Move it to so many of so many, if it is time or this is the end."""
+        if self.due() or done == total:
+            self.show(100.0 * done / max(total, 1))
+
+
+@contextmanager
+def run_of(flow: str) -> Iterator[None]:
+    """What every flow has around its work: it ends with its server and explains a failure."""
+    end_with_server()
+    try:
+        yield
+    except ThyroError as error:
+        _explain(flow, str(error))
+        raise
+    except OSError as error:
+        cure = "check that the store and the source answer and that there is room, and run again"
+        _explain(flow, f"{type(error).__name__}: {error}; {cure}")
+        raise
+    finally:
+        hurry_if_orphan()
+
+
+def _explain(flow: str, what: str) -> None:
+    page = [
+        f"# {flow} failed",
+        what,
+        "What is finished is kept: the same run started again goes on where this one stopped.",
+        f"*{NOTICE}*",
+    ]
+    show_page(f"{flow}-failure", "\n\n".join(page), "What went wrong and what to do")

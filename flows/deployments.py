@@ -1,0 +1,214 @@
+"""What `thyro serve` offers, as data; `deployments/prefect.yaml` says the same for work pools."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib import import_module
+from typing import Literal
+from zoneinfo import available_timezones
+
+from prefect import Flow
+from prefect.automations import AutomationCore, EventTrigger, Posture
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import (
+    ConcurrencyLimitConfig,
+    ConcurrencyLimitStrategy,
+    StateType,
+)
+from prefect.deployments.runner import RunnerDeployment
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.schedules import Cron, Schedule
+from prefect.types.entrypoint import EntrypointType
+
+from thyro_core.errors import InputError
+
+TAG = "thyro"
+"""Every run has it: it is how the automation tells our runs from others on a shared server."""
+
+HEARTBEAT_SECONDS = 30
+"""How often a run says that it is alive."""
+
+_MISSED = 4
+
+
+@dataclass(frozen=True)
+class Served:
+    """One deployment.
+
+    Attributes:
+        name: of the deployment and of its flow, which stands in the module of that name.
+        description: what a person reads before starting it.
+        tags: besides `thyro`.
+        at_once: how many runs of it may be running; a further one waits for its turn.
+        nightly: whether it has the nightly schedule.
+    """
+
+    name: str
+    description: str
+    tags: tuple[str, ...]
+    at_once: int = 1
+    nightly: bool = False
+
+    @property
+    def entrypoint(self) -> str:
+        """Where a worker finds the flow: an import path, the same on every machine."""
+        return f"flows.{self.name}.{self.name}"
+
+    @property
+    def all_tags(self) -> list[str]:
+        """With the tag that all have."""
+        return [TAG, *self.tags]
+
+
+COLLISION: Literal["ENQUEUE"] = "ENQUEUE"
+"""What happens to a run too many: it waits. The other choice, CANCEL_NEW, would lose a night's
+worklist without a word if the night before takes longer than a day."""
+
+SERVED: tuple[Served, ...] = (
+    Served(
+        "study",
+        "How well do the classifiers tell benign from malignant on an image set? Trains and tests "
+        "them on ten splits; takes minutes to hours. Started again with the same values, it goes "
+        "on where it stopped. Research use only.",
+        ("training",),
+    ),
+    Served(
+        "ingest",
+        "Look at an image set before a study: what would take part, what is excluded and why. "
+        "Takes seconds to minutes and trains nothing. Research use only.",
+        ("data",),
+        at_once=2,
+    ),
+    Served(
+        "promote",
+        "Make the models of a finished study the ones that the nightly run uses, unless those in "
+        "use are better on the same images. Takes seconds to minutes. Research use only.",
+        ("models",),
+    ),
+    Served(
+        "screening",
+        "Score the new images of a batch with the model in use, and write the worklist of what a "
+        "radiologist should read first. Runs each night by itself where a batch is configured. "
+        "Research use only.",
+        ("nightly",),
+        nightly=True,
+    ),
+)
+"""All deployments."""
+
+
+@dataclass(frozen=True)
+class Night:
+    """When the nightly run starts, and on what.
+
+    Attributes:
+        cron: minute, hour, day of month, month, day of week.
+        timezone: IANA name of the zone in which `cron` is read. Where a clock is put forward over
+            the hour, the run comes an hour early that night; each night has one.
+        batch: address of the night's images; None: the schedule is there, but inactive.
+    """
+
+    cron: str
+    timezone: str
+    batch: str | None
+
+    def schedule(self) -> Schedule:
+        """As Prefect wants it.
+
+        Raises:
+            InputError: no such time zone, or no cron expression.
+        """
+        if self.timezone not in available_timezones():
+            msg = (
+                f"--timezone {self.timezone}: expected a name of the IANA list such as "
+                "Europe/Berlin or UTC, found no such zone; correct it, or THYRO_TIMEZONE"
+            )
+            raise InputError(msg)
+        try:
+            minute, hour, day, month, weekday = self.cron.split()
+            cron = f"{minute} {hour} {day} {month} {weekday}"
+            return Cron(cron, timezone=self.timezone, active=bool(self.batch), slug="nightly")
+        except ValueError as error:
+            msg = (
+                f"--cron {self.cron}: expected five fields such as '0 2 * * *' (02:00 each night), "
+                f"found: {error}; correct it, or THYRO_SCREENING_CRON"
+            )
+            raise InputError(msg) from error
+
+
+def deployments(night: Night, served: Sequence[Served] = SERVED) -> list[RunnerDeployment]:
+    """Everything to serve.
+
+    Raises:
+        InputError: the night's time zone or cron expression is none.
+    """
+    schedule = night.schedule()
+    return [_deployment(entry, night, schedule) for entry in served]
+
+
+def load_flow(served: Served) -> Flow[..., object]:
+    """The flow of a deployment."""
+    found: Flow[..., object] = getattr(import_module(f"flows.{served.name}"), served.name)
+    return found
+
+
+def _deployment(served: Served, night: Night, schedule: Schedule) -> RunnerDeployment:
+    return RunnerDeployment.from_flow(
+        load_flow(served),
+        name=served.name,
+        description=served.description,
+        tags=served.all_tags,
+        # A server that is stopped pauses its deployments: nobody is there to run them.
+        paused=False,
+        schedule=schedule if served.nightly else None,
+        parameters={"batch": night.batch} if served.nightly and night.batch else None,
+        concurrency_limit=ConcurrencyLimitConfig(
+            limit=served.at_once, collision_strategy=ConcurrencyLimitStrategy(COLLISION)
+        ),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+
+
+def zombie_automation() -> AutomationCore:
+    """Calls a run crashed that has not said for two minutes that it is alive.
+
+    A run whose machine lost power would be "running" for ever, and hold its place in the queue.
+    """
+    over = {"Completed", "Failed", "Cancelled", "Crashed", "TimedOut"}
+    heartbeat = "prefect.flow-run.heartbeat"
+    return AutomationCore(
+        name="thyro: runs that died without a word",
+        description="Marks a run as crashed when its heartbeat stops. Start it again.",
+        trigger=EventTrigger(
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"}
+            ),
+            for_each={"prefect.resource.id"},
+            after={heartbeat},
+            expect={heartbeat} | {f"prefect.flow-run.{name}" for name in over},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=_MISSED * HEARTBEAT_SECONDS),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name="Crashed",
+                state=StateType.CRASHED,
+                message="No sign of life for two minutes: its process or machine died. What is "
+                "finished is kept; start it again and it goes on.",
+            )
+        ],
+    )
+
+
+async def ensure_automation() -> None:
+    """Create the automation on the server, or bring the one that is there up to date."""
+    wanted = zombie_automation()
+    async with get_client() as client:
+        found = await client.read_automations_by_name(wanted.name)
+        if found:
+            await client.update_automation(found[0].id, wanted)
+        else:
+            await client.create_automation(wanted)

@@ -1,0 +1,102 @@
+"""The check of an image set as a Prefect flow, and what a run shows of it."""
+
+from prefect import flow
+
+from flows.artifacts import ProgressBar, run_of, show_page, show_table
+from flows.forms import Address, ImageSize, RulesForm, Source
+from flows.observer import current_observer
+from flows.retries import step
+from thyro_core import NOTICE
+from thyro_core.config import IngestConfig, StudyConfig
+from thyro_core.manifest import Manifest
+from thyro_core.settings import Settings
+from thyro_core.storage import open_store
+from thyro_core.study import ingest_for
+from thyro_core.summary import state_counts
+
+_MOST_NAMED = 50
+_DIGITS = 12
+
+CURES = {
+    "missing": "the labels name a file that is not there: add it, or take its line out",
+    "not_listed": "the labels do not name it: add its line, or leave it out of the study",
+    "label_conflict": "it is called both benign and malignant: correct the labels",
+    "excluded_by_specialist": "nothing to do: exclusions.csv names it",
+    "undecodable": "it cannot be read as one image: export it again",
+    "too_small": "export it at full size, or lower `min_side`",
+    "artefact": "it has callipers or colour on it: export it without, or raise `overlay_bound`",
+    "blurred": "it is out of focus: leave it out, or lower `blur_bound`",
+    "near_duplicate_conflict": "it looks like one with the other label: correct the labels",
+    "duplicate": "nothing to do: one copy of it takes part",
+}
+"""What a person can do about each reason for an exclusion."""
+
+
+@flow(name="ingest")
+def ingest(
+    source: Source,
+    rules: RulesForm = IngestConfig(),  # noqa: B008
+    image_size: ImageSize = 224,
+    store: Address = "",
+) -> str:
+    """Check an image set, say what is wrong with it, and pack it for training; research use only.
+
+    Args:
+        source: Where the images are: a folder that the server can read, or an address such as
+            s3://bucket/folder. It holds the images and a file labels.csv (image, label,
+            patient_id), or the folders benign and malignant. Never write a password or a key into
+            it: everybody who can open this page can read it.
+        rules: When an image is excluded, and what counts as a duplicate. The defaults are good.
+        image_size: Side of the network input [pixels] that the images are made ready for.
+        store: Where results are kept, such as s3://bucket/thyro. Empty: the server's own store.
+
+    Returns:
+        The manifest's id.
+    """
+    with run_of("ingest"):
+        # Every architecture: whichever study comes, its images are ready.
+        config = StudyConfig(**rules.model_dump(), image_size=image_size)
+        return read_images(source, config, store or Settings().store).manifest_id
+
+
+@step("images")
+def read_images(source: str, config: StudyConfig, store: str) -> Manifest:
+    """Ingest an image set and show what was found in it.
+
+    Raises:
+        InputError: the source or its labels cannot be used.
+    """
+    bar, observer = ProgressBar("images decoded"), current_observer()
+
+    def progress(done: int, total: int) -> None:
+        observer.ingesting(done, total)
+        bar.count(done, total)
+
+    manifest = ingest_for(source, config, open_store(store), progress)
+    bar.show(100.0)
+    show_manifest(manifest)
+    return manifest
+
+
+def show_manifest(manifest: Manifest) -> None:
+    """The states as a table; the notes and the excluded images as a page."""
+    counts = state_counts(manifest.table)
+    rows = [["state", "images"], *([state, str(number)] for state, number in counts.items())]
+    show_table(f"images-{manifest.manifest_id}", rows, "What became of each file")
+    show_page(f"notes-{manifest.manifest_id}", manifest_page(manifest), "What to know of the set")
+
+
+def manifest_page(manifest: Manifest) -> str:
+    """Notes, then the excluded images by the first digits of their SHA-256, with the cure."""
+    columns = manifest.table.select(["image_id", "included", "reason"]).to_pylist()
+    excluded = [(row["reason"], row["image_id"]) for row in columns if not row["included"]]
+    lines = [f"# Images {manifest.manifest_id}", "", *(f"- {note}" for note in manifest.notes), ""]
+    if excluded:
+        lines += ["| image (SHA-256) | excluded | what to do |", "|---|---|---|"]
+    for reason, image_id in sorted(excluded, key=str)[:_MOST_NAMED]:
+        name = image_id[:_DIGITS] if image_id else "no file"
+        lines.append(f"| {name} | {reason} | {CURES[reason]} |")
+    if len(excluded) > _MOST_NAMED:
+        rest = len(excluded) - _MOST_NAMED
+        lines += ["", f"And {rest} more: see the table `images`, column `reason`."]
+    return "\n".join([*lines, "", f"*{NOTICE}*", ""])

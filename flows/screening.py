@@ -1,0 +1,213 @@
+"""A night's screening as a Prefect flow: lock, recover, stream, conclude, say what came of it."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.events import emit_event
+from pydantic import Field
+
+from flows.artifacts import run_of, show_table
+from flows.forms import Address, ModelForm, Source
+from flows.observer import current_observer
+from flows.retries import step
+from thyro_core import NOTICE, paths
+from thyro_core.cluster.session import session
+from thyro_core.errors import ThyroError
+from thyro_core.screening import Counts, Night
+from thyro_core.screening_config import ScreeningRules
+from thyro_core.screening_night import (
+    Means,
+    NightResult,
+    conclude,
+    make_job,
+    plan_night,
+    recover,
+    today,
+)
+from thyro_core.screening_source import stream_files
+from thyro_core.settings import Settings, scratch_folder
+from thyro_core.storage import Store, open_store
+from thyro_core.store_lock import Lock, lock
+from thyro_core.worklist import unscored_rows
+
+LOCK_SECONDS = 120.0
+"""After so long without a sign of life a run counts as dead, and the next one may start [s]."""
+
+_PROGRESS_SECONDS = 5.0
+
+_COUNTS = ("received", "scored", "rejected", "failed", "refer", "review", "routine")
+
+NightDate = Annotated[str, Field(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$")]
+"""A date, or empty."""
+
+ScreeningForm = Annotated[ScreeningRules, ModelForm(())]
+"""The rules of a screening."""
+
+
+@flow(name="screening")
+def screening(
+    batch: Source,
+    date: NightDate = "",
+    model_id: str = "",
+    rules: ScreeningForm = ScreeningRules(),  # noqa: B008
+    store: Address = "",
+    ray: str = "",
+) -> str:
+    """Score what is new in a batch of images and write the night's worklist; research use only.
+
+    Args:
+        batch: Where the night's images are: a folder that the server can read, or an address such
+            as s3://bucket/folder. Never write a password or a key into it: everybody who can open
+            this page can read it.
+        date: The night, such as 2026-11-25. Empty: today.
+        model_id: A promoted model. Empty: the one in use.
+        rules: Which images are scored, and how they are banded. The defaults are good.
+        store: Where results are kept, such as s3://bucket/thyro. Empty: the server's own store.
+        ray: Where the scoring runs: host:port of a Ray cluster. Empty: the server's own choice,
+            which is the server's machine unless somebody changed it.
+
+    Returns:
+        The night's batch: `<date>/<batch_id>`.
+    """
+    with run_of("screening"):
+        settings = Settings()
+        at = date or today(settings.timezone)
+        return _screen(Order(batch, at, model_id or None, rules), store or settings.store, ray)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be screened."""
+
+    batch: str
+    date: str
+    model_id: str | None
+    rules: ScreeningRules
+
+
+@step("night")
+def _screen(order: Order, store: str, ray: str) -> str:
+    settings, batch = Settings(), order.batch
+    opened = open_store(store)
+    night = plan_night(opened, batch, order.date, order.model_id, order.rules)
+    owner = f"{socket.gethostname()} process {os.getpid()}"
+    with lock(opened, paths.screening_lock_key(), owner, LOCK_SECONDS) as held:
+        for left in recover(opened):
+            get_run_logger().warning(
+                "put together what a run of %s had left (%s)", left.date, left.batch_id
+            )
+        started = time.monotonic()
+        counts = _stream(opened, batch, night, ray or settings.ray, held)
+        held.check()
+        result = conclude(opened, night, counts, time.monotonic() - started)
+    _publish(opened, result)
+    return f"{night.date}/{night.batch_id}"
+
+
+def _stream(store: Store, batch: str, night: Night, ray: str, held: Lock) -> Counts:
+    settings = Settings()
+    with session(ray) as capacity:
+        from thyro_core.cluster.screening_actors import pools, run_blocks
+
+        sizes = pools(capacity, settings.cpus_per_job, settings.gpus_per_job)
+        means = Means(
+            scratch=scratch_folder(settings),
+            threads=settings.cpus_per_job,
+            gpus=sizes.scorer_gpus,
+            keep_names=settings.keep_names,
+        )
+
+        def job() -> Any:  # noqa: ANN401
+            held.check()
+            return make_job(store, batch, night, means)
+
+        watch = _progress_watcher(batch, night)
+        counts = run_blocks(job, sizes, settings.job_retries, watch)
+    watch(counts, at_once=True)
+    return counts
+
+
+def _progress_watcher(batch: str, night: Night) -> Callable[..., None]:
+    """Shows the counts as a Prefect progress artifact, once in a few seconds.
+
+    How many files there are is counted beside the work: listing a million takes minutes.
+    """
+    state: dict[str, Any] = {"total": None, "artifact": None, "at": float("-inf")}
+    threading.Thread(target=partial(_count_files, batch, state), daemon=True).start()
+
+    def watch(counts: Counts, *, at_once: bool = False) -> None:
+        current_observer().screened(counts, state["total"])
+        if not at_once and time.monotonic() - state["at"] < _PROGRESS_SECONDS:
+            return
+        state["at"] = time.monotonic()
+        percent = 100.0 if at_once else _percent(counts.files, state["total"])
+        if state["artifact"] is None:
+            state["artifact"] = create_progress_artifact(
+                percent, description=f"screening of {night.date}, batch {night.batch_id}"
+            )
+        else:
+            update_progress_artifact(state["artifact"], percent)
+
+    return watch
+
+
+def _count_files(batch: str, state: dict[str, Any]) -> None:
+    try:
+        state["total"] = sum(1 for _ in stream_files(batch))
+    except ThyroError:
+        state["total"] = None  # the stream itself meets the same, and says it
+
+
+def _percent(files: int, total: int | None) -> float:
+    return min(99.0, 100 * files / total) if total else 0.0
+
+
+def _publish(store: Store, result: NightResult) -> None:
+    night, totals = result.night, result.totals
+    key = f"screening-{night.date}-{night.batch_id}"
+    create_markdown_artifact(summary(store, result), key=key, description="A night's screening")
+    counts = [[name, str(getattr(totals, name))] for name in _COUNTS]
+    show_table(f"{key}-counts", [["state", "images"], *counts], "What became of the images")
+    rows = unscored_rows(store, night)
+    if rows:
+        create_table_artifact(rows, key=f"{key}-unscored", description="Images not scored, and why")
+        get_run_logger().warning(
+            "%d images are not scored: the worklist says why; read them as if there were no model",
+            totals.rejected + totals.failed,
+        )
+    if result.breaches:
+        emit_event(
+            event="thyro.screening.drift",
+            resource={"prefect.resource.id": f"thyro.batch.{night.batch_id}"},
+            payload={"date": night.date, "model_id": night.model_id, "past": list(result.breaches)},
+        )
+
+
+def summary(store: Store, result: NightResult) -> str:
+    """A night's batch in Markdown."""
+    night, counts = result.night, result.counts
+    names = _COUNTS
+    values = (str(getattr(result.totals, name)) for name in names)
+    drift = f"**Drift: {'; '.join(result.breaches)}.** Trust the order less.\n\n"
+    worklist = f"{store.url}/{paths.worklist_key(night.date, 'html')}"
+    return (
+        f"# Screening of {night.date}\n\n**{NOTICE}**\n\n"
+        f"Batch `{night.batch_id}` with model `{night.model_id}`.\n\n"
+        f"| {' | '.join(names)} |\n|{'---|' * len(names)}\n| {' | '.join(values)} |\n\n"
+        f"This run met {counts.files} files: {counts.known} known before, {counts.late} not whole "
+        f"(the next run tries them again), {counts.fresh} new.\n\n"
+        f"{drift if result.breaches else ''}Worklist: `{worklist}`\n"
+    )

@@ -1,0 +1,59 @@
+"""What the flow says of a night, and what its process loads."""
+
+import pytest
+
+from tests.screened import Ward, model, ward, write_colour, write_image
+from tests.test_style import loaded
+from thyro_core import NOTICE
+from thyro_core.errors import InputError
+from thyro_core.screening import Counts
+from thyro_core.screening_night import NightResult, today
+from thyro_core.worklist import unscored_rows
+
+__all__ = ["model", "ward"]
+
+
+def test_today_is_the_zones_own_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datetime as dt
+
+    class Clock(dt.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return dt.datetime(2026, 11, 25, 23, 30, tzinfo=dt.UTC).astimezone(tz)
+
+    monkeypatch.setattr("thyro_core.screening_night.datetime", Clock)
+    assert today("UTC") == "2026-11-25"
+    assert today("Europe/Warsaw") == "2026-11-26"
+    assert today("America/New_York") == "2026-11-25"
+
+
+@pytest.mark.parametrize("zone", ["Mars/Base", "", "../../etc/passwd"])
+def test_no_zone_is_refused(zone: str) -> None:
+    with pytest.raises(InputError, match="THYRO_TIMEZONE: expected an IANA zone"):
+        today(zone)
+
+
+def test_what_leads_a_screening_loads_no_torch() -> None:
+    night, actors = loaded("thyro_core.screening_night", "thyro_core.cluster.screening_actors")
+    assert night & {"torch", "torchvision", "ray", "prefect"} == set()
+    assert actors & {"torch", "torchvision", "prefect"} == set()
+    assert "ray" in actors
+
+
+def test_the_summary_and_the_table_of_what_is_not_scored(ward: Ward) -> None:
+    from flows.screening import summary
+
+    write_image(ward.batch / "Nowak.png", 1)
+    write_colour(ward.batch / "Kowalska.png", 2)
+    result = ward.screen()
+    said = summary(ward.store, result)
+    assert NOTICE in said
+    assert f"| {result.totals.received} | {result.totals.scored} |" in said
+    assert "This run met 2 files: 0 known before, 0 not whole" in said
+    assert "Drift" not in said
+    rows = unscored_rows(ward.store, result.night)
+    assert any(row["why"].startswith("Coloured pixels") for row in rows)
+    assert all(len(row["file"]) == 16 for row in rows)
+    assert not any(name in str(rows) + said for name in ("Nowak", "Kowalska"))
+    drifted = NightResult(result.night, result.totals, result.whole, Counts(), ("mmd 1 (bound 0)",))
+    assert "**Drift: mmd 1 (bound 0).** Trust the order less." in summary(ward.store, drifted)

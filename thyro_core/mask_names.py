@@ -1,0 +1,72 @@
+"""Which files of an image set are nodule masks, and of which image: by their names alone."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+
+MASK_STEM = re.compile(r"(.+)_mask(_\d+)?", re.IGNORECASE)
+"""Stem of a mask beside its image, as BUSI has them: `x_mask`, `x_mask_1`."""
+
+_FOLDERS = ("mask", "masks")
+
+
+def is_mask(name: str) -> bool:
+    """Whether a path is named like a mask: by its stem, or by a folder `mask` or `masks`."""
+    path = PurePosixPath(name)
+    return _folder(path) is not None or MASK_STEM.fullmatch(path.stem) is not None
+
+
+def assigned(
+    masks: Iterable[str], images: Sequence[str], given: Mapping[str, tuple[str, ...]]
+) -> tuple[dict[str, tuple[str, ...]], int]:
+    """The masks of each image.
+
+    What the set itself says of an image counts alone. Else `x_mask.png` and `x_mask_1.png` beside
+    `x.png` are its masks, and those with its stem (with or without `_mask`) in a folder `masks`
+    at, or above, its own. Where several images have that stem, the folders below `masks` must be
+    the image's own last ones, as in `masks/benign/1.png` of `benign/1.png`.
+
+    Args:
+        masks: paths that are named like masks.
+        images: paths of all images.
+        given: masks by image, as `labels.csv` lists them; such an image gets no other.
+
+    Returns:
+        Masks by image, sorted, only of images with some; and how many masks fit no image, or
+        several.
+    """
+    by_stem: dict[str, list[str]] = {}
+    for image in images:
+        by_stem.setdefault(PurePosixPath(image).stem, []).append(image)
+    found: dict[str, set[str]] = {image: set(names) for image, names in given.items() if names}
+    lost = 0
+    for mask in sorted(set(masks) - {name for names in given.values() for name in names}):
+        owner = _image_of(PurePosixPath(mask), by_stem)
+        if owner is None:
+            lost += 1
+        elif not given.get(owner):
+            found.setdefault(owner, set()).add(mask)
+    return {image: tuple(sorted(names)) for image, names in sorted(found.items())}, lost
+
+
+def _folder(path: PurePosixPath) -> int | None:
+    """Position of the lowest folder of masks among a path's parts."""
+    places = [i for i, part in enumerate(path.parts[:-1]) if part.lower() in _FOLDERS]
+    return places[-1] if places else None
+
+
+def _image_of(mask: PurePosixPath, by_stem: Mapping[str, list[str]]) -> str | None:
+    match = MASK_STEM.fullmatch(mask.stem)
+    stems = [mask.stem, *([match.group(1)] if match else [])]
+    candidates = [PurePosixPath(name) for stem in stems for name in by_stem.get(stem, [])]
+    place = _folder(mask)
+    if place is None:
+        return _only([path for path in candidates if path.parent == mask.parent])
+    above, below = mask.parts[:place], mask.parts[place + 1 : -1]
+    under = [path for path in candidates if path.parts[: len(above)] == above]
+    mirrored = [path for path in under if below and path.parts[-1 - len(below) : -1] == below]
+    return _only(mirrored) or _only(under)
+
+
+def _only(paths: Sequence[PurePosixPath]) -> str | None:
+    return str(paths[0]) if len(paths) == 1 else None
