@@ -2,10 +2,10 @@
 
     python tests/bench/ingest.py [--images 10000] [--colour] [--laps 3] [--drawn 200]
 
-The set is made up: the upper half of one phantom over the lower half of another, flipped at random,
-and one image in twenty a copy of the one before it, coded anew. Ingest hashes, decodes, judges,
-resizes to 224 and 299, seeks near-duplicates and writes table and packs; the bare way opens,
-decodes and resizes. Processor seconds stand beside the wall's, for machines that are shared.
+The set is made up: halves of two phantoms side by side, each mirrored and rolled at random, and one
+image in twenty a copy of the one before it, coded anew. Ingest hashes, decodes, judges, resizes to
+224 and 299, seeks near-duplicates and writes table and packs; the bare way opens, decodes and
+resizes. Processor seconds stand beside the wall's, for machines that are shared.
 """
 
 import argparse
@@ -46,6 +46,12 @@ def pieces(drawn: int) -> np.ndarray:
     return np.stack([np.asarray(image.resize((WIDTH, HEIGHT))) for image in images])
 
 
+def moved(piece: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Mirrored or not, and rolled: parts shared in place would make near-duplicates of many."""
+    offsets = rng.integers(60, (HEIGHT - 60, WIDTH - 60))
+    return np.roll(piece[:, :: rng.choice((-1, 1))], offsets, (0, 1))
+
+
 def encoded(grey: np.ndarray, colour: bool, quality: int) -> bytes:
     image, file = Image.fromarray(grey), io.BytesIO()
     image.convert("RGB" if colour else "L").save(file, "JPEG", quality=quality)
@@ -58,12 +64,8 @@ def write_set(folder: Path, options: argparse.Namespace) -> list[Path]:
     for k in range(options.images):
         copied = k % COPY_EVERY == COPY_EVERY - 1
         if not copied:
-            upper, lower = drawn[rng.choice(len(drawn), 2, replace=False)]
-            sides = (
-                part[:, :: rng.choice((-1, 1))]
-                for part in (upper[: HEIGHT // 2], lower[HEIGHT // 2 :])
-            )
-            grey = np.ascontiguousarray(np.vstack(list(sides)))
+            left, right = (moved(piece, rng) for piece in drawn[rng.choice(len(drawn), 2)])
+            grey = np.where(np.arange(WIDTH) < WIDTH // 2, left, right)
         files.append(folder / f"{k:05d}.jpg")
         files[-1].write_bytes(encoded(grey, options.colour, 80 if copied else 90))
     with (folder / "labels.csv").open("w", newline="") as file:
