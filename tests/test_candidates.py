@@ -55,7 +55,9 @@ def test_shaken_copies_are_found_and_few_strangers_looked_at():
 def test_the_same_descriptor_is_always_met_and_the_hash_decides(seed, distance):
     rng = np.random.default_rng(seed)
     descriptor = rng.integers(-127, 128, (1, SIDE, SIDE)).astype(np.int8)
-    hashes = rng.integers(0, 2**64, 6, dtype=np.uint64) & np.uint64(2 ** rng.integers(1, 64) - 1)
+    hashes = rng.integers(0, 2**64, 6, dtype=np.uint64) & np.uint64(
+        2 ** int(rng.integers(1, 65)) - 1
+    )
     found = candidates(descriptor.repeat(6, axis=0), hashes, distance)
     expected = [
         [i, j]
