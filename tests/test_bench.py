@@ -62,3 +62,11 @@ def test_a_study_against_plain_runs():
     assert ours[0] == "thyro study"
     assert 0 <= float(ours[2]) <= 1
     assert 0 <= float(theirs[2]) <= 1
+
+
+@pytest.mark.slow
+def test_ingest_against_bare_decoding():
+    head, bare, ours = rows("ingest.py", "--images=40", "--drawn=4", "--laps=1")
+    assert [bare[0], ours[0]] == ["bare", "ingest"]
+    assert bare[4:] == ["1.00 (1.00-1.00)"] * 2
+    assert len(head) == len(ours) == 6

@@ -170,3 +170,60 @@ def test_public_images_are_in_focus_until_they_are_blurred(name: str) -> None:
     assert min(sharpness(picture.grey) for picture in pictures) > 2 * BOUND
     assert max(sharpness(blurred(picture.grey, 4)) for picture in pictures) < BOUND
     assert max(picture.overlay_share for picture in pictures) < rules.overlay_bound / 10
+
+
+def plain_sharpness(grey: np.ndarray) -> float:
+    """Tile by tile, as the docstring says it; for images of up to 512 pixels a side."""
+    edges, figures = ndimage.laplace(grey.astype(float)), []
+    for top in range(0, grey.shape[0] - 15, 16):
+        for left in range(0, grey.shape[1] - 15, 16):
+            tile = np.s_[top : top + 16, left : left + 16]
+            if grey[tile].mean() > 10 and grey[tile].std() > 4:
+                energy = max(edges[tile].var() - 20 / 12, 0)
+                figures.append(energy / grey[tile].var())
+    return float(np.median(figures)) if figures else 0.0
+
+
+@pytest.mark.parametrize("shape", [(256, 320), (77, 100), (17, 512), (16, 16)])
+def test_sharpness_is_that_of_a_loop_over_tiles(shape: tuple[int, int]) -> None:
+    extreme = np.random.default_rng(0).choice(np.array([0, 255], np.uint8), shape)
+    for grey in (as_grey(speckle(*shape)), as_grey(speckle(*shape) * 0.2), extreme):
+        assert sharpness(grey) == pytest.approx(plain_sharpness(grey), rel=1e-9)
+
+
+def test_sharpness_sums_stay_exact_at_the_steepest_edges() -> None:
+    board = np.indices((64, 64)).sum(axis=0) % 2 * np.uint8(255)
+    assert sharpness(board.astype(np.uint8)) == plain_sharpness(board.astype(np.uint8))
+
+
+def plain_overlay_share(rgb: np.ndarray) -> float:
+    """Every pixel with the tint taken off, without the short cuts."""
+    pixels = rgb.reshape(-1, 3).astype(np.float32)
+    brightness = pixels.mean(axis=1, keepdims=True)
+    bright, tint = brightness[:, 0] > 32, np.ones(3, np.float32)
+    if bright.any():
+        gains = np.median(pixels[bright] / brightness[bright], axis=0)
+        tint = tint if np.ptp(gains) > 0.5 else gains
+    return float((np.ptp(pixels - tint * brightness, axis=1) > 32).mean())
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]),
+    st.sampled_from([(1, 1, 1), (1, 0.9, 0.7), (1, 0.5, 0.2)]),
+    st.sampled_from([20, 60, 256]),
+)
+def test_short_cuts_do_not_change_the_share_of_colour(
+    seed: int, coloured: float, tint: tuple[float, float, float], top: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    grey = np.repeat(rng.integers(0, top, (12, 15, 1)), 3, axis=2) * np.array(tint)
+    colour = rng.integers(0, top, (12, 15, 3))
+    rgb = np.where(rng.random((12, 15, 1)) < coloured, colour, grey).astype(np.uint8)
+    assert overlay_share(rgb) == plain_overlay_share(rgb)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40))
+def test_grey_statistics_are_numpys(seed: int, height: int, width: int) -> None:
+    grey = np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
+    assert grey_statistics(grey) == pytest.approx((grey.mean(), grey.std()), rel=1e-12, abs=1e-12)

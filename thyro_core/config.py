@@ -50,7 +50,9 @@ class IngestConfig(BaseModel):
         0.02, description="Largest share of coloured pixels (callipers, Doppler) in an image."
     )
     hash_distance: Annotated[int, Field(ge=0, le=64)] = Field(
-        16, description="Largest Hamming distance of perceptual hashes of a near-duplicate [bits]."
+        16,
+        description="Largest Hamming distance of perceptual hashes of a near-duplicate [bits]; "
+        "the search may miss a nearer pair in rare cases (see `thyro_core.candidates`).",
     )
     duplicate_correlation: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.95,

@@ -24,7 +24,7 @@ from thyro_core.storage import Store, filesystem
 
 __all__ = ["INGEST_VERSION", "REASONS", "Manifest", "ingest", "load_manifest"]
 
-INGEST_VERSION = 1
+INGEST_VERSION = 2
 """Raised whenever the same files and rules give another table or other packs."""
 
 
@@ -59,7 +59,7 @@ def ingest(
     """Read, judge and pack an image set; what is already in the store is not decoded again.
 
     Files are read twice, first for their hash, then to be decoded, a few at a time: memory does not
-    grow with the set but for about 5 KB an image. The resized images wait in the temporary folder.
+    grow with the set but for about 10 KB an image. The resized images wait in the temporary folder.
 
     Args:
         source: fsspec URL of the image set.
@@ -243,11 +243,12 @@ def _decoded(
 def _measured(picture: images.Picture) -> Measures:
     height, width = picture.grey.shape
     mean, sd = quality.grey_statistics(picture.grey)
-    size = f"{width}x{height}/".encode()
+    pixel_hash = hashlib.sha256(f"{width}x{height}/".encode())
+    pixel_hash.update(picture.grey.data)
     return Measures(
         width=width,
         height=height,
-        pixel_hash=hashlib.sha256(size + picture.grey.tobytes()).hexdigest(),
+        pixel_hash=pixel_hash.hexdigest(),
         sharpness=quality.sharpness(picture.grey),
         overlay_share=picture.overlay_share,
         mean=mean,

@@ -1,11 +1,14 @@
 """Quality figures of an image: is it in focus, and how much of it is drawn in colour?"""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import ndimage
 
 Grey = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+Pixels = npt.NDArray[np.float32]
 
 _SHARPNESS_SIDE = 512
 _TILE = 16
@@ -37,13 +40,12 @@ def sharpness(grey: Grey) -> float:
     Returns:
         At least 0, without a unit; 0 if no tile holds tissue.
     """
-    small = _shrink(grey).astype(np.float32)
-    tiles, edges = _tiles(small), _tiles(ndimage.laplace(small))
-    variance = tiles.var(axis=1)
-    tissue = (tiles.mean(axis=1) > _TISSUE_LEVEL) & (variance > _TISSUE_SD**2)
+    small = _shrink(grey)
+    mean, variance = _tile_moments(small)
+    tissue = (mean > _TISSUE_LEVEL) & (variance > _TISSUE_SD**2)
     if not tissue.any():
         return 0.0
-    energy = np.maximum(edges.var(axis=1) - _ROUNDING_NOISE, 0.0)
+    energy = np.maximum(_tile_moments(_laplacian(small))[1] - _ROUNDING_NOISE, 0.0)
     return float(np.median(energy[tissue] / variance[tissue]))
 
 
@@ -56,11 +58,36 @@ def _shrink(grey: Grey) -> Grey:
     return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR))
 
 
-def _tiles(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(tiles, 256): the whole tiles of an image, counted from its upper left corner."""
+def _laplacian(grey: Grey) -> npt.NDArray[np.int16]:
+    """The sum of the four neighbours less four times the pixel; the border is repeated."""
+    height, width = grey.shape
+    row = width + 2
+    # In one line, so that shifts by a row are contiguous too: several times faster.
+    line = np.pad(grey, 1, mode="edge").astype(np.int16).ravel()
+    middle = line[row:-row]
+    result = line[: -2 * row] + line[2 * row :] - 4 * middle
+    result[1:-1] += middle[:-2] + middle[2:]
+    laplacian: npt.NDArray[np.int16] = result.reshape(height, row)[:, 1:-1]
+    return laplacian
+
+
+def _tile_moments(image: npt.NDArray[np.integer]) -> tuple[Floats, Floats]:
+    """Mean and variance in each whole tile, counted from the upper left corner.
+
+    Exact sums: of 16 squares of a Laplacian (at most 1020) even in float32, the fastest.
+    """
     rows, columns = image.shape[0] // _TILE, image.shape[1] // _TILE
-    whole = image[: rows * _TILE, : columns * _TILE]
-    return whole.reshape(rows, _TILE, columns, _TILE).swapaxes(1, 2).reshape(-1, _TILE * _TILE)
+    whole = image[: rows * _TILE, : columns * _TILE].astype(np.float32)
+    strips = whole.reshape(rows, _TILE, columns * _TILE)
+    first = _along_strips(strips.sum(axis=1))
+    second = _along_strips(np.einsum("rkw,rkw->rw", strips, strips))
+    pixels = _TILE**2
+    return first / pixels, (pixels * second - first * first) / pixels**2
+
+
+def _along_strips(sums: Pixels) -> Floats:
+    tiles: Floats = sums.reshape(-1, _TILE).sum(axis=1, dtype=np.float64)
+    return tiles
 
 
 def overlay_share(rgb: npt.NDArray[np.uint8]) -> float:
@@ -78,24 +105,45 @@ def overlay_share(rgb: npt.NDArray[np.uint8]) -> float:
         From 0 to 1.
     """
     step = -(-max(rgb.shape[:2]) // _OVERLAY_SIDE)
-    pixels = rgb[::step, ::step].reshape(-1, 3).astype(np.float32)
+    sampled = rgb[::step, ::step]
+    red, green, blue = (sampled[..., channel] for channel in range(3))
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    if not spread.any():
+        return 0.0
+    if _mostly_grey(sampled, spread):
+        return _coloured(sampled[spread >= _OVERLAY_SPREAD], np.ones(3, np.float32)) / spread.size
+    pixels = sampled.reshape(-1, 3)
+    return _coloured(pixels, _tint(pixels.astype(np.float32))) / spread.size
+
+
+def _mostly_grey(rgb: npt.NDArray[np.uint8], spread: Grey) -> bool:
+    """Whether most bright pixels are grey, so that their median colour, the tint, is none."""
+    bright = rgb.sum(axis=2, dtype=np.uint16) > 3 * _BRIGHT
+    return bool(2 * np.count_nonzero(bright & (spread == 0)) > np.count_nonzero(bright))
+
+
+def _coloured(rgb: npt.NDArray[np.uint8], tint: Pixels) -> int:
+    """Number of pixels (n, 3) that are coloured once the tint is taken off."""
+    pixels = rgb.astype(np.float32)
     brightness = pixels.mean(axis=1, keepdims=True)
-    spread = np.ptp(pixels - _tint(pixels, brightness) * brightness, axis=1)
-    return float((spread > _OVERLAY_SPREAD).mean())
+    return int(np.count_nonzero(np.ptp(pixels - tint * brightness, axis=1) > _OVERLAY_SPREAD))
 
 
-def _tint(
-    pixels: npt.NDArray[np.float32], brightness: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
+def _tint(pixels: Pixels) -> Pixels:
     """(3,): what each channel is per unit of brightness; ones for an image without a tint."""
+    brightness = pixels.mean(axis=1, keepdims=True)
     bright = brightness[:, 0] > _BRIGHT
     none = np.ones(3, dtype=np.float32)
     if not bright.any():
         return none
-    gains: npt.NDArray[np.float32] = np.median(pixels[bright] / brightness[bright], axis=0)
+    gains: Pixels = np.median(pixels[bright] / brightness[bright], axis=0)
     return none if np.ptp(gains) > _TINT_SPREAD else gains
 
 
 def grey_statistics(grey: Grey) -> tuple[float, float]:
     """Mean and standard deviation (of the population) of the grey level, 0 to 255."""
-    return float(grey.mean()), float(grey.std())
+    counts = np.array(Image.fromarray(grey).histogram())
+    levels = np.arange(256)
+    first, second = int(counts @ levels), int(counts @ levels**2)
+    # From whole numbers, which no order of summation can change.
+    return first / grey.size, math.sqrt(grey.size * second - first * first) / grey.size
