@@ -52,7 +52,7 @@ class IngestConfig(BaseModel):
     hash_distance: Annotated[int, Field(ge=0, le=64)] = Field(
         16,
         description="Largest Hamming distance of perceptual hashes of a near-duplicate [bits]; "
-        "the search may miss a nearer pair in rare cases (see `thyro_core.candidates`).",
+        "in sets of more than 2000 images a nearer pair may rarely be missed.",
     )
     duplicate_correlation: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.95,

@@ -90,8 +90,8 @@ def near_duplicates(
     Args:
         fingerprints: one per image, in any order: the order only names the images.
         hash_distance: largest Hamming distance of the hashes [bits], 0 to 64. No pair is farther
-            apart; whether a nearer one is looked at is up to `thyro_core.candidates`, at any
-            distance. A crop of 5 % moves a hash by 4 to 16.
+            apart; up to `candidates.EXACT` images every nearer one is looked at, of more nearly
+            every one. A crop of 5 % moves a hash by 4 to 16.
         correlation: lowest correlation of local contrast after registration, above 0, up to 1.
 
     Returns:

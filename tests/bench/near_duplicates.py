@@ -23,7 +23,7 @@ from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 
 from thyro_core import near_duplicates as nd
-from thyro_core.candidates import candidates
+from thyro_core.candidates import searched
 from thyro_core.config import IngestConfig
 
 RULES = IngestConfig()
@@ -154,7 +154,7 @@ def report_losses(source: Path, names: Sequence[str]) -> None:
             near = int(hashes[0] ^ hashes[1]).bit_count() <= DISTANCE
             if near and nd._confirmed(both, np.array([[0, 1]]), CORRELATION)[0]:
                 accepted += 1
-                lost += len(candidates(both, hashes, DISTANCE)) == 0
+                lost += len(searched(both, hashes, DISTANCE)) == 0
         print(f"{name:<14} {len(names[::8]):>6} {accepted:>9} {lost:>19}")
 
 
