@@ -7,6 +7,15 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.browser import browser
+from tests.finished import finished
+from tests.report_store import full
+from tests.s3server import s3_server
+from tests.screened import model, ward
+
+# Here and nowhere else: a fixture that two modules import is two fixtures, and two servers.
+__all__ = ["browser", "finished", "full", "model", "s3_server", "ward"]
+
 settings.register_profile("thyro", deadline=None)
 # `make fuzz`: new cases each time, and so many that they are a task for a night.
 settings.register_profile("fuzz", deadline=None, max_examples=100_000)

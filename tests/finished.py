@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -61,10 +60,4 @@ def copy_of(store: Store, folder: Path) -> Store:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, StudyPlan]:
     """One small finished study for the whole session; copy the store before changing it."""
-    return _once(tmp_path_factory.getbasetemp() / "finished")
-
-
-@cache
-def _once(folder: Path) -> tuple[Store, StudyPlan]:
-    # A fixture that two modules import is two fixtures.
-    return finished_study(folder)
+    return finished_study(tmp_path_factory.mktemp("finished"))

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tests.browser import browser, visit
+from tests.browser import visit
 from tests.test_study_cli import environment
 from thyro_core import NOTICE, schemas
 from thyro_core.drift import DriftThresholds
@@ -23,8 +23,6 @@ from thyro_core.storage import Store, open_store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-__all__ = ["browser"]
 
 MODEL = "b" + "1" * 16
 BREACHES = "psi_sharpness 0.612, mmd 0.031"

@@ -11,15 +11,13 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.cli_status import size
-from tests.s3server import BUCKET, S3Server, s3_server
+from tests.s3server import BUCKET, S3Server
 from tests.test_progress import a_plan
 from tests.test_study_status import position, record
 from thyro_core import paths
 from thyro_core.garbage import STALE_SECONDS, Garbage, find_garbage, remove
 from thyro_core.plan import StudyPlan, save_plan
 from thyro_core.storage import Store, open_store
-
-__all__ = ["s3_server"]
 
 DONE = StudyPlan("s00000000000done", a_plan("resnet18").config, "m0", "fp32", {}, ())
 OPEN = StudyPlan("s00000000000open", a_plan("resnet18", "vgg16").config, "m1", "fp32", {}, ())

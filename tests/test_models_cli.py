@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from flows.cli import app
 from tests import test_registry
 from tests.cards import put_card
-from tests.finished import copy_of, finished
-from tests.s3server import BUCKET, S3Server, s3_server
+from tests.finished import copy_of
+from tests.s3server import BUCKET, S3Server
 from tests.test_registry import asked
 from tests.test_study_cli import environment
 from thyro_core import NOTICE, paths
@@ -24,8 +24,6 @@ from thyro_core.plan import StudyPlan
 from thyro_core.promotion import PromotionConfig, promote
 from thyro_core.registry import champion, crown
 from thyro_core.storage import Store, open_store
-
-__all__ = ["finished", "s3_server"]
 
 THYRO = str(Path(sys.executable).with_name("thyro"))
 

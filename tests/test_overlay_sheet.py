@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli_overlay import overlay as command
-from tests.s3server import BUCKET, s3_server
+from tests.s3server import BUCKET
 from tests.test_verify import write_images, write_run
 from thyro_core import paths
 from thyro_core.cam_lookup import ExplainedImage, Wanted, explained_image
@@ -30,8 +30,6 @@ from thyro_core.overlays import overlay, png_bytes
 from thyro_core.plan import make_plan, save_plan
 from thyro_core.splits import make_splits
 from thyro_core.storage import Store, open_store
-
-__all__ = ["s3_server"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG = StudyConfig(

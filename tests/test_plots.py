@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import figures
-from tests.browser import browser, visit  # noqa: F401
+from tests.browser import visit
 from thyro_core import plots
 from thyro_core.config import ARCHITECTURES
 from thyro_core.curves import (
@@ -355,7 +355,7 @@ def page(drawn, tmp_path_factory):
 
 
 @pytest.mark.parametrize("width", [1400, 390])
-def test_text_is_readable_in_a_browser(browser, page, width):  # noqa: F811
+def test_text_is_readable_in_a_browser(browser, page, width):
     visited = visit(browser, page, width)
     assert not visited.overflows()
     assert visited.complaints == []
@@ -384,7 +384,7 @@ def _overlap(one, other):
 
 
 @pytest.mark.parametrize(("scheme", "palette"), [("light", LIGHT), ("dark", DARK)])
-def test_colours_are_the_pages(browser, page, scheme, palette):  # noqa: F811
+def test_colours_are_the_pages(browser, page, scheme, palette):
     visited = visit(browser, page, color_scheme=scheme)
     for architecture, place in zip(ARCHITECTURES, range(1, 5), strict=True):
         found = visited.page.evaluate(

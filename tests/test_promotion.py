@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from tests.finished import copy_of, finished, finished_study
+from tests.finished import copy_of, finished_study
 from thyro_core import bundle_making, paths
 from thyro_core.batches import Examples
 from thyro_core.bundle_making import Order, make_bundle
@@ -28,8 +28,6 @@ from thyro_core.plan import StudyPlan
 from thyro_core.promotion import GateError, PromotionConfig, promote
 from thyro_core.registry import champion, read_champion, rollback
 from thyro_core.storage import Store, open_store
-
-__all__ = ["finished"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.usefixtures("one_thread")

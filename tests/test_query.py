@@ -23,15 +23,13 @@ import typer
 from typer.testing import CliRunner
 
 from flows import cli_query
-from tests.s3server import BUCKET, S3Server, s3_server
+from tests.s3server import BUCKET, S3Server
 from thyro_core import query, schemas
 from thyro_core.catalogue import readme_table, tables_markdown, tables_text, type_name
 from thyro_core.errors import InputError
 from thyro_core.query import open_results, run_query
 from thyro_core.storage import Store, open_store
 from thyro_core.table_output import render
-
-__all__ = ["s3_server"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STUDY = "s0123456789abcdef"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.html_page import Element, read_page
 from tests.report_checks import check_shown, check_traces, numbers, untraced
-from tests.report_store import NO_MASKS, fabricated, full, images
+from tests.report_store import NO_MASKS, fabricated, images
 from thyro_core import paths, schemas
 from thyro_core.cam_statistics import shape_claim
 from thyro_core.config import StudyConfig
@@ -23,8 +23,6 @@ from thyro_core.report_cohort import PAPER_TABLE
 from thyro_core.storage import Store, open_store
 from thyro_core.study import study_notes
 from thyro_core.summary import undefined_notes
-
-__all__ = ["full"]
 
 NASTY = '<script>alert("x")</script>'
 

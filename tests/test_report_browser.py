@@ -5,11 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import Visit, browser, visit
-from tests.report_store import full
+from tests.browser import Visit, visit
 from thyro_core import paths
-
-__all__ = ["browser", "full"]
 
 SHADES = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
 SERIES = (

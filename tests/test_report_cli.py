@@ -14,7 +14,7 @@ from flows import cli_report
 from flows.display import StudyDisplay
 from flows.observer import Observer, observer
 from tests.report_store import fabricated
-from tests.s3server import BUCKET, S3Server, s3_server
+from tests.s3server import BUCKET, S3Server
 from tests.test_study_cli import environment
 from thyro_core import paths
 from thyro_core import report as report_module
@@ -22,8 +22,6 @@ from thyro_core.errors import IncompleteStudyError, InputError
 from thyro_core.plan import StudyPlan
 from thyro_core.report import render_report
 from thyro_core.storage import Store, open_store
-
-__all__ = ["s3_server"]
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from tests.s3server import BUCKET, S3Server, s3_server
-from tests.screened import RULES, model, write_colour, write_image
+from tests.s3server import BUCKET, S3Server
+from tests.screened import RULES, write_colour, write_image
 from tests.test_screening_nights import SUMS
 from tests.test_study_cli import DEADLINE, environment, run, wait_until
 from thyro_core import paths
@@ -23,7 +23,6 @@ from thyro_core.query import run_query
 from thyro_core.storage import Store, open_store
 from thyro_core.store_lock import lock
 
-__all__ = ["model", "s3_server"]
 DATE = "2026-11-25"
 # Ray's workers and the ensemble get one thread each.
 QUIET = {"OMP_NUM_THREADS": "1"}

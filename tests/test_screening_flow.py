@@ -4,15 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.screened import Ward, model, ward, write_colour, write_image
+from tests.screened import Ward, write_colour, write_image
 from tests.test_style import loaded
 from thyro_core import NOTICE
 from thyro_core.errors import InputError
 from thyro_core.screening import Counts
 from thyro_core.screening_night import NightResult, today
 from thyro_core.worklist import unscored_rows
-
-__all__ = ["model", "ward"]
 
 
 def test_today_is_the_zones_own_day(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from tests import deadly_reader
 from tests.dicoms import PERSON, dicom, speckle
-from tests.screened import RULES, Ward, model, ward, write_colour, write_image
+from tests.screened import RULES, Ward, write_colour, write_image
 from thyro_core import paths
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.query import run_query
@@ -26,7 +26,6 @@ from thyro_core.screening import Totals
 from thyro_core.screening_config import ScreeningRules
 from thyro_core.storage import Store
 
-__all__ = ["model", "ward"]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SUMS = """

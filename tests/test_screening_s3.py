@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from tests.s3server import BUCKET, S3Server, s3_server
-from tests.screened import Ward, model, ward, write_image
+from tests.s3server import BUCKET, S3Server
+from tests.screened import Ward, write_image
 from tests.test_screening_nights import Crash, check_sums
 from thyro_core import paths
 from thyro_core.errors import InputError
 from thyro_core.storage import open_store
 
-__all__ = ["model", "s3_server", "ward"]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

@@ -7,7 +7,7 @@ import fsspec
 import pytest
 import s3fs
 
-from tests.s3server import BUCKET, S3Server, s3_server
+from tests.s3server import BUCKET, S3Server
 from thyro_core.errors import InputError
 from thyro_core.screening_source import (
     FoundFile,
@@ -16,8 +16,6 @@ from thyro_core.screening_source import (
     full_url,
     stream_files,
 )
-
-__all__ = ["s3_server"]
 
 NAMES = {
     "a.png": 3, "deep/b.dcm": 4, "deep/deeper/no-suffix": 5, "1.2.840.113619.2.55": 6, "x.webp": 7,

@@ -12,11 +12,10 @@ import pytest
 from PIL import Image
 
 from tests.dicoms import dicom, speckle
-from tests.screened import RULES, Ward, model, ward, write_colour, write_image
+from tests.screened import RULES, Ward, write_colour, write_image
 from tests.test_screening_nights import Crash, check_sums, worklist
 from thyro_core.query import run_query
 
-__all__ = ["model", "ward"]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 NIGHTS = [f"2026-11-{day}" for day in range(23, 30)]

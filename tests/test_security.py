@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.dicoms import dicom, speckle
 from tests.imagesets import write_image_set
-from tests.s3server import BUCKET, S3Server, s3_server
+from tests.s3server import BUCKET, S3Server
 from tests.test_dicom import telltales, variants
 from tests.test_images import VALID
 from tests.test_study_cli import DEADLINE, command, environment
@@ -37,8 +37,6 @@ from thyro_core.query import open_results, run_query
 from thyro_core.screening_config import ScreeningRules
 from thyro_core.sources import read_image_set
 from thyro_core.storage import open_store
-
-__all__ = ["s3_server"]
 
 RULES = IngestConfig(blur_bound=0)
 MARK = "hunter2-must-not-be-seen"

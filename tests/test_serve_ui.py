@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import browser  # noqa: F401 - a fixture
 from tests.imagesets import write_image_set
 from tests.prefectserver import Serving, processes_of, serving, wait_until
 from tests.test_jobs import contents
@@ -38,7 +37,7 @@ def server(folder) -> Iterator[Serving]:
 
 
 @pytest.fixture
-def page(browser, server):  # noqa: F811 - the fixture
+def page(browser, server):
     context = browser.new_context(viewport={"width": 1300, "height": 1000})
     context.set_default_timeout(30_000)
     yield context.new_page()

@@ -8,7 +8,7 @@ import pytest
 import s3fs
 from hypothesis import HealthCheck, given, settings
 
-from tests.s3server import BUCKET, S3Server, s3_server
+from tests.s3server import BUCKET, S3Server
 from tests.test_storage import (
     CONTRACT,
     a_local_copy_has_the_objects_bytes,
@@ -22,8 +22,6 @@ from thyro_core import paths
 from thyro_core.errors import InputError
 from thyro_core.plan import study_ids
 from thyro_core.storage import Store, open_store
-
-__all__ = ["s3_server"]
 
 
 @pytest.fixture

@@ -7,10 +7,8 @@ import pytest
 import s3fs
 
 from tests import test_store_lock, test_swap
-from tests.s3server import BUCKET, S3Server, s3_server
+from tests.s3server import BUCKET, S3Server
 from thyro_core.storage import Store, open_store
-
-__all__ = ["s3_server"]
 
 
 @pytest.fixture

@@ -8,11 +8,9 @@ import pytest
 import s3fs
 
 from tests.imagesets import write_image_set
-from tests.s3server import BUCKET, S3Server, s3_server
+from tests.s3server import BUCKET, S3Server
 from tests.test_study_cli import DEADLINE, command, environment
 from thyro_core.storage import open_store
-
-__all__ = ["s3_server"]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tests.s3server import BUCKET, S3Server, s3_server
+from tests.s3server import BUCKET, S3Server
 from tests.test_progress import a_plan
 from thyro_core import paths
 from thyro_core.errors import InputError
@@ -27,8 +27,6 @@ from thyro_core.study_status import (
     status_of,
     study_status,
 )
-
-__all__ = ["s3_server"]
 
 NOW = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
 PLAN = a_plan("resnet18", "vgg16", epochs=4, splits=3)

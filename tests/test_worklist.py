@@ -11,14 +11,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from tests.browser import browser, visit
+from tests.browser import visit
 from thyro_core import NOTICE, paths, schemas, worklist
 from thyro_core.screening import WHY, Totals, rank_key, unscored
 from thyro_core.screening_store import PICTURES
 from thyro_core.storage import Store, open_store
 from thyro_core.worklist import MOST_ROWS, REFERRED, why, worklist_page, write_worklist
-
-__all__ = ["browser"]
 
 DATE, NUMBER = "2026-11-25", 20261125
 NASTY = '"><script>alert(1)</script>&amp;'
