@@ -40,10 +40,13 @@ class Visit:
 
     def broken_images(self) -> list[str]:
         """The start of the address of each image that did not load."""
-        script = (
-            "[...document.images].filter(i => !(i.complete && i.naturalWidth))"
-            ".map(i => i.src.slice(0, 80))"
-        )
+        # Decoding an image waits for it, wherever on the page it stands.
+        script = """async () => {
+            const images = [...document.images];
+            const whole = await Promise.allSettled(images.map(image => image.decode()));
+            return images.filter((image, i) => whole[i].status !== "fulfilled")
+                .map(image => image.src.slice(0, 80));
+        }"""
         found: list[str] = self.page.evaluate(script)
         return found
 

@@ -5,6 +5,7 @@ import logging
 import sqlite3
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,12 @@ def test_the_command_promotes_and_shows_the_card(
 
     pages: list[str] = []
     monkeypatch.setattr(module, "promote", module.promote.fn)
+    monkeypatch.setattr(module, "_promote", module._promote.fn)
+    monkeypatch.setattr(module, "run_of", lambda _: nullcontext())
     monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("thyro.test"))
-    monkeypatch.setattr(module, "create_markdown_artifact", lambda page, **_: pages.append(page))
+    monkeypatch.setattr(module.ProgressBar, "show", lambda *_: None)
+    monkeypatch.setattr(module, "show_table", lambda *_: None)
+    monkeypatch.setattr(module, "show_page", lambda _key, page, _said: pages.append(page))
     monkeypatch.setenv("THYRO_SCRATCH", str(tmp_path / "scratch"))
     store, plan = copy_of(finished[0], tmp_path / "store"), finished[1]
     arguments = ["promote", plan.study_id, "--store", store.url]

@@ -1,8 +1,9 @@
 """A night of phantoms through the real path, against the bare model loop: images/s and memory.
 
-    python tests/bench/screening.py STORE [--images 20000]
+    python tests/bench/screening.py STORE [--images 20000] [--distinct 1000]
 
-STORE holds a promoted model. Prints a line a second with the resident memory of the program and
+STORE holds a promoted model. So many distinct phantoms are drawn; the other files are their copies
+with a few bytes behind the end of the picture, which make another hash and no other pixel. Prints a line a second with the resident memory of the program and
 of all its workers, then the figures, and what 1, 8 and 64 GPUs would do, with the assumptions.
 """
 
@@ -39,6 +40,18 @@ def only_images(batch: Path) -> list[Path]:
         if path not in images:
             path.unlink()
     return sorted(images)
+
+
+def write_batch(batch: Path, images: int, distinct: int) -> list[Path]:
+    """So many files, and so many pictures."""
+    distinct = min(images, distinct)
+    write_phantoms(str(batch), images=distinct, malignant=distinct // 5)
+    drawn = only_images(batch)
+    pictures = [path.read_bytes() for path in drawn]
+    copies = [batch / f"copy-{number}.png" for number in range(distinct, images)]
+    for number, path in enumerate(copies):
+        path.write_bytes(pictures[number % distinct] + number.to_bytes(4, "big"))
+    return [*drawn, *copies]
 
 
 def resident(program: int) -> tuple[float, float]:
@@ -93,7 +106,7 @@ def bare_loop(store: Store, model_id: str, files: list[Path], means: Means) -> t
     return len(greys) / (time.perf_counter() - started), len(files) / decoding
 
 
-def night(store: Store, batch: Path, scratch: Path) -> tuple[Counts, float, list]:
+def night(store: Store, batch: Path, scratch: Path) -> tuple[Counts, float, list, int]:
     """The real path: Ray, decoder processes, chunks, tables, worklist."""
     import os
 
@@ -116,7 +129,7 @@ def night(store: Store, batch: Path, scratch: Path) -> tuple[Counts, float, list
     over.set()
     watcher.join()
     print(f"conclude: {time.monotonic() - started - streamed:.1f} s")
-    return total, streamed, seen
+    return total, streamed, seen, sizes.scorers
 
 
 def project(rate: float, decoding: float) -> None:
@@ -137,15 +150,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("store")
     parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--distinct", type=int, default=1000)
     options = parser.parse_args()
     store = open_store(options.store)
     model_id = champion(store)
     print(f"{load_bundle(store, model_id).architecture}, side {load_bundle(store, model_id).side}")
     with TemporaryDirectory() as folder:
         batch, scratch = Path(folder, "batch"), Path(folder, "scratch")
-        write_phantoms(str(batch), images=options.images, malignant=options.images // 5)
-        files = only_images(batch)
-        total, seconds, seen = night(store, batch, scratch)
+        files = write_batch(batch, options.images, options.distinct)
+        total, seconds, seen, scorers = night(store, batch, scratch)
         from thyro_core.hardware import job_device
 
         gpus = 1.0 if job_device(1.0).type == "cuda" else 0.0
@@ -153,6 +166,10 @@ def main() -> None:
     print(f"real path: {total.files / seconds:.1f} images/s ({total.files} files, {seconds:.0f} s)")
     print(
         f"bare loop: {rate:.1f} images/s scoring alone, {decoding:.1f} decoding and judging alone"
+    )
+    whole = rate * scorers
+    print(
+        f"{scorers} scorers of the bare loop: {whole:.1f}; ratio {total.files / seconds / whole:.2f}"
     )
     busy = [row for row in seen if row[1] > 0 and row[0] < seconds]
     half = len(busy) // 2
