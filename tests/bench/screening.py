@@ -3,8 +3,9 @@
     python tests/bench/screening.py STORE [--images 20000] [--distinct 1000]
 
 STORE holds a promoted model. So many distinct phantoms are drawn; the other files are their copies
-with a few bytes behind the end of the picture, which make another hash and no other pixel. Prints a line a second with the resident memory of the program and
-of all its workers, then the figures, and what 1, 8 and 64 GPUs would do, with the assumptions.
+with a few bytes behind the end of the picture, which make another hash and no other pixel. Prints a
+line a second with the resident memory of the program and of all its workers, then the figures, and
+what 1, 8 and 64 GPUs would do, with the assumptions.
 """
 
 import argparse
@@ -168,9 +169,8 @@ def main() -> None:
         f"bare loop: {rate:.1f} images/s scoring alone, {decoding:.1f} decoding and judging alone"
     )
     whole = rate * scorers
-    print(
-        f"{scorers} scorers of the bare loop: {whole:.1f}; ratio {total.files / seconds / whole:.2f}"
-    )
+    ratio = total.files / seconds / whole
+    print(f"{scorers} scorers of the bare loop: {whole:.1f}; ratio {ratio:.2f}")
     busy = [row for row in seen if row[1] > 0 and row[0] < seconds]
     half = len(busy) // 2
     if half:
