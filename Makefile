@@ -15,7 +15,7 @@ help:
 	@echo "make fuzz      hostile files in hundred thousands for the readers; takes hours"
 	@echo "make check     ruff, mypy, import-linter"
 	@echo "make format    let ruff format and fix"
-	@echo "make bench     benchmarks; within 20 minutes on two cores"
+	@echo "make bench     benchmarks"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Thyro needs Python 3.11 or newer; set PYTHON=python3.11")'
