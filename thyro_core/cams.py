@@ -22,7 +22,7 @@ from thyro_core.batches import Examples
 from thyro_core.cam_maps import Maps, check_maps
 from thyro_core.config import Architecture
 from thyro_core.inference import image_batches
-from thyro_core.models import CLASSES, LAST_CONV
+from thyro_core.models import CLASSES, body_and_head
 
 
 def grad_cams(
@@ -44,27 +44,24 @@ def grad_cams(
         indexed by target class; both on the CPU, detached.
     """
     model.eval()
-    backbone, tail = _split(model, architecture)
+    body, head = body_and_head(model, architecture)
     with torch.no_grad():
-        features = backbone(images)
-    features.requires_grad_()
-    with torch.enable_grad():
-        logits = tail(features)
-        slopes = [_slope(logits, target, features) for target in range(CLASSES)]
-    return logits.detach().float().cpu(), _equations(tail, features, slopes)
+        features = body(images)
+    return cams_of_features(head, features)
 
 
-def _split(model: nn.Module, architecture: Architecture) -> tuple[nn.Sequential, nn.Sequential]:
-    """The network up to and with `LAST_CONV`, and what comes after it, sharing its modules.
+def cams_of_features(head: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and maps as `grad_cams` gives them, where the last feature map is there already.
 
-    torchvision registers modules in the order of the forward pass. The auxiliary head, beside the
-    path, is left out: evaluation never takes it. Flattening is the one step without a module.
+    Args:
+        head: what `models.body_and_head` cut off, in evaluation mode.
+        features: b x k x h x w, the body's output, without gradients.
     """
-    children = {name: child for name, child in model.named_children() if name != "AuxLogits"}
-    cut = list(children).index(LAST_CONV[architecture]) + 1
-    parts = list(children.values())
-    pool, *head = parts[cut:]
-    return nn.Sequential(*parts[:cut]), nn.Sequential(pool, nn.Flatten(1), *head)
+    features = features.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = head(features)
+        slopes = [_slope(logits, target, features) for target in range(CLASSES)]
+    return logits.detach().float().cpu(), _equations(head, features, slopes)
 
 
 def _slope(logits: Tensor, target: int, features: Tensor) -> Tensor:

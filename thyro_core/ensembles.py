@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from thyro_core.bundles import Bundle, damaged
 from thyro_core.config import Architecture
 from thyro_core.errors import InputError
-from thyro_core.models import LAST_CONV, build
+from thyro_core.models import body_and_head, build
 from thyro_core.storage import Store
 
 Array = npt.NDArray[np.float64]
@@ -118,14 +118,11 @@ def embedding(
     Returns:
         (b, k), float32; k is 512 for ResNet18 and VGG16, 256 for AlexNet, 2048 for Inception_v3.
     """
-    last = LAST_CONV[architecture]
+    body, _ = body_and_head(member, architecture)
     with torch.inference_mode():
-        features = images
-        for name, child in member.named_children():
-            if name == "AuxLogits":
-                continue  # beside the path
-            features = child(features)
-            if name == last:
-                break
-        mean = features.float().mean(dim=(2, 3)).cpu()
-    return np.asarray(mean.numpy(), dtype=np.float32)
+        return pooled(body(images))
+
+
+def pooled(features: Tensor) -> npt.NDArray[np.float32]:
+    """The embedding that a feature map, b x k x h x w, stands for: float32, (b, k)."""
+    return np.asarray(features.float().mean(dim=(2, 3)).cpu().numpy(), dtype=np.float32)

@@ -88,6 +88,25 @@ def build(architecture: Architecture, side: int, seed: int) -> nn.Module:
     return model
 
 
+def body_and_head(
+    model: nn.Module, architecture: Architecture
+) -> tuple[nn.Sequential, nn.Sequential]:
+    """A network up to and with `LAST_CONV`, and what comes after it; both share its modules.
+
+    torchvision registers modules in the order of the forward pass. The auxiliary head, beside the
+    path, is left out: evaluation never takes it. Flattening is the one step without a module.
+
+    Args:
+        model: What `build` made for this architecture.
+        architecture: Which network it is.
+    """
+    children = {name: child for name, child in model.named_children() if name != "AuxLogits"}
+    cut = list(children).index(LAST_CONV[architecture]) + 1
+    parts = list(children.values())
+    pool, *rest = parts[cut:]
+    return nn.Sequential(*parts[:cut]), nn.Sequential(pool, nn.Flatten(1), *rest)
+
+
 def load_start(
     model: nn.Module,
     tensors: Mapping[str, Tensor],

@@ -11,11 +11,11 @@ from torch import Tensor
 from thyro_core.batches import normalise
 from thyro_core.bundles import load_bundle, reference
 from thyro_core.cam_maps import check_maps
-from thyro_core.cams import grad_cams
+from thyro_core.cams import cams_of_features
 from thyro_core.embedding_distance import distance_bound, embedding_distance
-from thyro_core.ensembles import embedding, ensemble, load_members
+from thyro_core.ensembles import load_members, pooled, scores
 from thyro_core.hardware import job_device, prepare_torch
-from thyro_core.models import LAST_CONV
+from thyro_core.models import LAST_CONV, body_and_head
 from thyro_core.screening import Limits, near_quantile
 from thyro_core.screening_config import ScreeningRules
 from thyro_core.storage import Store
@@ -39,6 +39,9 @@ class BlockScores:
     """(n,), embedding distance from the training set."""
     embeddings: npt.NDArray[np.float32]
     """(n, k), of the first member."""
+    features: tuple[Tensor, ...]
+    """Each member's last feature map, (n, k, h, w), on its device: maps are made of them, so that
+    an image goes through a network once."""
 
 
 class ScreeningModel:
@@ -51,7 +54,9 @@ class ScreeningModel:
         self._bundle = load_bundle(store, model_id)
         self._device = job_device(gpus)
         members = load_members(self._bundle, store, scratch)
-        self._members = [member.to(self._device) for member in members]
+        self._parts = [
+            body_and_head(member.to(self._device), self._bundle.architecture) for member in members
+        ]
         self._reference = reference(store, model_id)
 
     @property
@@ -80,37 +85,37 @@ class ScreeningModel:
         Args:
             pixels: uint8, (n, side, side); n at least 1.
         """
-        parts = [self._score_some(some) for some in self._batches(pixels)]
-        return BlockScores(
-            *(
-                np.concatenate([getattr(part, name) for part in parts])
-                for name in ("mean", "sd", "distance", "embeddings")
-            )
-        )
+        features = self._features(pixels)
+        with torch.no_grad():
+            logits = [head(found) for (_, head), found in zip(self._parts, features, strict=True)]
+        together = torch.stack(logits, dim=1).double().cpu().numpy()
+        found = scores(together, self._bundle.temperature)
+        embeddings = pooled(features[0])
+        distance = embedding_distance(self._reference, embeddings)
+        return BlockScores(found.mean, found.sd, distance, embeddings, features)
 
-    def maps(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+    def maps(self, seen: BlockScores, chosen: list[int]) -> npt.NDArray[np.float32]:
         """Members' mean raw Grad-CAM of both classes: float32, (n, 2, h, w).
 
         Args:
-            pixels: uint8, (n, side, side); n at least 1.
+            seen: what `score` said of a block.
+            chosen: positions of n images of it, at least one.
 
         Raises:
             CamError: a map is not finite.
         """
-        architecture = self._bundle.architecture
-        parts = []
-        for some in self._batches(pixels):
-            maps = [grad_cams(member, architecture, some)[1] for member in self._members]
-            parts.append(torch.stack(maps).mean(dim=0).numpy())
-        found = np.concatenate(parts)
-        check_maps(found, len(pixels))
+        maps = [
+            cams_of_features(head, features[chosen])[1]
+            for (_, head), features in zip(self._parts, seen.features, strict=True)
+        ]
+        found: npt.NDArray[np.float32] = torch.stack(maps).mean(dim=0).numpy()
+        check_maps(found, len(chosen))
         return found
 
-    def _score_some(self, images: Tensor) -> BlockScores:
-        scores = ensemble(self._members, images, self._bundle.temperature)
-        embeddings = embedding(self._members[0], self._bundle.architecture, images)
-        distance = embedding_distance(self._reference, embeddings)
-        return BlockScores(scores.mean, scores.sd, distance, embeddings)
+    def _features(self, pixels: Pixels) -> tuple[Tensor, ...]:
+        batches = self._batches(pixels)
+        with torch.no_grad():
+            return tuple(torch.cat([body(some) for some in batches]) for body, _ in self._parts)
 
     def _batches(self, pixels: Pixels) -> list[Tensor]:
         starts = range(0, len(pixels), TOGETHER)

@@ -55,7 +55,7 @@ class BlockScorer:
             for i, row in enumerate(open_rows):
                 row.update(verdict(scores, i, self._limits))
         referred = [i for i, row in enumerate(open_rows) if row["band"] == "refer"]
-        maps = self._model.maps(pixels[referred]) if referred else None
+        maps = self._model.maps(scores, referred) if scores and referred else None
         self._write(rows, open_rows, scores, (referred, pixels, maps))
         scored = sum(row["status"] == "scored" for row in rows)
         return block.counts + Counts(scored=scored)
