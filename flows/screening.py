@@ -16,10 +16,10 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.events import emit_event
 from pydantic import Field
 
 from flows.artifacts import run_of, show_table
+from flows.drift import announce
 from flows.forms import Address, ModelForm, Source
 from flows.observer import current_observer
 from flows.retries import step
@@ -188,12 +188,7 @@ def _publish(store: Store, result: NightResult) -> None:
             "%d images are not scored: the worklist says why; read them as if there were no model",
             totals.rejected + totals.failed,
         )
-    if result.breaches:
-        emit_event(
-            event="thyro.screening.drift",
-            resource={"prefect.resource.id": f"thyro.batch.{night.batch_id}"},
-            payload={"date": night.date, "model_id": night.model_id, "past": list(result.breaches)},
-        )
+    announce(result.drift, night.number, night.batch_id, night.model_id)
 
 
 def summary(store: Store, result: NightResult) -> str:

@@ -7,10 +7,19 @@ import pytest
 from tests.screened import Ward, write_colour, write_image
 from tests.test_style import loaded
 from thyro_core import NOTICE
+from thyro_core.drift import FIGURES, Breach, DriftReport
 from thyro_core.errors import InputError
 from thyro_core.screening import Counts
 from thyro_core.screening_night import NightResult, today
 from thyro_core.worklist import unscored_rows
+
+DRIFT = DriftReport(
+    received=40,
+    scored=40,
+    values=dict.fromkeys(FIGURES, float("nan")) | {"mmd": 0.1},
+    breaches=(Breach("mmd", 0.1, 0.01),),
+    too_few=None,
+)
 
 
 def test_today_is_the_zones_own_day(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,17 +64,25 @@ def test_the_summary_and_the_table_of_what_is_not_scored(ward: Ward) -> None:
     assert any(row["why"].startswith("Coloured pixels") for row in rows)
     assert all(len(row["file"]) == 16 for row in rows)
     assert not any(name in str(rows) + said for name in ("Nowak", "Kowalska"))
-    drifted = NightResult(result.night, result.totals, result.whole, Counts(), ("mmd 1 (bound 0)",))
-    assert "**Drift: mmd 1 (bound 0).** Trust the order less." in summary(ward.store, drifted)
+    drifted = NightResult(result.night, result.totals, result.whole, Counts(), DRIFT)
+    assert "**Drift: mmd 0.100 (bound 0.010).** Trust the order less." in summary(
+        ward.store, drifted
+    )
 
 
 def test_drift_is_an_event_that_names_the_statistics_and_nobody(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from flows import drift
     from flows import screening as flow
 
     said: dict[str, list] = {"events": [], "pages": [], "tables": []}
-    monkeypatch.setattr(flow, "emit_event", lambda **event: said["events"].append(event))
+    monkeypatch.setattr(
+        drift, "emit_event", lambda name, **event: said["events"].append((name, event))
+    )
+    monkeypatch.setattr(
+        drift, "create_markdown_artifact", lambda page, **_: said["pages"].append(page)
+    )
     monkeypatch.setattr(
         flow, "create_markdown_artifact", lambda page, **_: said["pages"].append(page)
     )
@@ -77,14 +94,13 @@ def test_drift_is_an_event_that_names_the_statistics_and_nobody(
     calm = ward.screen()
     flow._publish(ward.store, replace(calm, totals=replace(calm.totals, rejected=0)))
     assert said["events"] == []
-    flow._publish(ward.store, replace(calm, breaches=("mmd 0.1 (bound 0.01)",)))
-    (event,) = said["events"]
-    assert event["event"] == "thyro.screening.drift"
-    assert event["resource"] == {"prefect.resource.id": f"thyro.batch.{calm.night.batch_id}"}
-    assert event["payload"] == {
-        "date": "2026-11-25",
-        "model_id": calm.night.model_id,
-        "past": ["mmd 0.1 (bound 0.01)"],
-    }
-    assert "mmd 0.1" in said["pages"][1]
+    flow._publish(ward.store, replace(calm, drift=DRIFT))
+    ((name, event),) = said["events"]
+    assert name == "thyro.drift"
+    night = calm.night
+    assert event["resource"]["prefect.resource.id"] == f"thyro.batch.20261125.{night.batch_id}"
+    payload = event["payload"]
+    assert (payload["model_id"], payload["breaches"]) == (night.model_id, "mmd")
+    assert "mmd 0.100" in payload["text"]
+    assert sum("mmd 0.100" in page for page in said["pages"]) == 2  # the night's and the drift's
     assert "Nowak" not in str(said)

@@ -50,8 +50,13 @@ class NightResult:
     """Of all batches of the date."""
     counts: Counts
     """Of the files that this run met."""
-    breaches: tuple[str, ...] = ()
-    """Drift figures past their bound, in words."""
+    drift: DriftReport
+    """This batch against the training set."""
+
+    @property
+    def breaches(self) -> tuple[str, ...]:
+        """Drift figures past their bound, in words."""
+        return tuple(breach.text for breach in self.drift.breaches)
 
 
 def plan_night(
@@ -141,8 +146,7 @@ def conclude(
     for key in store.keys(paths.screening_prefix(night.date, night.batch_id)):
         if key.endswith(".bin"):
             store.delete(key)
-    past = tuple(breach.text for breach in drift.breaches)
-    return NightResult(night, totals, whole, counts or Counts(), past)
+    return NightResult(night, totals, whole, counts or Counts(), drift)
 
 
 def _drift(store: Store, night: Night) -> DriftReport:
