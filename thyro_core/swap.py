@@ -7,7 +7,7 @@ dies with its process is held around compare and write; the write itself is atom
 import hashlib
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,9 @@ def read_seen(store: Store, key: str) -> Seen:
     """
     if not _is_s3(store):
         _check_supported(store)
-        data = store.read(key) if store.exists(key) else None
+        # In memory an object is written in place, and readers share its position.
+        with _MEMORY_GUARD if isinstance(store.fs, MemoryFileSystem) else nullcontext():
+            data = store.read(key) if store.exists(key) else None
         return Seen(data, _digest(data))
     try:
         # The version first: if the object changes in between, the swap fails, as it should.
