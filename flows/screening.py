@@ -12,13 +12,11 @@ from typing import Annotated, Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import (
     create_markdown_artifact,
-    create_progress_artifact,
     create_table_artifact,
-    update_progress_artifact,
 )
 from pydantic import Field
 
-from flows.artifacts import run_of, show_table
+from flows.artifacts import ProgressBar, run_of, show_table
 from flows.drift import announce
 from flows.forms import Address, ModelForm, Source
 from flows.observer import current_observer
@@ -45,8 +43,6 @@ from thyro_core.worklist import unscored_rows
 
 LOCK_SECONDS = 120.0
 """After so long without a sign of life a run counts as dead, and the next one may start [s]."""
-
-_PROGRESS_SECONDS = 5.0
 
 _COUNTS = ("received", "scored", "rejected", "failed", "refer", "review", "routine")
 
@@ -145,26 +141,19 @@ def _progress_watcher(batch: str, night: Night) -> Callable[..., None]:
 
     How many files there are is counted beside the work: listing a million takes minutes.
     """
-    state: dict[str, Any] = {"total": None, "artifact": None, "at": float("-inf")}
+    state: dict[str, int | None] = {"total": None}
     threading.Thread(target=partial(_count_files, batch, state), daemon=True).start()
+    bar = ProgressBar(f"screening of {night.date}, batch {night.batch_id}")
 
     def watch(counts: Counts, *, at_once: bool = False) -> None:
         current_observer().screened(counts, state["total"])
-        if not at_once and time.monotonic() - state["at"] < _PROGRESS_SECONDS:
-            return
-        state["at"] = time.monotonic()
-        percent = 100.0 if at_once else _percent(counts.files, state["total"])
-        if state["artifact"] is None:
-            state["artifact"] = create_progress_artifact(
-                percent, description=f"screening of {night.date}, batch {night.batch_id}"
-            )
-        else:
-            update_progress_artifact(state["artifact"], percent)
+        if at_once or bar.due():
+            bar.show(100.0 if at_once else _percent(counts.files, state["total"]))
 
     return watch
 
 
-def _count_files(batch: str, state: dict[str, Any]) -> None:
+def _count_files(batch: str, state: dict[str, int | None]) -> None:
     try:
         state["total"] = sum(1 for _ in stream_files(batch))
     except ThyroError:
