@@ -1,6 +1,9 @@
-"""Steps that are tried again, but only after an error that may pass by itself."""
+"""Steps that are tried again, but only after an error that may pass by itself.
 
-import errno
+That is for a store on a network share, whose errors come from the operating system. S3 is waited
+for beneath, request by request (`thyro_core.patience`), and is not tried again here.
+"""
+
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -9,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
-from thyro_core.errors import ThyroError
+from thyro_core.patience import may_pass
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,40 +25,6 @@ BACKOFF_SECONDS = 5.0
 minute."""
 
 _JITTER = 0.3
-
-_PASSING = frozenset(
-    {
-        errno.EAGAIN,
-        errno.EBUSY,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.EIO,
-        errno.ENETDOWN,
-        errno.ENETRESET,
-        errno.ENETUNREACH,
-        errno.EREMOTEIO,
-        errno.ESTALE,
-        errno.ETIMEDOUT,
-    }
-)
-"""What a store or a network share says when it is busy, restarting or out of reach."""
-
-
-def may_pass(error: BaseException) -> bool:
-    """Whether the same attempt may succeed a moment later.
-
-    A wrong address, a wrong password, bad images, leakage, a full disk: the same attempt fails in
-    the same way, and whoever can cure it should hear of it at once.
-    """
-    if isinstance(error, ThyroError):
-        return False
-    from botocore.exceptions import (  # type: ignore[import-untyped]
-        ConnectionError as S3ConnectionError,
-    )
-    from botocore.exceptions import HTTPClientError
-
-    lost = (ConnectionError, TimeoutError, S3ConnectionError, HTTPClientError)
-    return isinstance(error, lost) or (isinstance(error, OSError) and error.errno in _PASSING)
 
 
 def _should_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

@@ -24,6 +24,14 @@ class IncompleteStudyError(ThyroError):
     """Some jobs of a study failed; what they finished is kept, and the same command goes on."""
 
 
+class DiskFullError(ThyroError):
+    """A disk of this node has no room; nothing half-written stays."""
+
+
+class StoreError(ThyroError):
+    """A store failed for longer than we wait; nothing finished is lost."""
+
+
 class StoppedError(ThyroError):
     """Somebody stopped the program: no failure, and nothing finished is lost."""
 

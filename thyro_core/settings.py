@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     checkpoint_seconds: Annotated[float, Field(ge=0.0)] = Field(
         60.0, description="Least time between two checkpoints of a job [s]; 0: every epoch."
     )
+    store_patience: Annotated[float, Field(ge=0.0)] = Field(
+        120.0, description="How long a store on S3 may be away or fail before a run ends [s]."
+    )
     keep_models: bool = Field(True, description="Keep each job's trained weights in the store.")
     screening_cron: str = Field("0 2 * * *", description="When the nightly screening starts.")
     screening_batch: str | None = Field(

@@ -18,13 +18,13 @@ from typing import Self
 
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
-from thyro_core.errors import ThyroError
+from thyro_core.errors import StoreError, ThyroError
 from thyro_core.storage import Store, public
 from thyro_core.swap import Seen, check_honoured, read_seen, swap
 
 _POLL_SECONDS = 0.2
-# An unreachable object store raises botocore's own, which are no OSErrors.
-_UNREACHABLE = (OSError, BotoCoreError)
+# What is wrong on our side of an object store is botocore's own, and no OSError.
+_UNREACHABLE = (OSError, StoreError, BotoCoreError)
 _RENEWALS = 3  # tries within the time held
 _FREE = datetime.fromtimestamp(0, UTC)
 

@@ -134,7 +134,7 @@ def read_traces(store: Store, study_id: str) -> Traces:
     there = {*store.keys(paths.study_folder(study_id)), *store.keys(predictions)}
     records = {paths.run_key(study_id, *run): run for run in runs}
     progress = {paths.progress_key(study_id, s): s for s in range(plan.config.splits)}
-    found = _read_all(store, sorted(there & (records.keys() | progress.keys())))
+    found = store.read_all(sorted(there & (records.keys() | progress.keys())))
     return Traces(
         plan=plan,
         finished=frozenset(run for run in runs if _predictions_key(study_id, run) in there),
@@ -150,15 +150,6 @@ def read_traces(store: Store, study_id: str) -> Traces:
 def _predictions_key(study_id: str, run: _Run) -> str:
     split, architecture = run
     return paths.table_key("predictions", study_id=study_id, split=split, architecture=architecture)
-
-
-def _read_all(store: Store, keys: Sequence[str]) -> dict[str, bytes]:
-    """Bytes of many small objects, asked for at once; one that is gone by now is left out."""
-    if not keys:
-        return {}
-    places = {store.path(key): key for key in keys}
-    found = store.fs.cat(list(places), on_error="omit")
-    return {places[place]: bytes(data) for place, data in found.items()}
 
 
 def status_of(traces: Traces, now: datetime) -> StudyStatus:
