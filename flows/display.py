@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,8 +11,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from flows.durations import clock
 from flows.observer import Observer
+from thyro_core.errors import StoreError
 from thyro_core.plan import StudyPlan
-from thyro_core.progress import JobProgress, read_job_progress
+from thyro_core.progress import JobProgress, read_progress
 from thyro_core.storage import Store
 from thyro_core.study import study_notes
 
@@ -90,19 +91,20 @@ class StudyDisplay(Observer):
             self._progress.update(self._rows[name], completed=done, total=total, detail=detail)
 
     def _watch(self) -> None:
-        spoken = time.monotonic()
+        spoken, line = time.monotonic(), "the store does not answer"
         while not self._over.wait(_REFRESH_SECONDS):
             if self._study is None:
                 continue
             store, plan = self._study
-            line = self._refresh(store, plan)
+            # What cannot be asked now is shown at the next turn.
+            with suppress(OSError, StoreError):
+                line = self._refresh(store.hasty(), plan)
             if not self._console.is_terminal and time.monotonic() - spoken > _QUIET_SECONDS:
                 spoken = time.monotonic()
                 self._console.print(line)
 
     def _refresh(self, store: Store, plan: StudyPlan) -> str:
-        splits = range(plan.config.splits)
-        found = [p for split in splits if (p := read_job_progress(store, plan.study_id, split))]
+        found = read_progress(store, plan.study_id, range(plan.config.splits))
         for progress in found:
             self._show_split(progress, plan.config.epochs)
         ended = sum(progress.state != "running" for progress in found)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from thyro_core.config import IngestConfig
 from thyro_core.ddti import MAX_XML_BYTES, parse_case
-from thyro_core.errors import InputError
+from thyro_core.errors import InputError, StoreError
 from thyro_core.labels import is_identifying, read_labels, relative_path
 from thyro_core.sources import Entry, ImageSet, read_image_set
 
@@ -369,12 +369,12 @@ def test_unusable_sources(tmp_path: Path, source: str) -> None:
         read_image_set(source.format(tmp_path), RULES)
 
 
-def test_a_refusing_bucket_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_out_of_reach_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden-secret")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(InputError, match="check the address and the credentials") as caught:
+    monkeypatch.setenv("THYRO_STORE_PATIENCE", "0.1")
+    with pytest.raises(StoreError, match="expected the store to answer list_objects_v2") as caught:
         read_image_set(f"s3://bucket-{uuid.uuid4().hex}/images", RULES)
     assert "hidden-secret" not in str(caught.value)
 

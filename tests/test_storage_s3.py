@@ -19,7 +19,7 @@ from tests.test_storage import (
     race,
 )
 from thyro_core import paths
-from thyro_core.errors import InputError
+from thyro_core.errors import InputError, StoreError
 from thyro_core.plan import study_ids
 from thyro_core.storage import Store, open_store
 
@@ -130,10 +130,16 @@ def test_no_credentials_at_all_are_said_in_one_sentence(
 def test_a_server_that_does_not_answer_is_said_in_one_sentence(
     s3_server: S3Server, speak: Callable[[dict[str, str]], None]
 ) -> None:
-    # Port 9 (discard) is closed everywhere; one attempt, or the client waits between several.
-    closed = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    # Port 9 (discard) is closed everywhere.
+    closed = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "THYRO_STORE_PATIENCE": "0.1"}
     speak(s3_server.environment() | closed)
-    with pytest.raises(
-        InputError, match=r"expected a store that lets us in, found: .*127\.0\.0\.1:9"
-    ):
+    with pytest.raises(StoreError, match=r"http://127\.0\.0\.1:9: expected the store to answer"):
         open_store(f"s3://{BUCKET}/store")
+
+
+def test_a_bucket_that_is_not_there_is_said_in_one_sentence(
+    s3_server: S3Server, speak: Callable[[dict[str, str]], None]
+) -> None:
+    speak(s3_server.environment())
+    with pytest.raises(InputError, match=r"^s3://none-such/store: expected a store that lets us"):
+        open_store("s3://none-such/store")

@@ -238,7 +238,9 @@ def test_an_error_that_repeats_is_named_with_its_object(proxy: FaultProxy, store
     proxy.fail(faultproxy.answers(500, "InternalError"), match="there/bad", method="PUT")
     stubborn = impatient(store, 0.5)
     stubborn.write("there/good", b"data")
-    with pytest.raises(StoreError, match=r"put_object of s3://.*/there/bad, found .*made up by"):
+    with pytest.raises(
+        StoreError, match=r"put_object of s3://.*/there/bad, found .*InternalError|made up by"
+    ):
         stubborn.write("there/bad", b"data")
     stubborn.write("there/good", b"more")
     assert stubborn.keys("there") == ["there/good", "there/old"]
@@ -266,7 +268,7 @@ def test_once_patience_is_spent_each_further_question_is_one_request(
 
 def test_a_hasty_store_asks_once(proxy: FaultProxy, store: Store) -> None:
     proxy.fail(faultproxy.answers(503, "SlowDown"), times=1)
-    with pytest.raises(StoreError, match="at the last of 1 tries"):
+    with pytest.raises(StoreError, match=r"\(1 x\)"):
         store.hasty().write("there/new", b"data")
     assert len(proxy.met) == 1
     store.hasty().write("there/new", b"data")

@@ -12,7 +12,7 @@ import torch
 from thyro_core import paths
 from thyro_core.config import RECIPE
 from thyro_core.spending import Meter, Spent
-from thyro_core.storage import Store
+from thyro_core.storage import NOT_KEPT, Store
 from thyro_core.training import Run
 
 _LOG = logging.getLogger(__name__)
@@ -38,11 +38,18 @@ class CheckpointKeeper:
         self._last = time.monotonic()
 
     def keep(self, run: Run, every_seconds: float) -> None:
-        """Write the state if the last one, or the start, is that long ago [s]."""
+        """Write the state if the last one, or the start, is that long ago [s].
+
+        One attempt: a store that does not take it costs the run this checkpoint, and no more.
+        """
         if time.monotonic() - self._last < every_seconds:
             return
-        with self._store.writing(self._key) as file:
-            torch.save(self._name | asdict(self._meter.spent()) | run.state(), file)
+        try:
+            with self._store.hasty().writing(self._key) as file:
+                torch.save(self._name | asdict(self._meter.spent()) | run.state(), file)
+        except (*NOT_KEPT, RuntimeError) as error:
+            # torch's writer makes a RuntimeError of what its file raises.
+            _LOG.warning("%s could not be kept (%s): training goes on", self._key, error)
         self._last = time.monotonic()
 
     def resume(self, run: Run, device: torch.device) -> None:

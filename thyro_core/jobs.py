@@ -26,7 +26,7 @@ from thyro_core.cam_maps import cams_table
 from thyro_core.cams import predict_with_cams
 from thyro_core.checkpoints import CheckpointKeeper
 from thyro_core.config import Architecture, job_seed
-from thyro_core.errors import ThyroError
+from thyro_core.errors import StoreError, ThyroError
 from thyro_core.hardware import job_device, prepare_torch
 from thyro_core.inference import recalibrate_batchnorm
 from thyro_core.job_spec import SplitJob, SplitOutcome, hive_keys, is_finished
@@ -69,6 +69,7 @@ def run_split(job: SplitJob) -> SplitOutcome:
 
     Raises:
         InputError: the study or its splits are not in the store.
+        StoreError: the store failed for all our patience; what is finished is kept.
     """
     context = _prepare(job)
     todo = slowest_first(context.plan.config.architectures)
@@ -96,6 +97,10 @@ def _attempt(context: _Context, architecture: Architecture, report: JobReporter)
     with log_context(study=job.study_id, split=job.split, architecture=architecture):
         try:
             _run_architecture(context, architecture, report, meter)
+        except StoreError:
+            # The next one would fail as well, and the failure could not be recorded.
+            _LOG.exception("the store failed")
+            raise
         except _FAILURES as error:
             _LOG.exception("failed")
             said = f"{type(error).__name__}: {error}"

@@ -24,7 +24,7 @@ from thyro_core import images as pictures
 from thyro_core import paths
 from thyro_core.config import IngestConfig
 from thyro_core.errors import InputError
-from thyro_core.storage import Store, filesystem
+from thyro_core.storage import Store, filesystem, room
 
 ByteArray = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -185,14 +185,21 @@ def resized_arrays(n: int, sides: Iterable[int]) -> Iterator[dict[int, ByteArray
     """Writable arrays of shape (n, side, side), by side, on disk while the block lasts.
 
     They take n x side^2 bytes each in the temporary folder, and no memory that cannot be reclaimed.
+
+    Raises:
+        DiskFullError: the temporary folder has no room for them.
     """
     with tempfile.TemporaryDirectory(prefix="thyro-") as folder:
-        yield {
-            side: np.lib.format.open_memmap(
-                Path(folder) / f"{side}.npy", "w+", np.uint8, (n, side, side)
-            )
-            for side in sides
-        }
+        yield {side: _mapped(Path(folder) / f"{side}.npy", (n, side, side)) for side in sides}
+
+
+def _mapped(path: Path, shape: tuple[int, int, int]) -> ByteArray:
+    array: ByteArray = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    # Now: a disk that is found full at a later touch of the map kills the process.
+    size = path.stat().st_size
+    with room(path.parent, "images at their packs' size", "TMPDIR", size), path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+    return array
 
 
 def in_threads(

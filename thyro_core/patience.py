@@ -9,9 +9,9 @@ import asyncio
 import errno
 import logging
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from thyro_core.errors import StoreError, ThyroError
@@ -56,17 +56,6 @@ _PASSING_CODES = frozenset(
     }
 )
 """S3's error codes below 500 for what was cut, garbled or too much at once."""
-
-
-@dataclass(frozen=True)
-class Failing:
-    """How a question to a store has gone so far."""
-
-    error: Exception
-    """What the last attempt met."""
-    tries: int
-    seconds: float
-    """How long this question, or everything that was asked of the store, has failed [s]."""
 
 
 def may_pass(error: BaseException) -> bool:
@@ -120,14 +109,13 @@ class Patience:
         self._failed_last = float("-inf")
         self._warned = False
 
-    async def ask(
-        self, question: Callable[[], Awaitable[Answer]], given_up: Callable[[Failing], StoreError]
-    ) -> Answer:
+    async def ask(self, question: Callable[[], Awaitable[Answer]], place: str, what: str) -> Answer:
         """The answer to a question, which is asked again while it may help.
 
         Args:
             question: one attempt; asking twice must do no harm.
-            given_up: the error for people, when patience has ended.
+            place: the store's address, for people.
+            what: what is asked, and of which object.
 
         Raises:
             StoreError: the store failed for `seconds`.
@@ -142,11 +130,14 @@ class Patience:
                 if not may_pass(error):
                     self._answered()
                     raise
-                failing = Failing(error, tries, self._failing_for(started))
-                left = self.seconds - failing.seconds
+                failed = self._failing_for(started)
+                left = self.seconds - failed
                 if left <= 0:
-                    raise given_up(failing) from error
-                self._warn(given_up(failing))
+                    raise _given_up(place, what, error, f"{failed:.0f} s ({tries} x)") from error
+                if failed > _QUIET_SECONDS and not self._warned:
+                    self._warned = True
+                    told = "%s does not answer %s (%s): trying for up to %g s"
+                    _LOG.warning(told, place, what, type(error).__name__, self.seconds)
                 await asyncio.sleep(min(left, _wait(tries)))
             else:
                 self._answered()
@@ -165,11 +156,16 @@ class Patience:
         self._silent_since = None
         self._warned = False
 
-    def _warn(self, error: StoreError) -> None:
-        now = time.monotonic()
-        if not self._warned and now - (self._silent_since or now) > _QUIET_SECONDS:
-            self._warned = True
-            _LOG.warning("%s; trying again for up to %g s in all", error, self.seconds)
+
+def _given_up(place: str, what: str, error: Exception, tried: str) -> StoreError:
+    # Without the addresses' queries, which say nothing to people.
+    found = " ".join(re.sub(r"(://[^\s?]+)\?[^\s\"]*", r"\1", str(error)).split())
+    return StoreError(
+        f"{place}: expected the store to answer {what}, found failures for {tried}, the last "
+        f"{type(error).__name__}: {found}; nothing finished is lost: check AWS_ENDPOINT_URL, and "
+        "when the store is back the same command goes on (THYRO_STORE_PATIENCE says how long is "
+        "waited)"
+    )
 
 
 def _wait(tries: int) -> float:

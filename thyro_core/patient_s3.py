@@ -10,8 +10,7 @@ from botocore.exceptions import IncompleteReadError  # type: ignore[import-untyp
 from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 
-from thyro_core.errors import StoreError
-from thyro_core.patience import Failing, Patience
+from thyro_core.patience import Patience
 
 CONNECT_SECONDS = 5.0
 """How long a server may take to accept a connection [s]."""
@@ -58,11 +57,11 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
                 answer["Body"] = _Received(await _whole(answer))
             return answer
 
-        def given_up(failing: Failing) -> StoreError:
-            bucket, key = named.get("Bucket", ""), named.get("Key") or named.get("Prefix", "")
-            return self._given_up(f"{method} of s3://{bucket}/{key}", failing)
-
-        return await self._patience.ask(once, given_up)
+        bucket, key = named.get("Bucket", ""), named.get("Key") or named.get("Prefix", "")
+        # Before the first request there is no client yet, and so no address.
+        await self.set_session()
+        place = str(self._s3.meta.endpoint_url)
+        return await self._patience.ask(once, place, f"{method} of s3://{bucket}/{key}")
 
     # As s3fs has it: the parent's would go past the method above.
     call_s3 = sync_wrapper(_call_s3)
@@ -71,15 +70,6 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
         # s3fs asks for the size first, to fetch what is large in parts: most of ours is small.
         data: bytes = await super()._cat_file(path, *args, **(named | {"max_concurrency": 1}))
         return data
-
-    def _given_up(self, what: str, failing: Failing) -> StoreError:
-        endpoint = getattr(getattr(self._s3, "meta", None), "endpoint_url", "S3")
-        found = " ".join(f"{type(failing.error).__name__}: {failing.error}".split())
-        return StoreError(
-            f"{endpoint}: expected the store to answer {what}, found for {failing.seconds:.0f} s, "
-            f"at the last of {failing.tries} tries: {found}; nothing finished is lost: when the "
-            "store is back, the same command goes on"
-        )
 
 
 async def _whole(answer: dict[str, Any]) -> bytes:

@@ -1,6 +1,7 @@
 """Where a running job stands: one small object in the store, which anyone may watch."""
 
 import json
+import logging
 import socket
 import time
 from collections.abc import Iterable
@@ -12,10 +13,18 @@ from thyro_core import paths
 from thyro_core.config import Architecture
 from thyro_core.plan import StudyPlan
 from thyro_core.spending import NOTHING, Spent
-from thyro_core.storage import Store
+from thyro_core.storage import NOT_KEPT, Store
 
 # GFLOP of one training image at the paper's sizes: the unit that makes epochs comparable.
 _GFLOP = {"resnet18": 10.65, "alexnet": 4.1, "vgg16": 92.6, "inception_v3": 34.3}
+
+_SHARE = 0.05
+"""Of a job's time that its reports may take."""
+
+_LONGEST_PAUSE = 120.0
+"""Between two reports to a slow store [s]; silence of some minutes looks like death."""
+
+_LOG = logging.getLogger(__name__)
 
 State = Literal["running", "finished", "failed"]
 
@@ -56,17 +65,22 @@ def slowest_first(architectures: Iterable[Architecture]) -> list[Architecture]:
 
 
 class JobReporter:
-    """Publishes one job's position, at most once in `interval` seconds while it runs."""
+    """Publishes one job's position, at most once in `interval` seconds while it runs.
+
+    It is for watchers alone: a position that the store does not take at once is left out, and a
+    store that is slow to take it, or to refuse it, is asked less often.
+    """
 
     def __init__(
         self, store: Store, plan: StudyPlan, split: int, images: int, interval: float = 1.0
     ) -> None:
         self._store = store
+        self._hasty = store.hasty()
         self._plan = plan
         self._split = split
         self._images = images
         self._interval = interval
-        self._last = float("-inf")
+        self._due = float("-inf")
         self._done = 0.0
         self._before = 0.0
         self._started = _now()
@@ -86,11 +100,16 @@ class JobReporter:
         self, architecture: str, epochs: int, images: int, seconds: float, spent: Spent = NOTHING
     ) -> None:
         """So many epochs are done, and so many images of the next one in so many seconds."""
-        if time.monotonic() - self._last < self._interval:
+        if time.monotonic() < self._due:
             return
         work = self._work(architecture, epochs * self._images + images)
         where = {"architecture": architecture, "epoch": epochs + 1}
-        self._write("running", self._done + work, images / seconds, where | asdict(spent))
+        began = time.monotonic()
+        speed = images / seconds
+        self._write(self._hasty, "running", self._done + work, speed, where | asdict(spent))
+        now = time.monotonic()
+        pause = min(_LONGEST_PAUSE, (now - began) / _SHARE)
+        self._due = now + max(self._interval, pause)
 
     def finished(self, architecture: str, *, earlier: bool = False) -> None:
         """An architecture is done: now, or by an earlier attempt."""
@@ -100,9 +119,12 @@ class JobReporter:
 
     def end(self, state: State) -> None:
         """The job is over."""
-        self._write(state, self._done, 0.0, {"architecture": "", "epoch": 0})
+        nowhere = {"architecture": "", "epoch": 0}
+        self._write(self._store, state, self._done, 0.0, nowhere)
 
-    def _write(self, state: State, done: float, speed: float, where: dict[str, Any]) -> None:
+    def _write(
+        self, store: Store, state: State, done: float, speed: float, where: dict[str, Any]
+    ) -> None:
         progress = JobProgress(
             split=self._split,
             state=state,
@@ -116,12 +138,21 @@ class JobReporter:
             **where,
         )
         key = paths.progress_key(self._plan.study_id, self._split)
-        self._store.write(key, json.dumps(asdict(progress)).encode())
-        self._last = time.monotonic()
+        try:
+            store.write(key, json.dumps(asdict(progress)).encode())
+        except NOT_KEPT as error:
+            _LOG.warning("%s could not be published (%s): the job goes on", key, error)
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat()
+
+
+def read_progress(store: Store, study_id: str, splits: Iterable[int]) -> list[JobProgress]:
+    """Positions of those jobs that have published one, asked for together."""
+    keys = [paths.progress_key(study_id, split) for split in splits]
+    found = store.read_all(keys)
+    return [parse_job_progress(found[key]) for key in keys if key in found]
 
 
 def read_job_progress(store: Store, study_id: str, split: int) -> JobProgress | None:

@@ -22,7 +22,7 @@ from filelock import FileLock
 from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core import paths, schemas
-from thyro_core.errors import DiskFullError, InputError
+from thyro_core.errors import DiskFullError, InputError, StoreError
 from thyro_core.settings import Settings
 
 # Not beside the objects: whoever reads a table's folder takes every file in it for a part.
@@ -30,6 +30,9 @@ TEMPORARY = ".tmp"
 """Folder of a local store for what is no object: half-written files, guards of a swap."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+NOT_KEPT = (OSError, StoreError, DiskFullError)
+"""What a write raises that the store could not take."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,12 @@ class Store:
 def _scratch_file(target: Path, source: Any) -> Iterator[IO[bytes]]:  # noqa: ANN401 - fsspec's
     """A node's copy in the making."""
     with (
-        room(target.parent, f"its copy of {target.name}", "THYRO_SCRATCH", source.size),
+        room(
+            target.parent,
+            f"its copy of {target.name}",
+            "THYRO_SCRATCH",
+            getattr(source, "size", None),
+        ),
         _atomic_file(target, target.parent) as out,
     ):
         yield out
