@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -14,7 +15,8 @@ from flows.ingest import read_images
 from flows.observer import current_observer
 from flows.retries import step
 from thyro_core import paths
-from thyro_core.cluster.session import JobResources, job_resources, session
+from thyro_core.cluster.connect import Cluster, Training, connected
+from thyro_core.cluster.offers import Offer, Wish
 from thyro_core.config import StudyConfig
 from thyro_core.errors import IncompleteStudyError, ThyroError
 from thyro_core.job_spec import SplitJob
@@ -44,8 +46,9 @@ def study(
         config: What the study is. The defaults follow the paper; with them a study of 500 images
             takes hours without a GPU.
         store: Where results are kept, such as s3://bucket/thyro. Empty: the server's own store.
-        ray: Where the training runs: host:port of a Ray cluster. Empty: the server's own choice,
-            which is the server's machine unless somebody changed it.
+        ray: Where the training runs: host:port of a Ray cluster, or http://host:8265, its
+            dashboard. Empty: the server's own choice, which is the server's machine unless
+            somebody changed it.
 
     Returns:
         The study's id.
@@ -55,13 +58,14 @@ def study(
         opened = open_store(store or settings.store)
         # Before Ray starts: what is wrong with the images should be said at once.
         manifest = read_images(source, config, opened.url)
-        with session(ray or settings.ray) as capacity:
-            resources = job_resources(
-                capacity, settings.cpus_per_job, settings.gpus_per_job, config.splits
+        with connected(ray or settings.ray, get_run_logger().info) as cluster:
+            wish = Wish(
+                config.precision, settings.cpus_per_job, settings.gpus_per_job, config.splits
             )
-            plan = _prepare(manifest, config, opened, settings, resources)
+            offer = cluster.offer(wish)
+            plan = _prepare(manifest, config, opened, settings, offer)
             current_observer().planned(opened, plan)
-            errors = _train(opened, plan, settings, resources)
+            errors = _train(opened, plan, settings, cluster, offer)
         _conclude(opened, plan, errors)
         _report(opened, plan, scratch_folder(settings))
         return plan.study_id
@@ -73,18 +77,18 @@ def _prepare(
     config: StudyConfig,
     store: Store,
     settings: Settings,
-    resources: JobResources,
+    offer: Offer,
 ) -> StudyPlan:
-    from thyro_core.cluster.split_jobs import job_precision
-
     site = Site(store, scratch_folder(settings), settings.weights)
-    plan = prepare(manifest, config, job_precision(config.precision, resources), site)
+    plan = prepare(manifest, config, offer.precision, site)
     for note in study_notes(store, plan):
         get_run_logger().warning(note)
     return plan
 
 
-def _train(store: Store, plan: StudyPlan, settings: Settings, resources: JobResources) -> list[str]:
+def _train(
+    store: Store, plan: StudyPlan, settings: Settings, cluster: Cluster, offer: Offer
+) -> list[str]:
     """Run the splits that are not done, all at once; Ray packs them. What went wrong, by split."""
     todo = sorted({split for split, _ in unfinished(store, plan)})
     jobs = [
@@ -93,16 +97,20 @@ def _train(store: Store, plan: StudyPlan, settings: Settings, resources: JobReso
             study_id=plan.study_id,
             split=split,
             scratch=str(scratch_folder(settings)),
-            threads=resources.cpus,
-            gpus=resources.gpus,
+            threads=offer.resources.cpus,
+            gpus=offer.resources.gpus,
             checkpoint_seconds=settings.checkpoint_seconds,
             keep_models=settings.keep_models,
         )
         for split in todo
     ]
-    futures = [train_split.submit(job, resources, settings.job_retries) for job in jobs]
-    wait(futures)
-    return [error for future in futures if (error := _error(future))]
+    if not jobs:
+        return []
+    with cluster.training(jobs, settings.job_retries) as training:
+        futures = [train_split.submit(job, training) for job in jobs]
+        training.follow()
+        wait(futures)
+    return list(dict.fromkeys(error for future in futures if (error := _error(future))))
 
 
 def _error(future: PrefectFuture[None]) -> str | None:
@@ -113,20 +121,16 @@ def _error(future: PrefectFuture[None]) -> str | None:
     return None
 
 
-@task(name="split", task_run_name="split-{job.split}", persist_result=False)
-def train_split(job: SplitJob, resources: JobResources, retries: int) -> None:
-    """Train all architectures of one split on the cluster, and watch it.
+@task(name="split", task_run_name="split-{job.split}", persist_result=False, cache_policy=NO_CACHE)
+def train_split(job: SplitJob, training: Training) -> None:
+    """Watch a split on the cluster until all its architectures are trained.
 
     Raises:
-        ThyroError: an architecture failed, or the job's process died too often.
+        ThyroError: an architecture failed, or the job cannot be finished.
     """
-    from thyro_core.cluster import split_jobs
-
-    ref = split_jobs.submit(job, resources, retries)
     watch = _progress_watcher(job)
-    with split_jobs.cancelled_on_error(ref):
-        while (outcome := split_jobs.outcome(job, ref, retries)) is None:
-            watch()
+    while (outcome := training.outcome(job.split)) is None:
+        watch()
     watch(at_once=True)
     current_observer().split_ended(job.split, dict(outcome.failed))
     if outcome.failed:

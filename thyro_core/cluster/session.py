@@ -49,8 +49,9 @@ def session(address: str) -> Iterator[Capacity]:
         address: `local` for an embedded Ray, `auto` or `host:port` for a running cluster.
 
     Raises:
-        InputError: no cluster answers at the address.
+        InputError: no cluster answers at the address, or it is of a kind that cannot be joined.
     """
+    _check_kind(address)
     # Read by Ray when it is imported. Workers at niceness 15 starve beside anything else.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")
@@ -89,6 +90,25 @@ def session(address: str) -> Iterator[Capacity]:
         raise
     finally:
         ray.shutdown()
+
+
+def _check_kind(address: str) -> None:
+    kind, separator, rest = address.partition("://")
+    if not separator:
+        return
+    if kind in {"http", "https"}:
+        msg = (
+            f"Ray at {address}: only a study goes through a cluster's dashboard; this command "
+            "joins the cluster: expected local, auto or host:port (as a rule the port is 6379)"
+        )
+        raise InputError(msg)
+    host = rest.partition("/")[0].rpartition(":")[0] or rest
+    msg = (
+        f"Ray at {address}: expected local, auto, host:port, or the dashboard's address, found "
+        f"{kind}://, which keeps the study on the wire; for a cluster that this machine cannot "
+        f"join, use http://{host}:8265"
+    )
+    raise InputError(msg)
 
 
 def _knock(address: str) -> None:
