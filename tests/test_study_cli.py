@@ -142,10 +142,10 @@ def test_verify_passes_on_what_the_study_left(finished, home) -> None:
     assert "metrics" in done.stdout
 
 
-def start(arguments: list[str], home: Path) -> "subprocess.Popen[str]":
+def start(arguments: list[str], home: Path, **extra: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         arguments,
-        env=environment(home, THYRO_CHECKPOINT_SECONDS="0"),
+        env=environment(home, THYRO_CHECKPOINT_SECONDS="0", **extra),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,5 +1,6 @@
 """A cluster that is reached by its job server alone: the flow submits, watches and stops jobs."""
 
+import hashlib
 import re
 import shlex
 import threading
@@ -135,6 +136,14 @@ class JobsCluster:
             training.end("the study was stopped; the same command goes on from its checkpoints")
 
 
+def job_stem(study_id: str, store: str) -> str:
+    """The name of a study's jobs, up to the number of the attempt.
+
+    The store is in it: the same study in two stores is two jobs.
+    """
+    return f"thyro-{study_id}-{hashlib.sha256(store.encode()).hexdigest()[:8]}"
+
+
 def _entrypoint(what: str, text: str) -> str:
     return shlex.join(["python", "-m", "thyro_core.cluster.driver", what, text])
 
@@ -147,7 +156,8 @@ def _submit_or_attach(
     An id is used once, so that a start that comes second by a moment is refused and looks again.
     """
     study = order.job.study_id
-    name = re.compile(rf"thyro-{re.escape(study)}-(\d+)")
+    stem = job_stem(study, order.job.store)
+    name = re.compile(rf"{re.escape(stem)}-(\d+)")
     for _ in range(_RACES):
         attempts = {
             int(found[1]): job for job in server.jobs() if (found := name.fullmatch(job.id))
@@ -156,7 +166,7 @@ def _submit_or_attach(
             if not job.ended:
                 say(f"job {job.id} trains this study already at {server.address}: watching it")
                 return job.id
-        job_id = f"thyro-{study}-{max(attempts, default=0) + 1}"
+        job_id = f"{stem}-{max(attempts, default=0) + 1}"
         if server.submit(job_id, _entrypoint("train", order.text()), metadata):
             say(f"submitted job {job_id} to {server.address}")
             return job_id
