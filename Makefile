@@ -30,6 +30,11 @@ $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -c constraints.txt -e ".[test]"
 	@touch $@ $(VENV)/.installed
 
+# With the job server of Ray's dashboard, which slow tests submit to.
+$(VENV)/.installed-all: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -c constraints.txt -e ".[cluster,test]"
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
+
 study: $(VENV)/.installed
 	$(BIN)/thyro phantom $(DEMO)/phantoms --images 508 --malignant 93 --seed 0
 	$(BIN)/thyro study $(DEMO)/phantoms --config deployments/demo.yaml --store $(DEMO)/store
@@ -37,7 +42,7 @@ study: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/pytest
 
-test-all: $(VENV)/.installed-test
+test-all: $(VENV)/.installed-all
 	$(BIN)/pytest -m "slow or not slow"
 
 fuzz: $(VENV)/.installed-test

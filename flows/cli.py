@@ -173,7 +173,8 @@ def study(
     set_: Annotated[list[str] | None, typer.Option("--set", help="A config key=value.")] = None,
     store: Store = None,
     ray: Annotated[
-        str | None, typer.Option(help="Ray address: local, auto or host:port [THYRO_RAY].")
+        str | None,
+        typer.Option(help="Ray address: local, auto, host:port or http://head:8265 [THYRO_RAY]."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object last.")] = False,
 ) -> None:

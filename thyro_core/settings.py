@@ -20,7 +20,11 @@ class Settings(BaseSettings):
     scratch: Path | None = Field(
         None, description="Node-local folder for packs and weights; default: the temp folder."
     )
-    ray: str = Field("local", description="Ray address; local starts an embedded one.")
+    ray: str = Field(
+        "local",
+        description="Ray address: local starts an embedded one; auto, host:port; or the dashboard "
+        "that takes a study's job, http://head:8265.",
+    )
     cpus_per_job: Annotated[int, Field(ge=1, le=256)] = Field(
         1, description="CPU cores, and torch threads, of a split job."
     )
