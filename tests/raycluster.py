@@ -290,7 +290,7 @@ class RayCluster:
         return node
 
     def _environment(self, node: Node) -> dict[str, str]:
-        seen = Path("/tmp") if node.namespace else node.folder / "tmp"  # noqa: S108 - its own
+        seen = Path("/tmp") if node.namespace else node.folder / "tmp"
         return {
             _MARK: str(node.folder),
             "HOME": str(node.folder / "home") if not node.namespace else "/tmp/home",

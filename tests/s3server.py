@@ -77,7 +77,7 @@ def _command(binary: str, folder: Path, ports: list[int], host: str) -> list[str
 
 @contextmanager
 def running_server(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
-    """A server with an empty bucket, for as long as the block runs, at an address of this machine."""
+    """A server with an empty bucket at an address of this machine, while the block runs."""
     # Beside the interpreter, too: pytest may run without its environment's folder on the path.
     binary = shutil.which("weed") or shutil.which("weed", path=sysconfig.get_path("scripts"))
     if binary is None:
