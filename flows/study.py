@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -14,17 +16,22 @@ from flows.ingest import read_images
 from flows.observer import current_observer
 from flows.retries import step
 from thyro_core import paths
-from thyro_core.cluster.session import JobResources, job_resources, session
+from thyro_core.cluster.packing import Capacity, JobResources, job_resources
+from thyro_core.cluster.session import session
 from thyro_core.config import StudyConfig
 from thyro_core.errors import IncompleteStudyError, ThyroError
+from thyro_core.gpu_memory import job_gpu_bytes, jobs_that_fit
 from thyro_core.job_spec import SplitJob
 from thyro_core.manifest import Manifest
 from thyro_core.plan import StudyPlan
-from thyro_core.progress import read_job_progress
+from thyro_core.progress import longest_first, read_job_progress, read_positions
 from thyro_core.settings import Settings, scratch_folder
 from thyro_core.storage import Store, open_store, public
 from thyro_core.study import Site, conclude, prepare, study_notes, unfinished
 from thyro_core.summary import figures, markdown_summary, summary_rows, undefined_notes
+
+if TYPE_CHECKING:
+    from thyro_core.cluster.attempts import SplitRun
 
 
 @flow(name="study", task_runner=ThreadPoolTaskRunner(max_workers=128))  # type: ignore[arg-type]
@@ -56,15 +63,24 @@ def study(
         # Before Ray starts: what is wrong with the images should be said at once.
         manifest = read_images(source, config, opened.url)
         with session(ray or settings.ray) as capacity:
-            resources = job_resources(
-                capacity, settings.cpus_per_job, settings.gpus_per_job, config.splits
-            )
+            resources = _resources(capacity, settings, config, manifest)
             plan = _prepare(manifest, config, opened, settings, resources)
             current_observer().planned(opened, plan)
             errors = _train(opened, plan, settings, resources)
         _conclude(opened, plan, errors)
         _report(opened, plan, scratch_folder(settings))
         return plan.study_id
+
+
+def _resources(
+    capacity: Capacity, settings: Settings, config: StudyConfig, manifest: Manifest
+) -> JobResources:
+    from thyro_core.cluster.split_jobs import smallest_gpu
+
+    fit = 1
+    if capacity.gpus and settings.gpus_per_job is None:
+        fit = jobs_that_fit(smallest_gpu(), job_gpu_bytes(config, manifest.table.num_rows))
+    return job_resources(capacity, settings.cpus_per_job, settings.gpus_per_job, config.splits, fit)
 
 
 @step("plan")
@@ -78,7 +94,8 @@ def _prepare(
     from thyro_core.cluster.split_jobs import job_precision
 
     site = Site(store, scratch_folder(settings), settings.weights)
-    plan = prepare(manifest, config, job_precision(config.precision, resources), site)
+    precision = job_precision(config.precision, resources, settings.node_patience)
+    plan = prepare(manifest, config, precision, site)
     for note in study_notes(store, plan):
         get_run_logger().warning(note)
     return plan
@@ -86,7 +103,10 @@ def _prepare(
 
 def _train(store: Store, plan: StudyPlan, settings: Settings, resources: JobResources) -> list[str]:
     """Run the splits that are not done, all at once; Ray packs them. What went wrong, by split."""
-    todo = sorted({split for split, _ in unfinished(store, plan)})
+    from thyro_core.cluster import attempts, split_jobs
+
+    todo = unfinished(store, plan)
+    positions = read_positions(store, plan.study_id, {split for split, _ in todo})
     jobs = [
         SplitJob(
             store=store.url,
@@ -98,11 +118,14 @@ def _train(store: Store, plan: StudyPlan, settings: Settings, resources: JobReso
             checkpoint_seconds=settings.checkpoint_seconds,
             keep_models=settings.keep_models,
         )
-        for split in todo
+        for split in longest_first(plan.config, todo, positions)
     ]
-    futures = [train_split.submit(job, resources, settings.job_retries) for job in jobs]
+    limits = attempts.Limits(settings.job_retries, settings.node_patience)
+    # Here, not in the tasks: those start in no order.
+    runs = [split_jobs.submit(job, resources, limits) for job in jobs]
+    futures = [train_split.submit(job, run) for job, run in zip(jobs, runs, strict=True)]
     wait(futures)
-    return [error for future in futures if (error := _error(future))]
+    return list(dict.fromkeys(error for future in futures if (error := _error(future))))
 
 
 def _error(future: PrefectFuture[None]) -> str | None:
@@ -113,19 +136,18 @@ def _error(future: PrefectFuture[None]) -> str | None:
     return None
 
 
-@task(name="split", task_run_name="split-{job.split}", persist_result=False)
-def train_split(job: SplitJob, resources: JobResources, retries: int) -> None:
-    """Train all architectures of one split on the cluster, and watch it.
+@task(name="split", task_run_name="split-{job.split}", persist_result=False, cache_policy=NO_CACHE)
+def train_split(job: SplitJob, run: "SplitRun") -> None:
+    """Watch a split on the cluster until all its architectures are trained.
 
     Raises:
-        ThyroError: an architecture failed, or the job's process died too often.
+        ThyroError: an architecture failed, or the job is given up.
     """
-    from thyro_core.cluster import split_jobs
+    from thyro_core.cluster.attempts import cancelled_on_error
 
-    ref = split_jobs.submit(job, resources, retries)
     watch = _progress_watcher(job)
-    with split_jobs.cancelled_on_error(ref):
-        while (outcome := split_jobs.outcome(job, ref, retries)) is None:
+    with cancelled_on_error(run):
+        while (outcome := run.outcome()) is None:
             watch()
     watch(at_once=True)
     current_observer().split_ended(job.split, dict(outcome.failed))

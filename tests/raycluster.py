@@ -22,7 +22,7 @@ from typing import Any
 
 from tests.s3server import S3Server, running_server
 
-DEADLINE = 300
+DEADLINE = 400
 TOKEN = "given-for-these-tests-alone-0123456789"
 BINARIES = Path(sys.executable).parent
 _MARK = "RAYCLUSTER_NODE"
@@ -150,7 +150,7 @@ class Node:
     folder: Path
     """Of this machine: what the node sees as /tmp (or as its own folder), its log."""
     environment: dict[str, str]
-    process: "subprocess.Popen[bytes] | None" = None
+    started: "list[subprocess.Popen[Any]]" = field(default_factory=list)
 
     @property
     def scratch(self) -> Path:
@@ -172,9 +172,11 @@ class Node:
     def popen(self, words: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
         """Start a command on this node."""
         environment = self.environment | options.pop("env", {})
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command(words), env=environment, start_new_session=True, cwd="/", **options
         )
+        self.started.append(process)
+        return process
 
     def pids(self, title: str = "") -> list[int]:
         """Processes of this node, by how their titles begin."""
@@ -201,9 +203,11 @@ class Node:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     continue
-            self._reap()
+            for process in self.started:
+                process.poll()
             time.sleep(0.05)
-        self._reap()
+        for process in self.started:
+            process.wait()
 
     def has_started(self) -> bool:
         """Whether its Ray has joined the cluster.
@@ -212,13 +216,8 @@ class Node:
             AssertionError: it ended instead.
         """
         said = self.log.read_text()
-        assert self.process is not None
-        assert self.process.poll() is None, said
+        assert self.started[0].poll() is None, said
         return "Ray runtime started" in said
-
-    def _reap(self) -> None:
-        if self.process is not None:
-            self.process.poll()
 
 
 @dataclass
@@ -274,14 +273,13 @@ class RayCluster:
         )  # fmt: skip
         folder = Path(tempfile.mkdtemp(prefix="tn", dir=self.folder))
         node = Node(name, namespace, address, folder, {})
-        for part in ("tmp", "home"):
-            (folder / part).mkdir()
+        (folder / "tmp" / "home").mkdir(parents=True)
         (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {name}\n")
         node.environment = self._environment(node) | extra
         self.nodes[name] = node
         agent = [] if namespace else [f"--dashboard-agent-listen-port={free_ports(1)[0]}"]
         with node.log.open("wb") as out:
-            node.process = node.popen(
+            node.popen(
                 ["ray", "start", *words, "--num-gpus=0", f"--node-ip-address={address}",
                  "--object-store-memory=134217728", "--disable-usage-stats", *agent, "--block"],
                 stdout=out, stderr=subprocess.STDOUT,
@@ -293,7 +291,7 @@ class RayCluster:
         seen = Path("/tmp") if node.namespace else node.folder / "tmp"
         return {
             _MARK: str(node.folder),
-            "HOME": str(node.folder / "home") if not node.namespace else "/tmp/home",
+            "HOME": str(seen / "home"),
             "PATH": f"{BINARIES}:{os.environ['PATH']}",
             "NO_COLOR": "1",
             "RAY_TMPDIR": str(seen),
@@ -325,9 +323,9 @@ class RayCluster:
         return self.nodes["driver"].popen(words, env={"THYRO_RAY": "auto"}, **options)
 
     def close(self) -> None:
-        """End every process of every node."""
-        for node in self.nodes.values():
-            node.kill()
+        """End every process of every node; what starts next is a new cluster."""
+        while self.nodes:
+            self.lose(next(iter(self.nodes)))
 
 
 @contextmanager

@@ -58,6 +58,14 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
+def gpu_memory() -> int | None:
+    """Memory of the smallest GPU that this process sees [bytes]; None: it sees none."""
+    sizes = [
+        torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())
+    ]
+    return min(sizes, default=None)
+
+
 def peak_memory() -> int:
     """Peak resident memory of this process [bytes]."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

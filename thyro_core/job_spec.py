@@ -19,6 +19,8 @@ class SplitJob:
     gpus: float = 0.0
     checkpoint_seconds: float = 60.0
     keep_models: bool = True
+    attempt: str = ""
+    """Names this start of the job, for whoever watches it."""
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,11 @@ def progress_key(study_id: str, split: int) -> str:
     return f"{progress_folder(study_id)}/split={split}.json"
 
 
+def whereabouts_key(study_id: str, split: int) -> str:
+    """Where a split job runs; it goes the way of its position."""
+    return f"{progress_folder(study_id)}/attempt-split={split}.json"
+
+
 def weights_key(architecture: str, sha256: str) -> str:
     """Starting weights as a study used them."""
     return f"weights/{architecture}-{sha256[:16]}.safetensors"

@@ -30,6 +30,11 @@ class Settings(BaseSettings):
     job_retries: Annotated[int, Field(ge=0, le=20)] = Field(
         3, description="How often a split job whose process died is started again."
     )
+    node_patience: Annotated[float, Field(ge=0.0)] = Field(
+        600.0,
+        description="How long a study waits while its cluster has no node that can run a "
+        "job, because one was lost or a new one is on its way [s].",
+    )
     checkpoint_seconds: Annotated[float, Field(ge=0.0)] = Field(
         60.0, description="Least time between two checkpoints of a job [s]; 0: every epoch."
     )
