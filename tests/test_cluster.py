@@ -12,7 +12,6 @@ from ray import exceptions
 from thyro_core.cluster import attempts
 from thyro_core.cluster import session as sessions
 from thyro_core.cluster.attempts import NODE_LOSSES, Limits, Shortage, SplitRun, backoff
-from thyro_core.cluster.head import HeadWatch, answers
 from thyro_core.cluster.packing import (
     JobResources,
     Node,
@@ -22,6 +21,7 @@ from thyro_core.cluster.packing import (
     missing,
 )
 from thyro_core.cluster.session import check_open, closing, session
+from thyro_core.cluster.watch import ClusterWatch, answers
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.job_spec import SplitJob, SplitOutcome
 from thyro_core.storage import open_store
@@ -259,12 +259,15 @@ def test_where_an_attempt_runs_is_known_by_its_name(tmp_path) -> None:
 
 
 def test_a_head_that_stops_answering_is_lost_after_a_while(monkeypatch) -> None:
-    monkeypatch.setattr("thyro_core.cluster.head._EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("thyro_core.cluster.watch._EVERY_SECONDS", 0.01)
     up = threading.Event()
     up.set()
-    monkeypatch.setattr("thyro_core.cluster.head.answers", lambda _: up.is_set())
-    with HeadWatch("h:1", lost_seconds=0.05) as head:
-        monkeypatch.setattr(sessions, "_head", head)
+    monkeypatch.setattr("thyro_core.cluster.watch.answers", lambda _: up.is_set())
+    seen = [(Node("a", 1, 0, "a"),), None, ()]
+    with ClusterWatch("h:1", lambda: seen.pop(0) if seen else None, lost_seconds=0.05) as head:
+        monkeypatch.setattr(sessions, "_watch", head)
+        assert [node.id for node in sessions.nodes()] in (["a"], [])
+        wait_for(lambda: not sessions.nodes())
         check_open("split 3")
         up.clear()
         wait_for(lambda: head.lost)

@@ -102,6 +102,7 @@ class SplitRun:
         self._losses: list[str] = []
         self._not_before = 0.0
         self._looked = time.monotonic()
+        self._absent: str | None = None
         self._ref: ray.ObjectRef[SplitOutcome] | None = None
         self._start_attempt()
 
@@ -155,8 +156,11 @@ class SplitRun:
         nodes = session.nodes()
         self._shortage.check(f"split {self._job.split}", nodes)
         place = whereabouts(self._store, self._job)
-        if self._ref is not None and place and place.node not in {node.id for node in nodes}:
+        absent = place.node if place and place.node not in {node.id for node in nodes} else None
+        # Twice in a row: what is known of the nodes may be older than a node that just joined.
+        if self._ref is not None and absent and absent == self._absent:
             self._ended(self._losses, NODE_LOSSES, _LOST)
+        self._absent = absent
 
     def _ended(self, ends: list[str], most: int, why: str) -> None:
         """Note where and how an attempt ended; plan the next one, unless it was the last."""

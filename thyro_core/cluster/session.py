@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from thyro_core.cluster.head import LOST_SECONDS, HeadWatch, knock
 from thyro_core.cluster.packing import Capacity, Node, capacity_of
+from thyro_core.cluster.watch import LOST_SECONDS, ClusterWatch, knock
 from thyro_core.errors import InputError, ThyroError
 
 # Only keys and small specs travel through Ray's object store; its default takes 30 % of memory.
@@ -25,7 +25,7 @@ closing = threading.Event()
 """Set when a session ends early: whoever watches a job of it stops it."""
 
 
-_head = HeadWatch(None)
+_watch: ClusterWatch | None = None
 
 
 def check_open(who: str) -> None:
@@ -40,9 +40,9 @@ def check_open(who: str) -> None:
     if closing.is_set():
         msg = f"{who} was stopped; the same command goes on from its checkpoint"
         raise ThyroError(msg)
-    if _head.lost:
+    if _watch is not None and _watch.lost:
         msg = (
-            f"Ray's head at {_head.address} has not answered for {LOST_SECONDS:g} s, and its jobs "
+            f"Ray's head at {_watch.address} has not answered for {LOST_SECONDS:g} s, and its jobs "
             "are lost; restart the cluster, and the same command goes on from their checkpoints"
         )
         raise ThyroError(msg)
@@ -90,7 +90,7 @@ def session(address: str) -> Iterator[Capacity]:
     closing.clear()
     gcs = None if address == "local" else ray.get_runtime_context().gcs_address
     try:
-        with _watched_head(gcs):
+        with _watched(gcs):
             yield capacity_of(nodes())
     except BaseException:
         closing.set()
@@ -102,17 +102,27 @@ def session(address: str) -> Iterator[Capacity]:
 
 
 @contextmanager
-def _watched_head(address: str | None) -> Iterator[None]:
+def _watched(address: str | None) -> Iterator[None]:
     # One session at a time, like Ray's own.
-    global _head
-    with HeadWatch(address) as _head:
+    global _watch
+    with ClusterWatch(address, _look) as _watch:
         yield
 
 
 def nodes() -> tuple[Node, ...]:
-    """The cluster's nodes that are up now."""
-    import ray
+    """The session's nodes that were up a moment ago; none without a session."""
+    return () if _watch is None else _watch.nodes
 
+
+def _look() -> tuple[Node, ...] | None:
+    """The nodes that are up now, asked of Ray; None: it could not tell."""
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        found = ray.nodes()  # type: ignore[no-untyped-call]
+    except (RayError, ConnectionError, RuntimeError):
+        return None
     return tuple(
         Node(
             str(each["NodeManagerHostname"]),
@@ -120,7 +130,7 @@ def nodes() -> tuple[Node, ...]:
             float(each["Resources"].get("GPU", 0.0)),
             str(each["NodeID"]),
         )
-        for each in ray.nodes()  # type: ignore[no-untyped-call]
+        for each in found
         if each["Alive"]
     )
 
