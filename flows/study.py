@@ -57,7 +57,11 @@ def study(
         manifest = read_images(source, config, opened.url)
         with session(ray or settings.ray) as capacity:
             resources = job_resources(
-                capacity, settings.cpus_per_job, settings.gpus_per_job, config.splits
+                capacity,
+                settings.cpus_per_job,
+                settings.gpus_per_job,
+                config.splits,
+                settings.workers_per_job,
             )
             plan = _prepare(manifest, config, opened, settings, resources)
             current_observer().planned(opened, plan)
@@ -95,6 +99,7 @@ def _train(store: Store, plan: StudyPlan, settings: Settings, resources: JobReso
             scratch=str(scratch_folder(settings)),
             threads=resources.cpus,
             gpus=resources.gpus,
+            workers=resources.workers,
             checkpoint_seconds=settings.checkpoint_seconds,
             keep_models=settings.keep_models,
         )

@@ -107,6 +107,8 @@ def augment(grey: Tensor, angle: Tensor, mirror: Tensor) -> Tensor:
         angle: float32, shape (b,), radians, counter-clockwise.
         mirror: float32, shape (b, 2), -1 to flip left-right, up-down.
     """
+    if not len(grey):
+        return grey  # a worker without a share of this batch; torch makes no grid of nothing
     cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
     rows = (
         torch.stack([cos, -sin, zero], dim=1) * mirror[:, :1],

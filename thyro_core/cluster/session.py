@@ -35,10 +35,11 @@ class Capacity:
 
 @dataclass(frozen=True)
 class JobResources:
-    """What one split job holds while it runs."""
+    """What each worker of a split job holds while it runs, and how many share it."""
 
     cpus: int
     gpus: float
+    workers: int = 1
 
 
 @contextmanager
@@ -110,21 +111,32 @@ def _no_cluster(address: str, found: object) -> InputError:
 
 
 def job_resources(
-    capacity: Capacity, cpus_per_job: int, gpus_per_job: float | None, jobs: int
+    capacity: Capacity,
+    cpus_per_job: int,
+    gpus_per_job: float | None,
+    jobs: int,
+    workers: int = 1,
 ) -> JobResources:
     """What each of so many jobs gets, checked against what the cluster has.
 
     GPUs, if there are any and nothing else is said, are shared evenly: with ten jobs on four GPUs
-    each GPU takes three jobs at a time.
+    each GPU takes three jobs at a time. Of several workers that share a job each gets its own.
 
     Raises:
         ThyroError: a job needs more than the whole cluster has.
     """
     if gpus_per_job is None:
         gpus_per_job = 1 / -(-jobs // int(capacity.gpus)) if capacity.gpus >= 1 else 0.0
+        gpus_per_job = float(capacity.gpus >= 1) if workers > 1 else gpus_per_job
+    if workers > 1 and gpus_per_job not in (0.0, 1.0):
+        msg = (
+            f"THYRO_GPUS_PER_JOB: expected 0 or 1 where {workers} workers share a job, each with a "
+            f"GPU of its own, found {gpus_per_job:g}"
+        )
+        raise InputError(msg)
     for name, needed, found in (
-        ("CPU", cpus_per_job, capacity.cpus),
-        ("GPU", gpus_per_job, capacity.gpus),
+        ("CPU", cpus_per_job * workers, capacity.cpus),
+        ("GPU", gpus_per_job * workers, capacity.gpus),
     ):
         if needed > found:
             msg = (
@@ -132,4 +144,4 @@ def job_resources(
                 f"lower THYRO_{name}S_PER_JOB or add a node"
             )
             raise ThyroError(msg)
-    return JobResources(cpus_per_job, gpus_per_job)
+    return JobResources(cpus_per_job, gpus_per_job, workers)

@@ -3,7 +3,8 @@
 Each job is a Ray task that holds the job's CPUs and GPU share and runs a `TorchTrainer` in its own
 process (Ray Train's local mode). A trainer that starts its own worker group costs some 13 s and
 five processes on a quiet machine; here a worker process is started once and takes one job after
-the other. Ray starts a job again whose process died; it goes on from its checkpoint.
+the other. Ray starts a job again whose process died; it goes on from its checkpoint. Only a job
+that several workers share has a worker group (`worker_groups`).
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import ray
 from ray import exceptions
 
 from thyro_core.cluster.session import PATIENCE_SECONDS, JobResources, closing
+from thyro_core.cluster.worker_groups import seat, train_in_group
 from thyro_core.config import Precision
 from thyro_core.errors import ThyroError
 from thyro_core.job_spec import SplitJob, SplitOutcome
@@ -35,6 +37,9 @@ def submit(job: SplitJob, resources: JobResources, retries: int) -> "ray.ObjectR
         "num_gpus": resources.gpus,
         "max_retries": retries,
     }
+    if resources.workers > 1:
+        options |= {"num_cpus": 0, "num_gpus": 0, "resources": seat(resources)}
+        return ray.remote(train_in_group).options(**options).remote(job, retries)
     return ray.remote(_train_split).options(**options).remote(job)
 
 
