@@ -46,6 +46,12 @@ class Workers:
         """What the function returned on each rank."""
         return [future.result(PATIENCE) for future in self.submit(function, *arguments)]
 
+    def kill(self) -> None:
+        """End processes that wait for each other."""
+        for pool in self._pools:
+            for process in (pool._processes or {}).values():
+                process.kill()
+
     def __enter__(self) -> "Workers":
         return self
 

@@ -34,7 +34,7 @@ def team_recipe(team: Team, precision: str = "fp32", **config: object) -> Recipe
 
 
 def numbers(tensors: dict[str, Any]) -> dict[str, np.ndarray]:
-    return {name: value.detach().float().numpy().copy() for name, value in tensors.items()}
+    return {name: value.detach().double().numpy().copy() for name, value in tensors.items()}
 
 
 def test_shares_cover_a_batch_in_order_and_a_process_alone_has_all_of_it() -> None:
@@ -115,12 +115,12 @@ def test_in_evaluation_mode_shared_batchnorm_is_the_layer_it_stands_for() -> Non
 def first_gradients(architecture: str, side: int, n: int, precision: str) -> dict[str, Any]:
     """Gradients and loss of one step on n images, as this worker has them after the step."""
     team = current_team()
-    how = team_recipe(team, precision)
-    model = build(architecture, side, seed=5)
-    run = start_run(model, how)
+    how = team_recipe(team, "bf16" if precision == "bf16" else "fp32")
+    kind = torch.float64 if precision == "fp64" else torch.float32
+    run = start_run(build(architecture, side, seed=5).to(kind), how)
     run.model.train()
     generator = torch.Generator().manual_seed(7)
-    images = torch.randn((n, 3, side, side), generator=generator)
+    images = torch.randn((n, 3, side, side), generator=generator).to(kind)
     labels = torch.randint(0, 2, (n,), generator=generator)
     start, stop = team.share(n)
     torch.manual_seed(3)  # dropout's masks
@@ -151,11 +151,12 @@ def largest_difference(found: dict[str, np.ndarray], expected: dict[str, np.ndar
     ],
 )
 def test_one_step_of_a_team_is_one_step_on_the_whole_batch(two, architecture, side, n) -> None:
-    expected = first_gradients(architecture, side, n, "fp32")
-    first, second = two.run(first_gradients, architecture, side, n, "fp32")
+    """In double precision, where rounding hides nothing; only the loss is always float32."""
+    expected = first_gradients(architecture, side, n, "fp64")
+    first, second = two.run(first_gradients, architecture, side, n, "fp64")
     for name, value in first.items():
         np.testing.assert_array_equal(value, second[name], err_msg=name)
-    assert largest_difference(first, expected) < 1e-4
+    assert largest_difference(first, expected) < 1e-6
 
 
 def distance(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
@@ -231,7 +232,7 @@ def test_a_team_trains_like_one_process_and_repeats_itself_bit_for_bit(two, prec
     (team_losses, weights), (other_losses, other_weights) = two.run(trained, 18, precision)
     assert team_losses == other_losses
     # Adam makes a whole step of a gradient that is but rounding: after the first one losses part.
-    assert team_losses == pytest.approx(losses, rel=1e-3 if precision == "fp32" else 0.2)
+    assert team_losses == pytest.approx(losses, rel=5e-3 if precision == "fp32" else 0.2)
     (cut_losses, cut_weights), _ = two.run(trained, 18, precision, 1)
     assert cut_losses == team_losses
     for name, value in weights.items():

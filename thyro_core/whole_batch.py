@@ -64,7 +64,7 @@ def whole_batch_layers(model: nn.Module, team: Team, *, fused: bool) -> Iterator
 
 def _counterpart(layer: nn.Module, batch: WholeBatch, *, fused: bool) -> nn.Module | None:
     if isinstance(layer, nn.Dropout):
-        return WholeDropout(layer.p, batch)
+        return WholeDropout(layer.p, batch).train(layer.training)
     if not isinstance(layer, _BatchNorm):
         return None
     sizes: dict[str, Any] = {"eps": layer.eps, "momentum": layer.momentum}
@@ -143,7 +143,7 @@ def _moments(values: Tensor, team: Team) -> _Moments:
     features = values.shape[1]
     own = torch.zeros(2 * features + 1, dtype=torch.float64, device=values.device)
     if len(values):
-        var, mean = torch.var_mean(values.float(), dim=_other(values), correction=0)
+        var, mean = torch.var_mean(_wide(values), dim=_other(values), correction=0)
         own[:features], own[features:-1] = mean, var
         own[-1] = values.numel() // features
     parts = team.gather(own)
@@ -152,7 +152,12 @@ def _moments(values: Tensor, team: Team) -> _Moments:
     mean = (counts * means).sum(dim=0) / total
     # Chan et al. 1983: no difference of large numbers.
     var = (counts * (variances + (means - mean) ** 2)).sum(dim=0) / total
-    return _Moments(mean.float(), var.float(), int(total), team)
+    kind = _wide(values).dtype
+    return _Moments(mean.to(kind), var.to(kind), int(total), team)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _other(values: Tensor) -> list[int]:
@@ -182,8 +187,8 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         values, weight, mean, inverse = ctx.saved_tensors
         shape = [1, -1, *[1] * (values.dim() - 2)]
-        slope = gradient.float()
-        scaled = (values.float() - mean.view(shape)) * inverse.view(shape)
+        slope = _wide(gradient)
+        scaled = (_wide(values) - mean.view(shape)) * inverse.view(shape)
         own = torch.stack([slope.sum(_other(values)), (slope * scaled).sum(_other(values))])
         whole = ctx.found.team.add_up(own.clone()) / ctx.found.count
         inner = slope - whole[0].view(shape) - scaled * whole[1].view(shape)
