@@ -6,10 +6,11 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DEMO := demo
 export PIP_NO_INPUT := 1
 
-.PHONY: study test test-all fuzz check format bench clean help
+.PHONY: study study-s3 test test-all fuzz check format bench clean help
 
 help:
 	@echo "make study     install, draw a phantom set, run the demo study, print its table"
+	@echo "make study-s3  all of it, from phantoms to worklist, on an S3 server that it starts"
 	@echo "make test      install with test extras, run the tests"
 	@echo "make test-all  the slow tests too"
 	@echo "make fuzz      hostile files in hundred thousands for the readers; takes hours"
@@ -33,6 +34,9 @@ $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 study: $(VENV)/.installed
 	$(BIN)/thyro phantom $(DEMO)/phantoms --images 508 --malignant 93 --seed 0
 	$(BIN)/thyro study $(DEMO)/phantoms --config deployments/demo.yaml --store $(DEMO)/store
+
+study-s3: $(VENV)/.installed-test
+	$(BIN)/python -m tests.tour $(DEMO)/s3
 
 test: $(VENV)/.installed-test
 	$(BIN)/pytest
