@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DEMO := demo
+AUDIT := .venv-audit
+PINS := constraints.txt
 export PIP_NO_INPUT := 1
 
-.PHONY: study study-s3 test test-all fuzz check format bench clean help
+.PHONY: study study-s3 test test-all fuzz check audit format bench clean help
 
 help:
 	@echo "make study     install, draw a phantom set, run the demo study, print its table"
@@ -15,6 +17,7 @@ help:
 	@echo "make test-all  the slow tests too"
 	@echo "make fuzz      hostile files in hundred thousands for the readers; takes hours"
 	@echo "make check     ruff, mypy, import-linter"
+	@echo "make audit     look the pinned packages up among known vulnerabilities; needs the internet"
 	@echo "make format    let ruff format and fix"
 	@echo "make bench     benchmarks"
 
@@ -53,6 +56,15 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+$(AUDIT)/bin/pip-audit:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check "pip-audit==2.10.1"
+
+# Strict: a package that could not be looked up is no package without findings.
+audit: $(AUDIT)/bin/pip-audit
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(PINS) \
+		$(shell sed -n 's/^\([A-Z][^ ]*\) .*/--ignore-vuln \1/p' infra/audit.txt)
+
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -64,4 +76,4 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python tests/bench/study.py --images 200
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
