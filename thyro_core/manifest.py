@@ -8,7 +8,7 @@ train on the labelled ones only.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import fsspec
@@ -86,16 +86,21 @@ def ingest(
         if not store.exists(paths.mask_key(manifest_id)):
             mask_packs.pack_masks(fs, root, _masks(found), manifest.table, (store, declared))
         return manifest
-    with packs.resized_arrays(len(found), sides) as arrays:
+    with packs.resized_rows(len(found), sides) as resized:
 
-        def decode(row: int) -> Found:
-            return _decoded(fs, root, found[row], declared, {s: a[row] for s, a in arrays.items()})
+        def decode(place: int) -> Found:
+            item, picture = _decoded(fs, root, found[place], declared)
+            if picture is None:
+                return item
+            for side, rows in resized.items():
+                rows[place] = images.resize(picture.grey, side)
+            return replace(item, measures=_measured(picture))
 
         found = packs.in_threads(decode, range(len(found)), progress)
         judgement = states.judge(found, declared)
         order = _pack_order(found, judgement)
-        for side, array in arrays.items():
-            packs.write_pack(store, manifest_id, side, (array[row] for row in order), len(order))
+        for side, rows in resized.items():
+            packs.write_pack(store, manifest_id, side, (rows[place] for place in order), len(order))
     table = _table(manifest_id, found, judgement)
     masks, unusable = mask_packs.pack_masks(fs, root, _masks(found), table, (store, declared))
     notes = (*image_set.notes, *_notes(table, judgement), *_unread(found), *unusable)
@@ -221,23 +226,19 @@ def _decoded(
     root: str,
     item: Found,
     rules: IngestConfig,
-    resized: Mapping[int, packs.ByteArray],
-) -> Found:
-    """A listed file with its measures; the arrays in `resized` are filled on the way."""
+) -> tuple[Found, images.Picture | None]:
+    """A file with its picture, if it is listed, or with what is wrong with it."""
     entry = item.entry
     if item.image_id is None or not entry.listed:
-        return item
+        return item, None
     if entry.size is not None and entry.size > rules.max_bytes:
         failure = f"{entry.size} bytes; at most {rules.max_bytes} are read"
-        return replace(item, failure=failure)
+        return replace(item, failure=failure), None
     data = packs.read_verified(fs, f"{root}/{entry.name}", item.image_id)
     try:
-        picture = images.decode(data, rules)
+        return item, images.decode(data, rules)
     except images.UndecodableError as error:
-        return replace(item, failure=error.detail)
-    for side, array in resized.items():
-        array[:] = images.resize(picture.grey, side)
-    return replace(item, measures=_measured(picture))
+        return replace(item, failure=error.detail), None
 
 
 def _measured(picture: images.Picture) -> Measures:
