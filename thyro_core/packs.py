@@ -5,6 +5,7 @@ A pack is a NumPy file of one uint8 array of shape (n, side, side), its rows the
 ascending image_id.
 """
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -37,7 +38,7 @@ TRIES = 3
 
 _PAUSE = 0.1
 _AHEAD = 256
-_TOGETHER = 4
+_TOGETHER = 16
 _THREADS = max(4, os.cpu_count() or 1)
 
 
@@ -74,7 +75,7 @@ def write_array(store: Store, key: str, side: int, rows: Iterable[ByteArray], n:
             if row.shape != (side, side) or row.dtype != np.uint8:
                 msg = f"{key}: row {written} is {row.dtype} {row.shape}, not uint8 {(side, side)}"
                 raise ValueError(msg)
-            file.write(np.ascontiguousarray(row))
+            file.write(np.ascontiguousarray(row).data)
             written += 1
         if written != n:
             msg = f"{key}: expected {n} rows, got {written}"
@@ -202,6 +203,9 @@ class Rows:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __iter__(self) -> Iterator[ByteArray]:
+        return (self[row] for row in range(len(self)))
+
     def __getitem__(self, row: int) -> ByteArray:
         """Image `row`, uint8 (side, side)."""
         size = self.shape[1] * self.shape[2]
@@ -210,7 +214,8 @@ class Rows:
 
     def __setitem__(self, row: int, image: npt.ArrayLike) -> None:
         whole = np.ascontiguousarray(np.broadcast_to(image, self.shape[1:]), np.uint8)
-        os.pwrite(self._file.fileno(), whole, self._place(row))
+        if os.pwrite(self._file.fileno(), whole.data, self._place(row)) != whole.nbytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _place(self, row: int) -> int:
         if not 0 <= row < self.shape[0]:
@@ -241,6 +246,18 @@ def in_threads(
         items: its arguments.
         progress: called with the number done and the number of all, after each.
     """
+    return in_batches(lambda some: [work(item) for item in some], items, progress)
+
+
+def in_batches(
+    work: Callable[[Sequence[Item]], list[Result]],
+    items: Sequence[Item],
+    progress: Progress | None = None,
+) -> list[Result]:
+    """As `in_threads`, with `work` of a few items at once, which gives a result for each of them.
+
+    Steps that are taken for several images in a row find their code and tables in the caches.
+    """
     results: list[Result] = []
     waiting: deque[Future[list[Result]]] = deque()
 
@@ -253,8 +270,7 @@ def in_threads(
     with ThreadPoolExecutor(_THREADS) as pool:
         try:
             for start in range(0, len(items), _TOGETHER):
-                some = items[start : start + _TOGETHER]
-                waiting.append(pool.submit(lambda some: [work(item) for item in some], some))
+                waiting.append(pool.submit(work, items[start : start + _TOGETHER]))
                 # Not all at once: the pool would queue a large set before the first error shows.
                 if len(waiting) * _TOGETHER > _AHEAD:
                     collect()

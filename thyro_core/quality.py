@@ -59,9 +59,10 @@ def _shrink(grey: Grey) -> Grey:
     return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR))
 
 
-def _laplacian(grey: Grey) -> npt.NDArray[np.integer]:
+def _laplacian(grey: Grey) -> npt.NDArray[np.int16]:
     """The sum of the four neighbours less four times the pixel; the border is repeated."""
-    return cv2.Laplacian(grey, cv2.CV_16S, ksize=1, borderType=cv2.BORDER_REPLICATE)
+    border = cv2.BORDER_REPLICATE
+    return np.asarray(cv2.Laplacian(grey, cv2.CV_16S, ksize=1, borderType=border), np.int16)
 
 
 def _tile_moments(image: npt.NDArray[np.integer]) -> tuple[Floats, Floats]:
