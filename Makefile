@@ -15,7 +15,7 @@ help:
 	@echo "make fuzz      hostile files in hundred thousands for the readers; takes hours"
 	@echo "make check     ruff, mypy, import-linter"
 	@echo "make format    let ruff format and fix"
-	@echo "make bench     benchmarks"
+	@echo "make bench     benchmarks: writes tests/bench/RESULTS.md; takes about two hours"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Thyro needs Python 3.11 or newer; set PYTHON=python3.11")'
@@ -54,10 +54,7 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python tests/bench/training.py --batch 16
-	$(BIN)/python tests/bench/gradcam.py
-	$(BIN)/python tests/bench/batchnorm.py --splits 2 --epochs 3
-	$(BIN)/python tests/bench/study.py --images 200
+	$(BIN)/python tests/bench/results.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
