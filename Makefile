@@ -19,7 +19,7 @@ help:
 	@echo "make check     ruff, mypy, import-linter"
 	@echo "make audit     look the pinned packages up among known vulnerabilities; needs the internet"
 	@echo "make format    let ruff format and fix"
-	@echo "make bench     benchmarks"
+	@echo "make bench     benchmarks: writes tests/bench/RESULTS.md; takes about two hours"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Thyro needs Python 3.11 or newer; set PYTHON=python3.11")'
@@ -70,10 +70,7 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python tests/bench/training.py --batch 16
-	$(BIN)/python tests/bench/gradcam.py
-	$(BIN)/python tests/bench/batchnorm.py --splits 2 --epochs 3
-	$(BIN)/python tests/bench/study.py --images 200
+	$(BIN)/python tests/bench/results.py
 
 clean:
 	rm -rf $(VENV) $(AUDIT) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
