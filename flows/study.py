@@ -1,6 +1,7 @@
 """The ten-split study as a Prefect flow: prepare, one task a split, conclude."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
@@ -8,7 +9,8 @@ from prefect.artifacts import create_link_artifact
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artifacts import ProgressBar, run_of, show_page, show_table
+from flows.alone import only_driver
+from flows.artifacts import ProgressBar, best_effort, run_of, show_page, show_table
 from flows.forms import Address, Source, StudyForm
 from flows.ingest import read_images
 from flows.observer import current_observer
@@ -55,19 +57,22 @@ def study(
         opened = open_store(store or settings.store)
         # Before Ray starts: what is wrong with the images should be said at once.
         manifest = read_images(source, config, opened.url)
-        with session(ray or settings.ray) as capacity:
-            resources = job_resources(
-                capacity,
-                settings.cpus_per_job,
-                settings.gpus_per_job,
-                config.splits,
-                settings.workers_per_job,
-            )
-            plan = _prepare(manifest, config, opened, settings, resources)
-            current_observer().planned(opened, plan)
-            errors = _train(opened, plan, settings, resources)
-        _conclude(opened, plan, errors)
-        _report(opened, plan, scratch_folder(settings))
+        with ExitStack() as until_reported:
+            with session(ray or settings.ray) as capacity:
+                resources = job_resources(
+                    capacity,
+                    settings.cpus_per_job,
+                    settings.gpus_per_job,
+                    config.splits,
+                    settings.workers_per_job,
+                )
+                plan = _prepare(manifest, config, opened, settings, resources)
+                check_alone = until_reported.enter_context(only_driver(opened, plan.study_id))
+                current_observer().planned(opened, plan)
+                errors = _train(opened, plan, settings, resources)
+            check_alone()
+            _conclude(opened, plan, errors)
+            _report(opened, plan, scratch_folder(settings))
         return plan.study_id
 
 
@@ -181,7 +186,8 @@ def _report(store: Store, plan: StudyPlan, scratch: Path) -> None:
         get_run_logger().error("the report could not be drawn: %s", said)
         current_observer().reported(None, said)
         return
-    create_link_artifact(
+    best_effort(
+        create_link_artifact,
         public(url),
         link_text="the report",
         key=f"report-{plan.study_id}",
