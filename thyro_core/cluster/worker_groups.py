@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.experimental import internal_kv
+from ray.util.placement_group import PlacementGroup, get_current_placement_group
+from ray.util.placement_group import remove_placement_group as remove
 
 from thyro_core.cluster.session import JobResources
 from thyro_core.errors import ThyroError, WorkerFailedError
@@ -59,6 +62,7 @@ def train_in_group(job: SplitJob, retries: int) -> SplitOutcome:
     """
     failed: dict[str, str] = {}
     lost = 0
+    _free_room(job)
     while True:
         errors = _fit(replace(job, skip=tuple(failed)))
         if isinstance(errors, SplitOutcome):
@@ -88,6 +92,29 @@ def _give_up(job: SplitJob, errors: Mapping[int, Exception], lost: int, retries:
             "each worker more room, and start the same command again"
         )
         raise ThyroError(msg)
+
+
+def _room_key(job: SplitJob) -> bytes:
+    return f"thyro-room-{job.study_id}-{job.split}".encode()
+
+
+def _hold_room(job: SplitJob) -> None:
+    """Note in Ray which placement group this worker is in."""
+    group = get_current_placement_group()
+    if group is not None:
+        internal_kv._internal_kv_put(_room_key(job), group.id.binary(), overwrite=True)  # noqa: SLF001
+
+
+def _free_room(job: SplitJob) -> None:
+    """Give back what a group held whose starter was killed.
+
+    Ray keeps it as long as the program that is connected to it runs. Ray Train's own helper for it
+    asks the dashboard, and an embedded Ray has none.
+    """
+    held = internal_kv._internal_kv_get(_room_key(job))  # noqa: SLF001
+    if held:
+        remove(PlacementGroup(ray.PlacementGroupID(held)))
+        internal_kv._internal_kv_del(_room_key(job))  # noqa: SLF001
 
 
 def _fit(job: SplitJob) -> SplitOutcome | Mapping[int, Exception]:
@@ -148,4 +175,5 @@ def _work(job: SplitJob) -> SplitOutcome:
     from thyro_core.settings import Settings
 
     set_up_logs(as_json=Settings().log_json)
+    _hold_room(job)
     return run_split(job)
