@@ -1,6 +1,7 @@
 """The ten-split study as a Prefect flow: prepare, one task a split, conclude."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artifacts import ProgressBar, run_of, show_page, show_table
+from flows.alone import only_driver
+from flows.artifacts import ProgressBar, best_effort, run_of, show_page, show_table
 from flows.forms import Address, Source, StudyForm
 from flows.ingest import read_images
 from flows.observer import current_observer
@@ -62,13 +64,16 @@ def study(
         opened = open_store(store or settings.store)
         # Before Ray starts: what is wrong with the images should be said at once.
         manifest = read_images(source, config, opened.url)
-        with session(ray or settings.ray) as capacity:
-            resources = _resources(capacity, settings, config, manifest)
-            plan = _prepare(manifest, config, opened, settings, resources)
-            current_observer().planned(opened, plan)
-            errors = _train(opened, plan, settings, resources)
-        _conclude(opened, plan, errors)
-        _report(opened, plan, scratch_folder(settings))
+        with ExitStack() as until_reported:
+            with session(ray or settings.ray) as capacity:
+                resources = _resources(capacity, settings, config, manifest)
+                plan = _prepare(manifest, config, opened, settings, resources)
+                check_alone = until_reported.enter_context(only_driver(opened, plan.study_id))
+                current_observer().planned(opened, plan)
+                errors = _train(opened, plan, settings, resources)
+            check_alone()
+            _conclude(opened, plan, errors)
+            _report(opened, plan, scratch_folder(settings))
         return plan.study_id
 
 
@@ -80,7 +85,14 @@ def _resources(
     fit = 1
     if capacity.gpus and settings.gpus_per_job is None:
         fit = jobs_that_fit(smallest_gpu(), job_gpu_bytes(config, manifest.table.num_rows))
-    return job_resources(capacity, settings.cpus_per_job, settings.gpus_per_job, config.splits, fit)
+    return job_resources(
+        capacity,
+        settings.cpus_per_job,
+        settings.gpus_per_job,
+        config.splits,
+        fit,
+        settings.workers_per_job,
+    )
 
 
 @step("plan")
@@ -115,6 +127,7 @@ def _train(store: Store, plan: StudyPlan, settings: Settings, resources: JobReso
             scratch=str(scratch_folder(settings)),
             threads=resources.cpus,
             gpus=resources.gpus,
+            workers=resources.workers,
             checkpoint_seconds=settings.checkpoint_seconds,
             keep_models=settings.keep_models,
         )
@@ -198,7 +211,8 @@ def _report(store: Store, plan: StudyPlan, scratch: Path) -> None:
         get_run_logger().error("the report could not be drawn: %s", said)
         current_observer().reported(None, said)
         return
-    create_link_artifact(
+    best_effort(
+        create_link_artifact,
         public(url),
         link_text="the report",
         key=f"report-{plan.study_id}",

@@ -22,7 +22,12 @@ class Settings(BaseSettings):
     )
     ray: str = Field("local", description="Ray address; local starts an embedded one.")
     cpus_per_job: Annotated[int, Field(ge=1, le=256)] = Field(
-        1, description="CPU cores, and torch threads, of a split job."
+        1, description="CPU cores, and torch threads, of a split job (of each of its workers)."
+    )
+    workers_per_job: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="Processes that share each batch of a split job, for networks or batches that "
+        "outgrow one GPU; each has cpus_per_job cores and, if there are GPUs, one of its own.",
     )
     gpus_per_job: Annotated[float, Field(ge=0.0, le=8.0)] | None = Field(
         None, description="GPUs (or a fraction) of a split job; empty: shared evenly, if any."

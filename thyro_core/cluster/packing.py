@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from thyro_core.errors import ThyroError
+from thyro_core.errors import InputError, ThyroError
 
 # Ray counts resources in units of 1/10000: a third is 0.3333, and three of them fit.
 _UNITS = 10_000
@@ -43,14 +43,20 @@ def _taking(nodes: Sequence[Node]) -> tuple[Node, ...]:
 
 @dataclass(frozen=True)
 class JobResources:
-    """What one split job holds while it runs."""
+    """What each worker of a split job holds while it runs, and how many share it."""
 
     cpus: int
     gpus: float
+    workers: int = 1
 
 
 def job_resources(
-    capacity: Capacity, cpus_per_job: int, gpus_per_job: float | None, jobs: int, fit: int = 1
+    capacity: Capacity,
+    cpus_per_job: int,
+    gpus_per_job: float | None,
+    jobs: int,
+    fit: int = 1,
+    workers: int = 1,
 ) -> JobResources:
     """What each of so many jobs gets, checked against what a node of the cluster has.
 
@@ -60,17 +66,25 @@ def job_resources(
 
     Args:
         capacity: what the cluster has.
-        cpus_per_job: cores of a job.
-        gpus_per_job: GPUs (or a fraction) of a job; None: shared.
+        cpus_per_job: cores of a job, or of each of its workers.
+        gpus_per_job: GPUs (or a fraction) of a job, or of each of its workers; None: shared.
         jobs: jobs of the study.
         fit: jobs that a GPU's memory holds at once.
+        workers: workers that share a job.
 
     Raises:
+        InputError: workers of one job would share a GPU.
         ThyroError: no node has what a job needs.
     """
     if gpus_per_job is None:
-        gpus_per_job = gpu_share(jobs, int(capacity.gpus), fit)
-    resources = JobResources(cpus_per_job, gpus_per_job)
+        gpus_per_job = gpu_share(jobs, int(capacity.gpus), fit, workers)
+    if workers > 1 and gpus_per_job not in (0.0, 1.0):
+        msg = (
+            f"THYRO_GPUS_PER_JOB: expected 0 or 1 where {workers} workers share a job, each with a "
+            f"GPU of its own, found {gpus_per_job:g}"
+        )
+        raise InputError(msg)
+    resources = JobResources(cpus_per_job, gpus_per_job, workers)
     lacking = missing(capacity.nodes, resources)
     if lacking is not None:
         msg = f"{lacking}; lower THYRO_CPUS_PER_JOB or THYRO_GPUS_PER_JOB, or add a node"
@@ -97,16 +111,22 @@ def gpu_share(jobs: int, gpus: int, fit: int, workers: int = 1) -> float:
 
 
 def missing(nodes: Sequence[Node], resources: JobResources) -> str | None:
-    """What no node has, for people; None: at least one could run such a job.
+    """What the nodes lack, for people; None: they could run such a job, each worker on one.
 
     Args:
         nodes: of the cluster.
         resources: of a job.
     """
     nodes = _taking(nodes)
-    if any(_holds(node, resources) for node in nodes):
-        return None
     needs = _amounts(resources.cpus, resources.gpus)
+    if any(_holds(node, resources) for node in nodes):
+        room = sum(_workers_on(node, resources) for node in nodes)
+        if room >= resources.workers:
+            return None
+        return (
+            f"a split job needs {needs} for each of {resources.workers} workers, and the cluster "
+            f"has room for {room}"
+        )
     if not nodes:
         return f"a split job needs {needs}, and the cluster has no node that takes jobs"
     for name, needed in (("CPU", resources.cpus), ("GPU", resources.gpus)):
@@ -119,6 +139,11 @@ def missing(nodes: Sequence[Node], resources: JobResources) -> str | None:
     shown = [f"{n.name} has {_amounts(n.cpus, n.gpus, every=True)}" for n in nodes[:_SHOWN]]
     more = f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
     return f"a split job needs {needs} on one node, and no node has both: {', '.join(shown)}{more}"
+
+
+def _workers_on(node: Node, resources: JobResources) -> int:
+    by_cpu = int(node.cpus / resources.cpus)
+    return min(by_cpu, int(node.gpus / resources.gpus)) if resources.gpus else by_cpu
 
 
 def _holds(node: Node, resources: JobResources) -> bool:

@@ -4,7 +4,7 @@ Each job is a Ray task that holds the job's CPUs and GPU share and runs a `Torch
 process (Ray Train's local mode). A trainer that starts its own worker group costs some 13 s and
 five processes on a quiet machine; here a worker process is started once and takes one job after
 the other. A job whose process or node is lost is started again (`attempts`); it goes on from its
-checkpoint.
+checkpoint. Only a job that several workers share has a worker group (`worker_groups`).
 """
 
 from dataclasses import replace
@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from thyro_core.cluster.attempts import Limits, Shortage, SplitRun
 from thyro_core.cluster.packing import JobResources
 from thyro_core.cluster.session import PATIENCE_SECONDS, check_open, nodes
+from thyro_core.cluster.worker_groups import seat, train_in_group
 from thyro_core.config import Precision
 from thyro_core.job_spec import SplitJob, SplitOutcome
 from thyro_core.plan import PlannedPrecision
@@ -41,6 +42,10 @@ def submit(job: SplitJob, resources: JobResources, limits: Limits) -> SplitRun:
         "num_gpus": resources.gpus,
         "max_retries": 0,
     }
+    if resources.workers > 1:
+        options |= {"num_cpus": 0, "num_gpus": 0, "resources": seat(resources)}
+        group = ray.remote(train_in_group).options(**options)
+        return SplitRun(job, lambda each: group.remote(each, limits.retries), resources, limits)
     start = ray.remote(_train_split).options(**options).remote
     return SplitRun(job, start, resources, limits)
 
