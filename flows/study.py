@@ -1,6 +1,7 @@
 """The ten-split study as a Prefect flow: prepare, one task a split, conclude."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
@@ -9,20 +10,22 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artifacts import ProgressBar, run_of, show_page, show_table
+from flows.alone import only_driver
+from flows.artifacts import ProgressBar, best_effort, run_of, show_page, show_table
 from flows.forms import Address, Source, StudyForm
 from flows.ingest import read_images
 from flows.observer import current_observer
 from flows.retries import step
 from thyro_core import paths
 from thyro_core.cluster.connect import Cluster, Training, connected
-from thyro_core.cluster.offers import Offer, Wish
+from thyro_core.cluster.offers import Limits, Offer, Wish
 from thyro_core.config import StudyConfig
 from thyro_core.errors import IncompleteStudyError, ThyroError
+from thyro_core.gpu_memory import job_gpu_bytes
 from thyro_core.job_spec import SplitJob
 from thyro_core.manifest import Manifest
 from thyro_core.plan import StudyPlan
-from thyro_core.progress import read_job_progress
+from thyro_core.progress import longest_first, read_job_progress, read_positions
 from thyro_core.settings import Settings, scratch_folder
 from thyro_core.storage import Store, open_store, public
 from thyro_core.study import Site, conclude, prepare, study_notes, unfinished
@@ -58,17 +61,29 @@ def study(
         opened = open_store(store or settings.store)
         # Before Ray starts: what is wrong with the images should be said at once.
         manifest = read_images(source, config, opened.url)
-        with connected(ray or settings.ray, get_run_logger().info) as cluster:
-            wish = Wish(
-                config.precision, settings.cpus_per_job, settings.gpus_per_job, config.splits
-            )
-            offer = cluster.offer(wish)
-            plan = _prepare(manifest, config, opened, settings, offer)
-            current_observer().planned(opened, plan)
-            errors = _train(opened, plan, settings, cluster, offer)
-        _conclude(opened, plan, errors)
-        _report(opened, plan, scratch_folder(settings))
+        with ExitStack() as until_reported:
+            with connected(ray or settings.ray, get_run_logger().info) as cluster:
+                offer = cluster.offer(_wish(settings, config, manifest))
+                plan = _prepare(manifest, config, opened, settings, offer)
+                check_alone = until_reported.enter_context(only_driver(opened, plan.study_id))
+                current_observer().planned(opened, plan)
+                errors = _train(opened, plan, settings, cluster, offer)
+            check_alone()
+            _conclude(opened, plan, errors)
+            _report(opened, plan, scratch_folder(settings))
         return plan.study_id
+
+
+def _wish(settings: Settings, config: StudyConfig, manifest: Manifest) -> Wish:
+    return Wish(
+        precision=config.precision,
+        cpus_per_job=settings.cpus_per_job,
+        gpus_per_job=settings.gpus_per_job,
+        workers_per_job=settings.workers_per_job,
+        jobs=config.splits,
+        gpu_bytes=job_gpu_bytes(config, manifest.table.num_rows),
+        node_patience=settings.node_patience,
+    )
 
 
 @step("plan")
@@ -90,7 +105,8 @@ def _train(
     store: Store, plan: StudyPlan, settings: Settings, cluster: Cluster, offer: Offer
 ) -> list[str]:
     """Run the splits that are not done, all at once; Ray packs them. What went wrong, by split."""
-    todo = sorted({split for split, _ in unfinished(store, plan)})
+    todo = unfinished(store, plan)
+    positions = read_positions(store, plan.study_id, {split for split, _ in todo})
     jobs = [
         SplitJob(
             store=store.url,
@@ -99,14 +115,16 @@ def _train(
             scratch=str(scratch_folder(settings)),
             threads=offer.resources.cpus,
             gpus=offer.resources.gpus,
+            workers=offer.resources.workers,
             checkpoint_seconds=settings.checkpoint_seconds,
             keep_models=settings.keep_models,
         )
-        for split in todo
+        for split in longest_first(plan.config, todo, positions)
     ]
     if not jobs:
         return []
-    with cluster.training(jobs, settings.job_retries) as training:
+    limits = Limits(settings.job_retries, settings.node_patience)
+    with cluster.training(jobs, limits) as training:
         futures = [train_split.submit(job, training) for job in jobs]
         training.follow()
         wait(futures)
@@ -180,7 +198,8 @@ def _report(store: Store, plan: StudyPlan, scratch: Path) -> None:
         get_run_logger().error("the report could not be drawn: %s", said)
         current_observer().reported(None, said)
         return
-    create_link_artifact(
+    best_effort(
+        create_link_artifact,
         public(url),
         link_text="the report",
         key=f"report-{plan.study_id}",

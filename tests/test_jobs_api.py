@@ -28,13 +28,15 @@ from thyro_core.cluster.driver_events import (
 )
 from thyro_core.cluster.job_server import connect
 from thyro_core.cluster.jobs_cluster import JobsCluster, job_stem
-from thyro_core.cluster.offers import Offer, Wish
-from thyro_core.cluster.session import JobResources, session
+from thyro_core.cluster.offers import Limits, Offer, Wish
+from thyro_core.cluster.packing import JobResources
+from thyro_core.cluster.session import session
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.job_spec import SplitJob, SplitOutcome
 from thyro_core.storage import open_store
 
-WISH = Wish("auto", 1, None, 2)
+WISH = Wish("auto", 1, None, 1, 2, 10**9, 60.0)
+LIMITS = Limits(3, 60.0)
 OFFER = Offer(JobResources(1, 0.5), "bf16")
 STORE = "s3://bucket/store"
 JOBS = [SplitJob(STORE, "s0123456789abcdef", split, "/scratch", 1, 0.5) for split in (1, 0)]
@@ -74,7 +76,7 @@ def ends(head: FakeHead, status: str, *lines: str, message: str = "") -> None:
 def outcomes(cluster: JobsCluster) -> dict[int, object]:
     """What the flow does, without Prefect: follow, then each split's outcome or error."""
     found: dict[int, object] = {}
-    with cluster.training(JOBS, 3) as training:
+    with cluster.training(JOBS, LIMITS) as training:
         training.follow()
         for split in (0, 1):
             try:
@@ -220,7 +222,7 @@ def test_an_interrupt_stops_the_job_and_waits_for_it(head, cluster, said) -> Non
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt), cluster.training(JOBS, 3) as training:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), cluster.training(JOBS, LIMITS) as training:  # noqa: PT012
         watcher = threading.Thread(target=watch, args=(training,))
         watcher.start()
         training.follow()
@@ -233,7 +235,7 @@ def test_an_interrupt_stops_the_job_and_waits_for_it(head, cluster, said) -> Non
 
 def test_a_failure_of_the_flow_leaves_the_job_alone(head, cluster) -> None:
     """The next start attaches: only who means to stop stops."""
-    with pytest.raises(OSError, match="store"), cluster.training(JOBS, 3):
+    with pytest.raises(OSError, match="store"), cluster.training(JOBS, LIMITS):
         raise OSError("the store is away")
     assert head.jobs[f"{STEM}-1"]["status"] == "PENDING"
 
@@ -323,7 +325,7 @@ def test_the_driver_says_if_it_cannot_see_the_store(tmp_path, capsys, monkeypatc
     monkeypatch.setattr(driver, "set_up_logs", lambda **_: None)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        order = Order.of([SplitJob(f"file://{tmp_path}", "s1", 0, "/scratch")], 3)
+        order = Order.of([SplitJob(f"file://{tmp_path}", "s1", 0, "/scratch")], LIMITS)
         assert driver.main(["train", order.text()]) == InputError.exit_code
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -24,6 +24,23 @@ class IncompleteStudyError(ThyroError):
     """Some jobs of a study failed; what they finished is kept, and the same command goes on."""
 
 
+class WorkerFailedError(ThyroError):
+    """One of the workers that train a network together met an error; the others cannot go on.
+
+    Attributes:
+        architecture: The network that they trained.
+        said: What went wrong, and with which worker.
+    """
+
+    def __init__(self, architecture: str, said: str) -> None:
+        super().__init__(architecture, said)
+        self.architecture = architecture
+        self.said = said
+
+    def __str__(self) -> str:
+        return f"{self.architecture}: {self.said}"
+
+
 class StoppedError(ThyroError):
     """Somebody stopped the program: no failure, and nothing finished is lost."""
 

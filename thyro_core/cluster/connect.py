@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from thyro_core.cluster.offers import Offer, Wish
+from thyro_core.cluster.offers import Limits, Offer, Wish
 from thyro_core.cluster.session import session
 from thyro_core.job_spec import SplitJob, SplitOutcome
 
@@ -29,7 +29,9 @@ class Cluster(Protocol):
     def offer(self, wish: Wish) -> Offer:
         """What each job gets; raises ThyroError if it would be too little."""
 
-    def training(self, jobs: Sequence[SplitJob], retries: int) -> AbstractContextManager[Training]:
+    def training(
+        self, jobs: Sequence[SplitJob], limits: Limits
+    ) -> AbstractContextManager[Training]:
         """Split jobs that train while the block runs; interrupted, it stops them."""
 
 

@@ -22,7 +22,7 @@ from thyro_core.cluster.driver_events import (
     offer_event,
     outcome_event,
 )
-from thyro_core.cluster.offers import Wish
+from thyro_core.cluster.offers import Limits, Wish
 from thyro_core.cluster.session import session
 from thyro_core.errors import InputError, StoppedError, ThyroError
 from thyro_core.job_spec import SplitJob
@@ -40,17 +40,17 @@ class Order:
     Attributes:
         job: The job of any split.
         splits: Their numbers, in the order in which they start.
-        retries: How often a job whose process died is started again.
+        limits: How much a job may meet before it is given up.
     """
 
     job: SplitJob
     splits: tuple[int, ...]
-    retries: int
+    limits: Limits
 
     @classmethod
-    def of(cls, jobs: Sequence[SplitJob], retries: int) -> Self:
+    def of(cls, jobs: Sequence[SplitJob], limits: Limits) -> Self:
         """The order for jobs that differ in their split alone."""
-        return cls(jobs[0], tuple(job.split for job in jobs), retries)
+        return cls(jobs[0], tuple(job.split for job in jobs), limits)
 
     def jobs(self) -> list[SplitJob]:
         """The jobs, one a split."""
@@ -64,7 +64,8 @@ class Order:
     def parse(cls, text: str) -> Self:
         """The order that `text` wrote."""
         plain = json.loads(text)
-        return cls(SplitJob(**plain["job"]), tuple(plain["splits"]), plain["retries"])
+        job = plain["job"] | {"skip": tuple(plain["job"]["skip"])}
+        return cls(SplitJob(**job), tuple(plain["splits"]), Limits(**plain["limits"]))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -111,7 +112,7 @@ def _train(order: Order) -> int:
 
         _LOG.info("study %s: %d splits to train", study, len(order.splits))
         complete = True
-        with SessionCluster(capacity).training(order.jobs(), order.retries) as training:
+        with SessionCluster(capacity).training(order.jobs(), order.limits) as training:
             left = list(order.splits)
             while left:
                 for split in tuple(left):

@@ -14,7 +14,7 @@ from thyro_core import __version__
 from thyro_core.cluster.driver import Order
 from thyro_core.cluster.driver_events import LogReader, parse_outcome
 from thyro_core.cluster.job_server import JobServer, JobState
-from thyro_core.cluster.offers import Offer, Wish
+from thyro_core.cluster.offers import Limits, Offer, Wish
 from thyro_core.cluster.session import PATIENCE_SECONDS
 from thyro_core.errors import InputError, StoppedError, ThyroError
 from thyro_core.job_spec import SplitJob, SplitOutcome
@@ -121,12 +121,12 @@ class JobsCluster:
         raise ThyroError(_why(self._server, state, said))
 
     @contextmanager
-    def training(self, jobs: Sequence[SplitJob], retries: int) -> Iterator[JobsTraining]:
+    def training(self, jobs: Sequence[SplitJob], limits: Limits) -> Iterator[JobsTraining]:
         """Split jobs that train while the block runs; interrupted, it stops them.
 
         A job of the same study that runs already is watched instead of a second one.
         """
-        order = Order.of(jobs, retries)
+        order = Order.of(jobs, limits)
         job_id = _submit_or_attach(self._server, order, self._answered, self._say)
         training = JobsTraining(self._server, job_id, self._say)
         try:

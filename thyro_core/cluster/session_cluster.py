@@ -3,22 +3,24 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import ray
-
 from thyro_core.cluster import split_jobs
-from thyro_core.cluster.offers import Offer, Wish
-from thyro_core.cluster.session import Capacity, JobResources, closing, job_resources
+from thyro_core.cluster.attempts import cancelled_on_error
+from thyro_core.cluster.offers import Limits, Offer, Wish
+from thyro_core.cluster.packing import Capacity, JobResources, job_resources
+from thyro_core.cluster.session import closing
+from thyro_core.gpu_memory import jobs_that_fit
 from thyro_core.job_spec import SplitJob, SplitOutcome
 
 
 class SessionTraining:
     """The submitted split jobs of a study, each watched by its own caller."""
 
-    def __init__(self, jobs: Sequence[SplitJob], retries: int) -> None:
-        self._retries = retries
-        self._jobs = {job.split: job for job in jobs}
-        self._refs: dict[int, ray.ObjectRef[SplitOutcome]] = {
-            job.split: split_jobs.submit(job, JobResources(job.threads, job.gpus), retries)
+    def __init__(self, jobs: Sequence[SplitJob], limits: Limits) -> None:
+        # At once and in order, not by the watchers: those start in no order.
+        self._runs = {
+            job.split: split_jobs.submit(
+                job, JobResources(job.threads, job.gpus, job.workers), limits
+            )
             for job in jobs
         }
 
@@ -28,9 +30,9 @@ class SessionTraining:
         Raises:
             ThyroError: the job cannot be finished, or the session is closing.
         """
-        ref = self._refs[split]
-        with split_jobs.cancelled_on_error(ref):
-            return split_jobs.outcome(self._jobs[split], ref, self._retries)
+        run = self._runs[split]
+        with cancelled_on_error(run):
+            return run.outcome()
 
     def follow(self) -> None:
         """Nothing: what jobs of a session say is in Ray's own logs."""
@@ -38,8 +40,8 @@ class SessionTraining:
     def cancel(self) -> None:
         """Stop all jobs; their checkpoints stay."""
         closing.set()
-        for ref in self._refs.values():
-            split_jobs.cancel(ref)
+        for run in self._runs.values():
+            run.cancel()
 
 
 class SessionCluster:
@@ -54,13 +56,24 @@ class SessionCluster:
         Raises:
             ThyroError: a job needs more than the cluster has.
         """
-        resources = job_resources(self._capacity, wish.cpus_per_job, wish.gpus_per_job, wish.jobs)
-        return Offer(resources, split_jobs.job_precision(wish.precision, resources))
+        fit = 1
+        if self._capacity.gpus and wish.gpus_per_job is None:
+            fit = jobs_that_fit(split_jobs.smallest_gpu(), wish.gpu_bytes)
+        resources = job_resources(
+            self._capacity,
+            wish.cpus_per_job,
+            wish.gpus_per_job,
+            wish.jobs,
+            fit,
+            wish.workers_per_job,
+        )
+        precision = split_jobs.job_precision(wish.precision, resources, wish.node_patience)
+        return Offer(resources, precision)
 
     @contextmanager
-    def training(self, jobs: Sequence[SplitJob], retries: int) -> Iterator[SessionTraining]:
+    def training(self, jobs: Sequence[SplitJob], limits: Limits) -> Iterator[SessionTraining]:
         """Split jobs that train while the block runs; interrupted, it stops them."""
-        started = SessionTraining(jobs, retries)
+        started = SessionTraining(jobs, limits)
         try:
             yield started
         except BaseException:
