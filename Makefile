@@ -4,18 +4,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DEMO := demo
+AUDIT := .venv-audit
+PINS := constraints.txt
 export PIP_NO_INPUT := 1
 
-.PHONY: study test test-all fuzz check format bench clean help
+.PHONY: study study-s3 test test-all fuzz check audit format bench clean help
 
 help:
 	@echo "make study     install, draw a phantom set, run the demo study, print its table"
+	@echo "make study-s3  all of it, from phantoms to worklist, on an S3 server that it starts"
 	@echo "make test      install with test extras, run the tests"
 	@echo "make test-all  the slow tests too"
 	@echo "make fuzz      hostile files in hundred thousands for the readers; takes hours"
 	@echo "make check     ruff, mypy, import-linter"
+	@echo "make audit     look the pinned packages up among known vulnerabilities; needs the internet"
 	@echo "make format    let ruff format and fix"
-	@echo "make bench     benchmarks"
+	@echo "make bench     benchmarks: writes tests/bench/RESULTS.md; takes about two hours"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Thyro needs Python 3.11 or newer; set PYTHON=python3.11")'
@@ -30,14 +34,22 @@ $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -c constraints.txt -e ".[test]"
 	@touch $@ $(VENV)/.installed
 
+# With the job server of Ray's dashboard, which slow tests submit to.
+$(VENV)/.installed-all: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -c constraints.txt -e ".[cluster,test]"
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
+
 study: $(VENV)/.installed
 	$(BIN)/thyro phantom $(DEMO)/phantoms --images 508 --malignant 93 --seed 0
 	$(BIN)/thyro study $(DEMO)/phantoms --config deployments/demo.yaml --store $(DEMO)/store
 
+study-s3: $(VENV)/.installed-test
+	$(BIN)/python -m tests.tour $(DEMO)/s3
+
 test: $(VENV)/.installed-test
 	$(BIN)/pytest
 
-test-all: $(VENV)/.installed-test
+test-all: $(VENV)/.installed-all
 	$(BIN)/pytest -m "slow or not slow"
 
 fuzz: $(VENV)/.installed-test
@@ -49,15 +61,21 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+$(AUDIT)/bin/pip-audit:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check "pip-audit==2.10.1"
+
+# Strict: a package that could not be looked up is no package without findings.
+audit: $(AUDIT)/bin/pip-audit
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(PINS) \
+		$(shell sed -n 's/^\([A-Z][^ ]*\) .*/--ignore-vuln \1/p' infra/audit.txt)
+
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python tests/bench/training.py --batch 16
-	$(BIN)/python tests/bench/gradcam.py
-	$(BIN)/python tests/bench/batchnorm.py --splits 2 --epochs 3
-	$(BIN)/python tests/bench/study.py --images 200
+	$(BIN)/python tests/bench/results.py
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,12 +1,14 @@
 """What a run shows in Prefect's UI: tables, pages, progress, and what to do about a failure.
 
-No artifact holds anything personal: images are named by their hashes.
+No artifact holds anything personal: images are named by their hashes. None is worth a run: where
+the server does not take one, the run goes on without it.
 """
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -16,23 +18,37 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from flows.server import LOST
 from flows.tether import end_with_server, hurry_if_orphan
 from thyro_core import NOTICE
 from thyro_core.errors import ThyroError
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_LOG = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 5.0
+
+
+def best_effort(show: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
+    """Show something in Prefect's UI; None: its server is away, restarts or has lost the run."""
+    try:
+        return show(*args, **kwargs)
+    except LOST as error:
+        _LOG.warning("Prefect's server did not take an artifact: %s", type(error).__name__)
+        return None
 
 
 def show_page(key: str, markdown: str, description: str) -> None:
     """A page of Markdown; under one key, the last one stands first."""
-    create_markdown_artifact(markdown, key=key, description=description)
+    best_effort(create_markdown_artifact, markdown, key=key, description=description)
 
 
 def show_table(key: str, rows: Sequence[Sequence[str]], description: str) -> None:
     """A table whose first row is the header."""
     header, *body = rows
     table = [dict(zip(header, row, strict=True)) for row in body]
-    create_table_artifact(table, key=key, description=description)
+    best_effort(create_table_artifact, table, key=key, description=description)
 
 
 class ProgressBar:
@@ -54,10 +70,10 @@ class ProgressBar:
             return
         self._at, self._shown = time.monotonic(), percent
         if self._artifact is None:
-            created = create_progress_artifact(percent, description=self._description)
-            self._artifact = cast("UUID", created)
+            created = best_effort(create_progress_artifact, percent, description=self._description)
+            self._artifact = cast("UUID | None", created)
         else:
-            update_progress_artifact(self._artifact, percent)
+            best_effort(update_progress_artifact, self._artifact, percent)
 
     def count(self, done: int, total: int) -> None:
         """Move it to so many of so many, if it is time or this is the end."""

@@ -96,6 +96,8 @@ def _quiet_environment(*, debug: bool) -> None:
     else:
         # What a warning would say stands in the notes; its file and line help no user.
         warnings.simplefilter("ignore")
+        # Nor what a log handler says that lost its server.
+        logging.raiseExceptions = False
         logging.getLogger().addHandler(logging.NullHandler())
 
 
@@ -173,7 +175,8 @@ def study(
     set_: Annotated[list[str] | None, typer.Option("--set", help="A config key=value.")] = None,
     store: Store = None,
     ray: Annotated[
-        str | None, typer.Option(help="Ray address: local, auto or host:port [THYRO_RAY].")
+        str | None,
+        typer.Option(help="Ray address: local, auto, host:port or http://head:8265 [THYRO_RAY]."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object last.")] = False,
 ) -> None:
@@ -192,12 +195,19 @@ def study(
     started = time.monotonic()
     opened = open_store(store or Settings().store)
     display = StudyDisplay(_err)
+    from flows.server import ServerLostError, server_needed
     from flows.study import study as run
 
     token = observer.set(display)
     try:
-        with display.shown():
+        with display.shown(), server_needed():
             study_id = run(source, values, opened.url, ray or "")
+    except ServerLostError as error:
+        # It was lost after the last step: nothing of the study is missing.
+        if display.concluded is None:
+            raise
+        study_id = display.concluded
+        display.held_up(f"{error}; the study is concluded all the same")
     except KeyboardInterrupt as interrupt:
         msg = "stopped; what is finished is kept, and the same command goes on"
         raise StoppedError(msg) from interrupt

@@ -55,8 +55,11 @@ class Promote:
         )
         opened = open_store(self.store or Settings().store)
         from flows.promote import promote
+        from flows.server import server_needed
 
-        _show_model(opened, promote(config, opened.url), as_json=self.as_json)
+        with server_needed():
+            model_id = promote(config, opened.url)
+        _show_model(opened, model_id, as_json=self.as_json)
 
 
 def _config(**values: object) -> "PromotionConfig":

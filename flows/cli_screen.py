@@ -54,13 +54,15 @@ class Screen:
         plan_night(opened, self.batch, date, self.model, rules)
         from flows.screen_display import ScreenDisplay
         from flows.screening import screening
+        from flows.server import server_needed
 
         with _err.status("starting") as status:
             token = observer.set(ScreenDisplay(status))
             try:
-                place = screening(
-                    self.batch, date, self.model or "", rules, opened.url, self.ray or ""
-                )
+                with server_needed():
+                    place = screening(
+                        self.batch, date, self.model or "", rules, opened.url, self.ray or ""
+                    )
             except KeyboardInterrupt as interrupt:
                 msg = "stopped; what is finished is kept, and the same command goes on"
                 raise StoppedError(msg) from interrupt

@@ -13,7 +13,7 @@ from flows.durations import clock
 from flows.observer import Observer
 from thyro_core.errors import StoreError
 from thyro_core.plan import StudyPlan
-from thyro_core.progress import JobProgress, read_progress
+from thyro_core.progress import JobProgress, read_positions
 from thyro_core.storage import Store
 from thyro_core.study import study_notes
 
@@ -38,6 +38,8 @@ class StudyDisplay(Observer):
         self._rows: dict[str, TaskID] = {}
         self._lock = threading.Lock()
         self._study: tuple[Store, StudyPlan] | None = None
+        self.concluded: str | None = None
+        """The study, once all of it is in the store."""
         self._over = threading.Event()
         self._rates: list[tuple[float, float]] = []
 
@@ -70,6 +72,10 @@ class StudyDisplay(Observer):
             self._console.print(f"{mark} {escape(note)}", highlight=False, soft_wrap=True)
         self._study = (store, plan)
 
+    def held_up(self, why: str) -> None:
+        """Say it at once."""
+        self._console.print(f"[yellow]Note:[/] {escape(why)}", highlight=False, soft_wrap=True)
+
     def split_ended(self, split: int, failed: dict[str, str]) -> None:
         """Say so where no bar shows it; a failure is always said."""
         for architecture, error in failed.items():
@@ -80,6 +86,8 @@ class StudyDisplay(Observer):
 
     def reported(self, url: str | None, error: str | None) -> None:
         """Say only what went wrong; where the report is stands among the results."""
+        if self._study is not None:
+            self.concluded = self._study[1].study_id
         if url is None:
             said = f"[red]The report could not be drawn:[/] {escape(error or 'no reason given')}"
             self._console.print(said, highlight=False, soft_wrap=True)
@@ -104,7 +112,7 @@ class StudyDisplay(Observer):
                 self._console.print(line)
 
     def _refresh(self, store: Store, plan: StudyPlan) -> str:
-        found = read_progress(store, plan.study_id, range(plan.config.splits))
+        found = list(read_positions(store, plan.study_id, range(plan.config.splits)).values())
         for progress in found:
             self._show_split(progress, plan.config.epochs)
         ended = sum(progress.state != "running" for progress in found)

@@ -3,6 +3,7 @@
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
+from flows.artifacts import best_effort
 from thyro_core.drift import DriftReport, drift_markdown
 
 EVENT = "thyro.drift"
@@ -22,7 +23,8 @@ def announce(report: DriftReport, date: int, batch_id: str, model_id: str) -> No
     """
     if not report.breaches:
         return
-    create_markdown_artifact(
+    best_effort(
+        create_markdown_artifact,
         drift_markdown(report, f"batch {batch_id} of {date}", model_id),
         key=f"drift-{date}-{batch_id}",
         description="Drift of a night's batch against the training set",

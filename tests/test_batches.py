@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.plain_loop import torchvision_image
 from thyro_core.batches import (
     Examples,
+    _turned_grid,
     augment,
     batch_bounds,
     draw_epoch,
@@ -84,6 +85,18 @@ def test_augmentation_equals_torchvisions_flip_then_rotation(
     found = normalise(augment(grey, angle, flips))[0]
     expected = torchvision_image(pixels, angle[0], flips[0])
     assert torch.allclose(found, expected, atol=2e-4)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([1, 33, 64, 299]))
+def test_the_grid_is_that_of_affine_grid(seed: int, side: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    angle = (torch.rand(3, generator=draw) - 0.5) * 6
+    flips = torch.where(torch.rand((3, 2), generator=draw) < 0.5, -1.0, 1.0)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    rows = [torch.stack([cos, -sin, 0 * cos], 1), torch.stack([sin, cos, 0 * cos], 1)]
+    matrix = torch.stack([row * flips[:, k, None] for k, row in enumerate(rows)], 1)
+    wanted = torch.nn.functional.affine_grid(matrix, [3, 1, side, side], align_corners=False)
+    torch.testing.assert_close(_turned_grid(angle, flips, side), wanted, atol=3e-7, rtol=0)
 
 
 def test_without_augmentation_the_pixels_stay_as_they_are() -> None:

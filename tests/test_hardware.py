@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -46,3 +50,27 @@ def test_peak_memory_grows_with_what_is_held() -> None:
     held = bytearray(b"x") * (before + 200_000_000)
     assert hardware.peak_memory() - before > 150_000_000
     del held
+
+
+FRESH_PAGES = """
+import resource, sys, torch
+from thyro_core.hardware import prepare_torch
+
+if sys.argv[1] == "kept":
+    prepare_torch(1, deterministic=False)
+torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(8):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_freed_memory_is_used_again_instead_of_fetched_anew() -> None:
+    if "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""):
+        pytest.skip("only glibc is asked to keep memory")
+    fresh, kept = (
+        int(subprocess.check_output([sys.executable, "-c", FRESH_PAGES, way], text=True))
+        for way in ("fresh", "kept")
+    )
+    assert kept < fresh / 4, "64 MB, eight times over"

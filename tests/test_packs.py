@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from pathlib import Path
 
 import fsspec
@@ -232,7 +233,7 @@ def test_threads_keep_the_order_and_stop_at_an_error():
 
     with pytest.raises(InputError, match="first"):
         in_threads(work, range(1000))
-    assert max(done, default=0) < packs._BATCH < 1000
+    assert max(done, default=0) < packs._AHEAD + 2 * packs._TOGETHER < 1000
 
 
 def test_a_passing_failure_is_tried_again(monkeypatch):
@@ -253,10 +254,29 @@ def test_a_passing_failure_is_tried_again(monkeypatch):
         packs.retried(read)
 
 
-def test_scratch_arrays_are_gone_afterwards(tmp_path, monkeypatch):
+def test_rows_hold_what_was_put_there():
+    with packs.resized_rows(3, (4, 5)) as resized:
+        assert {side: rows.shape for side, rows in resized.items()} == {4: (3, 4, 4), 5: (3, 5, 5)}
+        image = np.arange(25, dtype=np.uint8).reshape(5, 5)
+        resized[5][2] = image.T
+        resized[5][1] = 7
+        found = np.stack(list(resized[5]))
+        assert found.dtype == np.uint8
+        assert (found == np.stack([np.zeros((5, 5)), np.full((5, 5), 7), image.T])).all()
+        for outside in (-1, 3):
+            with pytest.raises(IndexError):
+                resized[5][outside]
+            with pytest.raises(IndexError):
+                resized[5][outside] = image
+        with pytest.raises(ValueError, match="broadcast"):
+            resized[5][0] = np.zeros((4, 4), np.uint8)
+
+
+def test_rows_are_gone_afterwards(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with packs.resized_arrays(3, (4, 5)) as arrays:
-        assert {side: array.shape for side, array in arrays.items()} == {4: (3, 4, 4), 5: (3, 5, 5)}
-        arrays[4][1] = 7
-        assert list(tmp_path.iterdir())
+    with packs.resized_rows(3, (4, 5)) as resized:
+        resized[4][1] = 7
+        assert os.fstat(resized[4]._file.fileno()).st_size == 3 * 4 * 4
+    with pytest.raises(ValueError, match="closed"):
+        resized[4][1]
     assert not list(tmp_path.iterdir())

@@ -4,8 +4,8 @@ import pytest
 from ray import exceptions
 
 from thyro_core.cluster import screening_actors
+from thyro_core.cluster.packing import Capacity
 from thyro_core.cluster.screening_actors import Pools, pools, run_blocks
-from thyro_core.cluster.session import Capacity
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.screening import Counts
 

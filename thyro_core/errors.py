@@ -32,6 +32,23 @@ class StoreError(ThyroError):
     """A store failed for longer than we wait; nothing finished is lost."""
 
 
+class WorkerFailedError(ThyroError):
+    """One of the workers that train a network together met an error; the others cannot go on.
+
+    Attributes:
+        architecture: The network that they trained.
+        said: What went wrong, and with which worker.
+    """
+
+    def __init__(self, architecture: str, said: str) -> None:
+        super().__init__(architecture, said)
+        self.architecture = architecture
+        self.said = said
+
+    def __str__(self) -> str:
+        return f"{self.architecture}: {self.said}"
+
+
 class StoppedError(ThyroError):
     """Somebody stopped the program: no failure, and nothing finished is lost."""
 

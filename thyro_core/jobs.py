@@ -3,6 +3,9 @@
 Each architecture's `predictions` part is written last and only whole: it is there, so the
 architecture is done. A job that starts again skips what is done and goes on from the checkpoint of
 what is not. The same job gives the same bytes however often it was interrupted.
+
+Several workers may run one job together: each runs `run_split`, they train as a team, and the first
+of them alone writes. The others do not wait for its tables: they go on to the next architecture.
 """
 
 import hashlib
@@ -10,6 +13,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +30,7 @@ from thyro_core.cam_maps import cams_table
 from thyro_core.cams import predict_with_cams
 from thyro_core.checkpoints import CheckpointKeeper
 from thyro_core.config import Architecture, job_seed
-from thyro_core.errors import StoreError, ThyroError
+from thyro_core.errors import StoreError, ThyroError, WorkerFailedError
 from thyro_core.hardware import job_device, prepare_torch
 from thyro_core.inference import recalibrate_batchnorm
 from thyro_core.job_spec import SplitJob, SplitOutcome, hive_keys, is_finished
@@ -39,6 +43,7 @@ from thyro_core.progress import JobReporter, read_job_progress, slowest_first
 from thyro_core.runs import read_record
 from thyro_core.spending import Meter, Spent
 from thyro_core.storage import Store, open_store
+from thyro_core.team import PeerLostError, Team, current_team
 from thyro_core.training import Recipe, Run, balanced_alpha, start_run, train
 from thyro_core.weights import load
 
@@ -54,6 +59,7 @@ class _Context:
     store: Store
     plan: StudyPlan
     device: torch.device
+    team: Team
     roles: Mapping[str, pa.Table]
     """Rows of `splits` by role, each by ascending image_id."""
     index: Mapping[str, int]
@@ -65,18 +71,24 @@ class _Context:
 def run_split(job: SplitJob) -> SplitOutcome:
     """Train what is not yet trained of a split, slowest architecture first.
 
-    An architecture that fails is recorded, and the next one goes on.
+    An architecture that fails is recorded, and the next one goes on; with several workers the job
+    ends there, because the others wait for the one that failed.
 
     Raises:
         InputError: the study or its splits are not in the store.
         StoreError: the store failed for all our patience; what is finished is kept.
+        WorkerFailedError: an architecture failed in one of several workers.
+        PeerLostError: another worker is gone.
     """
     context = _prepare(job)
     todo = slowest_first(context.plan.config.architectures)
-    report = JobReporter(context.store, context.plan, job.split, context.roles["train"].num_rows)
+    reporter = JobReporter if context.team.leads else _SilentReporter
+    report = reporter(context.store, context.plan, job.split, context.roles["train"].num_rows)
     trained: list[str] = []
     failed: dict[str, str] = {}
     for architecture in todo:
+        if architecture in job.skip:
+            continue
         if not is_finished(context.store, job.study_id, job.split, architecture):
             error = _attempt(context, architecture, report)
             if error is not None:
@@ -84,14 +96,21 @@ def run_split(job: SplitJob) -> SplitOutcome:
                 continue
             trained.append(architecture)
         report.finished(architecture, earlier=architecture not in trained)
-    report.end("failed" if failed else "finished")
+    report.end("failed" if failed or job.skip else "finished")
     return SplitOutcome(job.split, tuple(trained), failed)
+
+
+class _SilentReporter(JobReporter):
+    """The reporter of a worker that is not the first: what it has to say is said already."""
+
+    def _write(self, *_: Any) -> None:  # noqa: ANN401
+        pass
 
 
 def _attempt(context: _Context, architecture: Architecture, report: JobReporter) -> str | None:
     """Run one architecture; what stopped it, or None."""
     job = context.job
-    meter = Meter(job.gpus)
+    meter = Meter(job.gpus * job.workers)
     for earlier in _spent_before(context, architecture):
         meter.carry(earlier)
     with log_context(study=job.study_id, split=job.split, architecture=architecture):
@@ -101,13 +120,22 @@ def _attempt(context: _Context, architecture: Architecture, report: JobReporter)
             # The next one would fail as well, and the failure could not be recorded.
             _LOG.exception("the store failed")
             raise
+        except PeerLostError:
+            raise
         except _FAILURES as error:
             _LOG.exception("failed")
-            said = f"{type(error).__name__}: {error}"
+            said = _said(error, context.team)
             records.write_failed(context.store, context.plan, job.split, architecture, said, meter)
+            if context.team.size > 1:
+                raise WorkerFailedError(architecture, said) from error
             return said
         _LOG.info("finished after %.0f s", meter.spent().seconds)
     return None
+
+
+def _said(error: BaseException, team: Team) -> str:
+    said = f"{type(error).__name__}: {error}"
+    return f"worker {team.rank} of {team.size}: {said}" if team.size > 1 else said
 
 
 def _spent_before(context: _Context, architecture: Architecture) -> Iterator[Spent]:
@@ -132,7 +160,8 @@ def _prepare(job: SplitJob) -> _Context:
     images = store.read_table("images", manifest_id=plan.manifest_id)
     index = pack_index(images)
     masks = open_masks(store, plan.manifest_id, Path(job.scratch), len(index))
-    return _Context(job, store, plan, job_device(job.gpus), roles, index, masks)
+    device = job_device(job.gpus)
+    return _Context(job, store, plan, device, current_team(), roles, index, masks)
 
 
 def _run_architecture(
@@ -148,16 +177,23 @@ def _run_architecture(
     resumed = len(run.history)
     report.resumed(architecture, resumed)
     _LOG.info("training from epoch %d on %s", resumed + 1, context.device)
+
+    def keep(state: Run) -> None:
+        if context.team.leads:
+            keeper.keep(state, job.checkpoint_seconds)
+
     train(
         run,
         parts["train"],
         parts["val"] if len(parts["val"]) else None,
         recipe,
-        after_epoch=lambda state: keeper.keep(state, job.checkpoint_seconds),
+        after_epoch=keep,
         after_batch=lambda done, seconds: report.position(
             architecture, len(run.history), done, seconds, meter.spent()
         ),
     )
+    if not context.team.leads:
+        return
     if recipe.config.batchnorm == "recalibrate":
         recalibrate_batchnorm(run.model, parts["train"], context.device)
     keys = hive_keys(job.study_id, job.split, architecture)
@@ -228,6 +264,7 @@ def _recipe(context: _Context, architecture: Architecture, labels: Tensor) -> Re
         alpha=balanced_alpha(labels) if alpha is None else alpha,
         precision=context.plan.precision,
         device=context.device,
+        team=context.team,
     )
 
 

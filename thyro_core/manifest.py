@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 
 from thyro_core import images, mask_packs, packs, paths, quality, schemas, states
 from thyro_core.config import IngestConfig, canonical_json, content_id
 from thyro_core.errors import InputError
-from thyro_core.near_duplicates import fingerprint
+from thyro_core.near_duplicates import fingerprints
 from thyro_core.sources import Entry, ImageSet, read_image_set
 from thyro_core.states import REASONS, Found, Judgement, Measures
 from thyro_core.storage import Store, filesystem
@@ -26,6 +27,8 @@ __all__ = ["INGEST_VERSION", "REASONS", "Manifest", "ingest", "load_manifest"]
 
 INGEST_VERSION = 2
 """Raised whenever the same files and rules give another table or other packs."""
+
+_PIXELS_AT_ONCE = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -86,16 +89,16 @@ def ingest(
         if not store.exists(paths.mask_key(manifest_id)):
             mask_packs.pack_masks(fs, root, _masks(found), manifest.table, (store, declared))
         return manifest
-    with packs.resized_arrays(len(found), sides) as arrays:
+    with packs.resized_rows(len(found), sides) as resized:
 
-        def decode(row: int) -> Found:
-            return _decoded(fs, root, found[row], declared, {s: a[row] for s, a in arrays.items()})
+        def decode(places: Sequence[int]) -> list[Found]:
+            return _decoded(fs, root, {place: found[place] for place in places}, declared, resized)
 
-        found = packs.in_threads(decode, range(len(found)), progress)
+        found = packs.in_batches(decode, range(len(found)), progress)
         judgement = states.judge(found, declared)
         order = _pack_order(found, judgement)
-        for side, array in arrays.items():
-            packs.write_pack(store, manifest_id, side, (array[row] for row in order), len(order))
+        for side, rows in resized.items():
+            packs.write_pack(store, manifest_id, side, (rows[place] for place in order), len(order))
     table = _table(manifest_id, found, judgement)
     masks, unusable = mask_packs.pack_masks(fs, root, _masks(found), table, (store, declared))
     notes = (*image_set.notes, *_notes(table, judgement), *_unread(found), *unusable)
@@ -219,42 +222,71 @@ def _facts(item: Found, patient: str | None) -> dict[str, object]:
 def _decoded(
     fs: fsspec.AbstractFileSystem,
     root: str,
-    item: Found,
+    files: Mapping[int, Found],
     rules: IngestConfig,
-    resized: Mapping[int, packs.ByteArray],
-) -> Found:
-    """A listed file with its measures; the arrays in `resized` are filled on the way."""
+    resized: Mapping[int, packs.Rows],
+) -> list[Found]:
+    """Files with their measures, by their places in `resized`, which are filled on the way."""
+    done, pictures = dict(files), dict[int, images.Picture]()
+    for place, item in files.items():
+        done[place], picture = _picture(fs, root, item, rules)
+        if picture is not None:
+            pictures[place] = picture
+        if sum(each.grey.size for each in pictures.values()) > _PIXELS_AT_ONCE:
+            done |= _measured(done, pictures, resized)
+            pictures.clear()
+    return list((done | _measured(done, pictures, resized)).values())
+
+
+def _picture(
+    fs: fsspec.AbstractFileSystem, root: str, item: Found, rules: IngestConfig
+) -> tuple[Found, images.Picture | None]:
+    """A file and its picture, if it is listed; or with what is wrong with it."""
     entry = item.entry
     if item.image_id is None or not entry.listed:
-        return item
+        return item, None
     if entry.size is not None and entry.size > rules.max_bytes:
         failure = f"{entry.size} bytes; at most {rules.max_bytes} are read"
-        return replace(item, failure=failure)
+        return replace(item, failure=failure), None
     data = packs.read_verified(fs, f"{root}/{entry.name}", item.image_id)
     try:
-        picture = images.decode(data, rules)
+        return item, images.decode(data, rules)
     except images.UndecodableError as error:
-        return replace(item, failure=error.detail)
-    for side, array in resized.items():
-        array[:] = images.resize(picture.grey, side)
-    return replace(item, measures=_measured(picture))
+        return replace(item, failure=error.detail), None
 
 
-def _measured(picture: images.Picture) -> Measures:
-    height, width = picture.grey.shape
-    mean, sd = quality.grey_statistics(picture.grey)
-    pixel_hash = hashlib.sha256(f"{width}x{height}/".encode())
-    pixel_hash.update(picture.grey.data)
-    return Measures(
-        width=width,
-        height=height,
-        pixel_hash=pixel_hash.hexdigest(),
-        sharpness=quality.sharpness(picture.grey),
-        overlay_share=picture.overlay_share,
-        mean=mean,
-        sd=sd,
-        fingerprint=fingerprint(picture.grey),
-    )
+def _measured(
+    files: Mapping[int, Found],
+    pictures: Mapping[int, images.Picture],
+    resized: Mapping[int, packs.Rows],
+) -> dict[int, Found]:
+    greys = {place: picture.grey for place, picture in pictures.items()}
+    for side, rows in resized.items():
+        for place, grey in greys.items():
+            rows[place] = images.resize(grey, side)
+    sharpness = [quality.sharpness(grey) for grey in greys.values()]
+    kept = fingerprints(list(greys.values()))
+    measured = {}
+    for (place, grey), focus, shown in zip(greys.items(), sharpness, kept, strict=True):
+        mean, sd = quality.grey_statistics(grey)
+        measures = Measures(
+            width=grey.shape[1],
+            height=grey.shape[0],
+            pixel_hash=_pixel_hash(grey),
+            sharpness=focus,
+            overlay_share=pictures[place].overlay_share,
+            mean=mean,
+            sd=sd,
+            fingerprint=shown,
+        )
+        measured[place] = replace(files[place], measures=measures)
+    return measured
+
+
+def _pixel_hash(grey: images.Grey) -> str:
+    pixel_hash = hashlib.sha256(f"{grey.shape[1]}x{grey.shape[0]}/".encode())
+    pixel_hash.update(np.ascontiguousarray(grey).data)
+    return pixel_hash.hexdigest()
 
 
 def _pack_order(found: Sequence[Found], judgement: Judgement) -> list[int]:

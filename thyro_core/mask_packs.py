@@ -78,8 +78,8 @@ def pack_masks(
     rows = images.filter(images["included"]).select(["image_id", "width", "height"]).to_pylist()
     rows.sort(key=lambda row: row["image_id"])
     (manifest_id,) = set(images["manifest_id"].to_pylist())
-    with packs.resized_arrays(len(rows), (MASK_SIDE,)) as arrays:
-        array = arrays[MASK_SIDE]
+    with packs.resized_rows(len(rows), (MASK_SIDE,)) as resized:
+        joined = resized[MASK_SIDE]
 
         def join(place: int) -> str | None:
             row = rows[place]
@@ -88,9 +88,9 @@ def pack_masks(
                 data = packs.read_verified(fs, f"{root}/{name}", sha256)
                 mask, fault = _decoded(data, size, rules)
                 if fault is not None:
-                    array[place] = 0
+                    joined[place] = 0
                     return fault
-                array[place] |= mask
+                joined[place] = joined[place] | mask
             return None
 
         wanted = [i for i, row in enumerate(rows) if masks.get(row["image_id"])]
@@ -98,7 +98,7 @@ def pack_masks(
         kept = faults.count(None)
         if kept:
             key = paths.mask_key(manifest_id)
-            packs.write_array(store, key, MASK_SIDE, array, len(rows))
+            packs.write_array(store, key, MASK_SIDE, joined, len(rows))
     culprits = [rows[place]["image_id"] for place in wanted]
     return kept, _notes(dict(zip(culprits, faults, strict=True)))
 

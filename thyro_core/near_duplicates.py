@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import imagehash
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy.fft import dct
 from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -28,7 +28,8 @@ Ints = npt.NDArray[np.int64]
 SIDE = 32
 """Side of a fingerprint's descriptor [pixels]."""
 
-_HASH_BITS = 64
+_HASH_SIDE = 8
+_HASH_BITS = _HASH_SIDE**2
 _GAP = 3
 _FINE, _COARSE = 0.7, 2.0  # the band of detail compared [descriptor pixels]
 _FLOOR = 0.5  # contrast that counts as none: rounding and coding in empty borders [grey levels]
@@ -54,23 +55,37 @@ class Fingerprint:
 
 
 def fingerprint(grey: npt.NDArray[np.uint8]) -> Fingerprint:
-    """The fingerprint of a grey image.
+    """The fingerprint of a grey image, see `fingerprints`."""
+    return fingerprints([grey])[0]
+
+
+def fingerprints(greys: Sequence[npt.NDArray[np.uint8]]) -> list[Fingerprint]:
+    """The fingerprints of grey images; one's does not depend on the others.
 
     Args:
-        grey: uint8 (H, W), of any size; stretched to a square.
+        greys: uint8 (H, W), of any size; stretched to a square.
 
     Raises:
-        ValueError: `grey` is not a uint8 image with two axes and at least one pixel.
+        ValueError: one is not a uint8 image with two axes and at least one pixel.
     """
-    if grey.dtype != np.uint8 or grey.ndim != 2 or grey.size == 0:
-        msg = f"expected a uint8 (H, W) image with pixels, found {grey.dtype} {grey.shape}"
-        raise ValueError(msg)
-    reduced, box = _reduced(Image.fromarray(grey))
-    small = reduced.resize((SIDE, SIDE), Image.Resampling.BOX, box)
-    contrast = _local_contrast(np.asarray(small, dtype=np.float32))
-    steps = np.clip(np.rint(contrast * _STEPS), -127, 127)
-    lowest = reduced.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box)
-    return Fingerprint(str(imagehash.phash(lowest)), steps.astype(np.int8))
+    small = np.empty((len(greys), SIDE, SIDE), np.float32)
+    lowest = np.empty((len(greys), SIDE, SIDE), np.uint8)
+    for row, grey in enumerate(greys):
+        if grey.dtype != np.uint8 or grey.ndim != 2 or grey.size == 0:
+            msg = f"expected a uint8 (H, W) image with pixels, found {grey.dtype} {grey.shape}"
+            raise ValueError(msg)
+        reduced, box = _reduced(Image.fromarray(grey))
+        small[row] = np.asarray(reduced.resize((SIDE, SIDE), Image.Resampling.BOX, box))
+        lowest[row] = np.asarray(reduced.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box))
+    steps = np.clip(np.rint(_local_contrast(small) * _STEPS), -127, 127).astype(np.int8)
+    return [Fingerprint(*each) for each in zip(_hashes(lowest), steps, strict=True)]
+
+
+def _hashes(lowest: npt.NDArray[np.uint8]) -> list[str]:
+    """Perceptual hashes, as the package imagehash makes them of a single image."""
+    waves = dct(dct(lowest, axis=1), axis=2)[:, :_HASH_SIDE, :_HASH_SIDE].reshape(-1, _HASH_BITS)
+    bits = waves > np.median(waves, axis=1, keepdims=True)
+    return [packed.tobytes().hex() for packed in np.packbits(bits, axis=1)]
 
 
 def _reduced(picture: Image.Image) -> tuple[Image.Image, tuple[float, float, float, float]]:
@@ -139,7 +154,11 @@ def connected(pairs: Sequence[tuple[int, int]], n: int) -> Ints:
 
 
 def _local_contrast(grey: Floats) -> Floats:
-    """Band-passed grey levels in units of their local spread; near 0 where there is only noise."""
+    """Band-passed grey levels in units of their local spread; near 0 where there is only noise.
+
+    Args:
+        grey: (n, side, side).
+    """
     fine, coarse = _blur(_FINE), _blur(_COARSE)
     detail = fine @ grey @ fine.T - coarse @ grey @ coarse.T
     spread = np.sqrt(coarse @ detail**2 @ coarse.T)

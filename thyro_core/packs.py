@@ -5,15 +5,17 @@ A pack is a NumPy file of one uint8 array of shape (n, side, side), its rows the
 ascending image_id.
 """
 
+import errno
 import hashlib
 import os
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import fsspec
 import numpy as np
@@ -35,7 +37,8 @@ TRIES = 3
 """How often a file is read before it counts as unreadable."""
 
 _PAUSE = 0.1
-_BATCH = 256
+_AHEAD = 256
+_TOGETHER = 16
 _THREADS = max(4, os.cpu_count() or 1)
 
 
@@ -72,7 +75,7 @@ def write_array(store: Store, key: str, side: int, rows: Iterable[ByteArray], n:
             if row.shape != (side, side) or row.dtype != np.uint8:
                 msg = f"{key}: row {written} is {row.dtype} {row.shape}, not uint8 {(side, side)}"
                 raise ValueError(msg)
-            file.write(row.tobytes())
+            file.write(np.ascontiguousarray(row).data)
             written += 1
         if written != n:
             msg = f"{key}: expected {n} rows, got {written}"
@@ -167,39 +170,76 @@ def ensure_packs(
     included = images.filter(images["included"]).select(["image_id", "uri"]).to_pylist()
     found = {row["image_id"]: row["uri"] for row in included} | dict(uris or {})
     order = list(pack_index(images))
-    with resized_arrays(len(order), lacking) as arrays:
+    with resized_rows(len(order), lacking) as resized:
 
         def resize(row: int) -> None:
             fs, path = filesystem(found[order[row]])
             picture = pictures.decode(read_verified(fs, path, order[row]), rules)
-            for side, array in arrays.items():
-                array[row] = pictures.resize(picture.grey, side)
+            for side, rows in resized.items():
+                rows[row] = pictures.resize(picture.grey, side)
 
         in_threads(resize, range(len(order)))
-        for side, array in arrays.items():
-            write_pack(store, manifest_id, side, array, len(order))
+        for side, rows in resized.items():
+            write_pack(store, manifest_id, side, rows, len(order))
+
+
+class Rows:
+    """Images of one size in a file: written and read whole, from any thread, in any order.
+
+    Not a memory map: to fill the pages of one takes longer than to write them, and a full disk
+    kills the program.
+
+    Args:
+        file: an empty one, which takes n x side^2 bytes.
+        n: number of images; all are 0 at first.
+        side: side length [pixels].
+    """
+
+    def __init__(self, file: IO[bytes], n: int, side: int) -> None:
+        self.shape = (n, side, side)
+        self._file = file
+        file.truncate(n * side * side)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[ByteArray]:
+        return (self[row] for row in range(len(self)))
+
+    def __getitem__(self, row: int) -> ByteArray:
+        """Image `row`, uint8 (side, side)."""
+        size = self.shape[1] * self.shape[2]
+        data = os.pread(self._file.fileno(), size, self._place(row))
+        return np.frombuffer(data, np.uint8).reshape(self.shape[1:])
+
+    def __setitem__(self, row: int, image: npt.ArrayLike) -> None:
+        whole = np.ascontiguousarray(np.broadcast_to(image, self.shape[1:]), np.uint8)
+        if os.pwrite(self._file.fileno(), whole.data, self._place(row)) != whole.nbytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _place(self, row: int) -> int:
+        if not 0 <= row < self.shape[0]:
+            raise IndexError(row)
+        return row * self.shape[1] * self.shape[2]
 
 
 @contextmanager
-def resized_arrays(n: int, sides: Iterable[int]) -> Iterator[dict[int, ByteArray]]:
-    """Writable arrays of shape (n, side, side), by side, on disk while the block lasts.
+def resized_rows(n: int, sides: Iterable[int]) -> Iterator[dict[int, Rows]]:
+    """Room for n images of each side, on disk while the block lasts.
 
     They take n x side^2 bytes each in the temporary folder, and no memory that cannot be reclaimed.
 
     Raises:
         DiskFullError: the temporary folder has no room for them.
     """
-    with tempfile.TemporaryDirectory(prefix="thyro-") as folder:
-        yield {side: _mapped(Path(folder) / f"{side}.npy", (n, side, side)) for side in sides}
-
-
-def _mapped(path: Path, shape: tuple[int, int, int]) -> ByteArray:
-    array: ByteArray = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    # Now: a disk that is found full at a later touch of the map kills the process.
-    size = path.stat().st_size
-    with room(path.parent, "images at their packs' size", "TMPDIR", size), path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
-    return array
+    with ExitStack() as files:
+        files.enter_context(
+            room(Path(tempfile.gettempdir()), "images at their packs' size", "TMPDIR")
+        )
+        yield {
+            side: Rows(files.enter_context(tempfile.TemporaryFile(prefix="thyro-")), n, side)
+            for side in sides
+        }
 
 
 def in_threads(
@@ -212,14 +252,39 @@ def in_threads(
         items: its arguments.
         progress: called with the number done and the number of all, after each.
     """
-    results = []
+    return in_batches(lambda some: [work(item) for item in some], items, progress)
+
+
+def in_batches(
+    work: Callable[[Sequence[Item]], list[Result]],
+    items: Sequence[Item],
+    progress: Progress | None = None,
+) -> list[Result]:
+    """As `in_threads`, with `work` of a few items at once, which gives a result for each of them.
+
+    Steps that are taken for several images in a row find their code and tables in the caches.
+    """
+    results: list[Result] = []
+    waiting: deque[Future[list[Result]]] = deque()
+
+    def collect() -> None:
+        for result in waiting.popleft().result():
+            results.append(result)
+            if progress is not None:
+                progress(len(results), len(items))
+
     with ThreadPoolExecutor(_THREADS) as pool:
-        # In batches, because the pool would queue all of a large set before the first error shows.
-        for start in range(0, len(items), _BATCH):
-            for result in pool.map(work, items[start : start + _BATCH]):
-                results.append(result)
-                if progress is not None:
-                    progress(len(results), len(items))
+        try:
+            for start in range(0, len(items), _TOGETHER):
+                waiting.append(pool.submit(work, items[start : start + _TOGETHER]))
+                # Not all at once: the pool would queue a large set before the first error shows.
+                if len(waiting) * _TOGETHER > _AHEAD:
+                    collect()
+            while waiting:
+                collect()
+        finally:
+            for future in waiting:
+                future.cancel()
     return results
 
 

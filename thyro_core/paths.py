@@ -40,6 +40,11 @@ def study_key(study_id: str) -> str:
     return f"studies/{study_id}/config.json"
 
 
+def study_lock_key(study_id: str) -> str:
+    """The lock that two starts of a study cannot both hold."""
+    return f"{study_folder(study_id)}/lock"
+
+
 def checkpoint_key(study_id: str, split: int, architecture: str) -> str:
     """The latest resumable state of an unfinished job's architecture."""
     return f"{checkpoints_folder(study_id)}/split={split}/architecture={architecture}.pt"
@@ -68,6 +73,11 @@ def run_key(study_id: str, split: int, architecture: str) -> str:
 def progress_key(study_id: str, split: int) -> str:
     """Where a running split job stands."""
     return f"{progress_folder(study_id)}/split={split}.json"
+
+
+def whereabouts_key(study_id: str, split: int) -> str:
+    """Where a split job runs; it goes the way of its position."""
+    return f"{progress_folder(study_id)}/attempt-split={split}.json"
 
 
 def weights_key(architecture: str, sha256: str) -> str:

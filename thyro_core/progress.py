@@ -4,13 +4,14 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from thyro_core import paths
-from thyro_core.config import Architecture
+from thyro_core.config import Architecture, StudyConfig
 from thyro_core.plan import StudyPlan
 from thyro_core.spending import NOTHING, Spent
 from thyro_core.storage import NOT_KEPT, Store
@@ -62,6 +63,27 @@ class JobProgress:
 def slowest_first(architectures: Iterable[Architecture]) -> list[Architecture]:
     """Architectures by descending cost, so that the last ones of a study are short."""
     return sorted(architectures, key=lambda name: -_GFLOP[name])
+
+
+def longest_first(
+    config: StudyConfig,
+    todo: Iterable[tuple[int, Architecture]],
+    positions: Mapping[int, JobProgress],
+) -> list[int]:
+    """Splits by the work that is left of them, most first, so that no long one starts last.
+
+    Args:
+        config: of the study.
+        todo: the split x architecture that are not finished.
+        positions: where the splits' jobs were last, by split.
+    """
+    left: dict[int, float] = defaultdict(float)
+    for split, architecture in todo:
+        at = positions.get(split)
+        begun = at is not None and at.architecture == architecture
+        epochs = config.epochs - (at.epoch - 1 if at is not None and begun else 0)
+        left[split] += _GFLOP[architecture] * epochs
+    return sorted(left, key=lambda split: (-left[split], split))
 
 
 class JobReporter:
@@ -148,11 +170,11 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def read_progress(store: Store, study_id: str, splits: Iterable[int]) -> list[JobProgress]:
-    """Positions of those jobs that have published one, asked for together."""
-    keys = [paths.progress_key(study_id, split) for split in splits]
-    found = store.read_all(keys)
-    return [parse_job_progress(found[key]) for key in keys if key in found]
+def read_positions(store: Store, study_id: str, splits: Iterable[int]) -> dict[int, JobProgress]:
+    """Positions of those splits' jobs that have published one, asked for together."""
+    keys = {split: paths.progress_key(study_id, split) for split in splits}
+    found = store.read_all(list(keys.values()))
+    return {split: parse_job_progress(found[key]) for split, key in keys.items() if key in found}
 
 
 def read_job_progress(store: Store, study_id: str, split: int) -> JobProgress | None:

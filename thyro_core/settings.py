@@ -20,15 +20,29 @@ class Settings(BaseSettings):
     scratch: Path | None = Field(
         None, description="Node-local folder for packs and weights; default: the temp folder."
     )
-    ray: str = Field("local", description="Ray address; local starts an embedded one.")
+    ray: str = Field(
+        "local",
+        description="Ray address: local starts an embedded one; auto, host:port; or the dashboard "
+        "that takes a study's job, http://head:8265.",
+    )
     cpus_per_job: Annotated[int, Field(ge=1, le=256)] = Field(
-        1, description="CPU cores, and torch threads, of a split job."
+        1, description="CPU cores, and torch threads, of a split job (of each of its workers)."
+    )
+    workers_per_job: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="Processes that share each batch of a split job, for networks or batches that "
+        "outgrow one GPU; each has cpus_per_job cores and, if there are GPUs, one of its own.",
     )
     gpus_per_job: Annotated[float, Field(ge=0.0, le=8.0)] | None = Field(
         None, description="GPUs (or a fraction) of a split job; empty: shared evenly, if any."
     )
     job_retries: Annotated[int, Field(ge=0, le=20)] = Field(
         3, description="How often a split job whose process died is started again."
+    )
+    node_patience: Annotated[float, Field(ge=0.0)] = Field(
+        600.0,
+        description="How long a study waits while its cluster has no node that can run a "
+        "job, because one was lost or a new one is on its way [s].",
     )
     checkpoint_seconds: Annotated[float, Field(ge=0.0)] = Field(
         60.0, description="Least time between two checkpoints of a job [s]; 0: every epoch."

@@ -1,24 +1,31 @@
 """A lock in the store: one holder at a time, wherever the programs run.
 
-The lock is an object that names its holder and the time until which it is held. It is taken, kept
-up and given back by compare and swap, never deleted, so that no two programs can both take one
-that has expired. Holders that die leave it to expire. Expiry goes by the clocks of the machines:
-hold for much longer than they may differ. A lock cannot stop a holder that slept past its time
-from writing on: ask `Lock.check` before what matters, and let the writes themselves be harmless.
+The lock is an object that names its holder. It is taken, kept up and given back by compare and
+swap, never deleted, so that no two programs can both take one whose holder died. A holder keeps it
+up by writing it anew; whoever wants it watches it, and takes it when it has not changed for the
+span that it names. Each measures that span by its own steady clock, so clocks that differ from
+machine to machine do no harm. A holder on the same machine is looked up there: if its process is
+gone, nobody waits.
+
+A lock cannot stop a holder that slept past its time from writing on: ask `Lock.check` before what
+matters, and let the writes themselves be harmless.
 """
 
 import json
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from math import inf
 from typing import Self
 
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from thyro_core.errors import StoreError, ThyroError
+from thyro_core.processes import is_gone, is_here, this_process
 from thyro_core.storage import Store, public
 from thyro_core.swap import Seen, check_honoured, read_seen, swap
 
@@ -26,11 +33,15 @@ _POLL_SECONDS = 0.2
 # What is wrong on our side of an object store is botocore's own, and no OSError.
 _UNREACHABLE = (OSError, StoreError, BotoCoreError)
 _RENEWALS = 3  # tries within the time held
-_FREE = datetime.fromtimestamp(0, UTC)
 
 
 class LockedError(ThyroError):
     """Somebody else holds the lock."""
+
+    def __init__(self, message: str, hold: "Hold") -> None:
+        super().__init__(message)
+        self.hold = hold
+        """By whom and since when."""
 
 
 class LockLostError(ThyroError):
@@ -38,36 +49,78 @@ class LockLostError(ThyroError):
 
 
 @dataclass(frozen=True)
-class _Hold:
+class Hold:
+    """What a lock's object says."""
+
     owner: str
     token: str
     since: str
-    until: str
-    """When it expires, ISO 8601, UTC; long ago: given back."""
+    """When it was taken, ISO 8601, UTC, by the holder's clock."""
+    kept: str
+    """When it was last kept up, likewise; only for people, and so that the bytes change."""
+    seconds: float
+    """Unchanged for so long, it is free [s]; 0: given back."""
+    process: str
+    """Which process holds it, for others on the same machine; empty: not known."""
+
+
+class _Watch:
+    """What others did with a lock while somebody waited for it."""
+
+    def __init__(self) -> None:
+        self._version: str | None = None
+        self._since = 0.0
+        self.lives = False
+        """Whether a holder wrote it meanwhile, or its process was found."""
+
+    def see(self, seen: Seen, hold: Hold) -> None:
+        """Take note of the lock as it is now."""
+        if seen.version != self._version:
+            self.lives = self._version is not None
+            self._version, self._since = seen.version, time.monotonic()
+        self.lives = self.lives or is_here(hold.process)
+
+    def unchanged(self) -> float:
+        """How long it has been as it is [s]."""
+        return time.monotonic() - self._since
 
 
 class Lock:
     """A lock that is held while its block runs; `lock` makes one."""
 
-    def __init__(self, store: Store, key: str, owner: str, seconds: float, patience: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        key: str,
+        owner: str,
+        seconds: float,
+        patience: float,
+        waiting: Callable[[Hold], None],
+    ) -> None:
         self._store = store
         self._key = key
         self._owner = owner
         self._seconds = seconds
         self._patience = patience
+        self._waiting = waiting
         self._token = uuid.uuid4().hex
         self._since = ""
         self._good_until = float("-inf")
         self._lost = False
         self._over = threading.Event()
+        self._writing = threading.Lock()
         self._keeper = threading.Thread(target=self._keep_up, daemon=True)
 
     def __enter__(self) -> Self:
-        deadline = time.monotonic() + self._patience
-        while not self._try():
-            if time.monotonic() >= deadline:
-                raise LockedError(self._taken())
-            time.sleep(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+        deadline, watch, told = time.monotonic() + self._patience, _Watch(), False
+        while (hold := self._try(watch)) is not None:
+            # One that may be dead is watched until that is known, however little patience there is.
+            if watch.lives and time.monotonic() >= deadline:
+                raise LockedError(self._taken(hold), hold)
+            if not told:
+                self._waiting(hold)
+                told = True
+            time.sleep(_POLL_SECONDS)
         check_honoured(self._store, self._key)
         self._keeper.start()
         return self
@@ -79,15 +132,15 @@ class Lock:
         with suppress(*_UNREACHABLE):
             seen = self._ours()
             if seen is not None:
-                hold = _Hold(self._owner, self._token, self._since, _FREE.isoformat())
-                swap(self._store, self._key, _encode(hold), seen)
+                swap(self._store, self._key, _encode(self._hold(0.0)), seen)
 
     def check(self) -> None:
-        """Make sure that the lock is still ours.
+        """Make sure that the lock is still ours, by asking the store.
 
         Raises:
-            LockLostError: it expired before it could be kept up, or somebody has taken it.
+            LockLostError: somebody has taken it, or may have and cannot be asked about.
         """
+        self._keep_up_once()
         if self._lost or time.monotonic() > self._good_until:
             msg = (
                 f"{_place(self._store, self._key)}: the lock of {self._owner} (since "
@@ -96,30 +149,35 @@ class Lock:
             )
             raise LockLostError(msg)
 
-    def _try(self) -> bool:
+    def _try(self, watch: _Watch) -> Hold | None:
+        """Take it if it is free; the hold that is in the way, if it is not."""
         seen = read_seen(self._store, self._key)
-        now = datetime.now(UTC)
-        if _until(seen) > now:
-            return False
-        self._since = now.isoformat(timespec="seconds")
-        return self._put(seen, now)
+        hold = _decode(seen)
+        if hold is not None:
+            watch.see(seen, hold)
+            if watch.unchanged() < hold.seconds and not is_gone(hold.process):
+                return hold
+        self._since = datetime.now(UTC).isoformat(timespec="seconds")
+        # Another may have been faster: then the next look shows it.
+        return None if self._put(seen) else _decode(read_seen(self._store, self._key)) or _NOBODY
 
-    def _put(self, seen: Seen, now: datetime) -> bool:
+    def _put(self, seen: Seen) -> bool:
         """Write our hold in place of what was seen; it counts from before the writing."""
         before = time.monotonic()
-        until = (now + timedelta(seconds=self._seconds)).isoformat()
-        hold = _Hold(self._owner, self._token, self._since, until)
-        if not swap(self._store, self._key, _encode(hold), seen):
+        if not swap(self._store, self._key, _encode(self._hold(self._seconds)), seen):
             return False
         self._good_until = before + self._seconds
         return True
 
-    def _taken(self) -> str:
-        hold = _decode(read_seen(self._store, self._key))
-        who = f"{hold.owner} since {hold.since}, until {hold.until}" if hold else "somebody"
+    def _hold(self, seconds: float) -> Hold:
+        now = datetime.now(UTC).isoformat()
+        return Hold(self._owner, self._token, self._since, now, seconds, this_process())
+
+    def _taken(self, hold: Hold) -> str:
         return (
             f"{_place(self._store, self._key)}: expected the lock to be free, found it held by "
-            f"{who}; wait until it has ended, or until that time if it died, and start again"
+            f"{hold.owner} since {hold.since}, which is at work; wait until it has ended, and "
+            "start again"
         )
 
     def _ours(self) -> Seen | None:
@@ -133,12 +191,19 @@ class Lock:
 
     def _keep_up_once(self) -> None:
         # What fails may work at the next try, which may come in time; `check` knows if none did.
-        with suppress(*_UNREACHABLE):
+        with self._writing, suppress(*_UNREACHABLE):
             seen = self._ours()
-            self._lost = seen is None or not self._put(seen, datetime.now(UTC))
+            self._lost = seen is None or not self._put(seen)
 
 
-def lock(store: Store, key: str, owner: str, seconds: float = 60.0, patience: float = 0.0) -> Lock:
+def lock(
+    store: Store,
+    key: str,
+    owner: str,
+    seconds: float = 60.0,
+    patience: float = 0.0,
+    waiting: Callable[[Hold], None] = lambda _: None,
+) -> Lock:
     """Make a lock that is held while a `with` block runs.
 
     Args:
@@ -147,35 +212,34 @@ def lock(store: Store, key: str, owner: str, seconds: float = 60.0, patience: fl
         owner: who holds it, for others to read: host and process, say, never a person.
         seconds: after so long without a sign of life the lock is free again; it is renewed three
             times in that span.
-        patience: how long to wait for another holder [s].
+        patience: how long to wait for another holder that lives [s]. One that may have died is
+            watched, in any case, until it gives a sign of life or its span is over.
+        waiting: told once who is in the way, if that cannot be decided at once.
 
     Returns:
         The lock, taken when the block starts; call its `check` before what must not happen twice.
-        The block's start raises LockedError if another holds it (the message says who, since when
-        and until when), and InputError if the store cannot compare and swap.
+        The block's start raises LockedError if another holds it (the message says who and since
+        when), and InputError if the store cannot compare and swap.
     """
-    return Lock(store, key, owner, seconds, patience)
+    return Lock(store, key, owner, seconds, patience, waiting)
 
 
-def _encode(hold: _Hold) -> bytes:
+_NOBODY = Hold("somebody", "", "a moment ago", "", 0.0, "")
+
+
+def _encode(hold: Hold) -> bytes:
     return json.dumps(asdict(hold), sort_keys=True).encode()
 
 
-def _decode(seen: Seen) -> _Hold | None:
+def _decode(seen: Seen) -> Hold | None:
     """What a lock's object says; None: nothing that makes sense, and so nobody's."""
     try:
-        return _Hold(**json.loads(seen.data or b""))
+        hold = Hold(**json.loads(seen.data or b""))
     except (ValueError, TypeError):
         return None
-
-
-def _until(seen: Seen) -> datetime:
-    hold = _decode(seen)
-    try:
-        until = datetime.fromisoformat(hold.until) if hold else _FREE
-    except (ValueError, TypeError):
-        return _FREE
-    return until if until.tzinfo else _FREE
+    texts = (hold.owner, hold.token, hold.since, hold.process)
+    sound = isinstance(hold.seconds, int | float) and 0 <= hold.seconds < inf
+    return hold if sound and all(isinstance(text, str) for text in texts) else None
 
 
 def _place(store: Store, key: str) -> str:

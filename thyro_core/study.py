@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from thyro_core import paths, schemas
 from thyro_core.cam_results import cam_families_table, cam_tests_table
-from thyro_core.config import StudyConfig
+from thyro_core.config import Architecture, StudyConfig
 from thyro_core.errors import IncompleteStudyError
 from thyro_core.job_spec import is_finished
 from thyro_core.leakage import check_leakage
@@ -87,7 +87,7 @@ def _splits(store: Store, plan: StudyPlan, images: pa.Table) -> pa.Table:
     return store.read_table("splits", study_id=plan.study_id)
 
 
-def unfinished(store: Store, plan: StudyPlan) -> list[tuple[int, str]]:
+def unfinished(store: Store, plan: StudyPlan) -> list[tuple[int, Architecture]]:
     """The splits x architectures that are still to be trained."""
     return [
         (split, architecture)

@@ -3,6 +3,10 @@
 Needs torch and nothing of Ray or Prefect. What it computes depends on the config, the data, the
 seed, the device and the number of threads, and on nothing else: an interrupted run that goes on
 from its checkpoint ends with the same weights, bit for bit.
+
+Several workers may train one network together (`thyro_core.team`): all make the same draws, each
+takes its share of every batch, and the sums that one process would make are made over all of them.
+So the result is the same up to the order of sums in float32.
 """
 
 import time
@@ -27,6 +31,8 @@ from thyro_core.batches import (
 )
 from thyro_core.config import StudyConfig
 from thyro_core.inference import predict
+from thyro_core.team import ALONE, Team
+from thyro_core.whole_batch import WholeBatch, whole_batch_layers
 
 AUX_WEIGHT = 0.4
 """Weight of Inception_v3's auxiliary loss, as in torchvision's recipe."""
@@ -78,6 +84,7 @@ class Recipe:
     alpha: float
     precision: Literal["fp32", "bf16"]
     device: torch.device
+    team: Team = ALONE
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which a training forward pass runs."""
@@ -106,10 +113,15 @@ def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Te
     Returns:
         A float32 scalar.
     """
+    return focal_losses(logits, labels, alpha, gamma).mean()
+
+
+def focal_losses(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Each image's focal loss, float32, shape (b,); see `focal_loss`."""
     log_p = functional.log_softmax(logits.float(), dim=1)
     log_pt = log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
     weight = torch.where(labels == 1, alpha, 1 - alpha)
-    return (weight * (1 - log_pt.exp()) ** gamma * -log_pt).mean()
+    return weight * (1 - log_pt.exp()) ** gamma * -log_pt
 
 
 def learning_rate(config: StudyConfig, epoch: int) -> float:
@@ -147,28 +159,38 @@ def train(
 
     Raises:
         FloatingPointError: the loss is no longer finite.
+        PeerLostError: another worker of the team is gone.
+        RuntimeError: the team's workers stand at different epochs.
     """
-    for epoch in range(len(run.history), recipe.config.epochs):
-        rate = learning_rate(recipe.config, epoch)
-        for group in run.optimiser.param_groups:
-            group["lr"] = rate
-        started = time.perf_counter()
-        loss = _train_epoch(run, train_set, epoch, recipe, after_batch)
-        seconds = time.perf_counter() - started
-        val_loss = None if val_set is None else _mean_loss(run.model, val_set, recipe)
-        run.history.append(
-            Epoch(epoch + 1, loss, val_loss, rate, seconds, len(train_set) / seconds)
-        )
-        after_epoch(run)
+    team = recipe.team
+    team.agree(len(run.history), "epochs done", recipe.device)
+    bounds = batch_bounds(len(train_set), recipe.config.batch_size)
+    # torch's own mixes up types where a worker has no image and the network computes in bf16.
+    everyone = min(stop - start for start, stop in bounds) >= team.size
+    fused = recipe.device.type == "cuda" and everyone
+    with whole_batch_layers(run.model, team, fused=fused) as batch:
+        for epoch in range(len(run.history), recipe.config.epochs):
+            rate = learning_rate(recipe.config, epoch)
+            for group in run.optimiser.param_groups:
+                group["lr"] = rate
+            started = time.perf_counter()
+            loss = _train_epoch(run, train_set, (epoch, batch), recipe, after_batch)
+            seconds = time.perf_counter() - started
+            val_loss = None if val_set is None else _mean_loss(run.model, val_set, recipe)
+            run.history.append(
+                Epoch(epoch + 1, loss, val_loss, rate, seconds, len(train_set) / seconds)
+            )
+            after_epoch(run)
 
 
 def _train_epoch(
     run: Run,
     examples: Examples,
-    epoch: int,
+    position: tuple[int, WholeBatch],
     recipe: Recipe,
     after_batch: Callable[[int, float], None],
 ) -> float:
+    epoch, batch = position
     draws = draw_epoch(len(examples), epoch, recipe.seed, recipe.config)
     # Dropout draws from torch's global generators: seeded anew, an epoch needs no past.
     torch.manual_seed(stream_seed(recipe.seed, _DROPOUT_STREAM, epoch))
@@ -176,10 +198,13 @@ def _train_epoch(
     started = time.perf_counter()
     total = torch.zeros((), dtype=torch.float64, device=recipe.device)
     for start, stop in batch_bounds(len(examples), recipe.config.batch_size):
-        images, labels = _training_batch(examples, draws, start, stop, recipe.device)
-        total += train_step(run, images, labels, recipe).double() * (stop - start)
+        batch.size = stop - start
+        first, last = recipe.team.share(batch.size)
+        own = (start + first, start + last)
+        images, labels = _training_batch(examples, draws, *own, recipe.device)
+        total += train_step(run, images, labels, batch.size, recipe).double() * batch.size
         after_batch(stop, time.perf_counter() - started)
-    loss = float(total) / len(examples)
+    loss = float(recipe.team.add_up(total)) / len(examples)
     if not isfinite(loss):
         msg = (
             f"epoch {epoch + 1}: the training loss is {loss}; lower learning_rate "
@@ -198,28 +223,32 @@ def _training_batch(
     return normalise(augment(grey, angle, mirror)), examples.labels[chosen.to(device)]
 
 
-def train_step(run: Run, images: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
+def train_step(run: Run, images: Tensor, labels: Tensor, whole: int, recipe: Recipe) -> Tensor:
     """One optimiser step.
 
     Args:
         run: the network (in training mode) and its optimiser, changed in place.
-        images: float32, b x 3 x side x side, on the device.
+        images: this worker's share of the batch: float32, b x 3 x side x side, on the device.
         labels: int64, shape (b,), on the device.
+        whole: images of the whole batch; b, if one process trains alone.
         recipe: loss and precision.
 
     Returns:
-        The batch's loss before the step: detached float32 scalar on the device.
+        The share's part of the batch's mean loss before the step; the parts of all workers add up
+        to it. Detached float32 scalar on the device.
     """
     alpha, gamma = recipe.alpha, recipe.config.focal_gamma
     with recipe.autocast():
         output = run.model(images)
     if isinstance(output, tuple):
-        loss = focal_loss(output[0], labels, alpha, gamma)
-        loss = loss + AUX_WEIGHT * focal_loss(output[1], labels, alpha, gamma)
+        loss = focal_losses(output[0], labels, alpha, gamma).sum() / whole
+        aux = focal_losses(output[1], labels, alpha, gamma).sum() / whole
+        loss = loss + AUX_WEIGHT * aux
     else:
-        loss = focal_loss(output, labels, alpha, gamma)
+        loss = focal_losses(output, labels, alpha, gamma).sum() / whole
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    recipe.team.add_up_gradients(run.model.parameters())
     run.optimiser.step()
     return loss.detach()
 

@@ -8,8 +8,13 @@ Each bound leaves room beyond what 852 images of two public sets (breast and thy
 machines) measure, which is given with it.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+
+from thyro_core import grey_sums
 
 Grey = npt.NDArray[np.uint8]
 
@@ -40,9 +45,9 @@ def why_not_ultrasound(grey: Grey, overlay_share: float) -> str | None:
         grey: (H, W).
         overlay_share: share of coloured pixels (see `thyro_core.quality`).
     """
-    histogram = np.bincount(grey.ravel(), minlength=256) / grey.size
-    bright = float(histogram[_BRIGHT_LEVEL:].sum())
-    sd, bits, smooth = float(grey.std()), _entropy(histogram), coherence(grey)
+    counts = np.array(Image.fromarray(grey).histogram())
+    bright = float(counts[_BRIGHT_LEVEL:].sum() / grey.size)
+    sd, bits, smooth = _sd(counts), _entropy(counts / grey.size), coherence(grey)
     failed = (
         (sd < LEAST_SD, f"standard deviation {sd:.1f}, expected at least {LEAST_SD:g}"),
         (bits < LEAST_ENTROPY, f"entropy {bits:.2f} bit, expected at least {LEAST_ENTROPY:g}"),
@@ -57,6 +62,11 @@ def why_not_ultrasound(grey: Grey, overlay_share: float) -> str | None:
         ),
     )
     return next((detail for is_failed, detail in failed if is_failed), None)
+
+
+def _sd(counts: npt.NDArray[np.int64]) -> float:
+    levels = np.arange(len(counts))
+    return grey_sums.mean_and_sd(*(int(counts @ levels**power) for power in range(3)))[1]
 
 
 def _entropy(histogram: npt.NDArray[np.float64]) -> float:
@@ -76,13 +86,18 @@ def coherence(grey: Grey) -> float:
         From -1 to 1; 0 where it is undefined (no contrast, or a single row or column).
     """
     top, left = (max(0, (side - _WINDOW) // 2) for side in grey.shape)
-    middle = grey[top : top + _WINDOW, left : left + _WINDOW].astype(np.float64)
+    middle = grey[top : top + _WINDOW, left : left + _WINDOW]
     return min(_correlation(middle[:, 1:], middle[:, :-1]), _correlation(middle[1:], middle[:-1]))
 
 
-def _correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+def _correlation(one: Grey, other: Grey) -> float:
     if not one.size:
         return 0.0
-    one, other = one - one.mean(), other - other.mean()
-    scale = float(np.sqrt((one**2).mean() * (other**2).mean()))
-    return float((one * other).mean() / scale) if scale > 0 else 0.0
+    n, totals = one.size, [grey_sums.total(pixels) for pixels in (one, other)]
+    spreads = (
+        n * grey_sums.squares(pixels) - first**2
+        for pixels, first in zip((one, other), totals, strict=True)
+    )
+    scale = math.prod(math.sqrt(spread) for spread in spreads)
+    shared = n * grey_sums.products(one, other) - math.prod(totals)
+    return shared / scale if scale > 0 else 0.0

@@ -1,16 +1,18 @@
 """Near-duplicates: recall and precision on an answer sheet, what the search loses, and growth.
 
-    python tests/bench/near_duplicates.py SOURCE [ANSWERS] [--images N] [--scale 100000]
+    python tests/bench/near_duplicates.py [SOURCE] [ANSWERS] [--images N] [--scale 100000]
 
-SOURCE is a folder with labels.csv (`image[,patient_id]`); ANSWERS a CSV with columns group, image:
-all pairs within a group count as near-duplicates, all others do not. Of changed copies of every
-eighth image the share is told that the search loses though hash and correlation accept them.
-Growth is measured on uniform noise, and on images made of two of the source's, each mirrored,
-stretched and shifted at random, so that hashes and descriptors cluster as real ones do.
+SOURCE is a folder with labels.csv (`image[,patient_id]`), by default of phantoms; ANSWERS a CSV
+with columns group, image: all pairs within a group count as near-duplicates, all others do not. Of
+changed copies of every eighth image the share is told that the search loses though hash and
+correlation accept them. Growth is measured on uniform noise, and on images made of two of the
+source's, each mirrored, stretched and shifted at random, so that hashes and descriptors cluster as
+real ones do.
 """
 
 import argparse
 import io
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from laps import header, row
 from PIL import Image, ImageDraw
 from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
@@ -25,6 +28,7 @@ from scipy.ndimage import gaussian_filter
 from thyro_core import near_duplicates as nd
 from thyro_core.candidates import searched
 from thyro_core.config import IngestConfig
+from thyro_core.phantoms import write_phantoms
 
 RULES = IngestConfig()
 DISTANCE, CORRELATION = RULES.hash_distance, RULES.duplicate_correlation
@@ -33,11 +37,12 @@ CORRELATIONS = (0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98)
 COPIES = 0.05  # share of near-copies among the made-up fingerprints
 SCALES = (1000, 3000, 10_000, 30_000, 100_000)
 PORTION = 2000
+PHANTOMS = 400
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path)
+    parser.add_argument("source", type=Path, nargs="?")
     parser.add_argument("answers", type=Path, nargs="?")
     parser.add_argument("--images", type=int, help="only the first N images")
     parser.add_argument("--scale", type=int, help="most made-up fingerprints, 1000 and up")
@@ -210,7 +215,7 @@ def made_up(draw: Callable[..., np.ndarray], pool: np.ndarray, n: int) -> list[n
 
 def report_scale(pool: np.ndarray, largest: int) -> None:
     for draw in (uniform, recombined):
-        print(f"{draw.__name__}\nimages   seconds       cpu  planted  found")
+        print(header(f"{draw.__name__}, images", "seconds", "cpu", "planted", "found"))
         sizes, costs = [n for n in SCALES if n <= largest], []
         for n in sizes:
             sample = made_up(draw, pool, n)
@@ -218,14 +223,22 @@ def report_scale(pool: np.ndarray, largest: int) -> None:
             found = nd.near_duplicates(sample, DISTANCE, CORRELATION)
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             costs.append(cpu)
-            print(f"{n:>6} {seconds:>9.2f} {cpu:>9.2f} {int(n * COPIES):>8} {len(found):>6}")
+            print(row(n, f"{seconds:.2f}", f"{cpu:.2f}", int(n * COPIES), len(found)))
         if len(sizes) > 1:
             exponent = np.polyfit(np.log(sizes), np.log(costs), 1)[0]
-            print(f"processor seconds grow as n^{exponent:.2f}", flush=True)
+            print(f"\nprocessor seconds grow as n^{exponent:.2f}\n", flush=True)
 
 
 def main() -> None:
     options = arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.source is None:
+            options.source = Path(folder)
+            write_phantoms(folder, images=PHANTOMS, malignant=PHANTOMS // 3)
+        report(options)
+
+
+def report(options: argparse.Namespace) -> None:
     labels = pd.read_csv(options.source / "labels.csv")[: options.images]
     names = labels["image"].tolist()
     prints = read_fingerprints(options.source, names)

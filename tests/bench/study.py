@@ -1,13 +1,15 @@
 """A whole study against as many plain PyTorch runs in sequence, done the ordinary way.
 
     python tests/bench/study.py [SOURCE] [--images 508] [--splits 10] [--epochs 1] [--side 224]
-                                [--architectures resnet18] [--laps 1]
+                                [--architectures resnet18] [--laps 1] [--plain 10]
 
 Both are timed as whole processes, start to end, from the same image files (without SOURCE:
 phantoms) and from random weights. The study is `thyro study` in a new store each time: ingest,
 pack, splits, all its jobs with Grad-CAM, statistics. The ordinary way is one script a split, run
 one after another: a DataLoader over the image files, torchvision's transforms, fp32, Adam, as many
-threads as torch takes, and the AUC of the test part; it does nothing else that the study does.
+threads as torch takes, and the AUC of the test part; it does nothing else that the study does. With
+`--plain` fewer of the plain runs are timed, and their time is scaled up to all splits: the runs are
+alike, and each is a process of its own.
 """
 
 import argparse
@@ -36,6 +38,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--architectures", nargs="+", choices=ARCHITECTURES, default=["resnet18"])
     parser.add_argument("--laps", type=int, default=1)
+    parser.add_argument("--plain", type=int, help="plain runs to time; default: all")
     parser.add_argument("--split", type=int, help="run this split the ordinary way, and no more")
     return parser.parse_args()
 
@@ -152,12 +155,14 @@ def study(options: argparse.Namespace, folder: str, lap: int) -> tuple[float, fl
 
 
 def ordinary(options: argparse.Namespace, folder: str) -> tuple[float, float]:
-    """Seconds of all splits the ordinary way, one after another, and their mean AUC."""
+    """Seconds of all splits the ordinary way, one after another, and the mean AUC of those run."""
     command = [sys.executable, __file__, options.source, f"--epochs={options.epochs}"]
     command += [f"--side={options.side}", "--architectures", *options.architectures]
-    laps = [timed([*command, f"--split={split}"], folder) for split in range(options.splits)]
+    runs = min(options.plain or options.splits, options.splits)
+    laps = [timed([*command, f"--split={split}"], folder) for split in range(runs)]
     values = [value for _, printed in laps for value in json.loads(printed)]
-    return sum(seconds for seconds, _ in laps), sum(values) / len(values)
+    seconds = sum(seconds for seconds, _ in laps) * options.splits / runs
+    return seconds, sum(values) / len(values)
 
 
 def main() -> None:

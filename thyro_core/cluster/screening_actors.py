@@ -23,7 +23,7 @@ from ray import exceptions
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
-from thyro_core.cluster.session import Capacity
+from thyro_core.cluster.packing import Capacity
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.screening import Counts
 from thyro_core.screening_decode import (

@@ -3,14 +3,14 @@
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
+from thyro_core.cluster.packing import Capacity, Node, capacity_of
+from thyro_core.cluster.watch import LOST_SECONDS, ClusterWatch, knock
 from thyro_core.errors import InputError, ThyroError
 
 # Only keys and small specs travel through Ray's object store; its default takes 30 % of memory.
@@ -25,20 +25,27 @@ closing = threading.Event()
 """Set when a session ends early: whoever watches a job of it stops it."""
 
 
-@dataclass(frozen=True)
-class Capacity:
-    """What a cluster has in all."""
-
-    cpus: float
-    gpus: float
+_watch: ClusterWatch | None = None
 
 
-@dataclass(frozen=True)
-class JobResources:
-    """What one split job holds while it runs."""
+def check_open(who: str) -> None:
+    """Make sure that there is still a cluster to wait for.
 
-    cpus: int
-    gpus: float
+    Args:
+        who: what waits, for the message.
+
+    Raises:
+        ThyroError: the session is closing, or the cluster's head is lost.
+    """
+    if closing.is_set():
+        msg = f"{who} was stopped; the same command goes on from its checkpoint"
+        raise ThyroError(msg)
+    if _watch is not None and _watch.lost:
+        msg = (
+            f"Ray's head at {_watch.address} has not answered for {LOST_SECONDS:g} s, and its jobs "
+            "are lost; restart the cluster, and the same command goes on from their checkpoints"
+        )
+        raise ThyroError(msg)
 
 
 @contextmanager
@@ -49,14 +56,17 @@ def session(address: str) -> Iterator[Capacity]:
         address: `local` for an embedded Ray, `auto` or `host:port` for a running cluster.
 
     Raises:
-        InputError: no cluster answers at the address.
+        InputError: no cluster answers at the address, or it is of a kind that cannot be joined.
     """
+    _check_kind(address)
     # Read by Ray when it is imported. Workers at niceness 15 starve beside anything else.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")
     # A call after the end of the session must fail, not start another Ray.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Without its head Ray would abort this program; `check_open` lets it end in good order.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
     import ray
 
     options: dict[str, Any] = {
@@ -79,9 +89,10 @@ def session(address: str) -> Iterator[Capacity]:
     if on_sigterm is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)
     closing.clear()
+    gcs = None if address == "local" else ray.get_runtime_context().gcs_address
     try:
-        found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        yield Capacity(found.get("CPU", 0.0), found.get("GPU", 0.0))
+        with _watched(gcs):
+            yield capacity_of(nodes())
     except BaseException:
         closing.set()
         # Threads that watch jobs cancel them now; after the shutdown they could not.
@@ -91,13 +102,65 @@ def session(address: str) -> Iterator[Capacity]:
         ray.shutdown()
 
 
+def _check_kind(address: str) -> None:
+    kind, separator, rest = address.partition("://")
+    if not separator:
+        return
+    if kind in {"http", "https"}:
+        msg = (
+            f"Ray at {address}: only a study goes through a cluster's dashboard; this command "
+            "joins the cluster: expected local, auto or host:port (as a rule the port is 6379)"
+        )
+        raise InputError(msg)
+    host = rest.partition("/")[0].rpartition(":")[0] or rest
+    msg = (
+        f"Ray at {address}: expected local, auto, host:port, or the dashboard's address, found "
+        f"{kind}://, which keeps the study on the wire; for a cluster that this machine cannot "
+        f"join, use http://{host}:8265"
+    )
+    raise InputError(msg)
+
+
+@contextmanager
+def _watched(address: str | None) -> Iterator[None]:
+    # One session at a time, like Ray's own.
+    global _watch
+    with ClusterWatch(address, _look) as _watch:
+        yield
+
+
+def nodes() -> tuple[Node, ...]:
+    """The session's nodes that were up a moment ago; none without a session."""
+    return () if _watch is None else _watch.nodes
+
+
+def _look() -> tuple[Node, ...] | None:
+    """The nodes that are up now, asked of Ray; None: it could not tell."""
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        found = ray.nodes()  # type: ignore[no-untyped-call]
+    except (RayError, ConnectionError, RuntimeError):
+        return None
+    return tuple(
+        Node(
+            str(each["NodeManagerHostname"]),
+            float(each["Resources"].get("CPU", 0.0)),
+            float(each["Resources"].get("GPU", 0.0)),
+            str(each["NodeID"]),
+        )
+        for each in found
+        if each["Alive"]
+    )
+
+
 def _knock(address: str) -> None:
     """Ask whether anyone listens at host:port; Ray itself would go on asking for minutes."""
-    host, _, port = address.rpartition(":")
-    if not port.isdigit():
+    if not address.rpartition(":")[2].isdigit():
         raise _no_cluster(address, "no port after the colon")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+        knock(address, _KNOCK_SECONDS)
     except OSError as error:
         raise _no_cluster(address, error) from error
 
@@ -107,29 +170,3 @@ def _no_cluster(address: str, found: object) -> InputError:
         f"Ray at {address}: expected a cluster to answer, found: {found}; start one with "
         "`ray start --head`, or leave --ray out to run on this machine"
     )
-
-
-def job_resources(
-    capacity: Capacity, cpus_per_job: int, gpus_per_job: float | None, jobs: int
-) -> JobResources:
-    """What each of so many jobs gets, checked against what the cluster has.
-
-    GPUs, if there are any and nothing else is said, are shared evenly: with ten jobs on four GPUs
-    each GPU takes three jobs at a time.
-
-    Raises:
-        ThyroError: a job needs more than the whole cluster has.
-    """
-    if gpus_per_job is None:
-        gpus_per_job = 1 / -(-jobs // int(capacity.gpus)) if capacity.gpus >= 1 else 0.0
-    for name, needed, found in (
-        ("CPU", cpus_per_job, capacity.cpus),
-        ("GPU", gpus_per_job, capacity.gpus),
-    ):
-        if needed > found:
-            msg = (
-                f"a split job needs {needed:g} {name}, and the whole cluster has {found:g}; "
-                f"lower THYRO_{name}S_PER_JOB or add a node"
-            )
-            raise ThyroError(msg)
-    return JobResources(cpus_per_job, gpus_per_job)

@@ -3,95 +3,107 @@
 Each job is a Ray task that holds the job's CPUs and GPU share and runs a `TorchTrainer` in its own
 process (Ray Train's local mode). A trainer that starts its own worker group costs some 13 s and
 five processes on a quiet machine; here a worker process is started once and takes one job after
-the other. Ray starts a job again whose process died; it goes on from its checkpoint.
+the other. A job whose process or node is lost is started again (`attempts`); it goes on from its
+checkpoint. Only a job that several workers share has a worker group (`worker_groups`).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import ray
 from ray import exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from thyro_core.cluster.session import PATIENCE_SECONDS, JobResources, closing
+from thyro_core.cluster.attempts import Shortage, SplitRun
+from thyro_core.cluster.offers import Limits
+from thyro_core.cluster.packing import JobResources
+from thyro_core.cluster.session import PATIENCE_SECONDS, check_open, nodes
+from thyro_core.cluster.worker_groups import seat, train_in_group
 from thyro_core.config import Precision
-from thyro_core.errors import ThyroError
 from thyro_core.job_spec import SplitJob, SplitOutcome
 from thyro_core.plan import PlannedPrecision
 
+# A busy GPU still has room for one who only looks.
+_LOOK_AT_GPU = 0.0001
+_PROBE_SECONDS = 120.0
 
-def submit(job: SplitJob, resources: JobResources, retries: int) -> "ray.ObjectRef[SplitOutcome]":
-    """Queue a split job; Ray starts it when its resources are free.
+
+def submit(job: SplitJob, resources: JobResources, limits: Limits) -> SplitRun:
+    """Queue a split job; Ray starts jobs in the order of their submission, as resources get free.
 
     Args:
         job: what to run.
         resources: what it holds while it runs.
-        retries: how often to start it again when its process dies.
+        limits: how much it may meet before it is given up.
     """
     options: dict[str, Any] = {
         "name": f"{job.study_id}-split-{job.split}",
         "num_cpus": resources.cpus,
         "num_gpus": resources.gpus,
-        "max_retries": retries,
+        "max_retries": 0,
     }
-    return ray.remote(_train_split).options(**options).remote(job)
+    if resources.workers > 1:
+        options |= {"num_cpus": 0, "num_gpus": 0, "resources": seat(resources)}
+        group = ray.remote(train_in_group).options(**options)
+        return SplitRun(job, lambda each: group.remote(each, limits.retries), resources, limits)
+    start = ray.remote(_train_split).options(**options).remote
+    return SplitRun(job, start, resources, limits)
 
 
-def outcome(job: SplitJob, ref: "ray.ObjectRef[SplitOutcome]", retries: int) -> SplitOutcome | None:
-    """The outcome of a submitted job, waited for a moment; None: it is not over yet.
+def job_precision(wanted: Precision, resources: JobResources, patience: float) -> PlannedPrecision:
+    """The arithmetic that jobs with these resources will train in, asked of such a job.
+
+    Args:
+        wanted: the config's precision.
+        resources: of a job.
+        patience: how long to wait while no node could run it [s].
 
     Raises:
-        ThyroError: the job cannot be finished: its process died too often, it met an error
-            outside any architecture, or the session is closing.
+        ThyroError: no node can run it, or the head of the cluster is lost.
     """
-    if closing.is_set():
-        msg = f"split {job.split} was stopped; the same command goes on from its checkpoint"
-        raise ThyroError(msg)
-    ready, _ = ray.wait([ref], timeout=PATIENCE_SECONDS)
-    if not ready:
-        return None
-    try:
-        return ray.get(ref)
-    except exceptions.RayTaskError as error:
-        msg = f"split {job.split} failed: {error.cause}"
-        raise ThyroError(msg) from error
-    except exceptions.RayError as error:
-        msg = (
-            f"split {job.split}: its process died {retries + 1} times "
-            f"({type(error).__name__}: out of memory, or killed); give each job more room "
-            "(fewer jobs at once: a higher THYRO_CPUS_PER_JOB), and start the same command again"
-        )
-        raise ThyroError(msg) from error
-
-
-def cancel(ref: "ray.ObjectRef[SplitOutcome]") -> None:
-    """Stop a job; its checkpoint stays."""
-    ray.cancel(ref, force=True)
-
-
-@contextmanager
-def cancelled_on_error(ref: "ray.ObjectRef[SplitOutcome]") -> Iterator[None]:
-    """Stop the job when the block that watches it is interrupted."""
-    try:
-        yield
-    except BaseException:
-        cancel(ref)
-        raise
-
-
-def job_precision(wanted: Precision, resources: JobResources) -> PlannedPrecision:
-    """The arithmetic that jobs with these resources will train in, asked of such a job."""
     options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
     probe = ray.remote(_probe_precision).options(**options)
-    found: PlannedPrecision = ray.get(probe.remote(wanted, resources.gpus))
+    asked = probe.remote(wanted, resources.gpus)
+    shortage = Shortage(resources, patience)
+    while not ray.wait([asked], timeout=PATIENCE_SECONDS)[0]:
+        check_open("the study")
+        shortage.check("the study", nodes())
+    found: PlannedPrecision = ray.get(asked)
     return found
+
+
+def smallest_gpu() -> int | None:
+    """Memory of the cluster's smallest GPU [bytes]; None: a node with GPUs could not tell."""
+    probe = ray.remote(_probe_gpu)
+    asked = [
+        probe.options(
+            num_cpus=0,
+            num_gpus=_LOOK_AT_GPU,
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        ).remote()
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"] and node["Resources"].get("GPU", 0.0) > 0
+    ]
+    try:
+        found = ray.get(asked, timeout=_PROBE_SECONDS)
+    except exceptions.RayError:
+        return None
+    known = [size for size in found if size is not None]
+    return min(known) if known and len(known) == len(found) else None
 
 
 def _probe_precision(wanted: Precision, gpus: float) -> PlannedPrecision:
     from thyro_core.hardware import choose_precision, job_device
 
     return choose_precision(wanted, job_device(gpus))
+
+
+def _probe_gpu() -> int | None:
+    from thyro_core.hardware import gpu_memory
+
+    return gpu_memory()
 
 
 def _train_split(job: SplitJob) -> SplitOutcome:
@@ -102,8 +114,14 @@ def _train_split(job: SplitJob) -> SplitOutcome:
     from thyro_core.jobs import run_split
     from thyro_core.logs import set_up_logs
     from thyro_core.settings import Settings
+    from thyro_core.whereabouts import announce
 
-    set_up_logs(as_json=Settings().log_json)
+    settings = Settings()
+    set_up_logs(as_json=settings.log_json)
+    # The node's own folder, where it has one.
+    scratch = str(settings.scratch or job.scratch)
+    job = replace(job, scratch=scratch)
+    announce(job, ray.get_runtime_context().get_node_id())
 
     train_loop: Any = partial(run_split, job)
     trainer = TorchTrainer(

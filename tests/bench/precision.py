@@ -1,0 +1,93 @@
+"""Whether bfloat16 tells benign from malignant as well as float32: AUC of the same splits in both.
+
+    python tests/bench/precision.py [SOURCE] [--architecture resnet18] [--splits 4] [--epochs 4]
+                                    [--side 112] [--images 200]
+
+Trains each split of an image set (without SOURCE: phantoms) twice, from the same weights with the
+same draws, in fp32 and in bf16 (autocast; predictions are always made in fp32). The difference of a
+split's two AUCs stands beside what another seed alone does to its AUC in fp32: numbers this small
+change a run as another shuffle would, and the question is whether bf16 does more than that.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from laps import header, row
+
+from thyro_core import jobs
+from thyro_core.config import ARCHITECTURES, StudyConfig
+from thyro_core.inference import predict, recalibrate_batchnorm
+from thyro_core.job_spec import SplitJob
+from thyro_core.metrics import metrics
+from thyro_core.phantoms import write_phantoms
+from thyro_core.storage import Store, open_store
+from thyro_core.study import Site, ingest_for, prepare
+from thyro_core.training import train
+
+WAYS = (("fp32", 0), ("bf16", 0), ("fp32", 1))
+"""Precision and seed of the trainings of a split."""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", nargs="?")
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default="resnet18")
+    parser.add_argument("--splits", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--side", type=int, default=112)
+    parser.add_argument("--images", type=int, default=200, help="phantoms to draw")
+    return parser.parse_args()
+
+
+def aucs(
+    source: str, store: Store, precision: str, seed: int, options: argparse.Namespace
+) -> list[float]:
+    """AUC of each split's test part. The seed is of the training alone: the splits stay."""
+    config = StudyConfig(
+        architectures=(options.architecture,),
+        splits=max(2, options.splits),
+        epochs=options.epochs,
+        image_size=options.side,
+        learning_rate=5e-4,
+    )
+    scratch = Path(store.root, "scratch")
+    site = Site(store, scratch, os.environ.get("THYRO_WEIGHTS"))
+    plan = prepare(ingest_for(source, config, store), config, precision, site)
+    found = []
+    for split in range(options.splits):
+        job = SplitJob(store.url, plan.study_id, split, str(scratch), threads=os.cpu_count() or 1)
+        context = jobs._prepare(job)
+        parts = jobs._examples(context, options.architecture)
+        recipe = jobs._recipe(context, options.architecture, parts["train"].labels)
+        recipe = type(recipe)(**vars(recipe) | {"seed": recipe.seed + seed})
+        run, _ = jobs._start(context, options.architecture, recipe)
+        train(run, parts["train"], None, recipe, lambda _: None, lambda *_: None)
+        recalibrate_batchnorm(run.model, parts["train"], context.device)
+        logits = predict(run.model, parts["test"], context.device).double()
+        label = parts["test"].labels.numpy()
+        found.append(metrics(label, logits.softmax(dim=1)[:, 1].numpy(), 0.5)["auc"])
+    return found
+
+
+def main() -> None:
+    options = arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        source = options.source or f"{folder}/phantoms"
+        if not options.source:
+            malignant = options.images * 2 // 5
+            write_phantoms(source, images=options.images, malignant=malignant)
+        store = open_store(f"{folder}/store")
+        fp32, bf16, other = (np.array(aucs(source, store, *way, options)) for way in WAYS)
+    what = f"{options.architecture} {options.side}, {options.epochs} epochs"
+    print(header(what, "AUC, mean", "difference from fp32, mean", "sd", "largest"))
+    for name, values in (("fp32", fp32), ("bf16", bf16), ("fp32, another seed", other)):
+        apart = values - fp32
+        figures = (values.mean(), apart.mean(), apart.std(ddof=1), np.abs(apart).max())
+        print(row(name, *(f"{figure:.4f}" for figure in figures)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""How much of a GPU's memory a split job takes: an estimate on the safe side, made before it runs.
+
+Ray shares a GPU out by fractions and never looks at its memory. A job holds what its most expensive
+architecture needs: weights, gradients and Adam's two moments, and for each image of a batch what
+the forward pass keeps for the backward one, twice, because convolutions want room to work in. The
+pack lies there too. The figures per image are sums over torch's saved tensors in fp32, for whole
+networks; bf16 needs less. No GPU was at hand to compare the estimate with.
+"""
+
+from types import MappingProxyType
+
+from thyro_core.config import Architecture, StudyConfig
+
+_KEPT = MappingProxyType(
+    {"resnet18": 22.3e6, "alexnet": 3.8e6, "vgg16": 73.3e6, "inception_v3": 98.5e6}
+)
+"""What one training image keeps for the backward pass at the paper's sizes [bytes]."""
+
+_PARAMETERS = MappingProxyType(
+    {"resnet18": 11.2e6, "alexnet": 57.1e6, "vgg16": 134.3e6, "inception_v3": 24.4e6}
+)
+_BYTES_PER_PARAMETER = 16
+_ROOM = 2.0
+_CONTEXT = 1.5e9
+"""CUDA's own memory in each process, and its libraries' [bytes]."""
+
+_PAPER_SIDE = 224
+_USABLE = 0.95
+
+
+def job_gpu_bytes(config: StudyConfig, images: int) -> int:
+    """Memory that a split job of a study takes on a GPU at most [bytes].
+
+    Args:
+        config: the study; its architectures, batch size and image size count.
+        images: images of the pack.
+    """
+    return round(max(_bytes(config, name, images) for name in config.architectures))
+
+
+def _bytes(config: StudyConfig, architecture: Architecture, images: int) -> float:
+    area = (config.image_size / _PAPER_SIDE) ** 2
+    batch = config.batch_size * _KEPT[architecture] * area * _ROOM
+    pack = images * config.side(architecture) ** 2
+    return _CONTEXT + _PARAMETERS[architecture] * _BYTES_PER_PARAMETER + batch + pack
+
+
+def jobs_that_fit(gpu_bytes: int | None, job_bytes: int) -> int:
+    """How many jobs a GPU holds at once; one, if its memory is not known or too small by estimate.
+
+    Args:
+        gpu_bytes: the GPU's memory; None: unknown.
+        job_bytes: what a job takes, from `job_gpu_bytes`.
+    """
+    return max(1, int(_USABLE * (gpu_bytes or 0) / job_bytes))
