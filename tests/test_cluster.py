@@ -227,6 +227,18 @@ def test_a_job_whose_node_went_silent_is_started_elsewhere(monkeypatch, clock, t
     assert len(fake.started) == 2
 
 
+def test_a_job_on_a_node_that_has_just_joined_is_left_alone(monkeypatch, clock, tmp_path) -> None:
+    fake = FakeRay(monkeypatch, clock, None)
+    run = watched(fake, tmp_path)
+    # The list of nodes is seconds old: the first one is older than the job's node.
+    lists = [[Node("m", 1, id="id-m")]]
+    monkeypatch.setattr(sessions, "nodes", lambda: lists.pop() if lists else fake.nodes)
+    for _ in range(30):
+        assert run.outcome() is None
+    assert not lists
+    assert len(fake.started) == 1
+
+
 def test_a_job_that_has_not_started_was_on_no_lost_node(monkeypatch, clock, tmp_path) -> None:
     fake = FakeRay(monkeypatch, clock, None)
     run = SplitRun(

@@ -75,6 +75,13 @@ def may_pass(error: BaseException) -> bool:
     return isinstance(error, (ConnectionError, TimeoutError, *_lost_connections()))
 
 
+def _answers() -> tuple[type[Exception], ...]:
+    """What S3's client raises for refusals, and for what is no answer."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return ClientError, BotoCoreError, *_lost_connections()
+
+
 def _lost_connections() -> tuple[type[Exception], ...]:
     """What S3's client raises when no whole answer comes: three packages' errors."""
     from aiohttp import ClientError
@@ -125,7 +132,7 @@ class Patience:
         while True:
             try:
                 answer = await question()
-            except Exception as error:
+            except (OSError, *_answers()) as error:
                 tries += 1
                 if not may_pass(error):
                     self._answered()

@@ -194,9 +194,9 @@ def _stopped_on_interrupt(server: JobServer, job_id: str, say: Say) -> Iterator[
     """Stop the job, and wait until it has, when the block is interrupted."""
     try:
         yield
-    except Exception:
-        raise
-    except BaseException:
+    except BaseException as end:
+        if isinstance(end, Exception):
+            raise
         say(f"stopping job {job_id} at {server.address}")
         try:
             _stop(server, job_id)
