@@ -396,7 +396,8 @@ def test_a_flow_that_is_killed_attaches_to_its_job_again(
         stopped = processes_of(folder)
         for process in stopped:
             os.kill(process, signal.SIGSTOP)
-        first.kill()
+        # With Prefect's server, which it started.
+        os.killpg(first.pid, signal.SIGKILL)
         first.communicate()
         ((name, before),) = jobs_of(cluster_head, store).items()
         assert before["status"] == "RUNNING"

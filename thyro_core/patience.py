@@ -77,7 +77,10 @@ def may_pass(error: BaseException) -> bool:
 
 def _answers() -> tuple[type[Exception], ...]:
     """What S3's client raises for refusals, and for what is no answer."""
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import (  # type: ignore[import-untyped]
+        BotoCoreError,
+        ClientError,
+    )
 
     return ClientError, BotoCoreError, *_lost_connections()
 
@@ -85,7 +88,7 @@ def _answers() -> tuple[type[Exception], ...]:
 def _lost_connections() -> tuple[type[Exception], ...]:
     """What S3's client raises when no whole answer comes: three packages' errors."""
     from aiohttp import ClientError
-    from botocore.exceptions import (  # type: ignore[import-untyped]
+    from botocore.exceptions import (
         ConnectionError as S3ConnectionError,
     )
     from botocore.exceptions import HTTPClientError, IncompleteReadError
@@ -129,10 +132,11 @@ class Patience:
             Exception: the question's own error, if asking again cannot help.
         """
         started, tries = time.monotonic(), 0
+        expected: tuple[type[Exception], ...] = (OSError, *_answers())
         while True:
             try:
                 answer = await question()
-            except (OSError, *_answers()) as error:
+            except expected as error:
                 tries += 1
                 if not may_pass(error):
                     self._answered()
