@@ -17,6 +17,7 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.server import LOST
 from flows.tether import end_with_server, hurry_if_orphan
@@ -28,15 +29,27 @@ R = TypeVar("R")
 
 _LOG = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 5.0
+_RETRIES = 3
+"""After 2, 4 and 8 s."""
+_AWAY_SECONDS = 60.0
+_last_failure = [float("-inf")]
+"""When the server did not answer, by this process's steady clock; threads share it."""
 
 
 def best_effort(show: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
-    """Show something in Prefect's UI; None: its server is away, restarts or has lost the run."""
-    try:
-        return show(*args, **kwargs)
-    except LOST as error:
-        _LOG.warning("Prefect's server did not take an artifact: %s", type(error).__name__)
-        return None
+    """Show something in Prefect's UI; None: its server is away, restarts or has lost the run.
+
+    A server that restarts is asked for a quarter of a minute, one that was away a moment ago only
+    once: Prefect's own client would ask for more than a minute, each time, and hold up the work.
+    """
+    recently = time.monotonic() - _last_failure[0] < _AWAY_SECONDS
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0 if recently else _RETRIES}):
+        try:
+            return show(*args, **kwargs)
+        except LOST as error:
+            _last_failure[0] = time.monotonic()
+            _LOG.warning("Prefect's server did not take an artifact: %s", type(error).__name__)
+            return None
 
 
 def show_page(key: str, markdown: str, description: str) -> None:

@@ -13,8 +13,13 @@ import httpx
 import pytest
 from prefect import flow
 from prefect.artifacts import create_progress_artifact
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
 
+from flows import artifacts
 from flows.artifacts import ProgressBar, best_effort, show_page, show_table
 from flows.server import ServerLostError, server_needed
 from tests.imagesets import write_image_set
@@ -23,7 +28,12 @@ from tests.test_jobs import contents
 from tests.test_study_cli import DEADLINE, command, has_checkpoint
 from thyro_core.storage import Store, open_store
 
-EPOCHS = "20"
+EPOCHS = "30"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_lost_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "_last_failure", [float("-inf")])
 
 
 @pytest.fixture
@@ -65,6 +75,21 @@ def test_a_bar_that_could_not_be_shown_is_shown_when_the_server_is_back(monkeypa
     for percent in (1.0, 2.0, 3.0):
         bar.show(percent)
     assert shown == [("create", 1.0), ("create", 2.0), 3.0]
+
+
+def test_a_server_that_was_away_a_moment_ago_is_asked_only_once(monkeypatch) -> None:
+    asked: list[int] = []
+
+    def show() -> None:
+        asked.append(PREFECT_CLIENT_MAX_RETRIES.value())
+        raise httpx.ReadTimeout("slow")
+
+    now = [1000.0]
+    monkeypatch.setattr(artifacts.time, "monotonic", lambda: now[0])
+    for seconds in (0, 1, 59, 61):
+        now[0] += seconds
+        assert best_effort(show) is None
+    assert asked == [3, 0, 0, 3]
 
 
 def test_our_own_mistakes_are_not_taken_for_a_lost_server() -> None:
@@ -113,12 +138,15 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder, self.server = folder, PrefectServer(folder)
         self.source = write_image_set(folder / "set")
+        # Not the server's, whose database an undisturbed study would write into.
+        self.home = folder / "studies"
+        self.home.mkdir()
 
     def start(self, store: Store, **extra: str) -> "subprocess.Popen[str]":
         extra = {"THYRO_CHECKPOINT_SECONDS": "0"} | extra
         return subprocess.Popen(
             command(self.source, store.root, epochs=EPOCHS),
-            env=environment(self.folder / "home", **extra),
+            env=environment(self.home, **extra),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -173,6 +201,7 @@ def test_a_server_that_is_killed_and_started_again_costs_a_study_nothing(
     assert contents(store) == undisturbed
     (run,) = bench.server.ask("/flow_runs/filter", {})
     assert run["state_type"] == "COMPLETED"
+    bench.server.stop()
 
 
 @pytest.mark.slow

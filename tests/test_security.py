@@ -19,6 +19,7 @@ import s3fs
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests import leavings
 from tests.dicoms import dicom, speckle
 from tests.imagesets import write_image_set
 from tests.s3server import BUCKET, S3Server
@@ -57,7 +58,10 @@ def job_log_lines(ray: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_a_study_on_s3_leaves_no_credential_anywhere(s3_server: S3Server, tmp_path: Path) -> None:
-    """Store, home, Prefect's database, Ray's logs, what is printed: with and without --debug."""
+    """Store, home, Prefect's database, Ray's logs, what is printed, with --debug.
+
+    Every other command, and without it: test_store_kinds.py; checkpoints: test_study_twice.py.
+    """
     home, ray = tmp_path / "home", Path(os.path.realpath(tmp_path)) / "r"
     home.mkdir()
     write_image_set(tmp_path / "set")
@@ -82,16 +86,14 @@ def test_a_study_on_s3_leaves_no_credential_anywhere(s3_server: S3Server, tmp_pa
             short.unlink()
         assert done.returncode == 0, done.stderr[-3000:]
         printed = json.loads(done.stdout.splitlines()[-1])
-        left = {key: store.read(key) for key in store.keys("")}
-        left |= everything_below(home) | everything_below(ray)
+        left = leavings.in_store(store) | leavings.below(home) | leavings.below(ray)
         s3fs.S3FileSystem.clear_instance_cache()
     left |= {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
     assert any(name.endswith("prefect.db") for name in left)
     lines = [json.loads(line) for line in job_log_lines(ray)]
     assert {line["split"] for line in lines if line["study"] == printed["study_id"]} == {0, 1}
     assert any(name.endswith("predictions") or "/predictions/" in name for name in left)
-    secret = s3_server.secret.encode()
-    assert [name for name, data in left.items() if secret in data] == []
+    assert leavings.holders(left, [s3_server.secret]) == []
     database = sqlite3.connect(home / ".prefect" / "prefect.db")
     rows = database.execute("select parameters from flow_run").fetchall()
     assert rows

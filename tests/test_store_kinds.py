@@ -3,15 +3,20 @@
 A `file://` store and an `s3://` store must not differ but in addresses and times.
 """
 
+import gzip
+import io
 import json
 import shutil
 import subprocess
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import s3fs
 
@@ -50,6 +55,27 @@ def differing(one: Store, other: Store) -> list[str]:
     """Tables that differ; NaN equals NaN."""
     first, second = tables(one), tables(other)
     return [name for name in first if repr(first[name]) != repr(second[name])]
+
+
+def test_a_secret_is_found_wherever_it_is_hidden(tmp_path: Path) -> None:
+    secret = "found-" * 40  # long enough to be compressed
+    table, archive = io.BytesIO(), io.BytesIO()
+    pq.write_table(pa.table({"a": [secret] * 9}), table, compression="zstd", write_statistics=False)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("data", secret)
+    hidden = {
+        "parquet": table.getvalue(),
+        "zip": archive.getvalue(),
+        "gzip": gzip.compress(secret.encode()),
+        "utf-16": secret.encode("utf-16-le"),
+        "plain": secret.encode(),
+    }
+    assert [name for name, data in hidden.items() if secret.encode() in data] == ["plain"]
+    for name, data in hidden.items():
+        (tmp_path / name).write_bytes(data)
+    found = {Path(name).name for name, _ in leavings.holders(leavings.below(tmp_path), [secret])}
+    assert found == hidden.keys()
+    assert leavings.holders(leavings.below(tmp_path), ["another"]) == []
 
 
 @pytest.fixture(scope="module")
