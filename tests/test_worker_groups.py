@@ -1,10 +1,8 @@
 """Worker groups of Ray Train: who holds what, what is tried again, and a study with two workers."""
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ from thyro_core.cluster.packing import JobResources, Node, capacity_of, job_reso
 from thyro_core.cluster.worker_groups import seat, train_in_group
 from thyro_core.errors import InputError, ThyroError, WorkerFailedError
 from thyro_core.job_spec import SplitJob, SplitOutcome
+from thyro_core.plan import study_ids
 from thyro_core.storage import Store, open_store
 
 TOLERANCE = 1e-2
@@ -123,8 +122,8 @@ def predictions(store: Store) -> dict[tuple[int, str], float]:
     return {(row["split"], row["image_id"]): row["prob_malignant"] for row in rows}
 
 
-def workers_of(scratch: Path) -> list[int]:
-    """Processes of Ray Train workers that have this folder in their environment."""
+def processes_of(scratch: Path, title: str) -> list[int]:
+    """Processes that Ray calls so, of the Ray that has this folder in its environment."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -132,7 +131,7 @@ def workers_of(scratch: Path) -> list[int]:
                 line, environ = ((entry / name).read_bytes() for name in ("cmdline", "environ"))
             except OSError:
                 continue
-            if line.startswith(b"ray::RayTrainWorker") and str(scratch).encode() in environ:
+            if line.startswith(f"ray::{title}".encode()) and str(scratch).encode() in environ:
                 found.append(int(entry.name))
     return sorted(found)
 
@@ -144,25 +143,33 @@ def wait_until(met: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
+ASKED = {"precision": "fp32", "epochs": "2"}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, home: Path, source: Path) -> Store:
+    """The study with one worker a job."""
+    store = tmp_path_factory.mktemp("alone") / "store"
+    done = run(command(source, store, **ASKED), home)
+    assert done.returncode == 0, done.stderr
+    return open_store(str(store))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3 * DEADLINE)
-def test_a_study_in_two_workers_a_job_is_the_study_and_survives_a_killed_worker(
-    home, source, tmp_path
+@pytest.mark.parametrize("victim", ["a worker", "the task that started the workers"])
+def test_a_study_in_two_workers_a_job_is_the_study_whoever_is_killed(
+    alone, home, source, tmp_path, victim
 ) -> None:
-    asked = {"precision": "fp32", "epochs": "2"}
-    one = run(command(source, tmp_path / "one", **asked), home)
-    assert one.returncode == 0, one.stderr
-    alone = predictions(open_store(str(tmp_path / "one")))
-
     scratch = tmp_path / "scratch"
     shared = {
         "THYRO_WORKERS_PER_JOB": "2", "THYRO_CHECKPOINT_SECONDS": "0",
         "THYRO_SCRATCH": str(scratch),
     }  # fmt: skip
     process = subprocess.Popen(
-        command(source, tmp_path / "two", **asked),
+        command(source, tmp_path / "two", **ASKED),
         env=environment(home, **shared),
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -172,24 +179,22 @@ def test_a_study_in_two_workers_a_job_is_the_study_and_survives_a_killed_worker(
         wait_until(
             lambda: any("/checkpoints/" in key for key in store.keys("studies")), "a checkpoint"
         )
-        victims = workers_of(scratch)
-        assert len(victims) == 2, "room for one job of two workers at a time"
-        os.kill(victims[-1], signal.SIGKILL)
-        out, said = process.communicate(timeout=DEADLINE)
+        workers = processes_of(scratch, "RayTrainWorker")
+        assert len(workers) == 2, "room for one job of two workers at a time"
+        starters = [pid for name in study_ids(store) for pid in processes_of(scratch, name)]
+        assert len(starters) == 1
+        os.kill(workers[-1] if victim == "a worker" else starters[0], signal.SIGKILL)
+        _, said = process.communicate(timeout=DEADLINE)
         assert process.returncode == 0, said
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-    assert (
-        json.loads(out.splitlines()[-1])["study_id"]
-        == json.loads(one.stdout.splitlines()[-1])["study_id"]
-    )
-    found = predictions(store)
-    assert found.keys() == alone.keys()
-    differences = np.array([found[key] - value for key, value in alone.items()])
-    print("largest difference of a probability", np.abs(differences).max(), file=sys.stderr)
+    assert study_ids(store) == study_ids(alone)
+    found, expected = predictions(store), predictions(alone)
+    assert found.keys() == expected.keys()
+    differences = np.array([found[key] - value for key, value in expected.items()])
     assert 0 < np.abs(differences).max() < TOLERANCE
     rows = store.read_table("runs").to_pylist()
     assert max(row["resumed_epochs"] for row in rows) >= 1
-    assert not workers_of(scratch)
+    assert not processes_of(scratch, "RayTrainWorker")

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 from ray.experimental import internal_kv
-from ray.util.placement_group import PlacementGroup, get_current_placement_group
+from ray.util.placement_group import PlacementGroup
 from ray.util.placement_group import remove_placement_group as remove
 
 from thyro_core.cluster.packing import JobResources
@@ -98,11 +98,17 @@ def _room_key(job: SplitJob) -> bytes:
     return f"thyro-room-{job.study_id}-{job.split}".encode()
 
 
-def _hold_room(job: SplitJob) -> None:
-    """Note in Ray which placement group this worker is in."""
-    group = get_current_placement_group()
-    if group is not None:
-        internal_kv._internal_kv_put(_room_key(job), group.id.binary(), overwrite=True)  # noqa: SLF001
+def _room_keeper(job: SplitJob) -> Any:  # noqa: ANN401
+    """Ray Train's callback that notes in Ray which placement group a job's workers are in."""
+    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+
+    class RoomKeeper(WorkerGroupCallback):
+        def after_worker_group_start(self, worker_group: Any) -> None:  # noqa: ANN401
+            handle = worker_group.get_worker_group_state().placement_group_handle
+            held = handle.placement_group.id.binary()
+            internal_kv._internal_kv_put(_room_key(job), held, overwrite=True)  # noqa: SLF001
+
+    return RoomKeeper()
 
 
 def _free_room(job: SplitJob) -> None:
@@ -148,6 +154,7 @@ def _fit(job: SplitJob) -> SplitOutcome | Mapping[int, Exception]:
             name=f"{job.study_id}-split-{job.split}",
             storage_path=scratch,
             failure_config=FailureConfig(**patience),
+            callbacks=[_room_keeper(job)],
         ),
     )
     try:
@@ -176,6 +183,5 @@ def _work(job: SplitJob) -> SplitOutcome:
 
     settings = Settings()
     set_up_logs(as_json=settings.log_json)
-    _hold_room(job)
     # The node's own folder, where it has one.
     return run_split(replace(job, scratch=str(settings.scratch or job.scratch)))
