@@ -51,9 +51,13 @@ class Visit:
         return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    """One Chromium for the whole session."""
+    """One Chromium for a module's tests.
+
+    Not for the session: while it is open this thread has a running event loop, in which Prefect's
+    functions return coroutines instead of doing their work.
+    """
     from playwright.sync_api import sync_playwright
 
     found = next((path for name in _BINARIES if (path := shutil.which(name))), None)

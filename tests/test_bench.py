@@ -153,6 +153,16 @@ def test_jobs_side_by_side_and_in_turn():
 
 
 @pytest.mark.slow
+def test_screening_against_a_bare_loop():
+    bare, whole, steady, gpus, *_ = rows(
+        "screening.py", "--images=80", "--distinct=20", "--side=64", "--laps=1"
+    )[1:]
+    assert [way[0] for way in (bare, whole, steady)] == ["bare loop", "whole", "steady"]
+    assert float(whole[1].split()[0]) > 0
+    assert gpus[0] == "GPUs"
+
+
+@pytest.mark.slow
 def test_near_duplicates_of_phantoms():
     _, uniform, _, recombined = rows("near_duplicates.py", "--images=40", "--scale=1000")
     assert uniform[3:] == recombined[3:] == ["50", "50"]

@@ -58,10 +58,9 @@ from thyro_core.hardware import prepare_torch
 
 if sys.argv[1] == "kept":
     prepare_torch(1, deterministic=False)
-torch.ones(2**24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(8):
-    torch.ones(2**24)
+for _ in range(40):
+    torch.ones(2**23)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -73,4 +72,5 @@ def test_freed_memory_is_used_again_instead_of_fetched_anew() -> None:
         int(subprocess.check_output([sys.executable, "-c", FRESH_PAGES, way], text=True))
         for way in ("fresh", "kept")
     )
-    assert kept < fresh / 4, "64 MB, eight times over"
+    # The first few may not fit where the ones before were: something small took a corner of it.
+    assert kept < fresh / 4, "32 MB, forty times over"

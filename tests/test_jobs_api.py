@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -407,7 +407,8 @@ def test_a_flow_that_is_killed_attaches_to_its_job_again(
         wait_until(lambda: logged(home, said) == 1, "the second start attaches")
     finally:
         for process in stopped:
-            os.kill(process, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
     _, errors = second.communicate(timeout=600)
     assert second.returncode == 0, errors
     ((again, after),) = jobs_of(cluster_head, store).items()

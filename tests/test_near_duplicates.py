@@ -355,19 +355,20 @@ def test_a_pair_outside_the_images_is_refused(pairs, n):
         nd.connected(pairs, n)
 
 
-def benchmark_module():
+@pytest.fixture
+def bench(monkeypatch):
     path = ROOT / "tests" / "bench" / "near_duplicates.py"
+    monkeypatch.syspath_prepend(str(path.parent))
     spec = importlib.util.spec_from_file_location("bench_near_duplicates", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_the_answer_sheet_is_met():
+def test_the_answer_sheet_is_met(bench):
     source = SHARED / "data" / "busi"
     if not (source / "near_duplicates.csv").is_file():
         pytest.skip(f"no answer sheet: {source / 'near_duplicates.csv'} is absent")
-    bench = benchmark_module()
     names = bench.pd.read_csv(source / "labels.csv")["image"].tolist()
     true = bench.answer_pairs(source / "near_duplicates.csv", names)
     assert len(true) == 100
@@ -378,11 +379,10 @@ def test_the_answer_sheet_is_met():
     assert precision >= 0.90
 
 
-def test_frames_of_different_patients_are_apart():
+def test_frames_of_different_patients_are_apart(bench):
     source = SHARED / "data" / "ddti"
     if not (source / "labels.csv").is_file():
         pytest.skip(f"no thyroid images: {source / 'labels.csv'} is absent")
-    bench = benchmark_module()
     labels = bench.pd.read_csv(source / "labels.csv")
     prints = bench.read_fingerprints(source, labels["image"])
     patient = labels["patient_id"].tolist()
@@ -390,8 +390,7 @@ def test_frames_of_different_patients_are_apart():
     assert [pair for pair in found if patient[pair[0]] != patient[pair[1]]] == []
 
 
-def test_recall_and_precision_of_a_hand_counted_case():
-    bench = benchmark_module()
+def test_recall_and_precision_of_a_hand_counted_case(bench):
     recall, precision = bench.recall_precision({(0, 1), (0, 2), (3, 4)}, {(0, 1), (3, 4), (5, 6)})
     assert (recall, precision) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert np.isnan(bench.recall_precision(set(), set())).all()

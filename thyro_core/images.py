@@ -240,4 +240,5 @@ def resize(grey: Grey, side: int) -> Grey:
         uint8 (side, side).
     """
     image = Image.fromarray(grey)
-    return _array(image.resize((side, side), Image.Resampling.BILINEAR))
+    # A copy may be written to, as torch wants of what it takes; the view may not.
+    return _array(image.resize((side, side), Image.Resampling.BILINEAR)).copy()

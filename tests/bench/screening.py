@@ -1,26 +1,42 @@
-"""A night of phantoms through the real path, against the bare model loop: images/s and memory.
+"""Nights of phantoms from S3 through the real path, against the bare forward loop.
 
-    python tests/bench/screening.py STORE [--images 20000] [--distinct 1000]
+    python tests/bench/screening.py [--images 2000] [--distinct 500] [--side 224] [--members 1]
+                                    [--laps 3]
 
-STORE holds a promoted model. So many distinct phantoms are drawn; the other files are their copies
-with a few bytes behind the end of the picture, which make another hash and no other pixel. Prints a
-line a second with the resident memory of the program and of all its workers, then the figures, and
-what 1, 8 and 64 GPUs would do, with the assumptions.
+A small study is trained and promoted; its first so many members are the model. The batch and the
+store are in a bucket of an S3 server that is started here. So many distinct phantoms are drawn; the
+other files are their copies with a few bytes behind the end of the picture, which make another hash
+and no other pixel. The real path lists, reads, decodes, judges and scores, makes maps of the
+referred, and writes its tables; `whole` counts from its start to its last block, `steady` from its
+first block on. The bare loop is the network alone on a batch in memory, on all cores. Lines with
+the memory of the program and of its workers go to the standard error.
 """
 
 import argparse
 import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
+import torch
+from laps import header, ratios, row, spread
 
+from thyro_core import paths
+from thyro_core.batches import normalise
 from thyro_core.bundles import load_bundle
+from thyro_core.card import card_bytes, parse_card
+from thyro_core.cluster.screening_actors import pools, run_blocks
 from thyro_core.cluster.session import session
-from thyro_core.images import resize
+from thyro_core.ensembles import load_members
+from thyro_core.hardware import job_device
 from thyro_core.phantoms import write_phantoms
+from thyro_core.promotion import PromotionConfig, promote
 from thyro_core.pseudonyms import Pseudonymiser
 from thyro_core.registry import champion
 from thyro_core.screening import Counts
@@ -29,8 +45,40 @@ from thyro_core.screening_images import read_screening_images
 from thyro_core.screening_night import Means, conclude, make_job, plan_night
 from thyro_core.storage import Store, open_store
 
-_LOOP = 256
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+from tests.s3server import BUCKET, running_server
+
+_TOGETHER = 32
+_BATCHES = 8
 _NIGHT = 8 * 3600
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--distinct", type=int, default=500)
+    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--members", type=int, choices=(1, 2), default=1)
+    parser.add_argument("--laps", type=int, default=3)
+    return parser.parse_args()
+
+
+def promoted(store: Store, folder: Path, options: argparse.Namespace) -> str:
+    """Id of a model that is made for this, with so many members."""
+    write_phantoms(str(folder / "train"), images=40, malignant=16)
+    command = [str(Path(sys.executable).with_name("thyro")), "study", str(folder / "train")]
+    command += ["--store", store.url, "--json", "--set=architectures=resnet18"]
+    command += ["--set=splits=2", "--set=epochs=1", "--set=weights=none"]
+    command += [f"--set=image_size={options.side}"]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    study = json.loads(said.splitlines()[-1])["study_id"]
+    promote(store, PromotionConfig(study_id=study), folder)
+    model_id = champion(store)
+    key = paths.card_key(model_id)
+    card = parse_card(store.read(key), model_id)
+    members = card.members[: options.members]
+    store.write(key, card_bytes(card.model_copy(update={"members": members})))
+    return model_id
 
 
 def only_images(batch: Path) -> list[Path]:
@@ -76,110 +124,141 @@ def resident(program: int) -> tuple[float, float]:
     return own, sum(size for pid, size in sizes.items() if below(pid)) - own
 
 
-def watch(program: int, counts: list[Counts], over: threading.Event, seen: list) -> None:
+def watch(program: int, counts: list, over: threading.Event, seen: list) -> None:
     """One line a second: time, files, memory."""
     started = time.monotonic()
     while not over.wait(1.0):
         own, workers = resident(program)
-        seen.append((time.monotonic() - started, counts[-1].files, own, workers))
+        seen.append((time.monotonic() - started, counts[-1][1].files, own, workers))
         if len(seen) % 10 == 1:
-            print("{:7.0f} s {:9d} files  driver {:6.0f} MB  workers {:7.0f} MB".format(*seen[-1]))
+            said = "{:7.0f} s {:9d} files  driver {:6.0f} MB  workers {:7.0f} MB".format(*seen[-1])
+            print(said, file=sys.stderr)
 
 
-def bare_loop(store: Store, model_id: str, files: list[Path], means: Means) -> tuple[float, float]:
-    """Images/s of the ensemble alone, and of decoding and judging alone, in this process."""
-    from thyro_core.screening_model import ScreeningModel
+def bare_loop(store: Store, model_id: str, scratch: Path) -> float:
+    """Images/s of the networks alone, on all cores or a GPU."""
+    bundle = load_bundle(store, model_id)
+    device = job_device(1.0)
+    members = [m.to(device).eval() for m in load_members(bundle, store, scratch)]
+    pixels = torch.randint(256, (_TOGETHER, bundle.side, bundle.side), dtype=torch.uint8)
+    batch = normalise(pixels.to(device))
+    torch.set_num_threads(os.cpu_count() or 1)
+    with torch.inference_mode():
+        for lap in range(_BATCHES + 1):
+            for member in members:
+                found = member(batch)
+            found.sum().item()  # a GPU has answered
+            if not lap:
+                started = time.perf_counter()
+    return _BATCHES * _TOGETHER / (time.perf_counter() - started)
 
-    model = ScreeningModel(store, model_id, means.scratch, threads=means.threads, gpus=means.gpus)
-    rules, nobody = ScreeningRules(), Pseudonymiser(None)
+
+def decoding_alone(files: list[Path]) -> float:
+    """Images/s of reading, decoding and judging on one core."""
     started = time.perf_counter()
-    images = [
-        image
-        for file in files
-        for image in read_screening_images(file.read_bytes(), "", rules, nobody)
-    ]
-    greys = [resize(image.grey, model.side) for image in images if image.grey is not None]
-    decoding = time.perf_counter() - started
-    pixels = np.stack(greys)
-    model.score(pixels[:32])
-    started = time.perf_counter()
-    model.score(pixels)
-    return len(greys) / (time.perf_counter() - started), len(files) / decoding
+    for file in files:
+        list(read_screening_images(file.read_bytes(), "", ScreeningRules(), Pseudonymiser(None)))
+    return len(files) / (time.perf_counter() - started)
 
 
-def night(store: Store, batch: Path, scratch: Path) -> tuple[Counts, float, list, int]:
-    """The real path: Ray, decoder processes, chunks, tables, worklist."""
-    import os
+class Night:
+    """The real path, once: Ray, decoder processes, chunks, tables, worklist."""
 
-    from thyro_core.cluster.screening_actors import pools, run_blocks
-
-    counts, seen, over = [Counts()], [], threading.Event()
-    plan = plan_night(store, str(batch), "2026-11-25", None, ScreeningRules(outlier_quantile=1.0))
-    watcher = threading.Thread(target=watch, args=(os.getpid(), counts, over, seen), daemon=True)
-    with session("local") as capacity:
-        sizes = pools(capacity, 1, None)
-        print(f"{sizes}")
-        means = Means(scratch=scratch, gpus=sizes.scorer_gpus)
+    def __init__(self, store: Store, batch: str, scratch: Path, capacity) -> None:
+        self.counts, self.seen, over = [(0.0, Counts())], [], threading.Event()
+        rules = ScreeningRules(outlier_quantile=1.0)
+        plan = plan_night(store, batch, "2026-11-25", None, rules)
+        self.sizes = pools(capacity, 1, None)
+        means = Means(scratch=scratch, gpus=self.sizes.scorer_gpus)
+        watcher = threading.Thread(target=watch, args=(os.getpid(), self.counts, over, self.seen))
         watcher.start()
         started = time.monotonic()
-        total = run_blocks(
-            lambda: make_job(store, str(batch), plan, means), sizes, 0, counts.append
-        )
-        streamed = time.monotonic() - started
-    conclude(store, plan, total, streamed)
-    over.set()
-    watcher.join()
-    print(f"conclude: {time.monotonic() - started - streamed:.1f} s")
-    return total, streamed, seen, sizes.scorers
+
+        def progress(counts: Counts) -> None:
+            self.counts.append((time.monotonic() - started, counts))
+
+        try:
+            self.total = run_blocks(
+                lambda: make_job(store, batch, plan, means), self.sizes, 0, progress
+            )
+        finally:
+            over.set()
+            watcher.join()
+        self.seconds = time.monotonic() - started
+        self.totals = conclude(store, plan, self.total, self.seconds).totals
+
+    @property
+    def whole(self) -> float:
+        """Images/s from the start to the last block."""
+        return self.total.files / self.seconds
+
+    @property
+    def steady(self) -> float:
+        """Images/s from the first block to the last."""
+        (first, begun), (last, ended) = self.counts[1], self.counts[-1]
+        return (ended.files - begun.files) / (last - first) if last > first else self.whole
 
 
 def project(rate: float, decoding: float) -> None:
     """What more GPUs would do, and what that takes for granted."""
     print("\nProjection. Taken for granted: each GPU scores as fast as the bare loop on the device")
     print("measured here; nothing but decoding (on CPU cores, at the rate measured here) keeps up")
-    print("with it; the store serves the images; a night has 8 hours. Not measured: all of that.")
+    print("with it; the store serves the images; a night has 8 hours. Not measured: all of that.\n")
+    print(header("GPUs", "images/s", "images a night", "cores to decode", "minutes for a million"))
     for gpus in (1, 8, 64):
         images = gpus * rate
         print(
-            f"  {gpus:3d} GPUs: {images:9.0f} images/s, {images * _NIGHT:13,.0f} a night, "
-            f"{images / decoding:6.1f} cores to decode, a million in {1e6 / images / 60:7.1f} min"
-        )
+            row(
+                gpus, f"{images:.0f}", f"{images * _NIGHT:,.0f}", f"{images / decoding:.1f}",
+                f"{1e6 / images / 60:.1f}",
+            )
+        )  # fmt: skip
+
+
+def nights(folder: Path, options: argparse.Namespace) -> tuple[list[float], list[Night], float]:
+    """The bare loop and the real path in turn; images/s of decoding alone."""
+    bucket = f"s3://{BUCKET}"
+    files = write_batch(folder / "batch", options.images, options.distinct)
+    source = open_store(f"{bucket}/batch")
+    for file in files:
+        source.write(str(file.relative_to(folder / "batch")), file.read_bytes())
+    store = open_store(f"{bucket}/store")
+    model_id = promoted(store, folder, options)
+    bare, real = [], []
+    with session("local") as capacity:
+        for lap in range(options.laps):
+            again = open_store(f"{bucket}/lap-{lap}")  # where nothing has been screened
+            for key in store.keys("registry"):
+                again.write(key, store.read(key))
+            bare.append(bare_loop(again, model_id, folder / "scratch"))
+            real.append(Night(again, source.url, folder / "scratch", capacity))
+    return bare, real, decoding_alone(files[:256])
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("store")
-    parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--distinct", type=int, default=1000)
-    options = parser.parse_args()
-    store = open_store(options.store)
-    model_id = champion(store)
-    print(f"{load_bundle(store, model_id).architecture}, side {load_bundle(store, model_id).side}")
-    with TemporaryDirectory() as folder:
-        batch, scratch = Path(folder, "batch"), Path(folder, "scratch")
-        files = write_batch(batch, options.images, options.distinct)
-        total, seconds, seen, scorers = night(store, batch, scratch)
-        from thyro_core.hardware import job_device
-
-        gpus = 1.0 if job_device(1.0).type == "cuda" else 0.0
-        rate, decoding = bare_loop(store, model_id, files[:_LOOP], Means(scratch, gpus=gpus))
-    print(f"real path: {total.files / seconds:.1f} images/s ({total.files} files, {seconds:.0f} s)")
+    options = arguments()
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "s3").mkdir()
+        with running_server(folder / "s3") as server:
+            os.environ |= server.environment()
+            bare, real, decoding = nights(folder, options)
+    whole, steady = [night.whole for night in real], [night.steady for night in real]
     print(
-        f"bare loop: {rate:.1f} images/s scoring alone, {decoding:.1f} decoding and judging alone"
+        f"{options.images} files, {options.side} px, {options.members} member(s); {real[0].sizes}"
     )
-    whole = rate * scorers
-    ratio = total.files / seconds / whole
-    print(f"{scorers} scorers of the bare loop: {whole:.1f}; ratio {ratio:.2f}")
-    busy = [row for row in seen if row[1] > 0 and row[0] < seconds]
-    half = len(busy) // 2
-    if half:
-        for name, column in (("driver", 2), ("workers", 3)):
-            first, second = (max(r[column] for r in part) for part in (busy[:half], busy[half:]))
-            print(
-                f"{name}: most memory {first:.0f} MB in the first half, {second:.0f} in the second"
-            )
-    project(rate, decoding)
+    referred = real[0].totals.refer / real[0].totals.received
+    print(f"of the images {referred:.0%} were referred and got maps\n")
+    print(header("path", "images/s", "of the bare loop"))
+    print(row("bare loop", spread(bare), "1"))
+    print(row("whole", spread(whole), spread(ratios(whole, bare), 2)))
+    print(row("steady", spread(steady), spread(ratios(steady, bare), 2)))
+    print(f"\ndecoding and judging alone: {decoding:.0f} images/s on one core")
+    for who, column in (("driver", 2), ("workers", 3)):
+        most = [max((r[column] for r in night.seen), default=0.0) for night in real]
+        print(f"most memory of the {who} in each lap: {', '.join(f'{m:.0f}' for m in most)} MB")
+    project(statistics.median(bare), decoding)
 
 
 if __name__ == "__main__":

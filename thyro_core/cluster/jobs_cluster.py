@@ -191,7 +191,10 @@ def _follow(
 
 @contextmanager
 def _stopped_on_interrupt(server: JobServer, job_id: str, say: Say) -> Iterator[None]:
-    """Stop the job, and wait until it has, when the block is interrupted."""
+    """Stop the job, and wait until it has, when the block is interrupted.
+
+    An error of the flow is no interrupt: the job goes on, and the next start attaches to it.
+    """
     try:
         yield
     except BaseException as end:
