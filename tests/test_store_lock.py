@@ -96,18 +96,20 @@ def only_one_of_many_takes_it(store: Store) -> None:
     with lock(store, KEY, "dead", 60):
         elsewhere(store, 0.3)
         barrier = threading.Barrier(4)
-        done = threading.Event()
+        refused = threading.Semaphore(0)
 
-        def take(number: int) -> bool:
+        def take(number: int) -> str:
             barrier.wait(30)
             try:
                 with lock(store, KEY, str(number), 60):
-                    return done.wait(0.5)
+                    others = [refused.acquire(timeout=30) for _ in range(3)]
+                    return "held" if all(others) else "held beside others"
             except LockedError:
-                return True
+                refused.release()
+                return "refused"
 
         with ThreadPoolExecutor(4) as pool:
-            assert sorted(pool.map(take, range(4))) == [False, True, True, True]
+            assert sorted(pool.map(take, range(4))) == ["held", *["refused"] * 3]
 
 
 CONTRACT: tuple[Callable[[Store], None], ...] = (
