@@ -140,8 +140,7 @@ def bare_loop(store: Store, model_id: str, scratch: Path) -> float:
     bundle = load_bundle(store, model_id)
     device = job_device(1.0)
     members = [m.to(device).eval() for m in load_members(bundle, store, scratch)]
-    pixels = torch.randint(256, (_TOGETHER, bundle.side, bundle.side), dtype=torch.uint8)
-    batch = normalise(pixels.to(device))
+    batch = normalise(torch.rand(_TOGETHER, 1, bundle.side, bundle.side, device=device))
     torch.set_num_threads(os.cpu_count() or 1)
     with torch.inference_mode():
         for lap in range(_BATCHES + 1):
