@@ -19,7 +19,7 @@ from tests.imagesets import write_image_set
 from tests.s3server import BUCKET, S3Server
 from tests.test_jobs import contents
 from tests.test_study_cli import command, environment, has_checkpoint, run, wait_until
-from thyro_core.storage import Store, open_store
+from thyro_core.storage import TEMPORARY, Store, open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -177,7 +177,8 @@ def test_a_full_store_is_named_and_the_command_goes_on_when_there_is_room(
         assert done.returncode == 1, done.stderr
         assert "found the disk full" in done.stderr
         assert "Traceback" not in done.stderr
-        assert not list(Path(store.root).rglob("*.tmp")), "nothing half-written stays"
+        kept = [path for path in Path(store.root).rglob("*") if path.is_file()]
+        assert not [path for path in kept if TEMPORARY in path.parts], "nothing half-written stays"
         ballast.unlink()
         subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)
         done = run(command(source, store.root, epochs=EPOCHS), home)

@@ -3,6 +3,8 @@
 import atexit
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 
 from thyro_core import paths, schemas
-from thyro_core.errors import InputError
+from thyro_core.errors import InputError, StoreError
 from thyro_core.storage import Store, open_store
 
 _READING = frozenset(
@@ -30,6 +32,25 @@ _CONFINED: dict[str, str | bool | int | float | list[str]] = {
 }
 # Objects asked for at once: what hides a remote store's delay without filling the memory.
 _TOGETHER = 32
+
+
+@dataclass(frozen=True)
+class Results:
+    """A store's tables in DuckDB, and what the store said meanwhile."""
+
+    connection: duckdb.DuckDBPyConnection
+    failures: list[StoreError]
+    """Why parts could not be fetched, the first first; DuckDB has it in its own words only."""
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Within the block a store that fails is a StoreError, and no error of DuckDB's."""
+        try:
+            yield
+        except duckdb.Error as error:
+            if self.failures:
+                raise self.failures[0] from error
+            raise
 
 
 def open_results(store_url: str) -> duckdb.DuckDBPyConnection:
@@ -49,7 +70,7 @@ def open_results(store_url: str) -> duckdb.DuckDBPyConnection:
         InputError: the store's protocol is unknown, or a remote store does not let us in.
     """
     store = open_store(store_url)
-    return _connect(store, _parts(store))
+    return connect(store).connection
 
 
 def run_query(store_url: str, sql: str) -> pa.Table:
@@ -65,16 +86,19 @@ def run_query(store_url: str, sql: str) -> pa.Table:
     Raises:
         InputError: the store does not let us in or holds no table, the statement does not only
             read, or DuckDB refuses it: then with DuckDB's message, which names the nearest names.
+        StoreError: a store on S3 failed meanwhile.
     """
     store = open_store(store_url)
     parts = _parts(store)
     if not any(parts.values()):
         msg = f"{store.url}: expected a store with tables, found none; check the store's address"
         raise InputError(msg)
-    connection = _connect(store, parts)
+    results = _connect(store, parts)
+    connection = results.connection
     try:
-        _check_reading(connection, sql)
-        return _with_own_names(connection.sql(sql).to_arrow_table())
+        with results.asking():
+            _check_reading(connection, sql)
+            return _with_own_names(connection.sql(sql).to_arrow_table())
     except duckdb.Error as error:
         raise InputError(_refusal(error)) from error
     finally:
@@ -91,16 +115,22 @@ def _parts(store: Store) -> dict[str, list[str]]:
     return found
 
 
-def _connect(store: Store, parts: dict[str, list[str]]) -> duckdb.DuckDBPyConnection:
+def connect(store: Store) -> Results:
+    """As `open_results`, for a store that is open; the caller closes the connection."""
+    return _connect(store, _parts(store))
+
+
+def _connect(store: Store, parts: dict[str, list[str]]) -> Results:
+    failures: list[StoreError] = []
     connection = duckdb.connect(config=_CONFINED)
     connection.execute("SET TimeZone = 'UTC'")
     for name, keys in parts.items():
-        connection.register(name, _PartsOfTable(store, schemas.TABLES[name], keys))
+        connection.register(name, _PartsOfTable(store, schemas.TABLES[name], keys, failures))
     connection.execute("SET lock_configuration = true")
     # One that something still holds when the interpreter ends would be torn down without Python:
     # a screenful of leak reports on stderr.
     atexit.register(_close, weakref.ref(connection))
-    return connection
+    return Results(connection, failures)
 
 
 def _close(reference: "weakref.ref[duckdb.DuckDBPyConnection]") -> None:
@@ -117,7 +147,9 @@ class _PartsOfTable(ds.FileSystemDataset):  # type: ignore[misc]
     active exception"). Here the thread that pulls a batch fetches and decodes it.
     """
 
-    def __init__(self, store: Store, table: schemas.Table, keys: list[str]) -> None:
+    def __init__(
+        self, store: Store, table: schemas.Table, keys: list[str], failures: list[StoreError]
+    ) -> None:
         kind = ds.ParquetFileFormat()
         # Never opened: a fragment is the key of a part and what its path says of its rows.
         nowhere = pyarrow.fs.LocalFileSystem()
@@ -127,6 +159,7 @@ class _PartsOfTable(ds.FileSystemDataset):  # type: ignore[misc]
         ]
         super().__init__(fragments, _readable(table.schema), kind, nowhere)
         self.store = store
+        self.failures = failures
 
     def scanner(
         self,
@@ -145,7 +178,12 @@ class _PartsOfTable(ds.FileSystemDataset):  # type: ignore[misc]
         keys = [fragment.path for fragment in self.get_fragments(filter=condition)]
         for start in range(0, len(keys), _TOGETHER):
             some = keys[start : start + _TOGETHER]
-            for key, data in zip(some, _fetch(self.store, some), strict=True):
+            try:
+                fetched = _fetch(self.store, some)
+            except StoreError as error:
+                self.failures.append(error)
+                raise
+            for key, data in zip(some, fetched, strict=True):
                 yield from _read(key, data, self.schema, columns, condition)
 
 

@@ -20,7 +20,7 @@ from thyro_core.names import ARCHITECTURE_NAMES, METRIC_NAMES
 from thyro_core.plan import StudyPlan, load_plan
 from thyro_core.plausibility import CHECKS
 from thyro_core.plots import colour_bar
-from thyro_core.query import open_results
+from thyro_core.query import connect
 from thyro_core.report_cohort import cohort, leakage
 from thyro_core.report_curves import data, drawn
 from thyro_core.report_figures import figures
@@ -88,17 +88,19 @@ def render_report(store: Store, study_id: str, scratch: Path) -> str:
     Raises:
         InputError: there is no such study.
         IncompleteStudyError: it is not finished; the message says what is missing.
+        StoreError: a store on S3 failed meanwhile.
     """
     plan = load_plan(store, study_id)
     _check_finished(store, plan)
-    connection = open_results(store.url)
+    results = connect(store)
     try:
-        tables = Tables(connection, study_id, plan.manifest_id)
-        told = _told(tables, plan)
-        page = _environment(plan).get_template("report.html")
-        return page.render(**told, **_drawn(tables, store, plan, told, scratch))
+        with results.asking():
+            tables = Tables(results.connection, study_id, plan.manifest_id)
+            told = _told(tables, plan)
+            page = _environment(plan).get_template("report.html")
+            return page.render(**told, **_drawn(tables, store, plan, told, scratch))
     finally:
-        connection.close()
+        results.connection.close()
 
 
 def write_report(store: Store, study_id: str, scratch: Path) -> str:

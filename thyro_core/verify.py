@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from thyro_core import cam_checks, object_checks, paths, schemas, table_checks
 from thyro_core.cam_results import cam_families_table, cam_tests_table
 from thyro_core.config import RECIPE
-from thyro_core.errors import ThyroError
+from thyro_core.errors import StoreError, ThyroError
 from thyro_core.job_spec import is_finished
 from thyro_core.leakage import check_leakage
 from thyro_core.plan import StudyPlan, load_plan, make_plan
@@ -82,6 +82,7 @@ def verify_study(store: Store, study_id: str) -> Iterator[Check]:
 
     Raises:
         InputError: there is no such study.
+        StoreError: a store on S3 failed meanwhile.
     """
     try:
         plan = load_plan(store, study_id)
@@ -105,6 +106,8 @@ def verify_study(store: Store, study_id: str) -> Iterator[Check]:
 def _checked(name: str, look: _Look, study: _Study) -> Check:
     try:
         found = look(study)
+    except StoreError:
+        raise  # it says nothing of the study
     except _DAMAGE as error:
         kind = "" if isinstance(error, ThyroError) else f"{type(error).__name__}: "
         return Check(name, False, f"{kind}{error}{_left_out(name)}")
@@ -147,6 +150,8 @@ def _table(study: _Study, name: str) -> _Findings:
     for key in keys:
         try:
             parts.append(table_checks.read_part(study.store, name, key))
+        except StoreError:
+            raise
         except _DAMAGE as error:
             faults.append(f"{key}: {error}")
     if not keys and name in {"images", "splits"}:
