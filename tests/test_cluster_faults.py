@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -261,15 +262,17 @@ def test_a_job_that_dies_each_time_is_named_with_its_host_and_the_others_finish(
 
 
 @pytest.fixture
-def seven_minutes_ahead(tmp_path: Path) -> dict[str, str]:
+def seven_minutes_ahead() -> Iterator[dict[str, str]]:
     """What makes a process's wall clock wrong, and nothing else."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler `cc`: a wrong clock needs one")
-    library = tmp_path / "clock_ahead.so"
     source = Path(__file__).with_name("clock_ahead.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, source], check=True)
-    return {"LD_PRELOAD": str(library), "CLOCK_AHEAD": "420"}
+    # A node has its own /tmp.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        library = Path(folder, "clock_ahead.so")
+        subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, source], check=True)
+        yield {"LD_PRELOAD": str(library), "CLOCK_AHEAD": "420"}
 
 
 def test_a_node_whose_clock_is_minutes_off_changes_no_byte(
