@@ -26,6 +26,7 @@ from flows.cli_report import report
 from flows.cli_screen import Screen
 from flows.cli_serve import serve
 from flows.cli_status import gc, status
+from flows.tether import end_soon
 from thyro_core import NOTICE
 from thyro_core.errors import StoppedError, ThyroError
 
@@ -57,6 +58,8 @@ def main() -> None:
     try:
         app(arguments, prog_name="thyro")
     except ThyroError as error:
+        if isinstance(error, ConnectionError):  # Prefect's server is lost
+            end_soon(error.exit_code)
         if debug:
             raise
         _fail(str(error), error.exit_code)
@@ -208,6 +211,7 @@ def study(
             raise
         study_id = display.concluded
         display.held_up(f"{error}; the study is concluded all the same")
+        end_soon(0)
     except KeyboardInterrupt as interrupt:
         msg = "stopped; what is finished is kept, and the same command goes on"
         raise StoppedError(msg) from interrupt

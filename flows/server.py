@@ -33,7 +33,7 @@ LOST = (httpx.HTTPError, ObjectNotFound, RuntimeError)
 _UNREACHABLE = "Failed to reach API"
 
 
-class ServerLostError(ThyroError):
+class ServerLostError(ThyroError, ConnectionError):
     """Prefect's server does not answer."""
 
 

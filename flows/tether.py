@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 
 from thyro_core.errors import StoppedError
 
@@ -41,6 +42,13 @@ def hurry_if_orphan() -> None:
     """End soon, if `thyro serve` has: Prefect would go on telling a server that is not there."""
     if _is_orphan():
         signal.alarm(_LAST_SECONDS)
+
+
+def end_soon(exit_code: int) -> None:
+    """End in a few seconds, whatever still waits: Prefect tells a lost server for minutes."""
+    timer = threading.Timer(_LAST_SECONDS, os._exit, [exit_code])
+    timer.daemon = True  # who is done before does not wait for it
+    timer.start()
 
 
 def _is_orphan() -> bool:
