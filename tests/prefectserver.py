@@ -40,6 +40,18 @@ def wait_until(met: Callable[[], Any], what: str, seconds: float = DEADLINE) -> 
     return found
 
 
+def _answer(request: Request) -> bytes:
+    """What the server says, or nothing while it is too busy; never empty."""
+    try:
+        with urlopen(request, timeout=30) as reply:
+            return bytes(reply.read()) or b" "
+    except HTTPError as error:
+        if error.code != 503:  # its database is locked; Prefect's own client asks again, too
+            raise
+        error.close()
+        return b""
+
+
 @dataclass(frozen=True)
 class Serving:
     """A running `thyro serve`."""
@@ -58,9 +70,8 @@ class Serving:
             headers={"content-type": "application/json"},
             method=method or ("GET" if body is None else "POST"),
         )
-        with urlopen(request, timeout=30) as reply:
-            text = reply.read()
-        return json.loads(text) if text else None
+        text = wait_until(lambda: _answer(request), f"{path} is answered", 60)
+        return json.loads(text) if text.strip() else None
 
     def deployment(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.ask(f"/deployments/name/{name}/{name}")

@@ -70,7 +70,6 @@ def groups(monkeypatch: pytest.MonkeyPatch, *ends: object) -> list[SplitJob]:
         return ends[len(given) - 1]
 
     monkeypatch.setattr(worker_groups, "_fit", fit)
-    monkeypatch.setattr(worker_groups, "_free_room", lambda _: None)
     return given
 
 

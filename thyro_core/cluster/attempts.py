@@ -19,6 +19,7 @@ from thyro_core.cluster import session
 from thyro_core.cluster.offers import Limits
 from thyro_core.cluster.packing import JobResources, Node, missing
 from thyro_core.cluster.session import PATIENCE_SECONDS, check_open
+from thyro_core.cluster.worker_groups import free_room
 from thyro_core.errors import ThyroError
 from thyro_core.job_spec import SplitJob, SplitOutcome
 from thyro_core.progress import read_job_progress
@@ -152,6 +153,8 @@ class SplitRun:
 
     def _ended(self, ends: list[str], most: int, why: str) -> None:
         """Note where and how an attempt ended; plan the next one, unless it was the last."""
+        if self._job.workers > 1:
+            free_room(self._job)
         ends.append(_place(self._store, self._job))
         if len(ends) > most:
             raise ThyroError(given_up(self._job.split, self._deaths, self._losses, why))

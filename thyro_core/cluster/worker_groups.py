@@ -62,7 +62,6 @@ def train_in_group(job: SplitJob, retries: int) -> SplitOutcome:
     """
     failed: dict[str, str] = {}
     lost = 0
-    _free_room(job)
     while True:
         errors = _fit(replace(job, skip=tuple(failed)))
         if isinstance(errors, SplitOutcome):
@@ -111,11 +110,12 @@ def _room_keeper(job: SplitJob) -> Any:  # noqa: ANN401
     return RoomKeeper()
 
 
-def _free_room(job: SplitJob) -> None:
+def free_room(job: SplitJob) -> None:
     """Give back what a group held whose starter was killed.
 
     Ray keeps it as long as the program that is connected to it runs. Ray Train's own helper for it
-    asks the dashboard, and an embedded Ray has none.
+    asks the dashboard, and an embedded Ray has none. Call it as soon as the starter is gone: the
+    next job may have the seat by then, and wait for this room.
     """
     held = internal_kv._internal_kv_get(_room_key(job))  # noqa: SLF001
     if held:
