@@ -74,3 +74,31 @@ def test_freed_memory_is_used_again_instead_of_fetched_anew() -> None:
     )
     # The first few may not fit where the ones before were: something small took a corner of it.
     assert kept < fresh / 4, "32 MB, forty times over"
+
+
+GIVEN_BACK = """
+import torch
+from thyro_core.hardware import give_back_freed_memory, prepare_torch
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+prepare_torch(1, deterministic=False)
+before = resident()
+held = [torch.ones(2**22) for _ in range(8)]
+last = torch.ones(8)
+del held
+kept = resident()
+give_back_freed_memory()
+print(kept - before, resident() - before)
+"""
+
+
+def test_what_is_kept_can_be_given_back() -> None:
+    if "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""):
+        pytest.skip("only glibc is asked to keep memory")
+    kept, left = map(
+        int, subprocess.check_output([sys.executable, "-c", GIVEN_BACK], text=True).split()
+    )
+    assert kept > 100e6, "128 MB"
+    assert left < 20e6

@@ -24,7 +24,7 @@ def all_images(data: Examples) -> torch.Tensor:
 
 
 def test_recalibrated_statistics_are_those_of_the_training_images() -> None:
-    data = examples(24, 60)
+    data = examples(24, 30)
     model = small_network()
     images = all_images(data)
     recalibrate_batchnorm(model, data, CPU)

@@ -54,6 +54,17 @@ def keep_freed_memory() -> None:
             libc.mallopt(parameter, value)
 
 
+def give_back_freed_memory() -> None:
+    """Return what `keep_freed_memory` kept and nobody holds; for where another kind of work begins.
+
+    What the batches of one kind left free does not fit those of the next; and a process that waits
+    for its next job needs none of it.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.malloc_trim(0)
+
+
 def prepare_torch(threads: int, deterministic: bool) -> None:
     """Set this process's torch up for a job.
 

@@ -31,7 +31,7 @@ from thyro_core.cams import predict_with_cams
 from thyro_core.checkpoints import CheckpointKeeper
 from thyro_core.config import Architecture, job_seed
 from thyro_core.errors import StoreError, ThyroError, WorkerFailedError
-from thyro_core.hardware import job_device, prepare_torch
+from thyro_core.hardware import give_back_freed_memory, job_device, prepare_torch
 from thyro_core.inference import recalibrate_batchnorm
 from thyro_core.job_spec import SplitJob, SplitOutcome, hive_keys, is_finished
 from thyro_core.logs import log_context
@@ -91,6 +91,7 @@ def run_split(job: SplitJob) -> SplitOutcome:
             continue
         if not is_finished(context.store, job.study_id, job.split, architecture):
             error = _attempt(context, architecture, report)
+            give_back_freed_memory()
             if error is not None:
                 failed[architecture] = error
                 continue
@@ -194,6 +195,7 @@ def _run_architecture(
     )
     if not context.team.leads:
         return
+    give_back_freed_memory()
     if recipe.config.batchnorm == "recalibrate":
         recalibrate_batchnorm(run.model, parts["train"], context.device)
     keys = hive_keys(job.study_id, job.split, architecture)

@@ -43,7 +43,7 @@ PARTS = {
     "training": Part(
         "Training throughput of a job",
         "each architecture >= 0.95 of the bare loop",
-        ("training.py", "--laps=3"),
+        ("training.py", "--batches=2", "--laps=5"),
         ("--side=75", "--batch=4", "--laps=1"),
     ),
     "study": Part(
@@ -85,7 +85,7 @@ PARTS = {
     "screening": Part(
         "Screening from S3 with QC, Grad-CAM of the referred and Parquet",
         "a single model >= 0.8 of the bare forward loop",
-        ("screening.py",),
+        ("screening.py", "--images=6000"),
         ("--images=40",),
     ),
     "memory": Part(

@@ -45,7 +45,7 @@ def make_step(architecture: Architecture, side: int, batch: int) -> Step:
     run = start_run(build(architecture, side, seed=1), recipe)
     run.model.train()
     images, labels = normalise(torch.rand(batch, 1, side, side)), torch.arange(batch) % 2
-    return lambda: train_step(run, images, labels, recipe)
+    return lambda: train_step(run, images, labels, batch, recipe)
 
 
 def steps(architecture: Architecture, side: int, batch: int, threads: int, count: int) -> None:
