@@ -97,7 +97,7 @@ PARTS = {
     "precision": Part(
         "Parity of bfloat16 and float32",
         "AUC moves no more than another seed moves it",
-        ("precision.py",),
+        ("precision.py", "--splits=12", "--epochs=6"),
         ("--splits=2", "--epochs=1", "--side=64", "--images=40"),
     ),
     "threads": Part(
