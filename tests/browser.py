@@ -1,6 +1,8 @@
 """A real headless Chromium for tests of pages; without one they skip and say so."""
 
+import gc
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +69,10 @@ def browser() -> Iterator["Browser"]:
         started = playwright.chromium.launch(executable_path=found, args=list(_OPTIONS))
         yield started
         started.close()
+    # Playwright leaves its loop's pipes to the garbage collector, which would blame a later test.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def visit(browser: "Browser", address: Path | str, width: int = 1400, **context: Any) -> Visit:

@@ -173,6 +173,7 @@ def cut_at(monkeypatch: pytest.MonkeyPatch, write: int) -> Callable[[], int]:
     return lambda: count
 
 
+@pytest.mark.slow
 def test_a_cut_before_any_write_loses_nothing(tmp_path: Path, source: Path, monkeypatch) -> None:
     """Two checkpoints, a model, a record, epochs, maps and two tables on them, predictions."""
     store, plan = planned(tmp_path / "whole", source)

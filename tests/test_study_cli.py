@@ -232,7 +232,9 @@ def test_a_study_whose_workers_are_killed_finishes_with_the_same_bytes(
     assert max(row["resumed_epochs"] for row in runs) >= 1
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "stop", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_stop_is_a_clean_stop(home, source, tmp_path, stop) -> None:
     folder = tmp_path / "stopped"
     other = open_store(str(folder))
