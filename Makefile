@@ -19,7 +19,7 @@ help:
 	@echo "make check     ruff, mypy, import-linter"
 	@echo "make audit     look the pinned packages up among known vulnerabilities; needs the internet"
 	@echo "make format    let ruff format and fix"
-	@echo "make bench     benchmarks: writes tests/bench/RESULTS.md; takes about two hours"
+	@echo "make bench     benchmarks: writes tests/bench/RESULTS.md; takes about three hours"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Thyro needs Python 3.11 or newer; set PYTHON=python3.11")'

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import os
+import threading
+import time
 from pathlib import Path
 
 import fsspec
@@ -234,6 +236,24 @@ def test_threads_keep_the_order_and_stop_at_an_error():
     with pytest.raises(InputError, match="first"):
         in_threads(work, range(1000))
     assert max(done, default=0) < packs._AHEAD + 2 * packs._TOGETHER < 1000
+
+
+def test_files_that_lie_here_take_a_thread_a_core_and_others_more(monkeypatch):
+    monkeypatch.setattr(packs, "_CORES", 2)
+    assert packs.threads_for(fsspec.filesystem("file")) == 2
+    assert packs.threads_for(fsspec.filesystem("memory")) >= 8
+
+
+def test_no_more_threads_than_asked_for_are_at_work():
+    working, most = set(), [0]
+
+    def work(_: int) -> None:
+        working.add(threading.get_ident())
+        most[0] = max(most[0], len(working))
+        time.sleep(0.002)
+
+    in_threads(work, range(200), threads=3)
+    assert most[0] == 3
 
 
 def test_a_passing_failure_is_tried_again(monkeypatch):

@@ -133,6 +133,19 @@ def test_another_seed_trains_otherwise() -> None:
     assert runs[0].history[0].loss != runs[1].history[0].loss
 
 
+def test_a_released_run_keeps_its_network_and_nothing_that_only_training_needs() -> None:
+    how = recipe()
+    run = start_run(build("resnet18", 64, seed=5), how)
+    train(run, examples(64), None, how, nothing, nothing)
+    trained = copy.deepcopy(run.model.state_dict())
+    assert run.optimiser.state
+    run.release()
+    assert not run.optimiser.state
+    assert all(p.grad is None for p in run.model.parameters())
+    assert all(torch.equal(value, trained[name]) for name, value in run.model.state_dict().items())
+    assert len(run.history) == 2
+
+
 def test_validation_images_decide_nothing() -> None:
     data, how = examples(32), recipe()
     results = []

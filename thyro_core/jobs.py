@@ -195,9 +195,11 @@ def _run_architecture(
     )
     if not context.team.leads:
         return
+    run.release()
     give_back_freed_memory()
     if recipe.config.batchnorm == "recalibrate":
         recalibrate_batchnorm(run.model, parts["train"], context.device)
+        give_back_freed_memory()
     keys = hive_keys(job.study_id, job.split, architecture)
     tables = {"epochs": _epochs(run, keys)} | _test_tables(
         context, run, architecture, parts["test"]
@@ -227,6 +229,7 @@ def _test_tables(
     rows, config = context.roles["test"], context.plan.config
     keys = hive_keys(context.job.study_id, context.job.split, architecture)
     logits, maps = predict_with_cams(run.model, architecture, test, context.device)
+    give_back_freed_memory()
     image_ids = rows["image_id"].to_pylist()
     cams = cams_table(keys, image_ids, LAST_CONV[architecture], maps)
     masks = [mask_of(context.masks, context.index[image_id]) for image_id in image_ids]

@@ -94,11 +94,10 @@ def ingest(
         def decode(places: Sequence[int]) -> list[Found]:
             return _decoded(fs, root, {place: found[place] for place in places}, declared, resized)
 
-        found = packs.in_batches(decode, range(len(found)), progress)
+        places = range(len(found))
+        found = packs.in_batches(decode, places, progress, packs.threads_for(fs))
         judgement = states.judge(found, declared)
-        order = _pack_order(found, judgement)
-        for side, rows in resized.items():
-            packs.write_pack(store, manifest_id, side, (rows[place] for place in order), len(order))
+        packs.write_packs(store, manifest_id, resized, _pack_order(found, judgement))
     table = _table(manifest_id, found, judgement)
     masks, unusable = mask_packs.pack_masks(fs, root, _masks(found), table, (store, declared))
     notes = (*image_set.notes, *_notes(table, judgement), *_unread(found), *unusable)
@@ -135,7 +134,8 @@ def _done(store: Store, manifest_id: str) -> bool:
 def _hashed(fs: fsspec.AbstractFileSystem, root: str, entries: Sequence[Entry]) -> list[Found]:
     """The files with their hashes, by name."""
     ordered = sorted(entries, key=lambda entry: entry.name)
-    found = packs.in_threads(lambda entry: _hash(fs, root, entry), ordered)
+    threads = packs.threads_for(fs)
+    found = packs.in_threads(lambda entry: _hash(fs, root, entry), ordered, threads=threads)
     tried = [item for item in found if item.entry.present]
     if tried and all(item.image_id is None for item in tried):
         msg = (

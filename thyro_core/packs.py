@@ -21,6 +21,7 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core import images as pictures
 from thyro_core import paths
@@ -39,7 +40,8 @@ TRIES = 3
 _PAUSE = 0.1
 _AHEAD = 256
 _TOGETHER = 16
-_THREADS = max(4, os.cpu_count() or 1)
+_CORES = os.cpu_count() or 1
+_WAITING = max(8, _CORES)
 
 
 def write_pack(store: Store, manifest_id: str, side: int, rows: Iterable[ByteArray], n: int) -> str:
@@ -59,6 +61,26 @@ def write_pack(store: Store, manifest_id: str, side: int, rows: Iterable[ByteArr
         ValueError: the rows are not `n` arrays of that shape and type.
     """
     return write_array(store, paths.pack_key(manifest_id, side), side, rows, n)
+
+
+def write_packs(
+    store: Store, manifest_id: str, resized: Mapping[int, "Rows"], order: Sequence[int]
+) -> None:
+    """Write the packs of all side lengths, side by side.
+
+    Args:
+        store: where they go.
+        manifest_id: the manifest whose included images these are.
+        resized: the images at each side length [pixels].
+        order: places of the included images in them, by ascending image_id.
+    """
+
+    def write(side: int) -> None:
+        rows = (resized[side][place] for place in order)
+        write_pack(store, manifest_id, side, rows, len(order))
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, resized))
 
 
 def write_array(store: Store, key: str, side: int, rows: Iterable[ByteArray], n: int) -> str:
@@ -178,9 +200,9 @@ def ensure_packs(
             for side, rows in resized.items():
                 rows[row] = pictures.resize(picture.grey, side)
 
-        in_threads(resize, range(len(order)))
-        for side, rows in resized.items():
-            write_pack(store, manifest_id, side, rows, len(order))
+        threads = max((threads_for(filesystem(uri)[0]) for uri in found.values()), default=1)
+        in_threads(resize, range(len(order)), threads=threads)
+        write_packs(store, manifest_id, resized, range(len(order)))
 
 
 class Rows:
@@ -242,8 +264,20 @@ def resized_rows(n: int, sides: Iterable[int]) -> Iterator[dict[int, Rows]]:
         }
 
 
+def threads_for(fs: fsspec.AbstractFileSystem) -> int:
+    """How many threads read and decode the files of a file system.
+
+    As many as cores where they lie on this machine: with more, each finds less of what it needs in
+    the caches. More where most of a read is waiting for an object store.
+    """
+    return _CORES if isinstance(fs, LocalFileSystem) else _WAITING
+
+
 def in_threads(
-    work: Callable[[Item], Result], items: Sequence[Item], progress: Progress | None = None
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    progress: Progress | None = None,
+    threads: int = _WAITING,
 ) -> list[Result]:
     """`work` of every item, in order, a few at a time; the first error stops the rest.
 
@@ -251,14 +285,16 @@ def in_threads(
         work: reads and decodes one image, say; what it holds is held a few times at once.
         items: its arguments.
         progress: called with the number done and the number of all, after each.
+        threads: how many are at work at once.
     """
-    return in_batches(lambda some: [work(item) for item in some], items, progress)
+    return in_batches(lambda some: [work(item) for item in some], items, progress, threads)
 
 
 def in_batches(
     work: Callable[[Sequence[Item]], list[Result]],
     items: Sequence[Item],
     progress: Progress | None = None,
+    threads: int = _WAITING,
 ) -> list[Result]:
     """As `in_threads`, with `work` of a few items at once, which gives a result for each of them.
 
@@ -273,7 +309,7 @@ def in_batches(
             if progress is not None:
                 progress(len(results), len(items))
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         try:
             for start in range(0, len(items), _TOGETHER):
                 waiting.append(pool.submit(work, items[start : start + _TOGETHER]))

@@ -11,6 +11,7 @@ resizes. Processor seconds stand beside the wall's, for machines that are shared
 import argparse
 import csv
 import io
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import laps
 import numpy as np
 from PIL import Image
 
-from thyro_core import manifest, packs
+from thyro_core import manifest
 from thyro_core.config import IngestConfig
 from thyro_core.phantoms import phantom
 from thyro_core.storage import open_store
@@ -80,7 +81,7 @@ def bare(files: list[Path]) -> None:
         sizes = (image.resize((side, side), Image.Resampling.BILINEAR) for side in SIDES)
         return sum(np.asarray(small).size for small in sizes)
 
-    with ThreadPoolExecutor(packs._THREADS) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         assert sum(pool.map(work, files)) == len(files) * sum(side**2 for side in SIDES)
 
 
