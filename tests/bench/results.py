@@ -2,10 +2,10 @@
 
     python tests/bench/results.py [PART ...] [--quick]
 
-Without a PART all are run, which takes about three hours on two cores; with some, only their sections
-are written anew. Every ratio is measured side by side in one run, and is the median of several
-laps with the least and the most in brackets. `--quick` shows that everything runs, in minutes; its
-figures mean nothing, and it writes to the terminal.
+Without a PART all are run, which takes about three hours on two cores; with some, only their
+sections are written anew. Every ratio is measured side by side in one run, and is the median of
+several laps with the least and the most in brackets. `--quick` shows that everything runs, in
+minutes; its figures mean nothing, and it writes to the terminal.
 """
 
 import argparse
