@@ -21,7 +21,7 @@ from thyro_core.cluster.connect import Cluster, Training, connected
 from thyro_core.cluster.offers import Limits, Offer, Wish
 from thyro_core.config import StudyConfig
 from thyro_core.errors import IncompleteStudyError, ThyroError
-from thyro_core.gpu_memory import job_gpu_bytes
+from thyro_core.job_memory import job_cpu_bytes, job_gpu_bytes
 from thyro_core.job_spec import SplitJob
 from thyro_core.manifest import Manifest
 from thyro_core.plan import StudyPlan
@@ -82,6 +82,7 @@ def _wish(settings: Settings, config: StudyConfig, manifest: Manifest) -> Wish:
         workers_per_job=settings.workers_per_job,
         jobs=config.splits,
         gpu_bytes=job_gpu_bytes(config, manifest.table.num_rows),
+        cpu_bytes=job_cpu_bytes(config),
         node_patience=settings.node_patience,
     )
 
@@ -116,6 +117,7 @@ def _train(
             threads=offer.resources.cpus,
             gpus=offer.resources.gpus,
             workers=offer.resources.workers,
+            memory=offer.resources.memory,
             checkpoint_seconds=settings.checkpoint_seconds,
             keep_models=settings.keep_models,
         )

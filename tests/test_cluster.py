@@ -20,6 +20,7 @@ from thyro_core.cluster.packing import (
     gpu_share,
     job_resources,
     missing,
+    with_memory,
 )
 from thyro_core.cluster.session import check_open, closing, session
 from thyro_core.cluster.watch import ClusterWatch, answers
@@ -85,7 +86,7 @@ def test_what_was_asked_for_is_given() -> None:
         (
             [(1, 1), (8, 0)],
             (4, 1.0),
-            "no node has both: n0 has 1 CPU and 1 GPU, n1 has 8 CPU",
+            "no node has it all: n0 has 1 CPU and 1 GPU, n1 has 8 CPU and 0 GPU",
         ),
         ([], (1, 0.0), "needs 1 CPU, and the cluster has no node that takes jobs"),
     ],
@@ -97,6 +98,37 @@ def test_too_small_a_cluster_is_refused_by_the_resource_that_no_node_has(
     assert missing((HEAD, *found.nodes), JobResources(*needed)) is not None
     with pytest.raises(ThyroError, match=f"{said}.*; lower THYRO_CPUS_PER_JOB"):
         job_resources(found, *needed, 10)
+
+
+def test_jobs_without_a_gpu_set_memory_aside_and_a_small_node_runs_one() -> None:
+    nodes = [HEAD, Node("n0", 8, memory=16e9), Node("n1", 8, memory=6e9), Node("n2", 1, memory=9e9)]
+    found = capacity_of(nodes)
+    job = JobResources(2, 0.0)
+    assert with_memory(job, found, 5 * 10**9) == JobResources(2, 0.0, memory=5 * 10**9)
+    # An estimate forbids nothing; a node with too few cores does not count.
+    assert with_memory(job, capacity_of(nodes[2:]), 7 * 10**9).memory == 6 * 10**9
+    two = with_memory(JobResources(2, 0.0, workers=2), capacity_of(nodes[2:]), 7 * 10**9)
+    assert two.memory == 3 * 10**9
+    assert missing(nodes[2:], two) is None
+    assert with_memory(JobResources(2, 0.5), found, 5 * 10**9).memory == 0
+    assert with_memory(job, capacity_of([Node("n", 8)]), 5 * 10**9).memory == 0
+
+
+def test_memory_that_no_node_has_any_more_is_named() -> None:
+    job = JobResources(1, 0.0, memory=5 * 10**9)
+    assert missing([Node("n0", 1, memory=5e9)], job) is None
+    lost = missing([Node("n0", 4, memory=3e9), Node("n1", 2, memory=4.25e9)], job)
+    assert lost == (
+        "a split job needs 5 GB of memory on one node, and the largest of 2 (n1) has 4.25"
+    )
+    apart = [Node("n0", 1, memory=8e9), Node("n1", 8, memory=2e9)]
+    said = (
+        "needs 4 CPU and 5 GB of memory on one node, and no node has it all: n0 has 1 CPU and 8 GB"
+    )
+    assert said in str(missing(apart, JobResources(4, 0.0, memory=5 * 10**9)))
+    two = JobResources(1, 0.0, workers=2, memory=5 * 10**9)
+    assert missing([Node("n0", 8, memory=11e9)], two) is None
+    assert "room for 1" in str(missing([Node("n0", 8, memory=9e9)], two))
 
 
 def test_one_node_that_is_large_enough_is_enough() -> None:

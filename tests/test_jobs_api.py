@@ -35,7 +35,7 @@ from thyro_core.errors import InputError, ThyroError
 from thyro_core.job_spec import SplitJob, SplitOutcome
 from thyro_core.storage import open_store
 
-WISH = Wish("auto", 1, None, 1, 2, 10**9, 60.0)
+WISH = Wish("auto", 1, None, 1, 2, 10**9, 10**9, 60.0)
 LIMITS = Limits(3, 60.0)
 OFFER = Offer(JobResources(1, 0.5), "bf16")
 STORE = "s3://bucket/store"

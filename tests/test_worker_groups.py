@@ -50,6 +50,7 @@ def test_several_workers_need_room_for_all_and_get_a_gpu_each() -> None:
         ({"CPU": 64.0, "GPU": 6.0}, JobResources(1, 1.0, 2), 3),
         ({"CPU": 1000.0}, JobResources(1, 0.0, 2), 20),
         ({"CPU": 1.0}, JobResources(1, 0.0, 2), 1),
+        ({"CPU": 64.0, "memory": 20e9}, JobResources(1, 0.0, 2, 3 * 10**9), 3),
     ],
 )
 def test_seats_let_as_many_jobs_start_as_there_is_room_for(

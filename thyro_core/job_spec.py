@@ -21,6 +21,8 @@ class SplitJob:
     """Of each worker."""
     workers: int = 1
     """How many processes share each batch."""
+    memory: int = 0
+    """Of each worker, set aside on its node [bytes]; 0: none is."""
     skip: tuple[str, ...] = ()
     """Architectures that failed since the job was submitted."""
     checkpoint_seconds: float = 60.0

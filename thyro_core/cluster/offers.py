@@ -20,6 +20,7 @@ class Wish:
         workers_per_job: Processes that share a job.
         jobs: How many there are.
         gpu_bytes: What a job takes of a GPU's memory.
+        cpu_bytes: What a job without a GPU takes of its node's memory.
         node_patience: How long to wait while no node could run a job [s].
     """
 
@@ -29,6 +30,7 @@ class Wish:
     workers_per_job: int
     jobs: int
     gpu_bytes: int
+    cpu_bytes: int
     node_patience: float
 
     def text(self) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thyro_core.errors import InputError, ThyroError
 
@@ -19,6 +19,8 @@ class Node:
     cpus: float
     gpus: float = 0.0
     id: str = ""
+    memory: float = 0.0
+    """Bytes."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class JobResources:
     cpus: int
     gpus: float
     workers: int = 1
+    memory: int = 0
+    """Bytes that are set aside for it; 0: as many as it takes."""
 
 
 def job_resources(
@@ -92,6 +96,25 @@ def job_resources(
     return resources
 
 
+def with_memory(resources: JobResources, capacity: Capacity, needed: int) -> JobResources:
+    """Resources with memory set aside, so that a node runs no more jobs than it can hold.
+
+    A job with a GPU sets none aside. Where no node has what an estimate says, a job takes all that
+    the largest one has, its workers in equal parts, and runs there alone: an estimate forbids no
+    study.
+
+    Args:
+        resources: what `job_resources` gave.
+        capacity: what the cluster has.
+        needed: what each worker of a job takes of its node [bytes].
+    """
+    if resources.gpus:
+        return resources
+    able = [node.memory for node in capacity.nodes if node.cpus >= resources.cpus]
+    most = max(able, default=0.0) / resources.workers
+    return replace(resources, memory=int(min(needed, most)))
+
+
 def gpu_share(jobs: int, gpus: int, fit: int, workers: int = 1) -> float:
     """The GPUs that one worker of a job gets when nobody said how many.
 
@@ -129,30 +152,43 @@ def missing(nodes: Sequence[Node], resources: JobResources) -> str | None:
         )
     if not nodes:
         return f"a split job needs {needs}, and the cluster has no node that takes jobs"
-    for name, needed in (("CPU", resources.cpus), ("GPU", resources.gpus)):
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpus, "GB of memory": resources.memory / 1e9}
+    for name, needed in wanted.items():
         largest = max(nodes, key=lambda node: _offer(node, name))
         if _offer(largest, name) < needed:
             return (
-                f"a split job needs {needed:g} {name} on one node, and the largest of "
-                f"{len(nodes)} ({largest.name}) has {_offer(largest, name):g}"
+                f"a split job needs {needed:.3g} {name} on one node, and the largest of "
+                f"{len(nodes)} ({largest.name}) has {_offer(largest, name):.3g}"
             )
-    shown = [f"{n.name} has {_amounts(n.cpus, n.gpus, every=True)}" for n in nodes[:_SHOWN]]
+    several = [name for name, needed in wanted.items() if needed]
+    shown = [_offers(node, several) for node in nodes[:_SHOWN]]
     more = f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
-    return f"a split job needs {needs} on one node, and no node has both: {', '.join(shown)}{more}"
+    needs = " and ".join(f"{wanted[name]:.3g} {name}" for name in several)
+    return (
+        f"a split job needs {needs} on one node, and no node has it all: {', '.join(shown)}{more}"
+    )
+
+
+def _offers(node: Node, names: Sequence[str]) -> str:
+    return f"{node.name} has " + " and ".join(f"{_offer(node, name):.3g} {name}" for name in names)
 
 
 def _workers_on(node: Node, resources: JobResources) -> int:
-    by_cpu = int(node.cpus / resources.cpus)
-    return min(by_cpu, int(node.gpus / resources.gpus)) if resources.gpus else by_cpu
+    rooms = [node.cpus / resources.cpus]
+    if resources.gpus:
+        rooms.append(node.gpus / resources.gpus)
+    if resources.memory:
+        rooms.append(node.memory / resources.memory)
+    return int(min(rooms))
 
 
 def _holds(node: Node, resources: JobResources) -> bool:
-    return node.cpus >= resources.cpus and node.gpus >= resources.gpus
+    return _workers_on(node, resources) >= 1
 
 
 def _offer(node: Node, name: str) -> float:
-    return node.cpus if name == "CPU" else node.gpus
+    return {"CPU": node.cpus, "GPU": node.gpus}.get(name, node.memory / 1e9)
 
 
-def _amounts(cpus: float, gpus: float, *, every: bool = False) -> str:
-    return f"{cpus:g} CPU and {gpus:g} GPU" if gpus or every else f"{cpus:g} CPU"
+def _amounts(cpus: float, gpus: float) -> str:
+    return f"{cpus:g} CPU and {gpus:g} GPU" if gpus else f"{cpus:g} CPU"

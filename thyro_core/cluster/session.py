@@ -149,6 +149,7 @@ def _look() -> tuple[Node, ...] | None:
             float(each["Resources"].get("CPU", 0.0)),
             float(each["Resources"].get("GPU", 0.0)),
             str(each["NodeID"]),
+            float(each["Resources"].get("memory", 0.0)),
         )
         for each in found
         if each["Alive"]

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from thyro_core.cluster import split_jobs
 from thyro_core.cluster.attempts import cancelled_on_error
 from thyro_core.cluster.offers import Limits, Offer, Wish
-from thyro_core.cluster.packing import Capacity, JobResources, job_resources
+from thyro_core.cluster.packing import Capacity, JobResources, job_resources, with_memory
 from thyro_core.cluster.session import closing
-from thyro_core.gpu_memory import jobs_that_fit
+from thyro_core.job_memory import jobs_that_fit
 from thyro_core.job_spec import SplitJob, SplitOutcome
 
 
@@ -19,7 +19,7 @@ class SessionTraining:
         # At once and in order, not by the watchers: those start in no order.
         self._runs = {
             job.split: split_jobs.submit(
-                job, JobResources(job.threads, job.gpus, job.workers), limits
+                job, JobResources(job.threads, job.gpus, job.workers, job.memory), limits
             )
             for job in jobs
         }
@@ -67,6 +67,7 @@ class SessionCluster:
             fit,
             wish.workers_per_job,
         )
+        resources = with_memory(resources, self._capacity, wish.cpu_bytes)
         precision = split_jobs.job_precision(wish.precision, resources, wish.node_patience)
         return Offer(resources, precision)
 

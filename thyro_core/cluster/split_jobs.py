@@ -43,8 +43,10 @@ def submit(job: SplitJob, resources: JobResources, limits: Limits) -> SplitRun:
         "num_gpus": resources.gpus,
         "max_retries": 0,
     }
+    if resources.memory:
+        options["memory"] = resources.memory
     if resources.workers > 1:
-        options |= {"num_cpus": 0, "num_gpus": 0, "resources": seat(resources)}
+        options |= {"num_cpus": 0, "num_gpus": 0, "memory": 0, "resources": seat(resources)}
         group = ray.remote(train_in_group).options(**options)
         return SplitRun(job, lambda each: group.remote(each, limits.retries), resources, limits)
     start = ray.remote(_train_split).options(**options).remote

@@ -41,6 +41,8 @@ def seat(resources: JobResources) -> dict[str, float]:
     rooms = [cluster.get("CPU", 0.0) // (resources.cpus * resources.workers)]
     if resources.gpus:
         rooms.append(cluster.get("GPU", 0.0) // (resources.gpus * resources.workers))
+    if resources.memory:
+        rooms.append(cluster.get("memory", 0.0) // (resources.memory * resources.workers))
     seats = min(max(int(min(rooms)), 1), _MOST_SEATS)
     # Half a seat is left over: no further job fits in, but Ray Train's helpers do.
     return {_HEAD: round(1 / (seats + 0.5), 4)}

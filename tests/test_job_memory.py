@@ -1,10 +1,10 @@
-"""How many jobs share a GPU: the estimate is on the safe side of what torch keeps."""
+"""How many jobs share a GPU or a node: the estimates are on the safe side."""
 
 import pytest
 import torch
 
 from thyro_core.config import ARCHITECTURES, StudyConfig
-from thyro_core.gpu_memory import job_gpu_bytes, jobs_that_fit
+from thyro_core.job_memory import job_cpu_bytes, job_gpu_bytes, jobs_that_fit
 from thyro_core.models import build
 
 GIB = 2**30
@@ -20,6 +20,32 @@ def test_a_large_gpu_takes_all_ten_jobs_and_a_small_one_fewer() -> None:
     assert jobs_that_fit(141 * 10**9, need(*ARCHITECTURES)) >= 10
     assert jobs_that_fit(24 * GIB, need("resnet18")) in range(4, 10)
     assert jobs_that_fit(24 * GIB, need(*ARCHITECTURES)) in (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "measured"),
+    [
+        # The most that a process held in steps of 32 images, in fp32 and in bf16 [GB].
+        ("resnet18", (1.74, 1.25)),
+        ("alexnet", (1.44, 1.65)),
+        ("vgg16", (6.12, 4.82)),
+        ("inception_v3", (4.72, 2.92)),
+    ],
+)
+def test_a_job_without_a_gpu_takes_no_more_than_the_estimate_and_not_much_less(
+    architecture, measured
+) -> None:
+    estimate = job_cpu_bytes(StudyConfig(architectures=(architecture,))) / 1e9
+    assert max(measured) < estimate < 1.35 * max(measured)
+
+
+def test_without_a_gpu_the_largest_network_and_the_batch_count_too() -> None:
+    every, vgg = (
+        job_cpu_bytes(StudyConfig(architectures=of)) for of in (ARCHITECTURES, ("vgg16",))
+    )
+    assert every == vgg
+    assert job_cpu_bytes(StudyConfig(architectures=("vgg16",), batch_size=8)) < 0.6 * vgg
+    assert job_cpu_bytes(StudyConfig(architectures=("vgg16",), image_size=64)) < 0.6 * vgg
 
 
 def test_what_is_unknown_or_too_small_takes_one() -> None:

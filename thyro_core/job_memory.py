@@ -1,10 +1,12 @@
-"""How much of a GPU's memory a split job takes: an estimate on the safe side, made before it runs.
+"""How much memory a split job takes, on a GPU or without one: estimates on the safe side.
 
-Ray shares a GPU out by fractions and never looks at its memory. A job holds what its most expensive
+They are made before it runs. Ray shares a GPU out by fractions and never looks at its memory, and
+a node's own memory only where a job says what it needs. A job holds what its most expensive
 architecture needs: weights, gradients and Adam's two moments, and for each image of a batch what
 the forward pass keeps for the backward one, twice, because convolutions want room to work in. The
 pack lies there too. The figures per image are sums over torch's saved tensors in fp32, for whole
-networks; bf16 needs less. No GPU was at hand to compare the estimate with.
+networks; bf16 needs less. No GPU was at hand to compare its estimate with; that for jobs without
+one was compared with jobs of each network in bf16 and fp32.
 """
 
 from types import MappingProxyType
@@ -24,6 +26,12 @@ _ROOM = 2.0
 _CONTEXT = 1.5e9
 """CUDA's own memory in each process, and its libraries' [bytes]."""
 
+_PROCESS = 4e8
+"""A worker process without a GPU before it has a network [bytes]."""
+_CPU_BYTES_PER_PARAMETER = 20
+_CPU_ROOM = 1.7
+"""Without a GPU, in fp32; with the copies of the weights that bf16 takes, it covers that too."""
+
 _PAPER_SIDE = 224
 _USABLE = 0.95
 
@@ -38,9 +46,29 @@ def job_gpu_bytes(config: StudyConfig, images: int) -> int:
     return round(max(_bytes(config, name, images) for name in config.architectures))
 
 
+def job_cpu_bytes(config: StudyConfig) -> int:
+    """Memory that a split job of a study takes on its node at most, without a GPU [bytes].
+
+    Packs do not count: they are memory maps, which all jobs of a node share.
+
+    Args:
+        config: the study; its architectures, batch size and image size count.
+    """
+    return round(max(_cpu_bytes(config, name) for name in config.architectures))
+
+
+def _cpu_bytes(config: StudyConfig, architecture: Architecture) -> float:
+    batch = config.batch_size * _KEPT[architecture] * _area(config) * _CPU_ROOM
+    return _PROCESS + _PARAMETERS[architecture] * _CPU_BYTES_PER_PARAMETER + batch
+
+
+def _area(config: StudyConfig) -> float:
+    """The images' area, as a share of the paper's."""
+    return (config.image_size / _PAPER_SIDE) ** 2
+
+
 def _bytes(config: StudyConfig, architecture: Architecture, images: int) -> float:
-    area = (config.image_size / _PAPER_SIDE) ** 2
-    batch = config.batch_size * _KEPT[architecture] * area * _ROOM
+    batch = config.batch_size * _KEPT[architecture] * _area(config) * _ROOM
     pack = images * config.side(architecture) ** 2
     return _CONTEXT + _PARAMETERS[architecture] * _BYTES_PER_PARAMETER + batch + pack
 
