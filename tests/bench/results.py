@@ -148,11 +148,16 @@ def section(name: str, *, quick: bool) -> str:
 
 
 def commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=BENCH, capture_output=True, text=True,
-    )  # fmt: skip
-    return done.stdout.strip() or "unknown"
+    """The commit that is measured; `-dirty` where a file differs from it, but for the results."""
+    sha = _git("rev-parse", "--short", "HEAD")
+    others = (":/", ":(top,exclude)tests/bench/RESULTS.md")
+    changed = sha and _git("status", "--porcelain", "--untracked-files=no", "--", *others)
+    return f"{sha}-dirty" if changed else sha or "unknown"
+
+
+def _git(*command: str) -> str:
+    done = subprocess.run(["git", *command], cwd=BENCH, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def machine() -> str:
