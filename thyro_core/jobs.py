@@ -199,7 +199,6 @@ def _run_architecture(
     give_back_freed_memory()
     if recipe.config.batchnorm == "recalibrate":
         recalibrate_batchnorm(run.model, parts["train"], context.device)
-        give_back_freed_memory()
     keys = hive_keys(job.study_id, job.split, architecture)
     tables = {"epochs": _epochs(run, keys)} | _test_tables(
         context, run, architecture, parts["test"]
@@ -228,6 +227,7 @@ def _test_tables(
     """The tables that speak of the test images, in the order of writing: predictions last."""
     rows, config = context.roles["test"], context.plan.config
     keys = hive_keys(context.job.study_id, context.job.split, architecture)
+    give_back_freed_memory()
     logits, maps = predict_with_cams(run.model, architecture, test, context.device)
     give_back_freed_memory()
     image_ids = rows["image_id"].to_pylist()
