@@ -43,7 +43,7 @@ def job_gpu_bytes(config: StudyConfig, images: int) -> int:
         config: the study; its architectures, batch size and image size count.
         images: images of the pack.
     """
-    return round(max(_bytes(config, name, images) for name in config.architectures))
+    return round(max(_gpu_bytes(config, name, images) for name in config.architectures))
 
 
 def job_cpu_bytes(config: StudyConfig) -> int:
@@ -67,7 +67,7 @@ def _area(config: StudyConfig) -> float:
     return (config.image_size / _PAPER_SIDE) ** 2
 
 
-def _bytes(config: StudyConfig, architecture: Architecture, images: int) -> float:
+def _gpu_bytes(config: StudyConfig, architecture: Architecture, images: int) -> float:
     batch = config.batch_size * _KEPT[architecture] * _area(config) * _ROOM
     pack = images * config.side(architecture) ** 2
     return _CONTEXT + _PARAMETERS[architecture] * _BYTES_PER_PARAMETER + batch + pack

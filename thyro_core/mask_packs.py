@@ -45,7 +45,7 @@ def hashed(fs: fsspec.AbstractFileSystem, root: str, names: Sequence[str]) -> di
         except OSError:
             return None
 
-    found = packs.in_threads(tried, names)
+    found = packs.in_threads(tried, names, threads=packs.threads_for(fs))
     return {name: sha256 for name, sha256 in zip(names, found, strict=True) if sha256 is not None}
 
 
@@ -94,7 +94,7 @@ def pack_masks(
             return None
 
         wanted = [i for i, row in enumerate(rows) if masks.get(row["image_id"])]
-        faults = packs.in_threads(join, wanted)
+        faults = packs.in_threads(join, wanted, threads=packs.threads_for(fs))
         kept = faults.count(None)
         if kept:
             key = paths.mask_key(manifest_id)

@@ -200,7 +200,8 @@ def ensure_packs(
             for side, rows in resized.items():
                 rows[row] = pictures.resize(picture.grey, side)
 
-        threads = max((threads_for(filesystem(uri)[0]) for uri in found.values()), default=1)
+        # They were found below one source: one of them says where all are.
+        threads = threads_for(filesystem(found[order[0]])[0]) if order else 1
         in_threads(resize, range(len(order)), threads=threads)
         write_packs(store, manifest_id, resized, range(len(order)))
 
