@@ -44,7 +44,7 @@ study: $(VENV)/.installed
 	$(BIN)/thyro study $(DEMO)/phantoms --config deployments/demo.yaml --store $(DEMO)/store
 
 study-s3: $(VENV)/.installed-test
-	$(BIN)/python -m tests.tour $(DEMO)/s3
+	$(BIN)/python -m tests.e2e.tour $(DEMO)/s3
 
 test: $(VENV)/.installed-test
 	$(BIN)/pytest
@@ -53,7 +53,7 @@ test-all: $(VENV)/.installed-all
 	$(BIN)/pytest -m "slow or not slow"
 
 fuzz: $(VENV)/.installed-test
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests/test_security.py -m slow -k long_fuzz --timeout 0
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests/project/test_security.py -m slow -k long_fuzz --timeout 0
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -19,8 +19,8 @@ from prefect.artifacts import (
 )
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.server import LOST
-from flows.tether import end_with_server, hurry_if_orphan
+from flows.serving.child_process import end_with_server, hurry_if_orphan
+from flows.serving.server import LOST
 from thyro_core import NOTICE
 from thyro_core.errors import ThyroError
 

@@ -4,7 +4,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
 from flows.artifacts import best_effort
-from thyro_core.drift import DriftReport, drift_markdown
+from thyro_core.screening.drift import DriftReport, drift_markdown
 
 EVENT = "thyro.drift"
 """Name of the event; its payload holds the figures, its resource is the batch."""
@@ -16,7 +16,7 @@ def announce(report: DriftReport, date: int, batch_id: str, model_id: str) -> No
     Call it within a flow run.
 
     Args:
-        report: what `thyro_core.drift.compare` gave.
+        report: what `thyro_core.screening.drift.compare` gave.
         date: the night, 20261125.
         batch_id: the batch's id; not its address, which may name people.
         model_id: the model that scored it.

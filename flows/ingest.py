@@ -8,11 +8,11 @@ from flows.observer import current_observer
 from flows.retries import step
 from thyro_core import NOTICE
 from thyro_core.config import IngestConfig, StudyConfig
-from thyro_core.manifest import Manifest
+from thyro_core.datasets.manifest import Manifest
 from thyro_core.settings import Settings
-from thyro_core.storage import open_store
-from thyro_core.study import ingest_for
-from thyro_core.summary import state_counts
+from thyro_core.store.store import open_store
+from thyro_core.study.lifecycle import ingest_for
+from thyro_core.study.summary import state_counts
 
 _MOST_NAMED = 50
 _DIGITS = 12

@@ -2,9 +2,9 @@
 
 from contextvars import ContextVar
 
-from thyro_core.plan import StudyPlan
-from thyro_core.screening import Counts
-from thyro_core.storage import Store
+from thyro_core.screening.rules import Counts
+from thyro_core.store.store import Store
+from thyro_core.study.plan import StudyPlan
 
 
 class Observer:

@@ -1,7 +1,7 @@
 """Steps that are tried again, but only after an error that may pass by itself.
 
 That is for a store on a network share, whose errors come from the operating system. S3 is waited
-for beneath, request by request (`thyro_core.patience`), and is not tried again here.
+for beneath, request by request (`thyro_core.store.retry`), and is not tried again here.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
-from thyro_core.patience import may_pass
+from thyro_core.store.retry import may_pass
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -14,18 +14,18 @@ from prefect.artifacts import (
 )
 from pydantic import Field
 
-from flows.alone import say_waiting, this_owner
 from flows.artifacts import ProgressBar, best_effort, run_of, show_table
 from flows.drift import announce
 from flows.forms import Address, ModelForm, Source
 from flows.observer import current_observer
 from flows.retries import step
-from thyro_core import NOTICE, paths
+from flows.study_lock import say_waiting, this_owner
+from thyro_core import NOTICE
 from thyro_core.cluster.session import session
 from thyro_core.errors import ThyroError
-from thyro_core.screening import Counts, Night
-from thyro_core.screening_config import ScreeningRules
-from thyro_core.screening_night import (
+from thyro_core.screening.config import ScreeningRules
+from thyro_core.screening.files import stream_files
+from thyro_core.screening.night import (
     Means,
     NightResult,
     conclude,
@@ -34,11 +34,12 @@ from thyro_core.screening_night import (
     recover,
     today,
 )
-from thyro_core.screening_source import stream_files
+from thyro_core.screening.rules import Counts, Night
+from thyro_core.screening.worklist import unscored_rows
 from thyro_core.settings import Settings, scratch_folder
-from thyro_core.storage import Store, open_store
-from thyro_core.store_lock import Lock, lock
-from thyro_core.worklist import unscored_rows
+from thyro_core.store.keys import screening_lock_key, worklist_key
+from thyro_core.store.lock import Lock, lock
+from thyro_core.store.store import Store, open_store
 
 LOCK_SECONDS = 120.0
 """After so long without a sign of life a run counts as dead, and the next one may start [s]."""
@@ -98,7 +99,7 @@ def _screen(order: Order, store: str, ray: str) -> str:
     settings, batch = Settings(), order.batch
     opened = open_store(store)
     night = plan_night(opened, batch, order.date, order.model_id, order.rules)
-    key = paths.screening_lock_key()
+    key = screening_lock_key()
     with lock(opened, key, this_owner(), LOCK_SECONDS, waiting=say_waiting) as held:
         for left in recover(opened):
             get_run_logger().warning(
@@ -187,7 +188,7 @@ def summary(store: Store, result: NightResult) -> str:
     names = _COUNTS
     values = (str(getattr(result.totals, name)) for name in names)
     drift = f"**Drift: {'; '.join(result.breaches)}.** Trust the order less.\n\n"
-    worklist = f"{store.url}/{paths.worklist_key(night.date, 'html')}"
+    worklist = f"{store.url}/{worklist_key(night.date, 'html')}"
     return (
         f"# Screening of {night.date}\n\n**{NOTICE}**\n\n"
         f"Batch `{night.batch_id}` with model `{night.model_id}`.\n\n"

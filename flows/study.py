@@ -10,26 +10,28 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.alone import only_driver
 from flows.artifacts import ProgressBar, best_effort, run_of, show_page, show_table
 from flows.forms import Address, Source, StudyForm
 from flows.ingest import read_images
 from flows.observer import current_observer
 from flows.retries import step
-from thyro_core import paths
+from flows.study_lock import only_driver
 from thyro_core.cluster.connect import Cluster, Training, connected
 from thyro_core.cluster.offers import Limits, Offer, Wish
 from thyro_core.config import StudyConfig
+from thyro_core.datasets.manifest import Manifest
 from thyro_core.errors import IncompleteStudyError, ThyroError
-from thyro_core.job_memory import job_cpu_bytes, job_gpu_bytes
-from thyro_core.job_spec import SplitJob
-from thyro_core.manifest import Manifest
-from thyro_core.plan import StudyPlan
-from thyro_core.progress import longest_first, read_job_progress, read_positions
 from thyro_core.settings import Settings, scratch_folder
-from thyro_core.storage import Store, open_store, public
-from thyro_core.study import Site, conclude, prepare, study_notes, unfinished
-from thyro_core.summary import figures, markdown_summary, summary_rows, undefined_notes
+from thyro_core.store.keys import summary_key
+from thyro_core.store.store import Store, open_store
+from thyro_core.study.job import SplitJob
+from thyro_core.study.lifecycle import Site, conclude, prepare, study_notes, unfinished
+from thyro_core.study.plan import StudyPlan
+from thyro_core.study.progress import longest_first, read_job_progress, read_positions
+from thyro_core.study.summary import figures, markdown_summary, summary_rows, undefined_notes
+from thyro_core.tables.io import read_table
+from thyro_core.training.memory import job_cpu_bytes, job_gpu_bytes
+from thyro_core.urls import redact
 
 
 @flow(name="study", task_runner=ThreadPoolTaskRunner(max_workers=128))  # type: ignore[arg-type]
@@ -179,11 +181,11 @@ def _conclude(store: Store, plan: StudyPlan, errors: Sequence[str]) -> None:
     except IncompleteStudyError as error:
         msg = "; ".join([str(error), *errors])
         raise IncompleteStudyError(msg) from error
-    metrics = store.read_table("metrics", study_id=plan.study_id)
+    metrics = read_table(store, "metrics", study_id=plan.study_id)
     found = figures(metrics, plan.config)
     notes = (*study_notes(store, plan), *undefined_notes(metrics))
     markdown = markdown_summary(plan, found, notes)
-    store.write(paths.summary_key(plan.study_id), markdown.encode())
+    store.write(summary_key(plan.study_id), markdown.encode())
     key = f"study-{plan.study_id}"
     show_page(key, markdown, "Metrics against the paper's")
     show_table(f"{key}-metrics", summary_rows(found), "Mean over splits (95 % interval)")
@@ -191,7 +193,7 @@ def _conclude(store: Store, plan: StudyPlan, errors: Sequence[str]) -> None:
 
 def _report(store: Store, plan: StudyPlan, scratch: Path) -> None:
     """Write the report; what cannot be drawn is said, and takes nothing from the results."""
-    from thyro_core.report import FAILURES, write_report
+    from thyro_core.reporting.report import FAILURES, write_report
 
     try:
         url = write_report(store, plan.study_id, scratch)
@@ -202,7 +204,7 @@ def _report(store: Store, plan: StudyPlan, scratch: Path) -> None:
         return
     best_effort(
         create_link_artifact,
-        public(url),
+        redact(url),
         link_text="the report",
         key=f"report-{plan.study_id}",
         description="Research use only. The study's report, one HTML file for a browser.",

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.browser import browser
-from tests.finished import finished
-from tests.report_store import full
-from tests.s3server import s3_server
-from tests.screened import model, ward
+from tests.support.browser import browser
+from tests.support.finished_study import finished
+from tests.support.report_store import full
+from tests.support.s3server import s3_server
+from tests.support.screened import model, ward
 
 # Here and nowhere else: a fixture that two modules import is two fixtures, and two servers.
 __all__ = ["browser", "finished", "full", "model", "s3_server", "ward"]

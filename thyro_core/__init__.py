@@ -12,7 +12,7 @@ NOTICE = "Research use only: Thyro is not a medical device and makes no diagnosi
 def __getattr__(name: str) -> object:
     """`thyro_core.open_results`, for notebooks, imported when it is asked for."""
     if name == "open_results":
-        from thyro_core.query import open_results
+        from thyro_core.tables.query import open_results
 
         return open_results
     raise AttributeError(name)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
-from thyro_core.storage import public
+from thyro_core.urls import redact
 
 _FIELDS: ContextVar[dict[str, str | int]] = ContextVar("log_fields", default={})  # noqa: B039
 _NAMES = ("study", "split", "architecture")
@@ -59,7 +59,7 @@ class _Line(logging.Formatter):
         where = "".join(f" {name}={value}" for name, value in _fields(record).items())
         record.where = f" [{where.strip()}]" if where else ""
         # A traceback may quote an address with its password or signature.
-        return public(super().format(record))
+        return redact(super().format(record))
 
 
 class _JsonLine(_Line):
@@ -68,11 +68,11 @@ class _JsonLine(_Line):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname,
             "logger": record.name,
-            "message": public(record.getMessage()),
+            "message": redact(record.getMessage()),
             **_fields(record),
         }
         if record.exc_info:
-            plain["traceback"] = public(self.formatException(record.exc_info))
+            plain["traceback"] = redact(self.formatException(record.exc_info))
         return json.dumps(plain)
 
 

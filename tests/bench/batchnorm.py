@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from thyro_core import jobs
 from thyro_core.config import StudyConfig
-from thyro_core.inference import predict, recalibrate_batchnorm
-from thyro_core.job_spec import SplitJob
-from thyro_core.metrics import metrics
-from thyro_core.phantoms import write_phantoms
-from thyro_core.storage import open_store
-from thyro_core.study import Site, ingest_for, prepare
-from thyro_core.training import train
+from thyro_core.datasets.phantoms.generate import write_phantoms
+from thyro_core.evaluation.metrics import metrics
+from thyro_core.store.store import open_store
+from thyro_core.study import split as split_job
+from thyro_core.study.job import SplitJob
+from thyro_core.study.lifecycle import Site, ingest_for, prepare
+from thyro_core.training.inference import predict, recalibrate_batchnorm
+from thyro_core.training.loop import train
 
 SHOWN = ("auc", "recall", "precision", "accuracy", "brier")
 
@@ -36,11 +36,11 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def evaluate(context: "jobs._Context") -> dict[str, dict[str, float]]:
+def evaluate(context: "split_job._Context") -> dict[str, dict[str, float]]:
     """Metrics of one split with either statistics."""
-    parts = jobs._examples(context, "resnet18")
-    recipe = jobs._recipe(context, "resnet18", parts["train"].labels)
-    run, _ = jobs._start(context, "resnet18", recipe)
+    parts = split_job._examples(context, "resnet18")
+    recipe = split_job._recipe(context, "resnet18", parts["train"].labels)
+    run, _ = split_job._start(context, "resnet18", recipe)
     train(run, parts["train"], None, recipe, lambda _: None, lambda *_: None)
     label = parts["test"].labels.numpy()
     found = {}
@@ -71,7 +71,7 @@ def main() -> None:
         rows: dict[str, list[list[float]]] = {"running": [], "recalibrated": []}
         for split in range(options.splits):
             job = SplitJob(store.url, plan.study_id, split, folder, threads=os.cpu_count() or 1)
-            for statistics, values in evaluate(jobs._prepare(job)).items():
+            for statistics, values in evaluate(split_job._prepare(job)).items():
                 rows[statistics].append([values[name] for name in SHOWN])
                 show(str(split), statistics, rows[statistics][-1])
         for statistics, values in rows.items():

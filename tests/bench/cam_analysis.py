@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from thyro_core import cam_analysis
-from thyro_core.batches import Examples
-from thyro_core.cam_maps import cams_table
-from thyro_core.cams import predict_with_cams
 from thyro_core.config import ARCHITECTURES, StudyConfig
-from thyro_core.inference import predict
-from thyro_core.models import build
+from thyro_core.explain import analysis
+from thyro_core.explain.gradcam import predict_with_cams
+from thyro_core.explain.maps import cams_table
+from thyro_core.training.batches import Examples
+from thyro_core.training.inference import predict
+from thyro_core.training.models import build
 
 PARTS = ("feature_rows", "map_checks", "network_checks")
 
@@ -38,7 +38,7 @@ def arguments() -> argparse.Namespace:
 def watched() -> Iterator[dict[str, float]]:
     """CPU seconds of each part while the block lasts."""
     spent = dict.fromkeys(PARTS, 0.0)
-    real = {name: getattr(cam_analysis, name) for name in PARTS}
+    real = {name: getattr(analysis, name) for name in PARTS}
 
     def timed(name: str) -> Callable[..., object]:
         def call(*values: object) -> object:
@@ -51,10 +51,10 @@ def watched() -> Iterator[dict[str, float]]:
         return call
 
     for name in PARTS:
-        setattr(cam_analysis, name, timed(name))
+        setattr(analysis, name, timed(name))
     yield spent
     for name in PARTS:
-        setattr(cam_analysis, name, real[name])
+        setattr(analysis, name, real[name])
 
 
 def main() -> None:
@@ -75,11 +75,11 @@ def main() -> None:
     ids = [f"{i:064x}" for i in range(n)]
     keys = {"study_id": "s0", "split": 0, "architecture": name}
     cams = cams_table(keys, ids, "layer", maps)
-    examined = cam_analysis.Examined(model, name, cpu, examples, ids, [None] * n)
+    examined = analysis.Examined(model, name, cpu, examples, ids, [None] * n)
     config = StudyConfig(trust_images=options.trust_images)
     with watched() as spent:
         start = time.process_time()
-        cam_analysis.analysis_tables(keys, examined, cams, config, 0)
+        analysis.analysis_tables(keys, examined, cams, config, 0)
         whole = time.process_time() - start
     print(f"{name}, {n} images, {options.trust_images} of them checked with the network, CPU s")
     for part, seconds in {"forward pass": forward, "analysis": whole, **spent}.items():

@@ -14,11 +14,11 @@ from collections.abc import Callable
 import torch
 from laps import header, measure, ratios, row, spread
 
-from thyro_core import torchvision_ops
-from thyro_core.batches import normalise
-from thyro_core.cams import grad_cams
 from thyro_core.config import ARCHITECTURES
-from thyro_core.models import LAST_CONV, build
+from thyro_core.explain.gradcam import grad_cams
+from thyro_core.training import torchvision_compat
+from thyro_core.training.batches import normalise
+from thyro_core.training.models import LAST_CONV, build
 
 
 def arguments() -> argparse.Namespace:
@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
 
 def ways(options: argparse.Namespace) -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
-    torchvision_ops.ensure()
+    torchvision_compat.ensure()
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 

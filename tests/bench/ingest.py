@@ -22,10 +22,10 @@ import laps
 import numpy as np
 from PIL import Image
 
-from thyro_core import manifest
 from thyro_core.config import IngestConfig
-from thyro_core.phantoms import phantom
-from thyro_core.storage import open_store
+from thyro_core.datasets import manifest
+from thyro_core.datasets.phantoms.generate import phantom
+from thyro_core.store.store import open_store
 
 WIDTH, HEIGHT = 500, 400
 SIDES = (224, 299)

@@ -19,8 +19,8 @@ from pathlib import Path
 from laps import header, row
 
 from thyro_core.config import ARCHITECTURES, Architecture, StudyConfig
-from thyro_core.models import build
-from thyro_core.phantoms import write_phantoms
+from thyro_core.datasets.phantoms.generate import write_phantoms
+from thyro_core.training.models import build
 
 ALLOWED = 1.5e9
 

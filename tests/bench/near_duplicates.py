@@ -25,10 +25,10 @@ from PIL import Image, ImageDraw
 from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 
-from thyro_core import near_duplicates as nd
-from thyro_core.candidates import searched
 from thyro_core.config import IngestConfig
-from thyro_core.phantoms import write_phantoms
+from thyro_core.datasets.phantoms.generate import write_phantoms
+from thyro_core.imaging import near_duplicates as nd
+from thyro_core.imaging.candidates import searched
 
 RULES = IngestConfig()
 DISTANCE, CORRELATION = RULES.hash_distance, RULES.duplicate_correlation

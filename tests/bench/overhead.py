@@ -17,13 +17,14 @@ from pathlib import Path
 from laps import header, row, spread
 
 from thyro_core.cluster.offers import Limits
-from thyro_core.cluster.packing import job_resources
+from thyro_core.cluster.resources import job_resources
 from thyro_core.cluster.session import session
 from thyro_core.config import StudyConfig
-from thyro_core.job_spec import SplitJob
-from thyro_core.phantoms import write_phantoms
-from thyro_core.storage import Store, open_store
-from thyro_core.study import Site, ingest_for, prepare
+from thyro_core.datasets.phantoms.generate import write_phantoms
+from thyro_core.store.store import Store, open_store
+from thyro_core.study.job import SplitJob
+from thyro_core.study.lifecycle import Site, ingest_for, prepare
+from thyro_core.tables.io import read_table
 
 PATIENCE = 60.0
 
@@ -51,25 +52,25 @@ def lap(source: str, store: Store, options: argparse.Namespace) -> tuple[float, 
     manifest = ingest_for(source, config, store)
     started = time.perf_counter()
     with session("local") as capacity:
-        from thyro_core.cluster import split_jobs
+        from thyro_core.cluster import trainer
 
         up = time.perf_counter() - started
         resources = job_resources(capacity, 1, None, config.splits)
-        precision = split_jobs.job_precision(config.precision, resources, PATIENCE)
+        precision = trainer.job_precision(config.precision, resources, PATIENCE)
         plan = prepare(manifest, config, precision, Site(store, scratch))
         jobs = [
             SplitJob(store.url, plan.study_id, split, str(scratch), threads=resources.cpus)
             for split in range(config.splits)
         ]
         started = time.perf_counter()
-        runs = [split_jobs.submit(job, resources, Limits(0, PATIENCE)) for job in jobs]
+        runs = [trainer.submit(job, resources, Limits(0, PATIENCE)) for job in jobs]
         for run in runs:
             while (outcome := run.outcome()) is None:
                 pass
             assert not outcome.failed, outcome
         seconds = time.perf_counter() - started
         slots = min(len(jobs), int(capacity.cpus / resources.cpus))
-    training = sum(store.read_table("epochs", study_id=plan.study_id)["seconds"].to_pylist())
+    training = sum(read_table(store, "epochs", study_id=plan.study_id)["seconds"].to_pylist())
     return up, seconds, (seconds * slots - training) / len(jobs)
 
 

@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 from laps import header, row
 
-from thyro_core import jobs
 from thyro_core.config import ARCHITECTURES, StudyConfig
-from thyro_core.inference import predict, recalibrate_batchnorm
-from thyro_core.job_spec import SplitJob
-from thyro_core.metrics import metrics
-from thyro_core.phantoms import write_phantoms
-from thyro_core.storage import Store, open_store
-from thyro_core.study import Site, ingest_for, prepare
-from thyro_core.training import train
+from thyro_core.datasets.phantoms.generate import write_phantoms
+from thyro_core.evaluation.metrics import metrics
+from thyro_core.store.store import Store, open_store
+from thyro_core.study import split as split_job
+from thyro_core.study.job import SplitJob
+from thyro_core.study.lifecycle import Site, ingest_for, prepare
+from thyro_core.training.inference import predict, recalibrate_batchnorm
+from thyro_core.training.loop import train
 
 WAYS = (("fp32", 0), ("bf16", 0), ("fp32", 1))
 """Precision and seed of the trainings of a split."""
@@ -59,11 +59,11 @@ def aucs(
     found = []
     for split in range(options.splits):
         job = SplitJob(store.url, plan.study_id, split, str(scratch), threads=os.cpu_count() or 1)
-        context = jobs._prepare(job)
-        parts = jobs._examples(context, options.architecture)
-        recipe = jobs._recipe(context, options.architecture, parts["train"].labels)
+        context = split_job._prepare(job)
+        parts = split_job._examples(context, options.architecture)
+        recipe = split_job._recipe(context, options.architecture, parts["train"].labels)
         recipe = type(recipe)(**vars(recipe) | {"seed": recipe.seed + seed})
-        run, _ = jobs._start(context, options.architecture, recipe)
+        run, _ = split_job._start(context, options.architecture, recipe)
         train(run, parts["train"], None, recipe, lambda _: None, lambda *_: None)
         recalibrate_batchnorm(run.model, parts["train"], context.device)
         logits = predict(run.model, parts["test"], context.device).double()

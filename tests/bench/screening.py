@@ -27,26 +27,26 @@ from tempfile import TemporaryDirectory
 import torch
 from laps import header, ratios, row, spread
 
-from thyro_core import paths
-from thyro_core.batches import normalise
-from thyro_core.bundles import load_bundle
-from thyro_core.card import card_bytes, parse_card
 from thyro_core.cluster.screening_actors import pools, run_blocks
 from thyro_core.cluster.session import session
-from thyro_core.ensembles import load_members
-from thyro_core.hardware import job_device
-from thyro_core.phantoms import write_phantoms
-from thyro_core.promotion import PromotionConfig, promote
-from thyro_core.pseudonyms import Pseudonymiser
-from thyro_core.registry import champion
-from thyro_core.screening import Counts
-from thyro_core.screening_config import ScreeningRules
-from thyro_core.screening_images import read_screening_images
-from thyro_core.screening_night import Means, conclude, make_job, plan_night
-from thyro_core.storage import Store, open_store
+from thyro_core.datasets.phantoms.generate import write_phantoms
+from thyro_core.registry.bundle import load_bundle
+from thyro_core.registry.card import card_bytes, parse_card
+from thyro_core.registry.champion import champion
+from thyro_core.registry.ensemble import load_members
+from thyro_core.registry.promote import PromotionConfig, promote
+from thyro_core.screening.config import ScreeningRules
+from thyro_core.screening.night import Means, conclude, make_job, plan_night
+from thyro_core.screening.pseudonyms import Pseudonymiser
+from thyro_core.screening.reader import read_screening_images
+from thyro_core.screening.rules import Counts
+from thyro_core.store.keys import card_key
+from thyro_core.store.store import Store, open_store
+from thyro_core.training.batches import normalise
+from thyro_core.training.device import job_device
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
-from tests.s3server import BUCKET, running_server
+from tests.support.s3server import BUCKET, running_server
 
 _TOGETHER = 32
 _BATCHES = 8
@@ -74,7 +74,7 @@ def promoted(store: Store, folder: Path, options: argparse.Namespace) -> str:
     study = json.loads(said.splitlines()[-1])["study_id"]
     promote(store, PromotionConfig(study_id=study), folder)
     model_id = champion(store)
-    key = paths.card_key(model_id)
+    key = card_key(model_id)
     card = parse_card(store.read(key), model_id)
     members = card.members[: options.members]
     store.write(key, card_bytes(card.model_copy(update={"members": members})))

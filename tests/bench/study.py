@@ -24,7 +24,7 @@ from pathlib import Path
 from laps import header, ratios, row, spread
 
 from thyro_core.config import ARCHITECTURES, StudyConfig
-from thyro_core.phantoms import write_phantoms
+from thyro_core.datasets.phantoms.generate import write_phantoms
 
 MEAN, SD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -65,7 +65,7 @@ def train_one(
     import torch
     from torch.utils.data import DataLoader
 
-    from thyro_core.models import build
+    from thyro_core.training.models import build
 
     train_files, test_files, train_labels, test_labels = parts
     torch.manual_seed(options.split)
@@ -99,9 +99,9 @@ def auc_of(model: object, batches: object, labels: list[int]) -> float:
 
 def dataset(files: list[str], labels: list[int], side: int, augmented: bool) -> object:
     """Image files behind torchvision's transforms, read again in each epoch."""
-    from thyro_core import torchvision_ops
+    from thyro_core.training import torchvision_compat
 
-    torchvision_ops.ensure()
+    torchvision_compat.ensure()
     from PIL import Image
     from torch.utils.data import Dataset
     from torchvision import transforms

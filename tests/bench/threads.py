@@ -33,11 +33,11 @@ def make_step(architecture: Architecture, side: int, batch: int) -> Step:
     """One optimiser step at each call, on one batch of noise."""
     import torch
 
-    from thyro_core.batches import normalise
     from thyro_core.config import StudyConfig
-    from thyro_core.hardware import choose_precision
-    from thyro_core.models import build
-    from thyro_core.training import Recipe, start_run, train_step
+    from thyro_core.training.batches import normalise
+    from thyro_core.training.device import choose_precision
+    from thyro_core.training.loop import Recipe, start_run, train_step
+    from thyro_core.training.models import build
 
     cpu, config = torch.device("cpu"), StudyConfig(image_size=side, batch_size=batch)
     recipe = Recipe(config, 0, 0.8, choose_precision("auto", cpu), cpu)
@@ -50,7 +50,7 @@ def make_step(architecture: Architecture, side: int, batch: int) -> Step:
 
 def steps(architecture: Architecture, side: int, batch: int, threads: int, count: int) -> None:
     """So many steps in this process, with so many threads."""
-    from thyro_core.hardware import prepare_torch
+    from thyro_core.training.device import prepare_torch
 
     prepare_torch(threads, deterministic=True)
     step = _steps.setdefault(threads, make_step(architecture, side, batch))

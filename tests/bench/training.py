@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from laps import header, measure, ratios, row, spread
 
-from thyro_core.batches import Examples, augment, batch_bounds, draw_epoch, normalise
 from thyro_core.config import ARCHITECTURES, Architecture, StudyConfig
-from thyro_core.hardware import choose_precision, device_name, prepare_torch
-from thyro_core.models import build
-from thyro_core.training import AUX_WEIGHT, Recipe, focal_loss, start_run, train
+from thyro_core.training.batches import Examples, augment, batch_bounds, draw_epoch, normalise
+from thyro_core.training.device import choose_precision, device_name, prepare_torch
+from thyro_core.training.loop import AUX_WEIGHT, Recipe, focal_loss, start_run, train
+from thyro_core.training.models import build
 
 MATRIX = 4096
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

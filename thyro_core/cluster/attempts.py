@@ -17,14 +17,14 @@ from ray import exceptions
 
 from thyro_core.cluster import session
 from thyro_core.cluster.offers import Limits
-from thyro_core.cluster.packing import JobResources, Node, missing
+from thyro_core.cluster.resources import JobResources, Node, missing
 from thyro_core.cluster.session import PATIENCE_SECONDS, check_open
 from thyro_core.cluster.worker_groups import free_room
 from thyro_core.errors import ThyroError
-from thyro_core.job_spec import SplitJob, SplitOutcome
-from thyro_core.progress import read_job_progress
-from thyro_core.storage import Store, open_store
-from thyro_core.whereabouts import whereabouts
+from thyro_core.store.store import Store, open_store
+from thyro_core.study.job import SplitJob, SplitOutcome
+from thyro_core.study.placement import whereabouts
+from thyro_core.study.progress import read_job_progress
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from thyro_core.cluster.offers import Limits, Offer, Wish
 from thyro_core.cluster.session import session
-from thyro_core.job_spec import SplitJob, SplitOutcome
+from thyro_core.study.job import SplitJob, SplitOutcome
 
 
 class Training(Protocol):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Self
 
-from thyro_core import __version__, paths
+from thyro_core import __version__
 from thyro_core.cluster.driver_events import (
     failed_event,
     lost_event,
@@ -25,10 +25,11 @@ from thyro_core.cluster.driver_events import (
 from thyro_core.cluster.offers import Limits, Wish
 from thyro_core.cluster.session import session
 from thyro_core.errors import InputError, StoppedError, ThyroError
-from thyro_core.job_spec import SplitJob
 from thyro_core.logs import set_up_logs
 from thyro_core.settings import Settings
-from thyro_core.storage import open_store
+from thyro_core.store.keys import study_key
+from thyro_core.store.store import open_store
+from thyro_core.study.job import SplitJob
 
 _LOG = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ def _ask(wish: Wish) -> int:
 def _train(order: Order) -> int:
     study = order.job.study_id
     hint = _hint(order.job.store)
-    if not open_store(order.job.store).exists(paths.study_key(study)):
+    if not open_store(order.job.store).exists(study_key(study)):
         msg = f"{order.job.store}: expected study {study}, found none on the cluster's head{hint}"
         raise InputError(msg)
     with session("auto") as capacity:

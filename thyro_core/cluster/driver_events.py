@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from thyro_core.cluster.offers import Offer
-from thyro_core.job_spec import SplitOutcome
-from thyro_core.storage import public
+from thyro_core.study.job import SplitOutcome
+from thyro_core.urls import redact
 
 _MARK = "thyro-event "
 
@@ -27,12 +27,12 @@ def outcome_event(outcome: SplitOutcome) -> str:
 
 def lost_event(split: int, error: str) -> str:
     """A split cannot be finished."""
-    return _line(event="lost", split=split, error=public(error))
+    return _line(event="lost", split=split, error=redact(error))
 
 
 def failed_event(error: str, *, of_input: bool) -> str:
     """The driver itself cannot go on; `of_input`: by a fault of what it was given."""
-    return _line(event="failed", error=public(error), of_input=of_input)
+    return _line(event="failed", error=redact(error), of_input=of_input)
 
 
 def _line(**values: object) -> str:
@@ -82,7 +82,7 @@ class LogReader:
             if event is not None:
                 self._event(event)
             elif line.strip():
-                self._pass_on(public(line.rstrip())[: self.WIDTH])
+                self._pass_on(redact(line.rstrip())[: self.WIDTH])
 
     def _pass_on(self, line: str) -> None:
         self.last = [*self.last[-7:], line]

@@ -17,7 +17,7 @@ from thyro_core.cluster.job_server import JobServer, JobState
 from thyro_core.cluster.offers import Limits, Offer, Wish
 from thyro_core.cluster.session import PATIENCE_SECONDS
 from thyro_core.errors import InputError, StoppedError, ThyroError
-from thyro_core.job_spec import SplitJob, SplitOutcome
+from thyro_core.study.job import SplitJob, SplitOutcome
 
 Say = Callable[[str], None]
 

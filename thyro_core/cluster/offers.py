@@ -4,9 +4,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Self
 
-from thyro_core.cluster.packing import JobResources
+from thyro_core.cluster.resources import JobResources
 from thyro_core.config import Precision
-from thyro_core.plan import PlannedPrecision
+from thyro_core.study.plan import PlannedPrecision
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ A block is one row that holds a packed Arrow table, and Ray Data passes it on at
 its way is bounded by Ray's own backpressure, so that memory does not grow with the batch; the
 driver sees counts alone. A worker that dies ends the stream: `run_blocks` starts it again, and
 what stands in the store is passed over. Files that kill their decoder do not reach Ray, see
-`thyro_core.decoder_process`.
+`thyro_core.screening.sandbox`.
 """
 
 import logging
@@ -23,10 +23,9 @@ from ray import exceptions
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
-from thyro_core.cluster.packing import Capacity
+from thyro_core.cluster.resources import Capacity
 from thyro_core.errors import InputError, ThyroError
-from thyro_core.screening import Counts
-from thyro_core.screening_decode import (
+from thyro_core.screening.decode import (
     BlockDecoder,
     DecodedBlock,
     ScreeningJob,
@@ -34,7 +33,8 @@ from thyro_core.screening_decode import (
     names_of,
     to_bytes,
 )
-from thyro_core.screening_source import blocks
+from thyro_core.screening.files import blocks
+from thyro_core.screening.rules import Counts
 
 BLOCK = 64
 """Files of a block: what a crash costs, and a chunk's worth."""
@@ -214,7 +214,7 @@ class _Scorer:
 
     def __init__(self, job: ScreeningJob) -> None:
         # Here, in the worker: the process that leads stays free of torch.
-        from thyro_core.screening_score import BlockScorer
+        from thyro_core.screening.score import BlockScorer
 
         self._score = BlockScorer(job)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from thyro_core.cluster.packing import Capacity, Node, capacity_of
+from thyro_core.cluster.resources import Capacity, Node, capacity_of
 from thyro_core.cluster.watch import LOST_SECONDS, ClusterWatch, knock
 from thyro_core.errors import InputError, ThyroError
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from thyro_core.cluster import split_jobs
+from thyro_core.cluster import trainer
 from thyro_core.cluster.attempts import cancelled_on_error
 from thyro_core.cluster.offers import Limits, Offer, Wish
-from thyro_core.cluster.packing import Capacity, JobResources, job_resources, with_memory
+from thyro_core.cluster.resources import Capacity, JobResources, job_resources, with_memory
 from thyro_core.cluster.session import closing
-from thyro_core.job_memory import jobs_that_fit
-from thyro_core.job_spec import SplitJob, SplitOutcome
+from thyro_core.study.job import SplitJob, SplitOutcome
+from thyro_core.training.memory import jobs_that_fit
 
 
 class SessionTraining:
@@ -18,7 +18,7 @@ class SessionTraining:
     def __init__(self, jobs: Sequence[SplitJob], limits: Limits) -> None:
         # At once and in order, not by the watchers: those start in no order.
         self._runs = {
-            job.split: split_jobs.submit(
+            job.split: trainer.submit(
                 job, JobResources(job.threads, job.gpus, job.workers, job.memory), limits
             )
             for job in jobs
@@ -58,7 +58,7 @@ class SessionCluster:
         """
         fit = 1
         if self._capacity.gpus and wish.gpus_per_job is None:
-            fit = jobs_that_fit(split_jobs.smallest_gpu(), wish.gpu_bytes)
+            fit = jobs_that_fit(trainer.smallest_gpu(), wish.gpu_bytes)
         resources = job_resources(
             self._capacity,
             wish.cpus_per_job,
@@ -68,7 +68,7 @@ class SessionCluster:
             wish.workers_per_job,
         )
         resources = with_memory(resources, self._capacity, wish.cpu_bytes)
-        precision = split_jobs.job_precision(wish.precision, resources, wish.node_patience)
+        precision = trainer.job_precision(wish.precision, resources, wish.node_patience)
         return Offer(resources, precision)
 
     @contextmanager

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-from thyro_core.cluster.packing import Node
+from thyro_core.cluster.resources import Node
 
 LOST_SECONDS = 30.0
 """After so long without an answer the head counts as lost. A node of Ray's gives up after 60."""

@@ -16,9 +16,9 @@ from ray.experimental import internal_kv
 from ray.util.placement_group import PlacementGroup
 from ray.util.placement_group import remove_placement_group as remove
 
-from thyro_core.cluster.packing import JobResources
+from thyro_core.cluster.resources import JobResources
 from thyro_core.errors import ThyroError, WorkerFailedError
-from thyro_core.job_spec import SplitJob, SplitOutcome
+from thyro_core.study.job import SplitJob, SplitOutcome
 
 # Ray gives it to the head node alone, 1 in all. Ray Train's helpers take thousandths of it.
 _HEAD = "node:__internal_head__"
@@ -179,9 +179,9 @@ def _fit(job: SplitJob) -> SplitOutcome | Mapping[int, Exception]:
 
 def _work(job: SplitJob) -> SplitOutcome:
     # In a worker: Ray Train has made torch's process group.
-    from thyro_core.jobs import run_split
     from thyro_core.logs import set_up_logs
     from thyro_core.settings import Settings
+    from thyro_core.study.split import run_split
 
     settings = Settings()
     set_up_logs(as_json=settings.log_json)

@@ -1,0 +1,1 @@
+"""The `thyro` command, one module a group of commands."""

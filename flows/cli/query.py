@@ -1,0 +1,101 @@
+"""`thyro query` and `thyro tables`: what a store holds, asked and explained."""
+
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from thyro_core.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from thyro_core.tables.export import Format as FileFormat
+
+_MOST_ROWS = 200
+_MOST_LETTERS = 60
+
+
+class Format(StrEnum):
+    """How the rows are written."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    PARQUET = "parquet"
+
+
+def query(
+    sql: Annotated[str, typer.Argument(help="One SELECT, DESCRIBE, SUMMARIZE... in DuckDB's SQL.")],
+    store: Annotated[
+        str | None, typer.Option(help="fsspec URL for everything that is kept [THYRO_STORE].")
+    ] = None,
+    format_: Annotated[
+        Format, typer.Option("--format", help="A table to look at, or a file on stdout.")
+    ] = Format.TABLE,
+) -> None:
+    """Ask the tables in SQL; nothing is changed. `thyro tables` lists them."""
+    from thyro_core.settings import Settings
+    from thyro_core.tables.export import render
+    from thyro_core.tables.query import run_query
+
+    out = sys.stdout.buffer
+    if format_ is Format.PARQUET and out.isatty():
+        msg = "query: expected a file for Parquet, found a terminal; add `> FILE`"
+        raise InputError(msg)
+    rows = run_query(store or Settings().store, sql)
+    if format_ is Format.TABLE:
+        _show(rows)
+    else:
+        render(rows, cast("FileFormat", format_.value), out)
+        out.flush()
+
+
+def tables(
+    name: Annotated[str | None, typer.Argument(help="Only this table; default: all.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
+) -> None:
+    """Say what every table and column means."""
+    from thyro_core.tables.describe import tables_markdown, tables_text
+
+    typer.echo((tables_markdown if markdown else tables_text)(name))
+
+
+def _show(rows: "pa.Table") -> None:
+    import pyarrow as pa
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for field in rows.schema:
+        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        number = number or pa.types.is_decimal(field.type)
+        table.add_column(Text(field.name), justify="right" if number else "left", overflow="fold")
+    for row in rows.slice(0, _MOST_ROWS).to_pylist():
+        table.add_row(*(_cell(value) for value in row.values()))
+    console = Console()
+    if not console.is_terminal:
+        # A pipe has no width, and a wrapped row is no row.
+        console.width = Measurement.get(
+            console, console.options.update(width=1 << 20), table
+        ).maximum
+    console.print(table)
+    if rows.num_rows > _MOST_ROWS:
+        rest = f"first {_MOST_ROWS} of {rows.num_rows} rows; --format csv gives all"
+        console.print(rest, highlight=False, soft_wrap=True)
+
+
+def _cell(value: object) -> Text:
+    from thyro_core.tables.export import cell_text
+
+    if isinstance(value, float):
+        return Text(f"{value:.6g}" if value == value else "NaN")  # noqa: PLR0124
+    whole = "null" if value is None else cell_text(value)
+    # Ids are shown whole; a map of hundreds of values is not for reading.
+    if isinstance(value, list) and len(whole) > _MOST_LETTERS:
+        return Text(f"{whole[:_MOST_LETTERS]}... ({len(value)} values)")
+    return Text(whole)

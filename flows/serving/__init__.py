@@ -1,0 +1,1 @@
+"""What `thyro serve` runs: the deployments, their server and their runner."""

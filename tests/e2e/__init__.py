@@ -1,0 +1,1 @@
+"""Whole commands as their user runs them."""

@@ -1,0 +1,1 @@
+"""Tests against a real Ray, Prefect, S3 server or browser."""

@@ -1,0 +1,63 @@
+"""A small finished study in a store, trained in this process: what promotion starts from."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.imagesets import write_image_set
+from thyro_core.config import StudyConfig
+from thyro_core.store.store import Store, open_store
+from thyro_core.study.job import SplitJob
+from thyro_core.study.lifecycle import Site, conclude, ingest_for, prepare
+from thyro_core.study.plan import StudyPlan
+
+SMALL = {
+    "architectures": ("resnet18",), "splits": 3, "epochs": 2, "image_size": 64, "batch_size": 8,
+    "learning_rate": 3e-4, "weights": "none", "resamples": 100, "blur_bound": 0, "trust_images": 1,
+}  # fmt: skip
+
+
+def finished_study(
+    folder: Path, store: str | None = None, *, keep_models: bool = True, **config: object
+) -> tuple[Store, StudyPlan]:
+    """A study of 28 images in `folder`, run to its end; `store` defaults to a folder there.
+
+    Torch's global settings are put back.
+    """
+    import torch
+
+    from thyro_core.study.split import run_split
+
+    source = folder / "set"
+    if not source.exists():
+        write_image_set(source)
+    opened = open_store(store or str(folder / "store"))
+    study = StudyConfig.model_validate(SMALL | config)
+    manifest = ingest_for(str(source), study, opened)
+    plan = prepare(manifest, study, "fp32", Site(opened, folder / "scratch"))
+    threads = torch.get_num_threads()
+    try:
+        for split in range(study.splits):
+            job = SplitJob(
+                opened.url, plan.study_id, split, str(folder / "scratch"), keep_models=keep_models
+            )
+            assert not run_split(job).failed
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_num_threads(threads)
+    conclude(opened, plan)
+    return opened, plan
+
+
+def copy_of(store: Store, folder: Path) -> Store:
+    """A local store's copy, to be damaged: what is written takes a file's place, not its bytes."""
+    shutil.copytree(store.root, folder, copy_function=os.link)
+    return open_store(str(folder))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, StudyPlan]:
+    """One small finished study for the whole session; copy the store before changing it."""
+    return finished_study(tmp_path_factory.mktemp("finished"))

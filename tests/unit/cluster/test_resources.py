@@ -1,0 +1,347 @@
+"""Resources of jobs, and what a user hears when there are too few or no cluster."""
+
+import itertools
+import socket
+import threading
+from dataclasses import replace
+
+import pytest
+import ray
+from ray import exceptions
+
+from thyro_core.cluster import attempts
+from thyro_core.cluster import session as sessions
+from thyro_core.cluster.attempts import NODE_LOSSES, Shortage, SplitRun, backoff
+from thyro_core.cluster.offers import Limits
+from thyro_core.cluster.resources import (
+    JobResources,
+    Node,
+    capacity_of,
+    gpu_share,
+    job_resources,
+    missing,
+    with_memory,
+)
+from thyro_core.cluster.session import check_open, closing, session
+from thyro_core.cluster.watch import ClusterWatch, answers
+from thyro_core.errors import InputError, ThyroError
+from thyro_core.store.store import open_store
+from thyro_core.study.job import SplitJob, SplitOutcome
+from thyro_core.study.placement import Whereabouts, announce, whereabouts
+
+HEAD = Node("head", 0)
+
+
+def cluster(*offers: tuple[float, float]):
+    """A head that takes no jobs, and nodes with these CPUs and GPUs."""
+    return capacity_of([HEAD, *(Node(f"n{i}", *offer) for i, offer in enumerate(offers))])
+
+
+def test_a_cluster_has_what_its_nodes_have() -> None:
+    found = cluster((2, 0), (4, 1))
+    assert (found.cpus, found.gpus) == (6, 1)
+    assert [node.name for node in found.nodes] == ["n0", "n1"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "fit", "expected"),
+    [
+        (0, 50, 0.0),
+        (1, 50, 0.1),
+        (4, 50, 0.3333),
+        (8, 50, 0.5),
+        (16, 50, 1.0),
+        (1, 4, 0.25),
+        (1, 1, 1.0),
+        (4, 2, 0.5),
+    ],
+)
+def test_gpus_are_shared_as_far_as_their_memory_goes(gpus, fit, expected) -> None:
+    share = gpu_share(10, gpus, fit)
+    assert share == expected
+    if gpus:
+        # Ray counts in ten-thousandths: so many fractions must not come to more than one.
+        at_once = 10_000 // round(share * 10_000)
+        assert at_once <= fit
+        assert at_once * gpus >= min(10, fit * gpus)
+
+
+def test_workers_of_one_job_never_share_a_gpu() -> None:
+    assert gpu_share(10, 4, fit=50, workers=2) == 1.0
+
+
+def test_what_was_asked_for_is_given() -> None:
+    large = cluster((8, 2))
+    assert job_resources(large, 4, 0.5, 10) == JobResources(4, 0.5)
+    assert job_resources(large, 4, 0.0, 10) == JobResources(4, 0.0)
+    assert job_resources(large, 1, None, 10, fit=50) == JobResources(1, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("offers", "needed", "said"),
+    [
+        ([(2, 0), (2, 0)], (4, 0.0), r"needs 4 CPU on one node, and the largest of 2 \(n0\) has 2"),
+        ([(2, 0), (3, 0)], (4, 0.0), r"needs 4 CPU on one node, and the largest of 2 \(n1\) has 3"),
+        ([(2, 0)], (1, 1.0), r"needs 1 GPU on one node, and the largest of 1 \(n0\) has 0"),
+        (
+            [(1, 1), (8, 0)],
+            (4, 1.0),
+            "no node has it all: n0 has 1 CPU and 1 GPU, n1 has 8 CPU and 0 GPU",
+        ),
+        ([], (1, 0.0), "needs 1 CPU, and the cluster has no node that takes jobs"),
+    ],
+)
+def test_too_small_a_cluster_is_refused_by_the_resource_that_no_node_has(
+    offers, needed, said
+) -> None:
+    found = cluster(*offers)
+    assert missing((HEAD, *found.nodes), JobResources(*needed)) is not None
+    with pytest.raises(ThyroError, match=f"{said}.*; lower THYRO_CPUS_PER_JOB"):
+        job_resources(found, *needed, 10)
+
+
+def test_jobs_without_a_gpu_set_memory_aside_and_a_small_node_runs_one() -> None:
+    nodes = [HEAD, Node("n0", 8, memory=16e9), Node("n1", 8, memory=6e9), Node("n2", 1, memory=9e9)]
+    found = capacity_of(nodes)
+    job = JobResources(2, 0.0)
+    assert with_memory(job, found, 5 * 10**9) == JobResources(2, 0.0, memory=5 * 10**9)
+    # An estimate forbids nothing; a node with too few cores does not count.
+    assert with_memory(job, capacity_of(nodes[2:]), 7 * 10**9).memory == 6 * 10**9
+    two = with_memory(JobResources(2, 0.0, workers=2), capacity_of(nodes[2:]), 7 * 10**9)
+    assert two.memory == 3 * 10**9
+    assert missing(nodes[2:], two) is None
+    assert with_memory(JobResources(2, 0.5), found, 5 * 10**9).memory == 0
+    assert with_memory(job, capacity_of([Node("n", 8)]), 5 * 10**9).memory == 0
+
+
+def test_memory_that_no_node_has_any_more_is_named() -> None:
+    job = JobResources(1, 0.0, memory=5 * 10**9)
+    assert missing([Node("n0", 1, memory=5e9)], job) is None
+    lost = missing([Node("n0", 4, memory=3e9), Node("n1", 2, memory=4.25e9)], job)
+    assert lost == (
+        "a split job needs 5 GB of memory on one node, and the largest of 2 (n1) has 4.25"
+    )
+    apart = [Node("n0", 1, memory=8e9), Node("n1", 8, memory=2e9)]
+    said = (
+        "needs 4 CPU and 5 GB of memory on one node, and no node has it all: n0 has 1 CPU and 8 GB"
+    )
+    assert said in str(missing(apart, JobResources(4, 0.0, memory=5 * 10**9)))
+    two = JobResources(1, 0.0, workers=2, memory=5 * 10**9)
+    assert missing([Node("n0", 8, memory=11e9)], two) is None
+    assert "room for 1" in str(missing([Node("n0", 8, memory=9e9)], two))
+
+
+def test_one_node_that_is_large_enough_is_enough() -> None:
+    assert missing(cluster((1, 0), (4, 1)).nodes, JobResources(4, 1.0)) is None
+
+
+def test_a_shortage_is_borne_for_a_while_and_forgotten_when_a_node_joins(clock) -> None:
+    shortage = Shortage(JobResources(2, 0.0), patience=60)
+    small, large = [Node("s", 1)], [Node("l", 2)]
+    shortage.check("split 3", small)
+    clock.now += 59
+    shortage.check("split 3", small)
+    shortage.check("split 3", large)
+    clock.now += 59
+    shortage.check("split 3", small)
+    clock.now += 60
+    with pytest.raises(ThyroError, match=r"split 3 has waited 60 s for a node: .* \(s\) has 1"):
+        shortage.check("split 3", small)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(attempts, "time", made)
+    return made
+
+
+class FakeRay:
+    """Attempts that end as a script says; None: goes on."""
+
+    def __init__(self, monkeypatch, clock: Clock, *ends: object) -> None:
+        self.ends = list(ends)
+        self.clock = clock
+        self.started: list[tuple[float, str]] = []
+        self.nodes = [Node("n", 1, id="id-n")]
+        monkeypatch.setattr(ray, "wait", self.wait)
+        monkeypatch.setattr(ray, "get", self.get)
+        monkeypatch.setattr(sessions, "nodes", lambda: self.nodes)
+
+    def start(self, job: SplitJob) -> SplitJob:
+        self.started.append((self.clock.now, job.attempt))
+        announce(job, "id-n")
+        return job
+
+    def wait(self, refs, timeout):
+        self.clock.now += timeout
+        return ([], refs) if self.ends and self.ends[0] is None else (refs, [])
+
+    def get(self, _ref):
+        end = self.ends.pop(0)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+
+DIED, LOST = exceptions.WorkerCrashedError(), exceptions.NodeDiedError("gone")
+DONE = SplitOutcome(3, (), {})
+
+
+def watched(fake: FakeRay, tmp_path, retries: int = 3) -> SplitRun:
+    job = SplitJob(str(tmp_path), "s1", 3, "/tmp")
+    return SplitRun(job, fake.start, JobResources(1, 0.0), Limits(retries, 60.0))
+
+
+def ended(run: SplitRun) -> SplitOutcome:
+    for _ in range(2000):
+        found = run.outcome()
+        if found is not None:
+            return found
+    raise AssertionError
+
+
+def test_a_job_that_dies_starts_again_after_longer_and_longer_waits(
+    monkeypatch, clock, tmp_path
+) -> None:
+    fake = FakeRay(monkeypatch, clock, DIED, DIED, DIED, DONE)
+    assert ended(watched(fake, tmp_path)) is DONE
+    times = [at for at, _ in fake.started]
+    waits = [b - a for a, b in itertools.pairwise(times)]
+    assert len(waits) == 3
+    assert all(wait >= backoff(n + 1) for n, wait in enumerate(waits))
+    assert [backoff(n) for n in (1, 2, 3, 10)] == [2, 4, 8, 60]
+    assert len({attempt for _, attempt in fake.started}) == 4
+
+
+def test_a_job_that_dies_each_time_is_given_up_by_name_host_and_cause(
+    monkeypatch, clock, tmp_path
+) -> None:
+    fake = FakeRay(monkeypatch, clock, LOST, DIED, LOST, DIED, LOST, DIED)
+    with pytest.raises(ThyroError) as caught:
+        ended(watched(fake, tmp_path, retries=2))
+    said = str(caught.value)
+    assert "split 3 is given up: its process died 3 times and it lost 3 nodes: 6 x " in said
+    assert "the last time the process crashed, or was killed" in said
+    assert f"6 x {socket.gethostname()};" in said
+
+
+def test_lost_nodes_are_no_fault_of_a_job_but_have_an_end(monkeypatch, clock, tmp_path) -> None:
+    fake = FakeRay(monkeypatch, clock, *[LOST] * NODE_LOSSES, DONE)
+    assert ended(watched(fake, tmp_path, retries=0)) is DONE
+    fake = FakeRay(monkeypatch, clock, *[LOST] * (NODE_LOSSES + 1))
+    with pytest.raises(ThyroError, match=f"it lost {NODE_LOSSES + 1} nodes.*its node was lost"):
+        ended(watched(fake, tmp_path))
+
+
+def test_a_job_whose_node_went_silent_is_started_elsewhere(monkeypatch, clock, tmp_path) -> None:
+    fake = FakeRay(monkeypatch, clock, None)
+    run = watched(fake, tmp_path)
+    for _ in range(20):
+        assert run.outcome() is None
+    assert len(fake.started) == 1, "its node is there"
+    fake.nodes = [Node("m", 1, id="id-m")]
+    for _ in range(20):
+        assert run.outcome() is None
+        if len(fake.started) == 2:
+            break
+    assert len(fake.started) == 2
+
+
+def test_a_job_on_a_node_that_has_just_joined_is_left_alone(monkeypatch, clock, tmp_path) -> None:
+    fake = FakeRay(monkeypatch, clock, None)
+    run = watched(fake, tmp_path)
+    # The list of nodes is seconds old: the first one is older than the job's node.
+    lists = [[Node("m", 1, id="id-m")]]
+    monkeypatch.setattr(sessions, "nodes", lambda: lists.pop() if lists else fake.nodes)
+    for _ in range(30):
+        assert run.outcome() is None
+    assert not lists
+    assert len(fake.started) == 1
+
+
+def test_a_job_that_has_not_started_was_on_no_lost_node(monkeypatch, clock, tmp_path) -> None:
+    fake = FakeRay(monkeypatch, clock, None)
+    run = SplitRun(
+        SplitJob(str(tmp_path), "s1", 3, "/tmp"),
+        lambda job: fake.started.append((0, job.attempt)) or job,
+        JobResources(1, 0.0),
+        Limits(3, 60.0),
+    )
+    # What an earlier start of the study left there, on a node that is gone.
+    announce(SplitJob(str(tmp_path), "s1", 3, "/tmp", attempt="earlier"), "id-gone")
+    for _ in range(20):
+        assert run.outcome() is None
+    assert len(fake.started) == 1
+
+
+def test_an_error_of_the_job_itself_is_not_tried_again(monkeypatch, clock, tmp_path) -> None:
+    error = exceptions.RayTaskError("f", "traceback", InputError("no such study"))
+    fake = FakeRay(monkeypatch, clock, error, DONE)
+    with pytest.raises(ThyroError, match="split 3 failed: no such study"):
+        ended(watched(fake, tmp_path))
+    assert len(fake.started) == 1
+
+
+def test_where_an_attempt_runs_is_known_by_its_name(tmp_path) -> None:
+    job = SplitJob(str(tmp_path), "s1", 3, "/tmp", attempt="one")
+    store = open_store(job.store)
+    assert whereabouts(store, job) is None
+    announce(job, "id")
+    assert whereabouts(store, job) == Whereabouts("one", "id", socket.gethostname())
+    assert whereabouts(store, replace(job, attempt="two")) is None
+
+
+def test_a_head_that_stops_answering_is_lost_after_a_while(monkeypatch) -> None:
+    monkeypatch.setattr("thyro_core.cluster.watch._EVERY_SECONDS", 0.01)
+    up = threading.Event()
+    up.set()
+    monkeypatch.setattr("thyro_core.cluster.watch.answers", lambda _: up.is_set())
+    seen = [(Node("a", 1, 0, "a"),), None, ()]
+    with ClusterWatch("h:1", lambda: seen.pop(0) if seen else None, lost_seconds=0.05) as head:
+        monkeypatch.setattr(sessions, "_watch", head)
+        assert [node.id for node in sessions.nodes()] in (["a"], [])
+        wait_for(lambda: not sessions.nodes())
+        check_open("split 3")
+        up.clear()
+        wait_for(lambda: head.lost)
+        with pytest.raises(ThyroError, match="Ray's head at h:1 has not answered"):
+            check_open("split 3")
+        up.set()
+        wait_for(lambda: not head.lost)
+    assert not answers("127.0.0.1:9")
+
+
+def wait_for(met) -> None:
+    for _ in range(6000):
+        if met():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError
+
+
+def test_a_closing_session_stops_who_watches_a_job(monkeypatch, clock, tmp_path) -> None:
+    run = watched(FakeRay(monkeypatch, clock, None), tmp_path)
+    closing.set()
+    try:
+        with pytest.raises(ThyroError, match="split 3 was stopped"):
+            run.outcome()
+    finally:
+        closing.clear()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "127.0.0.1:port", "nonsense"])
+def test_no_cluster_at_the_address_is_said_with_the_cure(address) -> None:
+    with pytest.raises(InputError, match=r"expected a cluster.*ray start --head"), session(address):
+        pass

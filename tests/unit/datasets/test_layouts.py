@@ -1,0 +1,454 @@
+"""Image sets in every accepted layout, as users have them and as they get them wrong."""
+
+import posixpath
+import random
+import uuid
+from collections import Counter
+from pathlib import Path
+
+import fsspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.places import SHARED
+from thyro_core.config import IngestConfig
+from thyro_core.datasets.ddti import MAX_XML_BYTES, parse_case
+from thyro_core.datasets.labels import is_identifying, read_labels, relative_path
+from thyro_core.datasets.layouts import Entry, ImageSet, read_image_set
+from thyro_core.errors import InputError, StoreError
+
+RULES = IngestConfig()
+CASE = "<case><number>1</number><age>{age}</age><sex>F</sex><tirads>{tirads}</tirads></case>"
+
+
+def put(root: Path, files: dict[str, str | bytes]) -> str:
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return str(root)
+
+
+def table(root: Path, csv: str, *images: str, **extra: str) -> ImageSet:
+    files: dict[str, str | bytes] = dict.fromkeys(images, "x")
+    return read_image_set(put(root, {**files, "labels.csv": csv, **extra}), RULES)
+
+
+def by_name(found: ImageSet) -> dict[str, Entry]:
+    assert [entry.name for entry in found.entries] == sorted(e.name for e in found.entries)
+    names = {entry.name: entry for entry in found.entries}
+    assert len(names) == len(found.entries)
+    return names
+
+
+def labels_of(found: ImageSet) -> dict[str, int | None]:
+    return {name: entry.label for name, entry in by_name(found).items()}
+
+
+def test_table_gives_each_file_one_entry(tmp_path: Path) -> None:
+    csv = "image,label,patient_id\na.png,benign,p1\nd/b.JPG,1,p2\nc.png,,\ngone.png,MALIGNANT,p1\n"
+    found = table(tmp_path, csv, "a.png", "d/b.JPG", "c.png", "extra.tif")
+    entries = by_name(found)
+    assert found.layout == "labels.csv"
+    assert found.source == tmp_path.as_uri()
+    assert labels_of(found) == {
+        "a.png": 0, "c.png": None, "d/b.JPG": 1, "extra.tif": None, "gone.png": 1,
+    }  # fmt: skip
+    assert {n: e.patient for n, e in entries.items() if e.patient} == {
+        "a.png": "p1", "d/b.JPG": "p2", "gone.png": "p1",
+    }  # fmt: skip
+    assert [name for name, entry in entries.items() if not entry.present] == ["gone.png"]
+    assert [name for name, entry in entries.items() if not entry.listed] == ["extra.tif"]
+    assert entries["a.png"].size == 1
+    assert entries["gone.png"].size is None
+    assert entries["d/b.JPG"].uri == (tmp_path / "d/b.JPG").as_uri()
+    assert not any(entry.conflict or entry.excluded for entry in entries.values())
+    assert found.has_patients
+    risk = "images of one patient may stand on both sides of a split"
+    assert found.notes == (f"2 images of 5 without a patient id: {risk}",)
+
+
+@pytest.mark.parametrize(
+    "csv",
+    [
+        "\ufeffimage,label,patient_id\r\na.png,benign,7\r\n",
+        '\ufeff"image","label","patient_id"\na.png,benign,7\n',
+        " Image ; LABEL ; Patient ID \n a.png ; Benign ; 7 \n\n;;\n",
+        'PatientID,label,image\n7,0,"a.png"\n',
+        "image,label,patient_id,,\n.\\a.png,BENIGN,7,,\n",
+        "image,label,patientid\n./a.png,0,7",
+    ],
+)
+def test_spellings_of_one_table(tmp_path: Path, csv: str) -> None:
+    (entry,) = table(tmp_path, csv, "a.png").entries
+    assert (entry.name, entry.label, entry.patient) == ("a.png", 0, "7")
+    assert entry.attributes == {}
+
+
+def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path: Path) -> None:
+    (entry,) = table(tmp_path, "\ufeffside,image,label\nleft,a.png,1\n", "a.png").entries
+    assert entry.attributes == {"side": "left"}
+
+
+def test_backslashes_separate_folders(tmp_path: Path) -> None:
+    assert labels_of(table(tmp_path, "image,label\nd\\e\\a.png,1\n", "d/e/a.png")) == {
+        "d/e/a.png": 1
+    }
+
+
+@pytest.mark.parametrize(
+    ("csv", "words"),
+    [
+        ("image,label\na.png,benign\nb.png,maybe\n", ["line 3", "'maybe'", "malignant"]),
+        ("image,label\na.png,2\n", ["line 2", "'2'"]),
+        ("file,class\na.png,1\n", ["image, label", "found file, class", "add image and label"]),
+        ("", ["found nothing"]),
+        ("image,label,Label\na.png,1,1\n", ["label", "once"]),
+        ("image,label\na.png,1,3\n", ["line 2", "expected 2 cells", "found 3"]),
+        ("image,label\na.png\n", ["line 2", "found 1"]),
+        ('image,label\n"a.png,1\n', ["line 2", "CSV"]),
+        ("image,label\n,1\n", ["line 2", "no path"]),
+        ("image,label\nok.png,1\n/etc/a.png,1\n", ["line 3", "absolute"]),
+        ("image,label\n\\\\host\\a.png,1\n", ["line 2", "absolute"]),
+        ("image,label\nd/../../a.png,1\n", ["line 2", ".."]),
+        ("image,label\nd\\..\\a.png,1\n", ["line 2", ".."]),
+        ("image,label\nC:\\a.png,1\n", ["line 2", "drive"]),
+        ("image,label\ns3://bucket/a.png,1\n", ["line 2", "URL"]),
+        ("image,label\na\x01.png,1\n", ["line 2", "control"]),
+    ],
+)
+def test_faults_in_the_table_name_their_line(tmp_path: Path, csv: str, words: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        table(tmp_path, csv, "a.png")
+    message = str(caught.value)
+    assert "labels.csv" in message
+    assert [word for word in words if word not in message] == []
+    assert "host" not in message
+    assert "bucket" not in message
+
+
+def test_another_encoding_is_named(tmp_path: Path) -> None:
+    source = put(tmp_path, {"a.png": "x", "labels.csv": "image,label\nä.png,1".encode("latin-1")})
+    with pytest.raises(InputError, match="UTF-8"):
+        read_image_set(source, RULES)
+
+
+def test_listed_twice(tmp_path: Path) -> None:
+    csv = (
+        "image,label,patient_id,view\nsame.png,0,p,axial\nsame.png,benign,p,sagittal\n"
+        "odd.png,0,p,\nodd.png,1,p,\nwho.png,1,p,\nwho.png,1,q,\nhalf.png,,,\nhalf.png,1,p,\n"
+    )
+    found = table(tmp_path, csv, "same.png", "odd.png", "who.png", "half.png")
+    entries = by_name(found)
+    assert [name for name, entry in entries.items() if entry.conflict] == ["odd.png", "who.png"]
+    assert labels_of(found) == {"half.png": 1, "odd.png": None, "same.png": 0, "who.png": None}
+    assert (entries["who.png"].patient, entries["odd.png"].patient) == (None, "p")
+    assert entries["half.png"].patient == "p"
+    assert entries["same.png"].attributes == {"view": "axial"}
+    assert "4 images listed more than once in labels.csv" in found.notes
+
+
+def test_identifying_columns_are_dropped_and_named(tmp_path: Path) -> None:
+    csv = (
+        "image,label,patient_id,PatientName,Date of birth,side,age\n"
+        "a.png,1,p-secret,Jane Roe,1970-01-01,left,53\n"
+    )
+    found = table(tmp_path, csv, "a.png")
+    assert found.entries[0].attributes == {"side": "left", "age": "53"}
+    assert found.notes == ("identifying columns dropped: PatientName, Date of birth",)
+    shown = repr(found)
+    assert [word for word in ("Jane", "1970", "p-secret") if word in shown] == []
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["name", "patient_name", "Surname", "firstName", "birth", "DOB", "date_of_birth", "birthdate",
+     "MRN", "home address", "phone", "telephone_no", "e-mail", "email", "SSN", "insurance number",
+     "patient", "Patient Initials", "zip", "accession_number", "Unnamed: 0"],
+)  # fmt: skip
+def test_identifying_names(column: str) -> None:
+    assert is_identifying(column)
+
+
+@pytest.mark.parametrize(
+    "column", ["age", "sex", "tirads", "side", "device", "study_date", "nodule_id", "dobutamine"]
+)
+def test_names_that_identify_nobody(column: str) -> None:
+    assert not is_identifying(column)
+
+
+def test_masks_are_no_images(tmp_path: Path) -> None:
+    csv = "image,label,mask\na.png,1,m\\a_outline.png\nodd_mask.png,0,\n"
+    images = ("a.png", "m/a_outline.png", "odd_mask.png", "masks/b.png", "c_mask_1.png", "new.png")
+    found = table(tmp_path, csv, *images)
+    entries = by_name(found)
+    assert list(entries) == ["a.png", "new.png", "odd_mask.png"]
+    assert not entries["new.png"].listed
+    assert entries["a.png"].attributes == {"mask": "m\\a_outline.png"}
+    assert {name: entry.masks for name, entry in entries.items() if entry.masks} == {
+        "a.png": ("m/a_outline.png",)
+    }
+    assert "2 masks set aside: no image, or several, would fit" in found.notes
+    assert found.notes[0] == "3 masks left out: a mask is no image of the set"
+
+
+def test_listed_files_count_whatever_their_suffix(tmp_path: Path) -> None:
+    extra = dict.fromkeys(
+        (".hidden.png", "._a.png", "__MACOSX/a.png", "Thumbs.db", "a.dcm", "b.dcm"), "x"
+    )
+    found = table(tmp_path, "image,label\nscan.gif,1\n", "scan.gif", **extra)
+    assert [entry.name for entry in found.entries] == ["scan.gif"]
+    assert found.notes[-1] == "files that are no images ignored: 2 .dcm"
+
+
+def test_exclusions(tmp_path: Path) -> None:
+    csv = "image,label\na.png,1\nd/b.png,0\nc.png,0\n"
+    exclusions = "image,reason\nd\\b.png,not a nodule\nlost.png,blurred\na.png,\na.png,again\n"
+    extra = {"exclusions.csv": exclusions}
+    found = table(tmp_path, csv, "a.png", "d/b.png", "c.png", **extra)
+    assert {name: entry.excluded for name, entry in by_name(found).items()} == {
+        "a.png": "no reason given", "c.png": None, "d/b.png": "not a nodule",
+    }  # fmt: skip
+    assert "2 images excluded by exclusions.csv" in found.notes
+    assert "exclusions.csv names images that the set lacks, in line 3" in found.notes
+    assert [entry.name for entry in found.entries if not entry.listed] == []
+
+
+def test_exclusions_may_not_leave_the_folder(tmp_path: Path) -> None:
+    extra = {"exclusions.csv": "image,reason\n../a.png,x\n"}
+    with pytest.raises(InputError, match=r"exclusions\.csv line 2"):
+        table(tmp_path, "image,label\na.png,1\n", "a.png", **extra)
+
+
+@pytest.mark.parametrize("base", ["", "Set/"])
+def test_folders(tmp_path: Path, base: str) -> None:
+    names = ("Benign/a.png", "malignant/p1/b.png", "MALIGNANT/c.bmp", "other/d.png", "e.png")
+    files: dict[str, str | bytes] = {f"{base}{name}": "x" for name in names}
+    found = read_image_set(put(tmp_path, files), RULES)
+    assert found.layout == "folders"
+    assert labels_of(found) == {
+        f"{base}Benign/a.png": 0, f"{base}MALIGNANT/c.bmp": 1, f"{base}e.png": None,
+        f"{base}malignant/p1/b.png": 1, f"{base}other/d.png": None,
+    }  # fmt: skip
+    assert not found.has_patients
+    assert found.notes[0] == "2 images outside benign/ and malignant/ left unlabelled"
+    assert found.notes[1].startswith("no patient ids were given")
+    assert all(entry.listed and entry.present for entry in found.entries)
+
+
+def test_a_file_in_both_folders_is_in_conflict(tmp_path: Path) -> None:
+    found = read_image_set(put(tmp_path, {"benign/malignant/a.png": "x"}), RULES)
+    assert [(entry.label, entry.conflict) for entry in found.entries] == [(None, True)]
+
+
+def test_a_table_stands_above_folders(tmp_path: Path) -> None:
+    found = table(tmp_path, "image,label\nbenign/a.png,malignant\n", "benign/a.png")
+    assert labels_of(found) == {"benign/a.png": 1}
+
+
+def test_busi_as_downloaded(tmp_path: Path) -> None:
+    root = "Dataset_BUSI_with_GT"
+    names = [
+        "benign/benign (1).png", "benign/benign (1)_mask.png", "benign/benign (1)_mask_1.png",
+        "malignant/malignant (1).png", "malignant/malignant (1)_mask.png",
+        "normal/normal (1).png", "normal/normal (1)_mask.png",
+    ]  # fmt: skip
+    found = read_image_set(put(tmp_path, {f"{root}/{name}": "x" for name in names}), RULES)
+    assert found.layout == "busi"
+    assert labels_of(found) == {
+        f"{root}/benign/benign (1).png": 0,
+        f"{root}/malignant/malignant (1).png": 1,
+        f"{root}/normal/normal (1).png": None,
+    }
+    assert [len(entry.masks) for entry in found.entries] == [2, 1, 1]
+    assert found.entries[0].masks == tuple(
+        f"{root}/benign/benign (1)_mask{end}.png" for end in ("", "_1")
+    )
+    assert found.notes[0] == "4 masks left out: a mask is no image of the set"
+    assert found.notes[1] == "1 image outside benign/ and malignant/ left unlabelled"
+
+
+def ddti_tree(root: Path) -> str:
+    files: dict[str, str | bytes] = {
+        f"{number}.xml": CASE.format(age="", tirads=tirads)
+        for number, tirads in {1: " 4A ", 2: "2", 3: "", 6: "0", 17: "5"}.items()
+    }
+    names = ("1_1", "1_2", "2_1", "3_1", "4_1", "5_1", "6_1", "7_1", "17_1")
+    files |= {f"{name}.jpg": "x" for name in names} | {"odd.jpg": "x"}
+    files["4.xml"] = "<case><tirads>2</tirads>"
+    files["7.xml"] = b"<case>" + b" " * MAX_XML_BYTES + b"<tirads>5</tirads></case>"
+    return put(root, files)
+
+
+def test_ddti_as_downloaded(tmp_path: Path) -> None:
+    found = read_image_set(ddti_tree(tmp_path), RULES)
+    entries = by_name(found)
+    assert found.layout == "ddti"
+    assert labels_of(found) == {
+        "1_1.jpg": 1, "1_2.jpg": 1, "2_1.jpg": 0, "3_1.jpg": None, "4_1.jpg": None,
+        "5_1.jpg": None, "6_1.jpg": None, "7_1.jpg": None, "17_1.jpg": 1, "odd.jpg": None,
+    }  # fmt: skip
+    assert entries["1_1.jpg"].patient == entries["1_2.jpg"].patient == "1"
+    assert entries["17_1.jpg"].patient == "17"
+    assert entries["5_1.jpg"].patient == "5"
+    assert entries["odd.jpg"].patient is None
+    assert entries["1_1.jpg"].attributes == {"tirads": "4A", "sex": "F"}
+    assert found.notes[0] == (
+        "labels made of TI-RADS categories, not of pathology: 1, 2, 3 benign; "
+        "4a, 4b, 4c, 5 malignant; any other, or none, unlabelled"
+    )
+    assert found.notes[1].endswith("unlabelled: 4.xml, 7.xml")
+
+
+def test_the_declared_mapping_decides(tmp_path: Path) -> None:
+    rules = IngestConfig(tirads_benign=("2", "4A"), tirads_malignant=("0",))
+    found = labels_of(read_image_set(ddti_tree(tmp_path), rules))
+    assert {name: label for name, label in found.items() if label is not None} == {
+        "1_1.jpg": 0, "1_2.jpg": 0, "2_1.jpg": 0, "6_1.jpg": 1,
+    }  # fmt: skip
+
+
+BOMB = '<!DOCTYPE case [<!ENTITY a "{}">]><case><tirads>&a;</tirads></case>'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        BOMB.format("5").encode(),
+        BOMB.format("5").replace("DOCTYPE", "doctype").encode(),
+        ('<?xml version="1.0" encoding="utf-16"?>' + BOMB.format("5")).encode("utf-16"),
+        b'<?xml version="1.0" encoding="cp037"?>' + BOMB.format("5").encode("cp037"),
+        b"<patient><tirads>5</tirads></patient>",
+        b"<case><tirads>5</case>",
+        b"",
+        b"\xff\xfe\x00",
+        b"<case>" + b" " * MAX_XML_BYTES + b"</case>",
+    ],
+)
+def test_unsafe_case_files_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"declared|<case>|well-formed|more than"):
+        parse_case(data)
+
+
+@given(st.binary(max_size=200))
+def test_a_case_file_gives_a_case_or_a_value_error(data: bytes) -> None:
+    try:
+        parse_case(data)
+    except ValueError:
+        return
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, ["found no files", "labels.csv", "benign/", "DDTI"]),
+        ({"a.png": "x"}, ["1 image without any", "labels.csv"]),
+        ({"a.dcm": "x", "b.dcm": "x"}, ["no images", "2 .dcm"]),
+        ({"d/labels.csv": "image,label\na.png,1\n"}, ["a labels.csv in d/"]),
+        ({"labels.csv": "image,label\n"}, ["no images"]),
+        ({"labels.csv": "image,label\na.png,\n"}, ["1 image without any"]),
+        ({"1.xml": "<other/>", "1_1.jpg": "x"}, ["1 image without any"]),
+        ({"deep/down/benign/a.png": "x"}, ["1 image without any"]),
+    ],
+)
+def test_nothing_to_study_is_said_with_the_cure(
+    tmp_path: Path, files: dict[str, str | bytes], words: list[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        read_image_set(put(tmp_path, files), RULES)
+    assert [word for word in words if word not in str(caught.value)] == []
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["{}/none", "{}/file.txt", "nonsense://x", "memory://none-here"])
+def test_unusable_sources(tmp_path: Path, source: str) -> None:
+    (tmp_path / "file.txt").write_text("x")
+    with pytest.raises(InputError, match="expected"):
+        read_image_set(source.format(tmp_path), RULES)
+
+
+def test_a_bucket_out_of_reach_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden-secret")
+    monkeypatch.setenv("THYRO_STORE_PATIENCE", "0.1")
+    with pytest.raises(StoreError, match="expected the store to answer list_objects_v2") as caught:
+        read_image_set(f"s3://bucket-{uuid.uuid4().hex}/images", RULES)
+    assert "hidden-secret" not in str(caught.value)
+
+
+def test_a_memory_file_system_reads_the_same(tmp_path: Path) -> None:
+    local = read_image_set(ddti_tree(tmp_path), RULES)
+    memory = fsspec.filesystem("memory")
+    root = f"/sources-{uuid.uuid4().hex}"
+    files = sorted(tmp_path.iterdir())
+    for path in random.Random(1).sample(files, len(files)):
+        memory.pipe_file(f"{root}/{path.name}", path.read_bytes())
+    found = read_image_set(f"memory:/{root}", RULES)
+    assert found.notes == local.notes
+    strip = [(e.name, e.label, e.patient, e.attributes, e.size) for e in found.entries]
+    assert strip == [(e.name, e.label, e.patient, e.attributes, e.size) for e in local.entries]
+    with fsspec.open(found.entries[0].uri) as file:
+        assert file.read() == b"x"
+
+
+@given(st.text(max_size=30))
+def test_accepted_paths_stay_inside(cell: str) -> None:
+    try:
+        path = relative_path("labels.csv line 2", cell)
+    except InputError:
+        return
+    assert not path.startswith("/")
+    assert path == relative_path("labels.csv line 2", path)
+    assert posixpath.normpath(f"/source/{path}").startswith("/source/")
+
+
+@given(st.binary(max_size=120))
+def test_any_bytes_are_a_table_or_an_input_error(data: bytes) -> None:
+    try:
+        read_labels("labels.csv", b"image,label\n" + data)
+    except InputError as error:
+        assert str(error).startswith("labels.csv")  # noqa: PT017 - the success is as good
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from(["benign", "malignant", ""])),
+        min_size=1,
+        max_size=8,
+    ),
+    st.randoms(),
+)
+def test_labels_do_not_depend_on_the_order_of_rows(
+    rows: list[tuple[str, str]], shuffler: random.Random
+) -> None:
+    def outcome(pairs: list[tuple[str, str]]) -> object:
+        memory = fsspec.filesystem("memory")
+        root = f"/order-{uuid.uuid4().hex}"
+        lines = "".join(f"{name}.png,{label}\n" for name, label in pairs)
+        memory.pipe_file(f"{root}/labels.csv", f"image,label\nz.png,1\n{lines}".encode())
+        return read_image_set(f"memory:/{root}", RULES).entries
+
+    def key(entries: object) -> list[tuple[str, int | None, bool]]:
+        return [(e.name, e.label, e.conflict) for e in entries]  # type: ignore[attr-defined]
+
+    shuffled = shuffler.sample(rows, len(rows))
+    assert key(outcome(rows)) == key(outcome(shuffled))
+    conflicts = {name for name, label, conflict in key(outcome(rows)) if conflict}
+    both = {f"{n}.png" for n, _ in rows if {(n, "benign"), (n, "malignant")} <= set(rows)}
+    assert conflicts == both
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "patients"),
+    [("ddti", {1: 242, 0: 38, None: 122}, 337), ("busi", {0: 352, 1: 98}, 0)],
+)
+def test_public_sets(name: str, counts: dict[int | None, int], patients: int) -> None:
+    source = SHARED / "data" / name
+    if not source.is_dir():
+        pytest.skip(f"the public set {name} is not here: set THYRO_SHARED to its parent folder")
+    found = read_image_set(str(source), RULES)
+    assert Counter(entry.label for entry in found.entries) == counts
+    assert len({entry.patient for entry in found.entries} - {None}) == patients
+    assert all(entry.present and entry.listed and entry.size for entry in found.entries)

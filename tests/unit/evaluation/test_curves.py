@@ -1,0 +1,394 @@
+import math
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import precision_recall_curve, roc_auc_score
+
+from thyro_core.evaluation.curves import (
+    DECISION_THRESHOLDS,
+    POINTS,
+    calibration_curve,
+    decision_curve,
+    learning_curves,
+    ppv_npv,
+    pr_band,
+    roc_band,
+    score_histogram,
+)
+from thyro_core.evaluation.metrics import (
+    ECE_BINS,
+    Confusion,
+    calibration_bin,
+    metrics_of_confusion,
+    weighted_metrics,
+)
+from thyro_core.evaluation.uncertainty import mean_interval
+
+RATIO = 151 / 357
+
+# Few values, so that ties and edges of bins are common.
+scores = st.integers(0, 20).map(lambda k: k / 20)
+
+
+@st.composite
+def parts(draw, least=2):
+    """A split with both classes."""
+    rows = draw(st.lists(st.tuples(st.integers(0, 1), scores), min_size=least, max_size=25))
+    rows += [(0, draw(scores)), (1, draw(scores))]
+    label, probability = zip(*rows, strict=True)
+    return np.array(label), np.array(probability)
+
+
+splits = st.lists(parts(), min_size=1, max_size=4)
+
+
+def part(label, probability):
+    return np.array(label), np.array(probability, dtype=float)
+
+
+def random_parts(n=10, seed=0):
+    generator = np.random.default_rng(seed)
+    label = (np.arange(151) < 27).astype(int)
+    return [
+        (label, np.round(1 / (1 + np.exp(-generator.normal(2 * label - 1, 1.5))), 2))
+        for _ in range(n)
+    ]
+
+
+def operating_points(label, probability):
+    """(hits, false alarms) from no image called malignant to all, in exact numbers."""
+    found = [(0, 0)]
+    for threshold in sorted(set(probability.tolist()), reverse=True):
+        called = probability >= threshold
+        found.append((int((called & (label == 1)).sum()), int((called & (label == 0)).sum())))
+    return found
+
+
+def sensitivity_by_hand(label, probability, place):
+    """The uppermost point of the polygon through the operating points, in exact numbers."""
+    positives, negatives = int(label.sum()), int((1 - label).sum())
+    points = operating_points(label, probability)
+    wanted, best = place * negatives, Fraction(0)
+    for (hits, alarms), (more_hits, more_alarms) in pairwise(points):
+        if alarms <= wanted <= more_alarms:
+            share = (wanted - alarms) / (more_alarms - alarms) if more_alarms > alarms else 1
+            best = max(best, hits + share * (more_hits - hits))
+    return float(best / positives)
+
+
+def precision_by_hand(label, probability, place):
+    """Davis and Goadrich: false alarms grow in proportion to hits between operating points."""
+    points = operating_points(label, probability)
+    wanted, fewest = place * int(label.sum()), None
+    for (hits, alarms), (more_hits, more_alarms) in pairwise(points):
+        if hits < wanted <= more_hits:
+            share = (wanted - hits) / (more_hits - hits)
+            fewest = alarms + share * (more_alarms - alarms)
+            break
+    return float(wanted / (wanted + fewest))
+
+
+class TestRoc:
+    def test_by_hand(self):
+        # Ranked malignant, benign, malignant, benign: up, right, up, right.
+        band = roc_band([part([1, 0, 1, 0], [0.9, 0.8, 0.3, 0.1])], RATIO, points=5)
+        assert band.x.tolist() == [0, 0.25, 0.5, 0.75, 1]
+        assert band.mean.tolist() == [0.5, 0.5, 1, 1, 1]
+        assert (band.n, band.left_out) == (1, 0)
+
+    def test_ties_are_one_slanted_step(self):
+        band = roc_band([part([1, 0, 1, 0, 0], [0.5] * 5)], RATIO)
+        assert band.mean == pytest.approx(band.x, abs=1e-15)
+
+    def test_vertical_mean_of_a_perfect_and_a_reversed_ranking(self):
+        label = [1, 1, 0, 0]
+        band = roc_band([part(label, [0.9, 0.8, 0.2, 0.1]), part(label, [0.1, 0.2, 0.8, 0.9])], 0.0)
+        assert band.mean[:-1].tolist() == [0.5] * (POINTS - 1)
+        assert band.mean[-1] == 1.0
+
+    @given(parts())
+    def test_agrees_with_exact_arithmetic(self, case):
+        band = roc_band([case], RATIO, points=41)
+        expected = [sensitivity_by_hand(*case, Fraction(i, 40)) for i in range(41)]
+        assert band.mean == pytest.approx(expected, abs=1e-12)
+
+    @given(splits)
+    def test_is_monotone_and_within_the_unit_square(self, cases):
+        band = roc_band(cases, RATIO, 21)
+        assert (np.diff(band.mean) >= -1e-12).all()
+        assert band.mean[-1] == pytest.approx(1.0)
+        defined = ~np.isnan(band.low)
+        assert defined.all() == (len(cases) > 1)
+        for curve in (band.low, band.high):
+            assert ((curve[defined] >= 0) & (curve[defined] <= 1)).all()
+        assert (band.low[defined] <= band.mean[defined] + 1e-12).all()
+        assert (band.high[defined] >= band.mean[defined] - 1e-12).all()
+
+    @given(splits)
+    def test_its_area_is_the_mean_auc_within_the_grids_error(self, cases):
+        # A trapezium of a monotone function errs by at most half a step times its rise.
+        band = roc_band(cases, RATIO, 31)
+        mean_auc = np.mean([roc_auc_score(*case) for case in cases])
+        assert abs(np.trapezoid(band.mean, band.x) - mean_auc) <= 0.5 / 30 + 1e-9
+
+    @given(splits, st.randoms(use_true_random=False))
+    def test_order_of_images_changes_no_bit(self, cases, random):
+        def shuffled(label, probability):
+            order = list(range(len(label)))
+            random.shuffle(order)
+            return label[order], probability[order]
+
+        mixed = [shuffled(*case) for case in cases]
+        for band in (roc_band, pr_band):
+            one, other = band(cases, RATIO, 21), band(mixed, RATIO, 21)
+            assert one.mean.tobytes() == other.mean.tobytes()
+            assert one.low.tobytes() == other.low.tobytes()
+
+    @given(splits)
+    def test_only_the_ranking_counts(self, cases):
+        squeezed = [(label, 0.2 + probability / 2) for label, probability in cases]
+        one, other = roc_band(squeezed, RATIO, 11), roc_band(cases, RATIO, 11)
+        assert one.mean == pytest.approx(other.mean)
+
+    def test_the_band_is_the_interval_of_the_statistics(self):
+        cases = random_parts()
+        band = roc_band(cases, RATIO)
+        at = 13
+        values = [sensitivity_by_hand(*case, Fraction(at, 100)) for case in cases]
+        expected = mean_interval(values, RATIO)
+        found = (band.mean[at], band.low[at], band.high[at])
+        assert found == pytest.approx((expected.mean, expected.low, min(expected.high, 1)))
+        assert band.low[at] < band.mean[at] - 0.01
+        narrow = roc_band(cases, 0.0)
+        assert narrow.high[at] - narrow.low[at] < band.high[at] - band.low[at]
+
+
+class TestPrecisionRecall:
+    def test_davis_and_goadrichs_table(self):
+        # Their table 1: A (5 hits, 5 alarms) and B (10, 30) among 20 positives, 2000 negatives.
+        label = [1] * 5 + [0] * 5 + [1] * 5 + [0] * 25 + [1] * 10 + [0] * 1970
+        probability = [0.9] * 10 + [0.5] * 30 + [0.1] * 1980
+        band = pr_band([part(label, probability)], RATIO, points=21)
+        expected = [0.500, 0.375, 0.318, 0.286, 0.265, 0.250]
+        assert band.mean[5:11] == pytest.approx(expected, abs=5e-4)
+        assert band.mean[-1] == pytest.approx(20 / 2020)
+
+    @given(parts())
+    def test_agrees_with_exact_arithmetic(self, case):
+        band = pr_band([case], RATIO, points=41)
+        expected = [precision_by_hand(*case, Fraction(i, 40)) for i in range(1, 41)]
+        assert band.mean[1:] == pytest.approx(expected, abs=1e-12)
+
+    @given(parts())
+    def test_meets_sklearn_where_a_threshold_has_the_recall(self, case):
+        precision, recall, _ = precision_recall_curve(*case)
+        positives = int(case[0].sum())
+        band = pr_band([case], RATIO, points=positives + 1)
+        for hits in range(1, positives + 1):
+            there = np.isclose(recall, hits / positives)
+            if there.any():
+                assert band.mean[hits] == pytest.approx(precision[there].max())
+
+    def test_a_recall_that_is_no_binary_fraction_meets_its_step(self):
+        # 7 of 100 found without an alarm, then 50 alarms: at recall 0.07 precision is still 1.
+        label = [1] * 7 + [0] * 50 + [1] * 93
+        band = pr_band([part(label, np.linspace(1, 0, 150))], RATIO)
+        assert band.mean[7] == 1.0
+        assert band.mean[8] == pytest.approx(8 / 58)
+
+    @pytest.mark.parametrize(
+        ("label", "probability", "limit"),
+        [
+            ([1, 1, 0], [0.9, 0.8, 0.1], 1.0),
+            ([0, 1, 1], [0.9, 0.8, 0.1], 0.0),
+            ([1, 0, 0, 1], [0.9, 0.9, 0.9, 0.1], 1 / 3),
+        ],
+    )
+    def test_at_recall_zero_stands_the_limit(self, label, probability, limit):
+        assert pr_band([part(label, probability)], RATIO).mean[0] == pytest.approx(limit)
+
+    def test_without_skill_it_is_the_prevalence(self):
+        band = pr_band([part([1, 0, 0, 0], [0.5] * 4)], RATIO)
+        assert band.mean == pytest.approx(np.full(POINTS, 0.25))
+
+
+class TestSplitsOfOneClass:
+    @pytest.mark.parametrize("band", [roc_band, pr_band])
+    def test_are_left_out_and_counted(self, band):
+        whole = random_parts(3)
+        some = [*whole, part([0, 0], [0.1, 0.2]), part([1, 1, 1], [0.3, 0.4, 0.5])]
+        found, expected = band(some, RATIO), band(whole, RATIO)
+        assert (found.n, found.left_out, expected.left_out) == (3, 2, 0)
+        assert found.mean.tobytes() == expected.mean.tobytes()
+
+    @pytest.mark.parametrize("band", [roc_band, pr_band])
+    def test_alone_leave_nothing(self, band):
+        found = band([part([0], [0.5])], RATIO)
+        assert (found.n, found.left_out) == (0, 1)
+        assert np.isnan(found.mean).all()
+        assert np.isnan(found.low).all()
+        assert found.mean.shape == found.x.shape == (POINTS,)
+
+    @pytest.mark.parametrize("band", [roc_band, pr_band])
+    def test_nonsense_is_refused(self, band):
+        with pytest.raises(ValueError, match="NaN or outside"):
+            band([part([0, 1], [0.5, math.nan])], RATIO)
+
+
+def _ece(label, probability):
+    return weighted_metrics(label, probability, np.ones((1, label.size)), 0.5)["ece"][0]
+
+
+class TestCalibration:
+    def test_by_hand(self):
+        label = [0, 1, 0, 1, 1, 1]
+        probability = [0.0, 0.1, 0.05, 0.1000001, 0.95, 1.0]
+        found = calibration_curve(*part(label, probability))
+        assert found.n.tolist() == [3, 1, 2]
+        assert found.probability == pytest.approx([0.05, 0.1000001, 0.975])
+        assert found.share == pytest.approx([1 / 3, 1, 1])
+
+    @pytest.mark.parametrize(("k", "n"), [(0, 7), (8, 10), (5, 5), (30, 100)])
+    def test_wilsons_interval(self, k, n):
+        z, p = 1.959963984540054, k / n
+        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        found = calibration_curve(*part([1] * k + [0] * (n - k), [0.55] * n))
+        expected = (max(middle - half, 0), min(middle + half, 1))
+        assert (found.low[0], found.high[0]) == pytest.approx(expected)
+
+    @given(parts())
+    def test_its_bins_are_those_of_the_calibration_error(self, case):
+        found = calibration_curve(*case)
+        error = (found.n * np.abs(found.probability - found.share)).sum() / found.n.sum()
+        assert error == pytest.approx(_ece(*case), abs=1e-12)
+        assert found.n.sum() == len(case[0])
+        assert (np.diff(found.probability) > 0).all()
+        assert (found.n > 0).all()
+        assert ((found.low <= found.share + 1e-12) & (found.share <= found.high + 1e-12)).all()
+
+    def test_edges_belong_to_the_lower_bin(self):
+        edges = np.arange(ECE_BINS + 1) / ECE_BINS
+        assert calibration_bin(edges).tolist() == [0, *range(ECE_BINS)]
+
+    @pytest.mark.parametrize("bins", [1, 4, 25])
+    def test_other_numbers_of_bins(self, bins):
+        found = calibration_curve(*random_parts(1)[0], bins=bins)
+        assert len(found.n) <= bins
+        assert found.n.sum() == 151
+
+
+class TestDecisionCurve:
+    def test_by_hand(self):
+        # 4 images, 2 malignant; from 0.25 on three are called: 2 hits, 1 alarm at odds 1/3.
+        case = part([1, 1, 0, 0], [0.9, 0.3, 0.25, 0.1])
+        found = decision_curve([case], RATIO, thresholds=(0.0, 0.25, 0.5))
+        assert found.model.mean == pytest.approx([0.5, 2 / 4 - 1 / 4 / 3, 1 / 4])
+        assert found.treat_all == pytest.approx([0.5, 0.5 - 0.5 / 3, 0.0])
+        assert found.treat_none.tolist() == [0, 0, 0]
+
+    @given(splits)
+    def test_treating_all_and_the_start_depend_on_prevalence_alone(self, cases):
+        found = decision_curve(cases, RATIO, (0.0, 0.2, 0.9))
+        prevalence = float(np.mean([label.mean() for label, _ in cases]))
+        assert found.model.mean[0] == pytest.approx(prevalence)
+        odds = np.array([0, 0.25, 9])
+        assert found.treat_all == pytest.approx(prevalence - (1 - prevalence) * odds)
+        assert (found.model.mean <= prevalence + 1e-12).all()
+
+    def test_a_perfect_classifier_gains_the_prevalence_everywhere(self):
+        found = decision_curve([part([1, 0, 0, 0], [1.0, 0.0, 0.0, 0.0])], RATIO)
+        assert found.model.x.tolist() == list(DECISION_THRESHOLDS)
+        assert found.model.mean == pytest.approx(np.full(99, 0.25))
+
+    def test_bands_may_be_negative_and_splits_of_one_class_count(self):
+        cases = [*random_parts(3), part([0, 0], [0.9, 0.1])]
+        found = decision_curve(cases, RATIO).model
+        assert (found.n, found.left_out) == (4, 0)
+        assert found.low.min() < 0
+
+    @pytest.mark.parametrize("threshold", [1.0, -0.1, math.nan])
+    def test_a_threshold_has_odds(self, threshold):
+        with pytest.raises(ValueError, match="0 to below 1"):
+            decision_curve(random_parts(1), RATIO, (threshold,))
+
+
+class TestPredictiveValues:
+    def test_the_papers_figures_where_malignant_are_rarer(self):
+        # Recall and specificity of the one pooled confusion that rounds to the paper's figures.
+        ppv, _ = ppv_npv(264 / 270, 1222 / 1240, [0.18, 0.05, 0.005])
+        assert np.round(ppv, 2).tolist() == [0.94, 0.78, 0.25]
+
+    @given(*(st.integers(1, 50) for _ in range(4)))
+    def test_at_the_studys_own_prevalence_they_are_its_precision_and_npv(self, tp, fp, tn, fn):
+        values = metrics_of_confusion(Confusion(tp, fp, tn, fn))
+        prevalence = (tp + fn) / (tp + fp + tn + fn)
+        ppv, npv = ppv_npv(values["recall"], values["specificity"], [prevalence])
+        assert (ppv[0], npv[0]) == pytest.approx((values["precision"], values["npv"]))
+
+    def test_undefined_is_nan_in_silence(self):
+        ppv, npv = ppv_npv(0.0, 1.0, [0.0, 0.5])
+        assert np.isnan(ppv).all()
+        assert npv.tolist() == [1.0, 0.5]
+        assert np.isnan(ppv_npv(math.nan, 0.5, [0.5])[0]).all()
+
+    @pytest.mark.parametrize("bad", [(1.1, 0.5, [0.5]), (0.5, -0.1, [0.5]), (0.5, 0.5, [2])])
+    def test_shares_lie_in_0_to_1(self, bad):
+        with pytest.raises(ValueError, match="0 to 1"):
+            ppv_npv(*bad)
+
+
+class TestLearningCurves:
+    def test_over_splits(self):
+        rows = [
+            ("vgg16", 0, 2, 0.2, None),
+            ("vgg16", 0, 1, 0.4, None),
+            ("vgg16", 1, 1, 0.8, None),
+            ("alexnet", 0, 1, 0.5, 0.6),
+            ("alexnet", 1, 1, 0.7, None),
+        ]
+        columns = ("architecture", "split", "epoch", "loss", "val_loss")
+        table = pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows])
+        found = learning_curves(table)
+        assert list(found) == ["vgg16", "alexnet"]
+        vgg, alexnet = found.values()
+        assert vgg.epoch.tolist() == [1, 2]
+        assert vgg.loss == pytest.approx([0.6, 0.2])
+        assert (vgg.low.tolist(), vgg.high.tolist()) == ([0.4, 0.2], [0.8, 0.2])
+        assert vgg.val_loss is None
+        assert alexnet.val_loss.tolist() == [0.6]
+
+    def test_no_validation_column_of_values_at_all(self):
+        table = pa.table(
+            {
+                "architecture": ["alexnet"],
+                "epoch": [1],
+                "loss": [0.1],
+                "val_loss": pa.nulls(1, pa.float64()),
+            }
+        )
+        assert learning_curves(table)["alexnet"].val_loss is None
+
+
+class TestScoreHistogram:
+    def test_by_hand(self):
+        found = score_histogram(*part([0, 0, 1, 1, 1, 1], [0.0, 0.24, 0.25, 0.5, 0.99, 1.0]), 4)
+        assert found.edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
+        assert found.benign.tolist() == [1, 0, 0, 0]
+        assert found.malignant.tolist() == [0, 0.25, 0.25, 0.5]
+
+    @given(parts())
+    def test_shares_sum_to_one(self, case):
+        found = score_histogram(*case)
+        assert found.benign.sum() == pytest.approx(1)
+        assert found.malignant.sum() == pytest.approx(1)
+
+    def test_a_class_without_images_is_nan(self):
+        found = score_histogram(*part([1], [0.5]))
+        assert np.isnan(found.benign).all()
+        assert found.malignant.sum() == 1

@@ -1,0 +1,260 @@
+"""What a job says of its maps: the right rows, the right figures, and the network left alone."""
+
+import copy
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from scipy.stats import spearmanr
+
+from thyro_core.config import StudyConfig
+from thyro_core.explain import faithfulness
+from thyro_core.explain.analysis import (
+    Examined,
+    analysis_tables,
+    drawn,
+    map_checks,
+    network_checks,
+)
+from thyro_core.explain.features import feature_rows
+from thyro_core.explain.gradcam import grad_cams
+from thyro_core.explain.maps import cams_table, stored_maps
+from thyro_core.explain.regions import SHARES, highlighted, upsampled
+from thyro_core.tables import schemas
+from thyro_core.tables.cam_columns import BORDER_SHARE, CURVE_STEPS, RANDOMISATIONS
+from thyro_core.training.batches import IMAGENET_MEAN, IMAGENET_SD, Examples, stream_seed
+from thyro_core.training.models import LAST_CONV, build
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CPU = torch.device("cpu")
+KEYS = {"study_id": "s0", "split": 1, "architecture": "resnet18"}
+SIDE, N, SEED = 64, 6, 7
+IDS = [f"{value:064x}" for value in (9, 3, 5, 4, 8, 7)]
+LABELS = [0, 0, 1, 0, 1, 1]
+CONFIG = StudyConfig(image_size=SIDE, trust_images=2, architectures=("resnet18",))
+
+
+def half(side=100):
+    mask = np.zeros((side, side), dtype=np.bool_)
+    mask[:, : side // 2] = True
+    return mask
+
+
+@pytest.fixture(scope="module")
+def examined():
+    pixels = np.random.default_rng(0).integers(0, 100, (N + 2, SIDE, SIDE), dtype=np.uint8)
+    pixels[3, 20:30, 31] = 255
+    examples = Examples(pixels, np.array([1, 3, 5, 7, 2, 0]), torch.tensor(LABELS))
+    model = build("resnet18", SIDE, 1).eval()
+    return Examined(model, "resnet18", CPU, examples, IDS, [None, half(), None, None, half(), None])
+
+
+@pytest.fixture(scope="module")
+def cams(examined):
+    maps = np.random.default_rng(1).random((N, 2, 2, 2), dtype=np.float32) * 1e-5
+    maps[3] = 0
+    return cams_table(KEYS, IDS, LAST_CONV["resnet18"], maps)
+
+
+@pytest.fixture(scope="module")
+def tables(examined, cams):
+    return analysis_tables(KEYS, examined, cams, CONFIG, SEED)
+
+
+def malignant(cams):
+    return stored_maps(cams.filter(pa.array([False, True] * N)))
+
+
+def test_both_tables_are_whole_and_registered(tables):
+    assert list(tables) == ["cam_features", "cam_trust"]
+    for name, table in tables.items():
+        assert table.schema.equals(schemas.TABLES[name].schema, check_metadata=True)
+        for key, value in KEYS.items():
+            assert set(table[key].to_pylist()) == {value}
+    trust = tables["cam_trust"].to_pylist()
+    assert [(row["image_id"], row["label"]) for row in trust] == list(zip(IDS, LABELS, strict=True))
+    features = tables["cam_features"].select(["threshold", "image_id"]).to_pylist()
+    assert [tuple(row.values()) for row in features] == [
+        (share, image_id) for share in SHARES for image_id in sorted(IDS)
+    ]
+
+
+def test_features_are_those_of_the_stored_maps(tables, examined, cams):
+    """Whoever reads the maps and the pack gets the same features, float16 and all."""
+    found = {(row["image_id"], row["threshold"]): row for row in tables["cam_features"].to_pylist()}
+    for i, cam in enumerate(malignant(cams)):
+        grey = examined.examples.pixels[examined.examples.rows[i]]
+        for row in feature_rows(IDS[i], LABELS[i], cam, grey):
+            stored = found[IDS[i], row["threshold"]]
+            assert repr(row) == repr({name: stored[name] for name in row})
+
+
+def test_nulls_say_what_was_not_done_and_nan_what_is_undefined(tables):
+    rows = tables["cam_trust"].to_pylist()
+    nodule = [name for name in rows[0] if name.startswith("nodule_")]
+    checked = ["randomised_correlation", "deletion", "insertion", "deletion_random",
+               "insertion_random"]  # fmt: skip
+    sample = drawn(IDS, LABELS, 2)
+    for i, row in enumerate(rows):
+        assert {row[name] is None for name in nodule} == {i not in {1, 4}}
+        assert {row[name] is None for name in checked} == {i not in sample}
+        assert row["is_empty"] == (i == 3)
+        assert math.isnan(row["border_energy"]) == math.isnan(row["mark_energy"]) == (i == 3)
+    # Image 3 is the only one with a mark.
+    assert [row["mark_area"] > 0 for row in rows] == [False, True, False, False, False, False]
+    assert {row["border_area"] for row in rows} == {1 - (1 - 2 * BORDER_SHARE) ** 2}
+
+
+def test_an_empty_map_in_the_sample_is_undefined_but_its_chance_is_not(examined, cams):
+    (figures,) = network_checks(examined, malignant(cams), [3], SEED).values()
+    undefined = {name for name, value in figures.items() if math.isnan(value)}
+    assert undefined == {"randomised_correlation", "deletion", "insertion"}
+    rows = analysis_tables(
+        KEYS, examined, cams, CONFIG.model_copy(update={"trust_images": N}), SEED
+    )
+    assert rows["cam_trust"]["deletion"].null_count == 0
+
+
+def test_nodule_figures_by_hand():
+    cam = np.array([[3, 1], [0, 0]], dtype=np.float32)
+    figures = map_checks(cam, np.zeros((50, 50), np.uint8), half(), 0.5)
+    region = highlighted(upsampled(cam, 100, 100), 0.5)
+    a = region.mean()
+    assert figures["nodule_area"] == 0.5
+    assert figures["nodule_energy"] == pytest.approx(0.75)
+    assert figures["nodule_hit"] == 1
+    assert figures["nodule_iou"] == pytest.approx((region & half()).sum() / (region | half()).sum())
+    assert figures["nodule_iou_chance"] == pytest.approx(a * 0.5 / (a + 0.5 - a * 0.5))
+    assert figures["mark_energy"] == figures["mark_area"] == 0
+    # All energy is in the upper half; the frame takes 0.2 of its first cells' sides.
+    assert figures["border_energy"] == pytest.approx(1 - 0.8 * 0.8)
+    empty = map_checks(cam * 0, np.zeros((50, 50), np.uint8), half(), 0.5)
+    assert empty["nodule_area"] == 0.5
+    assert all(
+        math.isnan(empty[name])
+        for name in ("nodule_energy", "nodule_hit", "nodule_iou", "nodule_iou_chance")
+    )
+
+
+def plain_probability(model, image):
+    """Of one grey image, 0 to 1, spelled out."""
+    channels = [(image - m) / s for m, s in zip(IMAGENET_MEAN, IMAGENET_SD, strict=True)]
+    batch = torch.from_numpy(np.stack(channels)[None].astype(np.float32))
+    with torch.no_grad():
+        benign, wicked = model(batch)[0].double().tolist()
+    return 1 / (1 + math.exp(benign - wicked))
+
+
+def plain_area(model, image, gone, cam):
+    """Trapezia under the score while `image` turns into `gone`, highest values first."""
+    large = np.asarray(Image.fromarray(cam).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    order = np.argsort(-large.ravel(), kind="stable")
+    scores, shares = [], []
+    for step in range(CURVE_STEPS + 1):
+        count = SIDE * SIDE * step // CURVE_STEPS
+        pixels = image.copy().ravel()
+        pixels[order[:count]] = gone.ravel()[order[:count]]
+        scores.append(plain_probability(model, pixels.reshape(SIDE, SIDE)))
+        shares.append(count / SIDE**2)
+    return sum(
+        (shares[i + 1] - shares[i]) * (scores[i] + scores[i + 1]) / 2 for i in range(CURVE_STEPS)
+    )
+
+
+def test_curves_against_a_plain_loop(examined, cams):
+    i = 4
+    cam = malignant(cams)[i]
+    (figures,) = network_checks(examined, malignant(cams), [i], SEED).values()
+    image = examined.examples.pixels[examined.examples.rows[i]].astype(np.float32) / 255
+    mean = np.full_like(image, image.mean())
+    blurred = gaussian_filter(image, 0.05 * SIDE, mode="nearest")
+    chance = np.random.default_rng(stream_seed(SEED, 0xCA4, int(IDS[i][:15], 16)))
+    for suffix, order in (("", cam), ("_random", chance.random((2, 2), dtype=np.float32))):
+        expected = plain_area(examined.model, image, mean, order)
+        assert figures[f"deletion{suffix}"] == pytest.approx(expected, abs=1e-6)
+        expected = plain_area(examined.model, blurred, image, order)
+        assert figures[f"insertion{suffix}"] == pytest.approx(expected, abs=1e-6)
+    assert figures["deletion"] != figures["deletion_random"]
+
+
+def test_randomised_correlations_are_a_mean_over_copies(examined, cams):
+    maps, sample = malignant(cams), [0, 2, 5]
+    found = network_checks(examined, maps, sample, SEED)
+    image = examined.examples.pixels[examined.examples.rows[2]]
+    grey = torch.from_numpy(image)[None, None].float() / 255
+    mean, sd = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_SD))
+    values = []
+    for copy_number in range(RANDOMISATIONS):
+        seed = stream_seed(SEED, 0xCA3, copy_number)
+        fresh = faithfulness.randomised(examined.model, "resnet18", seed)
+        other = grad_cams(fresh, "resnet18", (grey - mean) / sd)[1][0, 1].numpy()
+        if np.ptp(other) > 0:
+            values.append(spearmanr(maps[2].ravel(), other.ravel()).statistic)
+    assert found[2]["randomised_correlation"] == pytest.approx(np.mean(values), abs=1e-9)
+    assert list(found) == sample
+
+
+def test_the_network_and_torchs_generators_stay_as_they_are(examined, cams):
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    weights = copy.deepcopy(examined.model.state_dict())
+    first = analysis_tables(KEYS, examined, cams, CONFIG, SEED)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(
+        torch.equal(value, weights[name]) for name, value in examined.model.state_dict().items()
+    )
+    assert all(parameter.grad is None for parameter in examined.model.parameters())
+    torch.manual_seed(6)
+    again = analysis_tables(KEYS, examined, cams, CONFIG, SEED)
+    for name, table in first.items():
+        assert repr(table.to_pylist()) == repr(again[name].to_pylist())
+    ours, others = (network_checks(examined, malignant(cams), [0], seed) for seed in (1, 2))
+    assert ours[0]["deletion_random"] != others[0]["deletion_random"]
+    assert ours[0]["deletion"] == others[0]["deletion"]
+
+
+def test_pixels_in_a_devices_memory_give_the_same(examined, cams, tables):
+    examples = examined.examples
+    there = Examples(torch.from_numpy(examples.pixels), examples.rows, examples.labels)
+    moved = Examined(examined.model, "resnet18", CPU, there, IDS, examined.masks)
+    found = analysis_tables(KEYS, moved, cams, CONFIG, SEED)
+    for name, table in found.items():
+        assert repr(table.to_pylist()) == repr(tables[name].to_pylist())
+
+
+def test_off_is_off(examined, cams, monkeypatch):
+    monkeypatch.setattr(faithfulness, "randomised", None)
+    off = CONFIG.model_copy(update={"trust_images": 0})
+    trust = analysis_tables(KEYS, examined, cams, off, SEED)["cam_trust"]
+    assert trust["deletion_random"].null_count == trust["randomised_correlation"].null_count == N
+
+
+def test_without_images_the_tables_are_empty(examined):
+    none = Examples(
+        examined.examples.pixels, np.empty(0, np.int64), torch.empty(0, dtype=torch.long)
+    )
+    nothing = Examined(examined.model, "resnet18", CPU, none, [], [])
+    cams = cams_table(KEYS, [], "layer4", np.empty((0, 2, 2, 2), np.float32))
+    found = analysis_tables(KEYS, nothing, cams, CONFIG, SEED)
+    assert [table.num_rows for table in found.values()] == [0, 0]
+
+
+@given(st.lists(st.integers(0, 1), max_size=12), st.integers(0, 14), st.randoms())
+def test_the_sample_is_of_both_classes_and_does_not_depend_on_order(labels, n, shuffler):
+    ids = [f"{(i * 7919) % 1009:04x}" for i in range(len(labels))]
+    found = drawn(ids, labels, n)
+    assert found == sorted(set(found))
+    assert len(found) == min(n, len(labels))
+    counts = [sum(labels[i] == of for i in found) for of in (0, 1)]
+    rest = [sum(label == of for label in labels) - counts[of] for of in (0, 1)]
+    assert abs(counts[0] - counts[1]) <= 1 or 0 in rest
+    order = shuffler.sample(range(len(labels)), len(labels))
+    again = drawn([ids[i] for i in order], [labels[i] for i in order], n)
+    assert {ids[order[i]] for i in again} == {ids[i] for i in found}

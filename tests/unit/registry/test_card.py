@@ -1,0 +1,89 @@
+"""A card is sealed: what was changed, by whom and how ever, is no card any more."""
+
+import json
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from tests.support.cards import FIGURE, a_card
+from thyro_core import NOTICE
+from thyro_core.registry.card import CardError, card_bytes, parse_card
+from thyro_core.registry.card_text import card_markdown, card_rows, cell
+
+CARD = a_card(1)
+
+
+def test_a_card_comes_back_the_same_and_is_written_one_way() -> None:
+    data = card_bytes(CARD)
+    assert parse_card(data, CARD.model_id) == CARD
+    assert card_bytes(parse_card(data, CARD.model_id)) == data
+    assert json.dumps(json.loads(data), sort_keys=True, separators=(",", ":")).encode() == data
+
+
+def changed(**changes: object) -> bytes:
+    return json.dumps(json.loads(card_bytes(CARD)) | changes).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "no JSON object"),
+        (b"[]", "no JSON object"),
+        (b"null", "no JSON object"),
+        (b"{}", "card_version: Field required"),
+        (card_bytes(CARD)[:-9], "no JSON object"),
+        (changed(licence="free for all"), "other contents than it was sealed with"),
+        (changed(seal=None), "other contents"),
+        (changed(card_version=2), "card_version: Input should be 1"),
+        (changed(side="large"), "side: Input should be a valid integer"),
+        (changed(extra=1), "extra: Extra inputs are not permitted"),
+        (card_bytes(a_card(2)), "the card of b0000000000000002 with 1 members"),
+        (card_bytes(a_card(1, members=("split=0.safetensors", "x"))), "with 2 members"),
+    ],
+)
+def test_what_is_no_whole_card_is_said(data: bytes, message: str) -> None:
+    with pytest.raises(CardError, match=message):
+        parse_card(data, CARD.model_id)
+
+
+def test_a_threshold_that_was_moved_is_noticed() -> None:
+    plain = json.loads(card_bytes(CARD))
+    plain["operating_point"]["threshold"] = 0.9
+    with pytest.raises(CardError, match="sealed"):
+        parse_card(json.dumps(plain).encode(), CARD.model_id)
+
+
+def test_an_undefined_figure_is_null_and_never_nan() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        card_bytes(a_card(metrics={"auc": FIGURE | {"value": math.nan}}))
+    assert b'"value":null' in card_bytes(a_card(metrics={"auc": FIGURE | {"value": None}}))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"members": ()}, {"files": {"a": "short"}}, {"model_id": "b1"}, {"other": 1}]
+)
+def test_a_card_that_makes_no_sense_is_not_made(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        a_card(**wrong)
+
+
+def test_a_figure_as_text() -> None:
+    assert cell(FIGURE) == "0.900 (0.85-0.95)"
+    assert cell({"value": 1.0, "low": -0.2, "high": 1.4}) == "1.000 (0.00-1.00)"
+    assert cell({"value": 0.5, "low": None, "high": None}) == "0.500"
+    assert cell({"value": None, "low": None, "high": None}) == "undefined"
+
+
+def test_the_page_has_the_figures_the_notice_and_what_it_is_not_for() -> None:
+    plain = a_card(1, warnings=("few images",)).model_dump(mode="json")
+    page = card_markdown(plain, "Champion, the first one.")
+    assert page.startswith("# Model b0000000000000001\n")
+    for line in (
+        f"**{NOTICE}**", "Champion, the first one.", "| threshold | 0.25 for sensitivity 0.95 |",
+        "| specificity, each image once | 0.900 (0.85-0.95) |", "| temperature | 1.500 |",
+        "| calibration error | 0.100 before, 0.100 after |", "Not intended: diagnosis",
+        "Licence: none", "- few images", "| images | 20, 5 malignant |",
+    ):  # fmt: skip
+        assert line in page.splitlines()
+    assert len(dict(card_rows(plain))) == len(card_rows(plain))

@@ -1,0 +1,134 @@
+"""Worse on the same images is refused; on other images, nobody can say."""
+
+import math
+
+import pyarrow as pa
+import pytest
+
+from tests.support.cards import FIGURE, a_card
+from thyro_core.config import StudyConfig
+from thyro_core.evaluation.uncertainty import nadeau_bengio
+from thyro_core.registry.bundle import Bundle
+from thyro_core.registry.gate import Verdict, compare
+from thyro_core.store.store import Store, open_store
+from thyro_core.study.plan import StudyPlan
+from thyro_core.tables import schemas
+from thyro_core.tables.io import read_table, write_table
+
+NEW, OLD = "s" + "2" * 16, "s" + "1" * 16
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return open_store(str(tmp_path))
+
+
+def plan(manifest_id: str = "m1") -> StudyPlan:
+    return StudyPlan(NEW, StudyConfig(), manifest_id, "fp32", {}, ())
+
+
+def champion(architecture: str = "resnet18", auc: float | None = 0.9) -> Bundle:
+    card = a_card(1, study_id=OLD, metrics={"auc": FIGURE | {"value": auc}})
+    return Bundle(card.model_id, architecture, 64, 1.0, 0.5, (), card.model_dump(mode="json"))
+
+
+def study(store: Store, study_id: str, aucs: dict[str, list[float]], *, shift: int = 0) -> None:
+    """A study's tables: ten images, three of them tested in each split, from `shift` on."""
+    splits, metrics = [], []
+    for split in range(len(next(iter(aucs.values())))):
+        for image in range(10):
+            role = "test" if (image - split - shift) % 10 < 3 else "train"
+            blank = dict.fromkeys(schemas.TABLES["splits"].schema.names)
+            splits.append(
+                blank | {"study_id": study_id, "split": split, "image_id": f"i{image}",
+                         "group_id": f"g{image}", "label": image % 2, "role": role}
+            )  # fmt: skip
+    for architecture, values in aucs.items():
+        for split, value in [*enumerate(values), (None, 0.123)]:
+            blank = dict.fromkeys(schemas.TABLES["metrics"].schema.names)
+            row = {"study_id": study_id, "split": split, "architecture": architecture}
+            metrics.append(blank | row | {"metric": "auc", "value": value})
+            metrics.append(blank | row | {"metric": "f1", "value": 0.5})
+    for name, rows in (("splits", splits), ("metrics", metrics)):
+        table = pa.Table.from_pylist(rows, schema=schemas.TABLES[name].schema)
+        write_table(store, name, table, study_id=study_id)
+
+
+def verdict(store: Store, architecture: str = "resnet18", **options: object) -> Verdict:
+    return compare(store, plan(), architecture, champion(**options))  # type: ignore[arg-type]
+
+
+def test_the_paired_difference_decides_on_the_same_splits(store: Store) -> None:
+    study(store, OLD, {"resnet18": [0.90, 0.80, 0.70]})
+    study(store, NEW, {"resnet18": [0.91, 0.83, 0.69], "vgg16": [0.89, 0.80, 0.70]})
+    better, worse = verdict(store), verdict(store, "vgg16")
+    test = nadeau_bengio([0.01, 0.03, -0.01], 3 / 7)
+    assert better == Verdict(
+        False,
+        f"AUC +0.0100 against b0000000000000001 (95 % interval {test.ci_low:+.4f} to "
+        f"{test.ci_high:+.4f}, P {test.p:.3f}) over 3 splits of the same images",
+    )
+    assert worse.worse
+    assert worse.text.startswith("AUC -0.0033 against b0000000000000001")
+
+
+def test_equal_is_not_worse(store: Store) -> None:
+    study(store, OLD, {"resnet18": [0.9, 0.8]})
+    study(store, NEW, {"resnet18": [0.8, 0.9]})
+    assert not verdict(store).worse
+    study(store, NEW, {"resnet18": [0.9, 0.8]})
+    assert not verdict(store).worse
+
+
+def test_only_splits_of_the_same_images_are_paired(store: Store) -> None:
+    """Two splits agree (by far the worse ones for the candidate); the third is another."""
+    study(store, OLD, {"resnet18": [0.9, 0.8, 0.1]})
+    study(store, NEW, {"resnet18": [0.8, 0.7, 1.0]})
+    rows = read_table(store, "splits", study_id=NEW).to_pylist()
+    turned = [row | {"role": "test" if row["role"] == "train" else "train"} if row["split"] == 2
+              else row for row in rows]  # fmt: skip
+    table = pa.Table.from_pylist(turned, schema=schemas.TABLES["splits"].schema)
+    write_table(store, "splits", table, study_id=NEW)
+    found = verdict(store)
+    assert found.worse
+    assert "AUC -0.1000" in found.text
+    assert "over 2 splits" in found.text
+
+
+def test_plain_means_decide_on_other_splits(store: Store) -> None:
+    study(store, OLD, {"resnet18": [0.9, 0.8]})
+    study(store, NEW, {"resnet18": [0.9, 0.7]}, shift=5)
+    found = verdict(store)
+    assert found == Verdict(
+        True, "mean AUC 0.8000 against 0.8500 of b0000000000000001, over other splits"
+    )
+    study(store, NEW, {"resnet18": [0.9, 0.85]}, shift=5)
+    assert not verdict(store).worse
+
+
+def test_the_card_speaks_for_a_champion_whose_study_is_gone(store: Store) -> None:
+    study(store, NEW, {"resnet18": [0.9, 0.7]})
+    assert verdict(store, auc=0.85).worse
+    assert not verdict(store, auc=0.8).worse
+    assert not verdict(store, auc=None).worse, "an undefined champion keeps nobody out"
+
+
+def test_an_undefined_candidate_is_worse(store: Store) -> None:
+    study(store, OLD, {"resnet18": [0.9, 0.8]})
+    study(store, NEW, {"resnet18": [0.9, math.nan]})
+    assert verdict(store).worse
+
+
+def test_another_architecture_of_the_champion(store: Store) -> None:
+    study(store, OLD, {"resnet18": [0.9, 0.9], "vgg16": [0.5, 0.5]})
+    study(store, NEW, {"resnet18": [0.7, 0.7]})
+    assert compare(store, plan(), "resnet18", champion("resnet18")).worse
+    assert not compare(store, plan(), "resnet18", champion("vgg16")).worse
+
+
+def test_other_images_are_not_compared(store: Store) -> None:
+    found = compare(store, plan("m2"), "resnet18", champion())
+    assert found == Verdict(
+        False,
+        "not compared with b0000000000000001: it was promoted on other images (m1, not m2)",
+    )

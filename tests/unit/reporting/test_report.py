@@ -1,0 +1,352 @@
+"""The report: every number in it is derived again, by SQL, from the store's tables."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+
+from tests.support.html_page import Element, read_page
+from tests.support.report_checks import check_shown, check_traces, numbers, untraced
+from tests.support.report_store import NO_MASKS, fabricated, images
+from thyro_core.config import StudyConfig
+from thyro_core.errors import IncompleteStudyError, InputError
+from thyro_core.evaluation.metrics import PAPER
+from thyro_core.explain.statistics import shape_claim
+from thyro_core.reporting.report import CONTENTS, render_report, write_report
+from thyro_core.reporting.sections.cohort import PAPER_TABLE
+from thyro_core.store.keys import report_key, study_key, table_key
+from thyro_core.store.store import Store, open_store
+from thyro_core.study.lifecycle import study_notes
+from thyro_core.study.plan import StudyPlan
+from thyro_core.study.summary import undefined_notes
+from thyro_core.tables import schemas
+from thyro_core.tables.io import read_table, write_table
+from thyro_core.tables.query import run_query
+
+NASTY = '<script>alert("x")</script>'
+
+
+@pytest.fixture(scope="module")
+def html(full) -> str:
+    store, plan = full
+    return store.read(report_key(plan.study_id)).decode()
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Element:
+    return read_page(html)
+
+
+def test_every_number_of_a_full_report_is_derived_again_by_sql(full, page) -> None:
+    found = check_traces(page, *full)
+    assert found["sql"] > 1500
+    assert found["config"] > 30
+    assert found["source"] > 50
+
+
+def test_the_public_query_gives_the_same_as_the_page(full, page) -> None:
+    """`thyro query` with what stands in the page, for a few numbers of each section."""
+    store, _ = full
+    for section in page.find("section"):
+        asked = [each for each in section.find("data") if "data-sql" in each.attributes]
+        for element in asked[:: max(1, len(asked) // 2)]:
+            rows = run_query(store.url, element.attributes["data-sql"]).to_pylist()
+            (value,) = rows[0].values()
+            if not hasattr(value, "strftime"):
+                check_shown(element, value)
+
+
+def test_no_digit_stands_in_the_text_without_an_origin(page) -> None:
+    (body,) = page.find("body")
+    assert list(untraced(body)) == []
+
+
+def test_the_check_for_stray_digits_sees_them() -> None:
+    stray = read_page("<p>an AUC of 0.9 in <b>3</b> splits, <data value='1'>1</data></p>")
+    assert list(untraced(stray)) == ["<p> an AUC of 0.9 in", "<b> 3"]
+
+
+def test_a_wrong_number_is_found(full, html) -> None:
+    store, plan = full
+    auc = next(
+        each
+        for each in numbers(read_page(html))
+        if "metric = 'auc'" in each.attributes.get("data-sql", "")
+    )
+    forged = html.replace(f'value="{auc.attributes["value"]}"', 'value="0.999"', 1)
+    assert forged != html
+    with pytest.raises(AssertionError):
+        check_traces(read_page(forged), store, plan)
+
+
+def test_what_is_marked_as_an_id_is_no_measured_number(page) -> None:
+    """Nothing hides behind `data-id`: names, hashes, citations, words of the config."""
+    allowed = re.compile(
+        r"[sm][0-9a-f]{16}|[0-9a-f]{12}|[0-9a-f]{16}|c{40}|ResNet18|VGG16|Inception v3|AlexNet|"
+        r"fp32|bf16|F1|F1 score|SHA-256|TN5000|Fig\. 2|Table 1|torchvision: IMAGENET1K_V1|"
+        r"[A-Z][\w ,.]+ (19|20)\d\d|\D*"
+    )
+    meanings = {field.description for field in StudyConfig.model_fields.values()}
+    marked = [each.text for each in page.walk() if "data-id" in each.attributes]
+    assert [text for text in marked if not allowed.fullmatch(text) and text not in meanings] == []
+
+
+def test_notes_and_claims_are_those_of_the_tables(full, page) -> None:
+    store, plan = full
+    metrics = read_table(store, "metrics", study_id=plan.study_id)
+    notes = [each.text for each in page.walk() if "data-note" in each.attributes]
+    assert sorted(notes) == sorted((*study_notes(store, plan), *undefined_notes(metrics)))
+    assert "60 masks left out: no images" in notes
+    tests = read_table(store, "cam_tests", study_id=plan.study_id)
+    claims = {
+        each.attributes["data-claim"]: each.text
+        for each in page.walk()
+        if "data-claim" in each.attributes
+    }
+    assert list(claims) == list(plan.config.architectures)
+    for name, claim in claims.items():
+        rows = tests.filter(pc.field("architecture") == name).to_pylist()
+        assert claim == shape_claim(rows)
+
+
+def test_the_papers_figures_are_the_papers(page) -> None:
+    shown = [e.text for e in numbers(page) if e.attributes.get("data-source") == "paper"]
+    assert {f"{value:.3f}" for value in PAPER.values()} <= set(shown)
+    assert {str(count) for row in PAPER_TABLE.values() for count in row} <= set(shown)
+    for part in ("train", "test"):
+        benign, malignant, total = PAPER_TABLE[part]
+        assert benign + malignant == total
+    assert [sum(x) for x in zip(PAPER_TABLE["train"], PAPER_TABLE["test"], strict=True)] == list(
+        PAPER_TABLE["all"]
+    )
+
+
+def test_the_sections_stand_in_the_order_asked_for(page) -> None:
+    sections = [each.attributes["id"] for each in page.find("section")]
+    assert sections == [anchor for anchor, _ in CONTENTS]
+    links = [each.attributes["href"] for each in page.by_id("brief").parent.parent.find("a")]
+    (contents,) = page.find("nav")
+    assert [a.attributes["href"][1:] for a in contents.find("a")] == sections
+    ids = [each.attributes["id"] for each in page.walk() if "id" in each.attributes]
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+
+
+def test_it_is_one_file_that_asks_for_nothing(html, page) -> None:
+    assert page.find("script") == []
+    for element in page.walk():
+        for name, value in element.attributes.items():
+            assert not name.startswith("on"), name
+            if name in {"src", "href", "srcset", "poster", "action"}:
+                assert value.startswith(("#", "data:")), value
+    policy = [e for e in page.find("meta") if "http-equiv" in e.attributes]
+    assert policy[0].attributes["content"].startswith("default-src 'none'; img-src data:;")
+    (style,) = page.find("style")
+    css = "".join(child for child in style.children if isinstance(child, str))
+    assert "url(" not in css
+    assert "@import" not in css
+    assert len(html.encode()) < 8e6
+    assert "mathdefault" not in html, "a tick in TeX's language"
+
+
+def test_it_says_what_it_is_not(page) -> None:
+    said = [each.text for each in page.walk() if each.attributes.get("role") == "note"]
+    assert sum("Research use only" in text for text in said) >= 2
+    (footer,) = page.find("footer")
+    assert "not a medical device" in footer.text
+
+
+def test_tables_are_tables_to_a_screen_reader(page) -> None:
+    for table in page.find("table"):
+        (caption,) = table.find("caption")
+        assert caption.text
+        assert table.find("th")
+        assert all("scope" in th.attributes for th in table.find("th"))
+        for row in table.find("tr"):
+            cells = [c for c in row.children if isinstance(c, Element)]
+            assert cells
+    for image in page.find("img"):
+        assert len(image.attributes["alt"]) > 20
+        assert image.attributes["width"] == image.attributes["height"]
+    for svg in page.find("svg"):
+        assert svg.attributes["role"] == "img"
+        (named, *_) = svg.attributes["aria-labelledby"].split()
+        assert page.by_id(named)
+
+
+def test_a_caption_ends_its_figure(page) -> None:
+    for figure in page.find("figure"):
+        inside = [child.tag for child in figure.children if isinstance(child, Element)]
+        assert inside.count("figcaption") == 1
+        assert inside[-1] == "figcaption"
+
+
+def test_every_row_of_a_table_has_as_many_cells(page) -> None:
+    for table in page.find("table"):
+        widths = {
+            sum(int(cell.attributes.get("colspan", 1)) for cell in row.children if is_cell(cell))
+            for row in table.find("tr")
+        }
+        assert len(widths) == 1, table.find("caption")[0].text
+
+
+def is_cell(child: object) -> bool:
+    return isinstance(child, Element) and child.tag in {"td", "th"}
+
+
+def test_the_same_tables_elsewhere_give_the_same_bytes_beside_the_study(full, html, tmp_path):
+    store, plan = full
+    shutil.copytree(store.root, tmp_path / "elsewhere")
+    copy = open_store(str(tmp_path / "elsewhere"))
+    url = write_report(copy, plan.study_id, tmp_path)
+    assert url == f"{copy.url}/studies/{plan.study_id}/report.html"
+    assert copy.read(report_key(plan.study_id)).decode() == html
+
+
+def rendered(store: Store, plan: StudyPlan, folder: Path) -> Element:
+    """A report whose numbers, digits and nesting have been checked."""
+    write_report(store, plan.study_id, folder)
+    page = read_page(store.read(report_key(plan.study_id)).decode())
+    check_traces(page, store, plan)
+    (body,) = page.find("body")
+    assert list(untraced(body)) == []
+    return page
+
+
+SMALL = {"architectures": ("resnet18",), "splits": 2}
+
+
+def test_one_architecture_and_no_patients_are_said_where_it_matters(tmp_path) -> None:
+    page = rendered(*fabricated(tmp_path, images(patients=False), **SMALL), tmp_path)
+    assert "No patient ids were given" in page.by_id("brief").text
+    assert "No patient ids were given" in page.by_id("cohort").text
+    assert "Without patient ids" in page.by_id("limits").text
+    assert "one architecture; there is nothing to compare" in page.by_id("comparisons").text
+    assert "Against" not in page.by_id("brief").text
+    assert len(page.by_id("gallery").find("img")) >= 8
+
+
+def test_nothing_of_the_set_can_become_markup(tmp_path) -> None:
+    """A reason, a note and a device with a script in them; a file name does not appear at all."""
+    rows = images().to_pylist()
+    for row in rows:
+        row["uri"] = f"file:///{NASTY}/jane-doe.png"
+        row["reason"] = None if row["included"] else f"'{NASTY}"
+    table = schemas.rows_to_table("images", rows)
+    store, plan = fabricated(tmp_path, table, notes=[NASTY], **SMALL)
+    runs = read_table(store, "runs", study_id=plan.study_id).to_pylist()
+    runs = [row | {"device": NASTY, "git_commit": NASTY} for row in runs]
+    write_table(store, "runs", schemas.rows_to_table("runs", runs), study_id=plan.study_id)
+    page = rendered(store, plan, tmp_path)
+    html = store.read(report_key(plan.study_id)).decode()
+    assert "<script" not in html
+    assert "jane-doe" not in html
+    for section in ("brief", "cohort", "provenance"):
+        assert NASTY in page.by_id(section).text
+
+
+@pytest.mark.filterwarnings("ignore::thyro_core.evaluation.metrics.UndefinedMetricWarning")
+def test_an_undefined_metric_is_called_so(tmp_path) -> None:
+    """At this threshold nothing is called malignant, so that precision divides by zero."""
+    store, plan = fabricated(tmp_path, threshold=0.9999, skill=0.1, **SMALL)
+    page = rendered(store, plan, tmp_path)
+    rows = [row for row in page.by_id("performance").find("tr") if "Precision (PPV)" in row.text]
+    texts = [cell.text for cell in rows[0].find("td")]
+    assert texts == ["undefinedof 0 splits", "0.939"]
+    assert "undefined in some splits" in page.by_id("brief").text
+    assert "there is nothing to show" in page.by_id("gallery").text
+    assert "nan" not in page.by_id("performance").text.lower().split()
+
+
+def test_without_masks_the_checks_of_nodules_are_not_computed(tmp_path) -> None:
+    store, plan = fabricated(tmp_path, **SMALL)
+    for split in (0, 1):
+        keys = {"study_id": plan.study_id, "split": split, "architecture": "resnet18"}
+        rows = read_table(store, "cam_trust", **keys).to_pylist()
+        rows = [row | dict.fromkeys(NO_MASKS) for row in rows]
+        write_table(store, "cam_trust", schemas.rows_to_table("cam_trust", rows), **keys)
+    text = rendered(store, plan, tmp_path).by_id("trust").text
+    assert text.count("no outlines of nodules came with the images") == 3
+    assert "Weight randomisation" in text
+    assert text.count("Not computed") == 3
+
+
+def test_without_tables_on_maps_pack_and_weights_it_says_what_that_means(tmp_path) -> None:
+    store, plan = fabricated(tmp_path, **SMALL)
+    for key in [*store.keys("tables"), *store.keys("packs")]:
+        if key.startswith(("tables/cam_", "packs/")):
+            store.delete(key)
+    key = study_key(plan.study_id)
+    plain = json.loads(store.read(key))
+    plain["weights"]["resnet18"] |= {"origin": "none", "sha256": None}
+    store.write(key, json.dumps(plain).encode())
+    page = rendered(store, plan, tmp_path)
+    for section in ("features", "trust"):
+        assert "Not computed: the study has no rows" in page.by_id(section).text
+        assert "start the same thyro study command again" in page.by_id(section).text
+    assert "Not shown: the packed images are not in the store" in page.by_id("gallery").text
+    assert "started from random weights" in page.by_id("brief").text
+
+
+def test_an_auc_that_is_too_good_comes_with_what_to_check(tmp_path) -> None:
+    page = rendered(*fabricated(tmp_path, skill=9.0, **SMALL), tmp_path)
+    doubt = page.by_id("doubt")
+    assert "Better than the literature makes plausible" in doubt.text
+    assert "ResNet18 has an AUC of 1.000, over the bound of 0.97" in doubt.text
+    assert len(doubt.find("li")) >= 5
+    assert "better than plausible" in page.by_id("brief").text
+
+
+def test_a_plausible_auc_raises_no_doubt(page) -> None:
+    assert [e for e in page.walk() if e.attributes.get("id") == "doubt"] == []
+    assert "Better than the literature" not in page.by_id("brief").text
+
+
+def test_that_nothing_leaks_is_proved_by_counts(page) -> None:
+    assert shared(page) == ["0", "0", "0", "0"]
+    assert "stands on both sides of any split" in page.by_id("brief").text
+
+
+def test_leakage_is_found_if_it_is_there(tmp_path) -> None:
+    store, plan = fabricated(tmp_path, **SMALL)
+    rows = read_table(store, "splits", study_id=plan.study_id).to_pylist()
+    test = next(row for row in rows if row["role"] == "test" and row["split"] == 0)
+    kin = next(
+        row
+        for row in rows
+        if (row["split"], row["patient_id"]) == (0, test["patient_id"])
+        and row["image_id"] != test["image_id"]
+    )
+    kin["role"] = "train"
+    write_table(store, "splits", schemas.rows_to_table("splits", rows), study_id=plan.study_id)
+    page = read_page(render_report(store, plan.study_id, tmp_path))
+    assert shared(page) == ["0", "0", "1", "1"]
+    assert "the figures are not to be used" in page.by_id("brief").text
+
+
+def shared(page: Element) -> list[str]:
+    (table,) = page.by_id("leakage").find("table")
+    return [row.find("td")[-1].text for row in table.find("tbody")[0].find("tr")]
+
+
+@pytest.mark.parametrize("lacking", ["predictions", "metrics"])
+def test_an_unfinished_study_says_what_is_missing(tmp_path, lacking) -> None:
+    store, plan = fabricated(tmp_path, **SMALL)
+    store.delete(
+        table_key("metrics", study_id=plan.study_id)
+        if lacking == "metrics"
+        else table_key("predictions", study_id=plan.study_id, split=1, architecture="resnet18")
+    )
+    said = "no metrics yet" if lacking == "metrics" else r"1 runs to go \(split 1 resnet18\)"
+    with pytest.raises(IncompleteStudyError, match=said):
+        write_report(store, plan.study_id, tmp_path)
+    assert not store.exists(report_key(plan.study_id))
+
+
+def test_an_unknown_study_is_a_mistake_of_the_one_who_asks(full, tmp_path) -> None:
+    store, plan = full
+    with pytest.raises(InputError, match=f"expected a study s0, found {plan.study_id}"):
+        render_report(store, "s0", tmp_path)

@@ -1,0 +1,200 @@
+"""A batch against the training set: figures, bounds, and who is not judged."""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from thyro_core import NOTICE
+from thyro_core.registry.bundle import REFERENCE
+from thyro_core.screening.drift import (
+    FIGURES,
+    Breach,
+    DriftReport,
+    DriftThresholds,
+    compare,
+    drift_markdown,
+)
+from thyro_core.screening.drift_statistics import ks, mmd, psi, psi_chance
+from thyro_core.tables import schemas
+
+QUICK = DriftThresholds(permutations=1099)
+
+
+def reference(n: int = 400, seed: int = 0) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    columns = {
+        "image_id": [f"i{i}" for i in range(n)],
+        "label": [0] * n,
+        "prob_malignant": np.where(np.arange(n) < 20, np.nan, rng.beta(2, 5, n)),
+        "sd": [0.1] * n,
+        "mean": rng.normal(80, 10, n),
+        "grey_sd": [40.0] * n,
+        "sharpness": rng.gamma(5, 0.2, n),
+        "overlay_share": [0.0] * n,
+        "held_out": np.arange(n) % 3 == 0,
+        # Training draws together what was trained on: those must not count.
+        "embedding": list(rng.normal(0, 1, (n, 8)) + 9.0 * (np.arange(n) % 3 > 0)[:, None]),
+    }
+    return pa.table({name: pa.array(columns[name], kind.type) for name, kind in
+                     zip(REFERENCE.names, REFERENCE, strict=True)})  # fmt: skip
+
+
+def batch(n: int = 200, seed: int = 1, rejected: int = 0, **shift: float) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    scores = np.clip(rng.beta(2, 5, n) + shift.get("score", 0.0), 0, 1)
+    rows = [
+        {"status": "scored", "prob_malignant": float(scores[i]),
+         "mean": float(rng.normal(80 + shift.get("mean", 0), 10)),
+         "sharpness": float(rng.gamma(5, 0.2) * (1 + shift.get("sharpness", 0))),
+         "embedding": (rng.normal(shift.get("embedding", 0), 1, 8)).tolist()}
+        for i in range(n)
+    ]  # fmt: skip
+    empty = dict.fromkeys(("prob_malignant", "mean", "sharpness", "embedding"))
+    rows += [empty | {"status": "rejected", "mean": 1.0}] * rejected
+    return pa.Table.from_pylist(rows)
+
+
+REFERENCE_SET = reference()
+
+
+def names(report: DriftReport) -> list[str]:
+    return [breach.statistic for breach in report.breaches]
+
+
+def test_the_figures_are_those_of_the_columns() -> None:
+    table = batch(rejected=10)
+    found = compare(REFERENCE_SET, table, QUICK)
+    assert tuple(found.values) == FIGURES
+    scored = table.slice(0, 200)
+    known = np.array(REFERENCE_SET["prob_malignant"])[20:]
+    score = np.array(scored["prob_malignant"])
+    assert found.values["psi_score"] == psi(known, score)
+    assert (found.values["ks_score"], found.values["ks_score_p"]) == ks(known, score)
+    for name in ("mean", "sharpness"):
+        assert found.values[f"psi_{name}"] == psi(REFERENCE_SET[name], scored[name])
+        assert found.values[f"ks_{name}"] == ks(REFERENCE_SET[name], scored[name]).distance
+    held_out = np.array(REFERENCE_SET["embedding"].to_pylist())[::3]
+    test = mmd(held_out, np.array(scored["embedding"].to_pylist()), 500, 1099, 0)
+    assert (found.values["mmd"], found.values["mmd_p"]) == test
+    assert found.values["share_rejected"] == pytest.approx(10 / 210)
+    assert (found.received, found.scored, found.too_few) == (210, 200, None)
+
+
+def test_no_drift_is_no_breach() -> None:
+    found = [compare(REFERENCE_SET, batch(seed=seed), QUICK) for seed in range(2, 22)]
+    assert [names(report) for report in found] == [[]] * 20
+    assert found[0].figures()["breaches"] == ""
+    assert found[0].text == "No figure is past its bound."
+
+
+@pytest.mark.parametrize(
+    ("shift", "expected"),
+    [
+        ({"score": 0.3}, ["psi_score", "ks_score"]),
+        ({"mean": 15.0}, ["psi_mean", "ks_mean"]),
+        ({"sharpness": -0.6}, ["psi_sharpness", "ks_sharpness"]),
+        ({"embedding": 1.0}, ["mmd"]),
+    ],
+)
+def test_each_drift_breaches_its_own_bounds(shift, expected) -> None:
+    found = compare(REFERENCE_SET, batch(**shift), QUICK)
+    assert names(found) == expected
+    for breach in found.breaches:
+        assert breach.value == found.values[breach.statistic] > breach.bound
+        assert f"{breach.statistic} {breach.value:.3f} (bound {breach.bound:.3f})" == breach.text
+    assert found.figures()["breaches"] == ",".join(expected)
+    assert found.text == f"Drift: {'; '.join(breach.text for breach in found.breaches)}."
+
+
+def test_what_chance_explains_is_no_breach() -> None:
+    """60 images: a PSI past 0.25 by chance; 0.25 is not the bound then."""
+    bound = psi_chance(380, 60, 0.999)
+    assert bound > 0.25
+    indices = []
+    for seed in range(60):
+        found = compare(REFERENCE_SET, batch(60, seed=100 + seed).drop_columns("embedding"), QUICK)
+        indices.append(found.values["psi_score"])
+        assert names(found) == []
+    assert max(indices) > 0.25
+    far = compare(REFERENCE_SET, batch(60, score=0.3), QUICK)
+    assert far.breaches[0] == Breach("psi_score", far.values["psi_score"], bound)
+
+
+def test_a_large_batch_is_not_judged_by_certainty_alone() -> None:
+    found = compare(REFERENCE_SET, batch(4000, score=0.06).drop_columns("embedding"), QUICK)
+    assert found.values["ks_score_p"] < 0.001
+    assert names(found) == []
+
+
+def test_a_handful_is_too_few_to_alarm() -> None:
+    found = compare(REFERENCE_SET, batch(49, score=0.5, embedding=5.0), QUICK)
+    assert found.too_few == "too few to judge: 49 scored images, at least 50 are needed"
+    assert names(found) == []
+    numbers = found.figures()
+    assert {name for name, value in numbers.items() if value is not None} == {
+        "share_rejected", "breaches",
+    }  # fmt: skip
+    assert compare(REFERENCE_SET, batch(50, score=0.5), QUICK).too_few is None
+
+
+def test_many_rejected_are_a_breach_even_where_none_is_scored() -> None:
+    found = compare(REFERENCE_SET, batch(30, rejected=30), QUICK)
+    assert found.breaches == (Breach("share_rejected", 0.5, 0.2),)
+    assert found.text == (
+        "Too few to judge: 30 scored images, at least 50 are needed. "
+        "Drift: share_rejected 0.500 (bound 0.200)."
+    )
+    assert names(compare(REFERENCE_SET, batch(3, rejected=9), QUICK)) == []
+    assert names(compare(REFERENCE_SET, batch(80, rejected=20), QUICK)) == []
+
+
+def test_an_empty_batch_has_no_figures() -> None:
+    found = compare(REFERENCE_SET, batch(1).slice(0, 0), QUICK)
+    assert all(math.isnan(value) for value in found.values.values())
+    assert found.figures() == dict.fromkeys(FIGURES) | {"breaches": ""}
+
+
+def test_embeddings_may_come_apart_from_the_rows_or_not_at_all() -> None:
+    table = batch(embedding=1.0)
+    vectors = np.array(table["embedding"].to_pylist())
+    bare = table.drop_columns("embedding")
+    assert compare(REFERENCE_SET, bare, QUICK, vectors) == compare(REFERENCE_SET, table, QUICK)
+    found = compare(REFERENCE_SET, bare, QUICK)
+    assert math.isnan(found.values["mmd"])
+    assert names(found) == []
+    few = compare(REFERENCE_SET, bare, QUICK, vectors[:9])
+    assert math.isnan(few.values["mmd"])
+
+
+def test_figures_are_columns_of_the_table() -> None:
+    columns = set(schemas.TABLES["screening_batches"].schema.names)
+    assert {*FIGURES, "breaches"} <= columns
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"minimum": 1}, {"ks": 1.5}, {"p": 0.0}, {"permutations": 9}, {"x": 1},
+     {"p": 0.001, "permutations": 999}],
+)  # fmt: skip
+def test_thresholds_that_make_no_sense(wrong) -> None:
+    with pytest.raises(ValidationError):
+        DriftThresholds.model_validate(wrong)
+
+
+def test_every_threshold_says_what_it_is() -> None:
+    assert all(field.description for field in DriftThresholds.model_fields.values())
+
+
+def test_the_page_says_what_is_past_its_bound() -> None:
+    page = drift_markdown(compare(REFERENCE_SET, batch(score=0.3), QUICK), "night 1", "b1")
+    assert page.startswith("# Drift of night 1 against the training set of b1\n")
+    assert f"**{NOTICE}**" in page
+    assert "200 of 200 images scored. Drift: psi_score " in page
+    quiet = drift_markdown(compare(REFERENCE_SET, batch(), QUICK), "night 1", "b1")
+    assert "No figure is past its bound." in quiet
+    few = drift_markdown(compare(REFERENCE_SET, batch(3), QUICK), "night 1", "b1")
+    assert "3 of 3 images scored. Too few to judge: 3 scored images" in few
+    assert "| psi_score | not computed |" in few

@@ -1,0 +1,479 @@
+"""Nights in this process, on disk: every image once, whatever the batch and the program go through.
+
+The same steps as the flow runs, without Ray; `tests/e2e/test_screen_cli.py` runs them on Ray.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support import deadly_reader
+from tests.support.dicoms import PERSON, dicom, speckle
+from tests.support.screened import RULES, Ward, write_colour, write_image
+from thyro_core.errors import InputError, ThyroError
+from thyro_core.screening.config import ScreeningRules
+from thyro_core.screening.rules import Totals
+from thyro_core.store.keys import worklist_key
+from thyro_core.store.store import Store
+from thyro_core.tables.io import read_table
+from thyro_core.tables.query import run_query
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SUMS = """
+SELECT b.date, b.batch_id, b.received, b.scored, b.rejected, b.failed,
+    count(s.image_id) AS images, count(DISTINCT s.image_id) AS distinct_images,
+    count(*) FILTER (s.status = 'scored') AS rows_scored,
+    count(*) FILTER (s.status = 'rejected') AS rows_rejected,
+    count(*) FILTER (s.status = 'failed') AS rows_failed
+FROM screening_batches b LEFT JOIN screening s USING (date, batch_id)
+GROUP BY ALL ORDER BY b.date, b.batch_id
+"""
+
+
+def check_sums(ward: Ward) -> list[dict]:
+    """received = scored + rejected + failed by SQL, and the rows say the same."""
+    found = run_query(ward.store.url, SUMS).to_pylist()
+    for row in found:
+        assert row["received"] == row["scored"] + row["rejected"] + row["failed"], row
+        assert row["received"] == row["images"] == row["distinct_images"], row
+        for status in ("scored", "rejected", "failed"):
+            assert row[status] == row[f"rows_{status}"], row
+    return found
+
+
+def rows(ward: Ward, date: str | None = None) -> dict[str, dict]:
+    keys = {} if date is None else {"date": int(date.replace("-", ""))}
+    return {row["file_id"]: row for row in read_table(ward.store, "screening", **keys).to_pylist()}
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def worklist(ward: Ward, date: str = "2026-11-25") -> list[dict]:
+    text = ward.store.read(worklist_key(date, "csv")).decode()
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def mixed(ward: Ward) -> dict[str, Path]:
+    """Images of all fates."""
+    batch = ward.batch
+    found = {f"good{i}": write_image(batch / f"{i % 2}/im{i}.png", i, malignant=i % 3 == 0)
+             for i in range(12)}  # fmt: skip
+    found["colour"] = write_colour(batch / "colour.png", 1)
+    found["small"] = write_image(batch / "small.png", 2, width=40, height=40)
+    found["truncated"] = batch / "truncated.png"
+    found["truncated"].write_bytes(found["good0"].read_bytes()[:900])
+    found["text"] = batch / "notes.doc"
+    found["text"].write_bytes(b"no image at all")
+    found["dicom"] = batch / "1.2.3.4.5"
+    found["dicom"].write_bytes(dicom(speckle()))
+    (batch / "labels.csv").write_text("not,an,image")
+    return found
+
+
+def test_a_night_of_all_fates(ward: Ward) -> None:
+    files = mixed(ward)
+    shutil.copy(files["good1"], ward.batch / "copy-of-good1.png")
+    result = ward.screen()
+    assert result.counts.files == len(files) + 1
+    assert (result.counts.known, result.counts.late, result.counts.fresh) == (1, 0, len(files))
+    found = rows(ward)
+    assert found.keys() == {digest(path) for path in files.values()}
+    fates = {name: (found[digest(path)]["status"], found[digest(path)]["reason"])
+             for name, path in files.items() if not name.startswith(("good", "dicom"))}  # fmt: skip
+    assert fates == {
+        "colour": ("rejected", "doppler_colour"),
+        "small": ("rejected", "too_small"),
+        "truncated": ("failed", "undecodable"),
+        "text": ("failed", "undecodable"),
+    }
+    check_sums(ward)
+    listed = worklist(ward)
+    assert len(listed) == len(files)
+    assert [int(row["rank"]) for row in listed] == list(range(1, len(files) + 1))
+    unscored = [row for row in listed if row["band"] == "not scored"]
+    assert {row["file_id"] for row in unscored} >= {digest(files[name]) for name in fates}
+    assert all(row["why"] for row in unscored)
+
+
+def test_scores_are_the_ensembles_own(ward: Ward, model) -> None:
+    import torch
+
+    from thyro_core.imaging.decode import decode, resize
+    from thyro_core.registry.bundle import reference
+    from thyro_core.registry.distance import embedding_distance
+    from thyro_core.registry.ensemble import embedding, ensemble, load_members
+    from thyro_core.training.batches import normalise
+
+    files = [write_image(ward.batch / f"{i}.png", i, malignant=i % 2 == 0) for i in range(10)]
+    ward.screen()
+    _, bundle = model
+    members = load_members(bundle, ward.store, ward.means.scratch)
+    for path in files:
+        row = rows(ward)[digest(path)]
+        grey = resize(decode(path.read_bytes(), RULES).grey, bundle.side)
+        images = normalise(torch.from_numpy(grey)[None, None].float() / 255)
+        said = ensemble(members, images, bundle.temperature)
+        far = embedding_distance(
+            reference(ward.store, bundle.model_id),
+            embedding(members[0], bundle.architecture, images),
+        )
+        assert row["distance"] == pytest.approx(far[0], rel=1e-4)
+        if row["status"] == "scored":
+            # Batches of another size differ in the last bits of float32.
+            assert row["prob_malignant"] == pytest.approx(said.mean[0], abs=1e-5)
+            assert row["sd"] == pytest.approx(said.sd[0], abs=1e-5)
+            referred = row["prob_malignant"] >= bundle.threshold
+            assert (row["band"] == "refer") == referred
+    assert any(row["status"] == "scored" for row in rows(ward).values())
+
+
+def test_both_maps_of_the_referred_and_of_nobody_else(ward: Ward, model) -> None:
+    import torch
+
+    from thyro_core.explain.gradcam import grad_cams
+    from thyro_core.imaging.decode import decode, resize
+    from thyro_core.registry.ensemble import load_members
+    from thyro_core.training.batches import normalise
+
+    files = {}
+    for i in range(16):
+        path = write_image(ward.batch / f"{i}.png", i, malignant=True)
+        files[digest(path)] = path
+    ward.screen()
+    referred = {key for key, row in rows(ward).items() if row["band"] == "refer"}
+    assert referred
+    cams = read_table(ward.store, "screening_cams").to_pylist()
+    assert sorted((c["image_id"], c["target_class"]) for c in cams) == sorted(
+        (image, target) for image in referred for target in (0, 1)
+    )
+    _, bundle = model
+    members = load_members(bundle, ward.store, ward.means.scratch)
+    cam = cams[1]
+    grey = resize(decode(files[cam["image_id"]].read_bytes(), RULES).grey, bundle.side)
+    images = normalise(torch.from_numpy(grey)[None, None].float() / 255)
+    mean = np.mean([grad_cams(m, "resnet18", images)[1].numpy()[0, 1] for m in members], axis=0)
+    stored = np.array(cam["map"], dtype=float).reshape(mean.shape) * cam["peak"]
+    np.testing.assert_allclose(stored, mean, atol=2e-3 * mean.max())
+
+
+def test_a_second_run_scores_nothing_and_changes_no_row(ward: Ward) -> None:
+    mixed(ward)
+    first = ward.screen()
+    parts = {key: ward.store.read(key) for key in ward.store.keys("tables/screening")}
+    cams = {key: ward.store.read(key) for key in ward.store.keys("tables/screening_cams")}
+    lists = ward.store.read(worklist_key("2026-11-25", "csv"))
+    second = ward.screen()
+    assert second.totals == first.totals
+    assert (second.counts.known, second.counts.fresh) == (second.counts.files, 0)
+    assert {key: ward.store.read(key) for key in parts} == parts
+    assert {key: ward.store.read(key) for key in cams} == cams
+    assert ward.store.read(worklist_key("2026-11-25", "csv")) == lists
+    assert not [key for key in ward.store.keys("screening") if key.endswith(".bin")]
+    check_sums(ward)
+
+
+def test_late_images_come_the_same_night_or_the_next(ward: Ward) -> None:
+    early = [write_image(ward.batch / f"early{i}.png", i) for i in range(3)]
+    ward.screen()
+    late = [write_image(ward.batch / f"late{i}.png", 50 + i) for i in range(2)]
+    again = ward.screen()
+    assert (again.counts.known, again.counts.fresh) == (3, 2)
+    assert again.totals.received == 5
+    assert len(worklist(ward)) == 5
+    later = write_image(ward.batch / "later.png", 70)
+    next_night = ward.screen("2026-11-26")
+    assert next_night.totals.received == 1
+    assert rows(ward, "2026-11-26").keys() == {digest(later)}
+    assert rows(ward, "2026-11-25").keys() == {digest(path) for path in [*early, *late]}
+    assert [row["received"] for row in check_sums(ward)] == [5, 1]
+
+
+def test_the_same_bytes_in_another_batch_are_known(ward: Ward, tmp_path: Path) -> None:
+    path = write_image(ward.batch / "a.png", 1)
+    ward.screen()
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(path, other / "b.png")
+    write_image(other / "c.png", 2)
+    result = ward.screen(batch=str(other))
+    assert (result.counts.known, result.totals.received, result.whole.received) == (1, 1, 2)
+    assert len(worklist(ward)) == 2
+    check_sums(ward)
+
+
+def test_a_file_that_is_still_growing_waits(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = write_image(ward.batch / "whole.png", 1)
+    growing = write_image(ward.batch / "growing.png", 2)
+    gone = write_image(ward.batch / "gone.png", 3)
+    from thyro_core.screening.files import FoundFile, stream_files
+
+    listed = [
+        file if file.name != "growing.png" else FoundFile(file.name, file.size - 10)
+        for file in stream_files(str(ward.batch))
+    ]
+    gone.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("tests.support.screened.blocks", lambda *_: iter([tuple(listed)]))
+        result = ward.screen()
+    assert (result.counts.late, result.counts.fresh) == (2, 1)
+    assert rows(ward).keys() == {digest(whole)}
+    assert b"2 files could not be read whole" in ward.store.read(worklist_key("2026-11-25", "html"))
+    assert ward.screen().totals.received == 2
+    assert rows(ward).keys() == {digest(whole), digest(growing)}
+
+
+def test_a_file_that_may_not_be_read_waits(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_image(ward.batch / "secret.png", 1)
+
+    def refuse(*_: object) -> bytes:
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fsspec.implementations.local.LocalFileSystem.cat_file", refuse)
+        patch.setattr(Store, "read", lambda store, key: Path(store.path(key)).read_bytes())
+        result = ward.screen()
+    assert (result.counts.late, result.totals.received) == (1, 0)
+    assert ward.screen().totals.received == 1
+
+
+def test_a_file_that_kills_its_decoder_fails_alone_and_once(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from thyro_core.screening import decode as screening_decode
+    from thyro_core.screening.sandbox import DecoderProcess
+
+    monkeypatch.setattr(screening_decode, "DecoderProcess", DecoderProcess)
+    ward.means = dataclasses.replace(ward.means, reader="tests.support.deadly_reader:read")
+    good = [write_image(ward.batch / f"good{i}.png", i) for i in range(4)]
+    deadly = write_image(ward.batch / "deadly.png", 9)
+    deadly.write_bytes(deadly.read_bytes() + deadly_reader.SEGV)
+    result = ward.screen()
+    found = rows(ward)
+    assert found.keys() == {digest(path) for path in [*good, deadly]}
+    assert (found[digest(deadly)]["status"], found[digest(deadly)]["reason"]) == (
+        "failed", "crashed_decoder",
+    )  # fmt: skip
+    assert all(found[digest(path)]["status"] != "failed" for path in good)
+    assert result.totals.failed == 1
+    assert ward.screen().counts.known == 5
+
+
+class Crash(Exception):  # noqa: N818
+    """The program dies here."""
+
+
+def test_a_run_that_died_goes_on_and_ends_like_one_that_did_not(ward: Ward) -> None:
+    mixed(ward)
+    write_image(ward.batch / "0/more.png", 77)
+
+    def die(number: int) -> None:
+        if number == 1:
+            raise Crash
+
+    with pytest.raises(Crash):
+        ward.screen(after_block=die)
+    assert not ward.store.exists(worklist_key("2026-11-25", "csv"))
+    left = [key for key in ward.store.keys("screening") if "/rows/" in key]
+    done = sum(pq.ParquetFile(io.BytesIO(ward.store.read(key))).metadata.num_rows for key in left)
+    assert 0 < done < 17
+    result = ward.screen()
+    # Nothing that the dead run had finished was done again.
+    assert result.counts.known == done
+    assert not [key for key in ward.store.keys("screening") if "/rows/" in key]
+    died = read_table(ward.store, "screening")
+    check_sums(ward)
+
+    shutil.rmtree(Path(ward.store.root) / "screening")
+    shutil.rmtree(Path(ward.store.root) / "tables")
+    assert ward.screen().totals == result.totals
+    whole = read_table(ward.store, "screening")
+    exact = [name for name in whole.column_names
+             if name not in {"prob_malignant", "sd", "distance", "rank_key", "detail"}]  # fmt: skip
+    assert died.select(exact).equals(whole.select(exact))
+
+
+def test_what_a_dead_run_left_is_put_into_its_own_night(ward: Ward) -> None:
+    files = [write_image(ward.batch / f"{i}.png", i) for i in range(3)]
+
+    def die(_: int) -> None:
+        raise Crash
+
+    with pytest.raises(Crash):
+        ward.screen("2026-11-25", after_block=die)
+    result = ward.screen("2026-11-26")
+    assert (result.totals.received, result.counts.known) == (0, 3)
+    assert rows(ward, "2026-11-25").keys() == {digest(path) for path in files}
+    assert len(worklist(ward)) == 3
+    assert worklist(ward, "2026-11-26") == []
+    batches = read_table(ward.store, "screening_batches").to_pylist()
+    assert [(row["date"], row["received"], row["known"]) for row in batches] == [
+        (20261125, 3, None), (20261126, 0, 3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "writes", [n if n in {3, 6} else pytest.param(n, marks=pytest.mark.slow) for n in range(1, 9)]
+)
+def test_power_cuts_at_every_write_of_the_end(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """`conclude` writes several objects; dying before any of them loses and doubles nothing."""
+    for i in range(3):
+        write_image(ward.batch / f"{i}.png", i, malignant=True)
+    real, seen = Store.writing, Counter()
+
+    def cut(self, key):
+        if "worklist" in key or "/screening" in key or "pictures" in key or "sample" in key:
+            seen["writes"] += 1
+            if seen["writes"] == writes:
+                raise Crash
+        return real(self, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "writing", cut)
+        died = False
+        try:
+            ward.screen()
+        except Crash:
+            died = True
+    assert died == (seen["writes"] >= writes)
+    ward.screen()
+    assert [row["received"] for row in check_sums(ward)] == [3]
+    assert len(worklist(ward)) == 3
+    referred = sum(row["band"] == "refer" for row in rows(ward).values())
+    assert read_table(ward.store, "screening_cams").num_rows == 2 * referred
+
+
+def test_no_name_and_no_birth_date_is_written(ward: Ward) -> None:
+    (ward.batch / "Kowalska_Anna_19590307.dcm").write_bytes(dicom(speckle()))
+    write_image(ward.batch / "Nowak Jan/PESEL-59030712345.png", 3)
+    ward.screen()
+    assert len(rows(ward)) == 2
+    names = {"Kowalska", "Nowak", "PESEL", "19590307", *map(str, PERSON.values())}
+    for key in ward.store.keys(""):
+        data = ward.store.read(key)
+        if key.endswith(".parquet") and "registry" not in key:
+            data = json.dumps(
+                pq.ParquetFile(io.BytesIO(data)).read().to_pylist(), default=str
+            ).encode()
+        for name in names:
+            if len(name) > 3:
+                assert name.encode() not in data, (key, name)
+    assert {row["name"] for row in rows(ward).values()} == {None}
+
+
+def test_names_are_kept_where_one_says_so(ward: Ward) -> None:
+    ward.means = dataclasses.replace(ward.means, keep_names=True)
+    path = write_image(ward.batch / "room3/=cmd()|x.png", 3)
+    ward.screen()
+    assert rows(ward)[digest(path)]["name"] == "room3/=cmd()|x.png"
+    assert [row["name"] for row in worklist(ward)] == ["./room3/=cmd()|x.png"]
+
+
+def test_a_file_above_the_bound_is_refused_unread(ward: Ward) -> None:
+    path = write_image(ward.batch / "large.png", 1, width=200, height=200)
+    ward.screen(rules=ScreeningRules(max_bytes=1024))
+    row = rows(ward)[digest(path)]
+    assert (row["status"], row["reason"]) == ("rejected", "too_large")
+    assert row["detail"] == "more than max_bytes = 1024"
+
+
+def test_frames_of_a_clip_are_images_of_one_file(ward: Ward) -> None:
+    clip = ward.batch / "clip.dcm"
+    clip.write_bytes(dicom(np.stack([speckle(seed=i) for i in range(5)])))
+    result = ward.screen(rules=RULES.model_copy(update={"frames_per_clip": 3}))
+    found = read_table(ward.store, "screening").to_pylist()
+    assert (result.counts.fresh, result.counts.images, len(found)) == (1, 3, 3)
+    assert {row["file_id"] for row in found} == {digest(clip)}
+    assert len({row["image_id"] for row in found}) == 3
+    assert ward.screen().counts.known == 1
+    check_sums(ward)
+
+
+def test_burned_in_text_is_not_shown(ward: Ward) -> None:
+    for i in range(12):
+        pixels = speckle(80, 96, seed=i).astype(float)
+        pixels[20:60, 24:72] *= 0.3
+        (ward.batch / f"{i}.dcm").write_bytes(
+            dicom(np.clip(pixels, 0, 255).astype(np.uint8), BurnedInAnnotation="YES")
+        )
+    ward.screen()
+    referred = [row for row in rows(ward).values() if row["band"] == "refer"]
+    assert referred
+    assert all(row["burned_in"] for row in referred)
+    page = ward.store.read(worklist_key("2026-11-25", "html")).decode()
+    assert "data:image/jpeg" not in page
+    assert page.count("it may show a name") == len(referred)
+
+
+def test_an_empty_batch_is_a_night_without_images(ward: Ward) -> None:
+    result = ward.screen()
+    assert result.totals == Totals(0, 0, 0, 0, 0, 0, 0)
+    assert worklist(ward) == []
+    assert [row["received"] for row in read_table(ward.store, "screening_batches").to_pylist()] == [
+        0
+    ]
+
+
+def test_a_lost_row_is_noticed_before_anything_is_put_away(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image(ward.batch / "a.png", 1)
+    from thyro_core.screening import store as screening_store
+
+    real = screening_store._merge_into
+    with monkeypatch.context() as patch:
+        patch.setattr(screening_store, "_merge_into", lambda *a: real(*a) - 1)
+        with pytest.raises(ThyroError, match=r"expected 1 images, wrote 0; the chunks are kept"):
+            ward.screen()
+    assert [key for key in ward.store.keys("screening") if "/rows/" in key]
+    assert ward.screen().totals.received == 1
+
+
+def test_the_figures_of_a_night_are_in_its_row(ward: Ward, model) -> None:
+    mixed(ward)
+    result = ward.screen()
+    (row,) = read_table(ward.store, "screening_batches").to_pylist()
+    assert row["model_id"] == model[1].model_id
+    assert json.loads(row["rules"]) == json.loads(RULES.model_dump_json())
+    assert row["share_rejected"] == pytest.approx(1 - row["scored"] / row["received"])
+    for name in ("received", "scored", "rejected", "failed", "refer", "review", "routine"):
+        assert row[name] == getattr(result.totals, name)
+    assert sum(row[name] for name in ("refer", "review", "routine")) == row["scored"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"date": "tomorrow"}, "date: expected one such as 2026-11-25"),
+        ({"batch": "/no/such/batch"}, "expected a folder"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(ward: Ward, options, said) -> None:
+    with pytest.raises(InputError, match=said):
+        ward.screen(**options)
+    assert not ward.store.keys("screening")
+
+
+def test_a_batch_is_the_same_from_whichever_folder_it_is_named(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image(ward.batch / "a.png", 1)
+    first = ward.screen()
+    monkeypatch.chdir(ward.batch.parent)
+    second = ward.screen(batch=ward.batch.name)
+    assert second.night == first.night
+    assert second.counts.known == 1
+    assert first.night.batch == f"file://{ward.batch}"

@@ -1,0 +1,121 @@
+"""The decoder in its own process: the same answers, and deaths that stay its own."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from tests.support import deadly_reader
+from tests.support.dicoms import PERSON, dicom, speckle
+from tests.support.screened import write_image
+from thyro_core.screening.config import ScreeningRules
+from thyro_core.screening.pseudonyms import Pseudonymiser
+from thyro_core.screening.reader import read_screening_images
+from thyro_core.screening.sandbox import DecoderDiedError, DecoderProcess
+
+RULES = ScreeningRules()
+KEY = SecretStr("a secret of the tests, long enough")
+DEADLY = "tests.support.deadly_reader:read"
+
+
+@pytest.fixture
+def decoder():
+    started = DecoderProcess(RULES, KEY, DEADLY, seconds=60)
+    yield started
+    started.close()
+
+
+def plain(images):
+    return [
+        {**vars(image), "grey": None if image.grey is None else image.grey.tobytes()}
+        for image in images
+    ]
+
+
+def test_its_answers_are_the_readers_own(decoder, tmp_path: Path) -> None:
+    picture = write_image(tmp_path / "a.png", 1).read_bytes()
+    for data in (picture, dicom(speckle()), b"no image"):
+        here = read_screening_images(data, "", RULES, Pseudonymiser(KEY))
+        assert plain(decoder(data, "")) == plain(here)
+    assert decoder(dicom(speckle()), "")[0].patient_id == Pseudonymiser(KEY)(
+        PERSON["PatientID"], PERSON.get("IssuerOfPatientID")
+    )
+
+
+@pytest.mark.parametrize("word", [deadly_reader.SEGV, deadly_reader.EXIT])
+def test_a_file_that_kills_it_is_told_and_the_next_one_is_read(decoder, tmp_path, word) -> None:
+    picture = write_image(tmp_path / "a.png", 1).read_bytes()
+    with pytest.raises(DecoderDiedError) as died:
+        decoder(picture + word, "")
+    assert died.value.reason == "crashed_decoder"
+    assert decoder(picture, "")[0].image_id == hashlib.sha256(picture).hexdigest()
+
+
+def test_a_file_without_an_end_is_given_up(tmp_path) -> None:
+    decoder = DecoderProcess(RULES, None, DEADLY, seconds=0.5)
+    picture = write_image(tmp_path / "a.png", 1).read_bytes()
+    try:
+        with pytest.raises(DecoderDiedError) as died:
+            decoder(picture + deadly_reader.HANG, "")
+        assert died.value.reason == "hung_decoder"
+    finally:
+        decoder.close()
+
+
+def test_a_file_that_wants_all_memory_gets_none(decoder, tmp_path) -> None:
+    picture = write_image(tmp_path / "a.png", 1).read_bytes()
+    with pytest.raises(DecoderDiedError):
+        decoder(picture + deadly_reader.MEMORY, "")
+    assert decoder(picture, "")[0].grey is not None
+
+
+def test_a_file_larger_than_a_pipe_passes(decoder) -> None:
+    large = b"no image" * 1_000_000
+    assert decoder(large, "")[0].reason == "undecodable"
+
+
+def test_the_secret_is_no_argument(decoder, tmp_path) -> None:
+    decoder(write_image(tmp_path / "a.png", 1).read_bytes(), "Kowalska.png")
+    process, _ = decoder._running
+    for what in ("cmdline", "environ"):
+        said = Path(f"/proc/{process.pid}/{what}").read_bytes()
+        assert KEY.get_secret_value().encode() not in said
+        assert b"Kowalska" not in said
+
+
+def test_it_ends_with_the_one_who_asked() -> None:
+    """Also when that one is killed: nobody is left to clean up."""
+    script = (
+        "import time\n"
+        "from thyro_core.screening.sandbox import DecoderProcess\n"
+        "from thyro_core.screening.config import ScreeningRules\n"
+        "decoder = DecoderProcess(ScreeningRules(), None)\n"
+        "decoder(b'x', '')\n"
+        "print(decoder._running[0].pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    ) as asking:
+        child = int(asking.stdout.readline())
+        assert is_alive(child)
+        asking.send_signal(signal.SIGKILL)
+        asking.wait()
+    deadline = time.monotonic() + 30
+    while is_alive(child):
+        assert time.monotonic() < deadline, "the decoder outlived the one who asked"
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

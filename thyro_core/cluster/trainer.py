@@ -1,0 +1,136 @@
+"""Run split jobs as Ray Train jobs: one `TorchTrainer` a split, packed by Ray onto the nodes.
+
+Each job is a Ray task that holds the job's CPUs and GPU share and runs a `TorchTrainer` in its own
+process (Ray Train's local mode). A trainer that starts its own worker group costs some 13 s and
+five processes on a quiet machine; here a worker process is started once and takes one job after
+the other. A job whose process or node is lost is started again (`attempts`); it goes on from its
+checkpoint. Only a job that several workers share has a worker group (`worker_groups`).
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import ray
+from ray import exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from thyro_core.cluster.attempts import Shortage, SplitRun
+from thyro_core.cluster.offers import Limits
+from thyro_core.cluster.resources import JobResources
+from thyro_core.cluster.session import PATIENCE_SECONDS, check_open, nodes
+from thyro_core.cluster.worker_groups import seat, train_in_group
+from thyro_core.config import Precision
+from thyro_core.study.job import SplitJob, SplitOutcome
+from thyro_core.study.plan import PlannedPrecision
+
+# A busy GPU still has room for one who only looks.
+_LOOK_AT_GPU = 0.0001
+_PROBE_SECONDS = 120.0
+
+
+def submit(job: SplitJob, resources: JobResources, limits: Limits) -> SplitRun:
+    """Queue a split job; Ray starts jobs in the order of their submission, as resources get free.
+
+    Args:
+        job: what to run.
+        resources: what it holds while it runs.
+        limits: how much it may meet before it is given up.
+    """
+    options: dict[str, Any] = {
+        "name": f"{job.study_id}-split-{job.split}",
+        "num_cpus": resources.cpus,
+        "num_gpus": resources.gpus,
+        "max_retries": 0,
+    }
+    if resources.memory:
+        options["memory"] = resources.memory
+    if resources.workers > 1:
+        options |= {"num_cpus": 0, "num_gpus": 0, "memory": 0, "resources": seat(resources)}
+        group = ray.remote(train_in_group).options(**options)
+        return SplitRun(job, lambda each: group.remote(each, limits.retries), resources, limits)
+    start = ray.remote(_train_split).options(**options).remote
+    return SplitRun(job, start, resources, limits)
+
+
+def job_precision(wanted: Precision, resources: JobResources, patience: float) -> PlannedPrecision:
+    """The arithmetic that jobs with these resources will train in, asked of such a job.
+
+    Args:
+        wanted: the config's precision.
+        resources: of a job.
+        patience: how long to wait while no node could run it [s].
+
+    Raises:
+        ThyroError: no node can run it, or the head of the cluster is lost.
+    """
+    options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+    probe = ray.remote(_probe_precision).options(**options)
+    asked = probe.remote(wanted, resources.gpus)
+    shortage = Shortage(resources, patience)
+    while not ray.wait([asked], timeout=PATIENCE_SECONDS)[0]:
+        check_open("the study")
+        shortage.check("the study", nodes())
+    found: PlannedPrecision = ray.get(asked)
+    return found
+
+
+def smallest_gpu() -> int | None:
+    """Memory of the cluster's smallest GPU [bytes]; None: a node with GPUs could not tell."""
+    probe = ray.remote(_probe_gpu)
+    asked = [
+        probe.options(
+            num_cpus=0,
+            num_gpus=_LOOK_AT_GPU,
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        ).remote()
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"] and node["Resources"].get("GPU", 0.0) > 0
+    ]
+    try:
+        found = ray.get(asked, timeout=_PROBE_SECONDS)
+    except exceptions.RayError:
+        return None
+    known = [size for size in found if size is not None]
+    return min(known) if known and len(known) == len(found) else None
+
+
+def _probe_precision(wanted: Precision, gpus: float) -> PlannedPrecision:
+    from thyro_core.training.device import choose_precision, job_device
+
+    return choose_precision(wanted, job_device(gpus))
+
+
+def _probe_gpu() -> int | None:
+    from thyro_core.training.device import gpu_memory
+
+    return gpu_memory()
+
+
+def _train_split(job: SplitJob) -> SplitOutcome:
+    # Here, in the worker: the process that submits stays free of torch.
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from thyro_core.logs import set_up_logs
+    from thyro_core.settings import Settings
+    from thyro_core.study.placement import announce
+    from thyro_core.study.split import run_split
+
+    settings = Settings()
+    set_up_logs(as_json=settings.log_json)
+    # The node's own folder, where it has one.
+    scratch = str(settings.scratch or job.scratch)
+    job = replace(job, scratch=scratch)
+    announce(job, ray.get_runtime_context().get_node_id())
+
+    train_loop: Any = partial(run_split, job)
+    trainer = TorchTrainer(
+        train_loop,
+        scaling_config=ScalingConfig(num_workers=0, use_gpu=job.gpus > 0),
+        run_config=RunConfig(name=f"{job.study_id}-split-{job.split}", storage_path=job.scratch),
+    )
+    result: Any = trainer.fit()
+    finished: SplitOutcome = result.return_value
+    return finished

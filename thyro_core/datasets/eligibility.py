@@ -1,0 +1,267 @@
+"""What becomes of each file of an image set: included, or excluded for one reason; and its group.
+
+Pure decisions on facts already read: no file is touched here. They depend on contents, labels and
+who shares a patient, never on the order, the place or (but for missing files) the names of files.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from thyro_core.config import IngestConfig
+from thyro_core.datasets.layouts import Entry
+from thyro_core.imaging.near_duplicates import Fingerprint, connected, near_duplicates
+
+Fault = tuple[str, str]
+Pair = tuple[int, int]
+
+REASONS: tuple[str, ...] = (
+    "missing",
+    "not_listed",
+    "label_conflict",
+    "excluded_by_specialist",
+    "undecodable",
+    "too_small",
+    "artefact",
+    "blurred",
+    "near_duplicate_conflict",
+    "duplicate",
+)
+"""Why an image is excluded. Where several reasons apply, the first in this order is given."""
+
+CLASSES = ("benign", "malignant")
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What decoding tells of an image; the columns of `images` with the same names."""
+
+    width: int
+    height: int
+    pixel_hash: str
+    sharpness: float
+    overlay_share: float
+    mean: float
+    sd: float
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True)
+class Found:
+    """One file of an image set.
+
+    Attributes:
+        entry: what the set says of it.
+        image_id: SHA-256 of its bytes; None: missing or unreadable.
+        measures: None: not decoded.
+        failure: why it could not be read or decoded; None: it could, or was not tried.
+        masks: SHA-256 of each of its masks that can be read, by path.
+    """
+
+    entry: Entry
+    image_id: str | None
+    measures: Measures | None = None
+    failure: str | None = None
+    masks: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> int | None:
+        """0 benign, 1 malignant; None: unlabelled, or labelled in contradicting ways."""
+        return None if self.entry.conflict else self.entry.label
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The outcome for a whole set; each list runs along the files given.
+
+    Attributes:
+        faults: (reason, detail), or None for an included image.
+        patient_ids: pseudonyms; None: no patient given, or no file of theirs is readable.
+        group_ids: None: no readable file.
+        near_duplicates: size of each group of near-duplicates [different images], largest first.
+    """
+
+    faults: list[Fault | None]
+    patient_ids: list[str | None]
+    group_ids: list[str | None]
+    near_duplicates: list[int]
+
+
+def judge(found: Sequence[Found], rules: IngestConfig) -> Judgement:
+    """Decide the state and the group of every file.
+
+    * Exact duplicates have the same size and grey pixels. Of those that are otherwise fine one is
+      kept: a labelled one first, then one with a patient, then the smallest image_id. If their
+      labels contradict, or one is itself listed with contradicting ones, all are
+      `label_conflict`; labels of files that the specialist excluded do not count. An exclusion
+      is of the file it names.
+    * Near-duplicates are sought among images without another fault. Two that are near-duplicates
+      *of each other* with different labels are both excluded, with their exact copies. Only the
+      pair counts, not the whole group; an unlabelled image contradicts nothing.
+    * A group is what hangs together by a patient, the same bytes, the same pixels or
+      near-duplicates. Patients who share an image are one group.
+
+    Args:
+        found: the files, in any order.
+        rules: bounds for size, overlay, sharpness and near-duplicates.
+
+    Returns:
+        One judgement along `found`; it does not depend on the order of `found`.
+    """
+    faults = [list(_own_faults(item, rules)) for item in found]
+    copies = _alike([item.measures and item.measures.pixel_hash for item in found])
+    for members in copies:
+        detail = _contradiction([found[i] for i in members])
+        if detail:
+            _add(faults, members, "label_conflict", detail)
+    patient_ids = pseudonyms(found)
+    ranks = [_rank(item, patient) for item, patient in zip(found, patient_ids, strict=True)]
+    ranked = [sorted(members, key=lambda i: ranks[i]) for members in copies]
+    fine = [kept for members in ranked if (kept := [i for i in members if not faults[i]])]
+    fine.sort(key=lambda members: ranks[members[0]])
+    near = _near_pairs([found[members[0]] for members in fine], rules)
+    for left, right in near:
+        _contradict(found, faults, fine[left], fine[right])
+    for first, *others in fine:
+        kept_id = found[first].image_id or ""
+        _add(faults, others, "duplicate", f"same pixels as image {kept_id[:12]}")
+    links = [(fine[i][0], fine[j][0]) for i, j in near] + _chains(copies)
+    return Judgement(
+        faults=[min(several, key=_precedence, default=None) for several in faults],
+        patient_ids=patient_ids,
+        group_ids=_group_ids(found, links),
+        near_duplicates=_sizes(near, len(fine)),
+    )
+
+
+def pseudonyms(found: Sequence[Found]) -> list[str | None]:
+    """A patient id for each file: `p` and 12 digits of the smallest image_id of the patient.
+
+    It cannot be turned back into the id given, and renaming all patients changes nothing. Patients
+    whose smallest image is the same one get the same pseudonym; they are one group anyway.
+    """
+    return _smallest("p", found, [item.entry.patient for item in found])
+
+
+def _smallest(
+    prefix: str, found: Sequence[Found], keys: Sequence[Hashable | None]
+) -> list[str | None]:
+    """For each file, the prefix and the smallest image_id among the files of its key."""
+    smallest: dict[Hashable, str] = {}
+    for item, key in zip(found, keys, strict=True):
+        if key is not None and item.image_id is not None:
+            smallest[key] = min(smallest.get(key, item.image_id), item.image_id)
+    return [prefix + smallest[key][:12] if key in smallest else None for key in keys]
+
+
+def _own_faults(item: Found, rules: IngestConfig) -> Iterator[Fault]:
+    """What is wrong with a file by itself."""
+    entry = item.entry
+    if not entry.present:
+        yield "missing", "listed, but there is no such file"
+    if not entry.listed:
+        yield "not_listed", "there is such a file, but it is not listed"
+    if entry.conflict:
+        yield "label_conflict", "listed more than once, with different labels or patients"
+    if entry.excluded is not None:
+        yield "excluded_by_specialist", entry.excluded or "no reason given"
+    if item.failure is not None:
+        yield "undecodable", item.failure
+    if item.measures is not None:
+        yield from _quality_faults(item.measures, rules)
+
+
+def _quality_faults(measures: Measures, rules: IngestConfig) -> Iterator[Fault]:
+    if min(measures.width, measures.height) < rules.min_side:
+        size = f"{measures.width} x {measures.height} pixels"
+        yield "too_small", f"{size}; each side must have at least {rules.min_side}"
+    if measures.overlay_share > rules.overlay_bound:
+        share = f"{measures.overlay_share:.2%} of the pixels are coloured"
+        yield "artefact", f"{share}; at most {rules.overlay_bound:.2%} may be"
+    # Written so that an undefined sharpness (nothing to be sharp) counts as blurred.
+    if rules.blur_bound > 0 and not measures.sharpness >= rules.blur_bound:
+        found = f"sharpness {measures.sharpness:.3g}"
+        yield "blurred", f"{found}; at least {rules.blur_bound:.3g} is asked for"
+
+
+def _contradiction(members: Sequence[Found]) -> str | None:
+    """Why exact copies cannot share one label, if they cannot."""
+    counted = [item for item in members if item.entry.excluded is None]
+    if len(counted) < 2:
+        return None
+    if any(item.entry.conflict for item in counted):
+        return "an exact copy is listed with different labels or patients"
+    labels = [item.label for item in counted]
+    if 0 in labels and 1 in labels:
+        return f"exact copies are labelled benign {labels.count(0)}, malignant {labels.count(1)}"
+    return None
+
+
+def _near_pairs(shown: Sequence[Found], rules: IngestConfig) -> list[Pair]:
+    prints = [item.measures.fingerprint for item in shown if item.measures is not None]
+    return near_duplicates(prints, rules.hash_distance, rules.duplicate_correlation)
+
+
+def _contradict(
+    found: Sequence[Found],
+    faults: list[list[Fault]],
+    left: Sequence[int],
+    right: Sequence[int],
+) -> None:
+    """Fault two near-duplicates, each with its copies, if their labels differ."""
+    for members, others in ((left, right), (right, left)):
+        # The first of the copies is a labelled one, if there is any.
+        label, other = found[members[0]].label, found[others[0]].label
+        if label is not None and other is not None and label != other:
+            image_id = found[others[0]].image_id or ""
+            detail = f"near-duplicate of image {image_id[:12]}, which is labelled {CLASSES[other]}"
+            _add(faults, members, "near_duplicate_conflict", detail)
+
+
+def _rank(item: Found, patient_id: str | None) -> tuple[bool, bool, str, str, str, str]:
+    """Order in which exact copies are kept; names decide only where nothing else differs."""
+    attributes = repr(sorted(item.entry.attributes.items()))
+    return (
+        item.label is None,
+        patient_id is None,
+        item.image_id or "",
+        patient_id or "",
+        attributes,
+        item.entry.name,
+    )
+
+
+def _alike(keys: Sequence[Hashable | None]) -> list[list[int]]:
+    """Positions with the same key, one list for each key that is not None."""
+    positions: dict[Hashable, list[int]] = defaultdict(list)
+    for i, key in enumerate(keys):
+        if key is not None:
+            positions[key].append(i)
+    return list(positions.values())
+
+
+def _chains(sets: Sequence[Sequence[int]]) -> list[Pair]:
+    return [pair for members in sets for pair in pairwise(members)]
+
+
+def _group_ids(found: Sequence[Found], links: list[Pair]) -> list[str | None]:
+    by_patient = _chains(_alike([item.entry.patient for item in found]))
+    by_bytes = _chains(_alike([item.image_id for item in found]))
+    group = connected(links + by_patient + by_bytes, len(found))
+    ids = _smallest("g", found, [int(number) for number in group])
+    return [group_id if item.image_id else None for item, group_id in zip(found, ids, strict=True)]
+
+
+def _sizes(pairs: Sequence[Pair], n: int) -> list[int]:
+    groups = _alike([int(number) for number in connected(pairs, n)])
+    return sorted((len(members) for members in groups if len(members) > 1), reverse=True)
+
+
+def _add(faults: list[list[Fault]], members: Sequence[int], reason: str, detail: str) -> None:
+    for i in members:
+        faults[i].append((reason, detail))
+
+
+def _precedence(fault: Fault) -> tuple[int, str]:
+    return REASONS.index(fault[0]), fault[1]

@@ -1,0 +1,313 @@
+"""Image sets as users have them: what lies at an address, and which label each image has."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Literal
+
+from thyro_core.config import IngestConfig
+from thyro_core.datasets import ddti, labels
+from thyro_core.datasets.mask_names import MASK_STEM, assigned, is_mask
+from thyro_core.errors import InputError
+from thyro_core.store.listing import IMAGE_SUFFIXES, Listing, list_files, suffix
+
+Layout = Literal["labels.csv", "folders", "busi", "ddti"]
+
+_TABLE = "labels.csv"
+_CLASSES = {"benign": 0, "malignant": 1}
+_COMPANIONS = frozenset({".csv", ".xml", ".txt", ".md", ".json", ".db", ".ini", ""})
+_CURE = (
+    "give a folder with labels.csv (image,label[,patient_id]), with folders benign/ and "
+    "malignant/, or BUSI or DDTI as downloaded"
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image that is there, or that labels.csv lists.
+
+    Attributes:
+        name: Path below the source, with forward slashes.
+        uri: The same as a full URL.
+        label: 0 benign, 1 malignant, None unlabelled (or in conflict).
+        patient: The id as it was given; it stays in memory and is never logged or stored.
+        present: Whether the file is there.
+        listed: False only for a file that labels.csv leaves out.
+        conflict: Whether it is labelled twice differently, or given to two patients.
+        excluded: The specialist's reason for leaving it out; None: it is not left out.
+        attributes: Other columns of labels.csv, or a DDTI case's tirads, age and sex.
+        size: Size of the file [bytes], where known.
+        masks: Paths of its nodule masks below the source; none, if one of them is missing.
+    """
+
+    name: str
+    uri: str
+    label: int | None = None
+    patient: str | None = field(default=None, repr=False)
+    present: bool = True
+    listed: bool = True
+    conflict: bool = False
+    excluded: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    size: int | None = None
+    masks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """All images of a source, sorted by name.
+
+    Attributes:
+        source: The source as a full URL.
+        layout: How it was read.
+        entries: The images; masks are not among them.
+        notes: Facts the user must see; none of them names a person.
+        has_patients: Whether any image has a patient id.
+    """
+
+    source: str
+    layout: Layout
+    entries: tuple[Entry, ...]
+    notes: tuple[str, ...]
+    has_patients: bool
+
+
+def read_image_set(source: str, rules: IngestConfig) -> ImageSet:
+    """What an image set holds, before any image is opened.
+
+    Read as the first of these that fits: `labels.csv`; DDTI as downloaded (`1.xml` beside
+    `1_1.jpg`); folders `benign/` and `malignant/` at the top or one folder below it, which BUSI
+    as downloaded is a case of. `exclusions.csv` is taken into account in each.
+
+    Args:
+        source: A folder, or any fsspec URL such as `s3://bucket/prefix`.
+        rules: For the TI-RADS categories that DDTI's labels are made of.
+
+    Raises:
+        InputError: nothing readable is there, no image has a label, or a table is at fault.
+    """
+    folder = list_files(source)
+    if not folder.sizes and not folder.links_out:
+        msg = f"{source}: expected an image set, found no files; {_CURE}"
+        raise InputError(msg)
+    layout, entries, notes = _read(folder, rules)
+    _check_labels(folder, entries)
+    entries, masks = _with_masks(folder, entries)
+    entries, excluded = _exclude(folder, entries)
+    notes += [*masks, *_patient_notes(entries), *excluded, *_ignored_notes(folder, entries)]
+    return ImageSet(
+        source=folder.url,
+        layout=layout,
+        entries=tuple(sorted(entries, key=lambda entry: entry.name)),
+        notes=tuple(notes),
+        has_patients=any(entry.patient is not None for entry in entries),
+    )
+
+
+_Read = tuple[Layout, list[Entry], list[str]]
+
+
+def _read(folder: Listing, rules: IngestConfig) -> _Read:
+    table = folder.find(_TABLE)
+    if table is not None:
+        return _from_table(folder, table)
+    cases = _cases(folder)
+    return _from_cases(folder, cases, rules) if cases else _from_folders(folder)
+
+
+def _entry(folder: Listing, name: str) -> Entry:
+    present = name in folder.sizes
+    return Entry(name, folder.uri(name), present=present, size=folder.sizes.get(name))
+
+
+def _without_masks(names: list[str], known: frozenset[str]) -> tuple[list[str], list[str]]:
+    """The names that are no masks, known or so named, and a note on the rest."""
+    images = [name for name in names if name not in known and not is_mask(name)]
+    count = len(names) - len(images)
+    return images, [f"{_count(count, 'mask')} left out: a mask is no image of the set"] * (
+        count > 0
+    )
+
+
+def _with_masks(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], list[str]]:
+    """The entries with their masks, and notes on those of no image and on missing ones."""
+    images = [entry.name for entry in entries]
+    others = {name for name in folder.images() if is_mask(name)} - set(images)
+    masks, lost = assigned(others, images, {entry.name: entry.masks for entry in entries})
+    fact = "set aside: no image, or several, would fit"
+    notes = [f"{_count(lost, 'mask')} {fact}"] if lost else []
+    # What is not in the listing is never opened: it may be a link out of the folder.
+    whole = {image: names for image, names in masks.items() if folder.sizes.keys() >= set(names)}
+    if len(masks) > len(whole):
+        lacking = _count(len(masks) - len(whole), "image")
+        notes.append(f"{lacking} with a mask that is missing: set aside")
+    return [replace(entry, masks=whole.get(entry.name, ())) for entry in entries], notes
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _from_table(folder: Listing, name: str) -> _Read:
+    table = labels.read_labels(folder.uri(name), folder.read(name))
+    rows: dict[str, list[labels.Row]] = {}
+    for row in table.rows:
+        rows.setdefault(row.image, []).append(row)
+    entries = [_merged(_entry(folder, image), found) for image, found in rows.items()]
+    others = [image for image in folder.images() if image not in rows]
+    unlisted, notes = _without_masks(others, table.masks)
+    entries += [replace(_entry(folder, image), listed=False) for image in unlisted]
+    if table.dropped:
+        notes.append(f"identifying columns dropped: {', '.join(table.dropped)}")
+    repeated = sum(len(found) > 1 for found in rows.values())
+    if repeated:
+        notes.append(f"{_count(repeated, 'image')} listed more than once in labels.csv")
+    return "labels.csv", entries, notes
+
+
+def _merged(entry: Entry, rows: list[labels.Row]) -> Entry:
+    """One entry of all rows that name an image; an empty cell contradicts nothing."""
+    given = {row.label for row in rows if row.label is not None}
+    patients = {row.patient for row in rows if row.patient is not None}
+    attributes: dict[str, str] = {}
+    for row in sorted(rows, key=lambda row: sorted(row.attributes.items()), reverse=True):
+        attributes.update(row.attributes)
+    conflict = len(given) > 1 or len(patients) > 1
+    return replace(
+        entry,
+        label=None if conflict else next(iter(given), None),
+        patient=None if len(patients) > 1 else next(iter(patients), None),
+        conflict=conflict,
+        attributes=attributes,
+        masks=tuple(sorted({row.mask for row in rows if row.mask is not None})),
+    )
+
+
+def _from_folders(folder: Listing) -> _Read:
+    names, notes = _without_masks(folder.images(), frozenset())
+    entries = [_labelled_by_folder(_entry(folder, name)) for name in names]
+    unlabelled = sum(entry.label is None and not entry.conflict for entry in entries)
+    if unlabelled:
+        fact = "outside benign/ and malignant/ left unlabelled"
+        notes.append(f"{_count(unlabelled, 'image')} {fact}")
+    busi = any(MASK_STEM.fullmatch(PurePosixPath(name).stem) for name in folder.images())
+    normal = any("normal" in _folders(name) for name in names)
+    return "busi" if busi or normal else "folders", entries, notes
+
+
+def _folders(name: str) -> list[str]:
+    """The two uppermost folders of a path, in lower case."""
+    return [part.lower() for part in PurePosixPath(name).parts[:-1][:2]]
+
+
+def _labelled_by_folder(entry: Entry) -> Entry:
+    found = {_CLASSES[part] for part in _folders(entry.name) if part in _CLASSES}
+    conflict = len(found) > 1
+    return replace(entry, label=found.pop() if len(found) == 1 else None, conflict=conflict)
+
+
+def _cases(folder: Listing) -> dict[str, ddti.Case | None]:
+    """DDTI's case files by path without suffix; None for one that cannot be read."""
+    names = [name for name in sorted(folder.sizes) if ddti.is_case_file(name)]
+    small = [name for name in names if (folder.sizes[name] or 0) <= ddti.MAX_XML_BYTES]
+    data = folder.read_all(small)
+    parsed = {name[: -len(".xml")]: _parsed(data.get(name)) for name in names}
+    return parsed if any(parsed.values()) else {}
+
+
+def _parsed(data: bytes | None) -> ddti.Case | None:
+    try:
+        return None if data is None else ddti.parse_case(data)
+    except ValueError:
+        return None
+
+
+def _from_cases(
+    folder: Listing, cases: Mapping[str, ddti.Case | None], rules: IngestConfig
+) -> _Read:
+    names, notes = _without_masks(folder.images(), frozenset())
+    entries = [_of_case(_entry(folder, name), cases, rules) for name in names]
+    benign, malignant = ", ".join(rules.tirads_benign), ", ".join(rules.tirads_malignant)
+    notes.append(
+        f"labels made of TI-RADS categories, not of pathology: {benign} benign; "
+        f"{malignant} malignant; any other, or none, unlabelled"
+    )
+    broken = sorted(f"{name}.xml" for name, case in cases.items() if case is None)
+    if broken:
+        notes.append(
+            f"case files that cannot be read, their images unlabelled: {', '.join(broken)}"
+        )
+    return "ddti", entries, notes
+
+
+def _of_case(entry: Entry, cases: Mapping[str, ddti.Case | None], rules: IngestConfig) -> Entry:
+    number = ddti.case_of_image(entry.name)
+    case = cases.get(str(PurePosixPath(entry.name).with_name(number))) if number else None
+    if case is None:
+        return replace(entry, patient=number)
+    return replace(entry, patient=number, label=case.label(rules), attributes=case.attributes)
+
+
+def _check_labels(folder: Listing, entries: list[Entry]) -> None:
+    if any(entry.label is not None or entry.conflict for entry in entries):
+        return
+    found = f"{_count(len(entries), 'image')} without any" if entries else "no images"
+    msg = f"{folder.url}: expected images with labels, found {found}{_hint(folder)}; {_CURE}"
+    raise InputError(msg)
+
+
+def _hint(folder: Listing) -> str:
+    tables = [name for name in folder.sizes if PurePosixPath(name).name.lower() == _TABLE]
+    nested = sorted(str(PurePosixPath(name).parent) for name in tables if "/" in name)
+    if nested:
+        return f", but a {_TABLE} in {nested[0]}/"
+    if folder.links_out:
+        return f" ({_links(folder)})"
+    others = _others(folder, frozenset())
+    return f" (other files: {others})" if others else ""
+
+
+def _exclude(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], list[str]]:
+    name = folder.find("exclusions.csv")
+    if name is None:
+        return entries, []
+    reasons = labels.read_exclusions(folder.uri(name), folder.read(name))
+    known = {entry.name for entry in entries}
+    unknown = sorted(line for image, (line, _) in reasons.items() if image not in known)
+    notes = [f"{_count(len(reasons) - len(unknown), 'image')} excluded by exclusions.csv"]
+    if unknown:
+        lines = ", ".join(str(line) for line in unknown)
+        notes.append(f"exclusions.csv names images that the set lacks, in line {lines}")
+    marked = {image: reason for image, (_, reason) in reasons.items()}
+    return [replace(entry, excluded=marked.get(entry.name)) for entry in entries], notes
+
+
+def _patient_notes(entries: list[Entry]) -> list[str]:
+    lacking = sum(entry.patient is None for entry in entries)
+    if not lacking:
+        return []
+    risk = "images of one patient may stand on both sides of a split"
+    if lacking == len(entries):
+        return [f"no patient ids were given: {risk}"]
+    return [f"{_count(lacking, 'image')} of {len(entries)} without a patient id: {risk}"]
+
+
+def _ignored_notes(folder: Listing, entries: list[Entry]) -> list[str]:
+    others = _others(folder, frozenset(entry.name for entry in entries))
+    notes = [f"files that are no images ignored: {others}"] if others else []
+    if folder.links_out:
+        notes.append(f"{_links(folder)}: left out")
+    return notes
+
+
+def _links(folder: Listing) -> str:
+    links = _count(folder.links_out, "link")
+    return f"{links} out of the folder, where the files themselves should be"
+
+
+def _others(folder: Listing, entries: frozenset[str]) -> str:
+    """How many files there are of each suffix that is neither an image's nor a companion's."""
+    kinds = Counter(suffix(name) for name in folder.sizes if name not in entries)
+    odd = sorted(kinds.keys() - IMAGE_SUFFIXES - _COMPANIONS)
+    return ", ".join(f"{kinds[kind]} {kind}" for kind in odd)

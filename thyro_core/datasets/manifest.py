@@ -1,0 +1,367 @@
+"""The manifest: an image set as it was found, judged once, under an id made of its contents.
+
+Every file found, and every file listed but missing, is one row of the `images` table and is either
+included or excluded with a reason. An image without a label is included too, but studies split and
+train on the labelled ones only.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+
+from thyro_core.config import IngestConfig, canonical_json, content_id
+from thyro_core.datasets import eligibility, packs
+from thyro_core.datasets import masks as mask_packs
+from thyro_core.datasets.eligibility import REASONS, Found, Judgement, Measures
+from thyro_core.datasets.layouts import Entry, ImageSet, read_image_set
+from thyro_core.errors import InputError
+from thyro_core.imaging import decode as images
+from thyro_core.imaging import quality
+from thyro_core.imaging.near_duplicates import fingerprints
+from thyro_core.store.keys import manifest_key, mask_key, table_key
+from thyro_core.store.store import Store, filesystem
+from thyro_core.tables import schemas
+from thyro_core.tables.io import read_table, write_table
+
+__all__ = ["INGEST_VERSION", "REASONS", "Manifest", "ingest", "load_manifest"]
+
+INGEST_VERSION = 2
+"""Raised whenever the same files and rules give another table or other packs."""
+
+_PIXELS_AT_ONCE = 8_000_000
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An ingested image set.
+
+    Attributes:
+        manifest_id: hash of contents, labels, masks, who shares a patient, and the rules. Order
+            and place of the files, their dates, their names and the patient ids given do not
+            count; a missing file, which has nothing else, counts by its name.
+        table: the `images` table, by image_id (missing files last), then uri.
+        notes: what the user must be told, one sentence each.
+        has_patients: whether patient ids were given.
+        layout: how the image set was laid out.
+    """
+
+    manifest_id: str
+    table: pa.Table
+    notes: tuple[str, ...]
+    has_patients: bool
+    layout: str
+
+
+def ingest(
+    source: str,
+    rules: IngestConfig,
+    store: Store,
+    sides: Sequence[int] = (224, 299),
+    progress: packs.Progress | None = None,
+) -> Manifest:
+    """Read, judge and pack an image set; what is already in the store is not decoded again.
+
+    Files are read twice, first for their hash, then to be decoded, a few at a time: memory does not
+    grow with the set but for about 10 KB an image. The resized images wait in the temporary folder.
+
+    Args:
+        source: fsspec URL of the image set.
+        rules: the declared rules.
+        store: where packs, masks, table and summary go, in this order: the summary means done.
+        sides: side lengths of the packs to make [pixels].
+        progress: called after each file decoded, with the number done and the number of all.
+
+    Returns:
+        The manifest. If these contents were ingested before, from wherever, it is that one.
+
+    Raises:
+        InputError: the image set cannot be read as a whole, or changes while it is being read.
+    """
+    declared = IngestConfig(**{name: getattr(rules, name) for name in IngestConfig.model_fields})
+    image_set = read_image_set(source, declared)
+    fs, root = filesystem(source)
+    found = _with_masks(fs, root, _hashed(fs, root, image_set.entries))
+    manifest_id = _manifest_id(found, declared)
+    if _done(store, manifest_id):
+        manifest = load_manifest(store, manifest_id)
+        uris = {item.image_id: item.entry.uri for item in found if item.image_id is not None}
+        packs.ensure_packs(store, manifest.table, declared, sides, uris)
+        if not store.exists(mask_key(manifest_id)):
+            mask_packs.pack_masks(fs, root, _masks(found), manifest.table, (store, declared))
+        return manifest
+    with packs.resized_rows(len(found), sides) as resized:
+
+        def decode(places: Sequence[int]) -> list[Found]:
+            return _decoded(fs, root, {place: found[place] for place in places}, declared, resized)
+
+        places = range(len(found))
+        found = packs.in_batches(decode, places, progress, packs.threads_for(fs))
+        judgement = eligibility.judge(found, declared)
+        packs.write_packs(store, manifest_id, resized, _pack_order(found, judgement))
+    table = _table(manifest_id, found, judgement)
+    masks, unusable = mask_packs.pack_masks(fs, root, _masks(found), table, (store, declared))
+    notes = (*image_set.notes, *_notes(table, judgement), *_unread(found), *unusable)
+    write_table(store, "images", table, manifest_id=manifest_id)
+    summary = _summary(table, image_set, notes, declared) | {"sides": list(sides), "masks": masks}
+    store.write(manifest_key(manifest_id), canonical_json(summary).encode())
+    return load_manifest(store, manifest_id)
+
+
+def load_manifest(store: Store, manifest_id: str) -> Manifest:
+    """A manifest that was ingested before.
+
+    Raises:
+        InputError: the store does not have it.
+    """
+    if not _done(store, manifest_id):
+        msg = f"{store.url}: expected manifest {manifest_id}, found none; ingest its image set"
+        raise InputError(msg)
+    summary = json.loads(store.read(manifest_key(manifest_id)))
+    return Manifest(
+        manifest_id=manifest_id,
+        table=read_table(store, "images", manifest_id=manifest_id),
+        notes=tuple(summary["notes"]),
+        has_patients=summary["has_patients"],
+        layout=summary["layout"],
+    )
+
+
+def _done(store: Store, manifest_id: str) -> bool:
+    images_key = table_key("images", manifest_id=manifest_id)
+    return store.exists(manifest_key(manifest_id)) and store.exists(images_key)
+
+
+def _hashed(fs: fsspec.AbstractFileSystem, root: str, entries: Sequence[Entry]) -> list[Found]:
+    """The files with their hashes, by name."""
+    ordered = sorted(entries, key=lambda entry: entry.name)
+    threads = packs.threads_for(fs)
+    found = packs.in_threads(lambda entry: _hash(fs, root, entry), ordered, threads=threads)
+    tried = [item for item in found if item.entry.present]
+    if tried and all(item.image_id is None for item in tried):
+        msg = (
+            f"{root}: none of the {len(tried)} files found could be read ({tried[0].failure}); "
+            "check the permissions and the connection, then run again"
+        )
+        raise InputError(msg)
+    return found
+
+
+def _hash(fs: fsspec.AbstractFileSystem, root: str, entry: Entry) -> Found:
+    def digest() -> tuple[str, int]:
+        # Streamed, because a file too large to be decoded still gets its hash.
+        with fs.open(f"{root}/{entry.name}", "rb") as file:
+            image_id = hashlib.file_digest(file, "sha256").hexdigest()
+            return image_id, file.seek(0, 2)
+
+    if not entry.present:
+        return Found(entry, None)
+    try:
+        image_id, size = packs.retried(digest)
+    except OSError as error:
+        failure = f"unreadable: {type(error).__name__}, {packs.TRIES} tries"
+        return Found(entry, None, failure=failure)
+    return Found(replace(entry, size=size), image_id)
+
+
+def _with_masks(fs: fsspec.AbstractFileSystem, root: str, found: list[Found]) -> list[Found]:
+    names = sorted({name for item in found for name in item.entry.masks})
+    digests = mask_packs.hashed(fs, root, names)
+    return [
+        replace(item, masks={name: digests[name] for name in item.entry.masks if name in digests})
+        for item in found
+    ]
+
+
+def _masks(found: Sequence[Found]) -> dict[str, dict[str, str]]:
+    """The masks of each image_id: files with the same bytes are one image."""
+    masks: dict[str, dict[str, str]] = {}
+    for item in found:
+        if item.image_id is not None and item.masks.keys() == set(item.entry.masks):
+            masks.setdefault(item.image_id, {}).update(item.masks)
+    return masks
+
+
+def _unread(found: Sequence[Found]) -> list[str]:
+    lacking = sum(item.masks.keys() != set(item.entry.masks) for item in found)
+    fact = "a mask that cannot be read: set aside"
+    return [f"{lacking} images have {fact}"] if lacking else []
+
+
+def _manifest_id(found: Sequence[Found], rules: IngestConfig) -> str:
+    patients = eligibility.pseudonyms(found)
+    facts = [_facts(item, patient) for item, patient in zip(found, patients, strict=True)]
+    value = {
+        "version": INGEST_VERSION,
+        "rules": rules.model_dump(mode="json"),
+        "files": sorted(canonical_json(fact) for fact in facts),
+    }
+    return content_id("m", value)
+
+
+def _facts(item: Found, patient: str | None) -> dict[str, object]:
+    """All that counts of a file; its name only if there is nothing else."""
+    entry = item.entry
+    # A mask is named by its path, and paths do not count.
+    attributes = {key: text for key, text in entry.attributes.items() if key.lower() != "mask"}
+    name = None if item.image_id else hashlib.sha256(entry.name.encode()).hexdigest()
+    return {
+        "image_id": item.image_id,
+        "name": name,
+        "present": entry.present,
+        "listed": entry.listed,
+        "conflict": entry.conflict,
+        "excluded": entry.excluded,
+        "label": item.label,
+        "patient": patient,
+        "attributes": attributes,
+        # Sets without masks keep the ids that they had before masks were read.
+        **({"masks": sorted(item.masks.values())} if item.masks else {}),
+    }
+
+
+def _decoded(
+    fs: fsspec.AbstractFileSystem,
+    root: str,
+    files: Mapping[int, Found],
+    rules: IngestConfig,
+    resized: Mapping[int, packs.Rows],
+) -> list[Found]:
+    """Files with their measures, by their places in `resized`, which are filled on the way."""
+    done, pictures = dict(files), dict[int, images.Picture]()
+    for place, item in files.items():
+        done[place], picture = _picture(fs, root, item, rules)
+        if picture is not None:
+            pictures[place] = picture
+        if sum(each.grey.size for each in pictures.values()) > _PIXELS_AT_ONCE:
+            done |= _measured(done, pictures, resized)
+            pictures.clear()
+    return list((done | _measured(done, pictures, resized)).values())
+
+
+def _picture(
+    fs: fsspec.AbstractFileSystem, root: str, item: Found, rules: IngestConfig
+) -> tuple[Found, images.Picture | None]:
+    """A file and its picture, if it is listed; or with what is wrong with it."""
+    entry = item.entry
+    if item.image_id is None or not entry.listed:
+        return item, None
+    if entry.size is not None and entry.size > rules.max_bytes:
+        failure = f"{entry.size} bytes; at most {rules.max_bytes} are read"
+        return replace(item, failure=failure), None
+    data = packs.read_verified(fs, f"{root}/{entry.name}", item.image_id)
+    try:
+        return item, images.decode(data, rules)
+    except images.UndecodableError as error:
+        return replace(item, failure=error.detail), None
+
+
+def _measured(
+    files: Mapping[int, Found],
+    pictures: Mapping[int, images.Picture],
+    resized: Mapping[int, packs.Rows],
+) -> dict[int, Found]:
+    greys = {place: picture.grey for place, picture in pictures.items()}
+    for side, rows in resized.items():
+        for place, grey in greys.items():
+            rows[place] = images.resize(grey, side)
+    sharpness = [quality.sharpness(grey) for grey in greys.values()]
+    kept = fingerprints(list(greys.values()))
+    measured = {}
+    for (place, grey), focus, shown in zip(greys.items(), sharpness, kept, strict=True):
+        mean, sd = quality.grey_statistics(grey)
+        measures = Measures(
+            width=grey.shape[1],
+            height=grey.shape[0],
+            pixel_hash=_pixel_hash(grey),
+            sharpness=focus,
+            overlay_share=pictures[place].overlay_share,
+            mean=mean,
+            sd=sd,
+            fingerprint=shown,
+        )
+        measured[place] = replace(files[place], measures=measures)
+    return measured
+
+
+def _pixel_hash(grey: images.Grey) -> str:
+    pixel_hash = hashlib.sha256(f"{grey.shape[1]}x{grey.shape[0]}/".encode())
+    pixel_hash.update(np.ascontiguousarray(grey).data)
+    return pixel_hash.hexdigest()
+
+
+def _pack_order(found: Sequence[Found], judgement: Judgement) -> list[int]:
+    """Positions of the included images, by ascending image_id."""
+    included = [i for i, fault in enumerate(judgement.faults) if fault is None]
+    return sorted(included, key=lambda i: found[i].image_id or "")
+
+
+def _table(manifest_id: str, found: Sequence[Found], judgement: Judgement) -> pa.Table:
+    rows = [
+        {"manifest_id": manifest_id, "patient_id": patient, "group_id": group}
+        | _described(item)
+        | {"included": fault is None}
+        | dict(zip(("reason", "detail"), fault or (None, None), strict=True))
+        for item, fault, patient, group in zip(
+            found, judgement.faults, judgement.patient_ids, judgement.group_ids, strict=True
+        )
+    ]
+    rows.sort(key=lambda row: (row["image_id"] is None, row["image_id"], row["uri"]))
+    return schemas.rows_to_table("images", rows)
+
+
+def _described(item: Found) -> dict[str, object]:
+    measures = item.measures
+    names = ("width", "height", "pixel_hash", "sharpness", "overlay_share", "mean", "sd")
+    return {
+        "image_id": item.image_id,
+        "uri": item.entry.uri,
+        "label": item.label,
+        "phash": measures and measures.fingerprint.phash,
+        "attributes": canonical_json(item.entry.attributes),
+    } | {name: measures and getattr(measures, name) for name in names}
+
+
+def _notes(table: pa.Table, judgement: Judgement) -> list[str]:
+    """What the judgement found that a reader of the results must know."""
+    reasons = Counter(table["reason"].drop_null().to_pylist())
+    notes = [f"{reasons[reason]} files excluded: {reason}" for reason in REASONS if reasons[reason]]
+    near = judgement.near_duplicates
+    if near:
+        notes.append(f"{len(near)} groups of near-duplicates, {sum(near)} images: kept together")
+    return notes + _copy_notes(table)
+
+
+def _copy_notes(table: pa.Table) -> list[str]:
+    frame = table.select(["pixel_hash", "patient_id", "included", "reason"]).to_pandas()
+    notes = []
+    shared = int((frame.groupby("pixel_hash")["patient_id"].nunique() > 1).sum())
+    if shared:
+        notes.append(f"{shared} images are listed under several patients: these are one group")
+    refused = frame.loc[frame["reason"] == "excluded_by_specialist", "pixel_hash"].dropna()
+    kept = int(frame.loc[frame["included"], "pixel_hash"].isin(refused).sum())
+    if kept:
+        notes.append(f"{kept} included images are exact copies of ones the specialist excluded")
+    return notes
+
+
+def _summary(
+    table: pa.Table, image_set: ImageSet, notes: Sequence[str], rules: IngestConfig
+) -> dict[str, object]:
+    rows = table.select(["label", "included", "reason"]).to_pylist()
+    labels = Counter(row["label"] for row in rows if row["included"])
+    return {
+        "manifest_id": table["manifest_id"][0].as_py(),
+        "layout": image_set.layout,
+        "has_patients": image_set.has_patients,
+        "notes": list(notes),
+        "images": len(rows),
+        "included": {"benign": labels[0], "malignant": labels[1], "unlabelled": labels[None]},
+        "excluded": dict(Counter(row["reason"] for row in rows if not row["included"])),
+        "rules": rules.model_dump(mode="json"),
+    }

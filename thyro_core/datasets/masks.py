@@ -1,0 +1,176 @@
+"""Nodule masks of a manifest's images, decoded once and packed beside the images' packs.
+
+The pack is a NumPy file of one uint8 array of shape (n, MASK_SIDE, MASK_SIDE), its rows those of
+the images' packs: 1 inside a nodule, 0 outside; a row without any 1 is of an image without a mask.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+from thyro_core.config import IngestConfig
+from thyro_core.datasets import packs
+from thyro_core.imaging import decode as pictures
+from thyro_core.store.keys import mask_key
+from thyro_core.store.store import Store
+
+MASK_SIDE = 224
+"""Side of the packed masks [pixels], whatever the networks' inputs."""
+
+ASPECT_TOLERANCE = 0.02
+"""Largest relative difference between a mask's ratio of width to height and its image's."""
+
+_NAMED = 5
+
+Masks = npt.NDArray[np.bool_]
+Digests = Mapping[str, str]
+"""SHA-256 of each mask by its path below the source."""
+
+
+def hashed(fs: fsspec.AbstractFileSystem, root: str, names: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of the masks that can be read, by their paths below the source."""
+
+    def digest(name: str) -> str:
+        with fs.open(f"{root}/{name}", "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def tried(name: str) -> str | None:
+        try:
+            return packs.retried(lambda: digest(name))
+        except OSError:
+            return None
+
+    found = packs.in_threads(tried, names, threads=packs.threads_for(fs))
+    return {name: sha256 for name, sha256 in zip(names, found, strict=True) if sha256 is not None}
+
+
+def pack_masks(
+    fs: fsspec.AbstractFileSystem,
+    root: str,
+    masks: Mapping[str, Digests],
+    images: pa.Table,
+    target: tuple[Store, IngestConfig],
+) -> tuple[int, list[str]]:
+    """Decode and pack the masks of a manifest's included images; without any, nothing is written.
+
+    An image one of whose masks cannot be used gets none: a part of a nodule would count the rest
+    as background. Several masks of an image are joined.
+
+    Args:
+        fs: the source's file system.
+        root: the source on it.
+        masks: the masks of each image_id; none: it has no mask.
+        images: the `images` table.
+        target: where the pack goes, and the rules by which masks are decoded.
+
+    Returns:
+        How many images have a mask, and notes on those whose masks were set aside, by image_id.
+
+    Raises:
+        InputError: a mask changed while it was being read.
+    """
+    store, rules = target
+    rows = images.filter(images["included"]).select(["image_id", "width", "height"]).to_pylist()
+    rows.sort(key=lambda row: row["image_id"])
+    (manifest_id,) = set(images["manifest_id"].to_pylist())
+    with packs.resized_rows(len(rows), (MASK_SIDE,)) as resized:
+        joined = resized[MASK_SIDE]
+
+        def join(place: int) -> str | None:
+            row = rows[place]
+            size = row["width"], row["height"]
+            for name, sha256 in masks.get(row["image_id"], {}).items():
+                data = packs.read_verified(fs, f"{root}/{name}", sha256)
+                mask, fault = _decoded(data, size, rules)
+                if fault is not None:
+                    joined[place] = 0
+                    return fault
+                joined[place] = joined[place] | mask
+            return None
+
+        wanted = [i for i, row in enumerate(rows) if masks.get(row["image_id"])]
+        faults = packs.in_threads(join, wanted, threads=packs.threads_for(fs))
+        kept = faults.count(None)
+        if kept:
+            key = mask_key(manifest_id)
+            packs.write_array(store, key, MASK_SIDE, joined, len(rows))
+    culprits = [rows[place]["image_id"] for place in wanted]
+    return kept, _notes(dict(zip(culprits, faults, strict=True)))
+
+
+def _decoded(
+    data: bytes, size: tuple[int, int], rules: IngestConfig
+) -> tuple[npt.NDArray[np.uint8], str | None]:
+    """A mask's square of 0 and 1, and why it cannot be used."""
+    nothing = np.zeros((MASK_SIDE, MASK_SIDE), dtype=np.uint8)
+    try:
+        grey = pictures.decode(data, rules).grey
+    except pictures.UndecodableError:
+        return nothing, "cannot be decoded"
+    height, width = grey.shape
+    if abs(width * size[1] / (height * size[0]) - 1) > ASPECT_TOLERANCE:
+        return nothing, "have another aspect ratio than the image"
+    mask = squared(grey)
+    return (mask, None) if mask.any() else (nothing, "show no nodule")
+
+
+def squared(grey: pictures.Grey) -> npt.NDArray[np.uint8]:
+    """A mask as a square of `MASK_SIDE` pixels: 1 where at least half of the area is inside.
+
+    Inside is what reaches half of the mask's own peak: masks come as 0 and 255, as 0 and 1, and as
+    JPEG with grey seams.
+
+    Args:
+        grey: uint8 (height, width).
+
+    Returns:
+        uint8 (MASK_SIDE, MASK_SIDE), 0 or 1.
+    """
+    peak = int(grey.max())
+    inside = (grey >= max(1, (peak + 1) // 2)).astype(np.float32)
+    area = Image.fromarray(inside).resize((MASK_SIDE, MASK_SIDE), Image.Resampling.BOX)
+    return (np.asarray(area) >= 0.5).astype(np.uint8)
+
+
+def _notes(faults: Mapping[str, str | None]) -> list[str]:
+    notes = []
+    for fault in sorted({fault for fault in faults.values() if fault is not None}):
+        images = sorted(image[:12] for image, found in faults.items() if found == fault)
+        more = f" and {len(images) - _NAMED} more" if len(images) > _NAMED else ""
+        named = ", ".join(images[:_NAMED]) + more
+        notes.append(f"masks set aside that {fault}: of image {named}")
+    return notes
+
+
+def open_masks(store: Store, manifest_id: str, scratch: Path, n: int) -> packs.ByteArray | None:
+    """The masks as a read-only memory map, fetched once per node; None: the set has no masks.
+
+    Args:
+        store: where the pack lies.
+        manifest_id: its manifest.
+        scratch: node-local folder for packs of a remote store.
+        n: number of included images.
+
+    Returns:
+        uint8, shape (n, MASK_SIDE, MASK_SIDE): 0 or 1.
+
+    Raises:
+        InputError: the pack is damaged.
+    """
+    key = mask_key(manifest_id)
+    if not store.exists(key):
+        return None
+    return packs.open_array(store, key, (n, MASK_SIDE, MASK_SIDE), scratch)
+
+
+def mask_of(packed: packs.ByteArray | None, row: int) -> Masks | None:
+    """One image's mask, bool (MASK_SIDE, MASK_SIDE); None: it has none."""
+    if packed is None or not packed[row].any():
+        return None
+    return np.asarray(packed[row] > 0)

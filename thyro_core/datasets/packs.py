@@ -1,0 +1,360 @@
+"""Packs: all included images of a manifest at one side length, in one memory-mappable array.
+
+Images are decoded and resized once, when they are ingested; training and inference read packs only.
+A pack is a NumPy file of one uint8 array of shape (n, side, side), its rows the included images by
+ascending image_id.
+"""
+
+import errno
+import hashlib
+import os
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, TypeVar
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from thyro_core.config import IngestConfig
+from thyro_core.errors import InputError
+from thyro_core.imaging import decode as pictures
+from thyro_core.store.keys import pack_key
+from thyro_core.store.store import Store, filesystem, room
+
+ByteArray = npt.NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+TRIES = 3
+"""How often a file is read before it counts as unreadable."""
+
+_PAUSE = 0.1
+_AHEAD = 256
+_TOGETHER = 16
+_CORES = os.cpu_count() or 1
+_WAITING = max(8, _CORES)
+
+
+def write_pack(store: Store, manifest_id: str, side: int, rows: Iterable[ByteArray], n: int) -> str:
+    """Stream images into a pack; it appears only when all of them are in it.
+
+    Args:
+        store: where it goes.
+        manifest_id: the manifest whose included images these are.
+        side: side length [pixels].
+        rows: `n` arrays of shape (side, side), uint8, by ascending image_id.
+        n: number of included images.
+
+    Returns:
+        The pack's key.
+
+    Raises:
+        ValueError: the rows are not `n` arrays of that shape and type.
+    """
+    return write_array(store, pack_key(manifest_id, side), side, rows, n)
+
+
+def write_packs(
+    store: Store, manifest_id: str, resized: Mapping[int, "Rows"], order: Sequence[int]
+) -> None:
+    """Write the packs of all side lengths, side by side.
+
+    Args:
+        store: where they go.
+        manifest_id: the manifest whose included images these are.
+        resized: the images at each side length [pixels].
+        order: places of the included images in them, by ascending image_id.
+    """
+
+    def write(side: int) -> None:
+        rows = (resized[side][place] for place in order)
+        write_pack(store, manifest_id, side, rows, len(order))
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, resized))
+
+
+def write_array(store: Store, key: str, side: int, rows: Iterable[ByteArray], n: int) -> str:
+    """Stream `n` arrays of shape (side, side), uint8, into one at a key, as `write_pack` does.
+
+    Raises:
+        ValueError: the rows are not `n` arrays of that shape and type.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": (n, side, side)}
+    with store.writing(key) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        written = 0
+        for row in rows:
+            if row.shape != (side, side) or row.dtype != np.uint8:
+                msg = f"{key}: row {written} is {row.dtype} {row.shape}, not uint8 {(side, side)}"
+                raise ValueError(msg)
+            file.write(np.ascontiguousarray(row).data)
+            written += 1
+        if written != n:
+            msg = f"{key}: expected {n} rows, got {written}"
+            raise ValueError(msg)
+    return key
+
+
+def open_pack(store: Store, manifest_id: str, side: int, scratch: Path, n: int) -> ByteArray:
+    """A pack as a read-only memory map, fetched once per node.
+
+    Args:
+        store: where the pack lies.
+        manifest_id: its manifest.
+        side: side length [pixels].
+        scratch: node-local folder for packs of a remote store.
+        n: number of included images, `len(pack_index(images))`.
+
+    Returns:
+        uint8, shape (n, side, side).
+
+    Raises:
+        InputError: there is no such pack, or it is cut short, or holds something else.
+    """
+    return open_array(store, pack_key(manifest_id, side), (n, side, side), scratch)
+
+
+def open_array(store: Store, key: str, shape: tuple[int, int, int], scratch: Path) -> ByteArray:
+    """The array at a key, uint8 of this shape, as a read-only memory map, fetched once per node.
+
+    Raises:
+        InputError: there is no such array, or it is cut short, or holds something else.
+    """
+    try:
+        local = store.local(key, scratch)
+        pack = np.load(local, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        msg = f"{store.url}: expected a pack at {key}, found none; ingest the image set again"
+        raise InputError(msg) from error
+    except (ValueError, EOFError) as error:
+        raise _damaged(local, shape, "no whole array") from error
+    if not isinstance(pack, np.memmap):
+        pack.close()
+        raise _damaged(local, shape, "an archive")
+    if pack.dtype != np.uint8 or pack.shape != shape:
+        raise _damaged(local, shape, f"{pack.dtype} {pack.shape}")
+    return pack
+
+
+def _damaged(local: Path, shape: tuple[int, int, int], found: str) -> InputError:
+    return InputError(
+        f"{local}: expected a pack of uint8 {shape}, found {found}; "
+        "delete this file (and the store's object, if it is damaged too) and ingest again"
+    )
+
+
+def pack_index(images: pa.Table) -> dict[str, int]:
+    """Row of each included image in every pack of its manifest.
+
+    Args:
+        images: the manifest's `images` table, in any order.
+
+    Returns:
+        image_id -> row, by ascending image_id.
+    """
+    included = images.filter(images["included"])["image_id"].to_pylist()
+    return {image_id: row for row, image_id in enumerate(sorted(included))}
+
+
+def ensure_packs(
+    store: Store,
+    images: pa.Table,
+    rules: IngestConfig,
+    sides: Sequence[int],
+    uris: Mapping[str, str] | None = None,
+) -> None:
+    """Make the packs that are missing, by decoding the included images once more.
+
+    Args:
+        store: where the packs go.
+        images: the `images` table of one manifest.
+        rules: the rules of its ingest.
+        sides: side lengths [pixels] that must be there afterwards.
+        uris: where each image_id is to be found now; by default where it was found at ingest.
+
+    Raises:
+        InputError: a file is gone or is no longer the one that was ingested.
+    """
+    (manifest_id,) = set(images["manifest_id"].to_pylist())
+    lacking = [side for side in sides if not store.exists(pack_key(manifest_id, side))]
+    if not lacking:
+        return
+    included = images.filter(images["included"]).select(["image_id", "uri"]).to_pylist()
+    found = {row["image_id"]: row["uri"] for row in included} | dict(uris or {})
+    order = list(pack_index(images))
+    with resized_rows(len(order), lacking) as resized:
+
+        def resize(row: int) -> None:
+            fs, path = filesystem(found[order[row]])
+            picture = pictures.decode(read_verified(fs, path, order[row]), rules)
+            for side, rows in resized.items():
+                rows[row] = pictures.resize(picture.grey, side)
+
+        # They were found below one source: one of them says where all are.
+        threads = threads_for(filesystem(found[order[0]])[0]) if order else 1
+        in_threads(resize, range(len(order)), threads=threads)
+        write_packs(store, manifest_id, resized, range(len(order)))
+
+
+class Rows:
+    """Images of one size in a file: written and read whole, from any thread, in any order.
+
+    Not a memory map: to fill the pages of one takes longer than to write them, and a full disk
+    kills the program.
+
+    Args:
+        file: an empty one, which takes n x side^2 bytes.
+        n: number of images; all are 0 at first.
+        side: side length [pixels].
+    """
+
+    def __init__(self, file: IO[bytes], n: int, side: int) -> None:
+        self.shape = (n, side, side)
+        self._file = file
+        file.truncate(n * side * side)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[ByteArray]:
+        return (self[row] for row in range(len(self)))
+
+    def __getitem__(self, row: int) -> ByteArray:
+        """Image `row`, uint8 (side, side)."""
+        size = self.shape[1] * self.shape[2]
+        data = os.pread(self._file.fileno(), size, self._place(row))
+        return np.frombuffer(data, np.uint8).reshape(self.shape[1:])
+
+    def __setitem__(self, row: int, image: npt.ArrayLike) -> None:
+        whole = np.ascontiguousarray(np.broadcast_to(image, self.shape[1:]), np.uint8)
+        if os.pwrite(self._file.fileno(), whole.data, self._place(row)) != whole.nbytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _place(self, row: int) -> int:
+        if not 0 <= row < self.shape[0]:
+            raise IndexError(row)
+        return row * self.shape[1] * self.shape[2]
+
+
+@contextmanager
+def resized_rows(n: int, sides: Iterable[int]) -> Iterator[dict[int, Rows]]:
+    """Room for n images of each side, on disk while the block lasts.
+
+    They take n x side^2 bytes each in the temporary folder, and no memory that cannot be reclaimed.
+
+    Raises:
+        DiskFullError: the temporary folder has no room for them.
+    """
+    with ExitStack() as files:
+        files.enter_context(
+            room(Path(tempfile.gettempdir()), "images at their packs' size", "TMPDIR")
+        )
+        yield {
+            side: Rows(files.enter_context(tempfile.TemporaryFile(prefix="thyro-")), n, side)
+            for side in sides
+        }
+
+
+def threads_for(fs: fsspec.AbstractFileSystem) -> int:
+    """How many threads read and decode the files of a file system.
+
+    As many as cores where they lie on this machine: with more, each finds less of what it needs in
+    the caches. More where most of a read is waiting for an object store.
+    """
+    return _CORES if isinstance(fs, LocalFileSystem) else _WAITING
+
+
+def in_threads(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    progress: Progress | None = None,
+    threads: int = _WAITING,
+) -> list[Result]:
+    """`work` of every item, in order, a few at a time; the first error stops the rest.
+
+    Args:
+        work: reads and decodes one image, say; what it holds is held a few times at once.
+        items: its arguments.
+        progress: called with the number done and the number of all, after each.
+        threads: how many are at work at once.
+    """
+    return in_batches(lambda some: [work(item) for item in some], items, progress, threads)
+
+
+def in_batches(
+    work: Callable[[Sequence[Item]], list[Result]],
+    items: Sequence[Item],
+    progress: Progress | None = None,
+    threads: int = _WAITING,
+) -> list[Result]:
+    """As `in_threads`, with `work` of a few items at once, which gives a result for each of them.
+
+    Steps that are taken for several images in a row find their code and tables in the caches.
+    """
+    results: list[Result] = []
+    waiting: deque[Future[list[Result]]] = deque()
+
+    def collect() -> None:
+        for result in waiting.popleft().result():
+            results.append(result)
+            if progress is not None:
+                progress(len(results), len(items))
+
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for start in range(0, len(items), _TOGETHER):
+                waiting.append(pool.submit(work, items[start : start + _TOGETHER]))
+                # Not all at once: the pool would queue a large set before the first error shows.
+                if len(waiting) * _TOGETHER > _AHEAD:
+                    collect()
+            while waiting:
+                collect()
+        finally:
+            for future in waiting:
+                future.cancel()
+    return results
+
+
+def retried(read: Callable[[], Result]) -> Result:
+    """What `read` returns, tried a few times: an object store may fail for a moment.
+
+    Raises:
+        OSError: the last try failed too.
+    """
+    for attempt in range(1, TRIES):
+        try:
+            return read()
+        except OSError:
+            time.sleep(_PAUSE * attempt)
+    return read()
+
+
+def read_verified(fs: fsspec.AbstractFileSystem, path: str, image_id: str) -> bytes:
+    """A file's bytes, if they are still those that an image_id stands for.
+
+    Raises:
+        InputError: the file cannot be read (any more), or has other contents.
+    """
+    try:
+        data = bytes(retried(lambda: fs.cat_file(path)))
+    except OSError as error:
+        found = type(error).__name__
+    else:
+        if hashlib.sha256(data).hexdigest() == image_id:
+            return data
+        found = "other contents"
+    msg = (
+        f"{path}: expected the file that was ingested as image {image_id[:12]}, found {found}; "
+        "put that file back, or ingest the image set again from where it lies now"
+    )
+    raise InputError(msg)

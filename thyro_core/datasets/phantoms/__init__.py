@@ -1,0 +1,1 @@
+"""Synthetic thyroid ultrasound."""

@@ -1,0 +1,1 @@
+"""Metrics, their uncertainty, calibration and thresholds."""

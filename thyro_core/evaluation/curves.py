@@ -1,0 +1,346 @@
+"""The curves of a study, as numbers: how its figures change with threshold, prevalence and epoch.
+
+A curve over splits is averaged vertically, at fixed places of the x axis, because splits share no
+threshold that means the same in each. Its band is pointwise: at each x it holds the mean with 95 %
+confidence, not the whole curve at once.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+from scipy.stats import binomtest
+from sklearn.metrics import roc_curve
+
+from thyro_core.evaluation.metrics import ECE_BINS, FloatArray, IntArray, calibration_bin, checked
+from thyro_core.evaluation.uncertainty import LEVEL, mean_interval
+
+Part = tuple[IntArray, FloatArray]
+"""A split's test images: label (n,), 0 or 1, and probability of malignant (n,)."""
+
+POINTS = 101
+"""Places of the x axis at which curves are averaged: 0, 0.01, ... 1."""
+
+DECISION_THRESHOLDS: tuple[float, ...] = tuple(i / 100 for i in range(1, 100))
+"""Threshold probabilities of a decision curve."""
+
+SCORE_BINS = 20
+"""Equal-width bins of a distribution of probabilities."""
+
+
+class Band(NamedTuple):
+    """A curve averaged over splits, with its pointwise 95 % interval.
+
+    `x`, `mean`, `low` and `high` are of one shape; low and high are NaN where there is no interval
+    (a single split), everything but `x` where there is no split.
+    """
+
+    x: FloatArray
+    mean: FloatArray
+    low: FloatArray
+    high: FloatArray
+    n: int
+    """Splits the mean is taken of."""
+    left_out: int = 0
+    """Splits that could not take part, because all their images are of one class."""
+
+
+class Calibration(NamedTuple):
+    """Reliability of probabilities, a value for each bin that holds an image."""
+
+    probability: FloatArray
+    """Mean probability of malignant."""
+    share: FloatArray
+    """Share of images that are malignant."""
+    n: IntArray
+    """Images."""
+    low: FloatArray
+    """Lower end of the share's 95 % Wilson interval."""
+    high: FloatArray
+    """Upper end."""
+
+
+class DecisionCurve(NamedTuple):
+    """Net benefit by threshold probability, over splits; the x axis is `model.x`."""
+
+    model: Band
+    """Calling malignant from the threshold on."""
+    treat_all: FloatArray
+    """Calling every image malignant, mean over splits."""
+    treat_none: FloatArray
+    """Calling none: 0."""
+
+
+class LearningCurve(NamedTuple):
+    """Training loss of one architecture by epoch, over splits; all of one shape."""
+
+    epoch: IntArray
+    loss: FloatArray
+    """Mean over splits."""
+    low: FloatArray
+    """Smallest of a split."""
+    high: FloatArray
+    """Largest of a split."""
+    val_loss: FloatArray | None
+    """Mean loss of the validation images over the splits that have it; None: no split has."""
+
+
+class Histogram(NamedTuple):
+    """Probabilities of either class: the share of its images in each bin."""
+
+    edges: FloatArray
+    """(bins + 1,), 0 to 1."""
+    benign: FloatArray
+    """(bins,), sums to 1; NaN without a benign image."""
+    malignant: FloatArray
+    """(bins,), sums to 1; NaN without a malignant image."""
+
+
+def roc_band(parts: Sequence[Part], test_train_ratio: float, points: int = POINTS) -> Band:
+    """Mean sensitivity over splits at each false positive rate (Fawcett 2006, algorithm 3).
+
+    Images of one probability make one step: the curve rises straight over ties, so that its area
+    counts them half, as `auc` does. Where a curve stands upright, its upper end counts; so the mean
+    at 0 is the mean sensitivity without any false positive. ("An introduction to ROC analysis",
+    Pattern Recognition Letters 27.)
+
+    Args:
+        parts: one a split; those with one class only are left out, and counted.
+        test_train_ratio: n_test / n_train, for Nadeau and Bengio's variance.
+        points: number of equidistant false positive rates, from 0 to 1.
+
+    Returns:
+        The band, cut to 0..1.
+
+    Raises:
+        ValueError: see `metrics.checked` and `statistics.mean_interval`.
+    """
+    return _curve_band(parts, test_train_ratio, points, _sensitivity_at)
+
+
+def pr_band(parts: Sequence[Part], test_train_ratio: float, points: int = POINTS) -> Band:
+    """Mean precision over splits at each recall, interpolated as Davis and Goadrich (2006) do.
+
+    Between two thresholds hits and false alarms grow in proportion; precision, their ratio, then
+    bends, and a straight line between two points would promise too much ("The Relationship Between
+    Precision-Recall and ROC Curves", ICML). At recall 0 stands the curve's limit: the precision of
+    the images ranked highest, and 0 if a benign one stands first.
+
+    Args:
+        parts: one a split; those with one class only are left out, and counted.
+        test_train_ratio: n_test / n_train, for Nadeau and Bengio's variance.
+        points: number of equidistant recalls, from 0 to 1.
+
+    Returns:
+        The band, cut to 0..1.
+
+    Raises:
+        ValueError: see `metrics.checked` and `statistics.mean_interval`.
+    """
+    return _curve_band(parts, test_train_ratio, points, _precision_at)
+
+
+def calibration_curve(
+    label: IntArray, probability: FloatArray, bins: int = ECE_BINS
+) -> Calibration:
+    """How often images of a given probability are malignant, in the bins of the metric `ece`.
+
+    Over a study the images of all splits' test parts are put together. Hold-outs repeat images,
+    and a patient may have several, so that the intervals, which take images for independent, are
+    too narrow.
+
+    Args:
+        label: (n,), 0 or 1.
+        probability: (n,), probability of malignant.
+        bins: equal-width bins, see `metrics.calibration_bin`.
+
+    Returns:
+        One value a bin, by ascending probability; bins without an image are absent.
+
+    Raises:
+        ValueError: see `metrics.checked`.
+    """
+    label, probability = checked(label, probability)
+    place = calibration_bin(probability, bins)
+    n = np.bincount(place, minlength=bins)
+    there = n > 0
+    malignant = np.bincount(place, weights=label, minlength=bins)[there]
+    total = np.bincount(place, weights=probability, minlength=bins)[there]
+    n = n[there]
+    ends = [_wilson(int(k), int(of)) for k, of in zip(malignant, n, strict=True)]
+    low, high = np.array(ends).T
+    return Calibration(total / n, malignant / n, n, low, high)
+
+
+def decision_curve(
+    parts: Sequence[Part],
+    test_train_ratio: float,
+    thresholds: Sequence[float] = DECISION_THRESHOLDS,
+) -> DecisionCurve:
+    """Net benefit of acting on the classifier, over splits (Vickers and Elkin 2006).
+
+    TP / n - FP / n x p_t / (1 - p_t), in true positives per image: whoever would act from
+    probability p_t on takes (1 - p_t) / p_t false positives for one true positive. It weighs
+    errors by that alone; no utility, no cost. ("Decision Curve Analysis", Medical Decision Making
+    26.) All splits take part, those with one class too.
+
+    Args:
+        parts: one a split.
+        test_train_ratio: n_test / n_train, for Nadeau and Bengio's variance.
+        thresholds: threshold probabilities p_t, from 0 to below 1.
+
+    Raises:
+        ValueError: a threshold is not in [0, 1); see `metrics.checked` too.
+    """
+    x = np.asarray(thresholds, dtype=np.float64)
+    if not ((x >= 0) & (x < 1)).all():
+        msg = f"threshold probabilities must lie in 0 to below 1, found {list(thresholds)}"
+        raise ValueError(msg)
+    sound = [checked(*part) for part in parts]
+    model = [_net_benefit(label, probability, x) for label, probability in sound]
+    everyone = [_net_benefit(label, np.ones(label.size), x) for label, _ in sound]
+    return DecisionCurve(
+        _band(x, model, test_train_ratio),
+        np.mean(everyone, axis=0) if everyone else np.full(x.shape, np.nan),
+        np.zeros(x.shape),
+    )
+
+
+def ppv_npv(
+    recall: float, specificity: float, prevalences: npt.ArrayLike
+) -> tuple[FloatArray, FloatArray]:
+    """Positive and negative predictive value where other shares of images are malignant.
+
+    By Bayes, as if recall and specificity were the same there; they seldom are, because patients
+    of another prevalence are other patients.
+
+    Args:
+        recall: sensitivity, 0 to 1; NaN gives NaN.
+        specificity: 0 to 1; NaN gives NaN.
+        prevalences: (k,), shares of malignant, 0 to 1.
+
+    Returns:
+        PPV and NPV, (k,) each; NaN where no image is called so.
+
+    Raises:
+        ValueError: an argument outside 0 to 1.
+    """
+    prevalence = np.asarray(prevalences, dtype=np.float64)
+    every = np.concatenate([[recall, specificity], prevalence.ravel()])
+    if ((every < 0) | (every > 1)).any():
+        msg = f"recall, specificity and prevalences must lie in 0 to 1, found {every.tolist()}"
+        raise ValueError(msg)
+    with np.errstate(invalid="ignore"):
+        hits, misses = recall * prevalence, (1 - recall) * prevalence
+        alarms, calm = (1 - specificity) * (1 - prevalence), specificity * (1 - prevalence)
+        return hits / (hits + alarms), calm / (calm + misses)
+
+
+def learning_curves(epochs: pa.Table) -> dict[str, LearningCurve]:
+    """Loss by epoch of each architecture, over the splits that reached the epoch.
+
+    Args:
+        epochs: table `epochs` of one study.
+
+    Returns:
+        By architecture, in the order in which they first appear.
+    """
+    frame = epochs.select(["architecture", "epoch", "loss", "val_loss"]).to_pandas()
+    return {
+        str(architecture): _learning_curve(rows)
+        for architecture, rows in frame.groupby("architecture", sort=False)
+    }
+
+
+def score_histogram(label: IntArray, probability: FloatArray, bins: int = SCORE_BINS) -> Histogram:
+    """How the probabilities of benign and of malignant images are distributed.
+
+    Args:
+        label: (n,), 0 or 1.
+        probability: (n,), probability of malignant.
+        bins: equal-width bins; a probability on an edge belongs to the upper one, 1 to the last.
+
+    Raises:
+        ValueError: see `metrics.checked`.
+    """
+    label, probability = checked(label, probability)
+    edges = np.arange(bins + 1) / bins
+    counts = [np.histogram(probability[label == value], edges)[0] for value in (0, 1)]
+    with np.errstate(invalid="ignore"):
+        benign, malignant = (np.asarray(count / count.sum()) for count in counts)
+    return Histogram(edges, benign, malignant)
+
+
+def _curve_band(
+    parts: Sequence[Part],
+    ratio: float,
+    points: int,
+    curve: Callable[[IntArray, FloatArray, FloatArray], FloatArray],
+) -> Band:
+    # A quotient, so that a rate such as 3/10 meets its own place of the grid to the last bit.
+    x = np.arange(points) / (points - 1)
+    sound = [checked(*part) for part in parts]
+    whole = [part for part in sound if 0 < part[0].sum() < part[0].size]
+    band = _band(x, [curve(*part, x) for part in whole], ratio)
+    low, high = np.clip(band.low, 0, 1), np.clip(band.high, 0, 1)
+    return band._replace(low=low, high=high, left_out=len(sound) - len(whole))
+
+
+def _band(x: FloatArray, curves: Sequence[FloatArray], ratio: float) -> Band:
+    columns = np.array(curves, dtype=np.float64).reshape(len(curves), x.size).T
+    found = [mean_interval(column, ratio) for column in columns]
+    mean, low, high = (
+        np.array([getattr(at, name) for at in found]) for name in ("mean", "low", "high")
+    )
+    return Band(x, mean, low, high, len(curves))
+
+
+def _sensitivity_at(label: IntArray, probability: FloatArray, x: FloatArray) -> FloatArray:
+    false_rate, true_rate, _ = roc_curve(label, probability)
+    # Of several points at one x, np.interp takes the last at that x: the uppermost.
+    found: FloatArray = np.interp(x, false_rate, true_rate)
+    return found
+
+
+def _precision_at(label: IntArray, probability: FloatArray, x: FloatArray) -> FloatArray:
+    false_rate, true_rate, _ = roc_curve(label, probability, drop_intermediate=False)
+    malignant = label.sum()
+    alarms = np.round(false_rate * (label.size - malignant))
+    # Mirrored, so that of several points of one recall the one with fewest alarms counts.
+    met = np.interp(-x, -true_rate[::-1], alarms[::-1])
+    first = int(np.argmax(true_rate > 0))
+    hits = true_rate[first] * malignant
+    limit = 0.0 if alarms[first - 1] else hits / (hits + alarms[first])
+    wanted = x * malignant
+    precision = np.full(x.shape, limit)
+    np.divide(wanted, wanted + met, out=precision, where=x > 0)
+    return precision
+
+
+def _learning_curve(rows: pd.DataFrame) -> LearningCurve:
+    by_epoch = rows.groupby("epoch")
+    loss = by_epoch["loss"]
+    mean = loss.mean()
+    val_loss = by_epoch["val_loss"].mean().to_numpy(dtype=np.float64)
+    return LearningCurve(
+        epoch=mean.index.to_numpy(),
+        loss=mean.to_numpy(),
+        low=loss.min().to_numpy(),
+        high=loss.max().to_numpy(),
+        val_loss=None if np.isnan(val_loss).all() else val_loss,
+    )
+
+
+def _wilson(malignant: int, n: int) -> tuple[float, float]:
+    interval = binomtest(malignant, n).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _net_benefit(label: IntArray, probability: FloatArray, x: FloatArray) -> FloatArray:
+    called = probability[:, None] >= x
+    hits = (called & (label == 1)[:, None]).sum(axis=0) / label.size
+    alarms = (called & (label == 0)[:, None]).sum(axis=0) / label.size
+    return np.asarray(hits - alarms * x / (1 - x))

@@ -1,0 +1,282 @@
+"""From predictions to the rows of the tables `metrics` and `comparisons`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from thyro_core.config import StudyConfig, job_seed
+from thyro_core.evaluation.metrics import METRICS, confusion, metrics
+from thyro_core.evaluation.uncertainty import (
+    TTest,
+    bootstrap_intervals,
+    delong,
+    holm,
+    mean_interval,
+    nadeau_bengio,
+)
+from thyro_core.tables.schemas import rows_to_table
+
+COUNTS: tuple[str, ...] = (
+    "true_positives",
+    "false_positives",
+    "true_negatives",
+    "false_negatives",
+)
+"""The counts that stand beside the metrics, per split and pooled."""
+
+POOLED = "pooled_"
+"""Prefix of what is computed from all splits' test images put together."""
+
+_Row = dict[str, Any]
+_Parts = dict[int, pd.DataFrame]
+_NO_INTERVAL = {"sd": None, "ci_low": None, "ci_high": None}
+
+
+def metrics_table(
+    study_id: str, predictions: pa.Table, splits: pa.Table, config: StudyConfig
+) -> pa.Table:
+    """The study's rows of `metrics`, for every architecture with predictions.
+
+    - Each split: the ten metrics with 95 % bootstrap intervals over patients (an image without
+      a patient belongs to its group), and the four counts without one.
+    - Over splits (split null): mean, SD and corrected 95 % interval of each metric; `n` is the
+      number of splits that define it.
+    - Pooled (`pooled_*`, split null): metrics and counts of all splits' test images together,
+      without an interval, because hold-outs repeat images. A ratio of pooled counts is not the
+      mean of the splits' ratios; the two are never mixed.
+
+    A split's intervals depend on the config's seed, its number and its architecture only: neither
+    on the order of rows nor on which other splits are there. Rows are sorted by architecture (in
+    the config's order), metric and split, null last.
+
+    Args:
+        study_id: Goes into every row.
+        predictions: Table `predictions` of the study; every split that is there must be whole.
+        splits: Table `splits` of the study.
+        config: Gives architectures, threshold, resamples and seed.
+
+    Returns:
+        Table `metrics`, registered schema. NaN marks an undefined value, null an absent one.
+
+    Raises:
+        ValueError: an unlabelled row, an architecture that the config lacks, or a split whose
+            predictions are not of exactly its test images.
+    """
+    rows: list[_Row] = []
+    for architecture, parts in _by_architecture(predictions, splits, config).items():
+        values = {split: _values(part, config.threshold) for split, part in parts.items()}
+        found = [
+            *_split_rows(architecture, parts, values, config),
+            *_mean_rows(values, _ratio(splits, list(parts))),
+            *_pooled_rows(pd.concat(parts.values()), config.threshold),
+        ]
+        found.sort(key=lambda row: _METRIC_ORDER[row["metric"]])
+        rows += [row | {"study_id": study_id, "architecture": architecture} for row in found]
+    return rows_to_table("metrics", rows)
+
+
+def comparisons_table(
+    study_id: str, predictions: pa.Table, splits: pa.Table, config: StudyConfig
+) -> pa.Table:
+    """The study's rows of `comparisons`: the config's first architecture against each other one.
+
+    Over splits (split null): each metric's paired differences under Nadeau and Bengio's test.
+    Within each split: DeLong's test of the AUC. Only splits that both have count; a baseline that
+    shares none has no rows. Holm's adjustment is over the baselines, within a metric (and, for
+    DeLong, within a split). Rows are sorted by baseline (in the config's order), metric and
+    split, null last.
+
+    Args:
+        study_id: Goes into every row.
+        predictions: Table `predictions` of the study; every split that is there must be whole.
+        splits: Table `splits` of the study.
+        config: Gives architectures and threshold.
+
+    Returns:
+        Table `comparisons`, registered schema; empty where there is nothing to compare.
+
+    Raises:
+        ValueError: see `metrics_table`.
+    """
+    parts = _by_architecture(predictions, splits, config)
+    first = config.architectures[0]
+    rows: list[_Row] = []
+    for baseline in [name for name in parts if name != first]:
+        shared = sorted(parts.get(first, {}).keys() & parts[baseline].keys())
+        pairs = {split: (parts[first][split], parts[baseline][split]) for split in shared}
+        if pairs:
+            ratio = _ratio(splits, shared)
+            found = [*_delong_rows(pairs), *_corrected_rows(pairs, config.threshold, ratio)]
+            found.sort(key=lambda row: _METRIC_ORDER[row["metric"]])
+            rows += [row | {"baseline": baseline} for row in found]
+    constant = {"study_id": study_id, "architecture": first}
+    return rows_to_table("comparisons", [row | constant for row in _adjusted(rows)])
+
+
+_METRIC_ORDER = {
+    name: place
+    for place, name in enumerate(
+        (*METRICS, *COUNTS, *(POOLED + name for name in (*METRICS, *COUNTS)))
+    )
+}
+
+
+def _by_architecture(
+    predictions: pa.Table, splits: pa.Table, config: StudyConfig
+) -> dict[str, _Parts]:
+    """Each architecture's test parts by split number, rows sorted by image."""
+    frame = predictions.to_pandas()
+    if frame["label"].isna().any():
+        msg = f"predictions: {frame['label'].isna().sum()} rows have no label; expected 0 or 1"
+        raise ValueError(msg)
+    strangers = sorted(set(frame["architecture"]) - set(config.architectures))
+    if strangers:
+        msg = f"predictions: {', '.join(strangers)} not among the config's architectures"
+        raise ValueError(msg)
+    listed = splits.to_pandas()
+    tests = dict(iter(listed[listed["role"] == "test"].groupby("split")))
+    found: dict[str, _Parts] = {}
+    for name in config.architectures:
+        of_name = frame[frame["architecture"] == name]
+        parts = {
+            int(split): _test_part(split, name, part, tests.get(split, listed.iloc[:0]))
+            for split, part in of_name.groupby("split")
+        }
+        if parts:
+            found[name] = parts
+    return found
+
+
+def _test_part(
+    split: int, architecture: str, part: pd.DataFrame, expected: pd.DataFrame
+) -> pd.DataFrame:
+    """A split's predictions with `cluster`, once they are those of its test images."""
+    keys = ["image_id", "label"]
+    part, expected = part.sort_values(keys), expected.sort_values(keys)
+    if part[keys].to_numpy().tolist() != expected[keys].to_numpy().tolist():
+        msg = (
+            f"split {split}, {architecture}: {len(part)} predictions are not, one for one, of the "
+            f"split's {len(expected)} test images and their labels"
+        )
+        raise ValueError(msg)
+    group = expected["group_id"].to_numpy()
+    cluster = part["patient_id"].where(part["patient_id"].notna(), group)
+    return part.assign(cluster=cluster.astype(str))
+
+
+def _ratio(splits: pa.Table, numbers: list[int]) -> float:
+    """Mean of n_test / n_train over the splits of these numbers."""
+    frame = splits.to_pandas()
+    counts = pd.crosstab(frame["split"], frame["role"]).loc[numbers]
+    return float((counts["test"] / counts["train"]).mean())
+
+
+def _values(part: pd.DataFrame, threshold: float) -> dict[str, float]:
+    return metrics(part["label"].to_numpy(), part["prob_malignant"].to_numpy(), threshold)
+
+
+def _counts(part: pd.DataFrame, threshold: float) -> dict[str, float]:
+    cells = confusion(part["label"].to_numpy(), part["prob_malignant"].to_numpy(), threshold)
+    return {name: float(cell) for name, cell in zip(COUNTS, cells, strict=True)}
+
+
+def _sizes(part: pd.DataFrame) -> _Row:
+    return {"n": len(part), "n_positive": int(part["label"].sum())}
+
+
+def _split_rows(
+    architecture: str, parts: _Parts, values: dict[int, dict[str, float]], config: StudyConfig
+) -> Iterator[_Row]:
+    for split, part in parts.items():
+        intervals = bootstrap_intervals(
+            part["label"].to_numpy(),
+            part["prob_malignant"].to_numpy(),
+            part["cluster"].to_numpy(),
+            config.threshold,
+            config.resamples,
+            job_seed(config.seed, split, architecture),
+        )
+        cells = _NO_INTERVAL | {"split": split} | _sizes(part)
+        for name, value in values[split].items():
+            low, high = intervals[name]
+            yield cells | {"metric": name, "value": value, "ci_low": low, "ci_high": high}
+        for name, value in _counts(part, config.threshold).items():
+            yield cells | {"metric": name, "value": value}
+
+
+def _mean_rows(values: dict[int, dict[str, float]], ratio: float) -> Iterator[_Row]:
+    for name in METRICS:
+        mean, sd, low, high, n = mean_interval([of[name] for of in values.values()], ratio)
+        yield {
+            "split": None,
+            "metric": name,
+            "value": mean,
+            "sd": sd,
+            "ci_low": low,
+            "ci_high": high,
+            "n": n,
+            "n_positive": None,
+        }
+
+
+def _pooled_rows(pool: pd.DataFrame, threshold: float) -> Iterator[_Row]:
+    for name, value in (_values(pool, threshold) | _counts(pool, threshold)).items():
+        row = {"split": None, "metric": POOLED + name, "value": value}
+        yield row | _NO_INTERVAL | _sizes(pool)
+
+
+def _delong_rows(pairs: dict[int, tuple[pd.DataFrame, pd.DataFrame]]) -> Iterator[_Row]:
+    for split, (part, other) in pairs.items():
+        test = delong(
+            part["label"].to_numpy(),
+            part["prob_malignant"].to_numpy(),
+            other["prob_malignant"].to_numpy(),
+        )
+        yield {
+            "split": split,
+            "metric": "auc",
+            "test": "delong",
+            "difference": test.difference,
+            "t": test.z,
+            "ci_low": test.ci_low,
+            "ci_high": test.ci_high,
+            "p": test.p,
+            "n": len(part),
+        }
+
+
+def _corrected_rows(
+    pairs: dict[int, tuple[pd.DataFrame, pd.DataFrame]], threshold: float, ratio: float
+) -> Iterator[_Row]:
+    values = [
+        (_values(part, threshold), _values(other, threshold)) for part, other in pairs.values()
+    ]
+    for name in METRICS:
+        test: TTest = nadeau_bengio(np.array([a[name] - b[name] for a, b in values]), ratio)
+        yield {
+            "split": None,
+            "metric": name,
+            "test": "nadeau_bengio",
+            "difference": test.mean,
+            "t": test.t,
+            "ci_low": test.ci_low,
+            "ci_high": test.ci_high,
+            "p": test.p,
+            "n": len(values),
+        }
+
+
+def _adjusted(rows: list[_Row]) -> list[_Row]:
+    """The rows with Holm's P values over the baselines of each metric (and split)."""
+    families: dict[tuple[str, int | None], list[int]] = {}
+    for place, row in enumerate(rows):
+        families.setdefault((row["metric"], row["split"]), []).append(place)
+    adjusted = {
+        place: p
+        for places in families.values()
+        for place, p in zip(places, holm([rows[i]["p"] for i in places]), strict=True)
+    }
+    return [row | {"p_adjusted": adjusted[place]} for place, row in enumerate(rows)]

@@ -1,0 +1,1 @@
+"""Grad-CAM maps: making them, measuring their regions, testing their faithfulness."""

@@ -1,0 +1,305 @@
+"""Can Grad-CAM maps be trusted? Where their energy lies, and whether they follow the network.
+
+Saliency maps are no localisation (Arun et al. 2021: none of eight methods passed every check), so
+each figure here has a level that chance reaches, and a map that no check can judge - one that is
+zero everywhere - gives NaN and is left out, not counted as a failure or as a success.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.ndimage import gaussian_filter
+from scipy.stats import spearmanr
+from torch import nn
+
+from thyro_core.config import Architecture
+from thyro_core.explain.regions import highlighted, upsampled
+
+Maps = npt.NDArray[np.float32]
+Masks = npt.NDArray[np.bool_]
+Real = npt.NDArray[np.float64]
+Scores = Callable[[Maps], npt.NDArray[np.floating]]
+"""A network's probability of the class in question: images (k, H, W) -> (k,)."""
+Baseline = Literal["blur", "mean"]
+
+BLUR_SHARE = 0.05
+"""Standard deviation of the blur that stands for "removed", as a share of the image's side."""
+
+_LAST_BLOCK: Mapping[Architecture, tuple[str, ...]] = MappingProxyType(
+    {
+        "resnet18": ("layer4", "fc"),
+        "alexnet": ("features.10", "classifier"),
+        "vgg16": ("features.24", "features.26", "features.28", "classifier"),
+        "inception_v3": ("Mixed_7c", "fc"),
+    }
+)
+
+
+def _overlap(cells: int, pixels: int) -> Real:
+    """(cells, pixels): share of each cell's length that each pixel covers; rows sum to 1."""
+    cell, pixel = np.linspace(0, pixels, cells + 1), np.arange(pixels + 1)
+    stop = np.minimum(cell[1:, None], pixel[None, 1:])
+    start = np.maximum(cell[:-1, None], pixel[None, :-1])
+    return np.asarray(np.clip(stop - start, 0, None) * cells / pixels)
+
+
+def _share_within(maps: Maps, cover: Real | Masks) -> Real:
+    energy = maps.astype(np.float64)
+    total = energy.sum(axis=(1, 2))
+    inside = (energy * cover).sum(axis=(1, 2))
+    share = np.full(len(maps), np.nan)
+    np.divide(inside, total, out=share, where=total > 0)
+    return share
+
+
+def _check_pairs(maps: Maps, masks: Masks) -> None:
+    if maps.ndim != 3 or masks.ndim != 3 or len(maps) != len(masks):
+        msg = f"expected one mask a map, found maps {maps.shape} and masks {masks.shape}"
+        raise ValueError(msg)
+
+
+def energy_inside(maps: Maps, masks: Masks) -> Real:
+    """Share of each map's energy (its sum) that lies within the image's mask.
+
+    The mask is averaged over the area of each cell, and the map is not enlarged: a cell's value
+    counts for all of the cell, by the share of it that the mask covers. This invents no course of
+    the map within a cell of some 32 pixels, and a map without any preference gets exactly the
+    share of area, which is chance level (`area_share`).
+
+    Masks of nodules tell how well the map finds them; masks of burned-in marks, how much of it
+    rests on what no tissue shows.
+
+    Args:
+        maps: (n, h, w), at least 0.
+        masks: bool (n, H, W), of the same extent as the maps.
+
+    Returns:
+        float64 (n,), 0 to 1; NaN for an empty map.
+
+    Raises:
+        ValueError: there is not one mask a map.
+    """
+    _check_pairs(maps, masks)
+    rows = _overlap(maps.shape[1], masks.shape[1])
+    columns = _overlap(maps.shape[2], masks.shape[2])
+    return _share_within(maps, rows @ masks.astype(np.float64) @ columns.T)
+
+
+def area_share(masks: Masks) -> Real:
+    """Share of each image that its mask covers, (n,): chance level of energy and of pointing."""
+    return np.asarray(masks.mean(axis=(1, 2)))
+
+
+def border_energy(maps: Maps, width_share: float) -> Real:
+    """Share of each map's energy in a frame along the image's border.
+
+    Cells that the frame's inner edge cuts count by area. Chance level, and the value of a map
+    without any preference, is 1 - (1 - 2 width_share)^2.
+
+    Args:
+        maps: (n, h, w), at least 0.
+        width_share: width of the frame as a share of the side, from 0 to 0.5.
+
+    Returns:
+        float64 (n,), 0 to 1; NaN for an empty map.
+
+    Raises:
+        ValueError: the width is not within 0 and 0.5.
+    """
+    if not 0 <= width_share <= 0.5:
+        msg = f"expected a frame of 0 to 0.5 of the side, found {width_share}"
+        raise ValueError(msg)
+    rows, columns = (_inner(size, width_share) for size in maps.shape[1:])
+    return _share_within(maps, 1 - np.outer(rows, columns))
+
+
+def _inner(cells: int, width_share: float) -> Real:
+    edges = np.clip(np.linspace(0, 1, cells + 1), width_share, 1 - width_share)
+    return np.diff(edges) * cells
+
+
+def pointing_hits(maps: Maps, masks: Masks) -> Real:
+    """Whether each map's peak points into the mask (the pointing game of Zhang et al. 2018).
+
+    The peak is the centre of the highest cell, where the enlarged map has its peak too; no
+    tolerance is given around the mask. Equal peaks share the hit, so that a map without any
+    preference gets about the share of area, which is chance level (`area_share`).
+
+    Args:
+        maps: (n, h, w), at least 0.
+        masks: bool (n, H, W), of the same extent as the maps.
+
+    Returns:
+        float64 (n,): 1 hit, 0 miss; NaN for an empty map. The hit rate is the mean of the rest.
+
+    Raises:
+        ValueError: there is not one mask a map.
+    """
+    _check_pairs(maps, masks)
+    rows, columns = (
+        (np.arange(cells) * 2 + 1) * pixels // (2 * cells)
+        for cells, pixels in zip(maps.shape[1:], masks.shape[1:], strict=True)
+    )
+    centres = masks[:, rows[:, None], columns[None, :]]
+    top = maps.max(axis=(1, 2), keepdims=True)
+    return _share_within(((maps == top) & (top > 0)).astype(np.float32), centres)
+
+
+def region_iou(cam: Maps, mask: Masks, share: float) -> float:
+    """Intersection over union of a map's highlighted region and a mask.
+
+    The region is cut from the map enlarged to the mask's size, as `regions.highlighted` does.
+    Chance level: a region placed anywhere, of share a of the area, over a mask of share m, has an
+    expected intersection of a m, so an IoU of about a m / (a + m - a m) (`region_iou_chance`).
+
+    Args:
+        cam: (h, w), at least 0.
+        mask: bool (H, W), of the same extent as the map.
+        share: share of the peak at which the region is cut, at least 0 and below 1.
+
+    Returns:
+        0 to 1; NaN for an empty map or mask.
+    """
+    region = highlighted(upsampled(cam, *mask.shape), share)
+    if not region.any() or not mask.any():
+        return float("nan")
+    return float((region & mask).sum() / (region | mask).sum())
+
+
+def region_iou_chance(cam: Maps, mask: Masks, share: float) -> float:
+    """Chance level of `region_iou`: a m / (a + m - a m) of the region's and the mask's area.
+
+    Args:
+        cam: (h, w), at least 0.
+        mask: bool (H, W), of the same extent as the map.
+        share: as for `region_iou`.
+
+    Returns:
+        0 to 1; NaN for an empty map or mask.
+    """
+    a, m = highlighted(upsampled(cam, *mask.shape), share).mean(), mask.mean()
+    return float(a * m / (a + m - a * m)) if a > 0 and m > 0 else float("nan")
+
+
+def randomised(model: nn.Module, architecture: Architecture, seed: int) -> nn.Module:
+    """A copy of a network with its head and its last block started anew, at random.
+
+    One step of the cascade of Adebayo et al. 2018: from the output down, all that the last feature
+    map is made by and used by is drawn again, by torch's own initialisation (batch norm goes back
+    to its start); what comes before keeps its training. A map that does not change shows the edges
+    of the image and not what was learned.
+    (AlexNet's and VGG16's head is all of `classifier`.)
+
+    Args:
+        model: what `models.build` made for this architecture; it stays as it is.
+        architecture: which network it is.
+        seed: the same seed, the same copy, on any device; torch's generators stay as they are.
+    """
+    device = next(model.parameters()).device
+    fresh = copy.deepcopy(model).cpu()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        for block in _LAST_BLOCK[architecture]:
+            for layer in fresh.get_submodule(block).modules():
+                if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+                    layer.reset_parameters()
+    return fresh.to(device)
+
+
+def rank_correlations(maps_a: Maps, maps_b: Maps) -> Real:
+    """Spearman's correlation over cells of each pair of maps, (n,).
+
+    1: the same ranking of the image's parts; 0: nothing in common. NaN where either map is the
+    same everywhere.
+
+    Args:
+        maps_a: (n, h, w).
+        maps_b: (n, h, w), of the same images.
+    """
+    found = np.full(len(maps_a), np.nan)
+    for i, (a, b) in enumerate(zip(maps_a, maps_b, strict=True)):
+        if np.ptp(a) > 0 and np.ptp(b) > 0:
+            found[i] = spearmanr(a.ravel(), b.ravel()).statistic
+    return found
+
+
+def randomisation_correlation(maps_a: Maps, maps_b: Maps) -> float:
+    """Median of `rank_correlations` over images: of a network's maps and a randomised copy's.
+
+    Near 0: the maps follow the weights, as they must. Near 1: they do not, and explain nothing.
+    NaN where no pair can be compared. Padding alone makes maps of unrelated weights alike to some
+    degree, and one draw of weights may agree by chance: take several seeds.
+    """
+    found = rank_correlations(maps_a, maps_b)
+    return float(np.nanmedian(found)) if np.isfinite(found).any() else float("nan")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A network's score while pixels are removed, or brought back, in the order of a map."""
+
+    shares: Real
+    """Share of pixels changed so far, (steps + 1,), from 0 to 1."""
+    scores: Real
+    """The score at each share."""
+
+    @property
+    def auc(self) -> float:
+        """Area under the curve by the trapezoidal rule, 0 to 1 where scores are."""
+        return float(np.trapezoid(self.scores, self.shares))
+
+
+def baseline_image(image: Maps, baseline: Baseline) -> Maps:
+    """What an image looks like where nothing is left of it: float32 (H, W).
+
+    `mean`: its own mean everywhere; edges of removed parts are new structure. `blur`: a Gaussian
+    with a standard deviation of `BLUR_SHARE` of the shorter side, edges repeated: only the fine
+    structure is gone. A finding should hold with both.
+    """
+    if baseline == "mean":
+        return np.full_like(image, image.mean())
+    return np.asarray(gaussian_filter(image, BLUR_SHARE * min(image.shape), mode="nearest"))
+
+
+def deletion_curve(
+    scores: Scores, image: Maps, cam: Maps, baseline: Baseline = "mean", steps: int = 20
+) -> Curve:
+    """The score while the pixels of a map's highest values are replaced by the baseline's first.
+
+    A low area is good: what the map shows was what the score rested on (Petsiuk et al. 2018). Its
+    level without a map is the area under the curve of a random map.
+
+    Args:
+        scores: called once, with all steps + 1 images.
+        image: float32 (H, W).
+        cam: (h, w), enlarged to the image; equal values go in reading order.
+        baseline: see `baseline_image`.
+        steps: into how many parts, as equal as can be, the pixels are divided; at least 1.
+    """
+    return _curve(scores, image, baseline_image(image, baseline), cam, steps)
+
+
+def insertion_curve(
+    scores: Scores, image: Maps, cam: Maps, baseline: Baseline = "blur", steps: int = 20
+) -> Curve:
+    """The score while the pixels of a map's highest values are brought back to the baseline first.
+
+    A high area is good. Arguments as for `deletion_curve`.
+    """
+    return _curve(scores, baseline_image(image, baseline), image, cam, steps)
+
+
+def _curve(scores: Scores, first: Maps, last: Maps, cam: Maps, steps: int) -> Curve:
+    order = np.argsort(-upsampled(cam, *first.shape).ravel(), kind="stable")
+    rank = np.empty(order.size, dtype=np.int64)
+    rank[order] = np.arange(order.size)
+    counts = order.size * np.arange(steps + 1) // steps
+    changed = rank.reshape(first.shape) < counts[:, None, None]
+    values = np.asarray(scores(np.where(changed, last, first)), dtype=np.float64)
+    return Curve(counts / order.size, values)

@@ -1,0 +1,232 @@
+"""Features of highlighted regions: shape, grey levels and texture, each with its definition.
+
+All of them live on the network's input: the whole image squashed to a square of uint8 grey levels.
+Lengths are shares of the square's side, so that they mean the same at 224 and 299 pixels; shapes
+are those seen by the network, not those in the body. They describe the *map's* region: a low
+resolution map, enlarged, is round by construction, and no outline of a nodule.
+
+What is undefined (no region, a single pixel's direction, pairs where there are none) is NaN.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy.ndimage import distance_transform_edt
+from skimage.feature import graycomatrix
+from skimage.measure import perimeter_crofton
+from skimage.morphology import convex_hull_image
+
+from thyro_core.explain.regions import SHARES, Cam, Region, highlighted, upsampled
+from thyro_core.tables.cam_columns import FEATURES, GLCM_DISTANCES, GREY_BINS, RING
+from thyro_core.tables.schemas import rows_to_table
+
+Grey = npt.NDArray[np.uint8]
+
+_ROUND = 1e-9
+_HARALICK = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation")
+
+
+def features(region: Region, grey: Grey) -> dict[str, float]:
+    """All features of one region, under the names and in the order of `FEATURES`.
+
+    Args:
+        region: bool (H, W), as `regions.highlighted` gives it.
+        grey: uint8 (H, W), the network's input before normalisation.
+
+    Returns:
+        A value a feature, NaN where it is undefined; all are NaN for a region without a pixel.
+
+    Raises:
+        ValueError: region and grey are not two-dimensional, of one shape, bool and uint8.
+    """
+    if region.ndim != 2 or region.shape != grey.shape:
+        msg = f"region and grey must be (H, W), found shapes {region.shape} and {grey.shape}"
+        raise ValueError(msg)
+    if region.dtype != np.bool_ or grey.dtype != np.uint8:
+        msg = f"region and grey must be bool and uint8, found {region.dtype} and {grey.dtype}"
+        raise ValueError(msg)
+    if not region.any():
+        return dict.fromkeys(FEATURES, math.nan)
+    found = _shape(region) | _intensity(region, grey) | _texture(region, grey)
+    return {name: float(found[name]) for name in FEATURES}
+
+
+def feature_rows(
+    image_id: str, label: int | None, cam: Cam, grey: Grey, shares: Sequence[float] = SHARES
+) -> list[dict[str, Any]]:
+    """One image's rows for `features_table`, one a share of the peak.
+
+    Args:
+        image_id: Goes into every row.
+        label: 0 benign, 1 malignant, None unlabelled.
+        cam: float32 (h, w), the raw map of one class; choose the same class for every image, for
+            the map of the true class would tell the answer.
+        grey: uint8 (H, W), the network's input before normalisation.
+        shares: Shares of the peak, each at least 0 and below 1.
+
+    Raises:
+        ValueError: see `regions.upsampled`, `regions.highlighted` and `features`.
+    """
+    large = upsampled(cam, *grey.shape)
+    return [
+        {"image_id": image_id, "label": label, "threshold": float(share)}
+        | features(highlighted(large, share), grey)
+        for share in shares
+    ]
+
+
+def features_table(keys: Mapping[str, str | int], rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows of one split and architecture as table `cam_features`.
+
+    Args:
+        keys: study_id, split and architecture; they go into every row.
+        rows: As `feature_rows` gives them.
+
+    Returns:
+        The table, sorted by share and image: the order in which the images came leaves no trace.
+
+    Raises:
+        ValueError: keys and a row together do not name each column of the schema once.
+    """
+    full = [dict(keys) | dict(row) for row in rows]
+    full.sort(key=lambda row: (row["threshold"], row["image_id"]))
+    return rows_to_table("cam_features", full)
+
+
+def _shape(region: Region) -> dict[str, float]:
+    window = region[_window(region, 0)]
+    height, width = window.shape
+    area = int(window.sum())
+    perimeter = float(perimeter_crofton(window))  # type: ignore[no-untyped-call]
+    found = {
+        "area": area / region.size,
+        "perimeter": perimeter / math.sqrt(region.size),
+        "extent": area / window.size,
+        "aspect_ratio": height / width,
+    }
+    if area == 1:
+        undefined = ("circularity", "eccentricity", "solidity", "compactness", "orientation")
+        return found | dict.fromkeys(undefined, math.nan)
+    return found | {
+        "circularity": 4 * math.pi * area / perimeter**2,
+        "solidity": area / int(convex_hull_image(window).sum()),  # type: ignore[no-untyped-call]
+        **_ellipse(window, area),
+    }
+
+
+def _ellipse(window: Region, area: int) -> dict[str, float]:
+    """What follows from the second central moments of the pixels' centres."""
+    down, across = (window.sum(axis=axis) for axis in (1, 0))
+    y, x = (np.arange(len(line)) - line @ np.arange(len(line)) / area for line in (down, across))
+    vertical, horizontal = float(down @ y**2) / area, float(across @ x**2) / area
+    mixed = float(y @ window @ x) / area
+    spread = math.hypot((vertical - horizontal) / 2, mixed)
+    long, short = (vertical + horizontal) / 2 + spread, (vertical + horizontal) / 2 - spread
+    # A pixel is a unit square, not a point: it adds 1/12 to the moment along each axis.
+    second = area * (vertical + horizontal + 1 / 6)
+    return {
+        "eccentricity": math.sqrt(1 - max(0.0, short) / long),
+        # Area squared over the second moment that a disc of this area would have (Li et al. 2013,
+        # "An efficient measure of compactness for two-dimensional shapes and its application in
+        # regionalization problems", International Journal of Geographical Information Science 27).
+        "compactness": area**2 / (2 * math.pi * second),
+        # Half the angle of (difference, mixed): 0 for a lying region, pi for an upright one.
+        "orientation": math.nan
+        if 2 * spread <= _ROUND * long
+        else math.atan2(abs(mixed), (horizontal - vertical) / 2) / 2,
+    }
+
+
+def _intensity(region: Region, grey: Grey) -> dict[str, float]:
+    inside = grey[region]
+    ring = _ring(region)
+    outside = float(grey[ring].mean()) if ring.any() else math.nan
+    bins = np.bincount(_binned(inside), minlength=GREY_BINS)
+    return {
+        "grey_mean": float(inside.mean()),
+        "grey_sd": float(inside.std()),
+        "grey_contrast": float(inside.mean()) - outside,
+        "grey_entropy": _entropy(bins / inside.size),
+    }
+
+
+def _binned(grey: Grey) -> Grey:
+    return grey // np.uint8(256 // GREY_BINS)
+
+
+def _entropy(shares: npt.NDArray[np.float64]) -> float:
+    some = shares[shares > 0]
+    return float(-(some * np.log2(some)).sum()) + 0.0
+
+
+def _ring(region: Region) -> Region:
+    """The pixels outside whose centre is at most `RING` sides from one inside."""
+    width = max(1.0, RING * math.sqrt(region.size))
+    window = _window(region, math.ceil(width))
+    ring = np.zeros_like(region)
+    distance = distance_transform_edt(~region[window])
+    ring[window] = (distance > 0) & (distance <= width)
+    return ring
+
+
+def _window(region: Region, margin: int) -> tuple[slice, slice]:
+    """The region's bounding box with a margin, cut at the image's edge."""
+    rows, columns = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
+    return (
+        slice(max(0, rows[0] - margin), rows[-1] + 1 + margin),
+        slice(max(0, columns[0] - margin), columns[-1] + 1 + margin),
+    )
+
+
+def _texture(region: Region, grey: Grey) -> dict[str, float]:
+    """Haralick's features (1973), pairs with both pixels inside the region only."""
+    counts = _cooccurrence(region, grey).reshape(GREY_BINS**2, -1).astype(np.float64)
+    counts = counts[:, counts.any(axis=0)]
+    if not counts.size:
+        return {f"glcm_{name}": math.nan for name in _HARALICK}
+    pairs = counts / counts.sum(axis=0)
+    one, other = np.divmod(np.arange(GREY_BINS**2), GREY_BINS)
+    steps = np.abs(one - other)
+    contrast = steps**2 @ pairs
+    # Symmetric: mean and variance of the one pixel are the other's too.
+    mean = one @ pairs
+    variance = one**2 @ pairs - mean**2
+    # One bin alone has no spread that a correlation could be relative to.
+    spread = (pairs > 0).sum(axis=0) > 1
+    return {
+        "glcm_contrast": float(contrast.mean()),
+        "glcm_dissimilarity": float((steps @ pairs).mean()),
+        "glcm_homogeneity": float((1 / (1 + steps**2) @ pairs).mean()),
+        "glcm_energy": float(np.sqrt((pairs**2).sum(axis=0)).mean()),
+        # E(a - b)^2 = 2 variance - 2 covariance.
+        "glcm_correlation": _mean(1 - contrast[spread] / (2 * variance[spread])),
+    }
+
+
+def _cooccurrence(region: Region, grey: Grey) -> npt.NDArray[np.uint32]:
+    """(bins, bins, distances, 4): how often two bins lie a distance apart in a direction."""
+    window = _window(region, 0)
+    # Bin 0 is set free for what lies outside, and taken off again with all its pairs.
+    bins = np.where(region, _binned(grey) + np.uint8(1), np.uint8(0))[window]
+    distances = np.array(GLCM_DISTANCES, dtype=np.float64)
+    straight = _pairs(bins, distances, (0, math.pi / 2))
+    # scikit-image rounds Euclidean steps: 2 along a diagonal would be one pixel again.
+    diagonal = _pairs(bins, distances * math.sqrt(2), (math.pi / 4, 3 * math.pi / 4))
+    return np.concatenate([straight, diagonal], axis=3)[1:, 1:]
+
+
+def _pairs(
+    bins: Grey, distances: npt.NDArray[np.float64], angles: Sequence[float]
+) -> npt.NDArray[np.uint32]:
+    found: npt.NDArray[np.uint32] = graycomatrix(  # type: ignore[no-untyped-call]
+        bins, distances, angles, levels=GREY_BINS + 1, symmetric=True
+    )
+    return found
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float:
+    return float(values.mean()) if values.size else math.nan

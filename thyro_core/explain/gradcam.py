@@ -1,0 +1,111 @@
+"""Grad-CAM: which part of an image a network's output rests on, for both classes, raw.
+
+The map of class c is L = relu(sum_k alpha_k A_k), where alpha_k is the mean over cells of
+dy_c / dA_k (Selvaraju et al. 2017, equations 1 and 2), A the output of the network's last
+convolutional stage (`models.LAST_CONV`) and y_c the logit of c. Both equations are computed by the
+grad-cam package. Its driver is not used: it differentiates every parameter, takes one class a pass,
+min-max-scales each image, so that magnitudes are lost, and swallows IndexErrors. Here the part
+before A runs without gradients and only the tail behind it is differentiated, by A alone.
+
+A is the output of `layer4` in ResNet18 and of `Mixed_7c` in Inception_v3, and of `features` in
+AlexNet and VGG16: there the last convolution's, after its ReLU and max-pooling.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from thyro_core.config import Architecture
+from thyro_core.explain.maps import Maps, check_maps
+from thyro_core.training import torchvision_compat
+from thyro_core.training.batches import Examples
+from thyro_core.training.inference import image_batches
+from thyro_core.training.models import CLASSES, body_and_head
+
+
+def grad_cams(
+    model: nn.Module, architecture: Architecture, images: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits, and the raw Grad-CAM of either class, of one batch.
+
+    Maps are not scaled: they are comparable between images, and one that is zero everywhere (no
+    evidence for the class) stays so. Nothing is checked here, see `cam_maps.check_maps`. No
+    parameter and no gradient of the model changes; it ends in evaluation mode.
+
+    Args:
+        model: what `models.build` made for this architecture.
+        architecture: which network it is.
+        images: float32, b x 3 x side x side, normalised, on the model's device.
+
+    Returns:
+        Logits, float32, b x 2 (benign, malignant), and maps, float32, b x 2 x h x w, at least 0,
+        indexed by target class; both on the CPU, detached.
+    """
+    model.eval()
+    body, head = body_and_head(model, architecture)
+    with torch.no_grad():
+        features = body(images)
+    return cams_of_features(head, features)
+
+
+def cams_of_features(head: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and maps as `grad_cams` gives them, where the last feature map is there already.
+
+    Args:
+        head: what `models.body_and_head` cut off, in evaluation mode.
+        features: b x k x h x w, the body's output, without gradients.
+    """
+    features = features.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = head(features)
+        slopes = [_slope(logits, target, features) for target in range(CLASSES)]
+    return logits.detach().float().cpu(), _equations(head, features, slopes)
+
+
+def _slope(logits: Tensor, target: int, features: Tensor) -> Tensor:
+    # Images do not mix in evaluation mode: the gradient of the sum is each image's own.
+    (slope,) = torch.autograd.grad(logits[:, target].sum(), features, retain_graph=True)
+    return slope
+
+
+def _equations(tail: nn.Module, features: Tensor, slopes: Sequence[Tensor]) -> Tensor:
+    """Equations 1 and 2 by the package, float32, b x 2 x h x w on the CPU."""
+    torchvision_compat.ensure()
+    from pytorch_grad_cam import GradCAM
+
+    cam = GradCAM(tail, [])
+    activations = features.detach().cpu().numpy()
+    sums = [
+        cam.get_cam_image(None, None, None, activations, slope.cpu().numpy()) for slope in slopes
+    ]
+    return torch.from_numpy(np.maximum(np.stack(sums, axis=1), 0))
+
+
+def predict_with_cams(
+    model: nn.Module, architecture: Architecture, examples: Examples, device: torch.device
+) -> tuple[Tensor, Maps]:
+    """Logits and raw maps of every example.
+
+    Args:
+        model: what `models.build` made for this architecture, on the device.
+        architecture: which network it is.
+        examples: n images.
+        device: where the model is.
+
+    Returns:
+        Logits as `inference.predict` gives them, float32 on the CPU, n x 2; maps as `grad_cams`
+        gives them, float32, n x 2 x h x w (n x 2 x 0 x 0 without examples).
+
+    Raises:
+        CamError: a map is missing or not finite.
+    """
+    logits, maps = [torch.empty((0, CLASSES))], []
+    for images in image_batches(examples, device):
+        batch = grad_cams(model, architecture, images)
+        logits.append(batch[0])
+        maps.append(batch[1])
+    joined = torch.cat(maps).numpy() if maps else np.empty((0, CLASSES, 0, 0), np.float32)
+    check_maps(joined, len(examples))
+    return torch.cat(logits), joined

@@ -1,0 +1,112 @@
+"""Grad-CAM maps between the network that makes them and whoever reads them: whole, and in a table.
+
+Without torch: reports and overlays read maps where no network is.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from thyro_core.errors import ThyroError
+from thyro_core.tables import schemas
+
+Maps = npt.NDArray[np.float32]
+
+_CLASSES = 2
+_NAMED_POSITIONS = 5
+
+
+class CamError(ThyroError):
+    """A Grad-CAM map is missing or holds a value that no map can hold."""
+
+
+def check_maps(maps: npt.NDArray[np.floating], n: int) -> None:
+    """Refuse maps that are not whole: a map that is missing must not pass for one without evidence.
+
+    Args:
+        maps: n x 2 x h x w.
+        n: images that there must be maps of.
+
+    Raises:
+        CamError: a map is missing, has no cell, or holds NaN, infinity or a negative value; the
+            message names the positions of the first few images, counted from 0.
+    """
+    expected = f"expected {n} x {_CLASSES} Grad-CAM maps"
+    cure = "nothing is kept of this job; check the model's weights"
+    if maps.ndim != 4 or maps.shape[:2] != (n, _CLASSES) or (n > 0 and maps.size == 0):
+        msg = f"{expected}, found an array of shape {maps.shape}; {cure}"
+        raise CamError(msg)
+    whole = (np.isfinite(maps) & (maps >= 0)).all(axis=(1, 2, 3))
+    bad = np.flatnonzero(~whole).tolist()
+    if bad:
+        named = ", ".join(map(str, bad[:_NAMED_POSITIONS]))
+        more = ", ..." if len(bad) > _NAMED_POSITIONS else ""
+        msg = (
+            f"{expected} of finite values of at least 0, found others in {len(bad)}: "
+            f"images at positions {named}{more}; {cure}"
+        )
+        raise CamError(msg)
+
+
+def cams_table(
+    keys: Mapping[str, str | int], image_ids: Sequence[str], layer: str, maps: Maps
+) -> pa.Table:
+    """The table `cams` of one run: a row an image and class, images in the order given.
+
+    A map is stored as its share of its own peak, in float16, with the peak beside it. Raw values
+    in float16 would become infinite above 65504 and lose digits below 6e-5, all of them below
+    3e-8; networks at random starts have such maps. Shares are exact to 2^-11 for cells above 6e-5
+    of the peak and to 3e-8 of the peak below, whatever the magnitude. Zero stays zero: nothing is
+    subtracted.
+
+    Args:
+        keys: study_id, split and architecture.
+        image_ids: one an image.
+        layer: the module's name, `models.LAST_CONV[architecture]`.
+        maps: raw maps, float32, n x 2 x h x w.
+
+    Returns:
+        2 n rows of the registered table.
+
+    Raises:
+        CamError: a map is missing, or holds NaN, infinity or a negative value.
+    """
+    check_maps(maps, len(image_ids))
+    height, width = maps.shape[2:]
+    rows = len(image_ids) * _CLASSES
+    flat = maps.reshape(rows, height * width).astype(np.float64)
+    peaks = flat.max(axis=1, initial=0.0)
+    shares = flat / np.where(peaks > 0, peaks, 1.0)[:, None]
+    columns = {
+        **{name: pa.repeat(pa.scalar(value), rows) for name, value in keys.items()},
+        "image_id": np.repeat(np.array(image_ids, dtype=object), _CLASSES),
+        "target_class": np.tile(np.arange(_CLASSES), len(image_ids)),
+        "layer": pa.repeat(pa.scalar(layer), rows),
+        "height": np.full(rows, height),
+        "width": np.full(rows, width),
+        "map": list(shares.astype(np.float16)),
+        "peak": peaks,
+        "is_empty": peaks == 0,
+    }
+    schema = schemas.TABLES["cams"].schema
+    arrays = [pa.array(columns[field.name]).cast(field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def stored_maps(cams: pa.Table) -> Maps:
+    """Raw maps of some rows of the table `cams`, in their order: float32, rows x h x w.
+
+    Raises:
+        ValueError: the rows are of maps of several sizes (architectures), or there are none.
+    """
+    sizes = set(zip(cams["height"].to_pylist(), cams["width"].to_pylist(), strict=True))
+    if len(sizes) != 1:
+        msg = f"expected rows of one architecture, found maps of sizes {sorted(sizes)}"
+        raise ValueError(msg)
+    ((height, width),) = sizes
+    flat = cams["map"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    shares = flat.astype(np.float64).reshape(-1, height, width)
+    raw: Maps = (shares * cams["peak"].to_numpy()[:, None, None]).astype(np.float32)
+    return raw

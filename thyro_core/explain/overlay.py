@@ -1,0 +1,86 @@
+"""A Grad-CAM map laid over its image in colour."""
+
+import io
+from math import isfinite
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from thyro_core.explain.regions import Cam, upsampled
+
+Grey = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
+
+COLOUR_MAP = "viridis"
+"""matplotlib's name of the colour map: violet for little evidence, green and yellow for much."""
+
+OPACITY = 0.65
+"""Opacity of the colour where the evidence is largest; it grows from 0 with the value."""
+
+_STEPS = 256
+
+
+def overlay(grey: Grey, cam: Cam, scale: float | None = None) -> Pixels:
+    """A grey image with a map over it, the more opaque the larger the map's value.
+
+    Where there is no evidence the tissue stays as it is. The paper paints red over blue (the
+    rainbow map "jet"); here a perceptually uniform map takes its place. Jet's lightness goes up and
+    down, so that it draws edges at yellow and cyan where the values run smoothly, hides others
+    within green, reverses in grey print, and its red and green are one colour to the colour-blind
+    (Borland and Taylor 2007; Crameri et al. 2020). Viridis's lightness rises evenly with the
+    value, for them too.
+
+    Args:
+        grey: (H, W).
+        cam: (h, w), at least 0, at any resolution; it covers the whole image and is enlarged by
+            `regions.upsampled`.
+        scale: value that gets the full colour, in the map's unit; larger ones get it too. Default:
+            the map's own peak. Give one scale to several maps to make them comparable.
+
+    Returns:
+        uint8 (H, W, 3), RGB; the grey image itself for a map that is empty (zero everywhere).
+
+    Raises:
+        ValueError: image or map is not two-dimensional or is empty, the map holds a value that is
+            not finite, or the scale is not above 0.
+    """
+    if grey.ndim != 2 or not grey.size or not np.isfinite(cam).all():
+        msg = f"expected an image (H, W) and a finite map (h, w), found {grey.shape}, {cam.shape}"
+        raise ValueError(msg)
+    full = float(cam.max(initial=0.0)) if scale is None else scale
+    if not isfinite(full) or (scale is not None and scale <= 0):
+        msg = f"expected a scale above 0, found {scale}"
+        raise ValueError(msg)
+    enlarged = upsampled(cam, *grey.shape).astype(np.float64)
+    values = np.clip(enlarged / full, 0, 1) if full > 0 else np.zeros(grey.shape)
+    table = np.array(colours(_STEPS), dtype=np.float64)
+    colour = table[np.rint(values * (_STEPS - 1)).astype(np.intp)]
+    opacity = OPACITY * values[:, :, None]
+    return np.rint(grey[:, :, None] * (1 - opacity) + colour * opacity).astype(np.uint8)
+
+
+def colours(n: int) -> list[tuple[int, int, int]]:
+    """The colour map at n even steps from no evidence to the most: (r, g, b), each 0 to 255.
+
+    Raises:
+        ValueError: n is below 2.
+    """
+    if n < 2:
+        msg = f"expected at least 2 colours, found {n}"
+        raise ValueError(msg)
+    from matplotlib import colormaps
+
+    table = colormaps[COLOUR_MAP](np.linspace(0, 1, n), bytes=True)
+    return [(int(r), int(g), int(b)) for r, g, b, _ in table]
+
+
+def png_bytes(pixels: Pixels) -> bytes:
+    """A PNG file of an image, as small as it gets; the same pixels give the same bytes.
+
+    Args:
+        pixels: uint8, grey (H, W) or RGB (H, W, 3).
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

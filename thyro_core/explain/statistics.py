@@ -1,0 +1,297 @@
+"""Do highlighted regions of malignant nodules differ from benign ones, and in which features?
+
+An image stands in the test parts of several splits, and a patient may have several images; neither
+is evidence of its own. Features are averaged over splits first (mean of the defined values), and a
+test takes one image of a patient.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+from scipy.stats import mannwhitneyu, rankdata
+from sklearn import config_context
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+
+from thyro_core.evaluation.uncertainty import holm, mean_interval, nadeau_bengio
+from thyro_core.explain.regions import DEFAULT_SHARE
+from thyro_core.tables.cam_columns import FEATURES
+
+SIGNIFICANT = 0.05
+"""The paper's bound on P; here on the adjusted P."""
+
+FOLDS = 5
+"""Folds of a cross-validation; fewer where a class has fewer patients."""
+
+REPEATS = 10
+"""Repeats of the cross-validation, each with other folds."""
+
+# Means over splits that differ by rounding alone are ties, not ranks.
+_DECIMALS = 12
+
+_Values = npt.NDArray[np.float64]
+_Fold = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+class MannWhitney(NamedTuple):
+    """Malignant against benign values of one feature; NaN where a class has none."""
+
+    u: float
+    effect_size: float
+    p: float
+
+
+class FamilyAuc(NamedTuple):
+    """How well one family of features separates the classes, and shape's lead over it.
+
+    `auc` and `sd` (ddof 1) are over the folds of all repeats, `n` counts images. `difference` is
+    shape's AUC - this family's on the same folds, `p` its corrected two-sided P; both are NaN for
+    shape itself, and everything is NaN where a class has fewer than two patients.
+    """
+
+    threshold: float
+    family: str
+    auc: float
+    sd: float
+    n: int
+    difference: float
+    p: float
+
+
+def mann_whitney(malignant: npt.ArrayLike, benign: npt.ArrayLike) -> MannWhitney:
+    """Two-sided Mann-Whitney U test with the rank-biserial correlation as effect size.
+
+    U counts the pairs in which the malignant value is larger, ties half; the effect size is
+    2 U / (n_malignant n_benign) - 1 (Wendt 1972): the share of pairs with the malignant value
+    larger less the share with it smaller. P is exact for 8 or fewer of a class without ties, else
+    normal with corrections for ties and continuity (SciPy's `auto`).
+
+    Args:
+        malignant: (m,), finite.
+        benign: (b,), finite.
+    """
+    ill, well = np.asarray(malignant, np.float64), np.asarray(benign, np.float64)
+    if not ill.size or not well.size:
+        return MannWhitney(np.nan, np.nan, np.nan)
+    test = mannwhitneyu(ill, well, alternative="two-sided")
+    effect = 2 * test.statistic / (ill.size * well.size) - 1
+    return MannWhitney(float(test.statistic), float(effect), float(test.pvalue))
+
+
+def cam_tests(features: pa.Table, patients: Mapping[str, str | None]) -> list[dict[str, Any]]:
+    """Benign against malignant, each feature at each share of the peak: rows of `cam_tests`.
+
+    Of a patient's images with a defined value the one with the smallest image_id is taken; ids
+    are hashes of the file, so that this is as good as drawing lots and needs no seed. Holm's
+    correction is over all features of a share; the shares are repeats of one question, not
+    further questions, and only `regions.DEFAULT_SHARE` is the one to quote.
+
+    Args:
+        features: Table `cam_features` of one study and architecture, all splits and shares.
+        patients: The patient of each image; None: unknown, the image stands for itself. Where
+            near-duplicates without patients are grouped, give the group.
+
+    Returns:
+        Rows of table `cam_tests`, by share and in the order of `FEATURES`.
+
+    Raises:
+        ValueError: several studies or architectures, an image twice in a split, an image without
+            a label, with two labels, or not among `patients`.
+    """
+    rows: list[dict[str, Any]] = []
+    for share, images in _by_share(features, patients):
+        tests = [_tested(images, feature) for feature in FEATURES]
+        adjusted = holm([test["p"] for test in tests])
+        rows += [
+            test | {"threshold": share, "p_adjusted": p}
+            for test, p in zip(tests, adjusted, strict=True)
+        ]
+    keys = features.select(["study_id", "architecture"]).slice(0, 1).to_pylist()
+    return [keys[0] | row for row in rows]
+
+
+def family_auc(
+    features: pa.Table, patients: Mapping[str, str | None], seed: int
+) -> list[FamilyAuc]:
+    """Which family separates the classes better: AUC of a logistic regression on each alone.
+
+    Repeated stratified cross-validation, a patient's images never on both sides; medians for
+    undefined values and the scaling are learnt in the training folds (L2 penalty, C = 1). The AUC
+    is taken within each fold, because scores of different folds' models do not compare. Families
+    share the folds, and shape's lead is tested with Nadeau and Bengio's variance (the corrected
+    repeated k-fold test, Bouckaert and Frank 2004). Images without a region are left out.
+
+    Args:
+        features: See `cam_tests`.
+        patients: See `cam_tests`.
+        seed: Seed of the folds, 0 or more.
+
+    Returns:
+        By share, a family each, shape first.
+
+    Raises:
+        ValueError: see `cam_tests`.
+    """
+    found: list[FamilyAuc] = []
+    # Most maps have a region at every share, and the folds depend on who has one.
+    known: dict[tuple[str, ...], list[_Fold]] = {}
+    for share, images in _by_share(features, patients):
+        regions = images[images["area"].notna()]
+        who = tuple(regions.index)
+        if who not in known:
+            known[who] = list(_folds(regions, seed))
+        folds = known[who]
+        aucs = {
+            family: _fold_aucs(regions, _names(family), folds)
+            for family in dict.fromkeys(FEATURES.values())
+        }
+        ratio = float(np.mean([len(test) / len(train) for train, test in folds] or [0.0]))
+        found += [_summary(share, family, aucs, ratio, len(regions)) for family in aucs]
+    return found
+
+
+def shape_claim(rows: Sequence[Mapping[str, Any]], share: float = DEFAULT_SHARE) -> str:
+    """One sentence: does the paper's "significant differences in shape features" hold here?
+
+    A claim that is refuted here may be true: a test that finds nothing in few images proves no
+    absence.
+
+    Args:
+        rows: Rows of `cam_tests`, of one architecture.
+        share: The share of the peak to speak of.
+
+    Raises:
+        ValueError: no shape features at this share, or those of several architectures.
+    """
+    shape = [row for row in rows if row["family"] == "shape" and row["threshold"] == share]
+    architectures = {str(row["architecture"]) for row in shape}
+    if len(architectures) != 1:
+        msg = (
+            f"expected shape features of one architecture at share {share}, "
+            f"found those of {sorted(architectures) or 'none'}"
+        )
+        raise ValueError(msg)
+    start = f"{architectures.pop()}: the paper's significant differences in shape features are"
+    tested = sorted((row for row in shape if row["p"] == row["p"]), key=lambda row: row["p"])
+    if not tested:
+        return f"{start} not testable: no shape feature is defined in both classes."
+    how = f"Holm-adjusted P < {SIGNIFICANT}, share {share:g}, n = {max(r['n'] for r in tested)}"
+    hits = [row for row in tested if row["p_adjusted"] < SIGNIFICANT]
+    others = ", ".join(row["feature"] for row in shape if row not in hits)
+    if not hits:
+        return f"{start} refuted here ({how}): none differs, the nearest being {_named(tested[0])}."
+    rest = f"; not for {others}" if others else ""
+    return f"{start} confirmed ({how}) for {'; '.join(map(_named, hits))}{rest}."
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    p = row["p_adjusted"]
+    size = f"= {p:.2g}" if p >= 0.001 else "< 0.001"
+    where = "larger" if row["effect_size"] > 0 else "smaller"
+    return f"{row['feature']} ({where} in malignant, P {size})"
+
+
+def _by_share(
+    features: pa.Table, patients: Mapping[str, str | None]
+) -> Iterator[tuple[float, pd.DataFrame]]:
+    """Each share's images by ascending id: label, patient, and features averaged over splits."""
+    frame = features.to_pandas().sort_values(["threshold", "image_id", "split"])
+    _check(frame, patients)
+    images = frame.groupby(["threshold", "image_id"])
+    means = images[list(FEATURES)].mean().round(_DECIMALS).assign(label=images["label"].first())
+    for share in sorted(set(frame["threshold"])):
+        part = means.loc[share]
+        names = [patients[image] or f"image {image}" for image in part.index]
+        yield float(share), part.assign(patient=names)
+
+
+def _check(frame: pd.DataFrame, patients: Mapping[str, str | None]) -> None:
+    keys, labels = (frame[["study_id", "architecture"]], frame[["image_id", "label"]])
+    faults = {
+        "several studies or architectures": len(keys.drop_duplicates()) > 1,
+        "an image twice in a split": frame.duplicated(["threshold", "split", "image_id"]).any(),
+        "an image without a label": frame["label"].isna().any(),
+        "an image with two labels": labels.drop_duplicates()["image_id"].duplicated().any(),
+        "an image that is not among the patients": not set(frame["image_id"]) <= patients.keys(),
+    }
+    found = [fault for fault, there in faults.items() if there]
+    if found:
+        msg = f"cam_features: {', '.join(found)}; expected one architecture, labelled images"
+        raise ValueError(msg)
+
+
+def _tested(images: pd.DataFrame, feature: str) -> dict[str, Any]:
+    one = images[images[feature].notna()].drop_duplicates("patient")
+    benign, malignant = (one.loc[one["label"] == label, feature].to_numpy() for label in (0, 1))
+    test = mann_whitney(malignant, benign)
+    return {
+        "feature": feature,
+        "family": FEATURES[feature],
+        "statistic": test.u,
+        "effect_size": test.effect_size,
+        "p": test.p,
+        "n": len(one),
+        "median_benign": float(np.median(benign)) if benign.size else np.nan,
+        "median_malignant": float(np.median(malignant)) if malignant.size else np.nan,
+    }
+
+
+def _names(family: str) -> list[str]:
+    return [name for name, of in FEATURES.items() if of == family]
+
+
+def _folds(images: pd.DataFrame, seed: int) -> Iterator[_Fold]:
+    """(training rows, test rows) of all repeats; only folds with both classes on both sides."""
+    label, patient = images["label"].to_numpy(), images["patient"].to_numpy()
+    smaller = min(len(set(patient[label == value])) for value in (0, 1))
+    folds = min(FOLDS, smaller)
+    for repeat in range(REPEATS if folds > 1 else 0):
+        state = int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
+        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=state)
+        for train, test in parts.split(label, label, patient):
+            if len(set(label[train])) == len(set(label[test])) == 2:
+                yield train, test
+
+
+def _fold_aucs(images: pd.DataFrame, names: list[str], folds: Sequence[_Fold]) -> _Values:
+    values, label = images[names].to_numpy(np.float64), images["label"].to_numpy()
+    model = LogisticRegression(max_iter=1000)
+    aucs = []
+    # The library's checks of what it is given take longer than the hundreds of small fits.
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        for train, test in folds:
+            scaled = _filled_and_scaled(values, train)
+            model.fit(scaled[train], label[train])
+            aucs.append(_auc(label[test], scaled[test] @ model.coef_[0]))
+    return np.array(aucs, dtype=np.float64)
+
+
+def _filled_and_scaled(values: _Values, train: npt.NDArray[np.int64]) -> _Values:
+    """Medians for what is undefined, and unit variance, both learnt from the training rows."""
+    own = values[train]
+    some = np.isfinite(own).any(axis=0)
+    middle = np.where(some, np.nanmedian(np.where(some, own, 0.0), axis=0), 0.0)
+    whole = np.where(np.isfinite(values), values, middle)
+    sd = whole[train].std(axis=0)
+    return np.asarray((whole - whole[train].mean(axis=0)) / np.where(sd > 0, sd, 1.0))
+
+
+def _auc(label: npt.NDArray[np.int64], score: _Values) -> float:
+    """Mann-Whitney's: the share of pairs with the malignant score higher, ties half."""
+    ill = int((label == 1).sum())
+    ranks = rankdata(score)[label == 1].sum()
+    return float((ranks - ill * (ill + 1) / 2) / (ill * (len(label) - ill)))
+
+
+def _summary(
+    share: float, family: str, aucs: Mapping[str, _Values], ratio: float, n: int
+) -> FamilyAuc:
+    """`aucs` holds each family's AUC by fold, shape first."""
+    own, first = aucs[family], next(iter(aucs))
+    spread = mean_interval(own, ratio)
+    lead = nadeau_bengio(aucs[first] - own if family != first else [], ratio)
+    return FamilyAuc(share, family, spread.mean, spread.sd, n, lead.mean, lead.p)

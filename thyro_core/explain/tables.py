@@ -1,0 +1,64 @@
+"""A study's tables on activation maps as a whole: what is tested, and which family tells more."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from thyro_core.config import StudyConfig
+from thyro_core.explain.statistics import cam_tests, family_auc
+from thyro_core.tables.schemas import rows_to_table
+
+
+def patients_of(splits: pa.Table) -> dict[str, str]:
+    """Whom each image is evidence of: its patient, else its group; from table `splits`."""
+    columns = (splits[name].to_pylist() for name in ("image_id", "patient_id", "group_id"))
+    return {image: patient or group for image, patient, group in zip(*columns, strict=True)}
+
+
+def cam_tests_table(
+    study_id: str, features: pa.Table, splits: pa.Table, config: StudyConfig
+) -> pa.Table:
+    """The table `cam_tests` of a study: benign against malignant in each feature of the regions.
+
+    Args:
+        study_id: the study.
+        features: its table `cam_features`; an architecture without rows gets none.
+        splits: its table `splits`.
+        config: its config, for the order of architectures.
+
+    Raises:
+        ValueError: see `cam_statistics.cam_tests`.
+    """
+    patients = patients_of(splits)
+    parts = _by_architecture(features, config)
+    rows = [row for _, part in parts for row in cam_tests(part, patients)]
+    return rows_to_table("cam_tests", [row | {"study_id": study_id} for row in rows])
+
+
+def cam_families_table(
+    study_id: str, features: pa.Table, splits: pa.Table, config: StudyConfig
+) -> pa.Table:
+    """The table `cam_families` of a study: how well each family of features separates the classes.
+
+    Args:
+        study_id: the study.
+        features: its table `cam_features`, or those rows that are asked about.
+        splits: its table `splits`.
+        config: its config, for the order of architectures and the seed of the folds.
+
+    Raises:
+        ValueError: see `cam_statistics.family_auc`.
+    """
+    patients = patients_of(splits)
+    rows = [
+        {"study_id": study_id, "architecture": architecture, **found._asdict()}
+        for architecture, part in _by_architecture(features, config)
+        for found in family_auc(part, patients, config.seed)
+    ]
+    return rows_to_table("cam_families", rows)
+
+
+def _by_architecture(features: pa.Table, config: StudyConfig) -> Iterator[tuple[str, pa.Table]]:
+    for architecture in config.architectures:
+        yield architecture, features.filter(pc.equal(features["architecture"], architecture))

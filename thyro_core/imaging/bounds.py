@@ -1,0 +1,34 @@
+"""What a reader of image files must be told before it decodes a byte.
+
+Ingest and screening each declare such bounds among their own rules, with defaults of their own.
+"""
+
+from typing import Protocol
+
+
+class ImageBounds(Protocol):
+    """Bounds of a picture file."""
+
+    @property
+    def max_bytes(self) -> int:
+        """Largest file that is read [bytes]."""
+
+    @property
+    def max_pixels(self) -> int:
+        """Most pixels a frame may have before it is refused undecoded."""
+
+    @property
+    def max_frames(self) -> int:
+        """Most frames a picture file may hold; the first one is used."""
+
+
+class ClipBounds(ImageBounds, Protocol):
+    """Bounds of a DICOM object, which may be a clip."""
+
+    @property
+    def max_clip_frames(self) -> int:
+        """Most frames a clip may have before it is refused undecoded."""
+
+    @property
+    def frames_per_clip(self) -> int:
+        """Most frames of a clip that are read; evenly spaced over it."""

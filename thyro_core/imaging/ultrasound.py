@@ -1,0 +1,103 @@
+"""Does a grey picture look like B-mode ultrasound at all? Declared bounds on its grey levels.
+
+They turn away what plainly is none: blank frames, noise, drawings, pages of text, colour
+photographs. A grey photograph with the grey levels of an ultrasound image passes; that it is unlike
+the training images is for a comparison with these to find.
+
+Each bound leaves room beyond what 852 images of two public sets (breast and thyroid, several
+machines) measure, which is given with it.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from thyro_core.imaging import grey_sums
+
+Grey = npt.NDArray[np.uint8]
+
+LEAST_SD = 8.0
+"""Least standard deviation of the grey level [0 to 255]; below it a frame is blank. Seen: 28.7."""
+
+LEAST_ENTROPY = 3.0
+"""Least entropy of the grey levels [bit]; below it: drawings, text, blank screens. Seen: 4.1."""
+
+MOST_BRIGHT = 0.3
+"""Largest share of pixels of grey level 200 and more; above it: pages. Seen: 0.16."""
+
+LEAST_COHERENCE = 0.6
+"""Least correlation of neighbouring pixels, along rows and columns; below it: noise, small print.
+A beam is wider than a pixel, so that speckle is smooth. Seen: 0.82."""
+
+MOST_COLOUR = 0.35
+"""Largest share of coloured pixels that colour flow has; above it: colour photographs. Seen: 0."""
+
+_BRIGHT_LEVEL = 200
+_WINDOW = 1024
+
+
+def why_not_ultrasound(grey: Grey, overlay_share: float) -> str | None:
+    """What keeps a picture from being B-mode ultrasound, with what was expected; None: nothing.
+
+    Args:
+        grey: (H, W).
+        overlay_share: share of coloured pixels (see `thyro_core.imaging.quality`).
+    """
+    counts = np.array(Image.fromarray(grey).histogram())
+    bright = float(counts[_BRIGHT_LEVEL:].sum() / grey.size)
+    sd, bits, smooth = _sd(counts), _entropy(counts / grey.size), coherence(grey)
+    failed = (
+        (sd < LEAST_SD, f"standard deviation {sd:.1f}, expected at least {LEAST_SD:g}"),
+        (bits < LEAST_ENTROPY, f"entropy {bits:.2f} bit, expected at least {LEAST_ENTROPY:g}"),
+        (bright > MOST_BRIGHT, f"share of bright pixels {bright:.2f}, at most {MOST_BRIGHT:g}"),
+        (
+            smooth < LEAST_COHERENCE,
+            f"correlation of neighbours {smooth:.2f}, expected at least {LEAST_COHERENCE:g}",
+        ),
+        (
+            overlay_share > MOST_COLOUR,
+            f"share of coloured pixels {overlay_share:.2f}, at most {MOST_COLOUR:g}",
+        ),
+    )
+    return next((detail for is_failed, detail in failed if is_failed), None)
+
+
+def _sd(counts: npt.NDArray[np.int64]) -> float:
+    levels = np.arange(len(counts))
+    return grey_sums.mean_and_sd(*(int(counts @ levels**power) for power in range(3)))[1]
+
+
+def _entropy(histogram: npt.NDArray[np.float64]) -> float:
+    shares = histogram[histogram > 0]
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def coherence(grey: Grey) -> float:
+    """Correlation of each pixel with the next one: the smaller of along rows and along columns.
+
+    Of a longer side only the middle 1024 pixels count.
+
+    Args:
+        grey: (H, W).
+
+    Returns:
+        From -1 to 1; 0 where it is undefined (no contrast, or a single row or column).
+    """
+    top, left = (max(0, (side - _WINDOW) // 2) for side in grey.shape)
+    middle = grey[top : top + _WINDOW, left : left + _WINDOW]
+    return min(_correlation(middle[:, 1:], middle[:, :-1]), _correlation(middle[1:], middle[:-1]))
+
+
+def _correlation(one: Grey, other: Grey) -> float:
+    if not one.size:
+        return 0.0
+    n, totals = one.size, [grey_sums.total(pixels) for pixels in (one, other)]
+    spreads = (
+        n * grey_sums.squares(pixels) - first**2
+        for pixels, first in zip((one, other), totals, strict=True)
+    )
+    scale = math.prod(math.sqrt(spread) for spread in spreads)
+    shared = n * grey_sums.products(one, other) - math.prod(totals)
+    return shared / scale if scale > 0 else 0.0

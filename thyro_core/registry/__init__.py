@@ -1,0 +1,1 @@
+"""Promoted models: bundles, cards, the champion and the gate before it."""

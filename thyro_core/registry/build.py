@@ -1,0 +1,283 @@
+"""Make a bundle from a finished study: members, reference set, card; the card last."""
+
+import hashlib
+import io
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from thyro_core import NOTICE
+from thyro_core.config import RECIPE, Architecture, canonical_json, content_id
+from thyro_core.datasets.packs import pack_index
+from thyro_core.errors import InputError
+from thyro_core.evaluation.out_of_fold import HeldOut, held_out, image_means
+from thyro_core.registry.bundle import REFERENCE, REFERENCE_FILE, Bundle, load_bundle
+from thyro_core.registry.card import CARD_VERSION, Card, Embedding, card_bytes
+from thyro_core.registry.card_figures import (
+    calibration_figures,
+    data_figures,
+    metric_figures,
+    number,
+    operating_figures,
+    versions_of,
+    warnings_of,
+)
+from thyro_core.registry.distance import NEIGHBOURS, QUANTILES, distance_bound
+from thyro_core.store.keys import bundle_prefix, card_key, model_key
+from thyro_core.store.store import Store
+from thyro_core.study.lifecycle import study_notes
+from thyro_core.study.plan import StudyPlan
+from thyro_core.tables.io import read_table
+
+INTENDED_USE = (
+    "Research: ordering a day's thyroid ultrasound images for reading, and studying how well that "
+    "works, on images like those it was trained on."
+)
+NOT_INTENDED = (
+    "Any diagnosis or treatment; images of other devices, settings or populations without a check "
+    "on them; leaving an image unread because of its score."
+)
+_STREAM = 1 << 22
+
+
+@dataclass(frozen=True)
+class Order:
+    """What decides a bundle, beside the members' bytes."""
+
+    plan: StudyPlan
+    architecture: Architecture
+    sensitivity: float
+
+
+@dataclass(frozen=True)
+class _Tables:
+    predictions: pa.Table
+    splits: pa.Table
+    metrics: pa.Table
+    runs: pa.Table
+    """The members' own rows, by split."""
+    images: pa.Table
+
+
+def make_bundle(store: Store, order: Order, scratch: Path) -> Bundle:
+    """The bundle of a finished study's architecture; one that is there already stays as it is.
+
+    The same study, architecture and sensitivity give the same bytes; nothing is stamped with a
+    time. Whoever dies half way leaves files without a card, which is no model yet.
+
+    Args:
+        store: holds the study; the bundle goes to `registry/models/<model_id>`.
+        order: what to bundle.
+        scratch: node-local folder.
+
+    Raises:
+        InputError: the study kept no models, or one is gone or damaged.
+    """
+    tables = _tables(store, order)
+    wanted = _member_hashes(order, tables.runs)
+    model_id = _model_id(order, wanted)
+    if store.exists(card_key(model_id)):
+        return load_bundle(store, model_id)
+    for split, name in enumerate(wanted):
+        source = model_key(order.plan.study_id, split, order.architecture)
+        _copy(store, source, f"{bundle_prefix(model_id)}/{name}", wanted[name])
+    rows = held_out(tables.predictions, tables.splits, order.architecture)
+    card = _card(order, model_id, wanted, tables, rows)
+    reference = _reference(store, card, tables, rows, scratch)
+    data = _parquet(reference)
+    store.write(f"{bundle_prefix(model_id)}/{REFERENCE_FILE}", data)
+    files = card.files | {REFERENCE_FILE: hashlib.sha256(data).hexdigest()}
+    notes = (*study_notes(store, order.plan), *card.warnings)
+    update = {"files": files, "embedding": _distances(card, reference), "warnings": notes}
+    store.write(card_key(model_id), card_bytes(card.model_copy(update=update)))
+    return load_bundle(store, model_id)
+
+
+def _tables(store: Store, order: Order) -> _Tables:
+    study_id = order.plan.study_id
+    runs = read_table(store, "runs", study_id=study_id)
+    own = runs.filter(pc.equal(runs["architecture"], order.architecture)).sort_by("split")
+    return _Tables(
+        predictions=read_table(store, "predictions", study_id=study_id),
+        splits=read_table(store, "splits", study_id=study_id),
+        metrics=read_table(store, "metrics", study_id=study_id),
+        runs=own,
+        images=read_table(store, "images", manifest_id=order.plan.manifest_id),
+    )
+
+
+def _member_hashes(order: Order, runs: pa.Table) -> dict[str, str]:
+    """SHA-256 of each member's weights, by file name, in the order of the splits."""
+    hashes = dict(zip(runs["split"].to_pylist(), runs["model_sha256"].to_pylist(), strict=True))
+    lacking = [split for split in range(order.plan.config.splits) if hashes.get(split) is None]
+    if lacking:
+        msg = (
+            f"study {order.plan.study_id}, {order.architecture}: expected the trained weights of "
+            f"all {order.plan.config.splits} splits, found none of {', '.join(map(str, lacking))}; "
+            "run the study with THYRO_KEEP_MODELS=true, in another store or after deleting these "
+            "runs' predictions"
+        )
+        raise InputError(msg)
+    return {f"split={split}.safetensors": str(hashes[split]) for split in sorted(hashes)}
+
+
+def _model_id(order: Order, wanted: Mapping[str, str]) -> str:
+    deciding = {
+        "study_id": order.plan.study_id,
+        "architecture": order.architecture,
+        "members": list(wanted.values()),
+        "target_sensitivity": order.sensitivity,
+        "recipe": RECIPE,
+        "card_version": CARD_VERSION,
+    }
+    return content_id("b", deciding)
+
+
+def _copy(store: Store, source: str, target: str, wanted: str) -> None:
+    """Copy an object if its bytes are the wanted ones, and only then."""
+    digest = hashlib.sha256()
+    try:
+        with store.fs.open(store.path(source), "rb") as file:
+            while piece := file.read(_STREAM):
+                digest.update(piece)
+    except FileNotFoundError as error:
+        raise _lost(source, wanted, "no file") from error
+    if digest.hexdigest() != wanted:
+        raise _lost(source, wanted, digest.hexdigest())
+    with store.fs.open(store.path(source), "rb") as file, store.writing(target) as out:
+        shutil.copyfileobj(file, out, _STREAM)
+
+
+def _lost(source: str, wanted: str, found: str) -> InputError:
+    return InputError(
+        f"{source}: expected the trained weights with SHA-256 {wanted}, found {found}; restore "
+        "the file, or delete that run's predictions and start the study again"
+    )
+
+
+def _card(
+    order: Order, model_id: str, wanted: Mapping[str, str], tables: _Tables, rows: HeldOut
+) -> Card:
+    """The card but for the reference set and the study's notes."""
+    plan = order.plan
+    start = plan.weights[order.architecture]
+    calibration = calibration_figures(rows)
+    point = operating_figures(rows, calibration.temperature, order.sensitivity)
+    versions, commits = versions_of(tables.runs)
+    config = canonical_json(plan.config)
+    return Card(
+        card_version=CARD_VERSION,
+        model_id=model_id,
+        notice=NOTICE,
+        intended_use=INTENDED_USE,
+        not_intended=NOT_INTENDED,
+        licence=_licence(start.origin),
+        warnings=(*_start_warnings(order), *warnings_of(rows, calibration, point)),
+        architecture=order.architecture,
+        side=plan.config.side(order.architecture),
+        members=tuple(wanted),
+        files=dict(wanted),
+        study_id=plan.study_id,
+        study_config=plan.config,
+        config_sha256=hashlib.sha256(config.encode()).hexdigest(),
+        precision=plan.precision,
+        recipe=RECIPE,
+        data=data_figures(plan.manifest_id, tables.splits),
+        starting_weights={"origin": start.origin, "sha256": start.sha256},
+        metrics=metric_figures(tables.metrics, order.architecture),
+        calibration=calibration,
+        operating_point=point,
+        embedding=Embedding(layer="", neighbours=NEIGHBOURS, held_out=0, distances={}),
+        versions=versions,
+        git_commits=commits,
+    )
+
+
+def _licence(origin: str) -> str:
+    start = (
+        "the members started from random weights"
+        if origin == "none"
+        else f"the members started from weights with terms of their own ({origin})"
+    )
+    return (
+        "No licence is granted with these weights: they derive from the training images, whose "
+        f"owner's terms bind whoever uses or passes them on; {start}. The program is MIT licensed."
+    )
+
+
+def _start_warnings(order: Order) -> tuple[str, ...]:
+    if order.plan.weights[order.architecture].key is not None:
+        return ()
+    said = (
+        f"WARNING: {order.architecture} was trained from RANDOM weights, not from ImageNet's: "
+        "expect far worse results than the paper's"
+    )
+    return (said,)
+
+
+def _reference(store: Store, card: Card, tables: _Tables, rows: HeldOut, scratch: Path) -> pa.Table:
+    """The training set as the model saw it, schema `REFERENCE`, by image_id."""
+    from thyro_core.registry.embeddings import training_embeddings
+
+    index = pack_index(tables.images)
+    labels = {row["image_id"]: row["label"] for row in tables.splits.to_pylist()}
+    ids = sorted(labels)
+    first = Bundle(
+        model_id=card.model_id, architecture=card.architecture, side=card.side, temperature=1.0,
+        threshold=1.0, members=(f"{bundle_prefix(card.model_id)}/{card.members[0]}",),
+        card=card.model_dump(mode="json"),
+    )  # fmt: skip
+    places = np.array([index[image_id] for image_id in ids], dtype=np.int64)
+    embeddings = training_embeddings(first, store, scratch, places, len(index))
+    means = image_means(rows, rows.probability(card.calibration.temperature))
+    scored = dict(zip(means.image, zip(means.mean, means.sd, strict=True), strict=True))
+    trained = _trained_on(tables.splits)
+    columns = {
+        "image_id": ids,
+        "label": [labels[image_id] for image_id in ids],
+        "prob_malignant": [scored.get(image_id, (math.nan,))[0] for image_id in ids],
+        "sd": [scored.get(image_id, (math.nan, math.nan))[1] for image_id in ids],
+        **_image_statistics(tables.images, ids),
+        "held_out": [image_id not in trained for image_id in ids],
+        "embedding": list(embeddings),
+    }
+    arrays = [pa.array(columns[field.name], field.type) for field in REFERENCE]
+    return pa.Table.from_arrays(arrays, schema=REFERENCE)
+
+
+def _trained_on(splits: pa.Table) -> set[str]:
+    """Images that the first member was trained on."""
+    chosen = splits.filter(pc.and_(pc.equal(splits["split"], 0), pc.equal(splits["role"], "train")))
+    return set(chosen["image_id"].to_pylist())
+
+
+def _image_statistics(images: pa.Table, ids: list[str]) -> dict[str, list[float]]:
+    included = images.filter(images["included"]).to_pylist()
+    rows = {row["image_id"]: row for row in included}
+    names = {"mean": "mean", "grey_sd": "sd", "sharpness": "sharpness"}
+    names["overlay_share"] = "overlay_share"
+    return {new: [rows[image_id][old] for image_id in ids] for new, old in names.items()}
+
+
+def _distances(card: Card, reference: pa.Table) -> Embedding:
+    from thyro_core.training.models import LAST_CONV
+
+    return Embedding(
+        layer=LAST_CONV[card.architecture],
+        neighbours=NEIGHBOURS,
+        held_out=int(pc.sum(reference["held_out"]).as_py() or 0),
+        distances={f"{q:g}": number(distance_bound(reference, q)) for q in QUANTILES},
+    )
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", store_schema=True)
+    return buffer.getvalue()

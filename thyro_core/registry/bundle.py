@@ -1,0 +1,131 @@
+"""Promoted models in the store, read without torch: the bundle, its card, its reference set."""
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from thyro_core.config import Architecture
+from thyro_core.errors import InputError
+from thyro_core.registry.card import CardError, parse_card
+from thyro_core.store.keys import bundle_prefix, card_key
+from thyro_core.store.store import Store
+from thyro_core.urls import redact
+
+REFERENCE_FILE = "reference.parquet"
+"""Name of the reference set within a bundle."""
+
+_COLUMNS = (
+    ("image_id", pa.string(), "SHA-256 of the file's bytes, hexadecimal."),
+    ("label", pa.int8(), "0 benign, 1 malignant."),
+    (
+        "prob_malignant",
+        pa.float64(),
+        "Mean temperature-scaled probability over the splits that tested it; NaN: none did.",
+    ),
+    ("sd", pa.float64(), "Standard deviation over those splits; NaN: fewer than two."),
+    ("mean", pa.float64(), "Mean grey level, 0 to 255."),
+    ("grey_sd", pa.float64(), "Standard deviation of the grey level, 0 to 255."),
+    ("sharpness", pa.float64(), "Focus measure, see `thyro_core.imaging.quality`."),
+    ("overlay_share", pa.float64(), "Share of coloured pixels, 0 to 1."),
+    ("held_out", pa.bool_(), "Whether the first member was not trained on the image."),
+    ("embedding", pa.list_(pa.float32()), "Mean over cells of the first member's last map."),
+)
+
+REFERENCE = pa.schema(
+    [pa.field(name, kind, metadata={"doc": doc}) for name, kind, doc in _COLUMNS],
+    metadata={"row": "image that took part in the study", "schema_version": "1"},
+)
+"""The training set as the model saw it."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A promoted model: an ensemble of one architecture's split models."""
+
+    model_id: str
+    architecture: Architecture
+    side: int
+    """Side of the square input [pixels]."""
+    temperature: float
+    """What logits are divided by before the softmax."""
+    threshold: float
+    """Mean probability of malignant from which an image counts as positive."""
+    members: tuple[str, ...]
+    """Keys of the members' weights, in the order of the splits."""
+    card: Mapping[str, Any]
+    """The whole card, as plain JSON values."""
+
+
+def load_bundle(store: Store, model_id: str) -> Bundle:
+    """A promoted model of this store; its weights are read, and checked, when they are needed.
+
+    Raises:
+        InputError: there is no such model, or its card is not whole.
+    """
+    key = card_key(model_id)
+    if not store.exists(key):
+        known = ", ".join(model_ids(store)) or "none"
+        msg = (
+            f"{redact(store.url)}: expected a promoted model {model_id}, found {known}; check the "
+            "id and --store, or promote a study first"
+        )
+        raise InputError(msg)
+    try:
+        card = parse_card(store.read(key), model_id)
+    except CardError as error:
+        msg = (
+            f"{key}: expected the card of {model_id} as it was written, found {error}; delete "
+            "this file and promote the study again"
+        )
+        raise InputError(msg) from error
+    return Bundle(
+        model_id=model_id,
+        architecture=card.architecture,
+        side=card.side,
+        temperature=card.calibration.temperature,
+        threshold=card.operating_point.threshold,
+        members=tuple(f"{bundle_prefix(model_id)}/{name}" for name in card.members),
+        card=card.model_dump(mode="json"),
+    )
+
+
+def model_ids(store: Store) -> list[str]:
+    """Ids of all promoted models of a store, sorted; half-made ones have no card yet."""
+    folder = store.path("registry/models")
+    if not store.fs.exists(folder):
+        return []
+    names = {str(path).rstrip("/").rsplit("/", 1)[-1] for path in store.fs.ls(folder, detail=False)}
+    return sorted(name for name in names if store.exists(card_key(name)))
+
+
+def reference(store: Store, model_id: str) -> pa.Table:
+    """A model's training set as the model saw it, one row an image, by image_id.
+
+    Returns:
+        Schema `REFERENCE`.
+
+    Raises:
+        InputError: there is no such model, or the file is gone or not the one on its card.
+    """
+    bundle = load_bundle(store, model_id)
+    key = f"{bundle_prefix(model_id)}/{REFERENCE_FILE}"
+    wanted = bundle.card["files"].get(REFERENCE_FILE)
+    data = store.read(key) if store.exists(key) else None
+    if data is None or hashlib.sha256(data).hexdigest() != wanted:
+        raise damaged(key, wanted, None if data is None else hashlib.sha256(data).hexdigest())
+    # Not pq.read_table: its scanner's threads can abort a process that exits right after.
+    return pq.ParquetFile(io.BytesIO(data)).read().cast(REFERENCE)
+
+
+def damaged(place: str, wanted: str | None, found: str | None) -> InputError:
+    """The error for a bundle's file that is gone (`found` None) or has another SHA-256."""
+    return InputError(
+        f"{place}: expected SHA-256 {wanted}, as the model's card says, found "
+        f"{found or 'no file'}; delete the model's card.json (and this file) and promote the "
+        "study again"
+    )

@@ -1,0 +1,255 @@
+"""Which promoted model is in use, and every change of it: `registry/champion.json`.
+
+The file is only ever swapped for a longer one: two promotions at once both stand in its history,
+in some order, and a program that dies leaves it as it was.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from thyro_core.config import canonical_json
+from thyro_core.errors import InputError, ThyroError
+from thyro_core.registry.bundle import load_bundle, model_ids
+from thyro_core.store.compare_and_swap import Seen, check_honoured, read_seen, swap
+from thyro_core.store.keys import champion_key
+from thyro_core.store.store import Store
+from thyro_core.urls import redact
+
+MOST_LETTERS = 200
+"""Length of a reason."""
+
+_TRIES = 50
+
+
+class Change(BaseModel):
+    """One change of the champion."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    model_id: str
+    before: Annotated[str | None, Field(alias="from")]
+    """The champion before; null: none."""
+    when: AwareDatetime
+    how: Literal["promoted", "forced", "rollback"]
+    why: str
+    gate: str
+    """What the comparison with the champion before said."""
+
+
+class Champion(BaseModel):
+    """The champion and its history, oldest first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model_id: str
+    history: Annotated[tuple[Change, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A promoted model in a listing."""
+
+    model_id: str
+    architecture: str
+    study_id: str
+    manifest_id: str
+    auc: float | None
+    threshold: float
+    is_champion: bool
+    changes: tuple[Change, ...]
+    """When it became champion, oldest first."""
+    fault: str | None = None
+    """Why it cannot be used; then there are no other facts. None: its card is whole."""
+
+
+def read_champion(store: Store) -> Champion | None:
+    """The champion and its history; None: none was promoted yet.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    return _parse(store, read_seen(store, champion_key()))
+
+
+def champion(store: Store) -> str:
+    """The id of the model in use.
+
+    Raises:
+        InputError: none was promoted yet, or the file is damaged.
+    """
+    found = read_champion(store)
+    if found is None:
+        msg = (
+            f"{redact(store.url)}: expected a promoted model, found none; promote a finished study "
+            "first: thyro promote STUDY_ID"
+        )
+        raise InputError(msg)
+    return found.model_id
+
+
+def checked_reason(text: str) -> str:
+    """A reason that may stand in the history for ever: one line of bounded length.
+
+    Raises:
+        InputError: it is empty, too long or not one printable line.
+    """
+    reason = text.strip()
+    if not reason or len(reason) > MOST_LETTERS or not reason.isprintable():
+        msg = (
+            f"reason: expected one printable line of 1 to {MOST_LETTERS} letters, found "
+            f"{len(reason)} letters; it is kept for ever and read by others: say why, name nobody"
+        )
+        raise InputError(msg)
+    return reason
+
+
+def crown(
+    store: Store, model_id: str, how: Literal["promoted", "forced"], why: str,
+    gate: Callable[[str | None], str],
+) -> Change | None:  # fmt: skip
+    """Make a model the champion.
+
+    Args:
+        store: where the models lie.
+        model_id: the model; its bundle must be whole.
+        how: promoted, or forced past a gate.
+        why: the reason, see `checked_reason`.
+        gate: asked with the champion's id (None: none) right before each try, as it may have
+            changed; says how the two compare, or raises.
+
+    Returns:
+        The change; None: it is the champion already.
+
+    Raises:
+        InputError: the bundle, or champion.json, is damaged.
+    """
+    load_bundle(store, model_id)
+
+    def change(old: Champion | None) -> Change | None:
+        before = old.model_id if old else None
+        if before == model_id:
+            return None
+        found = gate(before)
+        now = datetime.now(UTC)
+        return Change(
+            model_id=model_id, before=before, when=now, how=how, why=checked_reason(why), gate=found
+        )
+
+    return _append(store, change)
+
+
+def rollback(store: Store, why: str = "rolled back") -> Change:
+    """Make the model that was champion before the current one champion again.
+
+    Once more goes one further back; what was rolled back from does not come again by itself.
+
+    Raises:
+        InputError: there is no champion, none before it, or its bundle is damaged.
+    """
+
+    def change(old: Champion | None) -> Change:
+        past = _standing(old)
+        if len(past) < 2:
+            msg = (
+                f"{redact(store.url)}: expected a champion before the current one, found "
+                f"{'none' if past else 'no champion at all'}; see `thyro models`"
+            )
+            raise InputError(msg)
+        load_bundle(store, past[-2])
+        return Change(
+            model_id=past[-2], before=past[-1], when=datetime.now(UTC), how="rollback",
+            why=checked_reason(why), gate="not asked",
+        )  # fmt: skip
+
+    made = _append(store, change)
+    if made is None:
+        msg = "a rollback is always a change"
+        raise AssertionError(msg)
+    return made
+
+
+def models(store: Store) -> list[ModelRow]:
+    """All promoted models, the champion first, then by id.
+
+    Raises:
+        InputError: champion.json is damaged. A damaged card is a row with a fault.
+    """
+    current = read_champion(store)
+    rows = [_row(store, model_id, current) for model_id in model_ids(store)]
+    return sorted(rows, key=lambda row: (not row.is_champion, row.model_id))
+
+
+def _row(store: Store, model_id: str, current: Champion | None) -> ModelRow:
+    changes = tuple(
+        change for change in (current.history if current else ()) if change.model_id == model_id
+    )
+    is_champion = current is not None and current.model_id == model_id
+    try:
+        bundle = load_bundle(store, model_id)
+    except InputError as error:
+        return ModelRow(model_id, "", "", "", None, math.nan, is_champion, changes, str(error))
+    return ModelRow(
+        model_id=model_id,
+        architecture=bundle.architecture,
+        study_id=bundle.card["study_id"],
+        manifest_id=bundle.card["data"]["manifest_id"],
+        auc=bundle.card["metrics"]["auc"]["value"],
+        threshold=bundle.threshold,
+        is_champion=is_champion,
+        changes=changes,
+    )
+
+
+def _standing(current: Champion | None) -> list[str]:
+    """Champions that a rollback can go back over, the current one last."""
+    past: list[str] = []
+    for change in current.history if current else ():
+        if change.how == "rollback":
+            past.pop()
+        else:
+            past.append(change.model_id)
+    return past
+
+
+def _append(store: Store, make: Callable[[Champion | None], Change | None]) -> Change | None:
+    key = champion_key()
+    for _ in range(_TRIES):
+        seen = read_seen(store, key)
+        old = _parse(store, seen)
+        change = make(old)
+        if change is None:
+            return None
+        history = (*(old.history if old else ()), change)
+        new = Champion(model_id=change.model_id, history=history)
+        data = canonical_json(new.model_dump(mode="json", by_alias=True)).encode()
+        if swap(store, key, data, seen):
+            check_honoured(store, key)
+            return change
+    msg = f"{key}: others changed it {_TRIES} times while we tried; start the command again"
+    raise ThyroError(msg)
+
+
+def _parse(store: Store, seen: Seen) -> Champion | None:
+    if seen.data is None:
+        return None
+    try:
+        found = Champion.model_validate(json.loads(seen.data))
+        standing = _standing(found)
+    except (ValidationError, ValueError, IndexError) as error:
+        raise _damaged(store) from error
+    if not standing or standing[-1] != found.model_id:
+        raise _damaged(store)
+    return found
+
+
+def _damaged(store: Store) -> InputError:
+    return InputError(
+        f"{redact(store.url)}/{champion_key()}: expected the champion and its history, found "
+        "a damaged file; restore it from a copy, or delete it and promote again"
+    )

@@ -1,0 +1,128 @@
+"""A promoted model at work: its members loaded and checked, their mean and spread, embeddings."""
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from thyro_core.config import Architecture
+from thyro_core.errors import InputError
+from thyro_core.registry.bundle import Bundle, damaged
+from thyro_core.store.store import Store
+from thyro_core.training.models import body_and_head, build
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an ensemble says of b images; float64."""
+
+    mean: Array
+    """(b,), mean over members of the probability of malignant."""
+    sd: Array
+    """(b,), its standard deviation over members (ddof 1); NaN for one member."""
+    members: Array
+    """(b, m), each member's temperature-scaled probability of malignant."""
+
+
+def load_members(bundle: Bundle, store: Store, scratch: Path) -> list[nn.Module]:
+    """The members' networks on the CPU, in evaluation mode, channels last, without gradients.
+
+    Each file is fetched once per node and checked against the card each time.
+
+    Args:
+        bundle: the model.
+        store: the store it was loaded from.
+        scratch: node-local folder for the files of a remote store.
+
+    Raises:
+        InputError: a file is gone, or is not the one on the card.
+    """
+    # Drawing VGG16's random start takes seconds: once is enough, all of it is replaced.
+    pattern = build(bundle.architecture, bundle.side, seed=0)
+    return [_member(bundle, key, store, scratch, pattern) for key in bundle.members]
+
+
+def _member(bundle: Bundle, key: str, store: Store, scratch: Path, pattern: nn.Module) -> nn.Module:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    wanted = bundle.card["files"][key.rpartition("/")[2]]
+    try:
+        path = store.local(key, scratch)
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise damaged(store.path(key), wanted, None) from error
+    if found != wanted:
+        raise damaged(str(path), wanted, found)
+    model = copy.deepcopy(pattern)
+    try:
+        model.load_state_dict(load_file(path))
+    except (RuntimeError, SafetensorError) as error:
+        msg = f"{path}: expected weights of {bundle.architecture}, found others: {error}"
+        raise InputError(msg) from error
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def ensemble(members: Sequence[nn.Module], images: Tensor, temperature: float) -> Scores:
+    """Scores of one batch.
+
+    Args:
+        members: m networks with two outputs (benign, malignant), in evaluation mode.
+        images: float32, b x 3 x side x side, normalised, on the members' device.
+        temperature: what logits are divided by; above 0.
+
+    Returns:
+        Scores of the b images.
+    """
+    with torch.inference_mode():
+        logits = torch.stack([member(images) for member in members], dim=1)
+    return scores(logits.double().cpu().numpy(), temperature)
+
+
+def scores(logits: npt.ArrayLike, temperature: float) -> Scores:
+    """Scores from logits.
+
+    Args:
+        logits: (b, m, 2): benign, malignant of each member.
+        temperature: what they are divided by; above 0.
+    """
+    values = np.asarray(logits, dtype=np.float64)
+    margin = (values[..., 1] - values[..., 0]) / temperature
+    # The softmax of two logits; exp of the negative magnitude cannot overflow.
+    small = np.exp(-np.abs(margin))
+    probability = np.where(margin >= 0, 1.0, small) / (1.0 + small)
+    spread = probability.shape[1] > 1
+    sd = probability.std(axis=1, ddof=1) if spread else np.full(len(probability), np.nan)
+    return Scores(probability.mean(axis=1), sd, probability)
+
+
+def embedding(
+    member: nn.Module, architecture: Architecture, images: Tensor
+) -> npt.NDArray[np.float32]:
+    """Mean over cells of a network's last feature map (`models.LAST_CONV`).
+
+    Args:
+        member: a network in evaluation mode.
+        architecture: which network it is.
+        images: float32, b x 3 x side x side, normalised, on the member's device.
+
+    Returns:
+        (b, k), float32; k is 512 for ResNet18 and VGG16, 256 for AlexNet, 2048 for Inception_v3.
+    """
+    body, _ = body_and_head(member, architecture)
+    with torch.inference_mode():
+        return pooled(body(images))
+
+
+def pooled(features: Tensor) -> npt.NDArray[np.float32]:
+    """The embedding that a feature map, b x k x h x w, stands for: float32, (b, k)."""
+    return np.asarray(features.float().mean(dim=(2, 3)).cpu().numpy(), dtype=np.float32)

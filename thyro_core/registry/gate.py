@@ -1,0 +1,103 @@
+"""May this model take the champion's place? Not if it is worse on the same images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from thyro_core.evaluation.uncertainty import nadeau_bengio
+from thyro_core.registry.bundle import Bundle
+from thyro_core.store.store import Store
+from thyro_core.study.plan import StudyPlan
+from thyro_core.tables.io import read_table
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a candidate compares with the champion."""
+
+    worse: bool
+    """Whether its AUC is lower on the same manifest."""
+    text: str
+    """The comparison in one sentence."""
+
+
+@dataclass(frozen=True)
+class _Study:
+    auc: dict[int, float]
+    """AUC of each split."""
+    tests: dict[int, frozenset[str]]
+    """Images of each split's test part."""
+    ratio: float
+    """Mean of n_test / n_train."""
+
+
+def compare(store: Store, plan: StudyPlan, architecture: str, champion: Bundle) -> Verdict:
+    """Compare a study's architecture with the champion by AUC.
+
+    On the same manifest: over the splits whose test parts are the same images in both studies, if
+    there are at least two, by the mean paired difference with Nadeau and Bengio's interval; else
+    by the means over each study's own splits. Lower is worse, however little: who thinks
+    otherwise can say so, and is then on record. An undefined AUC of the candidate is worse.
+
+    Args:
+        store: where both studies' tables lie.
+        plan: the candidate's study.
+        architecture: which of its networks.
+        champion: the model in use.
+    """
+    card = champion.card
+    if card["data"]["manifest_id"] != plan.manifest_id:
+        text = (
+            f"not compared with {champion.model_id}: it was promoted on other images "
+            f"({card['data']['manifest_id']}, not {plan.manifest_id})"
+        )
+        return Verdict(False, text)
+    new = _study(store, plan.study_id, architecture)
+    old = _study(store, card["study_id"], champion.architecture)
+    shared = sorted(split for split in new.auc if old.tests.get(split) == new.tests[split])
+    if len(shared) > 1 and all(split in old.auc for split in shared):
+        return _paired(new, old, shared, champion.model_id)
+    # The champion's study may be gone; its card stays.
+    before = float(np.mean(list(old.auc.values()))) if old.auc else _number(card["metrics"]["auc"])
+    return _verdict(float(np.mean(list(new.auc.values()))), before, champion.model_id)
+
+
+def _paired(new: _Study, old: _Study, shared: list[int], model_id: str) -> Verdict:
+    test = nadeau_bengio([new.auc[split] - old.auc[split] for split in shared], new.ratio)
+    text = (
+        f"AUC {test.mean:+.4f} against {model_id} (95 % interval {test.ci_low:+.4f} to "
+        f"{test.ci_high:+.4f}, P {test.p:.3f}) over {len(shared)} splits of the same images"
+    )
+    return Verdict(not test.mean >= 0, text)
+
+
+def _verdict(now: float, before: float, model_id: str) -> Verdict:
+    text = f"mean AUC {now:.4f} against {before:.4f} of {model_id}, over other splits"
+    return Verdict(not (now >= before or np.isnan(before)), text)
+
+
+def _study(store: Store, study_id: str, architecture: str) -> _Study:
+    metrics = read_table(store, "metrics", study_id=study_id)
+    rows = metrics.filter(
+        pc.and_(
+            pc.and_(pc.is_valid(metrics["split"]), pc.equal(metrics["metric"], "auc")),
+            pc.equal(metrics["architecture"], architecture),
+        )
+    )
+    auc = dict(zip(rows["split"].to_pylist(), rows["value"].to_pylist(), strict=True))
+    return _Study(auc, *_test_parts(read_table(store, "splits", study_id=study_id)))
+
+
+def _test_parts(splits: pa.Table) -> tuple[dict[int, frozenset[str]], float]:
+    frame = splits.select(["split", "image_id", "role"]).to_pandas()
+    tests = frame[frame["role"] == "test"].groupby("split")["image_id"].agg(frozenset)
+    sizes = frame.groupby(["split", "role"]).size().unstack()
+    ratio = float((sizes["test"] / sizes["train"]).mean()) if len(frame) else float("nan")
+    return {int(split): images for split, images in tests.items()}, ratio
+
+
+def _number(figure: dict[str, float | None]) -> float:
+    value = figure["value"]
+    return float("nan") if value is None else value

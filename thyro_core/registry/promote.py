@@ -1,0 +1,150 @@
+"""Promote a finished study's architecture: verified, bundled, compared, made champion."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from thyro_core.config import Architecture
+from thyro_core.errors import InputError, ThyroError
+from thyro_core.registry import champion as champions
+from thyro_core.registry.build import Order, make_bundle
+from thyro_core.registry.bundle import Bundle, load_bundle
+from thyro_core.registry.gate import compare
+from thyro_core.store.store import Store
+from thyro_core.study.plan import StudyPlan, load_plan
+from thyro_core.study.verify.verify import verify_study
+
+NO_CHAMPION = "not compared: there was no champion"
+
+_WHY = "promoted by hand"
+
+
+class PromotionConfig(BaseModel):
+    """What to promote, and how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    study_id: str = Field(
+        pattern=r"^s[0-9a-f]{16}$", description="The finished study whose models are bundled."
+    )
+    architecture: Literal["first", "resnet18", "alexnet", "vgg16", "inception_v3"] = Field(
+        "first", description="Which of its networks; first: the study's first one."
+    )
+    sensitivity: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.95, description="Share of malignant images that the threshold aims to call so."
+    )
+    force: bool = Field(
+        False, description="Promote even if the champion is better on the same images."
+    )
+    reason: Annotated[str, Field(max_length=champions.MOST_LETTERS)] = Field(
+        "", description="Why, one line; kept for ever, so name nobody. Required with force."
+    )
+
+    @model_validator(mode="after")
+    def _force_has_a_reason(self) -> Self:
+        if self.force and not self.reason.strip():
+            msg = "force needs a reason, which is kept in the registry"
+            raise ValueError(msg)
+        return self
+
+
+class GateError(ThyroError):
+    """The champion is better on the same images."""
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What a promotion came to."""
+
+    bundle: Bundle
+    change: champions.Change | None
+    """None: the model was the champion already."""
+
+
+def promote(
+    store: Store,
+    config: PromotionConfig,
+    scratch: Path,
+    say: Callable[[str], None] = lambda _: None,
+) -> Promotion:
+    """Make a study's models the champion, unless they are worse.
+
+    The study is verified first. A refused model's bundle is not made. The same call again changes
+    nothing.
+
+    Args:
+        store: holds the study and the registry.
+        config: what to promote.
+        scratch: node-local folder.
+        say: told what is being done, one short line each.
+
+    Raises:
+        InputError: there is no such study or architecture, or it kept no models.
+        GateError: the champion is better on the same images, and `force` is off.
+        ThyroError: the study does not verify.
+    """
+    plan = load_plan(store, config.study_id)
+    architecture = _architecture(plan, config)
+    why = champions.checked_reason(config.reason or _WHY)
+
+    def gate(champion: str | None) -> str:
+        return _gate(store, plan, architecture, champion, force=config.force)
+
+    current = champions.read_champion(store)
+    gate(current.model_id if current else None)
+    _verify(store, plan.study_id, say)
+    say("bundling the models")
+    bundle = make_bundle(store, Order(plan, architecture, config.sensitivity), scratch)
+    how: Literal["promoted", "forced"] = "forced" if config.force else "promoted"
+    return Promotion(bundle, champions.crown(store, bundle.model_id, how, why, gate))
+
+
+def _architecture(plan: StudyPlan, config: PromotionConfig) -> Architecture:
+    if config.architecture == "first":
+        return plan.config.architectures[0]
+    if config.architecture not in plan.config.architectures:
+        msg = (
+            f"study {plan.study_id}: expected one of {', '.join(plan.config.architectures)}, found "
+            f"{config.architecture}; name one that it trained"
+        )
+        raise InputError(msg)
+    return config.architecture
+
+
+def _verify(store: Store, study_id: str, say: Callable[[str], None]) -> None:
+    failed = []
+    for check in verify_study(store, study_id):
+        say(f"verifying: {check.name}")
+        if not check.passed:
+            failed.append(f"{check.name}: {check.detail}")
+    if failed:
+        msg = (
+            f"study {study_id}: expected a finished study that verifies, found "
+            f"{len(failed)} failed checks: {'; '.join(failed)}"
+        )
+        raise ThyroError(msg)
+
+
+def _gate(
+    store: Store, plan: StudyPlan, architecture: str, champion: str | None, *, force: bool
+) -> str:
+    if champion is None:
+        return NO_CHAMPION
+    try:
+        verdict = compare(store, plan, architecture, load_bundle(store, champion))
+    except InputError as error:
+        # A champion that nobody can load any more must not stand in the way for ever.
+        if not force:
+            raise
+        return f"not compared with {champion}: {error}"
+    if verdict.worse and not force:
+        msg = (
+            f"study {plan.study_id}, {architecture}: expected a model no worse than the champion "
+            f"on the same images, found {verdict.text}; to promote it all the same, give --force "
+            "and --reason TEXT"
+        )
+        raise GateError(msg)
+    return verdict.text

@@ -1,0 +1,113 @@
+"""What the plots share: how an architecture looks, how a figure is spelled, axes and legends."""
+
+from collections.abc import Mapping
+from math import isnan
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from thyro_core.config import ARCHITECTURES
+from thyro_core.evaluation.metrics import FloatArray, IntArray
+from thyro_core.reporting.figures.svg import PAPER, SERIES
+
+WIDTH = 420.0
+"""Natural width of a plot [CSS pixels]; it is still readable at 340."""
+
+LEGEND_LINE = 16.0
+"""Height of a line of the legend [CSS pixels]."""
+
+
+class Estimate(NamedTuple):
+    """A figure and its 95 % interval; NaN or None: there is none."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def interval(self) -> tuple[float, float] | None:
+        """The interval cut to 0..1, where every metric lives; None: there is none."""
+        if self.low is None or self.high is None or isnan(self.low) or isnan(self.high):
+            return None
+        return max(self.low, 0.0), min(self.high, 1.0)
+
+    def __str__(self) -> str:
+        if isnan(self.value):
+            return "undefined"
+        ends = self.interval()
+        return f"{self.value:.3f}" + (f" ({ends[0]:.2f}-{ends[1]:.2f})" if ends else "")
+
+
+Line = str | tuple[int, tuple[float, ...]]
+"""A line style of matplotlib's."""
+
+
+class Look(NamedTuple):
+    """How a series is drawn: never told apart by its colour alone."""
+
+    colour: str
+    line: Line
+    marker: str
+
+
+_FEW = 8
+_LINES: tuple[Line, ...] = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (1.3, 1.3)))
+LOOKS: Mapping[str, Look] = MappingProxyType(
+    {
+        architecture: Look(colour, line, marker)
+        for architecture, colour, line, marker in zip(
+            ARCHITECTURES, SERIES, _LINES, "osD^", strict=True
+        )
+    }
+)
+"""How each architecture looks, in every plot."""
+
+
+def plot_axes(figure: Figure, x: str, y: str) -> Axes:
+    """The figure's one pair of axes."""
+    axes = figure.add_subplot()
+    axes.set(xlabel=x, ylabel=y)
+    return axes
+
+
+def unit_axes(figure: Figure, x: str, y: str) -> Axes:
+    """Axes from 0 to 1 both ways, with room for what lies on their edges."""
+    axes = plot_axes(figure, x, y)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    return axes
+
+
+def curve(
+    axes: Axes, architecture: str, x: FloatArray | IntArray, y: FloatArray, label: str
+) -> None:
+    """A line of an architecture, with markers here and there; on each point where they are few."""
+    look = LOOKS[architecture]
+    apart = (0.04 + 0.05 * list(LOOKS).index(architecture), 0.2)
+    axes.plot(
+        x,
+        y,
+        color=look.colour,
+        linestyle=look.line,
+        marker=look.marker,
+        markevery=apart if np.isfinite(y).sum() > _FEW else None,
+        label=label,
+        gid=f"series-{architecture}",
+    )
+
+
+def hollow(filled: bool, colour: str) -> dict[str, Any]:
+    """Marker arguments: filled, or only its outline."""
+    face = colour if filled else PAPER
+    return {"markerfacecolor": face, "markeredgecolor": colour, "markeredgewidth": 1.3}
+
+
+def legend(figure: Figure, columns: int = 1) -> None:
+    """The legend, beneath the axes: nothing drawn can hide behind it."""
+    figure.legend(loc="outside lower center", ncols=columns)
+
+
+def listed(values: Mapping[str, object]) -> str:
+    """Named values as a part of a sentence."""
+    return "; ".join(f"{name} {value}" for name, value in values.items())

@@ -1,0 +1,84 @@
+"""An image beside its overlay, a colour bar and a line that says what it is: one picture."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from thyro_core import NOTICE
+from thyro_core.explain.overlay import Pixels, overlay
+from thyro_core.reporting.map_lookup import ExplainedImage
+
+_CLASSES = ("benign", "malignant")
+_SIDE = 448
+_NARROWEST = 32
+_MARGIN = 16
+_LINE = 22
+_TEXT = 15
+_BAR = 18
+_BAR_LABEL = 90
+_MIDDLE_GREY = 128
+_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+
+
+class _Size(NamedTuple):
+    width: int
+    height: int
+
+
+def overlay_sheet(image: ExplainedImage) -> Pixels:
+    """The image and its overlay side by side, in the proportions of the image file.
+
+    The bar shows the colours as they lie over middle grey, from 0 to the map's peak.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+    """
+    size = _picture_size(image)
+    line = sheet_text(image)
+    font = ImageFont.load_default(_TEXT)
+    pictures = 2 * (size.width + _MARGIN) + _BAR + _BAR_LABEL
+    words = max(int(font.getlength(text)) for text in (line, NOTICE))
+    top = _MARGIN + _LINE
+    whole = (max(pictures, words) + 2 * _MARGIN, top + size.height + _LINE + 2 * _MARGIN)
+    sheet = Image.new("RGB", whole, _WHITE)
+    grey = np.asarray(Image.fromarray(image.grey).resize(size, Image.Resampling.BICUBIC))
+    sheet.paste(Image.fromarray(grey), (_MARGIN, top))
+    second = 2 * _MARGIN + size.width
+    sheet.paste(Image.fromarray(overlay(grey, image.cam)), (second, top))
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, _MARGIN - 2), line, _BLACK, font)
+    draw.text((_MARGIN, top + size.height + _MARGIN), NOTICE, _BLACK, font)
+    peak = float(image.cam.max())
+    if peak > 0:
+        left = second + size.width + _MARGIN
+        sheet.paste(Image.fromarray(_bar(size.height)), (left, top))
+        for text, middle, anchor in ((f"{peak:.3g}", top, "lt"), ("0", top + size.height, "lb")):
+            draw.text((left + _BAR + 6, middle), text, _BLACK, font, anchor=anchor)
+    return np.array(sheet)
+
+
+def sheet_text(image: ExplainedImage) -> str:
+    """What the picture is: image, network, split, class, probability and label, in one line."""
+    facts = [
+        image.image_id[:12],
+        image.architecture,
+        f"split {image.split}",
+        f"Grad-CAM for {_CLASSES[image.target]}",
+        f"P(malignant) {image.prob_malignant:.3f}",
+        f"label {'none' if image.label is None else _CLASSES[image.label]}",
+    ]
+    if not image.cam.any():
+        facts.append("empty map: no evidence")
+    return "   ".join(facts)
+
+
+def _picture_size(image: ExplainedImage) -> _Size:
+    factor = _SIDE / max(image.width, image.height)
+    return _Size(*(max(_NARROWEST, round(n * factor)) for n in (image.width, image.height)))
+
+
+def _bar(height: int) -> Pixels:
+    ramp: npt.NDArray[np.float32] = np.linspace(1, 0, height, dtype=np.float32)[:, None]
+    return overlay(np.full((height, _BAR), _MIDDLE_GREY, np.uint8), ramp)

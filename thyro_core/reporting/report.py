@@ -1,0 +1,218 @@
+"""A study's report: one HTML file that a clinician opens in a browser, every number traced.
+
+The page is a function of the store: no time of writing, no script, nothing from any network.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
+
+from thyro_core import NOTICE
+from thyro_core.errors import IncompleteStudyError, ThyroError
+from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES, METRIC_NAMES
+from thyro_core.evaluation.metrics import PAPER
+from thyro_core.evaluation.plausibility import CHECKS
+from thyro_core.reporting.cells import Traced, defined, literature, paper
+from thyro_core.reporting.figures.all import figures
+from thyro_core.reporting.figures.curves import colour_bar
+from thyro_core.reporting.figures.svg import CSS_VARIABLES, LIGHT
+from thyro_core.reporting.queries import Tables
+from thyro_core.reporting.sections.cohort import cohort, leakage
+from thyro_core.reporting.sections.curves import data, drawn
+from thyro_core.reporting.sections.gallery import gallery
+from thyro_core.reporting.sections.maps import families, features, trust
+from thyro_core.reporting.sections.performance import Performance, comparisons, performance
+from thyro_core.reporting.sections.provenance import configured, provenance
+from thyro_core.store.keys import report_key, table_key
+from thyro_core.store.store import Store
+from thyro_core.study.lifecycle import study_notes, unfinished
+from thyro_core.study.plan import StudyPlan, load_plan
+from thyro_core.study.summary import undefined_notes
+from thyro_core.tables.io import read_table
+from thyro_core.tables.query import connect
+
+CONTENTS: tuple[tuple[str, str], ...] = (
+    ("brief", "In brief"),
+    ("cohort", "Cohort"),
+    ("leakage", "Leakage"),
+    ("performance", "Performance"),
+    ("curves", "ROC and PR"),
+    ("calibration", "Calibration"),
+    ("decision", "Decision curve"),
+    ("confusion", "Confusion"),
+    ("ppv", "PPV"),
+    ("comparisons", "Comparisons"),
+    ("learning", "Learning"),
+    ("gallery", "Grad-CAM"),
+    ("features", "Regions"),
+    ("trust", "Trust"),
+    ("provenance", "Provenance"),
+    ("limits", "Limits"),
+)
+"""Sections in the order of CLAIM 2024: anchor and title."""
+
+FAILURES = (
+    ThyroError, OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+    RuntimeError, MemoryError, ImportError, TemplateError, duckdb.Error,
+)  # fmt: skip
+"""All that can go wrong in drawing a page: none of it is a reason to lose a study."""
+
+_WIDE = 0.2
+"""An interval of the AUC that is wider than this tells little."""
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What the summary says in words."""
+
+    against_paper: str
+    """Where the first architecture's AUC interval lies: below, within (around) or above the
+    paper's AUC; empty: undefined."""
+    wide: bool
+    """Whether that interval is so wide that agreement means little."""
+    random_start: bool
+    missing_splits: bool
+
+
+def render_report(store: Store, study_id: str, scratch: Path) -> str:
+    """The report of a finished study as HTML; the same store gives the same bytes.
+
+    Args:
+        store: where the study lies.
+        study_id: the study.
+        scratch: node-local folder for the pack of a remote store.
+
+    Raises:
+        InputError: there is no such study.
+        IncompleteStudyError: it is not finished; the message says what is missing.
+        StoreError: a store on S3 failed meanwhile.
+    """
+    plan = load_plan(store, study_id)
+    _check_finished(store, plan)
+    results = connect(store)
+    try:
+        with results.asking():
+            tables = Tables(results.connection, study_id, plan.manifest_id)
+            told = _told(tables, plan)
+            page = _environment(plan).get_template("report.html")
+            return page.render(**told, **_drawn(tables, store, plan, told, scratch))
+    finally:
+        results.connection.close()
+
+
+def write_report(store: Store, study_id: str, scratch: Path) -> str:
+    """Put the report beside its study.
+
+    Returns:
+        Its URL.
+
+    Raises:
+        InputError: there is no such study.
+        IncompleteStudyError: it is not finished.
+    """
+    key = report_key(study_id)
+    store.write(key, render_report(store, study_id, scratch).encode())
+    return f"{store.url}/{key}"
+
+
+def _check_finished(store: Store, plan: StudyPlan) -> None:
+    left = unfinished(store, plan)
+    concluded = store.exists(table_key("metrics", study_id=plan.study_id))
+    if left or not concluded:
+        names = ", ".join(f"split {split} {architecture}" for split, architecture in left[:8])
+        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
+        what = f"{len(left)} runs to go ({names}{more})" if left else "no metrics yet"
+        msg = (
+            f"study {plan.study_id}: expected a finished study, found {what}; "
+            "start its `thyro study` command again, then ask for the report"
+        )
+        raise IncompleteStudyError(msg)
+
+
+def _environment(plan: StudyPlan) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("thyro_core", "reporting/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {
+        "config": lambda name, form="short": configured(plan, name, form),
+        "defined": defined,
+        "literature": literature,
+        "paper": paper,
+        "is_number": _is_number,
+        "labels": ARCHITECTURE_NAMES,
+        "metric_labels": METRIC_NAMES,
+    }
+    return environment
+
+
+def _is_number(traced: Traced) -> bool:
+    return isinstance(traced.value, float) and math.isfinite(traced.value)
+
+
+def _told(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
+    """What the templates show as text and tables."""
+    measured = performance(tables, plan.config)
+    return {
+        "plan": plan,
+        "notice": NOTICE,
+        "colours": f"{CSS_VARIABLES}@media print{{:root{{{_declared(LIGHT)}}}}}",
+        "contents": CONTENTS,
+        "suspicion_checks": CHECKS,
+        "brief": _brief(measured, plan),
+        "cohort": cohort(tables),
+        "leakage": leakage(tables),
+        "performance": measured,
+        "comparisons": comparisons(tables, plan.config),
+        "features": features(tables, plan.config),
+        "families": families(tables, plan.config),
+        "trust": trust(tables, plan.config),
+        "provenance": provenance(tables, plan),
+    }
+
+
+def _declared(colours: Mapping[str, str]) -> str:
+    return "".join(f"--{name}:{value};" for name, value in colours.items())
+
+
+def _drawn(
+    tables: Tables, store: Store, plan: StudyPlan, told: dict[str, Any], scratch: Path
+) -> dict[str, Any]:
+    """What the templates show as plots and images, and the notes."""
+    stored = {
+        name: read_table(store, name, study_id=plan.study_id)
+        for name in ("predictions", "epochs", "metrics")
+    }
+    found = data(tables, plan.config, stored["predictions"], stored["epochs"])
+    return {
+        "figures": figures(found, told["comparisons"], told["features"]),
+        "gallery": gallery(tables, store, plan, scratch),
+        "bar": drawn("bar", colour_bar("plot-bar", "no evidence", "the map's largest value")).svg,
+        "notes": (*plan.notes, *undefined_notes(stored["metrics"])),
+        "split_notes": study_notes(store, plan)[len(plan.notes) :],
+    }
+
+
+def _brief(measured: Performance, plan: StudyPlan) -> Brief:
+    auc = measured.means[plan.config.architectures[0]]["auc"]
+    where, wide = "", False
+    if isinstance(auc.low.value, float) and isinstance(auc.high.value, float):
+        low, high = auc.low.value, auc.high.value
+        where = "below" if high < PAPER["auc"] else "above" if low > PAPER["auc"] else "within"
+        where = where if math.isfinite(low) else ""
+        wide = high - low > _WIDE
+    cells = [cell for of in measured.means.values() for cell in of.values()]
+    return Brief(
+        against_paper=where,
+        wide=wide,
+        random_start=any(start.origin == "none" for start in plan.weights.values()),
+        missing_splits=any(cell.n.value != plan.config.splits for cell in cells),
+    )

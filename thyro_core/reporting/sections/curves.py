@@ -1,0 +1,329 @@
+"""The report's plots, each with the numbers behind it."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+import pyarrow as pa
+from markupsafe import Markup
+from scipy.stats import t as student
+
+from thyro_core.config import StudyConfig
+from thyro_core.evaluation import curves
+from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
+from thyro_core.evaluation.metrics import ECE_BINS
+from thyro_core.evaluation.uncertainty import LEVEL
+from thyro_core.reporting.cells import Traced, defined
+from thyro_core.reporting.figures import curve_sql
+from thyro_core.reporting.figures import curves as plots
+from thyro_core.reporting.figures.parts import Estimate
+from thyro_core.reporting.queries import Tables
+
+Cell = Traced | Markup | str
+
+RATES = (0.05, 0.1, 0.2, 0.3, 0.5)
+"""False positive rates at which the numbers behind the ROC curves are given."""
+
+RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95)
+"""Recalls at which the numbers behind the precision-recall curves are given."""
+
+THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
+"""Threshold probabilities at which net benefit is given."""
+
+PREVALENCES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4)
+"""Prevalences at which predictive values are given."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The numbers behind a figure: its text alternative."""
+
+    title: str
+    head: list[str | Markup]
+    rows: list[list[Cell]]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure: inline SVG and its numbers."""
+
+    name: str
+    svg: Markup
+    table: Sheet | None
+    """None: the page has these numbers in a table of their own."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What all plots are drawn from."""
+
+    tables: Tables
+    config: StudyConfig
+    parts: Mapping[str, list[curves.Part]]
+    """Architecture -> its splits' labels and probabilities."""
+    ratio: float
+    """n_test / n_train, mean over splits."""
+    epochs: pa.Table
+
+    def source(self, architecture: str) -> str:
+        """An architecture's predictions, for SQL."""
+        return self.tables.source("predictions", architecture=architecture)
+
+    def pooled(self, architecture: str) -> curves.Part:
+        """All splits' test images together."""
+        labels, probabilities = zip(*self.parts[architecture], strict=True)
+        return np.concatenate(labels), np.concatenate(probabilities)
+
+    def estimates(self, metric: str) -> dict[str, Estimate]:
+        """An architecture's mean metric with its interval."""
+        rows = self.tables.rows("metrics", ("architecture",), metric=metric, split=None)
+        found = {
+            row["architecture"]: Estimate(row["value"], row["ci_low"], row["ci_high"])
+            for row in rows
+        }
+        return {name: found[name] for name in self.parts}
+
+    def prevalence(self) -> float:
+        """Share of malignant test images, all splits together."""
+        label, _ = self.pooled(next(iter(self.parts)))
+        return float(label.mean())
+
+
+def data(tables: Tables, config: StudyConfig, predictions: pa.Table, epochs: pa.Table) -> Data:
+    """Gather what plots need.
+
+    Args:
+        tables: to ask.
+        config: the study's.
+        predictions: the study's table.
+        epochs: the study's table.
+    """
+    frame = predictions.select(["architecture", "split", "image_id", "label", "prob_malignant"])
+    frame = frame.to_pandas().sort_values(["split", "image_id"])
+    parts: dict[str, list[curves.Part]] = {
+        name: [
+            (part["label"].to_numpy(), part["prob_malignant"].to_numpy())
+            for _, part in frame[frame["architecture"] == name].groupby("split")
+        ]
+        for name in config.architectures
+    }
+    sizes = (
+        "(SELECT count(*) FILTER (role = 'test') / count(*) FILTER (role = 'train') AS r "
+        f"FROM {tables.source('splits')} GROUP BY split)"
+    )
+    ratio = tables.figure("avg(r)", sizes, "three").value
+    return Data(tables, config, parts, float(ratio or 0), epochs)
+
+
+def roc(found: Data) -> Plot:
+    """ROC curves over splits."""
+    bands = {name: curves.roc_band(part, found.ratio) for name, part in found.parts.items()}
+    sheet = _band_sheet(
+        found, bands, RATES, curve_sql.sensitivity_at, ("Mean sensitivity", "False positive rate")
+    )
+    return drawn("roc", plots.roc_plot("plot-roc", bands, found.estimates("auc")), sheet)
+
+
+def precision_recall(found: Data) -> Plot:
+    """Precision-recall curves over splits."""
+    bands = {name: curves.pr_band(part, found.ratio) for name, part in found.parts.items()}
+    sheet = _band_sheet(found, bands, RECALLS, curve_sql.precision_at, ("Mean precision", "Recall"))
+    svg = plots.pr_plot("plot-pr", bands, found.estimates("average_precision"), found.prevalence())
+    return drawn("pr", svg, sheet)
+
+
+def decision(found: Data) -> Plot:
+    """Net benefit by threshold probability."""
+    lines = {name: curves.decision_curve(part, found.ratio) for name, part in found.parts.items()}
+    bands = {name: line.model for name, line in lines.items()}
+    sheet = _band_sheet(
+        found,
+        bands,
+        THRESHOLDS,
+        curve_sql.net_benefit_at,
+        ("Mean net benefit per image", "Threshold probability"),
+        bounded=False,
+    )
+    sheet.head.append("Call all malignant")
+    first, line = next(iter(lines.items()))
+    for row, x in zip(sheet.rows, THRESHOLDS, strict=True):
+        sql = f"SELECT avg(v) FROM {curve_sql.treat_all_at(found.source(first), x)}"
+        value = float(line.treat_all[_place(line.model.x, x)])
+        row.append(Traced(value, "three", ("sql", sql)))
+    return drawn("decision", plots.decision_plot("plot-decision", lines), sheet)
+
+
+def _band_sheet(
+    found: Data,
+    bands: Mapping[str, curves.Band],
+    places: Sequence[float],
+    at: Callable[[str, float], str],
+    titles: tuple[str, str],
+    *,
+    bounded: bool = True,
+) -> Sheet:
+    """The bands' numbers at some places, each with the SQL that leads to it another way."""
+    rows: list[list[Cell]] = [
+        [
+            defined(x),
+            *(
+                _band_cell(band, x, at(found.source(name), x), found.ratio, bounded=bounded)
+                for name, band in bands.items()
+            ),
+        ]
+        for x in places
+    ]
+    return Sheet(titles[0], [titles[1], *map(architecture_name, bands)], rows)
+
+
+def _band_cell(
+    band: curves.Band, x: float, source: str, ratio: float, *, bounded: bool
+) -> Markup | Traced:
+    place = _place(band.x, x)
+    mean = Traced(float(band.mean[place]), "three", ("sql", f"SELECT avg(v) FROM {source}"))
+    if band.n < 2:
+        return mean
+    factor = student.ppf((1 + LEVEL) / 2, band.n - 1) * sqrt(1 / band.n + ratio)
+    ends = [
+        Traced(
+            float(value[place]),
+            "three",
+            (
+                "sql",
+                f"SELECT {_end(step, bounded)} FROM {source}",
+            ),
+        )
+        for step, value in ((-factor, band.low), (factor, band.high))
+    ]
+    return Markup('{} <span class="ci">({} to {})</span>').format(mean, *ends)
+
+
+def _end(step: float, bounded: bool) -> str:
+    sql = f"avg(v) {step:+.12g} * stddev_samp(v)"
+    return f"greatest(0, least(1, {sql}))" if bounded else sql
+
+
+def _place(x: np.ndarray, wanted: float) -> int:
+    """Where on the axis a value stands; the axes hold hundredths."""
+    return int(np.abs(x - wanted).argmin())
+
+
+def calibration(found: Data) -> Plot:
+    """Share of malignant images by predicted probability."""
+    lines = {name: curves.calibration_curve(*found.pooled(name)) for name in found.parts}
+    head: list[str | Markup] = ["Probability bin"]
+    for name in lines:
+        head += [
+            Markup("{}: images").format(architecture_name(name)),
+            "mean probability",
+            "malignant",
+        ]
+    rows: list[list[Cell]] = []
+    for place in range(ECE_BINS):
+        low, high = place / ECE_BINS, (place + 1) / ECE_BINS
+        name_of_bin = Markup("{} to {}").format(defined(low, "one"), defined(high, "one"))
+        rows.append([name_of_bin, *_bin_cells(found, lines, low, high)])
+    svg = plots.calibration_plot("plot-calibration", lines, found.estimates("ece"))
+    return drawn("calibration", svg, Sheet("Calibration by bin of probability", head, rows))
+
+
+def _bin_cells(
+    found: Data, lines: Mapping[str, curves.Calibration], low: float, high: float
+) -> Iterable[Cell]:
+    """Count, mean probability and share malignant of a bin: those plotted, with their SQL."""
+    above = f"prob_malignant > {low}" if low else "prob_malignant >= 0"
+    for name, line in lines.items():
+        source = f"{found.source(name)} AND {above} AND prob_malignant <= {high}"
+        inside = np.flatnonzero((line.probability > low) & (line.probability <= high))
+        values = (
+            [float(part[inside[0]]) for part in (line.n, line.probability, line.share)]
+            if inside.size
+            else [0.0, None, None]
+        )
+        asked = (("count(*)", "count"), ("avg(prob_malignant)", "three"), ("avg(label)", "three"))
+        for value, (sql, form) in zip(values, asked, strict=True):
+            yield Traced(value, form, ("sql", f"SELECT {sql} FROM {source}"))
+
+
+def scores(found: Data) -> Plot:
+    """How the first architecture's probabilities are distributed, by class."""
+    first = found.config.architectures[0]
+    histogram = curves.score_histogram(*found.pooled(first), bins=2 * ECE_BINS)
+    svg = plots.score_plot("plot-scores", histogram, found.config.threshold, first)
+    rows: list[list[Cell]] = []
+    for place, (low, high) in enumerate(
+        zip(histogram.edges[:-1], histogram.edges[1:], strict=True)
+    ):
+        test = "<=" if high == 1 else "<"
+        inside = f"prob_malignant >= {low} AND prob_malignant {test} {high}"
+        cells: list[Cell] = [Markup("{} to {}").format(defined(low, "two"), defined(high, "two"))]
+        for value, shares in enumerate((histogram.benign, histogram.malignant)):
+            source = f"{found.source(first)} AND label = {value}"
+            sql = f"SELECT avg(({inside})::INT) FROM {source}"
+            cells.append(Traced(float(shares[place]), "percent", ("sql", sql)))
+        rows.append(cells)
+    head: list[str | Markup] = ["Probability", "of benign images", "of malignant images"]
+    return drawn("scores", svg, Sheet("Share of each class by probability", head, rows))
+
+
+def ppv(found: Data) -> Plot:
+    """Predictive values where other shares of images are malignant."""
+    recall, specificity = found.estimates("recall"), found.estimates("specificity")
+    operating = {name: (recall[name].value, specificity[name].value) for name in found.parts}
+    svg = plots.ppv_plot("plot-ppv", operating, found.prevalence())
+    rows: list[list[Cell]] = [
+        [defined(share, "percent"), *_predictive(found, operating, share)] for share in PREVALENCES
+    ]
+    head: list[str | Markup] = ["Prevalence"]
+    for name in operating:
+        head += [Markup("{}: PPV").format(architecture_name(name)), "NPV"]
+    return drawn("ppv", svg, Sheet("Predictive values by prevalence", head, rows))
+
+
+def _predictive(
+    found: Data, operating: Mapping[str, tuple[float, float]], share: float
+) -> Iterable[Cell]:
+    for name, (recall, specificity) in operating.items():
+        values = curves.ppv_npv(recall, specificity, [share])
+        source = found.tables.source("metrics", architecture=name, split=None)
+        rates = (
+            "(SELECT max(value) FILTER (metric = 'recall') AS r, "
+            f"max(value) FILTER (metric = 'specificity') AS s FROM {source})"
+        )
+        asked = (
+            f"r * {share} / (r * {share} + (1 - s) * (1 - {share}))",
+            f"s * (1 - {share}) / (s * (1 - {share}) + (1 - r) * {share})",
+        )
+        for (value,), sql in zip(values, asked, strict=True):
+            yield Traced(float(value), "three", ("sql", f"SELECT {sql} FROM {rates}"))
+
+
+def learning(found: Data) -> Plot:
+    """Loss by epoch."""
+    lines = curves.learning_curves(found.epochs)
+    lines = {name: lines[name] for name in found.config.architectures if name in lines}
+    last = found.config.epochs
+    chosen = sorted({1, max(1, last // 4), max(1, last // 2), max(1, 3 * last // 4), last})
+    rows: list[list[Cell]] = []
+    for epoch in chosen:
+        cells: list[Cell] = [defined(epoch, "count")]
+        for name, line in lines.items():
+            source = found.tables.source("epochs", architecture=name, epoch=epoch)
+            at = np.flatnonzero(line.epoch == epoch)
+            value = float(line.loss[at[0]]) if at.size else None
+            cells.append(Traced(value, "short", ("sql", f"SELECT avg(loss) FROM {source}")))
+        rows.append(cells)
+    head: list[str | Markup] = ["Epoch", *map(architecture_name, lines)]
+    svg = plots.learning_plot("plot-learning", lines)
+    return drawn("learning", svg, Sheet("Mean training loss over splits", head, rows))
+
+
+def architecture_name(name: str) -> Markup:
+    """A network's name as a page shows it: its digits are no figures."""
+    return Markup("<span data-id>{}</span>").format(ARCHITECTURE_NAMES[name])
+
+
+def drawn(name: str, svg: str, table: Sheet | None = None) -> Plot:
+    """A figure of the page."""
+    return Plot(name, Markup(svg), table)  # noqa: S704

@@ -1,0 +1,219 @@
+"""The report's Grad-CAM gallery: which images are shown is decided by a rule, not by eye."""
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+from PIL import Image
+
+from thyro_core.datasets.packs import open_pack, pack_index
+from thyro_core.errors import InputError
+from thyro_core.explain.maps import stored_maps
+from thyro_core.explain.overlay import overlay
+from thyro_core.reporting.cells import Traced
+from thyro_core.reporting.queries import Tables
+from thyro_core.store.store import Store
+from thyro_core.study.plan import StudyPlan
+from thyro_core.tables.io import read_table
+
+EACH = 2
+"""Most certain, and least certain, images of each kind of call."""
+
+LARGEST_SIDE = 256
+"""Images are shown at the network's input size, but not larger than this [pixels]."""
+
+_KINDS = {
+    (1, True): "Malignant, called malignant",
+    (1, False): "Malignant, missed",
+    (0, False): "Benign, called benign",
+    (0, True): "Benign, called malignant",
+}
+_QUALITY = 88
+_SHORT_ID = 12
+
+Grey = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image: as it is, and with its map."""
+
+    name: str
+    """The first digits of its image_id; a file's name could hold a patient's."""
+    rank: str
+    image: str
+    overlay: str
+    side: int
+    is_empty: bool
+    probability: Traced
+    """Mean over the splits that tested it."""
+    splits: Traced
+    split: Traced
+    """The split of the map."""
+    there: Traced
+    """The probability in that split."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One kind of call: how many there are, and those that are shown."""
+
+    title: str
+    count: Traced
+    cases: list[Case]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """All that is shown, or why nothing is."""
+
+    groups: list[Group] = field(default_factory=list)
+    each: int = EACH
+    why: str = ""
+
+
+def gallery(tables: Tables, store: Store, plan: StudyPlan, scratch: Path) -> Gallery:
+    """The most and the least certain images of each kind of call by the first architecture.
+
+    An image's probability is its mean over the splits that tested it; certainty is its distance
+    from the threshold, and of equal ones the image with the smallest id goes first. The map is of
+    the class that was called, from the first split that tested the image.
+    """
+    side = plan.config.side(plan.config.architectures[0])
+    images = read_table(store, "images", manifest_id=plan.manifest_id)
+    index = pack_index(images)
+    try:
+        pack = open_pack(store, plan.manifest_id, side, scratch, len(index))
+    except InputError:
+        why = "the packed images are not in the store any more; ingest the image set again."
+        return Gallery(why=why)
+    rows = _tested(tables, plan)
+    chosen = {kind: _chosen(rows, *kind, plan.config.threshold) for kind in _KINDS}
+    maps = _Maps(store, plan)
+    groups = [
+        Group(
+            title,
+            _count(tables, plan, *kind),
+            [
+                _case(tables, plan, row, rank, _Pixels(pack[index[row["image_id"]]], maps.of(row)))
+                for row, rank in chosen[kind]
+            ],
+        )
+        for kind, title in _KINDS.items()
+    ]
+    return Gallery(groups)
+
+
+def _tested(tables: Tables, plan: StudyPlan) -> list[dict[str, Any]]:
+    """One row an image: image_id, label, p (mean probability), split (the first), called."""
+    source = tables.source("predictions", architecture=plan.config.architectures[0])
+    return tables.ask(
+        "SELECT image_id, any_value(label) AS label, avg(prob_malignant) AS p, "
+        f"min(split) AS split, avg(prob_malignant) >= {plan.config.threshold!r} AS called "
+        f"FROM {source} GROUP BY image_id ORDER BY image_id"
+    )
+
+
+def _chosen(
+    rows: list[dict[str, Any]],
+    label: int,
+    called: bool,
+    threshold: float,
+) -> list[tuple[dict[str, Any], str]]:
+    """The rows to show with their rank, the most certain first."""
+    kind = [row for row in rows if (row["label"], row["called"]) == (label, called)]
+    kind.sort(key=lambda row: (-abs(row["p"] - threshold), row["image_id"]))
+    most, rest = kind[:EACH], kind[EACH:]
+    least = rest[-EACH:][::-1]
+    return [
+        *((row, "most certain" if i == 0 else "second most certain") for i, row in enumerate(most)),
+        *(
+            (row, "least certain" if i == 0 else "second least certain")
+            for i, row in enumerate(least)
+        ),
+    ]
+
+
+def _count(tables: Tables, plan: StudyPlan, label: int, called: bool) -> Traced:
+    source = tables.source("predictions", architecture=plan.config.architectures[0], label=label)
+    test = f"avg(prob_malignant) {'>=' if called else '<'} {plan.config.threshold!r}"
+    each = f"(SELECT image_id FROM {source} GROUP BY image_id HAVING {test})"
+    return tables.figure("count(*)", each, "count")
+
+
+class _Maps:
+    """Maps of the class that was called, each part of `cams` read once."""
+
+    def __init__(self, store: Store, plan: StudyPlan) -> None:
+        self._store, self._plan = store, plan
+        self._parts: dict[int, Any] = {}
+
+    def of(self, row: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+        """float32 (h, w), raw; empty where there is none."""
+        split = row["split"]
+        if split not in self._parts:
+            self._parts[split] = read_table(
+                self._store,
+                "cams",
+                study_id=self._plan.study_id,
+                split=split,
+                architecture=self._plan.config.architectures[0],
+            )
+        wanted = (pc.field("image_id") == row["image_id"]) & (
+            pc.field("target_class") == int(row["called"])
+        )
+        found = stored_maps(self._parts[split].filter(wanted))
+        return np.asarray(found[0])
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    grey: Grey
+    cam: npt.NDArray[np.float32]
+
+
+def _case(
+    tables: Tables, plan: StudyPlan, row: Mapping[str, Any], rank: str, pixels: _Pixels
+) -> Case:
+    grey = _fitting(np.asarray(pixels.grey))
+    peak = float(pixels.cam.max())
+    image_id, split = row["image_id"], row["split"]
+    first = plan.config.architectures[0]
+    own = tables.source("predictions", architecture=first, image_id=image_id)
+    there = tables.source("predictions", split=split, architecture=first, image_id=image_id)
+    return Case(
+        name=image_id[:_SHORT_ID],
+        rank=rank,
+        image=_data_uri(grey),
+        overlay=_data_uri(overlay(grey, pixels.cam)),
+        side=grey.shape[0],
+        is_empty=peak <= 0,
+        **tables.figures(
+            own,
+            {
+                "probability": ("avg(prob_malignant)", "three"),
+                "splits": ("count(*)", "count"),
+                "split": ("min(split)", "count"),
+            },
+        ),
+        there=tables.figure("prob_malignant", there, "three"),
+    )
+
+
+def _fitting(grey: Grey) -> Grey:
+    if grey.shape[0] <= LARGEST_SIDE:
+        return grey
+    size = (LARGEST_SIDE, LARGEST_SIDE)
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.LANCZOS))
+
+
+def _data_uri(pixels: Grey) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="WEBP", quality=_QUALITY, method=6)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,132 @@
+"""The report on figures: the ten metrics beside the paper's, confusion, comparisons, and doubts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from thyro_core.config import StudyConfig
+from thyro_core.evaluation.metrics import METRICS, PAPER
+from thyro_core.evaluation.plausibility import Suspicion, suspicions
+from thyro_core.evaluation.tables import COUNTS, POOLED
+from thyro_core.reporting.cells import Traced, paper
+from thyro_core.reporting.queries import Row, Tables
+
+Interval = tuple[Traced, Traced]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean over splits, its spread and its 95 % interval."""
+
+    value: Traced
+    sd: Traced
+    low: Traced
+    high: Traced
+    n: Traced
+    """Splits that define it."""
+
+
+@dataclass(frozen=True)
+class Performance:
+    """The metrics of a study."""
+
+    means: Mapping[str, Mapping[str, Cell]]
+    """Architecture -> metric -> cell."""
+    published: Mapping[str, Traced]
+    """The paper's figures, of ResNet18."""
+    splits: Mapping[str, list[Row]]
+    """Architecture -> its AUC in each split, rows of `metrics`."""
+    confusions: Mapping[str, Mapping[str, Traced]]
+    """Architecture -> pooled counts, rates and sizes."""
+    suspicions: list[Suspicion]
+
+
+def performance(tables: Tables, config: StudyConfig) -> Performance:
+    """Everything the table `metrics` says, for the config's architectures in their order."""
+    rows = tables.rows("metrics", ("architecture", "metric", "split"))
+    over = {(row["architecture"], row["metric"]): row for row in rows if row["split"] is None}
+    means: dict[str, dict[str, Cell]] = {
+        name: {metric: _cell(over[name, metric]) for metric in METRICS}
+        for name in config.architectures
+    }
+    aucs: dict[str, float] = {name: over[name, "auc"]["value"] for name in config.architectures}
+    images = tables.figure("count(DISTINCT image_id)", tables.source("splits"), "count")
+    return Performance(
+        means=means,
+        published={metric: paper(value) for metric, value in PAPER.items()},
+        splits={name: _of_splits(rows, name) for name in config.architectures},
+        confusions={name: _confusion(over, name) for name in config.architectures},
+        suspicions=suspicions(aucs, int(images.value or 0)),
+    )
+
+
+def _cell(row: Row) -> Cell:
+    return Cell(
+        value=row.cell("value", "three"),
+        sd=row.cell("sd", "three"),
+        low=row.cell("ci_low", "bounded"),
+        high=row.cell("ci_high", "bounded"),
+        n=row.cell("n", "count"),
+    )
+
+
+def _of_splits(rows: list[Row], architecture: str) -> list[Row]:
+    return [
+        row
+        for row in rows
+        if row["split"] is not None
+        and (row["architecture"], row["metric"]) == (architecture, "auc")
+    ]
+
+
+def _confusion(over: Mapping[tuple[str, str], Row], architecture: str) -> dict[str, Traced]:
+    pooled = {
+        name: over[architecture, POOLED + name] for name in (*COUNTS, "recall", "specificity")
+    }
+    cells = {
+        name: row.cell("value", "count" if name in COUNTS else "three")
+        for name, row in pooled.items()
+    }
+    sizes = pooled["true_positives"]
+    return cells | {
+        "n": sizes.cell("n", "count"),
+        "n_positive": sizes.cell("n_positive", "count"),
+    }
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """The first architecture against each other one."""
+
+    corrected: Mapping[str, list[Row]]
+    """Baseline -> rows of Nadeau and Bengio's test, in the order of `METRICS`."""
+    delong: Mapping[str, Mapping[str, Traced]]
+    """Baseline -> splits tested, splits with P < 0.05 before and after Holm's correction."""
+
+
+def comparisons(tables: Tables, config: StudyConfig) -> Comparisons:
+    """Everything the table `comparisons` says."""
+    identity = ("baseline", "metric", "test", "split")
+    rows = tables.rows("comparisons", identity, test="nadeau_bengio")
+    baselines = [name for name in config.architectures[1:] if any(_against(rows, name))]
+    return Comparisons(
+        corrected={
+            name: sorted(_against(rows, name), key=lambda row: METRICS.index(row["metric"]))
+            for name in baselines
+        },
+        delong={name: _delong(tables, name) for name in baselines},
+    )
+
+
+def _against(rows: list[Row], baseline: str) -> list[Row]:
+    return [row for row in rows if row["baseline"] == baseline]
+
+
+def _delong(tables: Tables, baseline: str) -> dict[str, Traced]:
+    return tables.figures(
+        tables.source("comparisons", baseline=baseline, test="delong"),
+        {
+            "splits": ("count(*)", "count"),
+            "plain": ("count(*) FILTER (p < 0.05)", "count"),
+            "holm": ("count(*) FILTER (p_adjusted < 0.05)", "count"),
+        },
+    )

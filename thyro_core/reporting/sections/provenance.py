@@ -1,0 +1,111 @@
+"""The report on how the figures came about: config, starting weights, runs, versions."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from thyro_core.config import IngestConfig, StudyConfig
+from thyro_core.reporting.cells import Traced
+from thyro_core.reporting.queries import Row, Tables
+from thyro_core.study.plan import StudyPlan
+from thyro_core.urls import redact
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A field of the config: its value, and what it decides."""
+
+    name: str
+    value: Traced
+    meaning: str
+    changed: bool
+    """Whether it is not the default."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made the figures."""
+
+    study: list[Setting]
+    ingest: list[Setting]
+    weights: list[dict[str, object]]
+    runs: list[Row]
+    totals: Mapping[str, Traced]
+    versions: list[tuple[str, Traced]]
+    """Packages and versions; several where runs differ."""
+    commits: list[str]
+
+
+def provenance(tables: Tables, plan: StudyPlan) -> Provenance:
+    """Config, weights, runs and versions."""
+    settings = [_setting(plan, name) for name in StudyConfig.model_fields]
+    return Provenance(
+        study=[each for each in settings if each.name not in IngestConfig.model_fields],
+        ingest=[each for each in settings if each.name in IngestConfig.model_fields],
+        weights=[
+            {
+                "architecture": name,
+                "origin": redact(plan.weights[name].origin),
+                "sha256": plan.weights[name].sha256,
+            }
+            for name in plan.config.architectures
+        ],
+        runs=sorted(
+            tables.rows("runs", ("split", "architecture")),
+            key=lambda row: (row["split"], plan.config.architectures.index(row["architecture"])),
+        ),
+        totals=tables.figures(
+            tables.source("runs"),
+            {
+                "runs": ("count(*)", "count"),
+                "finished": ("count(*) FILTER (status = 'finished')", "count"),
+                "hours": ("sum(seconds) / 3600", "two"),
+                "gpu_hours": ("sum(gpu_seconds) / 3600", "two"),
+                "memory": ("max(peak_memory)", "mebibytes"),
+                "started": ("min(started)", "text"),
+                "last": ("max(started)", "text"),
+            },
+        ),
+        versions=_versions(tables),
+        commits=_commits(tables),
+    )
+
+
+def configured(plan: StudyPlan, name: str, form: str = "short") -> Traced:
+    """A field of the study's config as the report shows it; lists are joined, empty is `auto`."""
+    value = getattr(plan.config, name)
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    if isinstance(value, tuple):
+        value = ", ".join(value)
+    if value is None:
+        value = "auto"
+    if isinstance(value, str):
+        form = "text"
+    elif isinstance(value, int):
+        form = "count"
+    return Traced(value, form, ("config", name))
+
+
+def _setting(plan: StudyPlan, name: str) -> Setting:
+    field = StudyConfig.model_fields[name]
+    changed = getattr(plan.config, name) != field.default
+    return Setting(name, configured(plan, name), field.description or "", changed)
+
+
+def _versions(tables: Tables) -> list[tuple[str, Traced]]:
+    asked = tables.ask(
+        f"SELECT DISTINCT versions FROM {tables.source('runs')} AND versions IS NOT NULL ORDER BY 1"
+    )
+    names = sorted({name for row in asked for name in json.loads(row["versions"])})
+    runs = tables.source("runs")
+    expression = "string_agg(DISTINCT versions->>'{0}', ', ' ORDER BY versions->>'{0}')"
+    return [(name, tables.figure(expression.format(f'$."{name}"'), runs, "text")) for name in names]
+
+
+def _commits(tables: Tables) -> list[str]:
+    asked = tables.ask(
+        f"SELECT DISTINCT git_commit FROM {tables.source('runs')} AND git_commit IS NOT NULL "
+        "ORDER BY 1"
+    )
+    return [row["git_commit"] for row in asked]

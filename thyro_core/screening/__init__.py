@@ -1,0 +1,1 @@
+"""Nightly screening: from the files of a batch to a ranked worklist."""

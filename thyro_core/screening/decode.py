@@ -1,0 +1,160 @@
+"""From a block of files to a block of images: read, hash, pass over what is known, decode, judge.
+
+Runs in a worker, without Ray and without torch.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from thyro_core.imaging.decode import resize
+from thyro_core.screening.files import FoundFile
+from thyro_core.screening.known_files import KnownFiles
+from thyro_core.screening.reader import ScreeningImage
+from thyro_core.screening.rules import Counts, Night, unscored
+from thyro_core.screening.sandbox import READER, DecoderDiedError, DecoderProcess
+from thyro_core.settings import Settings
+from thyro_core.store.listing import refusals
+from thyro_core.store.store import filesystem, open_store
+from thyro_core.tables import schemas
+
+_TRIES = 2
+
+
+@dataclass(frozen=True)
+class ScreeningJob:
+    """What a worker needs to know: keys and small settings, never arrays."""
+
+    store: str
+    source: str
+    """Address of the batch as it was given, to read from."""
+    night: Night
+    side: int
+    """Side of the network's input [pixels]."""
+    known: str
+    """Key of the hashes to pass over."""
+    scratch: str
+    keep_names: bool = False
+    threads: int = 1
+    gpus: float = 0.0
+    reader: str = READER
+
+
+@dataclass(frozen=True)
+class DecodedBlock:
+    """A block of images, as a worker passes it on."""
+
+    table: pa.Table
+    """Schema `block_schema()`: an image a row; `pixels` is null for what is not to be scored."""
+    counts: Counts
+
+
+def block_schema() -> pa.Schema:
+    """`screening`'s columns and the pixels, uint8 (side, side) row by row."""
+    return (
+        schemas.TABLES["screening"].schema.remove_metadata().append(pa.field("pixels", pa.binary()))
+    )
+
+
+class BlockDecoder:
+    """Decodes blocks of a batch's files; keeps its decoder process between them."""
+
+    def __init__(self, job: ScreeningJob) -> None:
+        self._job = job
+        self._fs, self._root = filesystem(job.source)
+        self._known = KnownFiles(open_store(job.store), job.known, Path(job.scratch))
+        self._decode = DecoderProcess(job.night.rules, Settings().pseudonym_key, job.reader)
+
+    def __call__(self, files: Iterable[FoundFile]) -> DecodedBlock:
+        """The images of a block of files that are not known yet."""
+        counts, rows, seen = Counts(), [], set()
+        for file in files:
+            data = self._read(file)
+            if data is None:
+                counts += Counts(files=1, late=1)
+                continue
+            file_id = data if isinstance(data, str) else hashlib.sha256(data).hexdigest()
+            if file_id in seen or file_id in self._known:
+                counts += Counts(files=1, known=1)
+                continue
+            seen.add(file_id)
+            found = [self._row(file, file_id, image) for image in self._images(data, file_id)]
+            counts += Counts(files=1, fresh=1, images=len(found))
+            rows += found
+        return DecodedBlock(pa.Table.from_pylist(rows, schema=block_schema()), counts)
+
+    def close(self) -> None:
+        """End the decoder process."""
+        self._decode.close()
+
+    def _read(self, file: FoundFile) -> bytes | str | None:
+        """The bytes; of a file above the bound its hash; None: gone, refused or still growing."""
+        path = f"{self._root}/{file.name}"
+        try:
+            if file.size > self._job.night.rules.max_bytes:
+                with self._fs.open(path, "rb") as stream:
+                    return hashlib.file_digest(stream, "sha256").hexdigest()
+            data = bytes(self._fs.cat_file(path))
+        except refusals(self._fs):
+            return None
+        return data if len(data) == file.size else None
+
+    def _images(self, data: bytes | str, file_id: str) -> list[ScreeningImage]:
+        if isinstance(data, str):
+            detail = f"more than max_bytes = {self._job.night.rules.max_bytes}"
+            return [ScreeningImage(file_id, 0, reason="too_large", detail=detail)]
+        for _ in range(_TRIES):
+            try:
+                # Not the file's name: it may be a person's.
+                return self._decode(data, file_id[:12])
+            except DecoderDiedError as error:
+                reason = error.reason
+        return [ScreeningImage(file_id, 0, reason=reason, detail=f"{_TRIES} times")]
+
+    def _row(self, file: FoundFile, file_id: str, image: ScreeningImage) -> dict[str, Any]:
+        night = self._job.night
+        row = {name: value for name, value in asdict(image).items() if name not in {"grey", "sd"}}
+        row |= {
+            "date": night.number,
+            "batch_id": night.batch_id,
+            "batch": night.batch,
+            "file_id": file_id,
+            "name": file.name if self._job.keep_names else None,
+            "model_id": night.model_id,
+            "grey_sd": image.sd,
+            "pixels": None,
+        }
+        if image.grey is None:
+            return row | unscored(image.reason or "undecodable")
+        return row | {"pixels": resize(image.grey, self._job.side).tobytes()}
+
+
+def pixels_of(table: pa.Table, side: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Pixels of a block's images that are to be scored: uint8 (n, side, side)."""
+    rows = table.filter(pc.is_valid(table["pixels"]))["pixels"].to_pylist()
+    return np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), side, side)
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """A table as one Arrow stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def from_bytes(data: bytes) -> pa.Table:
+    """The table in one Arrow stream."""
+    return pa.ipc.open_stream(data).read_all()
+
+
+def names_of(data: bytes) -> Iterator[FoundFile]:
+    """The files of a block that `to_bytes` packed."""
+    for row in from_bytes(data).to_pylist():
+        yield FoundFile(row["name"], row["size"])

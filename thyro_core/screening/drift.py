@@ -1,0 +1,255 @@
+"""Is this batch still like the training set? Figures, declared bounds, and breaches in words.
+
+A breach needs size and certainty: a figure past its bound, and not by chance. Large batches make
+any difference certain, small ones make chance look large. Drift of scores may be drift of the
+patients (more malignant nodules, say) and not of the model; the figures cannot tell the two.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from thyro_core import NOTICE
+from thyro_core.registry.distance import embedding_matrix
+from thyro_core.screening.drift_statistics import KsTest, MmdTest, ks, mmd, psi, psi_chance
+
+Array = npt.NDArray[np.float64]
+
+FIGURES: tuple[str, ...] = (
+    "psi_score",
+    "ks_score",
+    "ks_score_p",
+    "psi_mean",
+    "psi_sharpness",
+    "ks_mean",
+    "ks_sharpness",
+    "mmd",
+    "mmd_p",
+    "share_rejected",
+)
+"""The figures of a batch, by their names in the table `screening_batches`."""
+
+_SCALARS = {"score": "prob_malignant", "mean": "mean", "sharpness": "sharpness"}
+_Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class DriftThresholds(BaseModel):
+    """From when on a difference from the training set is called drift."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    minimum: Annotated[int, Field(ge=2, le=100_000)] = Field(
+        50, description="Fewest scored images that a batch is judged by; of fewer it is said."
+    )
+    psi: Annotated[float, Field(ge=0.0)] = Field(
+        0.25, description="Population stability index from which a figure has drifted."
+    )
+    ks: _Share = Field(
+        0.2, description="Kolmogorov-Smirnov distance from which a figure has drifted."
+    )
+    mmd: Annotated[float, Field(ge=0.0)] = Field(
+        0.01,
+        description="Squared discrepancy of embeddings from which they have drifted: about a fifth "
+        "of a standard deviation in every dimension.",
+    )
+    p: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.001, description="P above which a difference counts as chance, however large."
+    )
+    share_rejected: _Share = Field(
+        0.2, description="Share of received images not scored from which the source has changed."
+    )
+    mmd_size: Annotated[int, Field(ge=10, le=2000)] = Field(
+        500, description="Most embeddings of a side that are compared, drawn by the seed."
+    )
+    permutations: Annotated[int, Field(ge=99, le=100_000)] = Field(
+        1999, description="Relabellings of the embeddings' test."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        0, description="Seed of the draws and the relabellings."
+    )
+
+    @model_validator(mode="after")
+    def _certainty_can_be_reached(self) -> Self:
+        if self.p * (self.permutations + 1) <= 1:
+            msg = f"permutations must be above 1 / p = {1 / self.p:.0f}, or no P is ever below p"
+            raise ValueError(msg)
+        return self
+
+
+@dataclass(frozen=True)
+class Breach:
+    """A figure past its bound."""
+
+    statistic: str
+    value: float
+    bound: float
+
+    @property
+    def text(self) -> str:
+        """For people: `psi_score 0.412 (bound 0.250)`."""
+        return f"{self.statistic} {self.value:.3f} (bound {self.bound:.3f})"
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """A batch against the training set."""
+
+    received: int
+    scored: int
+    values: dict[str, float]
+    """Each of `FIGURES`; NaN: not computed."""
+    breaches: tuple[Breach, ...]
+    too_few: str | None
+    """Why the batch is not judged; None: it is."""
+
+    def figures(self) -> dict[str, object]:
+        """Columns of `screening_batches`: the figures (null: not computed), and `breaches`."""
+        numbers: dict[str, object] = {
+            name: None if math.isnan(value) else value for name, value in self.values.items()
+        }
+        return numbers | {"breaches": ",".join(breach.statistic for breach in self.breaches)}
+
+    @property
+    def text(self) -> str:
+        """The verdict in a sentence or two."""
+        parts = [f"{self.too_few.capitalize()}."] if self.too_few else []
+        if self.breaches:
+            parts.append(f"Drift: {'; '.join(breach.text for breach in self.breaches)}.")
+        return " ".join(parts) or "No figure is past its bound."
+
+
+def compare(
+    reference: pa.Table,
+    batch: pa.Table,
+    thresholds: DriftThresholds,
+    embeddings: npt.ArrayLike | None = None,
+) -> DriftReport:
+    """Compare a batch with the training set as the model saw it.
+
+    Scores, mean grey level and sharpness are compared by PSI and Kolmogorov-Smirnov; embeddings
+    by MMD, on the reference's side with those of `held_out` images only, as training draws the
+    others together. A PSI breaches its bound only if chance does not explain it; KS and MMD only
+    if their P says so too. The share of images not scored is a figure of the whole batch.
+
+    Args:
+        reference: a bundle's reference set.
+        batch: one row an image received: `status` (scored, rejected or failed),
+            `prob_malignant`, `mean`, `sharpness`; null where there is none. With `embeddings`
+            None also `embedding`, if there are any.
+        thresholds: the bounds.
+        embeddings: (n, k), those of the scored images, or a random sample of them.
+
+    Returns:
+        The figures and what they breach. Of a batch with fewer than `minimum` scored images only
+        the share of rejected ones is a figure, and nothing is a breach, unless it received that
+        many.
+    """
+    scored = batch.filter(pc.equal(batch["status"], "scored"))
+    received, n = batch.num_rows, scored.num_rows
+    values = dict.fromkeys(FIGURES, math.nan)
+    share = 1 - n / received if received else math.nan
+    values["share_rejected"] = share
+    breaches: list[Breach] = []
+    if n >= thresholds.minimum:
+        for name in _SCALARS:
+            breaches += _scalar(reference, scored, name, values, thresholds)
+        breaches += _embedded(reference, scored, embeddings, values, thresholds)
+    if received >= thresholds.minimum and share > thresholds.share_rejected:
+        breaches.append(Breach("share_rejected", share, thresholds.share_rejected))
+    return DriftReport(received, n, values, tuple(breaches), _too_few(n, thresholds.minimum))
+
+
+def _too_few(n: int, minimum: int) -> str | None:
+    if n >= minimum:
+        return None
+    return f"too few to judge: {n} scored images, at least {minimum} are needed"
+
+
+def _scalar(
+    reference: pa.Table, batch: pa.Table, name: str, values: dict[str, float],
+    thresholds: DriftThresholds,
+) -> list[Breach]:  # fmt: skip
+    """Figures of one column, put into `values`, and what they breach."""
+    known, asked = (_finite(table[_SCALARS[name]]) for table in (reference, batch))
+    if not known.size or not asked.size:
+        return []
+    index, test = psi(known, asked), ks(known, asked)
+    values[f"psi_{name}"], values[f"ks_{name}"] = index, test.distance
+    if name == "score":
+        values["ks_score_p"] = test.p
+    return _psi_breach(name, index, known.size, asked.size, thresholds) + _ks_breach(
+        name, test, thresholds
+    )
+
+
+def _psi_breach(
+    name: str, index: float, m: int, n: int, thresholds: DriftThresholds
+) -> list[Breach]:
+    bound = max(thresholds.psi, psi_chance(m, n, 1 - thresholds.p))
+    return [Breach(f"psi_{name}", index, bound)] if index > bound else []
+
+
+def _ks_breach(name: str, test: KsTest, thresholds: DriftThresholds) -> list[Breach]:
+    drifted = test.distance > thresholds.ks and test.p < thresholds.p
+    return [Breach(f"ks_{name}", test.distance, thresholds.ks)] if drifted else []
+
+
+def _embedded(
+    reference: pa.Table, batch: pa.Table, embeddings: npt.ArrayLike | None,
+    values: dict[str, float], thresholds: DriftThresholds,
+) -> list[Breach]:  # fmt: skip
+    asked = _embeddings(batch, embeddings)
+    held_out = reference.filter(reference["held_out"])
+    known = embedding_matrix(held_out if held_out.num_rows > 1 else reference)
+    if len(asked) < thresholds.minimum or len(known) < 2:
+        return []
+    found: MmdTest = mmd(
+        known, asked, thresholds.mmd_size, thresholds.permutations, thresholds.seed
+    )
+    values["mmd"], values["mmd_p"] = found
+    drifted = found.value > thresholds.mmd and found.p < thresholds.p
+    return [Breach("mmd", found.value, thresholds.mmd)] if drifted else []
+
+
+def _embeddings(batch: pa.Table, given: npt.ArrayLike | None) -> Array:
+    if given is not None:
+        return np.asarray(given, dtype=np.float64)
+    if "embedding" not in batch.column_names:
+        return np.empty((0, 0))
+    return embedding_matrix(batch.filter(batch["embedding"].is_valid()))
+
+
+def _finite(column: pa.ChunkedArray) -> Array:
+    values = np.asarray(column.drop_null().to_numpy(), dtype=np.float64)
+    return values[np.isfinite(values)]
+
+
+def drift_markdown(report: DriftReport, batch: str, model_id: str) -> str:
+    """A batch's drift as a Markdown page.
+
+    Args:
+        report: what `compare` gave.
+        batch: what the batch is called; nothing that names a person.
+        model_id: the model that scored it.
+    """
+    lines = [
+        f"# Drift of {batch} against the training set of {model_id}",
+        "",
+        f"**{NOTICE}**",
+        "",
+        f"{report.scored} of {report.received} images scored. {report.text}",
+        "",
+        "| figure | value |",
+        "|---|---|",
+        *(
+            f"| {name} | {'not computed' if math.isnan(value) else f'{value:.4f}'} |"
+            for name, value in report.values.items()
+        ),
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,130 @@
+"""The files of a batch, one after the other: a list of a million would fill the memory."""
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from thyro_core.errors import InputError
+from thyro_core.store.listing import explained, is_hidden, stays_inside
+from thyro_core.store.store import filesystem
+from thyro_core.urls import redact
+
+NO_IMAGES = frozenset(
+    {".csv", ".txt", ".json", ".xml", ".md", ".html", ".pdf", ".md5", ".sha256", ".tmp", ".part"}
+)
+"""Suffixes of files that a batch may hold beside its images; all others count as images, with or
+without a suffix, and appear in the worklist."""
+
+_NO_IMAGE_NAMES = frozenset({"dicomdir", "thumbs.db", "desktop.ini"})
+
+
+class FoundFile(NamedTuple):
+    """A file of a batch."""
+
+    name: str
+    """Path below the batch."""
+    size: int
+    """Size when it was listed [bytes]."""
+
+
+def stream_files(batch: str) -> Iterator[FoundFile]:
+    """Every file of a batch that counts as an image; hidden ones do not.
+
+    Args:
+        batch: folder or fsspec URL.
+
+    Raises:
+        InputError: it does not exist or refuses to be read.
+    """
+    fs, root = filesystem(batch)
+    with explained(redact(batch), fs):
+        for path, size in _walk(fs, root):
+            name = path[len(root) :].lstrip("/")
+            if name and _is_image(name):
+                yield FoundFile(name, size)
+
+
+def blocks(batch: str, size: int) -> Iterator[tuple[FoundFile, ...]]:
+    """The files of a batch, so many at a time.
+
+    Raises:
+        InputError: as `stream_files`.
+    """
+    files = stream_files(batch)
+    while block := tuple(islice(files, size)):
+        yield block
+
+
+def full_url(batch: str) -> str:
+    """A batch's address that means the same from every folder and on every node that has it."""
+    fs, root = filesystem(batch)
+    return str(fs.unstrip_protocol(root))
+
+
+def check_batch(batch: str) -> None:
+    """Make sure that a batch can be listed, before anything is started for it.
+
+    Raises:
+        InputError: it cannot.
+    """
+    fs, root = filesystem(batch)
+    with explained(redact(batch), fs):
+        if not fs.isdir(root):
+            msg = f"{redact(batch)}: expected a folder of images, found none; check the address"
+            raise InputError(msg)
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    known = path.suffix.lower() in NO_IMAGES or path.name.lower() in _NO_IMAGE_NAMES
+    return not known and not is_hidden(name)
+
+
+def _walk(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[tuple[str, int]]:
+    """Path and size of each file; fsspec's own listings are whole lists."""
+    if isinstance(fs, LocalFileSystem):
+        yield from _walk_local(root)
+    elif hasattr(fs, "call_s3"):
+        yield from _walk_s3(fs, root)
+    else:
+        for path, info in fs.find(root, detail=True).items():
+            yield str(path), int(info["size"])
+
+
+def _walk_local(root: str) -> Iterator[tuple[str, int]]:
+    folders = [root]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path).as_posix())
+                elif (size := _size(entry, root)) is not None:
+                    yield Path(entry.path).as_posix(), size
+
+
+def _size(entry: os.DirEntry[str], root: str) -> int | None:
+    """Size of a regular file [bytes]; one that vanishes meanwhile, or lies elsewhere, has none."""
+    try:
+        if entry.is_symlink() and not stays_inside(Path(root), entry.path):
+            return None
+        return entry.stat().st_size if entry.is_file() else None
+    except FileNotFoundError:
+        return None
+
+
+def _walk_s3(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[tuple[str, int]]:
+    bucket, _, prefix = root.partition("/")
+    query = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
+    while True:
+        page = fs.call_s3("list_objects_v2", **query)
+        for found in page.get("Contents", ()):
+            if not found["Key"].endswith("/"):
+                yield f"{bucket}/{found['Key']}", int(found["Size"])
+        if not page.get("IsTruncated"):
+            return
+        query["ContinuationToken"] = page["NextContinuationToken"]

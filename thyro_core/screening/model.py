@@ -1,0 +1,126 @@
+"""A promoted model at work in a screening: probability, spread, distance and maps of a block."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from thyro_core.explain.gradcam import cams_of_features
+from thyro_core.explain.maps import check_maps
+from thyro_core.registry.bundle import load_bundle, reference
+from thyro_core.registry.distance import distance_bound, embedding_distance
+from thyro_core.registry.ensemble import load_members, pooled, scores
+from thyro_core.screening.config import ScreeningRules
+from thyro_core.screening.rules import Limits, near_quantile
+from thyro_core.store.store import Store
+from thyro_core.training.batches import normalise
+from thyro_core.training.device import job_device, prepare_torch
+from thyro_core.training.models import LAST_CONV, body_and_head
+
+TOGETHER = 32
+"""Images of one forward pass."""
+
+Pixels = npt.NDArray[np.uint8]
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BlockScores:
+    """What the ensemble says of n images."""
+
+    mean: Array
+    """(n,), mean over members of the probability of malignant."""
+    sd: Array
+    """(n,), its standard deviation over members."""
+    distance: Array
+    """(n,), embedding distance from the training set."""
+    embeddings: npt.NDArray[np.float32]
+    """(n, k), of the first member."""
+    features: tuple[Tensor, ...]
+    """Each member's last feature map, (n, k, h, w), on its device: maps are made of them, so that
+    an image goes through a network once."""
+
+
+class ScreeningModel:
+    """The members of a promoted model, in memory, on the worker's device."""
+
+    def __init__(
+        self, store: Store, model_id: str, scratch: Path, *, threads: int = 1, gpus: float = 0.0
+    ) -> None:
+        prepare_torch(threads, deterministic=False)
+        self._bundle = load_bundle(store, model_id)
+        self._device = job_device(gpus)
+        members = load_members(self._bundle, store, scratch)
+        self._parts = [
+            body_and_head(member.to(self._device), self._bundle.architecture) for member in members
+        ]
+        self._reference = reference(store, model_id)
+
+    @property
+    def layer(self) -> str:
+        """Module whose output the maps are made of."""
+        return LAST_CONV[self._bundle.architecture]
+
+    @property
+    def side(self) -> int:
+        """Side of the input [pixels]."""
+        return self._bundle.side
+
+    def limits(self, rules: ScreeningRules) -> Limits:
+        """The bounds of this model under these rules."""
+        quantile = rules.outlier_quantile
+        return Limits(
+            threshold=self._bundle.threshold,
+            review_sds=rules.review_sds,
+            outlier=distance_bound(self._reference, quantile),
+            near=distance_bound(self._reference, near_quantile(quantile)),
+        )
+
+    def score(self, pixels: Pixels) -> BlockScores:
+        """Scores of n images.
+
+        Args:
+            pixels: uint8, (n, side, side); n at least 1.
+        """
+        features = self._features(pixels)
+        with torch.no_grad():
+            logits = [head(found) for (_, head), found in zip(self._parts, features, strict=True)]
+        together = torch.stack(logits, dim=1).double().cpu().numpy()
+        found = scores(together, self._bundle.temperature)
+        embeddings = pooled(features[0])
+        distance = embedding_distance(self._reference, embeddings)
+        return BlockScores(found.mean, found.sd, distance, embeddings, features)
+
+    def maps(self, seen: BlockScores, chosen: list[int]) -> npt.NDArray[np.float32]:
+        """Members' mean raw Grad-CAM of both classes: float32, (n, 2, h, w).
+
+        Args:
+            seen: what `score` said of a block.
+            chosen: positions of n images of it, at least one.
+
+        Raises:
+            CamError: a map is not finite.
+        """
+        maps = [
+            cams_of_features(head, features[chosen])[1]
+            for (_, head), features in zip(self._parts, seen.features, strict=True)
+        ]
+        found: npt.NDArray[np.float32] = torch.stack(maps).mean(dim=0).numpy()
+        check_maps(found, len(chosen))
+        return found
+
+    def _features(self, pixels: Pixels) -> tuple[Tensor, ...]:
+        batches = self._batches(pixels)
+        with torch.no_grad():
+            return tuple(torch.cat([body(some) for some in batches]) for body, _ in self._parts)
+
+    def _batches(self, pixels: Pixels) -> list[Tensor]:
+        starts = range(0, len(pixels), TOGETHER)
+        return [self._input(pixels[start : start + TOGETHER]) for start in starts]
+
+    def _input(self, pixels: Pixels) -> Tensor:
+        grey = torch.from_numpy(np.array(pixels)).to(self._device).unsqueeze(1).float() / 255.0
+        return normalise(grey)

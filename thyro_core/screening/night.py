@@ -1,0 +1,164 @@
+"""The steps of a night around its stream: prepare before it, conclude after it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from thyro_core.errors import InputError
+from thyro_core.registry.bundle import load_bundle, reference
+from thyro_core.registry.champion import champion
+from thyro_core.screening.config import ScreeningRules
+from thyro_core.screening.decode import ScreeningJob
+from thyro_core.screening.drift import DriftReport, DriftThresholds, compare
+from thyro_core.screening.files import check_batch, full_url
+from thyro_core.screening.rules import Counts, Night, Totals, date_number, sum_totals
+from thyro_core.screening.sandbox import READER
+from thyro_core.screening.store import (
+    drift_sample,
+    gather,
+    publish_known,
+    save_night,
+    totals_of,
+    unfinished_nights,
+    write_batch_row,
+)
+from thyro_core.screening.worklist import write_worklist
+from thyro_core.store.keys import screening_prefix, table_prefix
+from thyro_core.store.store import Store
+from thyro_core.tables.io import read_table
+from thyro_core.urls import redact
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a screening works with, none of which changes a result."""
+
+    scratch: Path
+    threads: int = 1
+    gpus: float = 0.0
+    keep_names: bool = False
+    reader: str = READER
+
+
+@dataclass(frozen=True)
+class NightResult:
+    """What a night's batch has come to."""
+
+    night: Night
+    totals: Totals
+    """Of this batch."""
+    whole: Totals
+    """Of all batches of the date."""
+    counts: Counts
+    """Of the files that this run met."""
+    drift: DriftReport
+    """This batch against the training set."""
+
+    @property
+    def breaches(self) -> tuple[str, ...]:
+        """Drift figures past their bound, in words."""
+        return tuple(breach.text for breach in self.drift.breaches)
+
+
+def plan_night(
+    store: Store, batch: str, date: str, model_id: str | None, rules: ScreeningRules
+) -> Night:
+    """Name a night's batch; nothing is written.
+
+    Raises:
+        InputError: the batch cannot be listed, the date is none, or there is no such model.
+    """
+    date_number(date)
+    check_batch(batch)
+    model = load_bundle(store, model_id or champion(store))
+    return Night(date=date, batch=redact(full_url(batch)), model_id=model.model_id, rules=rules)
+
+
+def today(timezone: str) -> str:
+    """The date in a time zone.
+
+    Raises:
+        InputError: there is no such zone.
+    """
+    try:
+        return datetime.now(ZoneInfo(timezone)).date().isoformat()
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        msg = f"THYRO_TIMEZONE: expected an IANA zone such as Europe/Warsaw, found {timezone!r}"
+        raise InputError(msg) from error
+
+
+def recover(store: Store) -> list[Night]:
+    """Put together what runs that died have left, each in its own night.
+
+    Returns:
+        The nights' batches that had something left.
+    """
+    left = unfinished_nights(store)
+    for night in left:
+        conclude(store, night)
+    return left
+
+
+def make_job(store: Store, source: str, night: Night, means: Means) -> ScreeningJob:
+    """The workers' job, with the hashes to pass over as they are now."""
+    save_night(store, night)
+    return ScreeningJob(
+        store=store.url,
+        source=full_url(source),
+        night=night,
+        side=load_bundle(store, night.model_id).side,
+        known=publish_known(store, night),
+        scratch=str(means.scratch),
+        keep_names=means.keep_names,
+        threads=means.threads,
+        gpus=means.gpus,
+        reader=means.reader,
+    )
+
+
+def conclude(
+    store: Store, night: Night, counts: Counts | None = None, seconds: float | None = None
+) -> NightResult:
+    """Write a night's tables and the worklist of its date.
+
+    Args:
+        store: holds the chunks.
+        night: which batch.
+        counts: of the files that the run met; None: a run that died met them.
+        seconds: wall-clock time of the run [s].
+
+    Raises:
+        ThyroError: an image is not accounted for.
+    """
+    totals = gather(store, night)
+    drift = _drift(store, night)
+    figures: dict[str, object] = {
+        "known": counts.known if counts else None,
+        "late": counts.late if counts else None,
+        "seconds": seconds,
+        **drift.figures(),
+        "share_rejected": _share_rejected(totals),
+    }
+    write_batch_row(store, night, totals, figures)
+    parts = store.keys(f"{table_prefix('screening')}/date={night.number}")
+    whole = sum_totals([totals_of(store, [part]) for part in parts])
+    batches = read_table(store, "screening_batches", date=night.number)
+    write_worklist(store, night.date, parts, whole, batches)
+    for key in store.keys(screening_prefix(night.date, night.batch_id)):
+        if key.endswith(".bin"):
+            store.delete(key)
+    return NightResult(night, totals, whole, counts or Counts(), drift)
+
+
+def _drift(store: Store, night: Night) -> DriftReport:
+    """The batch against the training set; of a large one a random sample."""
+    known = reference(store, night.model_id)
+    sample = drift_sample(store, night)
+    return compare(known, sample.rows, DriftThresholds(), sample.embeddings)
+
+
+def _share_rejected(totals: Totals) -> float | None:
+    if not totals.received:
+        return None
+    return 1 - totals.scored / totals.received

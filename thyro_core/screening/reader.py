@@ -1,0 +1,178 @@
+"""What a nightly screening makes of one file: images to score, or the reason why not."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from thyro_core.imaging.decode import TooLargeError, UndecodableError, decode
+from thyro_core.imaging.dicom import Pseudonymise, is_dicom, read_dicom
+from thyro_core.imaging.quality import grey_statistics, sharpness
+from thyro_core.imaging.ultrasound import why_not_ultrasound
+from thyro_core.screening.config import ScreeningRules
+
+Grey = npt.NDArray[np.uint8]
+
+REASONS: tuple[str, ...] = (
+    "undecodable",
+    "too_large",
+    "too_small",
+    "not_ultrasound",
+    "doppler_colour",
+    "blurred",
+)
+"""Why an image is not scored, as far as it can be told from the image alone."""
+
+
+@dataclass(frozen=True)
+class ScreeningImage:
+    """An image of a night.
+
+    Attributes:
+        image_id: SHA-256, hexadecimal: of the file's bytes, or, in a file of several frames, of
+            that hash, "/" and the frame's number.
+        frame: The frame's position in its file, from 0.
+        grey: uint8 (H, W); None for an image that is not scored.
+        patient_id: Pseudonym; None: the file names no patient, or there is no key.
+        reason: One of `REASONS`; None: the image is fit to be scored.
+        detail: The reason's particulars, numbers and words of closed lists only.
+        burned_in: Whether the file says that names may be drawn into its pixels.
+        mean: Mean grey level, 0 to 255; this and what follows is None for what is not decoded.
+        sd: Standard deviation of the grey level, 0 to 255.
+        sharpness: Focus measure, see `thyro_core.imaging.quality`.
+        overlay_share: Share of coloured pixels, 0 to 1.
+        width: Width [pixels], of the tissue alone where the file says where it is.
+        height: Height [pixels], likewise.
+    """
+
+    image_id: str
+    frame: int
+    grey: Grey | None = None
+    patient_id: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+    burned_in: bool = False
+    mean: float | None = None
+    sd: float | None = None
+    sharpness: float | None = None
+    overlay_share: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What all images of a file share."""
+
+    image_id: str
+    frame: int = 0
+    patient_id: str | None = None
+    burned_in: bool = False
+
+
+def read_screening_images(
+    data: bytes,
+    name: str,  # noqa: ARG001
+    rules: ScreeningRules,
+    pseudonymise: Pseudonymise,
+) -> list[ScreeningImage]:
+    """The images of a PNG, JPEG, TIFF, BMP or DICOM file, each with its verdict.
+
+    Same bytes, same answer; bad contents are no error but a reason.
+
+    Args:
+        data: all bytes of the file.
+        name: its name. Its contents alone decide what it is; and a name that may hold a patient's
+            is not repeated.
+        rules: bounds and measures.
+        pseudonymise: makes a pseudonym of a patient id and its issuer; see
+            `pseudonyms.Pseudonymiser`.
+
+    Returns:
+        One image of a picture; of a clip one for each of its evenly spaced frames; of a file that
+        is refused whole, one with the reason.
+    """
+    file_id = hashlib.sha256(data).hexdigest()
+    if len(data) > rules.max_bytes:
+        detail = f"{len(data)} bytes, more than max_bytes = {rules.max_bytes}"
+        return [_rejected(_Origin(file_id), "too_large", detail)]
+    if is_dicom(data):
+        return list(_of_dicom(data, file_id, rules, pseudonymise))
+    try:
+        picture = decode(data, rules)
+        return [_judged(_Origin(file_id), picture.grey, picture.overlay_share, rules)]
+    except TooLargeError as error:
+        return [_rejected(_Origin(file_id), "too_large", error.detail)]
+    except UndecodableError as error:
+        return [_rejected(_Origin(file_id), "undecodable", error.detail)]
+
+
+def _of_dicom(
+    data: bytes, file_id: str, rules: ScreeningRules, pseudonymise: Pseudonymise
+) -> Iterator[ScreeningImage]:
+    found = read_dicom(data, rules, pseudonymise)
+    if found.reason is not None:
+        origin = _Origin(file_id, 0, found.patient_id, found.burned_in)
+        yield _rejected(origin, found.reason, found.detail)
+    for frame in found.frames:
+        image_id = _frame_id(file_id, frame.index) if found.is_clip else file_id
+        origin = _Origin(image_id, frame.index, found.patient_id, found.burned_in)
+        if frame.decoded is None:
+            yield _rejected(origin, frame.reason or "undecodable", frame.detail)
+        else:
+            yield _judged(origin, frame.decoded.grey, frame.decoded.overlay_share, rules)
+
+
+def _frame_id(file_id: str, frame: int) -> str:
+    return hashlib.sha256(f"{file_id}/{frame}".encode()).hexdigest()
+
+
+def _rejected(origin: _Origin, reason: str, detail: str | None) -> ScreeningImage:
+    return ScreeningImage(
+        origin.image_id,
+        origin.frame,
+        patient_id=origin.patient_id,
+        reason=reason,
+        detail=detail,
+        burned_in=origin.burned_in,
+    )
+
+
+def _judged(origin: _Origin, grey: Grey, share: float, rules: ScreeningRules) -> ScreeningImage:
+    mean, sd = grey_statistics(grey)
+    focus = sharpness(grey)
+    reason, detail = _verdict(grey, share, focus, rules)
+    return ScreeningImage(
+        image_id=origin.image_id,
+        frame=origin.frame,
+        grey=grey if reason is None else None,
+        patient_id=origin.patient_id,
+        reason=reason,
+        detail=detail,
+        burned_in=origin.burned_in,
+        mean=mean,
+        sd=sd,
+        sharpness=focus,
+        overlay_share=share,
+        width=grey.shape[1],
+        height=grey.shape[0],
+    )
+
+
+def _verdict(
+    grey: Grey, share: float, focus: float, rules: ScreeningRules
+) -> tuple[str | None, str | None]:
+    height, width = grey.shape
+    if min(height, width) < rules.min_side:
+        return "too_small", f"{width} x {height} pixels; a side needs at least {rules.min_side}"
+    other = why_not_ultrasound(grey, share)
+    if other is not None:
+        return "not_ultrasound", other
+    if share > rules.overlay_bound:
+        detail = f"share of coloured pixels {share:.3f}, at most {rules.overlay_bound:g}"
+        return "doppler_colour", detail
+    if focus < rules.blur_bound:
+        return "blurred", f"sharpness {focus:.4f}, expected at least {rules.blur_bound:g}"
+    return None, None

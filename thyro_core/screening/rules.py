@@ -1,0 +1,225 @@
+"""Rules of a screening: which band an image falls into, in which order images are read, and sums.
+
+Pure: no store, no network, no clock.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from math import isnan
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from thyro_core.config import content_id
+from thyro_core.errors import InputError, ThyroError
+from thyro_core.screening.config import ScreeningRules
+
+Band = Literal["refer", "review", "routine", "not scored"]
+Status = Literal["scored", "rejected", "failed"]
+
+BANDS: tuple[Band, ...] = ("refer", "review", "not scored", "routine")
+"""In the order in which a reader meets them."""
+
+FAILED: tuple[str, ...] = ("undecodable", "crashed_decoder", "hung_decoder")
+"""Reasons of an image that could not be read at all; the others are refusals by a rule."""
+
+WHY: Mapping[str, str] = MappingProxyType(
+    {
+        "undecodable": "The file could not be decoded.",
+        "crashed_decoder": "The file killed the program that decodes it, twice.",
+        "hung_decoder": "The file kept the program that decodes it busy without an end.",
+        "too_large": "The file or its frame is larger than the rules allow.",
+        "too_small": "A side is shorter than the rules allow.",
+        "not_ultrasound": "It does not look like a greyscale ultrasound image.",
+        "doppler_colour": "Coloured pixels: Doppler, or many coloured marks.",
+        "blurred": "Out of focus.",
+        "unlike_training": "Unlike the images that the model was trained on.",
+        "uncertain": "Below the threshold, but within the spread of the model's members.",
+        "near_outlier": "Nearly unlike the images that the model was trained on.",
+    }
+)
+"""Every reason in words."""
+
+# Above the worklist's order within a band, by probability; not scored stands before routine.
+_STEP: Mapping[Band, float] = MappingProxyType(
+    {"refer": 6.0, "review": 4.0, "not scored": 2.0, "routine": 0.0}
+)
+
+
+class Night(BaseModel):
+    """A batch of a night, scored by one model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    date: str
+    """ISO 8601: 2026-11-25."""
+    batch: str
+    """Address, without passwords and signatures."""
+    model_id: str
+    rules: ScreeningRules
+
+    @property
+    def batch_id(self) -> str:
+        """Hash of address and model: the same batch of another night has the same."""
+        return content_id("n", {"batch": self.batch, "model_id": self.model_id})
+
+    @property
+    def number(self) -> int:
+        """The date as the tables hold it: 20261125."""
+        return date_number(self.date)
+
+
+def date_number(text: str) -> int:
+    """20261125 for 2026-11-25.
+
+    Raises:
+        InputError: it is no date.
+    """
+    try:
+        found = date.fromisoformat(text)
+    except ValueError as error:
+        msg = f"date: expected one such as 2026-11-25, found {text!r}"
+        raise InputError(msg) from error
+    if found.isoformat() != text:
+        msg = f"date: expected {found.isoformat()}, found {text!r}"
+        raise InputError(msg)
+    return found.year * 10_000 + found.month * 100 + found.day
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What decides a band."""
+
+    threshold: float
+    """Mean probability from which an image is referred."""
+    review_sds: float
+    outlier: float
+    """Embedding distance beyond which an image is not scored."""
+    near: float
+    """Embedding distance beyond which a scored image is for review at least."""
+
+
+def near_quantile(outlier_quantile: float) -> float:
+    """The quantile of `Limits.near`: as many training images again lie beyond it."""
+    return max(0.0, 1 - 2 * (1 - outlier_quantile))
+
+
+def is_unlike(distance: float, limits: Limits) -> bool:
+    """Whether an image is too far from the training set; one without a distance is.
+
+    Where the training set is too small for a bound (NaN), none is too far.
+    """
+    return isnan(distance) or distance > limits.outlier
+
+
+def band_of(mean: float, sd: float, distance: float, limits: Limits) -> tuple[Band, str | None]:
+    """Band of a scored image, and the reason of a review.
+
+    Args:
+        mean: mean probability over members.
+        sd: its standard deviation over members; NaN (one member) widens nothing.
+        distance: embedding distance, not beyond `limits.outlier`.
+        limits: the bounds.
+    """
+    if mean >= limits.threshold:
+        return "refer", None
+    if mean + limits.review_sds * sd >= limits.threshold:
+        return "review", "uncertain"
+    if distance > limits.near:
+        return "review", "near_outlier"
+    return "routine", None
+
+
+def rank_key(band: Band, mean: float | None) -> float:
+    """Place in the worklist, highest first: band by band, within one by probability."""
+    return _STEP[band] + (mean or 0.0)
+
+
+def status_of(reason: str) -> Status:
+    """Status of an image that is not scored."""
+    return "failed" if reason in FAILED else "rejected"
+
+
+def unscored(reason: str) -> dict[str, Any]:
+    """Columns of `screening` that say that an image is not scored."""
+    return {
+        "status": status_of(reason),
+        "reason": reason,
+        "band": "not scored",
+        "rank_key": rank_key("not scored", None),
+    }
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Images of a night's batch, or of a night."""
+
+    received: int
+    scored: int
+    rejected: int
+    failed: int
+    refer: int
+    review: int
+    routine: int
+
+    def check(self, where: str) -> None:
+        """Make sure that every image is accounted for.
+
+        Raises:
+            ThyroError: received is not scored + rejected + failed, or scored not the three bands.
+        """
+        ended = self.scored + self.rejected + self.failed
+        banded = self.refer + self.review + self.routine
+        if self.received != ended or self.scored != banded:
+            msg = (
+                f"{where}: expected received = scored + rejected + failed and scored = refer + "
+                f"review + routine, found {self.received} = {self.scored} + {self.rejected} + "
+                f"{self.failed} and {self.scored} = {self.refer} + {self.review} + {self.routine}; "
+                "nothing is published of this night: keep its folder and report this"
+            )
+            raise ThyroError(msg)
+
+
+def sum_totals(all_totals: list[Totals]) -> Totals:
+    """Totals over several batches."""
+    columns = zip(*((t.received, t.scored, t.rejected, t.failed, t.refer, t.review, t.routine)
+                    for t in all_totals), strict=True)  # fmt: skip
+    return Totals(*map(sum, columns)) if all_totals else Totals(0, 0, 0, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Files and images that one or more blocks of a run have passed."""
+
+    files: int = 0
+    known: int = 0
+    late: int = 0
+    fresh: int = 0
+    """Files read and decoded, or refused."""
+    images: int = 0
+    scored: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.files + other.files,
+            self.known + other.known,
+            self.late + other.late,
+            self.fresh + other.fresh,
+            self.images + other.images,
+            self.scored + other.scored,
+        )
+
+    def check(self) -> None:
+        """Make sure that every file that was listed is accounted for.
+
+        Raises:
+            ThyroError: it is not.
+        """
+        if self.files != self.known + self.late + self.fresh:
+            msg = (
+                f"screening: expected each of {self.files} files to be known, late or read, found "
+                f"{self.known} + {self.late} + {self.fresh}; report this"
+            )
+            raise ThyroError(msg)

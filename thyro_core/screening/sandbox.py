@@ -1,0 +1,130 @@
+"""Decode files of strangers in a process of its own: what kills it kills nothing else.
+
+A decoder is C code that meets bytes nobody has checked. One file in a million makes it crash, run
+for ever or take all memory. The process lives as long as it survives; who asks it knows which file
+it was at when it died.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+from thyro_core.screening.config import ScreeningRules
+from thyro_core.screening.pseudonyms import Pseudonymiser
+from thyro_core.screening.reader import ScreeningImage
+
+READER = "thyro_core.screening.reader:read_screening_images"
+"""What decodes: `module:function`."""
+
+SECONDS = 120.0
+"""Time that a file may take [s]."""
+
+MOST_MEMORY = 4 * 1024**3
+"""Address space of the process [bytes]; a file that wants more fails alone."""
+
+_GONE = (EOFError, BrokenPipeError, ConnectionResetError)
+
+
+class DecoderDiedError(Exception):
+    """The process died, or had to be ended, over a file; `reason` says which."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class DecoderProcess:
+    """A process that decodes one file after the other; it starts with the first one.
+
+    Args:
+        rules: bounds and measures.
+        key: secret of the pseudonyms, or None; it travels through a pipe, never as an argument.
+        reader: what decodes, see `READER`.
+        seconds: time that a file may take.
+    """
+
+    def __init__(
+        self,
+        rules: ScreeningRules,
+        key: Any,  # noqa: ANN401
+        reader: str = READER,
+        seconds: float = SECONDS,
+    ) -> None:
+        self._start = (rules, key, reader)
+        self._seconds = seconds
+        self._running: tuple[subprocess.Popen[bytes], Connection] | None = None
+
+    def __call__(self, data: bytes, name: str) -> list[ScreeningImage]:
+        """The images of a file.
+
+        Raises:
+            DecoderDiedError: the process died over it, or took too long.
+        """
+        process, pipe = self._running or self._launch()
+        self._running = (process, pipe)
+        try:
+            pipe.send((data, name))
+            if pipe.poll(self._seconds):
+                found: list[ScreeningImage] = pipe.recv()
+                return found
+        except _GONE as error:
+            self.close()
+            raise DecoderDiedError("crashed_decoder") from error  # noqa: EM101
+        self.close()
+        raise DecoderDiedError("hung_decoder")  # noqa: EM101
+
+    def close(self) -> None:
+        """End the process."""
+        if self._running is not None:
+            process, pipe = self._running
+            self._running = None
+            pipe.close()
+            process.kill()
+            process.wait()
+
+    def _launch(self) -> tuple["subprocess.Popen[bytes]", Connection]:
+        ours, theirs = Pipe()
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "thyro_core.screening.sandbox", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        theirs.close()
+        ours.send(self._start)
+        return process, ours
+
+
+def serve(pipe: Connection) -> None:
+    """Answer until the other end is gone, which is also how its death is noticed."""
+    rules, key, reader = pipe.recv()
+    module, _, name = str(reader).partition(":")
+    read: Callable[..., list[ScreeningImage]] = getattr(import_module(module), name)
+    pseudonymise = Pseudonymiser(key)
+    while True:
+        try:
+            data, label = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(read(data, label, rules, pseudonymise))
+
+
+def main() -> None:
+    """Serve on the pipe whose number is the only argument."""
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    # A crash is expected here; its memory image may hold a patient's picture.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    serve(Connection(int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What files lie at an address, on any fsspec file system, and the bytes of the small ones."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from thyro_core.errors import InputError
+from thyro_core.store.store import filesystem
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+"""What makes an unlisted file an image of the set; compared in lower case."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All files below an address but hidden ones.
+
+    Attributes:
+        url: The address as a full URL.
+        fs: Its file system.
+        root: The address on that file system, without a trailing slash.
+        sizes: Size [bytes], where known, of each file by its path below the root.
+        links_out: How many links were left out because they lead out of a local folder: what a set
+            from elsewhere brings along must not make us read other files.
+    """
+
+    url: str
+    fs: fsspec.AbstractFileSystem
+    root: str
+    sizes: Mapping[str, int | None]
+    links_out: int = 0
+
+    def uri(self, name: str) -> str:
+        """The full URL of a file."""
+        return str(self.fs.unstrip_protocol(f"{self.root}/{name}"))
+
+    def find(self, name: str) -> str | None:
+        """The file at the top with this name in any case."""
+        return next((found for found in sorted(self.sizes) if found.lower() == name), None)
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        with explained(self.url, self.fs):
+            return bytes(self.fs.cat_file(f"{self.root}/{name}"))
+
+    def read_all(self, names: list[str]) -> dict[str, bytes]:
+        """All bytes of several files, fetched at once where the file system can.
+
+        Raises:
+            InputError: one cannot be read.
+        """
+        with explained(self.url, self.fs):
+            found = self.fs.cat([f"{self.root}/{name}" for name in names]) if names else {}
+        return {str(path)[len(self.root) :].lstrip("/"): data for path, data in found.items()}
+
+    def images(self) -> list[str]:
+        """Names of the files with an image's suffix, sorted."""
+        return [name for name in sorted(self.sizes) if suffix(name) in IMAGE_SUFFIXES]
+
+
+def suffix(name: str) -> str:
+    """A file name's suffix in lower case, with its dot."""
+    return PurePosixPath(name).suffix.lower()
+
+
+def list_files(source: str) -> Listing:
+    """All files below a folder or any fsspec URL, but hidden ones and links that lead out of it.
+
+    Raises:
+        InputError: it does not exist or refuses to be read.
+    """
+    fs, root = filesystem(source)
+    # Locally an unreadable folder would pass for an empty one.
+    strict = {"on_error": "raise"} if isinstance(fs, LocalFileSystem) else {}
+    with explained(source, fs):
+        found = fs.find(root, detail=True, **strict)
+    names = {str(path)[len(root) :].lstrip("/"): info for path, info in found.items()}
+    shown = {name: info for name, info in names.items() if name and not is_hidden(name)}
+    sizes = {
+        name: info.get("size")
+        for name, info in shown.items()
+        if not info.get("islink") or stays_inside(Path(root), name)
+    }
+    url = str(fs.unstrip_protocol(root))
+    return Listing(url, fs, root, sizes, links_out=len(shown) - len(sizes))
+
+
+def stays_inside(root: Path, name: str) -> bool:
+    """Whether a link, and those it leads through, ends in the folder or nowhere."""
+    try:
+        return (root / name).resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):
+        return False  # a link that leads back to itself
+
+
+@contextmanager
+def explained(source: str, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
+    """Turn a file system's refusal into an `InputError` that says what to check."""
+    try:
+        yield
+    except refusals(fs) as error:
+        msg = (
+            f"{source}: expected a folder that can be read, found {type(error).__name__} "
+            f"({error}); check the address and the credentials"
+        )
+        raise InputError(msg) from error
+
+
+def refusals(fs: fsspec.AbstractFileSystem) -> tuple[type[Exception], ...]:
+    """What listing and reading raise; an S3 client's own errors have no base in common with it."""
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    if "s3" not in protocols:
+        return (OSError, ValueError)
+    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+
+    return (OSError, ValueError, BotoCoreError)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file is a folder's entry, hidden, or what an archive leaves beside its files."""
+    parts = PurePosixPath(name).parts
+    return name.endswith("/") or any(part.startswith((".", "__MACOSX")) for part in parts)

@@ -1,0 +1,147 @@
+"""The steps of a study around its jobs: prepare before them, conclude after them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from thyro_core.config import Architecture, StudyConfig
+from thyro_core.datasets.leakage import check_leakage
+from thyro_core.datasets.manifest import Manifest, ingest
+from thyro_core.datasets.splits import make_splits, split_notes
+from thyro_core.errors import IncompleteStudyError
+from thyro_core.evaluation.tables import comparisons_table, metrics_table
+from thyro_core.explain.tables import cam_families_table, cam_tests_table
+from thyro_core.store.keys import table_key, table_prefix
+from thyro_core.store.store import Store
+from thyro_core.study.job import is_finished
+from thyro_core.study.plan import PlannedPrecision, StudyPlan, make_plan, save_plan
+from thyro_core.study.runs import runs_table
+from thyro_core.tables import schemas
+from thyro_core.tables.io import read_table, write_table
+from thyro_core.training.pretrained import resolve
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a study finds and keeps things."""
+
+    store: Store
+    scratch: Path
+    """Node-local folder."""
+    mirror: str | None = None
+    """Folder or URL of ImageNet weights."""
+
+
+def ingest_for(
+    source: str,
+    config: StudyConfig,
+    store: Store,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """The manifest of an image set, with a pack for each of the study's input sizes.
+
+    Args:
+        source: fsspec URL of the image set.
+        config: the study's config.
+        store: where manifest and packs are kept; what is there is not made again.
+        progress: called with the images decoded so far and all images.
+
+    Raises:
+        InputError: the source or its labels cannot be used.
+    """
+    sides = sorted({config.side(architecture) for architecture in config.architectures})
+    return ingest(source, config.ingest(), store, sides, progress)
+
+
+def prepare(
+    manifest: Manifest, config: StudyConfig, precision: PlannedPrecision, site: Site
+) -> StudyPlan:
+    """Decide the starting weights, name the study and make its splits.
+
+    A step whose result is in the store is not done again. The splits pass the leakage gate before
+    anything is trained, each time.
+
+    Args:
+        manifest: the images.
+        config: the study's config.
+        precision: the arithmetic that the jobs will train in.
+        site: store, scratch folder and weights mirror.
+
+    Raises:
+        InputError: the images are too few, or the weights cannot be used.
+        LeakageError: images that belong together stand on both sides of a split.
+    """
+    store = site.store
+    weights = resolve(config.weights, config.architectures, site.mirror, store, site.scratch)
+    plan = make_plan(config, manifest.manifest_id, precision, weights, manifest.notes)
+    splits = _splits(store, plan, manifest.table)
+    check_leakage(splits, manifest.table)
+    save_plan(store, plan)
+    return plan
+
+
+def _splits(store: Store, plan: StudyPlan, images: pa.Table) -> pa.Table:
+    if not store.exists(table_key("splits", study_id=plan.study_id)):
+        splits = make_splits(plan.study_id, images, plan.config)
+        write_table(store, "splits", splits, study_id=plan.study_id)
+    return read_table(store, "splits", study_id=plan.study_id)
+
+
+def unfinished(store: Store, plan: StudyPlan) -> list[tuple[int, Architecture]]:
+    """The splits x architectures that are still to be trained."""
+    return [
+        (split, architecture)
+        for split in range(plan.config.splits)
+        for architecture in plan.config.architectures
+        if not is_finished(store, plan.study_id, split, architecture)
+    ]
+
+
+def conclude(store: Store, plan: StudyPlan) -> None:
+    """Write the tables that speak of the study as a whole: runs, metrics, comparisons, CAM tests.
+
+    `runs` is written even if jobs failed, so that it can be asked why.
+
+    Raises:
+        IncompleteStudyError: a split x architecture has no predictions.
+    """
+    write_table(store, "runs", runs_table(store, plan), study_id=plan.study_id)
+    left = unfinished(store, plan)
+    if left:
+        names = ", ".join(f"split {split} {architecture}" for split, architecture in left[:8])
+        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
+        msg = (
+            f"study {plan.study_id}: {len(left)} runs are not finished ({names}{more}); what is "
+            "finished is kept: start the same command again"
+        )
+        raise IncompleteStudyError(msg)
+    predictions, features, splits = (
+        read_table(store, name, study_id=plan.study_id)
+        for name in ("predictions", "cam_features", "splits")
+    )
+    for name, make, of in (
+        ("metrics", metrics_table, predictions),
+        ("comparisons", comparisons_table, predictions),
+        ("cam_tests", cam_tests_table, features),
+        ("cam_families", cam_families_table, features),
+    ):
+        table = make(plan.study_id, of, splits, plan.config)
+        write_table(store, name, table, study_id=plan.study_id)
+
+
+def study_notes(store: Store, plan: StudyPlan) -> tuple[str, ...]:
+    """All that a reader of the results must know, one sentence each."""
+    splits = read_table(store, "splits", study_id=plan.study_id)
+    return (*plan.notes, *split_notes(splits, plan.config))
+
+
+def table_locations(store: Store, plan: StudyPlan) -> dict[str, str]:
+    """URL of each table of a study."""
+    places = {
+        name: f"{store.url}/{table_prefix(name)}/study_id={plan.study_id}"
+        for name in schemas.STUDY_TABLES
+    }
+    images = f"{store.url}/{table_prefix('images')}/manifest_id={plan.manifest_id}"
+    return {"images": images, **{name: places[name] for name in schemas.TABLES if name in places}}

@@ -1,0 +1,106 @@
+"""What a study will do: decided once, before any job, and kept beside its results."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from thyro_core.config import RECIPE, StudyConfig, canonical_json, content_id
+from thyro_core.errors import InputError
+from thyro_core.store.keys import study_key
+from thyro_core.store.store import Store
+from thyro_core.training.pretrained import StartWeights
+
+PlannedPrecision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study's config with everything that was still open in it decided."""
+
+    study_id: str
+    config: StudyConfig
+    manifest_id: str
+    precision: PlannedPrecision
+    weights: Mapping[str, StartWeights]
+    notes: tuple[str, ...]
+    """What a reader of the results must know, e.g. that no patient ids were given."""
+
+
+def make_plan(
+    config: StudyConfig,
+    manifest_id: str,
+    precision: PlannedPrecision,
+    weights: Mapping[str, StartWeights],
+    notes: tuple[str, ...],
+) -> StudyPlan:
+    """Name a study by everything that changes its results.
+
+    That is the config, the manifest, the arithmetic, the bytes of the starting weights and the
+    version of the numerical recipe; where it runs, and the notes, are not part of the name.
+    """
+    # What `auto` came to is hashed below: the same bytes are the same study, whoever named them.
+    choices = config.model_dump(mode="json", exclude={"precision", "weights"})
+    study_id = content_id(
+        "s",
+        {
+            "config": choices,
+            "manifest_id": manifest_id,
+            "precision": precision,
+            "weights": {name: start.sha256 for name, start in weights.items()},
+            "recipe": RECIPE,
+        },
+    )
+    warnings = tuple(start.warning for start in weights.values() if start.warning)
+    return StudyPlan(study_id, config, manifest_id, precision, weights, notes + warnings)
+
+
+def save_plan(store: Store, plan: StudyPlan) -> None:
+    """Write a plan beside its study; one that is there already stays as it is."""
+    key = study_key(plan.study_id)
+    if not store.exists(key):
+        store.write(key, _plan_json(plan).encode())
+
+
+def load_plan(store: Store, study_id: str) -> StudyPlan:
+    """The plan of a study of this store.
+
+    Raises:
+        InputError: there is no such study.
+    """
+    key = study_key(study_id)
+    if not store.exists(key):
+        known = ", ".join(study_ids(store)) or "none"
+        msg = f"{store.url}: expected a study {study_id}, found {known}; check the id and --store"
+        raise InputError(msg)
+    plain = json.loads(store.read(key))
+    return StudyPlan(
+        study_id=plain["study_id"],
+        config=StudyConfig.model_validate(plain["config"]),
+        manifest_id=plain["manifest_id"],
+        precision=plain["precision"],
+        weights={name: StartWeights(**start) for name, start in plain["weights"].items()},
+        notes=tuple(plain["notes"]),
+    )
+
+
+def study_ids(store: Store) -> list[str]:
+    """Ids of all studies in a store, sorted."""
+    folder = store.path("studies")
+    if not store.fs.exists(folder):
+        return []
+    names = {str(path).rstrip("/").rsplit("/", 1)[-1] for path in store.fs.ls(folder, detail=False)}
+    return sorted(name for name in names if store.exists(study_key(name)))
+
+
+def _plan_json(plan: StudyPlan) -> str:
+    plain: dict[str, Any] = {
+        "study_id": plan.study_id,
+        "config": plan.config.model_dump(mode="json"),
+        "manifest_id": plan.manifest_id,
+        "precision": plan.precision,
+        "weights": {name: asdict(start) for name, start in plan.weights.items()},
+        "notes": list(plan.notes),
+        "recipe": RECIPE,
+    }
+    return canonical_json(plain)

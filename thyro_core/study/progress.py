@@ -1,0 +1,192 @@
+"""Where a running job stands: one small object in the store, which anyone may watch."""
+
+import json
+import logging
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from thyro_core.config import Architecture, StudyConfig
+from thyro_core.store.keys import progress_key
+from thyro_core.store.store import NOT_KEPT, Store
+from thyro_core.study.plan import StudyPlan
+from thyro_core.training.timer import NOTHING, Spent
+
+# GFLOP of one training image at the paper's sizes: the unit that makes epochs comparable.
+_GFLOP = {"resnet18": 10.65, "alexnet": 4.1, "vgg16": 92.6, "inception_v3": 34.3}
+
+_SHARE = 0.05
+"""Of a job's time that its reports may take."""
+
+_LONGEST_PAUSE = 120.0
+"""Between two reports to a slow store [s]; silence of some minutes looks like death."""
+
+_LOG = logging.getLogger(__name__)
+
+State = Literal["running", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """A split job's position. Work is in GFLOP of training, to add up over architectures.
+
+    What objects of older versions lack is None, or 0.
+
+    Attributes:
+        started: Start of this attempt at the job, ISO 8601 in UTC.
+        updated: When this was published, ISO 8601 in UTC.
+        work_before: The part of `work_done` that earlier attempts did.
+        seconds: Wall-clock time of the architecture's run, over all its attempts [s].
+        gpu_seconds: The same x GPUs held [s].
+        host: Where the job runs.
+    """
+
+    split: int
+    state: State
+    architecture: str
+    epoch: int
+    images_per_second: float
+    work_done: float
+    work_total: float
+    started: str | None = None
+    updated: str | None = None
+    work_before: float = 0.0
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    host: str | None = None
+
+
+def slowest_first(architectures: Iterable[Architecture]) -> list[Architecture]:
+    """Architectures by descending cost, so that the last ones of a study are short."""
+    return sorted(architectures, key=lambda name: -_GFLOP[name])
+
+
+def longest_first(
+    config: StudyConfig,
+    todo: Iterable[tuple[int, Architecture]],
+    positions: Mapping[int, JobProgress],
+) -> list[int]:
+    """Splits by the work that is left of them, most first, so that no long one starts last.
+
+    Args:
+        config: of the study.
+        todo: the split x architecture that are not finished.
+        positions: where the splits' jobs were last, by split.
+    """
+    left: dict[int, float] = defaultdict(float)
+    for split, architecture in todo:
+        at = positions.get(split)
+        begun = at is not None and at.architecture == architecture
+        epochs = config.epochs - (at.epoch - 1 if at is not None and begun else 0)
+        left[split] += _GFLOP[architecture] * epochs
+    return sorted(left, key=lambda split: (-left[split], split))
+
+
+class JobReporter:
+    """Publishes one job's position, at most once in `interval` seconds while it runs.
+
+    It is for watchers alone: a position that the store does not take at once is left out, and a
+    store that is slow to take it, or to refuse it, is asked less often.
+    """
+
+    def __init__(
+        self, store: Store, plan: StudyPlan, split: int, images: int, interval: float = 1.0
+    ) -> None:
+        self._store = store
+        self._hasty = store.hasty()
+        self._plan = plan
+        self._split = split
+        self._images = images
+        self._interval = interval
+        self._due = float("-inf")
+        self._done = 0.0
+        self._before = 0.0
+        self._started = _now()
+        self._total = sum(self._whole(name) for name in plan.config.architectures)
+
+    def _whole(self, architecture: str) -> float:
+        return self._work(architecture, self._plan.config.epochs * self._images)
+
+    def _work(self, architecture: str, images: int) -> float:
+        return _GFLOP[architecture] * images * (self._plan.config.image_size / 224) ** 2
+
+    def resumed(self, architecture: str, epochs: int) -> None:
+        """So many epochs of an architecture were done by an earlier attempt."""
+        self._before += self._work(architecture, epochs * self._images)
+
+    def position(
+        self, architecture: str, epochs: int, images: int, seconds: float, spent: Spent = NOTHING
+    ) -> None:
+        """So many epochs are done, and so many images of the next one in so many seconds."""
+        if time.monotonic() < self._due:
+            return
+        work = self._work(architecture, epochs * self._images + images)
+        where = {"architecture": architecture, "epoch": epochs + 1}
+        began = time.monotonic()
+        speed = images / seconds
+        self._write(self._hasty, "running", self._done + work, speed, where | asdict(spent))
+        now = time.monotonic()
+        pause = min(_LONGEST_PAUSE, (now - began) / _SHARE)
+        self._due = now + max(self._interval, pause)
+
+    def finished(self, architecture: str, *, earlier: bool = False) -> None:
+        """An architecture is done: now, or by an earlier attempt."""
+        self._done += self._whole(architecture)
+        if earlier:
+            self.resumed(architecture, self._plan.config.epochs)
+
+    def end(self, state: State) -> None:
+        """The job is over."""
+        nowhere = {"architecture": "", "epoch": 0}
+        self._write(self._store, state, self._done, 0.0, nowhere)
+
+    def _write(
+        self, store: Store, state: State, done: float, speed: float, where: dict[str, Any]
+    ) -> None:
+        progress = JobProgress(
+            split=self._split,
+            state=state,
+            images_per_second=speed,
+            work_done=done,
+            work_total=self._total,
+            started=self._started,
+            updated=_now(),
+            work_before=self._before,
+            host=socket.gethostname(),
+            **where,
+        )
+        key = progress_key(self._plan.study_id, self._split)
+        try:
+            store.write(key, json.dumps(asdict(progress)).encode())
+        except NOT_KEPT as error:
+            _LOG.warning("%s could not be published (%s): the job goes on", key, error)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def read_positions(store: Store, study_id: str, splits: Iterable[int]) -> dict[int, JobProgress]:
+    """Positions of those splits' jobs that have published one, asked for together."""
+    keys = {split: progress_key(study_id, split) for split in splits}
+    found = store.read_all(list(keys.values()))
+    return {split: parse_job_progress(found[key]) for split, key in keys.items() if key in found}
+
+
+def read_job_progress(store: Store, study_id: str, split: int) -> JobProgress | None:
+    """A job's position; None: it has not published one."""
+    try:
+        return parse_job_progress(store.read(progress_key(study_id, split)))
+    except FileNotFoundError:
+        return None
+
+
+def parse_job_progress(data: bytes) -> JobProgress:
+    """A published position; what a newer version adds to it is passed over."""
+    plain = json.loads(data)
+    known = {field.name for field in fields(JobProgress)}
+    return JobProgress(**{name: value for name, value in plain.items() if name in known})

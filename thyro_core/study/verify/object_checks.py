@@ -1,0 +1,169 @@
+"""Bytes against what was recorded of them: image files, packs, weights and kept models.
+
+Each function says what is wrong, one short sentence each; none means that all is well.
+"""
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+
+from thyro_core.config import IngestConfig
+from thyro_core.datasets.masks import MASK_SIDE
+from thyro_core.datasets.packs import in_threads, pack_index
+from thyro_core.errors import InputError
+from thyro_core.imaging.decode import Grey, decode, resize
+from thyro_core.store.keys import manifest_key, mask_key, pack_key
+from thyro_core.store.store import Store, filesystem
+
+SAMPLE = 20
+"""Most images whose pack rows are compared with a fresh decode."""
+
+_HEADER = 4096  # bytes; a pack's header takes 128
+# An object store without credentials or network raises botocore's own, which are no OSErrors.
+_UNREACHABLE = (OSError, InputError, BotoCoreError)
+
+_Result = TypeVar("_Result")
+
+
+def changed_images(images: pa.Table) -> tuple[list[str], int]:
+    """Files of images that no longer have the recorded SHA-256.
+
+    Args:
+        images: an `images` table; rows without image_id (listed but missing) are passed over.
+
+    Returns:
+        The faults, and how many files cannot be reached any more, which is no fault.
+    """
+    table = images.select(["image_id", "uri"])
+    rows = [row for row in table.to_pylist() if row["image_id"] is not None]
+    found = in_threads(lambda row: _reached(row["uri"], _digest), rows)
+    faults = [
+        f"image {row['image_id'][:12]} has other bytes now"
+        for row, digest in zip(rows, found, strict=True)
+        if digest not in {None, row["image_id"]}
+    ]
+    return faults, found.count(None)
+
+
+def changed_objects(store: Store, wanted: Mapping[str, str | None]) -> list[str]:
+    """Objects that are gone or have another SHA-256 than the wanted one, by key."""
+    uris = [str(store.fs.unstrip_protocol(store.path(key))) for key in wanted]
+    found = in_threads(lambda uri: _reached(uri, _digest), uris)
+    return [
+        f"{key}: expected SHA-256 {str(sha256)[:12]}, found {digest[:12] if digest else 'no file'}"
+        for (key, sha256), digest in zip(wanted.items(), found, strict=True)
+        if digest is None or digest != sha256
+    ]
+
+
+def sample_images(images: pa.Table, rules: IngestConfig) -> dict[int, Grey]:
+    """A few included images decoded anew, where their files still are what they were.
+
+    Args:
+        images: an `images` table.
+        rules: the rules of its ingest.
+
+    Returns:
+        Pack row -> uint8 (height, width), at most `SAMPLE`, spread evenly over the pack.
+    """
+    included = images.filter(images["included"]).select(["image_id", "uri"]).to_pylist()
+    rows = sorted(included, key=lambda row: row["image_id"])
+    places = np.unique(np.linspace(0, len(rows) - 1, SAMPLE).round().astype(int)).tolist()
+
+    def grey(place: int) -> Grey | None:
+        data = _reached(rows[place]["uri"], lambda file: file.read())
+        if data is None or hashlib.sha256(data).hexdigest() != rows[place]["image_id"]:
+            return None
+        return decode(data, rules).grey
+
+    greys = in_threads(grey, places if rows else [])
+    return {place: found for place, found in zip(places, greys, strict=False) if found is not None}
+
+
+def pack_faults(
+    store: Store, images: pa.Table, sides: Sequence[int], sample: Mapping[int, Grey]
+) -> Iterator[str]:
+    """Packs that are not there, not whole, or not of these images.
+
+    Only the header, the size and the sampled rows are read.
+
+    Args:
+        store: where the packs lie.
+        images: the `images` table of one manifest.
+        sides: side lengths [pixels] of the packs there should be.
+        sample: what `sample_images` gave.
+    """
+    order = list(pack_index(images))
+    (manifest_id,) = set(images["manifest_id"].to_pylist())
+    for side in sides:
+        key = pack_key(manifest_id, side)
+        start, fault = _array_fault(store, key, (len(order), side, side))
+        if fault is not None:
+            yield fault
+            continue
+        for row, grey in sample.items():
+            first = start + row * side**2
+            data = store.fs.cat_file(store.path(key), start=first, end=first + side**2)
+            if data != resize(grey, side).tobytes():
+                yield f"{key}: row {row} is not image {order[row][:12]} as it is decoded here"
+
+
+def mask_faults(store: Store, images: pa.Table) -> list[str]:
+    """A pack of masks that is not there though the ingest speaks of masks, or is not whole.
+
+    Args:
+        store: where it lies.
+        images: the `images` table of one manifest.
+    """
+    (manifest_id,) = set(images["manifest_id"].to_pylist())
+    summary = manifest_key(manifest_id)
+    # Without its summary a manifest fails a check of its own.
+    if not store.exists(summary) or not json.loads(store.read(summary)).get("masks"):
+        return []
+    shape = (len(pack_index(images)), MASK_SIDE, MASK_SIDE)
+    _, fault = _array_fault(store, mask_key(manifest_id), shape)
+    return [] if fault is None else [fault]
+
+
+def _array_fault(store: Store, key: str, shape: tuple[int, int, int]) -> tuple[int, str | None]:
+    """Where an array's pixels start [bytes], and why it is not whole."""
+    if not store.exists(key):
+        return 0, f"{key} is not there"
+    path = store.path(key)
+    start, found = _header(store.fs.cat_file(path, start=0, end=_HEADER))
+    wanted, size = start + math.prod(shape), store.fs.size(path)
+    if found == f"uint8 {shape}" and size == wanted:
+        return start, None
+    return 0, f"{key}: expected uint8 {shape} in {wanted} bytes, found {found} in {size}"
+
+
+def _header(head: bytes) -> tuple[int, str]:
+    """Where a pack's pixels start [bytes], and their type and shape."""
+    file = io.BytesIO(head)
+    try:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except ValueError:
+        return 0, "no array"
+    return file.tell(), f"{dtype} {shape}"
+
+
+def _reached(uri: str, use: Callable[[IO[bytes]], _Result]) -> _Result | None:
+    """What `use` makes of a file; None: it cannot be reached."""
+    try:
+        fs, path = filesystem(uri)
+        with fs.open(path, "rb") as file:
+            return use(file)
+    except _UNREACHABLE:
+        return None
+
+
+def _digest(file: IO[bytes]) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]

@@ -1,0 +1,179 @@
+"""Tables against their schema, against what they should say, and against each other."""
+
+import io
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from scipy.special import expit
+
+from thyro_core.config import IngestConfig
+from thyro_core.store.store import Store
+from thyro_core.tables import schemas
+
+TOLERANCE = 1e-9
+"""How far, relatively or absolutely, a figure may be from the recomputed one."""
+
+_PROBABILITY_TOLERANCE = 1e-6
+
+
+def read_part(store: Store, name: str, key: str) -> pa.Table:
+    """One part of a registered table, with exactly the registered columns and its own hive keys.
+
+    Args:
+        store: where it lies.
+        name: the table.
+        key: the part's key.
+
+    Raises:
+        OSError, ValueError, pyarrow.ArrowException: it is gone, damaged, or another table.
+    """
+    table = pq.ParquetFile(io.BytesIO(store.read(key))).read()
+    schema = schemas.TABLES[name].schema
+    if not table.schema.equals(schema):
+        odd = sorted({str(field) for field in table.schema} ^ {str(field) for field in schema})
+        msg = f"expected the registered columns, found a difference in {', '.join(odd) or 'order'}"
+        raise ValueError(msg)
+    for folder in key.split("/")[2:-1]:
+        column, _, value = folder.partition("=")
+        strangers = {str(found) for found in table[column].unique().to_pylist()} - {value}
+        if strangers:
+            msg = f"expected {column} {value}, found rows of {', '.join(sorted(strangers))}"
+            raise ValueError(msg)
+    return table.cast(schema)
+
+
+def summary_faults(
+    summary: Mapping[str, object], images: pa.Table, rules: IngestConfig
+) -> list[str]:
+    """Where the summary of an ingest differs from its rows and from the rules of the study.
+
+    Args:
+        summary: the manifest's JSON.
+        images: its `images` table.
+        rules: the ingest's part of the study's config.
+    """
+    rows = images.select(["manifest_id", "label", "included"]).to_pylist()
+    labels = Counter(row["label"] for row in rows if row["included"])
+    expected = {
+        "manifest_id": rows[0]["manifest_id"] if rows else None,
+        "images": len(rows),
+        "included": {"benign": labels[0], "malignant": labels[1], "unlabelled": labels[None]},
+        "rules": rules.model_dump(mode="json"),
+    }
+    return [
+        f"{name} is {summary.get(name)}, expected {value}"
+        for name, value in expected.items()
+        if summary.get(name) != value
+    ]
+
+
+def differences(stored: pa.Table, expected: pa.Table, keys: Sequence[str]) -> list[str]:
+    """Where two tables of one schema differ, row by row; the order of rows does not count.
+
+    Figures are equal within `TOLERANCE`; NaN equals NaN, null equals null only.
+
+    Args:
+        stored: the table as it was found.
+        expected: the table as it should be.
+        keys: columns that name a row.
+    """
+    left, right = _by_key(stored, keys), _by_key(expected, keys)
+    faults = [] if len(left) == stored.num_rows else [f"{stored.num_rows - len(left)} rows twice"]
+    for key in dict.fromkeys([*right, *left]):
+        name = ", ".join(f"{column} {part}" for column, part in zip(keys, key, strict=True))
+        if key not in left:
+            faults.append(f"{name}: lacking")
+        elif key not in right:
+            faults.append(f"{name}: not expected")
+        else:
+            faults += [
+                f"{name}: {column} is {found}, expected {right[key][column]}"
+                for column, found in left[key].items()
+                if not _same(found, right[key][column])
+            ]
+    return faults
+
+
+def _by_key(table: pa.Table, keys: Sequence[str]) -> dict[tuple[object, ...], dict[str, object]]:
+    return {tuple(row[key] for key in keys): row for row in table.to_pylist()}
+
+
+def _same(found: object, expected: object) -> bool:
+    if not isinstance(found, float) or not isinstance(expected, float):
+        return found == expected
+    if math.isnan(found) or math.isnan(expected):
+        return math.isnan(found) and math.isnan(expected)
+    return math.isclose(found, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+def prediction_faults(predictions: pa.Table, splits: pa.Table) -> list[str]:
+    """Predictions that are not, one for one, of their split's test images, or not consistent.
+
+    Probabilities must be the float64 softmax of the logits, within 1e-6. A split x architecture
+    without any prediction is not looked at.
+
+    Args:
+        predictions: a study's `predictions`.
+        splits: its `splits`.
+    """
+    listed = splits.to_pandas()
+    tests = listed[listed["role"] == "test"]
+    return [
+        f"split {split} {architecture}: {fault}"
+        for (split, architecture), part in predictions.to_pandas().groupby(
+            ["split", "architecture"]
+        )
+        for fault in _part_faults(part, tests[tests["split"] == split])
+    ]
+
+
+def cam_faults(cams: pa.Table, predictions: pa.Table) -> list[str]:
+    """Maps that are not, one for one, of the predictions and both classes, or not whole.
+
+    Args:
+        cams: a study's `cams`.
+        predictions: its `predictions`.
+    """
+    keys = ["split", "architecture", "image_id", "target_class"]
+    maps = cams.select([*keys, "height", "width"]).to_pandas()
+    cells = pc.list_value_length(cams["map"]).to_numpy()
+    images = predictions.select(keys[:-1]).to_pandas()
+    wanted = images.merge(pd.DataFrame({"target_class": [0, 1]}), how="cross")
+    both = wanted.merge(maps.drop_duplicates(keys), on=keys, how="outer", indicator=True)
+    counts = {
+        "maps are missing": (both["_merge"] == "left_only").sum(),
+        "maps are of strangers": (both["_merge"] == "right_only").sum(),
+        "maps are there twice": maps.duplicated(keys).sum(),
+        "maps have not height x width cells": (cells != maps["height"] * maps["width"]).sum(),
+    }
+    return [f"{number} {what}" for what, number in counts.items() if number]
+
+
+def _part_faults(part: pd.DataFrame, test: pd.DataFrame) -> Iterator[str]:
+    facts = ["image_id", "patient_id", "label"]
+    both = part[facts].merge(test[facts], on=facts, how="outer", indicator=True)
+    logits = part[["logit_benign", "logit_malignant"]].to_numpy(np.float64)
+    finite = np.isfinite(logits).all(axis=1)
+    benign, malignant = np.where(finite[:, None], logits, 0.0).T
+    # The softmax of two logits is the logistic function of their difference.
+    gap = np.abs(part["prob_malignant"].to_numpy(np.float64) - expit(malignant - benign))
+    images = part["image_id"]
+    strange = both.loc[both["_merge"] == "left_only", "image_id"]
+    lacking = both.loc[both["_merge"] == "right_only", "image_id"]
+    for what, culprits in (
+        ("are not test images with that label", strange),
+        ("test images lack theirs", lacking),
+        ("are there twice", images[images.duplicated()]),
+        ("have logits that are not finite", images[~finite]),
+        ("have a probability that is not their logits' softmax",
+         images[finite & ~(gap <= _PROBABILITY_TOLERANCE)]),
+    ):  # fmt: skip
+        names = culprits.unique()
+        if len(names):
+            yield f"{len(names)} {what}, the first image {names[0][:12]}"

@@ -1,0 +1,1 @@
+"""The registered tables: schemas, reading and writing, SQL, export."""

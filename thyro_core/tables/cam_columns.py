@@ -1,0 +1,156 @@
+"""Columns of the tables on activation maps: the features of regions, and checks of the maps.
+
+The docs name the declared constants that their figures rest on, so both stand here.
+"""
+
+import math
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+RING = 0.05
+"""Width of the surroundings, a share of the square's side."""
+
+GREY_BINS = 32
+"""Bins of 8 grey levels each, for the entropy and for co-occurrence."""
+
+GLCM_DISTANCES: tuple[int, ...] = (1, 2)
+"""Distances of co-occurring pixels [pixels], along rows, columns or both (chessboard)."""
+
+_OVER_GLCMS = f"mean over distances {GLCM_DISTANCES} pixels and 4 directions"
+_DOCS: dict[str, dict[str, str]] = {
+    "shape": {
+        "area": "Area, share of the image; above 0 to 1.",
+        "perimeter": "Perimeter (Crofton, 4 directions), sides of the square; image edges count.",
+        "circularity": "4 pi area / perimeter^2: 1 for a disc, less for ragged or long outlines; "
+        "small regions can exceed 1 by rounding.",
+        "eccentricity": "Eccentricity of the ellipse of equal second moments, 0 to 1.",
+        "solidity": "Area / area of the convex hull: 1 for convex, less with bays; 0 to 1.",
+        "extent": "Area / area of the upright bounding box, 0 to 1.",
+        "aspect_ratio": "Height / width of the upright bounding box; above 1: taller than wide.",
+        "compactness": "area^2 / (2 pi x second moment about the centroid): 1 for a disc, less the "
+        "further area lies from its centre; unlike circularity, blind to a rough outline.",
+        "orientation": "Angle of the long axis from the horizontal [rad]: 0 lying, pi/2 upright; "
+        "left and right leaning are the same, so nothing wraps around; NaN without a long axis.",
+    },
+    "intensity": {
+        "grey_mean": "Mean grey level inside, 0 to 255.",
+        "grey_sd": "Standard deviation (population) of the grey level inside, 0 to 255.",
+        "grey_contrast": f"Mean grey level inside - in a ring of {RING} sides around, -255 to 255 "
+        "(gain adds to log-compressed ultrasound and cancels); NaN without surroundings.",
+        "grey_entropy": f"Shannon entropy of {GREY_BINS} grey bins inside [bit], 0 to "
+        f"{math.log2(GREY_BINS):g}.",
+    },
+    "texture": {
+        "glcm_contrast": f"GLCM contrast, squared bins; {_OVER_GLCMS}.",
+        "glcm_dissimilarity": f"GLCM dissimilarity, bins; {_OVER_GLCMS}.",
+        "glcm_homogeneity": f"GLCM homogeneity (inverse difference), 0 to 1; {_OVER_GLCMS}.",
+        "glcm_energy": f"GLCM energy (root of the angular second moment); {_OVER_GLCMS}.",
+        "glcm_correlation": f"GLCM correlation, -1 to 1; {_OVER_GLCMS}; NaN: one bin only.",
+    },
+}
+
+FEATURES: Mapping[str, str] = {name: family for family, docs in _DOCS.items() for name in docs}
+"""Every feature's family: shape, intensity or texture; in the order of the columns."""
+
+FEATURE_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = tuple(
+    (name, pa.float64(), _DOCS[family][name]) for name, family in FEATURES.items()
+)
+"""A column a feature, with its doc, in the order of `FEATURES`."""
+
+BORDER_SHARE = 0.1
+"""Width of the frame along the image's border, a share of the side: rulers and text stand there."""
+
+RANDOMISATIONS = 3
+"""Copies of a network with a new head and last block, each drawn with a seed of its own."""
+
+CURVE_STEPS = 10
+"""Steps in which the pixels of an image are removed or brought back."""
+
+_MASK = "null: no mask"
+_DRAWN = "null: not drawn for this check"
+_EMPTY = "NaN: empty map"
+_REAL = pa.float64()
+
+TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
+    ("is_empty", pa.bool_(), "Whether the map is zero everywhere: no check can judge it."),
+    ("nodule_area", _REAL, f"Share of the image within the nodule's mask, 0 to 1; {_MASK}."),
+    (
+        "nodule_energy",
+        _REAL,
+        f"Share of the map's sum within the mask; chance: nodule_area; {_MASK}; {_EMPTY}.",
+    ),
+    (
+        "nodule_hit",
+        _REAL,
+        (
+            "1: the map's peak lies in the mask, 0: not (equal peaks share); chance: nodule_area; "
+            f"{_MASK}; {_EMPTY}."
+        ),
+    ),
+    (
+        "nodule_iou",
+        _REAL,
+        (
+            "Intersection over union of mask and region at the study's cam_share; chance: "
+            f"nodule_iou_chance; {_MASK}; {_EMPTY}."
+        ),
+    ),
+    (
+        "nodule_iou_chance",
+        _REAL,
+        (
+            "IoU of a region as large as this one that lies anywhere: a m / (a + m - a m) of the "
+            f"areas; {_MASK}; {_EMPTY}."
+        ),
+    ),
+    (
+        "border_energy",
+        _REAL,
+        (
+            f"Share of the map's sum in a frame of {BORDER_SHARE} sides along the border; chance: "
+            f"border_area; {_EMPTY}."
+        ),
+    ),
+    ("border_area", _REAL, "Share of the image in that frame."),
+    (
+        "mark_energy",
+        _REAL,
+        f"Share of the map's sum on burned-in marks (text etc.); chance: mark_area; {_EMPTY}.",
+    ),
+    (
+        "mark_area",
+        _REAL,
+        "Share of the image on burned-in marks, see `thyro_core.imaging.annotations`.",
+    ),
+    (
+        "randomised_correlation",
+        _REAL,
+        (
+            "Spearman's correlation with the map of a copy whose head and last block are random, "
+            f"mean of {RANDOMISATIONS} copies; 0: the map follows the weights, 1: it ignores them; "
+            f"{_EMPTY} or undefined; {_DRAWN}."
+        ),
+    ),
+    (
+        "deletion",
+        _REAL,
+        (
+            "Area under the probability of malignant while the map's highest pixels give way to "
+            f"the image's mean first, {CURVE_STEPS} steps; below deletion_random: the map shows "
+            f"what it rests on; {_EMPTY}; {_DRAWN}."
+        ),
+    ),
+    ("deletion_random", _REAL, f"The same in the order of a random map: chance; {_DRAWN}."),
+    (
+        "insertion",
+        _REAL,
+        (
+            "Area under the probability of malignant while the map's highest pixels come back to "
+            "the blurred image first; above insertion_random: the map shows what it rests on; "
+            f"{_EMPTY}; {_DRAWN}."
+        ),
+    ),
+    ("insertion_random", _REAL, f"The same in the order of a random map: chance; {_DRAWN}."),
+)
+"""Columns of `cam_trust` that check one image's map."""

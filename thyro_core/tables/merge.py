@@ -1,0 +1,110 @@
+"""Parquet objects put together, sorted and rid of doubles, in bounded memory whatever their size.
+
+Objects are fetched to a temporary folder; DuckDB sorts on disk what does not fit.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from thyro_core.store.store import Store
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_MEMORY = "512MB"
+_ROWS = 61_440
+_STREAM = 1 << 22
+
+
+@contextmanager
+def fetched(store: Store, keys: Sequence[str]) -> Iterator[list[str]]:
+    """Local copies of objects, gone when the block ends."""
+    with tempfile.TemporaryDirectory(prefix="thyro-") as folder:
+        paths = []
+        for number, key in enumerate(keys):
+            path = Path(folder, f"{number}.parquet")
+            with store.fs.open(store.path(key), "rb") as source, path.open("wb") as out:
+                shutil.copyfileobj(source, out, _STREAM)
+            paths.append(str(path))
+        yield paths
+
+
+@contextmanager
+def connected() -> "Iterator[DuckDBPyConnection]":
+    """A DuckDB that keeps to a bounded memory and spills to a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="thyro-") as folder:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": _MEMORY,
+            "threads": 1,
+            "temp_directory": folder,
+        }
+        import duckdb
+
+        connection = duckdb.connect(config=config)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def select(
+    connection: "DuckDBPyConnection", sql: str, files: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Batches of a query over Parquet files, which it calls `parts`.
+
+    Args:
+        connection: from `connected`.
+        sql: one SELECT; a table's name in it is `parts`.
+        files: local files of one schema, at least one.
+    """
+    named = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+    connection.execute(
+        f"CREATE OR REPLACE TEMP VIEW parts AS FROM read_parquet([{named}], "
+        "hive_partitioning = false, union_by_name = true)"
+    )
+    yield from connection.sql(sql).to_arrow_reader(_ROWS)
+
+
+def distinct(keys: Sequence[str]) -> str:
+    """A query for `parts` without doubles, sorted by their key."""
+    named = ", ".join(keys)
+    return (
+        f"SELECT * FROM parts QUALIFY row_number() OVER (PARTITION BY {named}) = 1 "  # noqa: S608
+        f"ORDER BY {named}"
+    )
+
+
+def write_merged(
+    store: Store, target: str, sources: Sequence[str], schema: pa.Schema, sql: str
+) -> int:
+    """Write what a query gives over several Parquet objects as one; may replace one of them.
+
+    Args:
+        store: holds them all.
+        target: key of the result.
+        sources: keys of the objects, all of the schema; with none, the result has no rows.
+        schema: of the result.
+        sql: as for `select`, with the schema's columns.
+
+    Returns:
+        Rows written.
+    """
+    rows = 0
+    with (
+        fetched(store, sources) as files,
+        connected() as connection,
+        store.writing(target) as out,
+        pq.ParquetWriter(out, schema, compression="zstd") as writer,
+    ):
+        for batch in select(connection, sql, files) if files else ():
+            table = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+            writer.write_table(table)
+            rows += table.num_rows
+    return rows

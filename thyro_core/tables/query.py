@@ -1,0 +1,267 @@
+"""Questions to the results: every registered table as a view in DuckDB, read-only, on any store."""
+
+import atexit
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from types import SimpleNamespace
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.fs
+
+from thyro_core.errors import InputError, StoreError
+from thyro_core.store.keys import table_prefix
+from thyro_core.store.store import Store, open_store
+from thyro_core.tables import schemas
+
+_READING = frozenset(
+    {
+        duckdb.StatementType.SELECT,  # also WITH, FROM, VALUES, DESCRIBE, SHOW and SUMMARIZE
+        duckdb.StatementType.EXPLAIN,
+        duckdb.StatementType.MULTI,  # a PIVOT that has to look for its columns first
+    }
+)
+_CONFINED: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": "false",
+    "python_enable_replacements": "false",
+    "temp_directory": "",
+}
+# Objects asked for at once: what hides a remote store's delay without filling the memory.
+_TOGETHER = 32
+
+
+@dataclass(frozen=True)
+class Results:
+    """A store's tables in DuckDB, and what the store said meanwhile."""
+
+    connection: duckdb.DuckDBPyConnection
+    failures: list[StoreError]
+    """Why parts could not be fetched, the first first; DuckDB has it in its own words only."""
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Within the block a store that fails is a StoreError, and no error of DuckDB's."""
+        try:
+            yield
+        except duckdb.Error as error:
+            if self.failures:
+                raise self.failures[0] from error
+            raise
+
+
+def open_results(store_url: str) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with one view for each registered table of a store.
+
+    For notebooks: `open_results(url).sql("SELECT * FROM metrics").df()` (or `.pl()`,
+    `.to_arrow_table()`). The views show the parts that stand in the store now; a table without any
+    is an empty view. Only the columns that a query needs are decoded, and only the parts whose keys
+    (`study_id`, `split`, ...) can match are fetched. float16 columns appear as FLOAT, and times
+    in UTC. Nothing of the connection reaches a file, a Python variable or the store's own files,
+    and its settings are locked; a DataFrame of your own joins in after `register("mine", frame)`.
+
+    Args:
+        store_url: folder or fsspec URL of the store.
+
+    Raises:
+        InputError: the store's protocol is unknown, or a remote store does not let us in.
+    """
+    store = open_store(store_url)
+    return connect(store).connection
+
+
+def run_query(store_url: str, sql: str) -> pa.Table:
+    """The rows that one reading statement gives.
+
+    Args:
+        store_url: folder or fsspec URL of the store.
+        sql: one SELECT, WITH, FROM, VALUES, PIVOT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN.
+
+    Returns:
+        The rows as Arrow; a name that stands twice is numbered (`a`, `a_1`).
+
+    Raises:
+        InputError: the store does not let us in or holds no table, the statement does not only
+            read, or DuckDB refuses it: then with DuckDB's message, which names the nearest names.
+        StoreError: a store on S3 failed meanwhile.
+    """
+    store = open_store(store_url)
+    parts = _parts(store)
+    if not any(parts.values()):
+        msg = f"{store.url}: expected a store with tables, found none; check the store's address"
+        raise InputError(msg)
+    results = _connect(store, parts)
+    connection = results.connection
+    try:
+        with results.asking():
+            _check_reading(connection, sql)
+            return _with_own_names(connection.sql(sql).to_arrow_table())
+    except duckdb.Error as error:
+        raise InputError(_refusal(error)) from error
+    finally:
+        connection.close()
+
+
+def _parts(store: Store) -> dict[str, list[str]]:
+    """Keys of the parts of every registered table."""
+    found: dict[str, list[str]] = {name: [] for name in schemas.TABLES}
+    for key in store.keys(table_prefix("").rstrip("/")):
+        name = key.split("/")[1]
+        if name in found and key.endswith(".parquet"):
+            found[name].append(key)
+    return found
+
+
+def connect(store: Store) -> Results:
+    """As `open_results`, for a store that is open; the caller closes the connection."""
+    return _connect(store, _parts(store))
+
+
+def _connect(store: Store, parts: dict[str, list[str]]) -> Results:
+    failures: list[StoreError] = []
+    connection = duckdb.connect(config=_CONFINED)
+    connection.execute("SET TimeZone = 'UTC'")
+    for name, keys in parts.items():
+        connection.register(name, _PartsOfTable(store, schemas.TABLES[name], keys, failures))
+    connection.execute("SET lock_configuration = true")
+    # One that something still holds when the interpreter ends would be torn down without Python:
+    # a screenful of leak reports on stderr.
+    atexit.register(_close, weakref.ref(connection))
+    return Results(connection, failures)
+
+
+def _close(reference: "weakref.ref[duckdb.DuckDBPyConnection]") -> None:
+    connection = reference()
+    if connection is not None:
+        connection.close()
+
+
+class _PartsOfTable(ds.FileSystemDataset):  # type: ignore[misc]
+    """A table's parts, as DuckDB wants them for pushing columns and filters down.
+
+    Arrow's own scanner reads ahead in threads of its own. On an fsspec file system these enter
+    Python, and a process that ends meanwhile hangs or aborts ("terminate called without an
+    active exception"). Here the thread that pulls a batch fetches and decodes it.
+    """
+
+    def __init__(
+        self, store: Store, table: schemas.Table, keys: list[str], failures: list[StoreError]
+    ) -> None:
+        kind = ds.ParquetFileFormat()
+        # Never opened: a fragment is the key of a part and what its path says of its rows.
+        nowhere = pyarrow.fs.LocalFileSystem()
+        fragments = [
+            kind.make_fragment(key, nowhere, partition_expression=_path_says(table, key))
+            for key in keys
+        ]
+        super().__init__(fragments, _readable(table.schema), kind, nowhere)
+        self.store = store
+        self.failures = failures
+
+    def scanner(
+        self,
+        columns: list[str] | None = None,
+        filter: pc.Expression | None = None,  # noqa: A002
+    ) -> SimpleNamespace:
+        """What DuckDB asks for; of a scanner it uses `to_reader` alone."""
+        chosen = self.schema.names if columns is None else columns
+        schema = pa.schema([self.schema.field(name) for name in chosen])
+        batches = self._batches(chosen, filter)
+        return SimpleNamespace(to_reader=lambda: pa.RecordBatchReader.from_batches(schema, batches))
+
+    def _batches(
+        self, columns: list[str], condition: pc.Expression | None
+    ) -> Iterator[pa.RecordBatch]:
+        keys = [fragment.path for fragment in self.get_fragments(filter=condition)]
+        for start in range(0, len(keys), _TOGETHER):
+            some = keys[start : start + _TOGETHER]
+            try:
+                fetched = _fetch(self.store, some)
+            except StoreError as error:
+                self.failures.append(error)
+                raise
+            for key, data in zip(some, fetched, strict=True):
+                yield from _read(key, data, self.schema, columns, condition)
+
+
+def _readable(schema: pa.Schema) -> pa.Schema:
+    """The registered columns as DuckDB can take them from Arrow: it knows no float16."""
+    wider = {pa.float16(): pa.float32(), pa.list_(pa.float16()): pa.list_(pa.float32())}
+    return pa.schema([pa.field(field.name, wider.get(field.type, field.type)) for field in schema])
+
+
+def _path_says(table: schemas.Table, key: str) -> pc.Expression:
+    """What the hive folders of a part's key promise of all its rows."""
+    promise = pc.scalar(True)
+    for folder in key.split("/")[2:-1]:
+        name, _, value = folder.partition("=")
+        if name not in table.hive:
+            continue
+        kind = table.schema.field(name).type
+        try:
+            promise &= pc.field(name) == pa.scalar(value).cast(kind)
+        except pa.ArrowInvalid as error:
+            msg = f"{key}: expected {kind} after `{name}=`, found {value!r}; move it elsewhere"
+            raise InputError(msg) from error
+    return promise
+
+
+def _fetch(store: Store, keys: list[str]) -> list[bytes]:
+    places = [store.path(key) for key in keys]
+    whole = [None] * len(keys)
+    found: list[bytes] = store.fs.cat_ranges(places, whole, whole, on_error="raise")
+    return found
+
+
+def _read(
+    key: str, data: bytes, schema: pa.Schema, columns: list[str], condition: pc.Expression | None
+) -> list[pa.RecordBatch]:
+    """A part's rows that meet the condition; a column that an older version lacks is null."""
+    # A copy outside Python's memory: a thread of Arrow may be the last to let go of it.
+    copy = pa.BufferOutputStream()
+    copy.write(data)
+    try:
+        fragment = ds.ParquetFileFormat().make_fragment(pa.BufferReader(copy.getvalue()))
+        rows = fragment.to_table(
+            schema=schema, columns=columns, filter=condition, use_threads=False
+        )
+    except (pa.ArrowException, OSError) as error:
+        msg = f"{key}: expected a part of the table, found: {error}; `thyro verify` says more"
+        raise InputError(msg) from error
+    found: list[pa.RecordBatch] = rows.to_batches()
+    return found
+
+
+def _check_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1:
+        msg = f"query: expected one statement, found {len(statements)}; give one SELECT at a time"
+        raise InputError(msg)
+    kind = statements[0].type
+    if kind not in _READING:
+        msg = (
+            f"query: expected a statement that only reads, found {kind.name}; "
+            "use SELECT, WITH, PIVOT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN"
+        )
+        raise InputError(msg)
+
+
+def _with_own_names(table: pa.Table) -> pa.Table:
+    names: list[str] = []
+    for name in table.column_names:
+        spare = (f"{name}_{number}" for number in count(1))
+        names.append(name if name not in names else next(x for x in spare if x not in names))
+    return table.rename_columns(names)
+
+
+def _refusal(error: duckdb.Error) -> str:
+    """DuckDB's message in one line, without its drawing of where and without a traceback."""
+    said = str(error).split("\n\nLINE ")[0].split(". Detail: Python exception")[0]
+    msg = f"query: expected SQL that DuckDB can answer, found: {' '.join(said.split())}"
+    if isinstance(error, duckdb.BinderException | duckdb.CatalogException):
+        return f"{msg}; `thyro tables` lists every table and column"
+    return msg

@@ -1,0 +1,336 @@
+"""The tables: one Arrow schema each, with what a row is and what every column means.
+
+Key columns of the hive path are in the file too, with the types a hive reader infers. Column
+names and types are a public promise; raise `SCHEMA_VERSION` when one changes.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from thyro_core.tables import screening_columns
+from thyro_core.tables.cam_columns import FEATURE_COLUMNS, TRUST_COLUMNS
+
+SCHEMA_VERSION = 1
+
+_STRING = pa.string()
+_INT = pa.int32()
+_LONG = pa.int64()
+_LABEL = pa.int8()
+_REAL = pa.float64()
+_BOOL = pa.bool_()
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A registered table: its schema, its hive keys and what one row is."""
+
+    name: str
+    hive: tuple[str, ...]
+    row: str
+    schema: pa.Schema
+
+
+def _table(
+    name: str, hive: tuple[str, ...], row: str, *columns: tuple[str, pa.DataType, str]
+) -> Table:
+    fields = [pa.field(column, kind, metadata={"doc": doc}) for column, kind, doc in columns]
+    metadata = {"table": name, "row": row, "schema_version": str(SCHEMA_VERSION)}
+    return Table(name, hive, row, pa.schema(fields, metadata=metadata))
+
+
+_STUDY = ("study_id", _STRING, "Study: hash of everything that changes its results.")
+_SPLIT = ("split", _INT, "Split number, from 0.")
+_ARCHITECTURE = ("architecture", _STRING, "resnet18, alexnet, vgg16 or inception_v3.")
+_IMAGE = ("image_id", _STRING, "SHA-256 of the file's bytes, hexadecimal.")
+_PATIENT = (
+    "patient_id",
+    _STRING,
+    "Pseudonym made of the patient's image hashes, never of the id given; null: none was given.",
+)
+_GROUP = ("group_id", _STRING, "Images with one group_id never stand on both sides of a split.")
+_TRUTH = ("label", _LABEL, "0 benign, 1 malignant, null unlabelled.")
+_SHARE = ("threshold", _REAL, "Share of the map's peak above which the regions lie.")
+_ALL = ("study_id", "split", "architecture")
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        _table(
+            "images",
+            ("manifest_id",),
+            "an image found",
+            ("manifest_id", _STRING, "Manifest: hash of contents, labels and ingest rules."),
+            ("image_id", _STRING, "SHA-256 of the file's bytes; null: listed but missing."),
+            ("uri", _STRING, "Where the file was found, or was expected."),
+            _PATIENT,
+            _GROUP,
+            _TRUTH,
+            ("width", _INT, "Width [pixels]; null: not decoded."),
+            ("height", _INT, "Height [pixels]; null: not decoded."),
+            ("phash", _STRING, "Perceptual hash (64 bit DCT), hexadecimal; null: not decoded."),
+            ("pixel_hash", _STRING, "SHA-256 of size and grey pixels, hexadecimal."),
+            (
+                "sharpness",
+                _REAL,
+                "Focus measure, see `thyro_core.imaging.quality`; higher is sharper.",
+            ),
+            ("overlay_share", _REAL, "Share of coloured pixels, 0 to 1."),
+            ("mean", _REAL, "Mean grey level, 0 to 255."),
+            ("sd", _REAL, "Standard deviation of the grey level, 0 to 255."),
+            ("included", _BOOL, "Whether the image takes part in studies."),
+            ("reason", _STRING, "Why it does not; null for an included image."),
+            ("detail", _STRING, "The reason's particulars: what was found and what was expected."),
+            ("attributes", _STRING, "Other columns of labels.csv, JSON; identifying ones dropped."),
+        ),
+        _table(
+            "splits",
+            ("study_id",),
+            "image x split",
+            _STUDY,
+            _SPLIT,
+            _IMAGE,
+            _PATIENT,
+            _GROUP,
+            _TRUTH,
+            ("role", _STRING, "train, test or val."),
+        ),
+        _table(
+            "epochs",
+            _ALL,
+            "epoch",
+            _STUDY,
+            _SPLIT,
+            _ARCHITECTURE,
+            ("epoch", _INT, "Epoch number, from 1."),
+            ("loss", _REAL, "Mean focal loss over the epoch's training images."),
+            ("val_loss", _REAL, "Mean focal loss over the validation images; null: none."),
+            ("learning_rate", _REAL, "Adam's learning rate in this epoch."),
+            ("seconds", _REAL, "Wall-clock time of the epoch [s]."),
+            ("images_per_second", _REAL, "Training images per second."),
+        ),
+        _table(
+            "predictions",
+            _ALL,
+            "test image",
+            _STUDY,
+            _SPLIT,
+            _ARCHITECTURE,
+            _IMAGE,
+            _PATIENT,
+            _TRUTH,
+            ("logit_benign", pa.float32(), "Network output for benign."),
+            ("logit_malignant", pa.float32(), "Network output for malignant."),
+            ("prob_malignant", _REAL, "Softmax probability of malignant, 0 to 1."),
+        ),
+        _table(
+            "cams",
+            _ALL,
+            "test image x target class",
+            _STUDY,
+            _SPLIT,
+            _ARCHITECTURE,
+            _IMAGE,
+            ("target_class", _LABEL, "Class the map explains: 0 benign, 1 malignant."),
+            ("layer", _STRING, "Module whose output the map is made of."),
+            ("height", _INT, "Height of the map [cells]."),
+            ("width", _INT, "Width of the map [cells]."),
+            (
+                "map",
+                pa.list_(pa.float16()),
+                "Grad-CAM over its peak, 0 to 1, row by row; times peak: the raw map.",
+            ),
+            ("peak", _REAL, "Largest value of the raw map [logits per cell]."),
+            ("is_empty", _BOOL, "Whether the map is zero everywhere: no evidence found."),
+        ),
+        _table(
+            "cam_features",
+            _ALL,
+            "test image x share of the peak",
+            _STUDY,
+            _SPLIT,
+            _ARCHITECTURE,
+            _IMAGE,
+            _TRUTH,
+            ("threshold", _REAL, "Share of the map's peak above which the region lies."),
+            *FEATURE_COLUMNS,
+        ),
+        _table(
+            "cam_trust",
+            _ALL,
+            "test image, its map of the malignant class",
+            _STUDY,
+            _SPLIT,
+            _ARCHITECTURE,
+            _IMAGE,
+            _TRUTH,
+            *TRUST_COLUMNS,
+        ),
+        _table(
+            "metrics",
+            ("study_id",),
+            "split x architecture x metric",
+            _STUDY,
+            ("split", _INT, "Split number; null: over splits."),
+            _ARCHITECTURE,
+            (
+                "metric",
+                _STRING,
+                "The ten metrics, counts, and pooled_* from all splits' test images together.",
+            ),
+            ("value", _REAL, "The metric; over splits: the mean. NaN: undefined."),
+            ("sd", _REAL, "Standard deviation over splits; null within a split."),
+            ("ci_low", _REAL, "Lower end of the 95 % interval; over splits a t interval, uncut."),
+            ("ci_high", _REAL, "Upper end of the 95 % interval; may pass 1 over splits."),
+            ("n", _INT, "Test images; over splits: splits the mean is taken of."),
+            ("n_positive", _INT, "Malignant test images; null for a mean over splits."),
+        ),
+        _table(
+            "comparisons",
+            ("study_id",),
+            "pair of architectures x metric",
+            _STUDY,
+            ("split", _INT, "Split number (DeLong); null: over splits (Nadeau-Bengio)."),
+            ("architecture", _STRING, "The architecture in question."),
+            ("baseline", _STRING, "The one it is compared with."),
+            ("metric", _STRING, "The metric compared."),
+            ("test", _STRING, "nadeau_bengio or delong."),
+            ("difference", _REAL, "Architecture minus baseline; over splits: the mean."),
+            ("t", _REAL, "Test statistic: t of Nadeau-Bengio, z of DeLong. NaN: undefined."),
+            ("ci_low", _REAL, "Lower end of the difference's 95 % interval."),
+            ("ci_high", _REAL, "Upper end of the difference's 95 % interval."),
+            ("p", _REAL, "Two-sided P value."),
+            ("p_adjusted", _REAL, "Holm's, over the baselines of this metric (and split)."),
+            ("n", _INT, "Splits (Nadeau-Bengio) or test images (DeLong)."),
+        ),
+        _table(
+            "cam_tests",
+            ("study_id",),
+            "feature x architecture x share of the peak",
+            _STUDY,
+            _ARCHITECTURE,
+            _SHARE,
+            ("feature", _STRING, "Feature of the region, a column of `cam_features`."),
+            ("family", _STRING, "shape, intensity or texture."),
+            ("statistic", _REAL, "Mann-Whitney U of the malignant; NaN: a class has no value."),
+            (
+                "effect_size",
+                _REAL,
+                "Rank-biserial correlation, -1 to 1; above 0: larger in malignant.",
+            ),
+            ("p", _REAL, "Two-sided P."),
+            (
+                "p_adjusted",
+                _REAL,
+                "P, Holm's correction over all features of this architecture and threshold.",
+            ),
+            ("n", _INT, "Patients with a defined value, one image of each."),
+            ("median_benign", _REAL, "Median over the benign, in the feature's unit."),
+            ("median_malignant", _REAL, "Median over the malignant, in the feature's unit."),
+        ),
+        _table(
+            "cam_families",
+            ("study_id",),
+            "family of features x architecture x share of the peak",
+            _STUDY,
+            _ARCHITECTURE,
+            _SHARE,
+            ("family", _STRING, "shape, intensity or texture."),
+            (
+                "auc",
+                _REAL,
+                "AUC of a logistic regression on this family, mean over folds; chance: 0.5.",
+            ),
+            ("sd", _REAL, "Standard deviation of the AUC over the folds of all repeats."),
+            ("n", _INT, "Images with a region."),
+            (
+                "difference",
+                _REAL,
+                "Shape's AUC - this family's on the same folds; chance: 0; NaN for shape itself.",
+            ),
+            ("p", _REAL, "Its two-sided P (Nadeau-Bengio); NaN for shape itself."),
+        ),
+        _table(
+            "runs",
+            ("study_id",),
+            "split x architecture",
+            _STUDY,
+            _SPLIT,
+            _ARCHITECTURE,
+            ("status", _STRING, "finished or failed."),
+            ("error", _STRING, "What stopped a failed run; null: nothing."),
+            ("seed", _LONG, "The run's own seed."),
+            ("device", _STRING, "The device it ran on."),
+            ("precision", _STRING, "fp32 or bf16."),
+            ("threads", _INT, "Torch threads; part of what makes results repeat bit for bit."),
+            ("side", _INT, "Side of the network input [pixels]."),
+            ("focal_alpha", _REAL, "The focal loss weight of malignant that was used."),
+            ("n_train", _INT, "Training images."),
+            ("n_test", _INT, "Test images."),
+            ("weights_origin", _STRING, "Where the starting weights came from; none: random."),
+            ("weights_sha256", _STRING, "Their SHA-256; null: random."),
+            ("weights_missing", _STRING, "Layers that started at random all the same."),
+            ("model_sha256", _STRING, "SHA-256 of the trained weights; null: not kept."),
+            ("versions", _STRING, "Versions of Python and the packages that matter, JSON."),
+            ("git_commit", _STRING, "The program's commit; null: not run from a checkout."),
+            ("host", _STRING, "Host name."),
+            ("started", _TIME, "Start of the run's last attempt."),
+            ("seconds", _REAL, "Wall-clock time of the run, attempts that were cut short too [s]."),
+            ("gpu_seconds", _REAL, "Wall-clock time x GPUs held, of all attempts [s]."),
+            ("peak_memory", _LONG, "Peak resident memory of the process [bytes]."),
+            ("resumed_epochs", _INT, "Epochs taken over from a checkpoint."),
+        ),
+        _table(
+            "screening",
+            ("date", "batch_id"),
+            "image of a night",
+            *screening_columns.IMAGE_COLUMNS,
+        ),
+        _table(
+            "screening_batches",
+            ("date",),
+            "batch of a night",
+            *screening_columns.BATCH_COLUMNS,
+        ),
+        _table(
+            "screening_cams",
+            ("date", "batch_id"),
+            "referred image x target class",
+            *screening_columns.CAM_COLUMNS,
+        ),
+    )
+}
+
+STUDY_TABLES = tuple(name for name, table in TABLES.items() if "study_id" in table.hive)
+"""The tables that hold a study's rows."""
+
+
+def conform(name: str, table: pa.Table) -> pa.Table:
+    """The table in the registered column order, types and metadata.
+
+    Raises:
+        ValueError: a column is missing or unknown, or a value does not fit its type.
+    """
+    schema = TABLES[name].schema
+    missing = sorted(set(schema.names) - set(table.column_names))
+    unknown = sorted(set(table.column_names) - set(schema.names))
+    if missing or unknown:
+        msg = f"table {name}: missing columns {missing}, unknown columns {unknown}"
+        raise ValueError(msg)
+    return table.select(schema.names).cast(schema).combine_chunks()
+
+
+def rows_to_table(name: str, rows: list[dict[str, object]]) -> pa.Table:
+    """Rows as a table of the registered schema; each row must name every column.
+
+    Raises:
+        ValueError: a row lacks a column or has an unknown one.
+    """
+    schema = TABLES[name].schema
+    for row in rows:
+        if row.keys() != set(schema.names):
+            odd = sorted(row.keys() ^ set(schema.names))
+            msg = f"table {name}: a row's columns differ from the schema's: {odd}"
+            raise ValueError(msg)
+    return pa.Table.from_pylist(rows, schema=schema)

@@ -1,0 +1,99 @@
+"""Columns of the screening tables, with what they mean.
+
+The key `date` is a whole number, 20261125, and no `2026-11-25`: DuckDB turns such a folder name
+into a date, pyarrow into a text, and a number into a number all readers do.
+"""
+
+import pyarrow as pa
+
+Column = tuple[str, pa.DataType, str]
+
+_STRING = pa.string()
+_INT = pa.int32()
+_REAL = pa.float64()
+_BOOL = pa.bool_()
+
+KEYS: tuple[Column, ...] = (
+    ("date", _INT, "The night, as a number: 20261125 is 25 November 2026."),
+    ("batch_id", _STRING, "Night's batch: hash of its address and the model."),
+)
+"""Hive keys; `screening_batches` has the first one alone."""
+
+_MODEL: Column = ("model_id", _STRING, "Model that scored, in the registry.")
+_BATCH: Column = ("batch", _STRING, "Address of the batch, without passwords and signatures.")
+_IMAGE: Column = ("image_id", _STRING, "The file's hash; of a clip's frame also its number.")
+
+IMAGE_COLUMNS: tuple[Column, ...] = (
+    *KEYS,
+    _BATCH,
+    _IMAGE,
+    ("file_id", _STRING, "SHA-256 of the file's bytes, hexadecimal: `sha256sum` finds the file."),
+    ("frame", _INT, "Frame of the file, from 0."),
+    ("name", _STRING, "Path below the batch; null unless THYRO_KEEP_NAMES: names tell of people."),
+    _MODEL,
+    ("status", _STRING, "scored, rejected (no image for this model) or failed (not readable)."),
+    ("reason", _STRING, "Why it is not scored, or what sends it to review; null: nothing."),
+    ("detail", _STRING, "The reason's particulars: what was found and what was expected."),
+    ("prob_malignant", _REAL, "Mean probability of malignant over members; null: not scored."),
+    ("sd", _REAL, "Standard deviation of that probability over the members (n - 1)."),
+    ("band", _STRING, "refer, review, routine or not scored."),
+    ("rank_key", _REAL, "Place in the worklist, highest first: band, then probability."),
+    ("distance", _REAL, "Embedding distance from the training set; null: not embedded."),
+    ("burned_in", _BOOL, "Whether the file says that text is burned into it; null: says nothing."),
+    ("patient_id", _STRING, "Keyed pseudonym of the patient; null: none was given."),
+    ("width", _INT, "Width [pixels]; null: not decoded."),
+    ("height", _INT, "Height [pixels]; null: not decoded."),
+    ("mean", _REAL, "Mean grey level, 0 to 255."),
+    ("grey_sd", _REAL, "Standard deviation of the grey level, 0 to 255."),
+    ("sharpness", _REAL, "Focus measure, see `thyro_core.imaging.quality`; higher is sharper."),
+    ("overlay_share", _REAL, "Share of coloured pixels, 0 to 1."),
+)
+"""Columns of `screening`."""
+
+CAM_COLUMNS: tuple[Column, ...] = (
+    *KEYS,
+    _IMAGE,
+    _MODEL,
+    ("target_class", pa.int8(), "Class the map explains: 0 benign, 1 malignant."),
+    ("layer", _STRING, "Module whose output the map is made of."),
+    ("height", _INT, "Height of the map [cells]."),
+    ("width", _INT, "Width of the map [cells]."),
+    (
+        "map",
+        pa.list_(pa.float16()),
+        "Members' mean Grad-CAM over its peak, 0 to 1, row by row; times peak: the raw map.",
+    ),
+    ("peak", _REAL, "Largest value of the raw map [logits per cell]."),
+    ("is_empty", _BOOL, "Whether the map is zero everywhere: no evidence found."),
+)
+"""Columns of `screening_cams`."""
+
+BATCH_COLUMNS: tuple[Column, ...] = (
+    KEYS[0],
+    KEYS[1],
+    _BATCH,
+    _MODEL,
+    ("rules", _STRING, "Rules of quality and banding, JSON."),
+    ("received", _INT, "Images of this night's batch: scored + rejected + failed."),
+    ("known", _INT, "Files the last run passed over: this model had seen their bytes before."),
+    ("late", _INT, "Files the last run could not read whole; the next run tries them again."),
+    ("scored", _INT, "Images scored."),
+    ("rejected", _INT, "Images refused by a quality rule."),
+    ("failed", _INT, "Images that could not be decoded."),
+    ("refer", _INT, "Scored images in the band refer."),
+    ("review", _INT, "Scored images in the band review."),
+    ("routine", _INT, "Scored images in the band routine."),
+    ("psi_score", _REAL, "Population stability index of the probability against the reference."),
+    ("ks_score", _REAL, "Kolmogorov-Smirnov distance of the probability."),
+    ("ks_score_p", _REAL, "Its two-sided P."),
+    ("psi_mean", _REAL, "Population stability index of the mean grey level."),
+    ("psi_sharpness", _REAL, "Population stability index of the sharpness."),
+    ("ks_mean", _REAL, "Kolmogorov-Smirnov distance of the mean grey level."),
+    ("ks_sharpness", _REAL, "Kolmogorov-Smirnov distance of the sharpness."),
+    ("mmd", _REAL, "Maximum mean discrepancy of the embeddings."),
+    ("mmd_p", _REAL, "Its P, by permutation."),
+    ("share_rejected", _REAL, "Share of the received images that are not scored."),
+    ("breaches", _STRING, "Drift figures past their bound, comma-separated; empty: none."),
+    ("seconds", _REAL, "Wall-clock time of the last run [s]."),
+)
+"""Columns of `screening_batches`; a drift figure that was not computed is null."""

@@ -1,0 +1,1 @@
+"""Fine-tuning and running the networks with torch."""

@@ -1,0 +1,293 @@
+"""Starting weights: decided once per study, kept in the store, the same bytes for every job."""
+
+import hashlib
+import logging
+import shutil
+import tempfile
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from pickle import UnpicklingError
+from ssl import SSLError
+from typing import TYPE_CHECKING
+from urllib.error import URLError
+from urllib.parse import urlsplit
+
+import fsspec
+from filelock import FileLock
+
+from thyro_core.errors import InputError
+from thyro_core.store.keys import weights_key
+from thyro_core.store.store import Store, filesystem
+from thyro_core.urls import redact
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LOG = logging.getLogger(__name__)
+_SUFFIX = ".safetensors"
+_VERSION = "IMAGENET1K_V1"
+_TIMEOUT = 10.0  # seconds without an answer after which a download counts as dead
+# Not OSError as a whole: a full disk here must not end in random weights.
+_NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, SSLError)
+# All that torch's restricted unpickler was seen to raise on foreign bytes.
+_NO_TENSORS = (UnpicklingError, RuntimeError, EOFError, AttributeError, TypeError, LookupError)
+
+
+class _UnavailableError(Exception):
+    """Weights cannot be had from one place; another may have them."""
+
+
+@dataclass(frozen=True)
+class StartWeights:
+    """What one architecture starts from.
+
+    Attributes:
+        architecture: The network.
+        origin: `mirror: <url>`, `torchvision: <version>`, a URL, or `none` (random).
+        sha256: SHA-256 of the safetensors file, hexadecimal; None: random.
+        key: The file's key in the store; None: random.
+        warning: What whoever runs the study must be shown; None: nothing.
+    """
+
+    architecture: str
+    origin: str
+    sha256: str | None = None
+    key: str | None = None
+    warning: str | None = None
+
+
+def resolve(
+    weights: str, architectures: Sequence[str], mirror: str | None, store: Store, scratch: Path
+) -> dict[str, StartWeights]:
+    """Decide what each architecture starts from, and put the files into the store.
+
+    Run it once per study, before any job; several processes may do so at once. Every node and
+    every resume then starts from the same bytes. Only torchvision's download imports torch.
+
+    Args:
+        weights: `auto`: the mirror's file, else torchvision's download, else random with a
+            warning. `imagenet`: the same, but never random. `none`: random. Anything else: URL of
+            a folder or prefix that holds `<architecture>.safetensors`, or of one such file.
+        architectures: The networks of the study.
+        mirror: URL of the mirror (`THYRO_WEIGHTS`), a folder or prefix; None: there is none.
+        store: Where the files are kept, under `paths.weights_key`.
+        scratch: Node-local folder for downloads.
+
+    Returns:
+        Start by architecture, in the order given. Warnings are logged too.
+
+    Raises:
+        InputError: a named file is absent, damaged or not what the SHA-256 beside it says; or
+            `imagenet` finds none.
+    """
+    if weights.endswith(_SUFFIX) and len(architectures) > 1:
+        msg = f"{redact(weights)}: expected a folder with <architecture>{_SUFFIX}, found one file"
+        msg += f" for {', '.join(architectures)}; name the folder, or study one architecture"
+        raise InputError(msg)
+    scratch.mkdir(parents=True, exist_ok=True)
+    starts = {name: _start(weights, name, mirror, store, scratch) for name in architectures}
+    for warning in filter(None, (start.warning for start in starts.values())):
+        _LOG.warning(warning)
+    return starts
+
+
+def load(start: StartWeights, store: Store, scratch: Path) -> dict[str, "Tensor"] | None:
+    """The tensors an architecture starts from, out of the study's own copy.
+
+    The copy is fetched once per node, however many jobs ask at once, and checked each time.
+
+    Args:
+        start: What `resolve` decided.
+        store: The store it filled.
+        scratch: Node-local folder for the copy.
+
+    Returns:
+        CPU tensors by torchvision's names, in the file's dtypes; None: start at random.
+
+    Raises:
+        InputError: the copy is gone, or its SHA-256 is not the recorded one.
+    """
+    if start.key is None:
+        return None
+    from safetensors.torch import load_file
+
+    try:
+        path = store.local(start.key, scratch)
+        found = _sha256(path)
+    except FileNotFoundError as error:
+        msg = (
+            f"{store.path(start.key)}: expected the starting weights of {start.architecture} "
+            f"({start.origin}), found no file; start the study again to have them copied"
+        )
+        raise InputError(msg) from error
+    if found != start.sha256:
+        msg = (
+            f"{path}: expected SHA-256 {start.sha256} (weights of {start.architecture}), found "
+            f"{found}; the copy is damaged: delete it and start the study again"
+        )
+        raise InputError(msg)
+    return dict(load_file(path))
+
+
+def _start(
+    weights: str, architecture: str, mirror: str | None, store: Store, scratch: Path
+) -> StartWeights:
+    if weights == "none":
+        return StartWeights(architecture, "none")
+    cure = f"the URL of a folder that holds {architecture}{_SUFFIX}"
+    if weights not in {"auto", "imagenet"}:
+        try:
+            return _keep_url(weights, "", architecture, store, scratch)
+        except _UnavailableError as error:
+            msg = f"weights: {error}; choose auto, imagenet, none or {cure}"
+            raise InputError(msg) from error
+    start, reason = _pretrained(architecture, mirror, store, scratch)
+    if start is None and weights == "imagenet":
+        msg = f"weights: expected ImageNet's for {architecture}, found none ({reason}); "
+        msg += f"set THYRO_WEIGHTS to {cure}, or choose weights=auto or none"
+        raise InputError(msg)
+    warning = (
+        f"{architecture} STARTS FROM RANDOM WEIGHTS, not from ImageNet's: expect far worse "
+        f"results than the paper's ({reason}); set THYRO_WEIGHTS to {cure}"
+    )
+    return start or StartWeights(architecture, "none", warning=warning)
+
+
+def _pretrained(
+    architecture: str, mirror: str | None, store: Store, scratch: Path
+) -> tuple[StartWeights | None, str]:
+    """The first start that can be had, and why those before it cannot."""
+    reason = "THYRO_WEIGHTS names no mirror"
+    if mirror:
+        try:
+            return _keep_url(mirror, "mirror: ", architecture, store, scratch), ""
+        except _UnavailableError as error:
+            reason = f"mirror THYRO_WEIGHTS: {error}"
+    try:
+        file = _torchvision_file(architecture, scratch / "torchvision")
+    except _UnavailableError as error:
+        return None, f"{reason}; torchvision's download: {error}"
+    start = _keep(file, f"torchvision: {_VERSION}", architecture, store)
+    warning = f"{architecture}: torchvision's weights used ({reason})" if mirror else None
+    return replace(start, warning=warning), reason
+
+
+def _keep_url(url: str, kind: str, architecture: str, store: Store, scratch: Path) -> StartWeights:
+    if not url.endswith(_SUFFIX):
+        url = f"{url.rstrip('/')}/{architecture}{_SUFFIX}"
+    shown = redact(url)
+    fs, path = filesystem(url)
+    try:
+        source = fs.open(path, "rb")
+    except OSError as error:
+        # Not the error's own text: it may hold the address with its password.
+        found = "no such file" if isinstance(error, FileNotFoundError) else type(error).__name__
+        msg = f"expected {shown}, found {found}"
+        raise _UnavailableError(msg) from error
+    with source, tempfile.NamedTemporaryFile(dir=scratch, prefix="weights-") as file:
+        shutil.copyfileobj(source, file)
+        file.flush()
+        known, found = _known_sha256(fs, path), _sha256(Path(file.name))
+        if known not in {None, found}:
+            msg = f"{shown}: expected SHA-256 {known}, as noted beside it, found {found}"
+            raise InputError(msg + "; copy the file again")
+        return _keep(Path(file.name), kind + shown, architecture, store)
+
+
+def _keep(file: Path, origin: str, architecture: str, store: Store) -> StartWeights:
+    """Copy a local safetensors file into the store, unless it is there."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy"):
+            digest = _sha256(file)
+    except SafetensorError as error:
+        msg = f"{origin}: expected a safetensors file, found another or a damaged one ({error})"
+        raise InputError(msg + "; convert it, or copy it again") from error
+    key = weights_key(architecture, digest)
+    if not store.exists(key):
+        with store.writing(key) as target, file.open("rb") as source:
+            shutil.copyfileobj(source, target)
+    return StartWeights(architecture, origin, digest, key)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _known_sha256(fs: fsspec.AbstractFileSystem, path: str) -> str | None:
+    """The SHA-256 that `<file>.sha256` or `SHA256SUMS` beside a file notes, if any."""
+    folder, _, name = path.rpartition("/")
+    noted = _text(fs, f"{path}.sha256").split()[:1]
+    for line in _text(fs, f"{folder}/SHA256SUMS").splitlines():
+        digest, _, file = line.partition(" ")
+        if PurePosixPath(file.strip(" *")).name == name:
+            noted.append(digest)
+    return noted[0].lower() if noted else None
+
+
+def _text(fs: fsspec.AbstractFileSystem, path: str) -> str:
+    try:
+        return str(fs.cat_file(path).decode("utf-8", errors="replace"))
+    except (FileNotFoundError, PermissionError):
+        # Object stores answer "forbidden" for an absent object whose folder must not be listed.
+        return ""
+
+
+def _torchvision_file(architecture: str, folder: Path) -> Path:
+    """The official weights as a safetensors file, downloaded and converted once per node."""
+    url = _torchvision_url(architecture)
+    name = PurePosixPath(urlsplit(url).path).stem
+    target = folder / f"{name}{_SUFFIX}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                download, converted = Path(temporary) / "pth", Path(temporary) / "safetensors"
+                _download(url, name.rpartition("-")[2], download)
+                _convert(download, converted, url)
+                converted.replace(target)
+    return target
+
+
+def _torchvision_url(architecture: str) -> str:
+    from thyro_core.training import torchvision_compat
+
+    torchvision_compat.ensure()
+    from torchvision.models import get_model_weights
+
+    return str(get_model_weights(architecture)[_VERSION].url)
+
+
+def _download(url: str, sha256_prefix: str, target: Path) -> None:
+    """Fetch a file and check it by the hash prefix that is part of torchvision's file names."""
+    try:
+        with (
+            urllib.request.urlopen(url, timeout=_TIMEOUT) as response,  # noqa: S310 - torchvision's
+            target.open("wb") as file,
+        ):
+            shutil.copyfileobj(response, file)
+    except _NETWORK as error:
+        msg = f"{url}: {type(error).__name__} {error}"
+        raise _UnavailableError(msg) from error
+    found = _sha256(target)
+    if not found.startswith(sha256_prefix):
+        msg = f"{url}: expected SHA-256 {sha256_prefix}..., found {found[:16]}..."
+        raise _UnavailableError(msg)
+
+
+def _convert(source: Path, target: Path, url: str) -> None:
+    """A state dict saved by torch as safetensors; anything but tensors is refused unexecuted."""
+    import torch
+    from safetensors.torch import save_file
+
+    try:
+        loaded = torch.load(source, map_location="cpu", weights_only=True)
+        save_file({name: value.contiguous() for name, value in loaded.items()}, target)
+    except _NO_TENSORS as error:
+        msg = f"{url}: expected a file of named tensors only, found another; do not use it"
+        raise InputError(msg) from error

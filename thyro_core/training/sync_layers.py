@@ -1,0 +1,197 @@
+"""Layers that see the whole batch although each worker of a team has only its share of it.
+
+Batch norm takes its statistics over all shares, dropout draws the whole batch's mask on each
+worker: so the team computes what one process computes on the whole batch, up to rounding.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from thyro_core.training.distributed import Team
+
+
+@dataclass
+class WholeBatch:
+    """The batch that the team is at.
+
+    Attributes:
+        team: Who shares it.
+        size: Its images, those of all workers.
+    """
+
+    team: Team
+    size: int = 0
+
+
+@contextmanager
+def whole_batch_layers(model: nn.Module, team: Team, *, fused: bool) -> Iterator[WholeBatch]:
+    """Let a network's batch norm and dropout see whole batches for as long as the block runs.
+
+    The layers put in place share parameters and buffers with those they stand for, under the same
+    names. A team of one keeps the network as it is.
+
+    Args:
+        model: changed in place, and changed back at the end.
+        team: who trains it.
+        fused: take torch's own SyncBatchNorm: GPUs only, and no worker without an image.
+
+    Yields:
+        What has to be told the size of each batch before its forward pass.
+    """
+    batch = WholeBatch(team)
+    replaced: list[tuple[nn.Module, str, nn.Module]] = []
+    if team.size > 1:
+        for parent in list(model.modules()):
+            for name, layer in list(parent.named_children()):
+                other = _counterpart(layer, batch, fused=fused)
+                if other is not None:
+                    replaced.append((parent, name, layer))
+                    setattr(parent, name, other)
+    try:
+        yield batch
+    finally:
+        for parent, name, layer in replaced:
+            setattr(parent, name, layer)
+
+
+def _counterpart(layer: nn.Module, batch: WholeBatch, *, fused: bool) -> nn.Module | None:
+    if isinstance(layer, nn.Dropout):
+        return WholeDropout(layer.p, batch).train(layer.training)
+    if not isinstance(layer, _BatchNorm):
+        return None
+    sizes: dict[str, Any] = {"eps": layer.eps, "momentum": layer.momentum}
+    other: _BatchNorm
+    if fused:
+        other = nn.SyncBatchNorm(layer.num_features, **sizes)
+    else:
+        other = WholeBatchNorm(layer.num_features, batch.team, **sizes)
+    other.weight, other.bias = layer.weight, layer.bias
+    other.running_mean, other.running_var = layer.running_mean, layer.running_var
+    other.num_batches_tracked = layer.num_batches_tracked
+    return other.train(layer.training)
+
+
+class WholeDropout(nn.Module):
+    """Dropout with this worker's part of the mask that one process would draw."""
+
+    def __init__(self, p: float, batch: WholeBatch) -> None:
+        super().__init__()
+        self._p = p
+        self._batch = batch
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Drop values of this worker's images; as they are in evaluation mode."""
+        if not self.training:
+            return values
+        start, stop = self._batch.team.share(self._batch.size)
+        shape = (self._batch.size, *values.shape[1:])
+        mask = functional.dropout(values.new_ones(shape), self._p)
+        return values * mask[start:stop]
+
+
+class WholeBatchNorm(_BatchNorm):
+    """Batch norm over all workers' images, on any device; a worker may have none."""
+
+    def __init__(self, features: int, team: Team, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(features, **options)
+        self._team = team
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Normalise this worker's images: n x features x ..., float32 or bfloat16."""
+        if not self.training:
+            return super().forward(values)
+        with torch.no_grad():
+            found = _moments(values, self._team)
+            self._track(found)
+        normalised: Tensor = _Normalise.apply(values, self.weight, self.bias, found, self.eps)  # type: ignore[no-untyped-call]
+        return normalised
+
+    def _track(self, found: "_Moments") -> None:
+        if self.running_mean is None or self.running_var is None or self.momentum is None:
+            return
+        unbiased = found.var * (found.count / (found.count - 1))
+        self.running_mean.lerp_(found.mean, self.momentum)
+        self.running_var.lerp_(unbiased, self.momentum)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
+        if input.dim() < 2:
+            msg = f"expected images x features x ..., found {input.dim()} dimensions"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Mean and biased variance per feature, and number of values, over all workers."""
+
+    mean: Tensor
+    var: Tensor
+    count: int
+    team: Team
+
+
+def _moments(values: Tensor, team: Team) -> _Moments:
+    features = values.shape[1]
+    own = torch.zeros(2 * features + 1, dtype=torch.float64, device=values.device)
+    if len(values):
+        var, mean = torch.var_mean(_wide(values), dim=_other(values), correction=0)
+        own[:features], own[features:-1] = mean, var
+        own[-1] = values.numel() // features
+    parts = team.gather(own)
+    means, variances, counts = parts[:, :features], parts[:, features:-1], parts[:, -1:]
+    total = counts.sum()
+    mean = (counts * means).sum(dim=0) / total
+    # Chan et al. 1983: no difference of large numbers.
+    var = (counts * (variances + (means - mean) ** 2)).sum(dim=0) / total
+    kind = _wide(values).dtype
+    return _Moments(mean.to(kind), var.to(kind), int(total), team)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _other(values: Tensor) -> list[int]:
+    return [dim for dim in range(values.dim()) if dim != 1]
+
+
+class _Normalise(torch.autograd.Function):
+    """The forward pass is torch's; the backward pass sums over all workers."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        values: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        found: _Moments,
+        eps: float,
+    ) -> Tensor:
+        ctx.save_for_backward(values, weight, found.mean, torch.rsqrt(found.var + eps))
+        ctx.found = found
+        return functional.batch_norm(
+            values, found.mean, found.var, weight, bias, training=False, eps=eps
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        values, weight, mean, inverse = ctx.saved_tensors
+        shape = [1, -1, *[1] * (values.dim() - 2)]
+        slope = _wide(gradient)
+        scaled = (_wide(values) - mean.view(shape)) * inverse.view(shape)
+        own = torch.stack([slope.sum(_other(values)), (slope * scaled).sum(_other(values))])
+        whole = ctx.found.team.add_up(own.clone()) / ctx.found.count
+        inner = slope - whole[0].view(shape) - scaled * whole[1].view(shape)
+        back = inner * (weight * inverse).view(shape)
+        # The team adds up the gradients of all parameters: here each worker gives its own part.
+        return back.to(values.dtype), own[1], own[0], None, None
