@@ -23,7 +23,7 @@ from flows.cli.main import app
 from tests.support.infrafiles import (
     INFRA,
     K8S,
-    ROOT,
+    REPOSITORY,
     apply_step,
     compose,
     containers,
@@ -38,7 +38,7 @@ from tests.support.infrafiles import (
 )
 from thyro_core.settings import Settings
 
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+VERSION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 README = (INFRA / "README.md").read_text(encoding="utf-8")
 GIVEN = dict.fromkeys(example_variables(), "given") | {"TORCH": "cpu", "RAY_WORKER_CPUS": "2"}
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|AUTH|ACCESS_KEY")
@@ -183,12 +183,12 @@ def test_compose_holds_no_secret() -> None:
 
 
 def test_git_and_the_images_build_pass_over_the_environment_file() -> None:
-    if (ROOT / ".git").exists():
+    if (REPOSITORY / ".git").exists():
         asked = ["git", "check-ignore", "-q", "infra/.env"]
-        assert subprocess.run(asked, cwd=ROOT).returncode == 0
+        assert subprocess.run(asked, cwd=REPOSITORY).returncode == 0
         asked = ["git", "check-ignore", "-q", "infra/.env.example"]
-        assert subprocess.run(asked, cwd=ROOT).returncode == 1
-    rules = (ROOT / ".dockerignore").read_text().splitlines()
+        assert subprocess.run(asked, cwd=REPOSITORY).returncode == 1
+    rules = (REPOSITORY / ".dockerignore").read_text().splitlines()
     assert "*" in rules
     assert not any("infra" in rule or ".env" in rule for rule in rules if rule.startswith("!"))
 
@@ -389,12 +389,12 @@ def test_the_base_is_pinned_and_the_python_is_one_that_thyro_takes() -> None:
 
 def test_what_is_copied_exists_and_reaches_the_build() -> None:
     allowed = {
-        rule[1:] for rule in (ROOT / ".dockerignore").read_text().splitlines() if rule[:1] == "!"
+        rule[1:] for rule in (REPOSITORY / ".dockerignore").read_text().splitlines() if rule[:1] == "!"
     }
     sources = {source for stage in stages() for some, _ in copies(stage) for source in some}
     assert sources == allowed
-    assert all((ROOT / source).exists() for source in sources)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert all((REPOSITORY / source).exists() for source in sources)
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert {project["readme"], *project["license-files"]} <= sources
     copied = [rest for word, rest in stages()[1] if word == "COPY" and rest.startswith("--from")]
     assert copied == ["--from=build /opt/thyro /opt/thyro"]
@@ -405,7 +405,7 @@ def test_every_install_is_held_by_the_constraints() -> None:
     installs = [part for run in runs for part in re.findall(r"pip install[^;&]*", run)]
     assert len(installs) == 2
     pinned = dict(
-        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line
+        line.split("==") for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if line
     )
     for install in installs:
         assert " -c constraints.txt " in install
@@ -693,7 +693,7 @@ def test_a_patch_that_hits_nothing_is_noticed() -> None:
 
 def test_the_readme_names_files_there_are() -> None:
     for path in re.findall(r"(?:-f|-k|-m 600) (infra/\S+)", README):
-        assert (ROOT / path.rstrip("`.,")).exists(), path
+        assert (REPOSITORY / path.rstrip("`.,")).exists(), path
     for path in re.findall(r"`(k8s/[^`]+)`", README):
         assert (INFRA / path).exists(), path
     called = set(re.findall(r"(?:up -d --wait|exec|build|--scale) ([a-z0-9-]+)", README))
@@ -703,6 +703,6 @@ def test_the_readme_names_files_there_are() -> None:
 
 
 def test_no_image_is_whatever_is_newest() -> None:
-    for path in [*INFRA.rglob("*"), ROOT / ".dockerignore"]:
+    for path in [*INFRA.rglob("*"), REPOSITORY / ".dockerignore"]:
         if path.is_file():
             assert ":latest" not in path.read_text(encoding="utf-8"), path

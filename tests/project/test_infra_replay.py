@@ -21,7 +21,7 @@ import pytest
 
 from tests.e2e.test_study_cli import CONFIG
 from tests.support.imagesets import write_image_set
-from tests.support.infrafiles import ROOT, compose, copies, example_variables, filled, stages
+from tests.support.infrafiles import REPOSITORY, compose, copies, example_variables, filled, stages
 
 pytestmark = pytest.mark.slow
 
@@ -108,11 +108,11 @@ def test_the_images_install_steps_work_in_a_clean_environment(tmp_path: Path) ->
         if word == "COPY":
             for name in copies([(word, rest)])[0][0]:
                 target = source / name
-                if (ROOT / name).is_dir():
+                if (REPOSITORY / name).is_dir():
                     ignored = shutil.ignore_patterns("__pycache__")
-                    shutil.copytree(ROOT / name, target, ignore=ignored)
+                    shutil.copytree(REPOSITORY / name, target, ignore=ignored)
                 else:
-                    shutil.copy(ROOT / name, target)
+                    shutil.copy(REPOSITORY / name, target)
         if word == "RUN":
             done = subprocess.run(
                 ["sh", "-ec", rest.replace("/opt/thyro", str(venv))],
