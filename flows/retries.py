@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
-from thyro_core.store.retry import may_pass
+from thyro_core.store.retry import is_transient
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,7 +28,7 @@ _JITTER = 0.3
 
 
 def _should_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    return isinstance(state.data, BaseException) and may_pass(state.data)
+    return isinstance(state.data, BaseException) and is_transient(state.data)
 
 
 def step(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:

@@ -1,20 +1,25 @@
-"""Patience with a store: what may pass by itself is tried again, for so long and no longer.
+"""The one retry policy, for stores, servers and clusters.
 
-The one policy for every kind of store. Waits double from attempt to attempt, with jitter, so that
-many jobs do not knock at once. Patience counts from when the store last answered anyone in this
-process: while it stays away, each further question costs one attempt, not all the patience again.
+Tenacity runs the loop. This module decides which errors are transient, how long the waits are
+(doubled from attempt to attempt, with jitter, so that many jobs do not call at once) and when to
+stop. The stop rule is an outage clock that all calls of a policy share: it counts from the last
+answer that any of them received. While a store is away, each further call costs one attempt and
+not the whole time again.
 """
 
-import asyncio
 import errno
 import logging
 import random
-import re
+import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from math import inf
+from typing import Any, TypeVar
 
-from thyro_core.errors import StoreError, ThyroError
+from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception
+
+from thyro_core.errors import ThyroError
 
 _LOG = logging.getLogger(__name__)
 
@@ -23,9 +28,9 @@ Answer = TypeVar("Answer")
 _FIRST_WAIT = 0.2
 _LONGEST_WAIT = 8.0
 _QUIET_SECONDS = 2.0
-"""What passes within this time is not worth a warning."""
+"""An outage shorter than this is not worth a warning."""
 
-_PASSING = frozenset(
+_TRANSIENT_NUMBERS = frozenset(
     {
         errno.EAGAIN,
         errno.EBUSY,
@@ -40,9 +45,9 @@ _PASSING = frozenset(
         errno.ETIMEDOUT,
     }
 )
-"""What a store or a network share says when it is busy, restarting or out of reach."""
+"""Errors of a store or a network share that is busy, restarting or out of reach."""
 
-_PASSING_CODES = frozenset(
+_TRANSIENT_CODES = frozenset(
     {
         "BadDigest",
         "ConditionalRequestConflict",
@@ -58,37 +63,35 @@ _PASSING_CODES = frozenset(
 """S3's error codes below 500 for what was cut, garbled or too much at once."""
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the same attempt may succeed a moment later.
 
     A wrong address, a wrong password, bad images, leakage, a full disk: the same attempt fails in
-    the same way, and whoever can cure it should hear of it at once. A store that failed for all
-    our patience counts as such, too.
+    the same way, and the person who can cure it should hear of it at once. A store that failed for
+    as long as its policy allows counts as such, too.
     """
     if isinstance(error, ThyroError):
         return False
-    answer = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
-    if isinstance(answer, dict):
-        return _answer_may_pass(answer)
-    if isinstance(error, OSError) and error.errno in _PASSING:
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    if isinstance(response, dict):
+        return _is_transient_response(response)
+    if isinstance(error, OSError) and error.errno in _TRANSIENT_NUMBERS:
         return True
     return isinstance(error, (ConnectionError, TimeoutError, *_lost_connections()))
 
 
-def _answers() -> tuple[type[Exception], ...]:
-    """What S3's client raises for refusals, and for what is no answer."""
-    from botocore.exceptions import (  # type: ignore[import-untyped]
-        BotoCoreError,
-        ClientError,
-    )
-
-    return ClientError, BotoCoreError, *_lost_connections()
+def _is_transient_response(response: dict[str, dict[str, object]]) -> bool:
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if status == 429 or response.get("Error", {}).get("Code") in _TRANSIENT_CODES:
+        return True
+    # 501: the server does not know the operation, and never will.
+    return isinstance(status, int) and status >= 500 and status != 501
 
 
 def _lost_connections() -> tuple[type[Exception], ...]:
-    """What S3's client raises when no whole answer comes: three packages' errors."""
+    """What S3's client raises when no whole answer comes: errors of three packages."""
     from aiohttp import ClientError
-    from botocore.exceptions import (
+    from botocore.exceptions import (  # type: ignore[import-untyped]
         ConnectionError as S3ConnectionError,
     )
     from botocore.exceptions import HTTPClientError, IncompleteReadError
@@ -98,88 +101,167 @@ def _lost_connections() -> tuple[type[Exception], ...]:
     return S3ConnectionError, HTTPClientError, IncompleteReadError, ClientError, ResponseParserError
 
 
-def _answer_may_pass(answer: dict[str, dict[str, object]]) -> bool:
-    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    code = answer.get("Error", {}).get("Code")
-    if code in _PASSING_CODES or status == 429:
-        return True
-    # 501: the server does not know what was asked of it, and never will.
-    return isinstance(status, int) and status >= 500 and status != 501
+class RetriesExhaustedError(Exception):
+    """Every attempt failed, for as long or as often as the policy allows.
 
-
-class Patience:
-    """How long a store may fail, all that speak to it together.
-
-    Used in one event loop: its state needs no lock.
+    Attributes:
+        error: The last attempt's error.
+        attempts: How many there were.
+        seconds: How long this call, or all calls of the policy, met failures.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, error: Exception, attempts: int, seconds: float) -> None:
+        super().__init__(error, attempts, seconds)
+        self.error = error
+        self.attempts = attempts
         self.seconds = seconds
-        self._silent_since: float | None = None
-        self._failed_last = float("-inf")
-        self._warned = False
 
-    async def ask(self, question: Callable[[], Awaitable[Answer]], place: str, what: str) -> Answer:
-        """The answer to a question, which is asked again while it may help.
+
+class RetryPolicy:
+    """How long, how often and after which errors something is tried again.
+
+    One object serves all calls to one store or server, from any number of threads and tasks: they
+    share its outage clock.
+    """
+
+    def __init__(
+        self,
+        seconds: float = inf,
+        *,
+        attempts: int = sys.maxsize,
+        first_wait: float = _FIRST_WAIT,
+        longest_wait: float = _LONGEST_WAIT,
+        retry_on: Callable[[Exception], bool] = is_transient,
+    ) -> None:
+        """Set the limits; the one that is reached first ends a call.
 
         Args:
-            question: one attempt; asking twice must do no harm.
-            place: the store's address, for people.
-            what: what is asked, and of which object.
+            seconds: how long an outage may last [s]; 0: one attempt.
+            attempts: most attempts of one call.
+            first_wait: before the second attempt [s], doubled from then on.
+            longest_wait: between two attempts [s].
+            retry_on: which errors are transient; any other one is raised at once.
+        """
+        self.seconds = seconds
+        self._attempts = attempts
+        self._first_wait = first_wait
+        self._longest_wait = longest_wait
+        self._retry_on = retry_on
+        self._outage = _OutageClock(seconds)
+        # A generator of its own: drawing from Python's global one in a background thread changes
+        # the results of code elsewhere that relies on its seed.
+        self._jitter = random.Random()  # noqa: S311 - no secret
+
+    def call(self, attempt: Callable[[], Answer], target: str) -> Answer:
+        """The result of a function that is called again while that may help.
+
+        Args:
+            attempt: one attempt; repeating it must do no harm.
+            target: the operation and the address, for the log.
 
         Raises:
-            StoreError: the store failed for `seconds`.
-            Exception: the question's own error, if asking again cannot help.
+            RetriesExhaustedError: the limits were reached.
+            Exception: the attempt's own error, if it is not transient.
         """
-        started, tries = time.monotonic(), 0
-        expected: tuple[type[Exception], ...] = (OSError, *_answers())
-        while True:
-            try:
-                answer = await question()
-            except expected as error:
-                tries += 1
-                if not may_pass(error):
-                    self._answered()
-                    raise
-                failed = self._failing_for(started)
-                left = self.seconds - failed
-                if left <= 0:
-                    raise _given_up(place, what, error, f"{failed:.0f} s ({tries} x)") from error
-                if failed > _QUIET_SECONDS and not self._warned:
-                    self._warned = True
-                    told = "%s does not answer %s (%s): trying for up to %g s"
-                    _LOG.warning(told, place, what, type(error).__name__, self.seconds)
-                await asyncio.sleep(min(left, _wait(tries)))
-            else:
-                self._answered()
-                return answer
+        answer = Retrying(**self._rules(target))(attempt)
+        self._outage.end()
+        return answer
 
-    def _failing_for(self, started: float) -> float:
-        """How long this question, or everything that was asked, has met failures [s]."""
-        now = time.monotonic()
-        # What failed long ago says nothing of the time since: nobody asked.
-        if self._silent_since is None or now - self._failed_last > self.seconds:
-            self._silent_since = started
-        self._failed_last = now
-        return now - min(started, self._silent_since)
+    async def call_async(self, attempt: Callable[[], Awaitable[Answer]], target: str) -> Answer:
+        """The same as `call` for a coroutine function."""
+        answer: Answer = await AsyncRetrying(**self._rules(target))(attempt)
+        self._outage.end()
+        return answer
 
-    def _answered(self) -> None:
-        self._silent_since = None
-        self._warned = False
+    def wait_seconds(self, attempts: int) -> float:
+        """The wait after a number of failed attempts [s]."""
+        # Bounded, as 2 to the power of a large number is no float.
+        doubled = self._first_wait * 2.0 ** min(attempts - 1, 60)
+        return min(self._longest_wait, doubled) * self._jitter.uniform(0.5, 1.0)
+
+    def _rules(self, target: str) -> dict[str, Any]:
+        """Tenacity's arguments for one call."""
+        started = time.monotonic()
+        failing_seconds = 0.0
+
+        def measure(_: RetryCallState) -> None:
+            nonlocal failing_seconds
+            failing_seconds = self._outage.lasts(started)
+
+        def wait(state: RetryCallState) -> float:
+            return max(
+                0.0, min(self.seconds - failing_seconds, self.wait_seconds(state.attempt_number))
+            )
+
+        def stop(state: RetryCallState) -> bool:
+            return failing_seconds >= self.seconds or state.attempt_number >= self._attempts
+
+        def warn(state: RetryCallState) -> None:
+            if failing_seconds > _QUIET_SECONDS and self._outage.is_first_warning():
+                name = type(_last_error(state)).__name__
+                message = "no answer to %s (%s): trying for up to %g s"
+                _LOG.warning(message, target, name, self.seconds)
+
+        def give_up(state: RetryCallState) -> None:
+            error = _last_error(state)
+            raise RetriesExhaustedError(error, state.attempt_number, failing_seconds) from error
+
+        return {
+            "retry": retry_if_exception(self._should_retry),
+            "after": measure,
+            "wait": wait,
+            "stop": stop,
+            "before_sleep": warn,
+            "retry_error_callback": give_up,
+        }
+
+    def _should_retry(self, error: BaseException) -> bool:
+        # An interrupted attempt says nothing about the other side.
+        if not isinstance(error, Exception):
+            return False
+        if self._retry_on(error):
+            return True
+        # A refusal is an answer.
+        self._outage.end()
+        return False
 
 
-def _given_up(place: str, what: str, error: Exception, tried: str) -> StoreError:
-    # Without the addresses' queries, which say nothing to people.
-    found = " ".join(re.sub(r"(://[^\s?]+)\?[^\s\"]*", r"\1", str(error)).split())
-    return StoreError(
-        f"{place}: expected the store to answer {what}, found failures for {tried}, the last "
-        f"{type(error).__name__}: {found}; nothing finished is lost: check AWS_ENDPOINT_URL, and "
-        "when the store is back the same command goes on (THYRO_STORE_PATIENCE says how long is "
-        "waited)"
-    )
+def _last_error(state: RetryCallState) -> Exception:
+    error = state.outcome.exception() if state.outcome else None
+    if not isinstance(error, Exception):
+        msg = "only what failed is tried again"
+        raise AssertionError(msg)  # noqa: TRY004 - no caller's mistake
+    return error
 
 
-def _wait(tries: int) -> float:
-    """Before the next attempt [s]."""
-    longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** (tries - 1))
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+class _OutageClock:
+    """How long a store or server has failed, all its callers taken together."""
+
+    def __init__(self, memory_seconds: float) -> None:
+        self._memory_seconds = memory_seconds
+        self._lock = threading.Lock()
+        self._since: float | None = None
+        self._last_failure = -inf
+        self._is_announced = False
+
+    def lasts(self, call_started: float) -> float:
+        """How long the outage lasts, or the call that has just met it [s]."""
+        with self._lock:
+            now = time.monotonic()
+            # A failure long ago tells nothing of the time since, in which nothing was tried.
+            if self._since is None or now - self._last_failure > self._memory_seconds:
+                self._since = call_started
+            self._last_failure = now
+            return now - min(call_started, self._since)
+
+    def end(self) -> None:
+        """Note an answer."""
+        with self._lock:
+            self._since = None
+            self._is_announced = False
+
+    def is_first_warning(self) -> bool:
+        """Whether this outage has not been announced yet; from then on it has."""
+        with self._lock:
+            announced, self._is_announced = self._is_announced, True
+            return not announced

@@ -4,13 +4,15 @@ All that s3fs asks goes through one method, which is replaced here. The retries 
 are off: three policies on top of each other would wait for many minutes, and name nothing.
 """
 
+import re
 from typing import Any
 
 from botocore.exceptions import IncompleteReadError  # type: ignore[import-untyped]
 from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 
-from thyro_core.store.retry import Patience
+from thyro_core.errors import StoreError
+from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
 
 CONNECT_SECONDS = 5.0
 """How long a server may take to accept a connection [s]."""
@@ -46,7 +48,7 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
             "retries": {"total_max_attempts": 1},
         }
         super().__init__(config_kwargs=config, use_listings_cache=False, **options)
-        self._patience = Patience(patience)
+        self._policy = RetryPolicy(patience)
 
     async def _call_s3(self, method: str, *lists: Any, **named: Any) -> Any:  # noqa: ANN401
         call = super()._call_s3
@@ -60,8 +62,11 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
         bucket, key = named.get("Bucket", ""), named.get("Key") or named.get("Prefix", "")
         # Before the first request there is no client yet, and so no address.
         await self.set_session()
-        place = str(self._s3.meta.endpoint_url)
-        return await self._patience.ask(once, place, f"{method} of s3://{bucket}/{key}")
+        place, operation = str(self._s3.meta.endpoint_url), f"{method} of s3://{bucket}/{key}"
+        try:
+            return await self._policy.call_async(once, f"{operation} at {place}")
+        except RetriesExhaustedError as outage:
+            raise _store_lost(place, operation, outage) from outage.error
 
     # As s3fs has it: the parent's would go past the method above.
     call_s3 = sync_wrapper(_call_s3)
@@ -70,6 +75,17 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
         # s3fs asks for the size first, to fetch what is large in parts: most of ours is small.
         data: bytes = await super()._cat_file(path, *args, **(named | {"max_concurrency": 1}))
         return data
+
+
+def _store_lost(place: str, operation: str, outage: RetriesExhaustedError) -> StoreError:
+    # Without the addresses' queries, which mean nothing to people.
+    reason = " ".join(re.sub(r"(://[^\s?]+)\?[^\s\"]*", r"\1", str(outage.error)).split())
+    return StoreError(
+        f"{place}: expected the store to answer {operation}, found failures for "
+        f"{outage.seconds:.0f} s ({outage.attempts} x), the last {type(outage.error).__name__}: "
+        f"{reason}; nothing finished is lost: check AWS_ENDPOINT_URL, and when the store is back "
+        "the same command goes on (THYRO_STORE_PATIENCE says how long is waited)"
+    )
 
 
 async def _whole(answer: dict[str, Any]) -> bytes:

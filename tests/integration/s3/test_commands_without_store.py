@@ -13,7 +13,7 @@ from tests.support import faultproxy
 from tests.support.faultproxy import FaultProxy, running_proxy
 from tests.support.s3server import BUCKET, S3Server
 from thyro_core.errors import StoreError
-from thyro_core.store import retry
+from thyro_core.store.retry import RetryPolicy
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.plan import StudyPlan
 
@@ -38,7 +38,7 @@ def served(
     with running_proxy(s3_server) as proxy, pytest.MonkeyPatch.context() as patch:
         for name, value in proxy.through.environment().items():
             patch.setenv(name, value)
-        patch.setattr(retry, "_FIRST_WAIT", 0.01)
+        patch.setattr(RetryPolicy, "wait_seconds", lambda _, attempts: min(0.01 * attempts, 0.05))
         s3fs.S3FileSystem.clear_instance_cache()
         far = open_store(url)
         for key in local.keys(""):

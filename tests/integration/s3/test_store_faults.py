@@ -15,8 +15,9 @@ from tests.support import faultproxy
 from tests.support.faultproxy import FaultProxy, running_proxy
 from tests.support.s3server import BUCKET, S3Server
 from thyro_core.errors import InputError, StoreError
-from thyro_core.store import retry, s3
+from thyro_core.store import s3
 from thyro_core.store.compare_and_swap import read_seen, swap
+from thyro_core.store.retry import RetryPolicy
 from thyro_core.store.store import Store, filesystem, open_store
 
 PATIENCE = 60.0
@@ -32,8 +33,7 @@ def shared(s3_server: S3Server) -> Iterator[tuple[FaultProxy, Store]]:
         for name, value in running.through.environment().items():
             patch.setenv(name, value)
         patch.setenv("THYRO_STORE_PATIENCE", str(PATIENCE))
-        patch.setattr(retry, "_FIRST_WAIT", 0.01)
-        patch.setattr(retry, "_LONGEST_WAIT", 0.05)
+        patch.setattr(RetryPolicy, "wait_seconds", lambda _, attempts: min(0.01 * attempts, 0.05))
         s3fs.S3FileSystem.clear_instance_cache()
         yield running, open_store(f"s3://{BUCKET}/faults")
     s3fs.S3FileSystem.clear_instance_cache()

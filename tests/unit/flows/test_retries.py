@@ -1,60 +1,12 @@
-"""Only what may pass by itself is tried again."""
+"""Steps of a flow are tried again after transient errors only."""
 
-import errno
 import subprocess
 import sys
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
-from flows.retries import BACKOFF_SECONDS, RETRIES, may_pass, step
+from flows.retries import BACKOFF_SECONDS, RETRIES, step
 from tests.support.prefectserver import environment
-from thyro_core.errors import IncompleteStudyError, InputError, LeakageError, ThyroError
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ConnectionRefusedError(),
-        ConnectionResetError(),
-        TimeoutError(),
-        OSError(errno.EBUSY, "slow down"),
-        OSError(errno.EREMOTEIO, "internal error"),
-        OSError(errno.EIO, "unknown"),
-        OSError(errno.ESTALE, "stale file handle"),
-        EndpointConnectionError(endpoint_url="http://store"),
-        ReadTimeoutError(endpoint_url="http://store"),
-    ],
-)
-def test_what_may_pass(error) -> None:
-    assert may_pass(error)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        InputError("no such folder"),
-        LeakageError("one patient on both sides"),
-        IncompleteStudyError("one run failed"),
-        ThyroError("anything"),
-        FileNotFoundError(errno.ENOENT, "none"),
-        PermissionError(errno.EACCES, "no"),
-        OSError(errno.ENOSPC, "no space left"),
-        OSError(errno.EROFS, "read only"),
-        OSError(errno.EINVAL, "bad request"),
-        NoCredentialsError(),
-        ValueError("a bug"),
-        KeyboardInterrupt(),
-    ],
-)
-def test_what_never_passes_by_itself(error) -> None:
-    assert not may_pass(error)
-
-
-def test_an_input_error_that_a_lost_connection_caused_is_still_told_at_once() -> None:
-    error = InputError("no store")
-    error.__cause__ = ConnectionRefusedError()
-    assert not may_pass(error)
 
 
 def test_a_step_waits_longer_each_time_and_about_a_minute_in_all() -> None:
