@@ -389,7 +389,9 @@ def test_the_base_is_pinned_and_the_python_is_one_that_thyro_takes() -> None:
 
 def test_what_is_copied_exists_and_reaches_the_build() -> None:
     allowed = {
-        rule[1:] for rule in (REPOSITORY / ".dockerignore").read_text().splitlines() if rule[:1] == "!"
+        rule[1:]
+        for rule in (REPOSITORY / ".dockerignore").read_text().splitlines()
+        if rule[:1] == "!"
     }
     sources = {source for stage in stages() for some, _ in copies(stage) for source in some}
     assert sources == allowed
@@ -405,7 +407,9 @@ def test_every_install_is_held_by_the_constraints() -> None:
     installs = [part for run in runs for part in re.findall(r"pip install[^;&]*", run)]
     assert len(installs) == 2
     pinned = dict(
-        line.split("==") for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if line
+        line.split("==")
+        for line in (REPOSITORY / "constraints.txt").read_text().splitlines()
+        if line
     )
     for install in installs:
         assert " -c constraints.txt " in install
