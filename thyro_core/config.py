@@ -15,6 +15,9 @@ BatchNorm = Literal["recalibrate", "running"]
 
 ARCHITECTURES: tuple[Architecture, ...] = ("resnet18", "alexnet", "vgg16", "inception_v3")
 
+CLASS_NAMES: tuple[str, str] = ("benign", "malignant")
+"""The classes by their label: 0 and 1."""
+
 CAM_SHARES: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7)
 """Shares of a map's peak at which regions are cut, to see how far findings depend on the share."""
 

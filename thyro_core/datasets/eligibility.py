@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from thyro_core.config import IngestConfig
+from thyro_core.config import CLASS_NAMES, IngestConfig
 from thyro_core.datasets.layouts import Entry
 from thyro_core.imaging.near_duplicates import Fingerprint, connected, near_duplicates
 
@@ -29,8 +29,6 @@ REASONS: tuple[str, ...] = (
     "duplicate",
 )
 """Why an image is excluded. Where several reasons apply, the first in this order is given."""
-
-CLASSES = ("benign", "malignant")
 
 
 @dataclass(frozen=True)
@@ -215,7 +213,9 @@ def _contradict(
         label, other = found[members[0]].label, found[others[0]].label
         if label is not None and other is not None and label != other:
             image_id = found[others[0]].image_id or ""
-            detail = f"near-duplicate of image {image_id[:12]}, which is labelled {CLASSES[other]}"
+            detail = (
+                f"near-duplicate of image {image_id[:12]}, which is labelled {CLASS_NAMES[other]}"
+            )
             _add(faults, members, "near_duplicate_conflict", detail)
 
 

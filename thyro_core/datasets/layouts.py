@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
-from thyro_core.config import IngestConfig
+from thyro_core.config import CLASS_NAMES, IngestConfig
 from thyro_core.datasets import ddti, labels
 from thyro_core.datasets.mask_names import MASK_STEM, assigned, is_mask
 from thyro_core.errors import InputError
@@ -15,7 +15,7 @@ from thyro_core.store.listing import IMAGE_SUFFIXES, Listing, list_files, suffix
 Layout = Literal["labels.csv", "folders", "busi", "ddti"]
 
 _TABLE = "labels.csv"
-_CLASSES = {"benign": 0, "malignant": 1}
+_CLASS_LABELS = {name: label for label, name in enumerate(CLASS_NAMES)}
 _COMPANIONS = frozenset({".csv", ".xml", ".txt", ".md", ".json", ".db", ".ini", ""})
 _CURE = (
     "give a folder with labels.csv (image,label[,patient_id]), with folders benign/ and "
@@ -202,7 +202,7 @@ def _folders(name: str) -> list[str]:
 
 
 def _labelled_by_folder(entry: Entry) -> Entry:
-    found = {_CLASSES[part] for part in _folders(entry.name) if part in _CLASSES}
+    found = {_CLASS_LABELS[part] for part in _folders(entry.name) if part in _CLASS_LABELS}
     conflict = len(found) > 1
     return replace(entry, label=found.pop() if len(found) == 1 else None, conflict=conflict)
 

@@ -28,6 +28,7 @@ from thyro_core.store.keys import manifest_key, mask_key, table_key
 from thyro_core.store.store import Store, filesystem
 from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table, write_table
+from thyro_core.types import Grey
 
 __all__ = ["INGEST_VERSION", "REASONS", "Manifest", "ingest", "load_manifest"]
 
@@ -289,7 +290,7 @@ def _measured(
     return measured
 
 
-def _pixel_hash(grey: images.Grey) -> str:
+def _pixel_hash(grey: Grey) -> str:
     pixel_hash = hashlib.sha256(f"{grey.shape[1]}x{grey.shape[0]}/".encode())
     pixel_hash.update(np.ascontiguousarray(grey).data)
     return pixel_hash.hexdigest()

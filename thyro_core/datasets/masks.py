@@ -10,7 +10,6 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
@@ -19,6 +18,7 @@ from thyro_core.datasets import packs
 from thyro_core.imaging import decode as pictures
 from thyro_core.store.keys import mask_key
 from thyro_core.store.store import Store
+from thyro_core.types import BoolArray, Grey
 
 MASK_SIDE = 224
 """Side of the packed masks [pixels], whatever the networks' inputs."""
@@ -28,7 +28,6 @@ ASPECT_TOLERANCE = 0.02
 
 _NAMED = 5
 
-Masks = npt.NDArray[np.bool_]
 Digests = Mapping[str, str]
 """SHA-256 of each mask by its path below the source."""
 
@@ -104,9 +103,7 @@ def pack_masks(
     return kept, _notes(dict(zip(culprits, faults, strict=True)))
 
 
-def _decoded(
-    data: bytes, size: tuple[int, int], rules: IngestConfig
-) -> tuple[npt.NDArray[np.uint8], str | None]:
+def _decoded(data: bytes, size: tuple[int, int], rules: IngestConfig) -> tuple[Grey, str | None]:
     """A mask's square of 0 and 1, and why it cannot be used."""
     nothing = np.zeros((MASK_SIDE, MASK_SIDE), dtype=np.uint8)
     try:
@@ -120,7 +117,7 @@ def _decoded(
     return (mask, None) if mask.any() else (nothing, "show no nodule")
 
 
-def squared(grey: pictures.Grey) -> npt.NDArray[np.uint8]:
+def squared(grey: Grey) -> Grey:
     """A mask as a square of `MASK_SIDE` pixels: 1 where at least half of the area is inside.
 
     Inside is what reaches half of the mask's own peak: masks come as 0 and 255, as 0 and 1, and as
@@ -148,7 +145,7 @@ def _notes(faults: Mapping[str, str | None]) -> list[str]:
     return notes
 
 
-def open_masks(store: Store, manifest_id: str, scratch: Path, n: int) -> packs.ByteArray | None:
+def open_masks(store: Store, manifest_id: str, scratch: Path, n: int) -> Grey | None:
     """The masks as a read-only memory map, fetched once per node; None: the set has no masks.
 
     Args:
@@ -169,7 +166,7 @@ def open_masks(store: Store, manifest_id: str, scratch: Path, n: int) -> packs.B
     return packs.open_array(store, key, (n, MASK_SIDE, MASK_SIDE), scratch)
 
 
-def mask_of(packed: packs.ByteArray | None, row: int) -> Masks | None:
+def mask_of(packed: Grey | None, row: int) -> BoolArray | None:
     """One image's mask, bool (MASK_SIDE, MASK_SIDE); None: it has none."""
     if packed is None or not packed[row].any():
         return None

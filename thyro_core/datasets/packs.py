@@ -28,8 +28,8 @@ from thyro_core.errors import InputError
 from thyro_core.imaging import decode as pictures
 from thyro_core.store.keys import pack_key
 from thyro_core.store.store import Store, filesystem, room
+from thyro_core.types import Grey
 
-ByteArray = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,7 +44,7 @@ _CORES = os.cpu_count() or 1
 _WAITING = max(8, _CORES)
 
 
-def write_pack(store: Store, manifest_id: str, side: int, rows: Iterable[ByteArray], n: int) -> str:
+def write_pack(store: Store, manifest_id: str, side: int, rows: Iterable[Grey], n: int) -> str:
     """Stream images into a pack; it appears only when all of them are in it.
 
     Args:
@@ -83,7 +83,7 @@ def write_packs(
         list(pool.map(write, resized))
 
 
-def write_array(store: Store, key: str, side: int, rows: Iterable[ByteArray], n: int) -> str:
+def write_array(store: Store, key: str, side: int, rows: Iterable[Grey], n: int) -> str:
     """Stream `n` arrays of shape (side, side), uint8, into one at a key, as `write_pack` does.
 
     Raises:
@@ -105,7 +105,7 @@ def write_array(store: Store, key: str, side: int, rows: Iterable[ByteArray], n:
     return key
 
 
-def open_pack(store: Store, manifest_id: str, side: int, scratch: Path, n: int) -> ByteArray:
+def open_pack(store: Store, manifest_id: str, side: int, scratch: Path, n: int) -> Grey:
     """A pack as a read-only memory map, fetched once per node.
 
     Args:
@@ -124,7 +124,7 @@ def open_pack(store: Store, manifest_id: str, side: int, scratch: Path, n: int) 
     return open_array(store, pack_key(manifest_id, side), (n, side, side), scratch)
 
 
-def open_array(store: Store, key: str, shape: tuple[int, int, int], scratch: Path) -> ByteArray:
+def open_array(store: Store, key: str, shape: tuple[int, int, int], scratch: Path) -> Grey:
     """The array at a key, uint8 of this shape, as a read-only memory map, fetched once per node.
 
     Raises:
@@ -226,10 +226,10 @@ class Rows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __iter__(self) -> Iterator[ByteArray]:
+    def __iter__(self) -> Iterator[Grey]:
         return (self[row] for row in range(len(self)))
 
-    def __getitem__(self, row: int) -> ByteArray:
+    def __getitem__(self, row: int) -> Grey:
         """Image `row`, uint8 (side, side)."""
         size = self.shape[1] * self.shape[2]
         data = os.pread(self._file.fileno(), size, self._place(row))

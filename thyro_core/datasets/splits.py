@@ -11,16 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from sklearn.model_selection import StratifiedGroupKFold
 
-from thyro_core.config import StudyConfig
+from thyro_core.config import CLASS_NAMES, StudyConfig
 from thyro_core.errors import InputError
 from thyro_core.tables import schemas
-
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+from thyro_core.types import BoolArray, IntArray
 
 ROLES = ("train", "val", "test")
 
-_CLASSES = ("benign", "malignant")
 _TEST_STREAM, _VAL_STREAM = 0, 1
 _MOST_CELLS = 50_000_000
 
@@ -161,7 +158,7 @@ def _groups(rows: _Labelled) -> tuple[IntArray, IntArray]:
     """Each image's group number, shape (n,), and each group's class counts, shape (groups, 2)."""
     counts = np.bincount(rows.label, minlength=2)
     if counts.min() < 2:
-        found = ", ".join(f"{n} {name}" for n, name in zip(counts, _CLASSES, strict=False))
+        found = ", ".join(f"{n} {name}" for n, name in zip(counts, CLASS_NAMES, strict=False))
         msg = (
             f"the image set has {found} usable labelled images; a study needs at least 2 of each "
             "class: check the labels and the excluded images in the `images` table"
@@ -215,7 +212,7 @@ def _roles(
     for role in ("train", "test"):
         found = sizes[roles == role].sum(axis=0)
         if found.min() == 0:
-            lacking = _CLASSES[int(found.argmin())]
+            lacking = CLASS_NAMES[int(found.argmin())]
             msg = (
                 f"split {split}: its {role} part has no {lacking} image, because whole groups "
                 "(patients, near-duplicates) stay together; use fewer splits, another "

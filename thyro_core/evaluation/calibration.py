@@ -11,7 +11,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from thyro_core.evaluation.metrics import weighted_metrics
-from thyro_core.evaluation.out_of_fold import FloatArray, HeldOut, IntArray, sigmoid
+from thyro_core.evaluation.out_of_fold import HeldOut, sigmoid
+from thyro_core.types import FloatArray, IntArray
 
 LOWEST, HIGHEST = 0.25, 10.0
 """Bounds of a temperature. Where held-out classes separate perfectly the best one would be 0, and

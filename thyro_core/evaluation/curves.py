@@ -15,10 +15,11 @@ import pyarrow as pa
 from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
-from thyro_core.evaluation.metrics import ECE_BINS, FloatArray, IntArray, calibration_bin, checked
+from thyro_core.evaluation.metrics import ECE_BINS, calibration_bin, checked
 from thyro_core.evaluation.uncertainty import LEVEL, mean_interval
+from thyro_core.types import AnyFloatArray, AnyIntArray
 
-Part = tuple[IntArray, FloatArray]
+Part = tuple[AnyIntArray, AnyFloatArray]
 """A split's test images: label (n,), 0 or 1, and probability of malignant (n,)."""
 
 POINTS = 101
@@ -38,10 +39,10 @@ class Band(NamedTuple):
     (a single split), everything but `x` where there is no split.
     """
 
-    x: FloatArray
-    mean: FloatArray
-    low: FloatArray
-    high: FloatArray
+    x: AnyFloatArray
+    mean: AnyFloatArray
+    low: AnyFloatArray
+    high: AnyFloatArray
     n: int
     """Splits the mean is taken of."""
     left_out: int = 0
@@ -51,15 +52,15 @@ class Band(NamedTuple):
 class Calibration(NamedTuple):
     """Reliability of probabilities, a value for each bin that holds an image."""
 
-    probability: FloatArray
+    probability: AnyFloatArray
     """Mean probability of malignant."""
-    share: FloatArray
+    share: AnyFloatArray
     """Share of images that are malignant."""
-    n: IntArray
+    n: AnyIntArray
     """Images."""
-    low: FloatArray
+    low: AnyFloatArray
     """Lower end of the share's 95 % Wilson interval."""
-    high: FloatArray
+    high: AnyFloatArray
     """Upper end."""
 
 
@@ -68,34 +69,34 @@ class DecisionCurve(NamedTuple):
 
     model: Band
     """Calling malignant from the threshold on."""
-    treat_all: FloatArray
+    treat_all: AnyFloatArray
     """Calling every image malignant, mean over splits."""
-    treat_none: FloatArray
+    treat_none: AnyFloatArray
     """Calling none: 0."""
 
 
 class LearningCurve(NamedTuple):
     """Training loss of one architecture by epoch, over splits; all of one shape."""
 
-    epoch: IntArray
-    loss: FloatArray
+    epoch: AnyIntArray
+    loss: AnyFloatArray
     """Mean over splits."""
-    low: FloatArray
+    low: AnyFloatArray
     """Smallest of a split."""
-    high: FloatArray
+    high: AnyFloatArray
     """Largest of a split."""
-    val_loss: FloatArray | None
+    val_loss: AnyFloatArray | None
     """Mean loss of the validation images over the splits that have it; None: no split has."""
 
 
 class Histogram(NamedTuple):
     """Probabilities of either class: the share of its images in each bin."""
 
-    edges: FloatArray
+    edges: AnyFloatArray
     """(bins + 1,), 0 to 1."""
-    benign: FloatArray
+    benign: AnyFloatArray
     """(bins,), sums to 1; NaN without a benign image."""
-    malignant: FloatArray
+    malignant: AnyFloatArray
     """(bins,), sums to 1; NaN without a malignant image."""
 
 
@@ -144,7 +145,7 @@ def pr_band(parts: Sequence[Part], test_train_ratio: float, points: int = POINTS
 
 
 def calibration_curve(
-    label: IntArray, probability: FloatArray, bins: int = ECE_BINS
+    label: AnyIntArray, probability: AnyFloatArray, bins: int = ECE_BINS
 ) -> Calibration:
     """How often images of a given probability are malignant, in the bins of the metric `ece`.
 
@@ -211,7 +212,7 @@ def decision_curve(
 
 def ppv_npv(
     recall: float, specificity: float, prevalences: npt.ArrayLike
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[AnyFloatArray, AnyFloatArray]:
     """Positive and negative predictive value where other shares of images are malignant.
 
     By Bayes, as if recall and specificity were the same there; they seldom are, because patients
@@ -255,7 +256,9 @@ def learning_curves(epochs: pa.Table) -> dict[str, LearningCurve]:
     }
 
 
-def score_histogram(label: IntArray, probability: FloatArray, bins: int = SCORE_BINS) -> Histogram:
+def score_histogram(
+    label: AnyIntArray, probability: AnyFloatArray, bins: int = SCORE_BINS
+) -> Histogram:
     """How the probabilities of benign and of malignant images are distributed.
 
     Args:
@@ -278,7 +281,7 @@ def _curve_band(
     parts: Sequence[Part],
     ratio: float,
     points: int,
-    curve: Callable[[IntArray, FloatArray, FloatArray], FloatArray],
+    curve: Callable[[AnyIntArray, AnyFloatArray, AnyFloatArray], AnyFloatArray],
 ) -> Band:
     # A quotient, so that a rate such as 3/10 meets its own place of the grid to the last bit.
     x = np.arange(points) / (points - 1)
@@ -289,7 +292,7 @@ def _curve_band(
     return band._replace(low=low, high=high, left_out=len(sound) - len(whole))
 
 
-def _band(x: FloatArray, curves: Sequence[FloatArray], ratio: float) -> Band:
+def _band(x: AnyFloatArray, curves: Sequence[AnyFloatArray], ratio: float) -> Band:
     columns = np.array(curves, dtype=np.float64).reshape(len(curves), x.size).T
     found = [mean_interval(column, ratio) for column in columns]
     mean, low, high = (
@@ -298,14 +301,18 @@ def _band(x: FloatArray, curves: Sequence[FloatArray], ratio: float) -> Band:
     return Band(x, mean, low, high, len(curves))
 
 
-def _sensitivity_at(label: IntArray, probability: FloatArray, x: FloatArray) -> FloatArray:
+def _sensitivity_at(
+    label: AnyIntArray, probability: AnyFloatArray, x: AnyFloatArray
+) -> AnyFloatArray:
     false_rate, true_rate, _ = roc_curve(label, probability)
     # Of several points at one x, np.interp takes the last at that x: the uppermost.
-    found: FloatArray = np.interp(x, false_rate, true_rate)
+    found: AnyFloatArray = np.interp(x, false_rate, true_rate)
     return found
 
 
-def _precision_at(label: IntArray, probability: FloatArray, x: FloatArray) -> FloatArray:
+def _precision_at(
+    label: AnyIntArray, probability: AnyFloatArray, x: AnyFloatArray
+) -> AnyFloatArray:
     false_rate, true_rate, _ = roc_curve(label, probability, drop_intermediate=False)
     malignant = label.sum()
     alarms = np.round(false_rate * (label.size - malignant))
@@ -339,7 +346,7 @@ def _wilson(malignant: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _net_benefit(label: IntArray, probability: FloatArray, x: FloatArray) -> FloatArray:
+def _net_benefit(label: AnyIntArray, probability: AnyFloatArray, x: AnyFloatArray) -> AnyFloatArray:
     called = probability[:, None] >= x
     hits = (called & (label == 1)[:, None]).sum(axis=0) / label.size
     alarms = (called & (label == 0)[:, None]).sum(axis=0) / label.size

@@ -18,8 +18,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-IntArray = npt.NDArray[np.integer[Any]]
-FloatArray = npt.NDArray[np.floating[Any]]
+from thyro_core.types import AnyFloatArray, AnyIntArray
 
 METRICS: tuple[str, ...] = (
     "auc",
@@ -77,7 +76,7 @@ class Confusion(NamedTuple):
     fn: int
 
 
-def checked(label: IntArray, probability: FloatArray) -> tuple[IntArray, FloatArray]:
+def checked(label: AnyIntArray, probability: AnyFloatArray) -> tuple[AnyIntArray, AnyFloatArray]:
     """Labels and probabilities as int64 and float64 arrays of shape (n,), once they make sense.
 
     Args:
@@ -108,7 +107,7 @@ def checked(label: IntArray, probability: FloatArray) -> tuple[IntArray, FloatAr
     return labels.astype(np.int64), probabilities
 
 
-def confusion(label: IntArray, probability: FloatArray, threshold: float) -> Confusion:
+def confusion(label: AnyIntArray, probability: AnyFloatArray, threshold: float) -> Confusion:
     """Count hits and errors; an image is called malignant from `threshold` on.
 
     Args:
@@ -134,7 +133,7 @@ def metrics_of_confusion(counts: Confusion) -> dict[str, float]:
     return _warned({name: float(value) for name, value in _ratios(tp, fp, tn, fn).items()})
 
 
-def metrics(label: IntArray, probability: FloatArray, threshold: float) -> dict[str, float]:
+def metrics(label: AnyIntArray, probability: AnyFloatArray, threshold: float) -> dict[str, float]:
     """The ten `METRICS` of one test part, in that order.
 
     `auc` (ties count half), `average_precision` (the step-wise sum, not a trapezium) and `brier`
@@ -172,8 +171,8 @@ def metrics(label: IntArray, probability: FloatArray, threshold: float) -> dict[
 
 
 def weighted_metrics(
-    label: IntArray, probability: FloatArray, weight: npt.NDArray[Any], threshold: float
-) -> dict[str, FloatArray]:
+    label: AnyIntArray, probability: AnyFloatArray, weight: npt.NDArray[Any], threshold: float
+) -> dict[str, AnyFloatArray]:
     """The ten `METRICS` under many weightings of the images at once.
 
     An integer weight means that the image is there so many times. Ties are exact: images of one
@@ -209,7 +208,7 @@ def weighted_metrics(
     return {name: values[name] for name in METRICS}
 
 
-def calibration_bin(probability: FloatArray, bins: int = ECE_BINS) -> IntArray:
+def calibration_bin(probability: AnyFloatArray, bins: int = ECE_BINS) -> AnyIntArray:
     """Bin of each probability, from 0: equal widths, (0, 0.1], (0.1, 0.2], ... and 0 in the first.
 
     Args:
@@ -221,7 +220,7 @@ def calibration_bin(probability: FloatArray, bins: int = ECE_BINS) -> IntArray:
 
 def _ratios(
     tp: npt.ArrayLike, fp: npt.ArrayLike, tn: npt.ArrayLike, fn: npt.ArrayLike
-) -> dict[str, FloatArray]:
+) -> dict[str, AnyFloatArray]:
     """The metrics of counts, for one confusion or for arrays of them; 0/0 is NaN."""
     tp, fp, tn, fn = (np.asarray(count, dtype=np.float64) for count in (tp, fp, tn, fn))
     with np.errstate(invalid="ignore"):
@@ -236,8 +235,8 @@ def _ratios(
 
 
 def _weighted_ratios(
-    label: IntArray, positive: npt.NDArray[np.bool_], weight: FloatArray
-) -> dict[str, FloatArray]:
+    label: AnyIntArray, positive: npt.NDArray[np.bool_], weight: AnyFloatArray
+) -> dict[str, AnyFloatArray]:
     cells = np.stack(
         [
             positive & (label == 1),
@@ -252,8 +251,8 @@ def _weighted_ratios(
 
 
 def _ranking(
-    label: IntArray, probability: FloatArray, weight: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+    label: AnyIntArray, probability: AnyFloatArray, weight: AnyFloatArray
+) -> tuple[AnyFloatArray, AnyFloatArray]:
     """Weighted AUC and average precision, each (r,), of images sorted by probability."""
     tie_starts = np.flatnonzero(np.diff(probability, prepend=-1.0))
     positive = np.add.reduceat(weight * label, tie_starts, axis=1)
@@ -267,12 +266,12 @@ def _ranking(
     return auc, (positive * precision).sum(axis=1) / positives
 
 
-def _ece(label: IntArray, probability: FloatArray, weight: FloatArray) -> FloatArray:
+def _ece(label: AnyIntArray, probability: AnyFloatArray, weight: AnyFloatArray) -> AnyFloatArray:
     """Weighted calibration error, (r,); its bins are those that `metrics` declares."""
     bins = calibration_bin(probability)
     excess = np.zeros((label.size, ECE_BINS))
     excess[np.arange(label.size), bins] = probability - label
-    total: FloatArray = np.abs(weight @ excess).sum(axis=1) / weight.sum(axis=1)
+    total: AnyFloatArray = np.abs(weight @ excess).sum(axis=1) / weight.sum(axis=1)
     return total
 
 

@@ -12,9 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from thyro_core.types import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)

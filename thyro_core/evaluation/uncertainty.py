@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from thyro_core.evaluation.metrics import METRICS, FloatArray, IntArray, checked, weighted_metrics
+from thyro_core.evaluation.metrics import METRICS, checked, weighted_metrics
+from thyro_core.types import AnyFloatArray, AnyIntArray
 
 LEVEL = 0.95
 """Coverage of every interval."""
@@ -57,8 +58,8 @@ class DeLong(NamedTuple):
 
 
 def bootstrap_intervals(
-    label: IntArray,
-    probability: FloatArray,
+    label: AnyIntArray,
+    probability: AnyFloatArray,
     cluster: npt.ArrayLike,
     threshold: float,
     resamples: int,
@@ -183,7 +184,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def auc_variance(label: IntArray, probability: FloatArray) -> float:
+def auc_variance(label: AnyIntArray, probability: AnyFloatArray) -> float:
     """DeLong's variance of one AUC; NaN with fewer than two images of a class.
 
     Raises:
@@ -193,7 +194,7 @@ def auc_variance(label: IntArray, probability: FloatArray) -> float:
     return _variance(malignant, benign)
 
 
-def delong(label: IntArray, prob_a: FloatArray, prob_b: FloatArray) -> DeLong:
+def delong(label: AnyIntArray, prob_a: AnyFloatArray, prob_b: AnyFloatArray) -> DeLong:
     """Test two AUCs on the same images, two-sided (DeLong, DeLong and Clarke-Pearson 1988).
 
     Placement values come from midranks (Sun and Xu, "Fast Implementation of DeLong's Algorithm",
@@ -224,7 +225,7 @@ def delong(label: IntArray, prob_a: FloatArray, prob_b: FloatArray) -> DeLong:
     return DeLong(auc_a, auc_b, difference, z, p, difference - half, difference + half)
 
 
-def _cluster_counts(clusters: int, images: int, resamples: int, seed: int) -> Iterator[IntArray]:
+def _cluster_counts(clusters: int, images: int, resamples: int, seed: int) -> Iterator[AnyIntArray]:
     """How often each cluster is drawn, (rows, clusters), in blocks that bound the memory."""
     generator = np.random.default_rng(seed)
     share = np.full(clusters, 1 / clusters)
@@ -233,7 +234,7 @@ def _cluster_counts(clusters: int, images: int, resamples: int, seed: int) -> It
         yield generator.multinomial(clusters, share, size=min(rows, resamples - start))
 
 
-def _percentiles(values: FloatArray) -> tuple[float, float]:
+def _percentiles(values: AnyFloatArray) -> tuple[float, float]:
     defined = values[~np.isnan(values)]
     if 2 * defined.size < values.size:
         return np.nan, np.nan
@@ -241,7 +242,7 @@ def _percentiles(values: FloatArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _sd(values: FloatArray) -> float:
+def _sd(values: AnyFloatArray) -> float:
     """Sample SD; exactly 0 where only rounding tells the values apart; NaN for fewer than two."""
     if values.size < 2:
         return np.nan
@@ -256,7 +257,9 @@ def _standardised(difference: float, error: float) -> float:
     return float(difference / error)
 
 
-def _placements(label: IntArray, probability: FloatArray) -> tuple[float, FloatArray, FloatArray]:
+def _placements(
+    label: AnyIntArray, probability: AnyFloatArray
+) -> tuple[float, AnyFloatArray, AnyFloatArray]:
     """AUC; for each malignant image the share of benign ones below it; and the reverse."""
     positive, negative = probability[label == 1], probability[label == 0]
     if not positive.size or not negative.size:
@@ -268,7 +271,7 @@ def _placements(label: IntArray, probability: FloatArray) -> tuple[float, FloatA
     return float(auc), above / negative.size, 1 - below / positive.size
 
 
-def _variance(malignant: FloatArray, benign: FloatArray) -> float:
+def _variance(malignant: AnyFloatArray, benign: AnyFloatArray) -> float:
     if min(malignant.size, benign.size) < 2:
         return np.nan
     return float(malignant.var(ddof=1) / malignant.size + benign.var(ddof=1) / benign.size)

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from thyro_core.config import Architecture
+from thyro_core.config import CLASS_NAMES, Architecture
 from thyro_core.explain.maps import Maps, check_maps
 from thyro_core.training import torchvision_compat
 from thyro_core.training.batches import Examples
 from thyro_core.training.inference import image_batches
-from thyro_core.training.models import CLASSES, body_and_head
+from thyro_core.training.models import body_and_head
 
 
 def grad_cams(
@@ -60,7 +60,7 @@ def cams_of_features(head: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]
     features = features.detach().requires_grad_()
     with torch.enable_grad():
         logits = head(features)
-        slopes = [_slope(logits, target, features) for target in range(CLASSES)]
+        slopes = [_slope(logits, target, features) for target in range(len(CLASS_NAMES))]
     return logits.detach().float().cpu(), _equations(head, features, slopes)
 
 
@@ -101,11 +101,11 @@ def predict_with_cams(
     Raises:
         CamError: a map is missing or not finite.
     """
-    logits, maps = [torch.empty((0, CLASSES))], []
+    logits, maps = [torch.empty((0, len(CLASS_NAMES)))], []
     for images in image_batches(examples, device):
         batch = grad_cams(model, architecture, images)
         logits.append(batch[0])
         maps.append(batch[1])
-    joined = torch.cat(maps).numpy() if maps else np.empty((0, CLASSES, 0, 0), np.float32)
+    joined = torch.cat(maps).numpy() if maps else np.empty((0, len(CLASS_NAMES), 0, 0), np.float32)
     check_maps(joined, len(examples))
     return torch.cat(logits), joined

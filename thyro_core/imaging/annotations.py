@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-Grey = npt.NDArray[np.uint8]
+from thyro_core.types import Grey
 
 STROKE_SHARE = 0.01
 """Half the width that no stroke reaches, a share of the side: 2 pixels of 224, so 5 in all."""

@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.fft import dct
 
-Bytes = npt.NDArray[np.int8]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from thyro_core.types import FloatArray, IntArray
+
+Descriptors = npt.NDArray[np.int8]
 Hashes = npt.NDArray[np.uint64]
 
 EXACT = 2000
@@ -41,7 +41,7 @@ _ROWS_AT_ONCE = 4096
 _PAIRS_AT_ONCE = 2_000_000
 
 
-def candidates(descriptors: Bytes, hashes: Hashes, distance: int) -> Ints:
+def candidates(descriptors: Descriptors, hashes: Hashes, distance: int) -> IntArray:
     """Pairs of images that may show the same frame.
 
     Whether two images are a pair depends on these two, and on whether there are more than `EXACT`
@@ -60,7 +60,7 @@ def candidates(descriptors: Bytes, hashes: Hashes, distance: int) -> Ints:
     return searched(descriptors, hashes, distance)
 
 
-def searched(descriptors: Bytes, hashes: Hashes, distance: int) -> Ints:
+def searched(descriptors: Descriptors, hashes: Hashes, distance: int) -> IntArray:
     """What `candidates` finds in a large set, whatever the number of images: nearly all of them.
 
     Whether two images are a pair depends on these two only. Arguments as for `candidates`.
@@ -76,7 +76,7 @@ def searched(descriptors: Bytes, hashes: Hashes, distance: int) -> Ints:
     return np.stack(np.divmod(pairs, max(len(hashes), 1)), axis=1)
 
 
-def _near(hashes: Hashes, distance: int) -> Ints:
+def _near(hashes: Hashes, distance: int) -> IntArray:
     """All pairs within a distance, one image's row of the upper triangle at a time."""
     rows = [
         np.flatnonzero(np.bitwise_count(hashes[i + 1 :] ^ own) <= distance) + i + 1
@@ -87,7 +87,7 @@ def _near(hashes: Hashes, distance: int) -> Ints:
     return np.stack([left, right], axis=1).astype(np.int64)
 
 
-def _waves(descriptors: Bytes) -> Floats:
+def _waves(descriptors: Descriptors) -> FloatArray:
     """Whole numbers, (n, _WAVES): the windowed descriptors' lowest waves, the constant left out."""
     n, side = len(descriptors), descriptors.shape[-1]
     across = np.linspace(-0.5, 0.5, side, endpoint=False) + 0.5 / side
@@ -104,15 +104,15 @@ def _waves(descriptors: Bytes) -> Floats:
     return waves
 
 
-def _signs() -> Floats:
+def _signs() -> FloatArray:
     """1 or -1, (_TABLES, _WAVES, _BITS); drawn from a stream that NumPy promises to keep."""
     raw = np.random.PCG64(_SEED).random_raw(_TABLES * _WAVES * _BITS // 64)
     bits = np.unpackbits(raw.astype("<u8").view(np.uint8))
-    signs: Floats = bits.reshape(_TABLES, _WAVES, _BITS).astype(np.float64) * 2 - 1
+    signs: FloatArray = bits.reshape(_TABLES, _WAVES, _BITS).astype(np.float64) * 2 - 1
     return signs
 
 
-def _codes(sums: Floats) -> Hashes:
+def _codes(sums: FloatArray) -> Hashes:
     """An image's code, and what flips of its least sure bits make of it: uint64 (n, 2**_UNSURE)."""
     places = np.uint64(1) << np.arange(_BITS, dtype=np.uint64)
     codes: Hashes = np.where(sums > 0, places, np.uint64(0)).sum(axis=1, dtype=np.uint64)[:, None]
@@ -122,7 +122,7 @@ def _codes(sums: Floats) -> Hashes:
     return codes
 
 
-def _meetings(codes: Hashes) -> Iterator[tuple[Ints, Ints]]:
+def _meetings(codes: Hashes) -> Iterator[tuple[IntArray, IntArray]]:
     """Pairs of rows with a code in common, in portions; a pair may come more than once."""
     owners = np.arange(len(codes), dtype=np.uint64)[:, None]
     # Code and owner in one word: sorting words is ten times faster than sorting positions.

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
@@ -18,8 +17,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from thyro_core.errors import ThyroError
 from thyro_core.imaging.bounds import ImageBounds
 from thyro_core.imaging.quality import overlay_share
-
-Grey = npt.NDArray[np.uint8]
+from thyro_core.types import Grey
 
 _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"\x89PNG\r\n\x1a\n", PngImageFile),

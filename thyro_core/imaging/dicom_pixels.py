@@ -17,10 +17,10 @@ from pydicom.pixels.processing import apply_color_lut, apply_voi
 from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGTransferSyntaxes, RLELossless
 
 from thyro_core.errors import ThyroError
-from thyro_core.imaging.decode import Grey, check_scans
+from thyro_core.imaging.decode import check_scans
 from thyro_core.imaging.quality import overlay_share
+from thyro_core.types import FloatArray, Grey
 
-Values = npt.NDArray[np.float64]
 Box = tuple[int, int, int, int]
 
 PHOTOMETRIC = {
@@ -202,7 +202,7 @@ def _stored_range(array: npt.NDArray[Any], dataset: Dataset) -> tuple[int, int]:
     return 0, next(scale for scale in _FULL_SCALES if int(array.max()) <= scale)
 
 
-def _windowed(values: Values, dataset: Dataset, low: float, high: float) -> Values:
+def _windowed(values: FloatArray, dataset: Dataset, low: float, high: float) -> FloatArray:
     """Shares of the output range (PS3.3, C.11.2.1.2 and C.11.2.1.3)."""
     center, width = _number(dataset, "WindowCenter", np.nan), _number(dataset, "WindowWidth")
     function = str(dataset.get("VOILUTFunction", "LINEAR")).strip().upper()

@@ -3,10 +3,8 @@
 import math
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 
-Grey = npt.NDArray[np.uint8]
+from thyro_core.types import Grey
 
 
 def total(grey: Grey) -> int:

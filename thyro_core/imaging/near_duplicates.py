@@ -21,9 +21,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from thyro_core.imaging.candidates import candidates
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+from thyro_core.types import Float32Array, IntArray
 
 SIDE = 32
 """Side of a fingerprint's descriptor [pixels]."""
@@ -126,7 +124,7 @@ def near_duplicates(
     return [(int(i), int(j)) for i, j in kept]
 
 
-def connected(pairs: Sequence[tuple[int, int]], n: int) -> Ints:
+def connected(pairs: Sequence[tuple[int, int]], n: int) -> IntArray:
     """Groups: images joined by a chain of pairs share a label.
 
     Args:
@@ -149,11 +147,11 @@ def connected(pairs: Sequence[tuple[int, int]], n: int) -> Ints:
     links = coo_array((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(n, n))
     labels = connected_components(links, directed=False)[1]
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    rank: Ints = np.argsort(np.argsort(first)).astype(np.int64)
+    rank: IntArray = np.argsort(np.argsort(first)).astype(np.int64)
     return rank[inverse]
 
 
-def _local_contrast(grey: Floats) -> Floats:
+def _local_contrast(grey: Float32Array) -> Float32Array:
     """Band-passed grey levels in units of their local spread; near 0 where there is only noise.
 
     Args:
@@ -166,14 +164,14 @@ def _local_contrast(grey: Floats) -> Floats:
 
 
 @cache
-def _blur(sigma: float) -> Floats:
+def _blur(sigma: float) -> Float32Array:
     """A Gaussian filter along one side, as a matrix: several times faster on images so small."""
-    matrix: Floats = gaussian_filter1d(np.eye(SIDE, dtype=np.float32), sigma, axis=0)
+    matrix: Float32Array = gaussian_filter1d(np.eye(SIDE, dtype=np.float32), sigma, axis=0)
     return matrix
 
 
 def _confirmed(
-    descriptors: npt.NDArray[np.int8], pairs: Ints, correlation: float
+    descriptors: npt.NDArray[np.int8], pairs: IntArray, correlation: float
 ) -> npt.NDArray[np.bool_]:
     """Which pairs correlate enough; a glance at half the resolution spares most strangers."""
     kept = np.zeros(len(pairs), np.bool_)
@@ -190,23 +188,25 @@ def _confirmed(
     return kept
 
 
-def _stacked(fingerprints: Sequence[Fingerprint], positions: Ints) -> npt.NDArray[np.int8]:
+def _stacked(fingerprints: Sequence[Fingerprint], positions: IntArray) -> npt.NDArray[np.int8]:
     size = (len(positions), SIDE, SIDE)
     return np.array([fingerprints[k].descriptor for k in positions], np.int8).reshape(size)
 
 
-def _halved(images: Floats) -> Floats:
+def _halved(images: Float32Array) -> Float32Array:
     rows = images[:, ::2] + images[:, 1::2]
     return ((rows[:, :, ::2] + rows[:, :, 1::2]) / 4).astype(np.float32)
 
 
-def _either_way(left: Floats, right: Floats, rounds: int) -> Floats:
+def _either_way(left: Float32Array, right: Float32Array, rounds: int) -> Float32Array:
     there = registered_correlation(left, right, rounds)
     back = registered_correlation(right, left, rounds)
     return np.maximum(there, back)
 
 
-def registered_correlation(fixed: Floats, moving: Floats, rounds: int = _ROUNDS) -> Floats:
+def registered_correlation(
+    fixed: Float32Array, moving: Float32Array, rounds: int = _ROUNDS
+) -> Float32Array:
     """Pearson correlation of descriptors after the best small shift and stretch along each axis.
 
     Inverse compositional Gauss-Newton (Baker and Matthews 2004, "Lucas-Kanade 20 years on").
@@ -239,26 +239,28 @@ def registered_correlation(fixed: Floats, moving: Floats, rounds: int = _ROUNDS)
     return best
 
 
-def _standard(images: Floats) -> Floats:
+def _standard(images: Float32Array) -> Float32Array:
     """Images with mean 0 and norm 1; all zero where there is no contrast."""
     centred = images - images.mean(axis=(1, 2), keepdims=True)
     norm = np.sqrt((centred**2).sum(axis=(1, 2), keepdims=True))
-    result: Floats = centred / np.where(norm > 1e-6, norm, np.inf)
+    result: Float32Array = centred / np.where(norm > 1e-6, norm, np.inf)
     return result
 
 
-def _slopes(target: Floats, grid: Floats) -> Floats:
+def _slopes(target: Float32Array, grid: Float32Array) -> Float32Array:
     """How each pixel answers to stretch (y, x) and shift (y, x): float32 (n, 4, pixels)."""
     along_y, along_x = np.gradient(target, axis=(1, 2))
     slopes = [along_y * grid[:, None], along_x * grid, along_y, along_x]
     return np.stack(slopes, axis=1).reshape(len(target), 4, grid.size**2)
 
 
-def _sampled(images: Floats, grid: Floats, stretch: Floats, shift: Floats) -> Floats:
+def _sampled(
+    images: Float32Array, grid: Float32Array, stretch: Float32Array, shift: Float32Array
+) -> Float32Array:
     """Images at the shifted and stretched grid, by linear interpolation, 0 outside."""
     side = images.shape[-1]
     pixels = np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2)
     where = grid * stretch[:, :, None] + shift[:, :, None]
     weights = np.maximum(1 - np.abs(where[..., None] - pixels), 0).astype(np.float32)
-    result: Floats = weights[:, 0] @ images @ weights[:, 1].swapaxes(1, 2)
+    result: Float32Array = weights[:, 0] @ images @ weights[:, 1].swapaxes(1, 2)
     return result

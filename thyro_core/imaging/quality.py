@@ -6,10 +6,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from thyro_core.imaging import grey_sums
-
-Grey = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
-Pixels = npt.NDArray[np.float32]
+from thyro_core.types import Float32Array, FloatArray, Grey
 
 _SHARPNESS_SIDE = 512
 _TILE = 16
@@ -65,7 +62,7 @@ def _laplacian(grey: Grey) -> npt.NDArray[np.int16]:
     return np.asarray(cv2.Laplacian(grey, cv2.CV_16S, ksize=1, borderType=border), np.int16)
 
 
-def _tile_moments(image: npt.NDArray[np.integer]) -> tuple[Floats, Floats]:
+def _tile_moments(image: npt.NDArray[np.integer]) -> tuple[FloatArray, FloatArray]:
     """Mean and variance in each whole tile, counted from the upper left corner.
 
     Exact sums: of 16 squares of a Laplacian (at most 1020) even in float32, the fastest.
@@ -79,8 +76,8 @@ def _tile_moments(image: npt.NDArray[np.integer]) -> tuple[Floats, Floats]:
     return first / pixels, (pixels * second - first * first) / pixels**2
 
 
-def _along_strips(sums: Pixels) -> Floats:
-    tiles: Floats = sums.reshape(-1, _TILE).sum(axis=1, dtype=np.float64)
+def _along_strips(sums: Float32Array) -> FloatArray:
+    tiles: FloatArray = sums.reshape(-1, _TILE).sum(axis=1, dtype=np.float64)
     return tiles
 
 
@@ -113,21 +110,21 @@ def overlay_share(rgb: npt.NDArray[np.uint8]) -> float:
     return _coloured(pixels, _tint(pixels.astype(np.float32))) / spread.size
 
 
-def _coloured(rgb: npt.NDArray[np.uint8], tint: Pixels) -> int:
+def _coloured(rgb: npt.NDArray[np.uint8], tint: Float32Array) -> int:
     """Number of pixels (n, 3) that are coloured once the tint is taken off."""
     pixels = rgb.astype(np.float32)
     brightness = pixels.mean(axis=1, keepdims=True)
     return int(np.count_nonzero(np.ptp(pixels - tint * brightness, axis=1) > _OVERLAY_SPREAD))
 
 
-def _tint(pixels: Pixels) -> Pixels:
+def _tint(pixels: Float32Array) -> Float32Array:
     """(3,): what each channel is per unit of brightness; ones for an image without a tint."""
     brightness = pixels.mean(axis=1, keepdims=True)
     bright = brightness[:, 0] > _BRIGHT
     none = np.ones(3, dtype=np.float32)
     if not bright.any():
         return none
-    gains: Pixels = np.median(pixels[bright] / brightness[bright], axis=0)
+    gains: Float32Array = np.median(pixels[bright] / brightness[bright], axis=0)
     return none if np.ptp(gains) > _TINT_SPREAD else gains
 
 

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from thyro_core.imaging import grey_sums
-
-Grey = npt.NDArray[np.uint8]
+from thyro_core.types import Grey
 
 LEAST_SD = 8.0
 """Least standard deviation of the grey level [0 to 255]; below it a frame is blank. Seen: 28.7."""

@@ -7,12 +7,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from thyro_core.config import Architecture
+from thyro_core.config import CLASS_NAMES, Architecture
 from thyro_core.errors import InputError
 from thyro_core.training import torchvision_compat
-
-CLASSES = 2
-"""Outputs of every head: benign, malignant."""
 
 LAST_CONV: Mapping[Architecture, str] = MappingProxyType(
     {
@@ -71,7 +68,7 @@ def build(architecture: Architecture, side: int, seed: int) -> nn.Module:
             "raise image_size"
         )
         raise InputError(msg)
-    options = {"num_classes": CLASSES}
+    options = {"num_classes": len(CLASS_NAMES)}
     if architecture == "inception_v3":
         aux = side >= _AUX_SIDE
         options |= {"aux_logits": aux, "transform_input": False, "init_weights": True}

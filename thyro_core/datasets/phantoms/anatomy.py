@@ -12,8 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from thyro_core.datasets.phantoms.features import ANECHOIC_DB, Features
-
-Floats = npt.NDArray[np.float32]
+from thyro_core.types import Float32Array
 
 # Outline: (relative amplitude, lowest and highest order of its waves, width of the edge).
 _OUTLINE = {
@@ -57,15 +56,15 @@ class Scan:
 class Grid(NamedTuple):
     """Where the samples lie: lateral `x` (rows, lines) and depth `z` (rows, 1), in image depths."""
 
-    x: Floats
-    z: Floats
+    x: Float32Array
+    z: Float32Array
 
 
 class Tissue(NamedTuple):
     """Echo level [dB] and excess loss [dB per image depth], float32 (rows, lines)."""
 
-    echo: Floats
-    loss: Floats
+    echo: Float32Array
+    loss: Float32Array
 
 
 def draw_scan(seed: int, index: int) -> Scan:
@@ -98,20 +97,24 @@ def draw_scan(seed: int, index: int) -> Scan:
     )
 
 
-def noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> Floats:
+def noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> Float32Array:
     """A smooth random float32 field of about unit variance, `cells` bumps high and wide."""
     coarse = rng.standard_normal(cells, dtype=np.float32)
     fine = Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC)
     return np.asarray(fine, dtype=np.float32) * np.float32(1.4)
 
 
-def _ridge(tissue: Floats, distance: Floats, width: float, peak: float | Floats) -> Floats:
+def _ridge(
+    tissue: Float32Array, distance: Float32Array, width: float, peak: float | Float32Array
+) -> Float32Array:
     """Raise a bright line or dot: a parabola in dB is a Gaussian in amplitude."""
     bump = peak - 8.0 * np.square(distance / np.float32(width))
     return np.asarray(np.maximum(tissue, bump), dtype=np.float32)
 
 
-def _curve(rng: np.random.Generator, grid: Grid, base: float, bow: float, centre: float) -> Floats:
+def _curve(
+    rng: np.random.Generator, grid: Grid, base: float, bow: float, centre: float
+) -> Float32Array:
     """A tissue boundary: depth at each sample, bowed about `centre` and slightly wavy."""
     tilt, phase = rng.normal(0.0, 0.03), rng.uniform(0.0, 2 * np.pi, 2)
     wave = 0.008 * np.sin(6.0 * grid.x + phase[0]) + 0.004 * np.sin(17.0 * grid.x + phase[1])
@@ -138,8 +141,12 @@ def neck(rng: np.random.Generator, scan: Scan, grid: Grid) -> Tissue:
 
 
 def _layers(
-    rng: np.random.Generator, grid: Grid, fat: Floats, capsule: Floats, floor: Floats
-) -> Floats:
+    rng: np.random.Generator,
+    grid: Grid,
+    fat: Float32Array,
+    capsule: Float32Array,
+    floor: Float32Array,
+) -> Float32Array:
     """Echo level of fat, strap muscles, thyroid lobe and deep muscle, from the skin down [dB]."""
     z, shape = grid.z, grid.x.shape
     lobe = 1.5 * noise(rng, shape, (7, 9)) + 1.5 * noise(rng, shape, (40, 50))
@@ -151,8 +158,8 @@ def _layers(
 
 
 def _stripes(
-    rng: np.random.Generator, grid: Grid, curve: Floats, strength: float, rate: float
-) -> Floats:
+    rng: np.random.Generator, grid: Grid, curve: Float32Array, strength: float, rate: float
+) -> Float32Array:
     """Fibres that run along a boundary, interrupted sideways [dB]."""
     along = grid.z - curve + 0.012 * noise(rng, grid.x.shape, (5, 6))
     levels = rng.standard_normal(256)
@@ -232,7 +239,7 @@ def nodule(
     return _foci(rng, features, grid, Tissue(echo, loss), rho), rho < 1.0
 
 
-def _waves(rng: np.random.Generator, angle: Floats, low: int, high: int) -> Floats:
+def _waves(rng: np.random.Generator, angle: Float32Array, low: int, high: int) -> Float32Array:
     """A closed outline's deviation from its ellipse, about unit variance, of orders low to high."""
     total = np.zeros_like(angle)
     for order in range(low, high + 1):
@@ -241,7 +248,9 @@ def _waves(rng: np.random.Generator, angle: Floats, low: int, high: int) -> Floa
     return total / np.float32((0.5 * (high - low + 1)) ** 0.5)
 
 
-def _fluid(rng: np.random.Generator, features: Features, rho: Floats, inner: Floats) -> Floats:
+def _fluid(
+    rng: np.random.Generator, features: Features, rho: Float32Array, inner: Float32Array
+) -> Float32Array:
     """Hollow out the solid level map [dB] as the composition says."""
     pools, holes = noise(rng, rho.shape, (9, 11)), noise(rng, rho.shape, (42, 56))
     fluid = {
@@ -256,7 +265,7 @@ def _fluid(rng: np.random.Generator, features: Features, rho: Floats, inner: Flo
 
 
 def _foci(
-    rng: np.random.Generator, features: Features, grid: Grid, tissue: Tissue, rho: Floats
+    rng: np.random.Generator, features: Features, grid: Grid, tissue: Tissue, rho: Float32Array
 ) -> Tissue:
     """Echogenic foci inside the nodule; those large enough cast a shadow."""
     if features.foci == "rim":

@@ -18,10 +18,11 @@ from scipy import fft, ndimage
 
 from thyro_core.datasets.phantoms import anatomy
 from thyro_core.datasets.phantoms import features as phantom_features
-from thyro_core.datasets.phantoms.anatomy import Floats, Grid, Scan
+from thyro_core.datasets.phantoms.anatomy import Grid, Scan
 from thyro_core.datasets.phantoms.features import Features
 from thyro_core.errors import InputError
 from thyro_core.store.store import Store, open_store
+from thyro_core.types import Float32Array
 
 _ATTENUATION = 0.5
 """Of soft tissue [dB/cm/MHz, one way]: Szabo, Diagnostic Ultrasound Imaging, 2014, appendix B."""
@@ -90,18 +91,18 @@ def _grid(scan: Scan) -> Grid:
     return Grid(np.broadcast_to(x, (rows, lines)), z)
 
 
-def _two_way(loss: Floats) -> Floats:
+def _two_way(loss: Float32Array) -> Float32Array:
     """Loss on the way there and back [dB] from the loss per depth at each sample, row by row."""
     return np.cumsum(loss, axis=0, dtype=np.float32) * np.float32(1.0 / loss.shape[0])
 
 
-def _depth_loss(scan: Scan, grid: Grid) -> Floats:
+def _depth_loss(scan: Scan, grid: Grid) -> Float32Array:
     """Two-way loss of plain tissue above each row [dB], (rows, 1)."""
     path_cm = 2.0 * grid.z * np.float32(scan.depth_cm)
     return path_cm * np.float32(_ATTENUATION * scan.frequency_mhz)
 
 
-def _gain(rng: np.random.Generator, grid: Grid) -> Floats:
+def _gain(rng: np.random.Generator, grid: Grid) -> Float32Array:
     """What depth compensation leaves of the loss [dB]: eight sliders, never set quite right."""
     slope = rng.uniform(-14.0, -4.0)
     sliders = rng.normal(0.0, 1.2, 8) + slope * np.linspace(0.0, 1.0, 8) ** 2
@@ -109,11 +110,11 @@ def _gain(rng: np.random.Generator, grid: Grid) -> Floats:
     return np.interp(grid.z, knots, sliders).astype(np.float32)
 
 
-def _noise_level(scan: Scan, grid: Grid) -> Floats:
+def _noise_level(scan: Scan, grid: Grid) -> Float32Array:
     return np.float32(_NOISE_DB) + _depth_loss(scan, grid)
 
 
-def _beam(scan: Scan, grid: Grid) -> tuple[float, Floats]:
+def _beam(scan: Scan, grid: Grid) -> tuple[float, Float32Array]:
     """SD of the point spread: along a line [rows], and across, per row [lines], (rows, 1)."""
     wave = 10.0 / scan.frequency_mhz / scan.depth_cm
     spacing = np.diff(grid.x[:, :2], axis=1)
@@ -122,7 +123,9 @@ def _beam(scan: Scan, grid: Grid) -> tuple[float, Floats]:
     return max(0.7, 0.0115 * wave * grid.z.size), np.maximum(lateral, np.float32(0.8))
 
 
-def _envelope(rng: np.random.Generator, amplitude: Floats, axial: float, lateral: Floats) -> Floats:
+def _envelope(
+    rng: np.random.Generator, amplitude: Float32Array, axial: float, lateral: Float32Array
+) -> Float32Array:
     """Fully developed speckle: the envelope of complex Gaussian scatterers under the beam.
 
     Where `amplitude` is constant the envelope is Rayleigh distributed (mean over SD 1.91) with mean
@@ -148,13 +151,13 @@ def _envelope(rng: np.random.Generator, amplitude: Floats, axial: float, lateral
     return np.asarray(np.abs(field) / np.sqrt(np.sum(np.square(pulse))), dtype=np.float32)
 
 
-def _compress(envelope: Floats, scan: Scan) -> Floats:
+def _compress(envelope: Float32Array, scan: Scan) -> Float32Array:
     """Grey values 0 to 255 of an envelope; plain tissue comes out at three eighths of white."""
     level = 20.0 * np.log10(np.maximum(envelope, np.float32(1e-6))) + np.float32(scan.gain_db)
     return np.clip(255.0 * (0.38 + level / np.float32(scan.dynamic_range_db)), 0.0, 255.0)
 
 
-def _on_screen(scan: Scan, lines: Floats) -> Floats:
+def _on_screen(scan: Scan, lines: Float32Array) -> Float32Array:
     """Put scan lines onto the screen, float32 (height, width), 0 where nothing was scanned."""
     if not scan.fan:
         screen = np.zeros((scan.height, scan.width), np.float32)

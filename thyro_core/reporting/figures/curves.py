@@ -20,7 +20,6 @@ from thyro_core.evaluation.curves import (
     LearningCurve,
     ppv_npv,
 )
-from thyro_core.evaluation.metrics import FloatArray
 from thyro_core.explain.overlay import colours
 from thyro_core.reporting.figures.parts import (
     LEGEND_LINE,
@@ -34,6 +33,7 @@ from thyro_core.reporting.figures.parts import (
     unit_axes,
 )
 from thyro_core.reporting.figures.svg import FONT, INK, SERIES, Words, as_svg, drawing, inline_svg
+from thyro_core.types import AnyFloatArray as FloatArray
 
 LEAST_PREVALENCE = 0.001
 """Where the axis of prevalences begins."""

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from thyro_core.config import ARCHITECTURES
-from thyro_core.evaluation.metrics import FloatArray, IntArray
 from thyro_core.reporting.figures.svg import PAPER, SERIES
+from thyro_core.types import AnyFloatArray as FloatArray
+from thyro_core.types import AnyIntArray as IntArray
 
 WIDTH = 420.0
 """Natural width of a plot [CSS pixels]; it is still readable at 340."""

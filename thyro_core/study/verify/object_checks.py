@@ -18,9 +18,10 @@ from thyro_core.config import IngestConfig
 from thyro_core.datasets.masks import MASK_SIDE
 from thyro_core.datasets.packs import in_threads, pack_index
 from thyro_core.errors import InputError
-from thyro_core.imaging.decode import Grey, decode, resize
+from thyro_core.imaging.decode import decode, resize
 from thyro_core.store.keys import manifest_key, mask_key, pack_key
 from thyro_core.store.store import Store, filesystem
+from thyro_core.types import Grey
 
 SAMPLE = 20
 """Most images whose pack rows are compared with a fresh decode."""
