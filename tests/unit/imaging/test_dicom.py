@@ -491,7 +491,7 @@ def test_deflated_files_are_refused_undecoded() -> None:
 BOMBS = """
     import resource, struct, sys, zlib
     import numpy as np
-    from tests.dicoms import dataset, saved, speckle, encapsulated
+    from tests.support.dicoms import dataset, saved, speckle, encapsulated
     from tests.test_dicom import compressed, rle
     from thyro_core.screening_images import read_screening_images
     from thyro_core.screening_config import ScreeningRules

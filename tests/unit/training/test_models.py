@@ -321,10 +321,10 @@ IMPORT = """
 import warnings
 warnings.simplefilter("error")
 import torch
-from thyro_core import torchvision_ops
+from thyro_core.training import torchvision_compat
 assert not hasattr(torch.ops.torchvision, "nms"), "importing the module did the work"
-torchvision_ops.ensure()
-torchvision_ops.ensure()
+torchvision_compat.ensure()
+torchvision_compat.ensure()
 import gc; gc.collect()
 import torchvision
 from torchvision.transforms import v2
