@@ -492,9 +492,9 @@ BOMBS = """
     import resource, struct, sys, zlib
     import numpy as np
     from tests.support.dicoms import dataset, saved, speckle, encapsulated
-    from tests.test_dicom import compressed, rle
-    from thyro_core.screening_images import read_screening_images
-    from thyro_core.screening_config import ScreeningRules
+    from tests.unit.imaging.test_dicom import compressed, rle
+    from thyro_core.screening.reader import read_screening_images
+    from thyro_core.screening.config import ScreeningRules
 
     grey = speckle(80, 100)
     jpeg = bytearray(compressed(grey, "JPEG"))
