@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from flows.cli.errors import validation_facts
 from thyro_core.config import StudyConfig
 from thyro_core.errors import InputError
 
@@ -22,15 +23,28 @@ def read_config(file: Path | None, assignments: Sequence[str]) -> StudyConfig:
     """
     values = _from_file(file) if file else {}
     for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            msg = f"--set {assignment}: expected key=value, found no '='"
-            raise InputError(msg)
-        values[name.strip()] = _value(name.strip(), text.strip())
+        name, text = split_assignment(assignment)
+        values[name] = _value(name, text)
     try:
         return StudyConfig.model_validate(values)
     except ValidationError as error:
-        raise InputError(_explain(error, file)) from error
+        known = ", ".join(sorted(StudyConfig.model_fields))
+        facts = validation_facts(error, f"is no config key; the keys are {known}")
+        msg = f"config ({file}): {facts}" if file else f"config: {facts}"
+        raise InputError(msg) from error
+
+
+def split_assignment(assignment: str) -> tuple[str, str]:
+    """Name and value of `--set key=value`, without spaces around them.
+
+    Raises:
+        InputError: there is no `=`.
+    """
+    name, equals, text = assignment.partition("=")
+    if not equals:
+        msg = f"--set {assignment}: expected key=value, found no '='"
+        raise InputError(msg)
+    return name.strip(), text.strip()
 
 
 def _from_file(file: Path) -> dict[str, object]:
@@ -71,20 +85,3 @@ def _tuple(name: str, value: object) -> object:
         return value
     parts = str(value).split(",") if not isinstance(value, list) else value
     return tuple(str(part).strip() for part in parts)
-
-
-def _explain(error: ValidationError, file: Path | None) -> str:
-    where = f"config ({file})" if file else "config"
-    facts = []
-    for problem in error.errors():
-        name = str(problem["loc"][0]) if problem["loc"] else None
-        if name is None:  # a rule between keys: its message names them
-            facts.append(problem["msg"].removeprefix("Value error, "))
-        elif problem["type"] == "too_short" and problem["input"]:
-            continue  # pydantic counts only the valid items, and told what is wrong with the others
-        elif problem["type"] == "extra_forbidden":
-            known = ", ".join(sorted(StudyConfig.model_fields))
-            facts.append(f"{name or repr(name)} is no config key; the keys are {known}")
-        else:
-            facts.append(f"{name}: {problem['msg']}, found {problem['input']!r}")
-    return f"{where}: " + "; ".join(facts)

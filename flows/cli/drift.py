@@ -1,25 +1,21 @@
 """`thyro drift`: how the nights' batches compare with the training set."""
 
 import datetime as dt
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
-from rich.table import Table
 
+from flows.cli.console import print_json, print_unbroken, result_table, say
+from flows.cli.options import Json, StoreUrl, open_store_at
 from thyro_core import NOTICE
 from thyro_core.errors import InputError
-from thyro_core.tables.io import read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SHOWN = {
+_HEADERS = {
     "psi_score": "score PSI",
     "ks_score": "score KS",
     "psi_mean": "grey PSI",
@@ -35,21 +31,17 @@ def drift(
     output: Annotated[
         Path | None, typer.Option(help="Plot to write: FILE.html or FILE.png.")
     ] = None,
-    store: Annotated[
-        str | None, typer.Option(help="fsspec URL for everything that is kept [THYRO_STORE].")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    store: StoreUrl = None,
+    as_json: Json = False,
 ) -> None:
     """Show the drift of the nights' batches against the training set, and plot it."""
-    from thyro_core.settings import Settings
-    from thyro_core.store.store import open_store
-
     first = _date(since)
     if output is not None and output.suffix not in _SUFFIXES:
         msg = f"--output {output}: expected a name that ends in {' or '.join(_SUFFIXES)}"
         raise InputError(msg)
-    opened = open_store(store or Settings().store)
+    opened = open_store_at(store)
     from thyro_core.reporting.drift import batches_since
+    from thyro_core.tables.io import read_table
 
     batches = batches_since(read_table(opened, "screening_batches"), first)
     if not batches.num_rows:
@@ -61,8 +53,7 @@ def drift(
     if output is not None:
         _write(output, batches)
     if as_json:
-        rows = batches.to_pylist()
-        typer.echo(json.dumps({"batches": rows, "notice": NOTICE}, allow_nan=False))
+        print_json({"batches": batches.to_pylist(), "notice": NOTICE})
         return
     _show(batches, output)
 
@@ -89,26 +80,21 @@ def _write(output: Path, batches: "pa.Table") -> None:
 def _show(batches: "pa.Table", output: Path | None) -> None:
     from thyro_core.reporting.drift import breaches_of
 
-    console = Console()
-    table = Table(title="Drift", caption=NOTICE, box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("night", "batch", "scored", *_SHOWN.values()):
+    table = result_table(title="Drift")
+    for name in ("night", "batch", "scored", *_HEADERS.values()):
         table.add_column(name, overflow="fold", no_wrap=name in {"night", "scored"})
     lines = []
     for row in batches.to_pylist():
-        number, past = str(row["date"]), breaches_of(row)
+        number, breaches = str(row["date"]), breaches_of(row)
         night = f"{number[:4]}-{number[4:6]}-{number[6:]}"
-        cells = {name: "-" if row[name] is None else f"{row[name]:.3f}" for name in _SHOWN}
-        cells |= {name: f"[bold red]{cells[name]}*[/]" for name in past if name in cells}
+        cells = {name: "-" if row[name] is None else f"{row[name]:.3f}" for name in _HEADERS}
+        cells |= {name: f"[bold red]{cells[name]}*[/]" for name in breaches if name in cells}
         table.add_row(night, row["batch_id"], f"{row['scored']}/{row['received']}", *cells.values())
-        if past:
-            said = ", ".join(f"{name} {row[name]:.3f}" for name in past)
-            lines.append(f"[red]drift[/] {night} {row['batch_id']}: {said}")
-    if not console.is_terminal:
-        # A pipe has no width, and a wrapped row is no row.
-        wide = console.options.update(width=1 << 20)
-        console.width = Measurement.get(console, wide, table).maximum
-    console.print(table)
+        if breaches:
+            figures = ", ".join(f"{name} {row[name]:.3f}" for name in breaches)
+            lines.append(f"[red]drift[/] {night} {row['batch_id']}: {figures}")
+    print_unbroken(table)
     lines += ["- not computed: too few scored images; * past its bound, and not by chance"]
     lines += [escape(str(output))] if output is not None else []
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        say(line)

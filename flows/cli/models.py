@@ -1,85 +1,63 @@
 """`thyro promote` and `thyro models`: which model is in use, and how it came to be."""
 
-import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from flows.cli.console import note, out, print_json, result_table, say
+from flows.cli.errors import validation_facts
+from flows.cli.options import Json, JsonLast, Reason, StoreUrl, open_store_at
 from thyro_core import NOTICE
 from thyro_core.errors import InputError
 
 if TYPE_CHECKING:
     from thyro_core.registry.champion import Change, ModelRow
-    from thyro_core.registry.promote import PromotionConfig
-    from thyro_core.store.store import Store as OpenStore
-
-Store = Annotated[
-    str | None, typer.Option(help="fsspec URL for everything that is kept [THYRO_STORE].")
-]
-_out = Console()
+    from thyro_core.store.store import Store
 
 
-@dataclass(frozen=True)
-class Promote:
-    """Bundle a study's models and make them the champion, unless they are worse."""
-
-    study_id: Annotated[str, typer.Argument(help="The finished study.")]
+def promote(
+    study_id: Annotated[str, typer.Argument(help="The finished study.")],
     architecture: Annotated[
         str, typer.Option(help="Which of its networks; first: the study's first one.")
-    ] = "first"
+    ] = "first",
     sensitivity: Annotated[
         float, typer.Option(help="Share of malignant images the threshold aims to find.")
-    ] = 0.95
+    ] = 0.95,
     force: Annotated[
         bool, typer.Option("--force", help="Even if the champion is better; give a reason.")
-    ] = False
-    reason: Annotated[str, typer.Option(help="Why, one line; kept for ever: name nobody.")] = ""
-    store: Store = None
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object last.")] = False
-
-    def __post_init__(self) -> None:
-        from thyro_core.settings import Settings
-        from thyro_core.store.store import open_store
-
-        config = _config(
-            study_id=self.study_id,
-            architecture=self.architecture,
-            sensitivity=self.sensitivity,
-            force=self.force,
-            reason=self.reason,
-        )
-        opened = open_store(self.store or Settings().store)
-        from flows.promote import promote
-        from flows.serving.server import server_needed
-
-        with server_needed():
-            model_id = promote(config, opened.url)
-        _show_model(opened, model_id, as_json=self.as_json)
-
-
-def _config(**values: object) -> "PromotionConfig":
+    ] = False,
+    reason: Reason = "",
+    store: StoreUrl = None,
+    as_json: JsonLast = False,
+) -> None:
+    """Bundle a study's models and make them the champion, unless they are worse."""
     from pydantic import ValidationError
 
     from thyro_core.registry.promote import PromotionConfig
 
+    values = {
+        "study_id": study_id,
+        "architecture": architecture,
+        "sensitivity": sensitivity,
+        "force": force,
+        "reason": reason,
+    }
     try:
-        return PromotionConfig.model_validate(values)
+        config = PromotionConfig.model_validate(values)
     except ValidationError as error:
-        facts = []
-        for problem in error.errors():
-            said = problem["msg"].removeprefix("Value error, ")
-            name = ".".join(map(str, problem["loc"]))
-            facts.append(f"{name}: {said}, found {problem['input']!r}" if name else said)
-        msg = f"promote: {'; '.join(facts)}"
+        msg = f"promote: {validation_facts(error)}"
         raise InputError(msg) from error
+    opened = open_store_at(store)
+    from flows.promote import promote as run
+    from flows.serving.server import server_needed
+
+    with server_needed():
+        model_id = run(config, opened.url)
+    _show_model(opened, model_id, as_json=as_json)
 
 
-def _show_model(store: "OpenStore", model_id: str, *, as_json: bool) -> None:
+def _show_model(store: "Store", model_id: str, *, as_json: bool) -> None:
     from thyro_core.registry.bundle import load_bundle
     from thyro_core.registry.card_text import card_rows
     from thyro_core.registry.champion import read_champion
@@ -88,7 +66,7 @@ def _show_model(store: "OpenStore", model_id: str, *, as_json: bool) -> None:
     is_champion = champion is not None and champion.model_id == model_id
     if as_json:
         last = champion.history[-1] if champion else None
-        _print_json(
+        print_json(
             {
                 "model_id": model_id,
                 "champion": is_champion,
@@ -99,43 +77,38 @@ def _show_model(store: "OpenStore", model_id: str, *, as_json: bool) -> None:
             }
         )
         return
-    table = Table(
-        "", "95 % interval in brackets", title=f"Model {model_id}", caption=NOTICE,
-        box=SIMPLE_HEAD, pad_edge=False,
-    )  # fmt: skip
+    table = result_table("", "95 % interval in brackets", title=f"Model {model_id}")
     for name, value in card_rows(card):
         table.add_row(name, escape(value))
-    _out.print(table)
+    out.print(table)
     for warning in card["warnings"]:
-        _say(f"[yellow]Note:[/] {escape(warning)}")
-    _say(f"champion     {'yes' if is_champion else 'no: another was promoted meanwhile'}")
+        note(warning)
+    say(f"champion     {'yes' if is_champion else 'no: another was promoted meanwhile'}")
 
 
 def models(
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Go back to the champion before this one.")
     ] = False,
-    reason: Annotated[str, typer.Option(help="Why, one line; kept for ever: name nobody.")] = "",
-    store: Store = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    reason: Reason = "",
+    store: StoreUrl = None,
+    as_json: Json = False,
 ) -> None:
     """List the promoted models and how each became champion."""
     from thyro_core.registry import champion as champions
-    from thyro_core.settings import Settings
-    from thyro_core.store.store import open_store
 
-    opened = open_store(store or Settings().store)
+    opened = open_store_at(store)
     if reason and not rollback:
         msg = "models: expected a reason with --rollback only; add --rollback, or leave it out"
         raise InputError(msg)
     if rollback:
         champions.rollback(opened, reason or "rolled back")
-    rows, current = champions.models(opened), champions.read_champion(opened)
-    history = current.history if current else ()
+    rows, champion = champions.models(opened), champions.read_champion(opened)
+    history = champion.history if champion else ()
     if as_json:
-        _print_json(
+        print_json(
             {
-                "champion": current.model_id if current else None,
+                "champion": champion.model_id if champion else None,
                 "models": [_row_json(row) for row in rows],
                 "history": [_change_json(change) for change in history],
                 "store": opened.url,
@@ -148,24 +121,22 @@ def models(
 
 def _show_models(rows: list["ModelRow"], history: list["Change"]) -> None:
     if not rows:
-        _say("no model was promoted yet; `thyro promote STUDY_ID` makes one of a finished study")
+        say("no model was promoted yet; `thyro promote STUDY_ID` makes one of a finished study")
         return
-    table = Table(
-        "model", "architecture", "study", "AUC", "threshold", title="Promoted models",
-        caption=NOTICE, box=SIMPLE_HEAD, pad_edge=False,
-    )  # fmt: skip
+    headers = ("model", "architecture", "study", "AUC", "threshold")
+    table = result_table(*headers, title="Promoted models")
     for row in rows:
         name = f"[bold]{row.model_id}[/] (champion)" if row.is_champion else row.model_id
         auc = "undefined" if row.auc is None else f"{row.auc:.3f}"
         facts = (row.architecture, row.study_id, auc, f"{row.threshold:.6g}")
         table.add_row(name, *(("damaged", "", "", "") if row.fault else facts))
-    _out.print(table)
+    out.print(table)
     for fault in filter(None, (row.fault for row in rows)):
-        _say(f"[red]damaged[/] {escape(fault)}")
+        say(f"[red]damaged[/] {escape(fault)}")
     for change in history:
         came = f"{change.model_id} from {change.before or 'none'}"
         when = change.when.strftime("%Y-%m-%d %H:%M:%S UTC")
-        _say(f"{when}  {change.how:<9} {came}: {escape(change.why)}; {escape(change.gate)}")
+        say(f"{when}  {change.how:<9} {came}: {escape(change.why)}; {escape(change.gate)}")
 
 
 def _row_json(row: "ModelRow") -> dict[str, object]:
@@ -183,12 +154,3 @@ def _row_json(row: "ModelRow") -> dict[str, object]:
 
 def _change_json(change: "Change") -> dict[str, object]:
     return change.model_dump(mode="json", by_alias=True)
-
-
-def _print_json(value: dict[str, object]) -> None:
-    typer.echo(json.dumps(value, allow_nan=False))
-
-
-def _say(line: str) -> None:
-    """One line of rich markup, never broken by the width of a terminal."""
-    _out.print(line, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`thyro query` and `thyro tables`: what a store holds, asked and explained."""
+"""`thyro query` and `thyro tables`: what a store holds, queried and explained."""
 
 import sys
 from enum import StrEnum
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from flows.cli.console import print_unbroken, say
+from flows.cli.options import StoreUrl
 from thyro_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ class Format(StrEnum):
 
 def query(
     sql: Annotated[str, typer.Argument(help="One SELECT, DESCRIBE, SUMMARIZE... in DuckDB's SQL.")],
-    store: Annotated[
-        str | None, typer.Option(help="fsspec URL for everything that is kept [THYRO_STORE].")
-    ] = None,
+    store: StoreUrl = None,
     format_: Annotated[
         Format, typer.Option("--format", help="A table to look at, or a file on stdout.")
     ] = Format.TABLE,
@@ -45,16 +43,16 @@ def query(
     from thyro_core.tables.export import render
     from thyro_core.tables.query import run_query
 
-    out = sys.stdout.buffer
-    if format_ is Format.PARQUET and out.isatty():
+    file = sys.stdout.buffer
+    if format_ is Format.PARQUET and file.isatty():
         msg = "query: expected a file for Parquet, found a terminal; add `> FILE`"
         raise InputError(msg)
     rows = run_query(store or Settings().store, sql)
     if format_ is Format.TABLE:
         _show(rows)
     else:
-        render(rows, cast("FileFormat", format_.value), out)
-        out.flush()
+        render(rows, cast("FileFormat", format_.value), file)
+        file.flush()
 
 
 def tables(
@@ -77,16 +75,9 @@ def _show(rows: "pa.Table") -> None:
         table.add_column(Text(field.name), justify="right" if number else "left", overflow="fold")
     for row in rows.slice(0, _MOST_ROWS).to_pylist():
         table.add_row(*(_cell(value) for value in row.values()))
-    console = Console()
-    if not console.is_terminal:
-        # A pipe has no width, and a wrapped row is no row.
-        console.width = Measurement.get(
-            console, console.options.update(width=1 << 20), table
-        ).maximum
-    console.print(table)
+    print_unbroken(table)
     if rows.num_rows > _MOST_ROWS:
-        rest = f"first {_MOST_ROWS} of {rows.num_rows} rows; --format csv gives all"
-        console.print(rest, highlight=False, soft_wrap=True)
+        say(f"first {_MOST_ROWS} of {rows.num_rows} rows; --format csv gives all")
 
 
 def _cell(value: object) -> Text:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from flows.cli.durations import clock
+from flows.cli.units import clock
 from flows.observer import Observer
 from thyro_core.errors import StoreError
 from thyro_core.store.store import Store

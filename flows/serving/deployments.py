@@ -99,7 +99,7 @@ SERVED: tuple[Served, ...] = (
 
 
 @dataclass(frozen=True)
-class Night:
+class NightlySchedule:
     """When the nightly run starts, and on what.
 
     Attributes:
@@ -137,7 +137,9 @@ class Night:
             raise InputError(msg) from error
 
 
-def deployments(night: Night, served: Sequence[Served] = SERVED) -> list[RunnerDeployment]:
+def deployments(
+    night: NightlySchedule, served: Sequence[Served] = SERVED
+) -> list[RunnerDeployment]:
     """Everything to serve.
 
     Raises:
@@ -153,7 +155,7 @@ def load_flow(served: Served) -> Flow[..., object]:
     return found
 
 
-def _deployment(served: Served, night: Night, schedule: Schedule) -> RunnerDeployment:
+def _deployment(served: Served, night: NightlySchedule, schedule: Schedule) -> RunnerDeployment:
     return RunnerDeployment.from_flow(
         load_flow(served),
         name=served.name,

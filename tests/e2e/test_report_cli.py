@@ -81,7 +81,7 @@ def test_without_a_browser_it_says_where_the_copy_is(made, tmp_path, monkeypatch
     store, plan = made
     store.write(report_key(plan.study_id), b"<p>page</p>")
     monkeypatch.setattr(report.webbrowser, "open", lambda _: False)
-    report._show(store, plan.study_id, tmp_path)
+    report._open_copy(store, plan.study_id, tmp_path)
     copy = tmp_path / "reports" / f"{plan.study_id}.html"
     assert copy.read_bytes() == b"<p>page</p>"
     assert str(copy) in capsys.readouterr().err.replace("\n", "")

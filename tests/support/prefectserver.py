@@ -131,7 +131,7 @@ class Serving:
 
 
 def thyro(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
+    return [sys.executable, "-c", "from flows.cli.main import main; main()", *arguments]
 
 
 @contextmanager

@@ -12,7 +12,14 @@ import yaml
 from prefect.automations import AutomationCore
 from prefect.server.schemas.schedules import CronSchedule
 
-from flows.serving.deployments import COLLISION, SERVED, TAG, Night, deployments, load_flow
+from flows.serving.deployments import (
+    COLLISION,
+    SERVED,
+    TAG,
+    NightlySchedule,
+    deployments,
+    load_flow,
+)
 from flows.serving.deployments import zombie_automation as zombie
 from tests.support.places import REPOSITORY
 from tests.support.prefectserver import environment, serving
@@ -20,9 +27,9 @@ from thyro_core import NOTICE
 from thyro_core.errors import InputError
 
 FOLDER = REPOSITORY / "deployments"
-NIGHT = Night("0 2 * * *", "Europe/Berlin", "s3://bucket/night")
+NIGHT = NightlySchedule("0 2 * * *", "Europe/Berlin", "s3://bucket/night")
 POOLS = {"process": "thyro", "kubernetes": "thyro-kubernetes"}
-NO_NIGHT = Night("0 2 * * *", "UTC", None)
+NO_NIGHT = NightlySchedule("0 2 * * *", "UTC", None)
 
 
 def declared() -> dict[str, dict]:
@@ -103,13 +110,13 @@ def test_the_nightly_schedule_waits_for_a_batch() -> None:
 @pytest.mark.parametrize("zone", ["Europe/Atlantis", "", "../etc/passwd", "Europe", "+02:00"])
 def test_a_zone_that_is_none_is_refused(zone) -> None:
     with pytest.raises(InputError, match=r"expected a name of the IANA list.*THYRO_TIMEZONE"):
-        Night("0 2 * * *", zone, None).schedule()
+        NightlySchedule("0 2 * * *", zone, None).schedule()
 
 
 @pytest.mark.parametrize("cron", ["", "2", "at night", "0 25 * * *", "0 2 * * * * *"])
 def test_a_cron_that_is_none_is_refused(cron) -> None:
     with pytest.raises(InputError, match=r"expected five fields.*THYRO_SCREENING_CRON"):
-        Night(cron, "UTC", None).schedule()
+        NightlySchedule(cron, "UTC", None).schedule()
 
 
 async def _nights(year, month, day) -> list[datetime]:

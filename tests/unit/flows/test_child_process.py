@@ -25,7 +25,7 @@ time.sleep(60)
 
 RUN = """
 import os, time
-from flows.tether import end_with_server
+from flows.serving.child_process import end_with_server
 end_with_server()
 print("ready", flush=True)
 time.sleep(60)

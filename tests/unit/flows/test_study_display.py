@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from flows.cli import study_display as module
-from flows.cli.durations import clock as clock_text
 from flows.cli.study_display import StudyDisplay
+from flows.cli.units import clock as clock_text
 from flows.observer import Observer, current_observer, observer
 from tests.support.builders import images_table
 from tests.unit.study.test_progress import IMAGES, a_plan

@@ -287,7 +287,7 @@ def test_the_command_writes_one_png(store, study, tmp_path, monkeypatch) -> None
 def test_the_program_loads_no_torch_and_fails_in_one_sentence(store, study, tmp_path) -> None:
     image_id = image_tested_in(store, study, {0, 1})
     script = (
-        "import sys; from flows.cli import main; sys.argv[0] = 'thyro'\n"
+        "import sys; from flows.cli.main import main; sys.argv[0] = 'thyro'\n"
         "try:\n    main()\nfinally:\n"
         "    heavy = {'torch', 'torchvision', 'ray', 'prefect'} & set(sys.modules)\n"
         "    assert not heavy, heavy\n    assert 'matplotlib.pyplot' not in sys.modules\n"

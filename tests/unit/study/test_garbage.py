@@ -10,7 +10,7 @@ import s3fs
 from typer.testing import CliRunner
 
 from flows.cli.main import app
-from flows.cli.status import size
+from flows.cli.units import size
 from tests.support.s3server import BUCKET, S3Server
 from tests.unit.study.test_progress import a_plan
 from tests.unit.study.test_status import position, record

@@ -15,8 +15,8 @@ from botocore.exceptions import NoCredentialsError
 from fsspec.implementations.local import LocalFileSystem
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.cli import doctor
-from flows.cli.doctor import Finding, examine
+from flows.cli import probes
+from flows.cli.probes import Finding, examine
 from thyro_core.store.store import Store
 from thyro_core.urls import redact
 
@@ -32,7 +32,7 @@ ANSWERS = {"/api/health": 200, "/locked/health": 401}
 def quick(monkeypatch):
     """No Ray, no network and no Prefect server, unless a test wants them."""
     monkeypatch.setattr("thyro_core.training.models.build", lambda *_: None)
-    monkeypatch.setattr(doctor, "_RAY_PROBE", "print('4 CPUs')")
+    monkeypatch.setattr(probes, "_RAY_PROBE", "print('4 CPUs')")
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def test_a_memory_store_needs_no_disk(found):
 
 def test_an_old_python(monkeypatch):
     monkeypatch.setattr(platform, "python_version", lambda: "3.9.18")
-    state, detail = doctor._python()
+    state, detail = probes._python()
     assert state == "fail"
     assert "3.9.18; Thyro needs 3.11 or later" in detail
 
@@ -110,8 +110,8 @@ def test_an_old_python(monkeypatch):
 )
 def test_packages_that_are_known_to_break(monkeypatch, package, version, state):
     monkeypatch.setattr(metadata, "version", lambda _: version)
-    assert doctor._capped(package)[0] == state
-    detail = doctor._capped(package)[1]
+    assert probes._capped(package)[0] == state
+    detail = probes._capped(package)[1]
     assert version in detail
     assert (f'pip install "{package}<' in detail) == (state == "fail")
 
@@ -131,7 +131,7 @@ def test_a_package_that_is_not_there_does_not_stop_the_rest(found, monkeypatch):
 def test_torchvision_is_asked_to_build_a_network(monkeypatch):
     asked = []
     monkeypatch.setattr("thyro_core.training.models.build", lambda *values: asked.append(values))
-    state, detail = doctor._torchvision()
+    state, detail = probes._torchvision()
     assert (state, detail) == ("ok", f"{metadata.version('torchvision')} builds a resnet18")
     assert asked == [("resnet18", 224, 0)]
 
@@ -161,14 +161,14 @@ def test_gpus_are_named_with_their_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
-    assert doctor._gpu() == ("ok", "H1 80.0 GB, H1 80.0 GB")
+    assert probes._gpu() == ("ok", "H1 80.0 GB, H1 80.0 GB")
 
 
 @pytest.mark.parametrize(("driver", "state"), [(None, "ok"), ("/usr/bin/nvidia-smi", "warn")])
 def test_no_gpu_is_a_warning_only_where_a_driver_is(monkeypatch, driver, state):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(shutil, "which", lambda _: driver)
-    found, detail = doctor._gpu()
+    found, detail = probes._gpu()
     assert found == state
     assert ("CUDA build" in detail) == (state == "warn")
     assert ("training runs on the CPU" in detail) == (state == "ok")
@@ -186,15 +186,15 @@ def test_what_ray_answers_is_shown(found):
     ],
 )
 def test_a_ray_that_does_not_start(found, monkeypatch, probe, words):
-    monkeypatch.setattr(doctor, "_RAY_PROBE", probe)
+    monkeypatch.setattr(probes, "_RAY_PROBE", probe)
     finding = found()["ray"]
     assert finding.state == "fail"
     assert words in finding.detail
 
 
 def test_a_ray_that_hangs_meets_its_deadline(found, monkeypatch):
-    monkeypatch.setattr(doctor, "_RAY_PROBE", "import time; time.sleep(600)")
-    monkeypatch.setattr(doctor, "_RAY_SECONDS", 0.2)
+    monkeypatch.setattr(probes, "_RAY_PROBE", "import time; time.sleep(600)")
+    monkeypatch.setattr(probes, "_RAY_SECONDS", 0.2)
     finding = found()["ray"]
     assert finding.state == "fail"
     assert "ran no task within 0.2 s; stop other Ray" in finding.detail
@@ -203,7 +203,7 @@ def test_a_ray_that_hangs_meets_its_deadline(found, monkeypatch):
 @pytest.mark.slow
 def test_ray_itself_runs_a_task(monkeypatch):
     monkeypatch.undo()
-    state, detail = doctor._ray()
+    state, detail = probes._ray()
     assert state == "ok"
     assert metadata.version("ray") in detail
     assert "a CPU job would train in " in detail
@@ -239,7 +239,7 @@ def served():
 )
 def test_a_prefect_server_is_asked(path, state, words):
     with served() as port, asked_at(f"http://127.0.0.1:{port}{path}"):
-        found = doctor._prefect()
+        found = probes._prefect()
     assert found[0] == state
     assert words in found[1]
 
@@ -255,7 +255,7 @@ def test_a_prefect_server_that_does_not_answer(found):
 
 def test_a_prefect_url_that_is_no_web_address():
     with asked_at("file:///etc/passwd"):
-        state, detail = doctor._prefect()
+        state, detail = probes._prefect()
     assert state == "fail"
     assert "expected http://... or https://..., found file:///etc" in detail
 
@@ -297,7 +297,7 @@ def test_an_s3_store_without_credentials_has_the_cure(monkeypatch):
     def refuse(url):
         raise NoCredentialsError
 
-    monkeypatch.setattr(doctor, "_round_trip", refuse)
+    monkeypatch.setattr(probes, "_round_trip", refuse)
     findings = {finding.name: finding for finding in examine("s3://bucket/prefix", None)}
     finding = findings["store"]
     assert finding.state == "fail"
@@ -307,8 +307,8 @@ def test_an_s3_store_without_credentials_has_the_cure(monkeypatch):
 
 def test_a_store_that_never_answers(found, monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(doctor, "_ANSWER_SECONDS", 0.05)
-    monkeypatch.setattr(doctor, "_round_trip", lambda _: release.wait(60))
+    monkeypatch.setattr(probes, "_ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(probes, "_round_trip", lambda _: release.wait(60))
     finding = found()["store"]
     release.set()
     assert finding.state == "fail"
@@ -319,7 +319,7 @@ def test_a_time_out_of_the_store_itself_is_told_as_such(found, monkeypatch):
     def late(url):
         raise TimeoutError("server took too long")
 
-    monkeypatch.setattr(doctor, "_round_trip", late)
+    monkeypatch.setattr(probes, "_round_trip", late)
     assert found()["store"].detail.startswith("TimeoutError: server took too long; give")
 
 
@@ -334,7 +334,7 @@ def test_the_disk_of_a_store_yet_to_be_made(monkeypatch, tmp_path, free, state):
         return namedtuple("Usage", "total used free")(10**12, 0, free)
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    found, detail = doctor._disk(str(tmp_path / "not" / "there"))
+    found, detail = probes._disk(str(tmp_path / "not" / "there"))
     assert asked == [tmp_path]
     assert found == state
     assert f"{free / 1e9:.1f} GB free at {tmp_path}" in detail
@@ -364,7 +364,7 @@ def test_a_mirror_that_lets_nobody_in(found, monkeypatch, tmp_path):
     def refuse(self, path, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(doctor, "_round_trip", lambda _: ("ok", ""))
+    monkeypatch.setattr(probes, "_round_trip", lambda _: ("ok", ""))
     monkeypatch.setattr(LocalFileSystem, "info", refuse)
     finding = found(mirror=str(tmp_path))["weights vgg16"]
     assert finding.state == "fail"
@@ -396,10 +396,25 @@ def test_public_texts(text, expected):
     assert redact(text) == expected
 
 
-def test_other_errors_are_not_swallowed(monkeypatch, tmp_path):
+def test_an_unexpected_error_fails_its_own_probe_and_is_logged(found, monkeypatch, caplog):
     def bug():
         raise AssertionError("a bug of ours")
 
-    monkeypatch.setattr(doctor, "_machine", bug)
-    with pytest.raises(AssertionError, match="a bug of ours"):
+    monkeypatch.setattr(probes, "_machine", bug)
+    findings = found()
+    assert findings["machine"] == Finding(
+        "machine", "fail", "AssertionError: a bug of ours; run `thyro doctor --debug`"
+    )
+    assert findings["store"].state == "ok"
+    (record,) = [record for record in caplog.records if record.message.endswith("machine failed")]
+    assert record.exc_info[1].args == ("a bug of ours",)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_stop_is_no_finding(monkeypatch, tmp_path, stop):
+    def stopped():
+        raise stop
+
+    monkeypatch.setattr(probes, "_machine", stopped)
+    with pytest.raises(stop):
         list(examine(str(tmp_path), None))

@@ -1,0 +1,53 @@
+"""What the commands print: results on stdout, progress and errors on stderr."""
+
+import json
+from math import isnan
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+
+from thyro_core import NOTICE
+
+out = Console()
+err = Console(stderr=True)
+
+
+def say(markup: str, console: Console = out) -> None:
+    """Print one line of rich markup, never broken by the width of a terminal."""
+    console.print(markup, highlight=False, soft_wrap=True)
+
+
+def note(text: str, console: Console = out) -> None:
+    """Print plain text as a note."""
+    say(f"[yellow]Note:[/] {escape(text)}", console)
+
+
+def result_table(*headers: str, title: str) -> Table:
+    """A table of results, with the notice below it."""
+    return Table(*headers, title=title, caption=NOTICE, box=SIMPLE_HEAD, pad_edge=False)
+
+
+def print_unbroken(table: Table) -> None:
+    """Print a table of any width: a pipe has none, and a wrapped row is no row."""
+    console = Console()
+    if not console.is_terminal:
+        unbounded = console.options.update(width=1 << 20)
+        console.width = Measurement.get(console, unbounded, table).maximum
+    console.print(table)
+
+
+def print_json(value: dict[str, object]) -> None:
+    """Print one JSON object on one line; JSON knows no NaN: an undefined figure is null."""
+    typer.echo(json.dumps(_without_nan(value), allow_nan=False))
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and isnan(value) else value

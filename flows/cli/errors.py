@@ -1,0 +1,83 @@
+"""The one place where an exception becomes a sentence for a person, and an exit code."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from flows.cli.console import err, say
+from flows.serving.child_process import end_soon
+from thyro_core.errors import StoppedError, ThyroError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+@contextmanager
+def errors_for_people(*, debug: bool) -> Iterator[None]:
+    """End the program with one sentence on stderr where the block raises an expected error.
+
+    A bug keeps its traceback.
+
+    Args:
+        debug: show the traceback of every error.
+
+    Raises:
+        SystemExit: with the error's exit code, after its sentence.
+    """
+    try:
+        yield
+    except (ThyroError, OSError) as error:
+        code = error.exit_code if isinstance(error, ThyroError) else 1
+        if isinstance(error, ThyroError) and isinstance(error, ConnectionError):
+            end_soon(code)  # Prefect's server is lost
+        if debug:
+            raise
+        say(f"[red]thyro:[/] {escape(_sentence(error))}", err)
+        raise SystemExit(code) from error
+
+
+def _sentence(error: ThyroError | OSError) -> str:
+    if isinstance(error, ThyroError):
+        return str(error)
+    place = error.filename or "the store or the source"
+    cure = "check the path, its permissions and the free space, and start the command again"
+    return f"{place}: {error.strerror or error}; what is finished is kept; {cure}"
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Work that goes on where it stopped when the same command is given again.
+
+    Raises:
+        StoppedError: somebody interrupted it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        msg = "stopped; what is finished is kept, and the same command goes on"
+        raise StoppedError(msg) from interrupt
+
+
+def validation_facts(error: "ValidationError", unknown_key: str | None = None) -> str:
+    """What pydantic found wrong with values that a person gave: key, expectation, value.
+
+    Args:
+        error: what pydantic raised.
+        unknown_key: what to say after the name of a key that does not exist; None: what pydantic
+            says.
+    """
+    facts = []
+    for problem in error.errors():
+        name = str(problem["loc"][0]) if problem["loc"] else None
+        reason = problem["msg"].removeprefix("Value error, ")
+        if name is None:  # a rule between keys: its message names them
+            facts.append(reason)
+        elif problem["type"] == "too_short" and problem["input"]:
+            continue  # pydantic counts only the valid items, and reports the others one by one
+        elif problem["type"] == "extra_forbidden" and unknown_key is not None:
+            facts.append(f"{name or repr(name)} {unknown_key}")
+        else:
+            facts.append(f"{name}: {reason}, found {problem['input']!r}")
+    return "; ".join(facts)

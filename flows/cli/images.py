@@ -1,0 +1,75 @@
+"""`thyro phantom` and `thyro ingest`: image sets, drawn and checked."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from flows.cli.console import err, note, out, print_json, say
+from flows.cli.options import ConfigFile, ConfigKeys, ImageSource, Json, StoreUrl, open_store_at
+
+if TYPE_CHECKING:
+    from thyro_core.datasets.manifest import Manifest
+
+
+def phantom(
+    dest: Annotated[str, typer.Argument(help="Folder or fsspec URL to write to.")],
+    images: Annotated[int, typer.Option(min=1, help="How many images.")] = 508,
+    malignant: Annotated[int, typer.Option(min=0, help="How many of them malignant.")] = 93,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same images.")] = 0,
+) -> None:
+    """Write a set of synthetic ultrasound images with labels.csv."""
+    from thyro_core.datasets.phantoms.generate import write_phantoms
+
+    with err.status("drawing phantoms") as status:
+        write_phantoms(
+            dest,
+            images=images,
+            malignant=malignant,
+            seed=seed,
+            progress=lambda done: status.update(f"drawing phantoms: {done} of {images}"),
+        )
+    say(f"{images} synthetic images, {malignant} malignant: {escape(dest)}")
+
+
+def ingest(
+    source: ImageSource,
+    config: ConfigFile = None,
+    set_: ConfigKeys = None,
+    store: StoreUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Check an image set, say what is wrong with it, and pack it for training."""
+    from flows.cli.config_input import read_config
+    from thyro_core.datasets.manifest import ingest as run
+
+    study = read_config(config, set_ or [])
+    sides = sorted({study.side(architecture) for architecture in study.architectures})
+    opened = open_store_at(store)
+    with err.status("reading images") as status:
+        manifest = run(
+            source,
+            study.ingest(),
+            opened,
+            sides,
+            lambda done, total: status.update(f"decoded {done} of {total} images"),
+        )
+    _show_manifest(manifest, as_json=as_json)
+
+
+def _show_manifest(manifest: "Manifest", *, as_json: bool) -> None:
+    from thyro_core.study.summary import state_counts
+
+    counts = state_counts(manifest.table)
+    notes = list(manifest.notes)
+    if as_json:
+        print_json({"manifest_id": manifest.manifest_id, "counts": counts, "notes": notes})
+        return
+    out.print(f"Manifest [bold]{manifest.manifest_id}[/] ({manifest.layout})")
+    table = Table("state", "images")
+    for state, number in counts.items():
+        table.add_row(state, str(number))
+    out.print(table)
+    for text in notes:
+        note(text)

@@ -1,0 +1,29 @@
+"""Options that several commands have, each declared once."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from thyro_core.store.store import Store
+
+StoreUrl = Annotated[
+    str | None,
+    typer.Option("--store", help="fsspec URL for everything that is kept [THYRO_STORE]."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+JsonLast = Annotated[bool, typer.Option("--json", help="Print one JSON object last.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of config keys.")]
+ConfigKeys = Annotated[list[str] | None, typer.Option("--set", help="A config key=value.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, one line; kept for ever: name nobody.")]
+ImageSource = Annotated[str, typer.Argument(help="Folder or fsspec URL of the image set.")]
+StudyId = Annotated[str, typer.Argument(help="The study.")]
+
+
+def open_store_at(url: str | None) -> "Store":
+    """The store of `--store`, or else of THYRO_STORE."""
+    from thyro_core.settings import Settings
+    from thyro_core.store.store import open_store
+
+    return open_store(url or Settings().store)

@@ -1,0 +1,101 @@
+"""`thyro study`: the cross-split study of an image set, from images to results."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from flows.cli.console import err, note, out, print_json, result_table, say
+from flows.cli.errors import resumable
+from flows.cli.options import ConfigFile, ConfigKeys, ImageSource, JsonLast, StoreUrl, open_store_at
+from flows.serving.child_process import end_soon
+from thyro_core import NOTICE
+
+if TYPE_CHECKING:
+    from thyro_core.store.store import Store
+
+
+def study(
+    source: ImageSource,
+    config: ConfigFile = None,
+    set_: ConfigKeys = None,
+    store: StoreUrl = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Ray address: local, auto, host:port or http://head:8265 [THYRO_RAY]."),
+    ] = None,
+    as_json: JsonLast = False,
+) -> None:
+    """Run the cross-split study; started again, it goes on where it stopped."""
+    from flows.cli.config_input import read_config
+    from flows.cli.study_display import StudyDisplay
+    from flows.forms import without_secret
+    from flows.observer import observer
+    from thyro_core.datasets.layouts import read_image_set
+
+    values = read_config(config, set_ or [])
+    # Listed once here: a wrong source should not wait for Prefect to start before it is said.
+    read_image_set(without_secret(source), values.ingest())
+    started = time.monotonic()
+    opened = open_store_at(store)
+    display = StudyDisplay(err)
+    from flows.serving.server import ServerLostError, server_needed
+    from flows.study import study as run
+
+    token = observer.set(display)
+    try:
+        with resumable(), display.shown(), server_needed():
+            study_id = run(source, values, opened.url, ray or "")
+    except ServerLostError as error:
+        # It was lost after the last step: nothing of the study is missing.
+        if display.concluded is None:
+            raise
+        study_id = display.concluded
+        display.held_up(f"{error}; the study is concluded all the same")
+        end_soon(0)
+    finally:
+        observer.reset(token)
+    _show_results(opened, study_id, time.monotonic() - started, as_json=as_json)
+
+
+def _show_results(store: "Store", study_id: str, seconds: float, *, as_json: bool) -> None:
+    from thyro_core.store.keys import report_key
+    from thyro_core.study.lifecycle import study_notes, table_locations
+    from thyro_core.study.plan import load_plan
+    from thyro_core.study.summary import figures, summary_rows, undefined_notes
+    from thyro_core.tables.io import read_table
+
+    plan = load_plan(store, study_id)
+    metrics = read_table(store, "metrics", study_id=study_id)
+    means = figures(metrics, plan.config)
+    undefined = undefined_notes(metrics)
+    tables = table_locations(store, plan)
+    key = report_key(study_id)
+    page = f"{store.url}/{key}" if store.exists(key) else None
+    if as_json:
+        print_json(
+            {
+                "study_id": study_id,
+                "store": store.url,
+                "tables": tables,
+                "report": page,
+                "metrics": means,
+                "notes": [*study_notes(store, plan), *undefined],
+                "notice": NOTICE,
+                "seconds": round(seconds, 1),
+            }
+        )
+        return
+    header, *rows = summary_rows(means)
+    title = f"Study {study_id}: mean over {plan.config.splits} splits (95 % interval)"
+    table = result_table(*header, title=title)
+    for row in rows:
+        table.add_row(*(cell.replace(" (", "\n").rstrip(")").replace(", ", "\n") for cell in row))
+    out.print(table)
+    for text in undefined:
+        note(text)
+    for name, place in tables.items():
+        say(f"{name:<12} {escape(place)}")
+    if page:
+        say(f"{'report':<12} {escape(page)}")

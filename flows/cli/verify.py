@@ -1,0 +1,38 @@
+"""`thyro verify`: whether what a store holds of its studies is whole and consistent."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import track
+
+from flows.cli.console import err, say
+from flows.cli.options import StoreUrl, open_store_at
+from flows.cli.units import count
+from thyro_core.errors import InputError, ThyroError
+
+
+def verify(
+    study_id: Annotated[str | None, typer.Argument(help="The study; default: all.")] = None,
+    store: StoreUrl = None,
+) -> None:
+    """Check hashes, completeness and leakage, and that the metrics follow from the predictions."""
+    from thyro_core.study.plan import study_ids
+    from thyro_core.study.verify.verify import verify_study
+
+    opened = open_store_at(store)
+    ids = [study_id] if study_id else study_ids(opened)
+    if not ids:
+        msg = f"{opened.url}: expected a study to verify, found none; check --store"
+        raise InputError(msg)
+    failures = 0
+    for name in ids:
+        description = f"verifying {name}"
+        checks = verify_study(opened, name)
+        for check in track(checks, description=description, console=err, transient=True):
+            mark = "[green]ok[/]  " if check.passed else "[red]FAIL[/]"
+            say(f"{mark} {name} {check.name}: {escape(check.detail)}")
+            failures += not check.passed
+    if failures:
+        msg = f"{count(failures, 'check')} failed; the lines marked FAIL say what and where"
+        raise ThyroError(msg)
