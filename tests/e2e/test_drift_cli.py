@@ -184,8 +184,8 @@ def test_a_breach_is_announced_and_calm_is_not(monkeypatch: pytest.MonkeyPatch) 
 NIGHT = """
 from prefect import flow
 from flows.drift import announce
-from tests.test_drift import QUICK, REFERENCE_SET, batch
-from thyro_core.drift import compare
+from tests.unit.screening.test_drift import QUICK, REFERENCE_SET, batch
+from thyro_core.screening.drift import compare
 @flow(name="night")
 def night():
     report = compare(REFERENCE_SET, batch(score=0.3), QUICK)

@@ -238,8 +238,9 @@ def test_the_listing_has_the_champion_first(store: Store) -> None:
 
 VICTIM = """
 import sys
-from thyro_core import registry, swap
-from thyro_core.storage import Store, open_store
+from thyro_core.registry import champion as registry
+from thyro_core.store import compare_and_swap as swap
+from thyro_core.store.store import Store, open_store
 store = open_store(sys.argv[1])
 real = Store.writing
 def writing(self, key):

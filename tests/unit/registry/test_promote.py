@@ -319,7 +319,7 @@ def test_a_worse_model_is_refused_before_anything_is_made(promoted, tmp_path, mo
     store, plan, bundle = promoted
     copied = copy_of(store, tmp_path / "store")
     before = copied.keys("registry")
-    import thyro_core.promotion as module
+    import thyro_core.registry.promote as module
 
     real = module.compare
 
@@ -406,8 +406,8 @@ def test_a_cut_before_any_write_loses_nothing(finished, promoted, tmp_path, monk
 VICTIM = """
 import sys
 from pathlib import Path
-from thyro_core.promotion import PromotionConfig, promote
-from thyro_core.storage import Store, open_store
+from thyro_core.registry.promote import PromotionConfig, promote
+from thyro_core.store.store import Store, open_store
 real, count = Store.writing, 0
 def writing(self, key):
     global count

@@ -98,8 +98,8 @@ def test_promise(store: Store, promise: Callable[[Store], None]) -> None:
 
 COUNTER = """
 import sys
-from thyro_core.storage import open_store
-from thyro_core.swap import read_seen, swap
+from thyro_core.store.store import open_store
+from thyro_core.store.compare_and_swap import read_seen, swap
 store = open_store(sys.argv[1])
 for _ in range(int(sys.argv[2])):
     while True:

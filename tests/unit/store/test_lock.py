@@ -234,8 +234,8 @@ def test_giving_back_never_hides_the_blocks_error(
 
 HOLDER = """
 import sys, time
-from thyro_core.storage import open_store
-from thyro_core.store_lock import lock
+from thyro_core.store.store import open_store
+from thyro_core.store.lock import lock
 with lock(open_store(sys.argv[1]), sys.argv[2], "victim", float(sys.argv[3])):
     print("held", flush=True)
     time.sleep(600)

@@ -303,7 +303,7 @@ def test_a_store_that_lets_nobody_in_says_so_when_it_is_opened() -> None:
 
 WRITER = """
 import sys, time
-from thyro_core.storage import open_store
+from thyro_core.store.store import open_store
 store = open_store(sys.argv[1])
 with store.writing(sys.argv[2]) as file:
     file.write(b"half" * 250_000)
@@ -352,7 +352,7 @@ def test_a_killed_writer_leaves_the_store_as_it_was(tmp_path: Path, before: byte
 
 RACER = """
 import sys
-from thyro_core.storage import open_store
+from thyro_core.store.store import open_store
 store = open_store(sys.argv[1])
 letter = sys.argv[2].encode()
 print("ready", flush=True)
@@ -502,7 +502,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from fsspec.implementations.dirfs import DirFileSystem
-from thyro_core.storage import Store
+from thyro_core.store.store import Store
 
 class Remote(DirFileSystem):
     def open(self, path, *arguments, **options):

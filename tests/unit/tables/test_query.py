@@ -374,8 +374,8 @@ sys.kept.append(sys.kept)
 # One part at a time and slowly: the process ends while there is more to read.
 SLOWLY = """
 import sys, time
-from thyro_core import query
-from thyro_core.query import open_results, run_query
+from thyro_core.tables import query
+from thyro_core.tables.query import open_results, run_query
 whole = query._fetch
 query._fetch = lambda *arguments: (time.sleep(0.02), whole(*arguments))[1]
 query._TOGETHER = 1

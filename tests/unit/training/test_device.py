@@ -54,7 +54,7 @@ def test_peak_memory_grows_with_what_is_held() -> None:
 
 FRESH_PAGES = """
 import resource, sys, torch
-from thyro_core.hardware import prepare_torch
+from thyro_core.training.device import prepare_torch
 
 if sys.argv[1] == "kept":
     prepare_torch(1, deterministic=False)
@@ -78,7 +78,7 @@ def test_freed_memory_is_used_again_instead_of_fetched_anew() -> None:
 
 GIVEN_BACK = """
 import torch
-from thyro_core.hardware import give_back_freed_memory, prepare_torch
+from thyro_core.training.device import give_back_freed_memory, prepare_torch
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096

@@ -434,8 +434,8 @@ def test_resolving_leaves_no_temporary_file(mirror, store, scratch):
 WITHOUT_TORCH = """
 import sys
 from pathlib import Path
-from thyro_core import weights
-from thyro_core.storage import open_store
+from thyro_core.training import pretrained as weights
+from thyro_core.store.store import open_store
 store, mirror, scratch = sys.argv[1:]
 found = weights.resolve("auto", ("resnet18",), mirror, open_store(store), Path(scratch))
 assert found["resnet18"].key, found
