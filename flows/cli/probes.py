@@ -41,10 +41,10 @@ _CAPS = {
     "SQLAlchemy": ((2, 1), "schedules never start a run with it"),
 }
 _RAY_PROBE = """
-from thyro_core.cluster.packing import JobResources
+from thyro_core.cluster.resources import JobResources
 from thyro_core.cluster.session import session
 with session("local") as capacity:
-    from thyro_core.cluster.split_jobs import job_precision
+    from thyro_core.cluster.trainer import job_precision
     precision = job_precision("auto", JobResources(1, 0.0), 60.0)
     print(f"{capacity.cpus:g} CPUs, {capacity.gpus:g} GPUs; a CPU job would train in {precision}")
 """
