@@ -23,6 +23,7 @@ from flows.study_lock import say_waiting, this_owner
 from thyro_core import NOTICE
 from thyro_core.cluster.session import session
 from thyro_core.errors import ThyroError
+from thyro_core.reporting.worklist import write_worklist_page
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.files import stream_files
 from thyro_core.screening.night import (
@@ -101,7 +102,9 @@ def _screen(order: Order, store: str, ray: str) -> str:
     night = plan_night(opened, batch, order.date, order.model_id, order.rules)
     key = screening_lock_key()
     with lock(opened, key, this_owner(), LOCK_SECONDS, waiting=say_waiting) as held:
-        for left in recover(opened):
+        for recovered in recover(opened):
+            write_worklist_page(opened, recovered.worklist)
+            left = recovered.night
             get_run_logger().warning(
                 "put together what a run of %s had left (%s)", left.date, left.batch_id
             )
@@ -109,6 +112,7 @@ def _screen(order: Order, store: str, ray: str) -> str:
         counts = _stream(opened, batch, night, ray or settings.ray, held)
         held.check()
         result = conclude(opened, night, counts, time.monotonic() - started)
+        write_worklist_page(opened, result.worklist)
     _publish(opened, result)
     return f"{night.date}/{night.batch_id}"
 

@@ -78,7 +78,7 @@ def _write(output: Path, batches: "pa.Table") -> None:
 
 
 def _show(batches: "pa.Table", output: Path | None) -> None:
-    from thyro_core.reporting.drift import breaches_of
+    from thyro_core.screening.drift import breaches_of
 
     table = result_table(title="Drift")
     for name in ("night", "batch", "scored", *_HEADERS.values()):

@@ -18,6 +18,7 @@ from tests.support.finished_study import finished_study
 from thyro_core.registry.build import Order, make_bundle
 from thyro_core.registry.bundle import Bundle
 from thyro_core.registry.champion import crown
+from thyro_core.reporting.worklist import write_worklist_page
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.decode import BlockDecoder
 from thyro_core.screening.files import blocks
@@ -103,7 +104,8 @@ class Ward:
 
         source = batch or str(self.batch)
         night = plan_night(self.store, source, date, None, rules)
-        recover(self.store)
+        for recovered in recover(self.store):
+            write_worklist_page(self.store, recovered.worklist)
         job = make_job(self.store, source, night, self.means)
         decode, score, total = BlockDecoder(job), BlockScorer(job), Counts()
         try:
@@ -113,7 +115,9 @@ class Ward:
         finally:
             decode.close()
         total.check()
-        return conclude(self.store, night, total, 1.0)
+        result = conclude(self.store, night, total, 1.0)
+        write_worklist_page(self.store, result.worklist)
+        return result
 
 
 _LOADED: dict[str, Any] = {}

@@ -12,7 +12,6 @@ import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
@@ -31,7 +30,8 @@ from thyro_core.reporting.figures.svg import (
     as_svg,
     drawing,
 )
-from thyro_core.screening.drift import DriftThresholds
+from thyro_core.reporting.html import render
+from thyro_core.screening.drift import DriftThresholds, breaches_of
 
 _WIDTH, _HEIGHT, _PICTURE_DPI = 440.0, 900.0, 144
 _LINES = ("-", (0, (5, 1.6)), (0, (1.3, 1.3)))
@@ -75,15 +75,6 @@ def batches_since(batches: pa.Table, since: dt.date) -> pa.Table:
     return chosen.sort_by([("date", "ascending"), ("batch_id", "ascending")])
 
 
-def breaches_of(row: Mapping[str, Any]) -> list[str]:
-    """Names of a batch's figures past their bound.
-
-    Args:
-        row: of `screening_batches`.
-    """
-    return [name for name in (row["breaches"] or "").split(",") if name]
-
-
 def drift_page(batches: pa.Table, thresholds: DriftThresholds) -> str:
     """The batches' drift as one self-contained HTML page, light or dark as its reader has it.
 
@@ -91,14 +82,11 @@ def drift_page(batches: pa.Table, thresholds: DriftThresholds) -> str:
         batches: rows of `screening_batches`, by date; at least one.
         thresholds: the bounds to mark.
     """
-    environment = Environment(
-        loader=PackageLoader("thyro_core", "reporting/templates"), autoescape=True,
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     with drawing("drift", _WIDTH, _HEIGHT) as figure:
         _draw(figure, batches, thresholds)
         plot = as_svg(figure, "drift", Words("Drift over nights", drift_text(batches)))
-    return environment.get_template("drift.html").render(
+    return render(
+        "drift.html",
         notice=NOTICE,
         colours=CSS_VARIABLES,
         plot=plot,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
+from jinja2 import TemplateError
 
 from thyro_core import NOTICE
 from thyro_core.errors import IncompleteStudyError, ThyroError
@@ -21,6 +21,7 @@ from thyro_core.reporting.cells import Traced, defined, literature, paper
 from thyro_core.reporting.figures.all import figures
 from thyro_core.reporting.figures.curves import colour_bar
 from thyro_core.reporting.figures.svg import CSS_VARIABLES, LIGHT
+from thyro_core.reporting.html import render
 from thyro_core.reporting.queries import Tables
 from thyro_core.reporting.sections.cohort import cohort, leakage
 from thyro_core.reporting.sections.curves import data, drawn
@@ -99,8 +100,7 @@ def render_report(store: Store, study_id: str, scratch: Path) -> str:
         with results.asking():
             tables = Tables(results.connection, study_id, plan.manifest_id)
             told = _told(tables, plan)
-            page = _environment(plan).get_template("report.html")
-            return page.render(**told, **_drawn(tables, store, plan, told, scratch))
+            return render("report.html", **told, **_drawn(tables, store, plan, told, scratch))
     finally:
         results.connection.close()
 
@@ -134,26 +134,6 @@ def _check_finished(store: Store, plan: StudyPlan) -> None:
         raise IncompleteStudyError(msg)
 
 
-def _environment(plan: StudyPlan) -> Environment:
-    environment = Environment(
-        loader=PackageLoader("thyro_core", "reporting/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {
-        "config": lambda name, form="short": configured(plan, name, form),
-        "defined": defined,
-        "literature": literature,
-        "paper": paper,
-        "is_number": _is_number,
-        "labels": ARCHITECTURE_NAMES,
-        "metric_labels": METRIC_NAMES,
-    }
-    return environment
-
-
 def _is_number(traced: Traced) -> bool:
     return isinstance(traced.value, float) and math.isfinite(traced.value)
 
@@ -162,6 +142,13 @@ def _told(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
     """What the templates show as text and tables."""
     measured = performance(tables, plan.config)
     return {
+        "config": lambda name, form="short": configured(plan, name, form),
+        "defined": defined,
+        "literature": literature,
+        "paper": paper,
+        "is_number": _is_number,
+        "labels": ARCHITECTURE_NAMES,
+        "metric_labels": METRIC_NAMES,
         "plan": plan,
         "notice": NOTICE,
         "colours": f"{CSS_VARIABLES}@media print{{:root{{{_declared(LIGHT)}}}}}",

@@ -6,8 +6,9 @@ patients (more malignant nodules, say) and not of the model; the figures cannot 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +123,15 @@ class DriftReport:
         if self.breaches:
             parts.append(f"Drift: {'; '.join(breach.text for breach in self.breaches)}.")
         return " ".join(parts) or "No figure is past its bound."
+
+
+def breaches_of(row: Mapping[str, Any]) -> list[str]:
+    """Names of a batch's figures past their bound.
+
+    Args:
+        row: of `screening_batches`.
+    """
+    return [name for name in (row["breaches"] or "").split(",") if name]
 
 
 def compare(

@@ -1,5 +1,6 @@
 """The steps of a night around its stream: prepare before it, conclude after it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from thyro_core.screening.store import (
     unfinished_nights,
     write_batch_row,
 )
-from thyro_core.screening.worklist import write_worklist
+from thyro_core.screening.worklist import Worklist, write_worklist_csv
 from thyro_core.store.keys import screening_prefix, table_prefix
 from thyro_core.store.store import Store
 from thyro_core.tables.io import read_table
@@ -54,6 +55,8 @@ class NightResult:
     """Of the files that this run met."""
     drift: DriftReport
     """This batch against the training set."""
+    worklist: Worklist
+    """What the page of the date shows; whoever concludes a night writes it."""
 
     @property
     def breaches(self) -> tuple[str, ...]:
@@ -88,16 +91,10 @@ def today(timezone: str) -> str:
         raise InputError(msg) from error
 
 
-def recover(store: Store) -> list[Night]:
-    """Put together what runs that died have left, each in its own night.
-
-    Returns:
-        The nights' batches that had something left.
-    """
-    left = unfinished_nights(store)
-    for night in left:
-        conclude(store, night)
-    return left
+def recover(store: Store) -> Iterator[NightResult]:
+    """Conclude what runs that died have left, one night's batch after the other."""
+    for night in unfinished_nights(store):
+        yield conclude(store, night)
 
 
 def make_job(store: Store, source: str, night: Night, means: Means) -> ScreeningJob:
@@ -120,7 +117,7 @@ def make_job(store: Store, source: str, night: Night, means: Means) -> Screening
 def conclude(
     store: Store, night: Night, counts: Counts | None = None, seconds: float | None = None
 ) -> NightResult:
-    """Write a night's tables and the worklist of its date.
+    """Write a night's tables and the CSV of its date's worklist; the page is the caller's to write.
 
     Args:
         store: holds the chunks.
@@ -144,11 +141,11 @@ def conclude(
     parts = store.keys(f"{table_prefix('screening')}/date={night.number}")
     whole = sum_totals([totals_of(store, [part]) for part in parts])
     batches = read_table(store, "screening_batches", date=night.number)
-    write_worklist(store, night.date, parts, whole, batches)
+    worklist = write_worklist_csv(store, night.date, parts, whole, batches)
     for key in store.keys(screening_prefix(night.date, night.batch_id)):
         if key.endswith(".bin"):
             store.delete(key)
-    return NightResult(night, totals, whole, counts or Counts(), drift)
+    return NightResult(night, totals, whole, counts or Counts(), drift, worklist)
 
 
 def _drift(store: Store, night: Night) -> DriftReport:

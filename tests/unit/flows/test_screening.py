@@ -9,7 +9,7 @@ from tests.support.screened import Ward, write_colour, write_image
 from thyro_core import NOTICE
 from thyro_core.errors import InputError
 from thyro_core.screening.drift import FIGURES, Breach, DriftReport
-from thyro_core.screening.night import NightResult, today
+from thyro_core.screening.night import today
 from thyro_core.screening.rules import Counts
 from thyro_core.screening.worklist import unscored_rows
 
@@ -64,7 +64,7 @@ def test_the_summary_and_the_table_of_what_is_not_scored(ward: Ward) -> None:
     assert any(row["why"].startswith("Coloured pixels") for row in rows)
     assert all(len(row["file"]) == 16 for row in rows)
     assert not any(name in str(rows) + said for name in ("Nowak", "Kowalska"))
-    drifted = NightResult(result.night, result.totals, result.whole, Counts(), DRIFT)
+    drifted = replace(result, counts=Counts(), drift=DRIFT)
     assert "**Drift: mmd 0.100 (bound 0.010).** Trust the order less." in summary(
         ward.store, drifted
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.unit.screening.test_worklist import batch_row, row
+from tests.support.worklists import batch_row, row
 from tests.unit.tables.test_readers import READERS, is_text
 from thyro_core.screening.score import screening_cams
 from thyro_core.store.store import Store, open_store

@@ -1,0 +1,86 @@
+"""The worklist's page: what it shows of a night, and what it says it leaves out."""
+
+import base64
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.worklists import DATE, ROWS, TOTALS, batch_row, jpeg, row, written
+from thyro_core.reporting import worklist as pages
+from thyro_core.reporting.worklist import worklist_page
+from thyro_core.screening import worklist
+from thyro_core.screening.rules import Totals
+from thyro_core.screening.worklist import MOST_ROWS, Worklist
+
+NASTY = '"><script>alert(1)</script>&amp;'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("list"), ROWS, TOTALS, batch_row())
+
+
+def listed(folder: Path) -> list[dict[str, str]]:
+    with (folder / "worklist.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_nothing_on_the_page_is_markup_but_the_page_itself() -> None:
+    rows = [
+        {**row(1, "refer", 0.9, name=NASTY, detail=NASTY, patient_id=NASTY), "rank": 1},
+        {**row(2, "not scored", detail=NASTY, name=NASTY), "rank": 2},
+    ]
+    batches = [batch_row(batch=NASTY, breaches=NASTY)]
+    page = worklist_page(Worklist(DATE, rows, {}, TOTALS, batches))
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_a_long_night_is_cut_and_says_so(tmp_path: Path) -> None:
+    routine = MOST_ROWS["routine"] + 5
+    rows = [row(i, "routine", i / 1000) for i in range(routine)] + [row(999, "refer", 0.9)]
+    totals = Totals(routine + 1, routine + 1, 0, 0, 1, 0, routine)
+    folder = written(tmp_path, rows, totals, batch_row())
+    page = (folder / "worklist.html").read_text()
+    assert f"The first 200 of {routine} are shown; worklist.csv has all." in page
+    assert page.count("<li class=") == 201
+    assert len(listed(folder)) == routine + 1
+    # The ones left out are the least probable.
+    assert f"{5:064x}" in page
+    assert f"{4:064x}" not in page
+
+
+def test_only_the_first_have_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (worklist, pages):
+        monkeypatch.setattr(module, "MOST_PICTURES", 2)
+    rows = [row(i, "refer", 0.5 + i / 100) for i in range(4)]
+    folder = written(tmp_path, rows, Totals(4, 4, 0, 0, 4, 0, 0), batch_row())
+    page = (folder / "worklist.html").read_text()
+    assert page.count("data:image/jpeg") == 2
+    assert page.count("only the first 2 have one") == 2
+    assert page.index("data:image/jpeg") < page.index("only the first 2")
+
+
+def test_batches_of_one_night_share_a_worklist(tmp_path: Path) -> None:
+    rows = [row(1, "refer", 0.6), row(2, "refer", 0.8, batch_id="n2", model_id="b2")]
+    batches = [
+        batch_row(),
+        batch_row(batch_id="n2", model_id="b2", breaches="psi_score,mmd"),
+    ]
+    folder = written(tmp_path, rows, Totals(2, 2, 0, 0, 2, 0, 0), *batches)
+    assert [(each["image_id"][-1], each["model_id"]) for each in listed(folder)] == [
+        ("2", "b2"), ("1", "b1"),
+    ]  # fmt: skip
+    page = (folder / "worklist.html").read_text()
+    assert page.count("data:image/jpeg") == 2
+    assert page.count("Trust the order less") == 2
+    assert "made for: psi_score." in page
+    assert "6 files were passed over" in page
+
+
+def test_the_pictures_are_the_stored_ones(folder: Path) -> None:
+    page = (folder / "worklist.html").read_text()
+    urls = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    assert [base64.b64decode(url) for url in urls] == [jpeg(), jpeg()]

@@ -1,0 +1,29 @@
+"""The pages' one Jinja environment: everything is escaped, and an unknown name is an error."""
+
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("thyro_core", "reporting/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render(template: str, **values: object) -> str:
+    """A page.
+
+    Args:
+        template: name of a file in `reporting/templates`.
+        values: the template's variables.
+
+    Raises:
+        TemplateError: the template is unknown or damaged, or lacks a variable.
+    """
+    return _environment().get_template(template).render(values)

@@ -1,0 +1,47 @@
+"""A night's worklist as a page for people.
+
+The page is one file without scripts that asks for nothing from any network, and shows so many
+images of each band; it says what it leaves out.
+"""
+
+from thyro_core import NOTICE
+from thyro_core.reporting.html import render
+from thyro_core.screening.drift import breaches_of
+from thyro_core.screening.rules import BANDS
+from thyro_core.screening.worklist import MOST_PICTURES, Worklist, why
+from thyro_core.store.keys import worklist_key
+from thyro_core.store.store import Store
+
+
+def write_worklist_page(store: Store, worklist: Worklist) -> None:
+    """Write `worklist.html` beside the `worklist.csv` of the same date."""
+    store.write(worklist_key(worklist.date, "html"), worklist_page(worklist).encode())
+
+
+def worklist_page(worklist: Worklist) -> str:
+    """The worklist as one self-contained HTML page."""
+    totals, rows, batches = worklist.totals, worklist.rows, worklist.batches
+    counts = {
+        "refer": totals.refer,
+        "review": totals.review,
+        "not scored": totals.rejected + totals.failed,
+        "routine": totals.routine,
+    }
+    bands = [
+        {"name": band, "count": counts[band], "rows": [row for row in rows if row["band"] == band]}
+        for band in BANDS
+    ]
+    return render(
+        "worklist.html",
+        date=worklist.date,
+        bands=bands,
+        pictures=worklist.pictures,
+        totals=totals,
+        batches=batches,
+        known=sum(row["known"] or 0 for row in batches),
+        late=sum(row["late"] or 0 for row in batches),
+        breaches=[name for row in batches for name in breaches_of(row)],
+        notice=NOTICE,
+        why=why,
+        most_pictures=MOST_PICTURES,
+    )
