@@ -106,7 +106,7 @@ class StudyDisplay(Observer):
             store, plan = self._study
             # What cannot be asked now is shown at the next turn.
             with suppress(OSError, StoreError):
-                line = self._refresh(store.hasty(), plan)
+                line = self._refresh(store.without_retries(), plan)
             if not self._console.is_terminal and time.monotonic() - spoken > _QUIET_SECONDS:
                 spoken = time.monotonic()
                 self._console.print(line)

@@ -9,14 +9,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-import s3fs
 from typer.testing import CliRunner
 
 from flows.cli.main import app
 from tests.e2e.test_study_cli import environment
 from tests.support.cards import put_card
 from tests.support.finished_study import copy_of
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from tests.unit.registry import test_champion
 from tests.unit.registry.test_champion import asked
 from thyro_core import NOTICE
@@ -180,9 +179,9 @@ def test_importing_the_flow_loads_no_torch() -> None:
 def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch):
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
     yield open_store(f"s3://{BUCKET}/promote")
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
 
 
 @pytest.mark.parametrize("promise", test_champion.CONTRACT, ids=lambda promise: promise.__name__)

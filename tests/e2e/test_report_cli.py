@@ -7,7 +7,6 @@ from pathlib import Path
 
 import duckdb
 import pytest
-import s3fs
 from jinja2 import UndefinedError
 
 from flows.cli import report
@@ -15,7 +14,7 @@ from flows.cli.study_display import StudyDisplay
 from flows.observer import Observer, observer
 from tests.e2e.test_study_cli import environment
 from tests.support.report_store import fabricated
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from thyro_core.errors import IncompleteStudyError, InputError
 from thyro_core.reporting import report as report_module
 from thyro_core.reporting.report import render_report
@@ -94,7 +93,7 @@ def test_a_report_in_a_bucket_is_the_same_page(
     store, plan = made
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
     bucket = open_store(f"s3://{BUCKET}/report-test")
     for key in store.keys(""):
         bucket.write(key, store.read(key))
@@ -103,7 +102,7 @@ def test_a_report_in_a_bucket_is_the_same_page(
     written = bucket.read(report_key(plan.study_id)).decode()
     assert written == render_report(store, plan.study_id, tmp_path)
     assert s3_server.secret not in written
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
 
 
 class Ear(Observer):

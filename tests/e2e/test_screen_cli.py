@@ -12,10 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import s3fs
 
 from tests.e2e.test_study_cli import DEADLINE, environment, run, wait_until
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from tests.support.screened import RULES, write_colour, write_image
 from tests.unit.screening.test_night import SUMS
 from thyro_core.store.keys import screening_lock_key, worklist_key
@@ -224,7 +223,7 @@ def test_a_night_from_bucket_to_bucket(
 ) -> None:
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
     store = open_store(f"s3://{BUCKET}/screen-test")
     for key in model[0].keys("registry"):
         store.write(key, model[0].read(key))
@@ -244,7 +243,7 @@ def test_a_night_from_bucket_to_bucket(
     assert chunks(store) == []
     everything = b"".join(store.read(key) for key in store.keys("screening"))
     assert s3_server.secret.encode() not in everything
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import s3fs
 
 from tests.e2e import tour
 from tests.e2e.test_study_cli import DEADLINE, command, environment
 from tests.support import leftovers
 from tests.support.imagesets import write_image_set
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from tests.unit.study.test_split import TIMES
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.plan import load_plan
@@ -86,9 +85,9 @@ def speak(s3_server: S3Server) -> Iterator[S3Server]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment().items():
             patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_clients()
         yield s3_server
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_clients()
 
 
 # The short form: a study as the command runs it in a bucket, beside one in this process

@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import s3fs
 
 from tests.e2e.test_study_cli import command, environment, has_checkpoint, run, wait_until
 from tests.support import faultproxy
 from tests.support.faultproxy import FaultProxy, running_proxy
 from tests.support.imagesets import write_image_set
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from tests.unit.study.test_split import contents
 from thyro_core.store.store import TEMPORARY, Store, open_store
 
@@ -51,9 +50,9 @@ def honest(s3_server: S3Server) -> Iterator[S3Server]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment().items():
             patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_clients()
         yield s3_server
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
 
 
 @contextmanager

@@ -10,14 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-import s3fs
 
 from flows import study_lock
 from flows.observer import Observer, observer
 from tests.e2e.test_study_cli import DEADLINE, command, environment, wait_until
 from tests.support import leftovers
 from tests.support.imagesets import write_image_set
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from tests.unit.study.test_split import contents
 from thyro_core.errors import ThyroError
 from thyro_core.store.keys import study_lock_key
@@ -144,9 +143,9 @@ def bench(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment().items():
             patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_clients()
         yield Bench(tmp_path_factory.mktemp("twice"), s3_server)
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_clients()
 
 
 @pytest.fixture(scope="module")

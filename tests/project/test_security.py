@@ -15,7 +15,6 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
-import s3fs
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +22,7 @@ from tests.e2e.test_study_cli import DEADLINE, command, environment
 from tests.support import leftovers
 from tests.support.dicoms import dicom, speckle
 from tests.support.imagesets import write_image_set
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from tests.unit.imaging.test_decode import VALID
 from tests.unit.imaging.test_dicom import telltales, variants
 from thyro_core.config import IngestConfig
@@ -74,7 +73,7 @@ def test_a_study_on_s3_leaves_no_credential_anywhere(s3_server: S3Server, tmp_pa
     with pytest.MonkeyPatch.context() as patch:
         for name, value in keys.items():
             patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_clients()
         store = open_store(f"s3://{BUCKET}/secrets/store")
         try:
             arguments = command(tmp_path / "set", store.url, epochs="1")
@@ -88,7 +87,7 @@ def test_a_study_on_s3_leaves_no_credential_anywhere(s3_server: S3Server, tmp_pa
         assert done.returncode == 0, done.stderr[-3000:]
         printed = json.loads(done.stdout.splitlines()[-1])
         left = leftovers.in_store(store) | leftovers.below(home) | leftovers.below(ray)
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_clients()
     left |= {"stdout": done.stdout.encode(), "stderr": done.stderr.encode()}
     assert any(name.endswith("prefect.db") for name in left)
     lines = [json.loads(line) for line in job_log_lines(ray)]

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import s3fs
+
+from thyro_core.store.s3 import RetryingS3FileSystem
 
 BUCKET = "thyro"
 _ACCESS_KEY = "reader"
@@ -119,6 +122,12 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", server: S3Server, log:
         else:
             return
     pytest.fail(f"the S3 server did not get ready; its log: {log.read_text()[-2000:]}")
+
+
+def forget_clients() -> None:
+    """Make the next store on S3 read the AWS variables anew: fsspec keeps clients per process."""
+    s3fs.S3FileSystem.clear_instance_cache()
+    RetryingS3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from thyro_core.config import IngestConfig
 from thyro_core.errors import InputError
 from thyro_core.imaging import decode as pictures
 from thyro_core.store.keys import pack_key
-from thyro_core.store.store import Store, filesystem, room
+from thyro_core.store.store import Store, disk_full_error, filesystem
 from thyro_core.types import Grey
 
 Progress = Callable[[int, int], None]
@@ -257,7 +257,7 @@ def resized_rows(n: int, sides: Iterable[int]) -> Iterator[dict[int, Rows]]:
     """
     with ExitStack() as files:
         files.enter_context(
-            room(Path(tempfile.gettempdir()), "images at their packs' size", "TMPDIR")
+            disk_full_error(Path(tempfile.gettempdir()), "images at their packs' size", "TMPDIR")
         )
         yield {
             side: Rows(files.enter_context(tempfile.TemporaryFile(prefix="thyro-")), n, side)

@@ -16,7 +16,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from thyro_core.config import canonical_json
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.registry.bundle import load_bundle, model_ids
-from thyro_core.store.compare_and_swap import Seen, check_honoured, read_seen, swap
+from thyro_core.store.compare_and_swap import (
+    Versioned,
+    check_conditional_writes,
+    compare_and_swap,
+    read_versioned,
+)
 from thyro_core.store.keys import champion_key
 from thyro_core.store.store import Store
 from thyro_core.urls import redact
@@ -74,7 +79,7 @@ def read_champion(store: Store) -> Champion | None:
     Raises:
         InputError: the file is damaged.
     """
-    return _parse(store, read_seen(store, champion_key()))
+    return _parse(store, read_versioned(store, champion_key()))
 
 
 def champion(store: Store) -> str:
@@ -220,7 +225,7 @@ def _standing(current: Champion | None) -> list[str]:
 def _append(store: Store, make: Callable[[Champion | None], Change | None]) -> Change | None:
     key = champion_key()
     for _ in range(_TRIES):
-        seen = read_seen(store, key)
+        seen = read_versioned(store, key)
         old = _parse(store, seen)
         change = make(old)
         if change is None:
@@ -228,14 +233,14 @@ def _append(store: Store, make: Callable[[Champion | None], Change | None]) -> C
         history = (*(old.history if old else ()), change)
         new = Champion(model_id=change.model_id, history=history)
         data = canonical_json(new.model_dump(mode="json", by_alias=True)).encode()
-        if swap(store, key, data, seen):
-            check_honoured(store, key)
+        if compare_and_swap(store, key, data, seen):
+            check_conditional_writes(store, key)
             return change
     msg = f"{key}: others changed it {_TRIES} times while we tried; start the command again"
     raise ThyroError(msg)
 
 
-def _parse(store: Store, seen: Seen) -> Champion | None:
+def _parse(store: Store, seen: Versioned) -> Champion | None:
     if seen.data is None:
         return None
     try:

@@ -75,7 +75,7 @@ def progress_key(study_id: str, split: int) -> str:
     return f"{progress_folder(study_id)}/split={split}.json"
 
 
-def whereabouts_key(study_id: str, split: int) -> str:
+def placement_key(study_id: str, split: int) -> str:
     """Where a split job runs; it goes the way of its position."""
     return f"{progress_folder(study_id)}/attempt-split={split}.json"
 

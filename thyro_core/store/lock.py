@@ -25,7 +25,12 @@ from typing import Self
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from thyro_core.errors import StoreError, ThyroError
-from thyro_core.store.compare_and_swap import Seen, check_honoured, read_seen, swap
+from thyro_core.store.compare_and_swap import (
+    Versioned,
+    check_conditional_writes,
+    compare_and_swap,
+    read_versioned,
+)
 from thyro_core.store.process_identity import is_gone, is_here, this_process
 from thyro_core.store.store import Store
 from thyro_core.urls import redact
@@ -74,7 +79,7 @@ class _Watch:
         self.lives = False
         """Whether a holder wrote it meanwhile, or its process was found."""
 
-    def see(self, seen: Seen, hold: Hold) -> None:
+    def see(self, seen: Versioned, hold: Hold) -> None:
         """Take note of the lock as it is now."""
         if seen.version != self._version:
             self.lives = self._version is not None
@@ -122,7 +127,7 @@ class Lock:
                 self._waiting(hold)
                 told = True
             time.sleep(_POLL_SECONDS)
-        check_honoured(self._store, self._key)
+        check_conditional_writes(self._store, self._key)
         self._keeper.start()
         return self
 
@@ -133,7 +138,7 @@ class Lock:
         with suppress(*_UNREACHABLE):
             seen = self._ours()
             if seen is not None:
-                swap(self._store, self._key, _encode(self._hold(0.0)), seen)
+                compare_and_swap(self._store, self._key, _encode(self._hold(0.0)), seen)
 
     def check(self) -> None:
         """Make sure that the lock is still ours, by asking the store.
@@ -152,7 +157,7 @@ class Lock:
 
     def _try(self, watch: _Watch) -> Hold | None:
         """Take it if it is free; the hold that is in the way, if it is not."""
-        seen = read_seen(self._store, self._key)
+        seen = read_versioned(self._store, self._key)
         hold = _decode(seen)
         if hold is not None:
             watch.see(seen, hold)
@@ -160,12 +165,14 @@ class Lock:
                 return hold
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         # Another may have been faster: then the next look shows it.
-        return None if self._put(seen) else _decode(read_seen(self._store, self._key)) or _NOBODY
+        return (
+            None if self._put(seen) else _decode(read_versioned(self._store, self._key)) or _NOBODY
+        )
 
-    def _put(self, seen: Seen) -> bool:
+    def _put(self, seen: Versioned) -> bool:
         """Write our hold in place of what was seen; it counts from before the writing."""
         before = time.monotonic()
-        if not swap(self._store, self._key, _encode(self._hold(self._seconds)), seen):
+        if not compare_and_swap(self._store, self._key, _encode(self._hold(self._seconds)), seen):
             return False
         self._good_until = before + self._seconds
         return True
@@ -181,8 +188,8 @@ class Lock:
             "start again"
         )
 
-    def _ours(self) -> Seen | None:
-        seen = read_seen(self._store, self._key)
+    def _ours(self) -> Versioned | None:
+        seen = read_versioned(self._store, self._key)
         hold = _decode(seen)
         return seen if hold is not None and hold.token == self._token else None
 
@@ -232,7 +239,7 @@ def _encode(hold: Hold) -> bytes:
     return json.dumps(asdict(hold), sort_keys=True).encode()
 
 
-def _decode(seen: Seen) -> Hold | None:
+def _decode(seen: Versioned) -> Hold | None:
     """What a lock's object says; None: nothing that makes sense, and so nobody's."""
     try:
         hold = Hold(**json.loads(seen.data or b""))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import fsspec
 from filelock import FileLock
@@ -20,14 +20,17 @@ from fsspec.implementations.local import LocalFileSystem
 from thyro_core.errors import DiskFullError, InputError, StoreError
 from thyro_core.settings import Settings
 
-# Not beside the objects: whoever reads a table's folder takes every file in it for a part.
+# Not beside the objects: readers of a table's folder take every file in it for a part.
 TEMPORARY = ".tmp"
-"""Folder of a local store for what is no object: half-written files, guards of a swap."""
+"""Folder of a local store for files that are no objects: partial writes, lock files."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-NOT_KEPT = (OSError, StoreError, DiskFullError)
-"""What a write raises that the store could not take."""
+WRITE_ERRORS = (OSError, StoreError, DiskFullError)
+"""What a write raises when the store cannot take it."""
+
+_UPLOADS = 10
+"""Parts of one large object that are sent to S3 at once."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +58,18 @@ class Store:
         return bytes(self.fs.cat_file(self.path(key)))
 
     def read_all(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """Bytes of many small objects, asked for at once; one that is not there is left out."""
+        """Bytes of many small objects, requested at once; missing objects are left out."""
         if not keys:
             return {}
-        places = {self.path(key): key for key in keys}
+        keys_by_path = {self.path(key): key for key in keys}
         # Not "omit": it leaves out what could not be read, too.
-        found = self.fs.cat(list(places), on_error="return")
-        for error in found.values():
+        results = self.fs.cat(list(keys_by_path), on_error="return")
+        for error in results.values():
             if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
                 raise error
         return {
-            places[place]: bytes(data)
-            for place, data in found.items()
+            keys_by_path[path]: bytes(data)
+            for path, data in results.items()
             if not isinstance(data, Exception)
         }
 
@@ -79,30 +82,30 @@ class Store:
     def writing(self, key: str) -> Iterator[IO[bytes]]:
         """Stream an object into place; it appears when the block ends, and only if it ends well."""
         if isinstance(self.fs, LocalFileSystem):
-            where = Path(self.path(key))
             with (
-                room(Path(self.root), key),
-                _atomic_file(where, Path(self.root, TEMPORARY)) as file,
+                disk_full_error(Path(self.root), key),
+                _atomic_file(Path(self.path(key)), Path(self.root, TEMPORARY)) as file,
             ):
                 yield file
         else:
             # Closing a remote file after an error would publish its half: upload it whole instead.
             with tempfile.NamedTemporaryFile(prefix="thyro-") as file:
-                with room(Path(tempfile.gettempdir()), key, "TMPDIR"):
+                with disk_full_error(Path(tempfile.gettempdir()), key, "TMPDIR"):
                     yield file
                     file.flush()
-                self.fs.put_file(file.name, self.path(key))
+                options = {"max_concurrency": _UPLOADS} if is_s3(self.fs) else {}
+                self.fs.put_file(file.name, self.path(key), **options)
 
     def delete(self, key: str) -> None:
-        """Remove an object; one that is not there is no error."""
+        """Remove an object; a missing one is no error."""
         with suppress(FileNotFoundError):
             self.fs.rm_file(self.path(key))
 
-    def hasty(self) -> "Store":
-        """The same store, each of whose requests is tried once: for what is better left out."""
-        if not _is_s3(self.url):
+    def without_retries(self) -> "Store":
+        """The same store with one attempt per request, for writes that may as well be skipped."""
+        if not is_s3(self.fs):
             return self
-        return replace(self, fs=filesystem(self.url, patience=0.0)[0])
+        return replace(self, fs=filesystem(self.url, retry_seconds=0.0)[0])
 
     def keys(self, prefix: str) -> list[str]:
         """Keys of all objects below a folder, sorted; temporary files are not objects."""
@@ -113,16 +116,13 @@ class Store:
             return []
         # Some S3 servers call a folder that was emptied an object: it is not below itself.
         below = (name for name in names if len(name) > len(folder))
-        found = (self._relative(name) for name in below)
-        return sorted(key for key in found if not key.startswith(f"{TEMPORARY}/"))
-
-    def _relative(self, name: str) -> str:
-        return name[len(self.root) :].lstrip("/")
+        keys = (name[len(self.root) :].lstrip("/") for name in below)
+        return sorted(key for key in keys if not key.startswith(f"{TEMPORARY}/"))
 
     def local(self, key: str, scratch: Path) -> Path:
-        """A local file with the object's bytes, fetched once per node however many jobs ask.
+        """A local file with the object's bytes, fetched once per node for all its jobs.
 
-        A local store's own file serves as it is, so it is shared by memory-mapping.
+        A local store's own file is returned as it is, so that it is shared by memory-mapping.
         """
         if isinstance(self.fs, LocalFileSystem):
             return Path(self.path(key))
@@ -130,8 +130,13 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if not target.exists():
-                with self.fs.open(self.path(key), "rb") as file, _scratch_file(target, file) as out:
-                    shutil.copyfileobj(file, out, 1 << 22)
+                with self.fs.open(self.path(key), "rb") as file:
+                    what, size = f"its copy of {target.name}", getattr(file, "size", None)
+                    with (
+                        disk_full_error(target.parent, what, "THYRO_SCRATCH", size),
+                        _atomic_file(target, target.parent) as out,
+                    ):
+                        shutil.copyfileobj(file, out, 1 << 22)
         return target
 
     def scratch_copy(self, key: str, scratch: Path) -> Path:
@@ -141,34 +146,19 @@ class Store:
 
 
 @contextmanager
-def _scratch_file(target: Path, source: Any) -> Iterator[IO[bytes]]:  # noqa: ANN401 - fsspec's
-    """A node's copy in the making."""
-    with (
-        room(
-            target.parent,
-            f"its copy of {target.name}",
-            "THYRO_SCRATCH",
-            getattr(source, "size", None),
-        ),
-        _atomic_file(target, target.parent) as out,
-    ):
-        yield out
-
-
-@contextmanager
-def room(
+def disk_full_error(
     folder: Path, what: str, setting: str = "--store", size: int | None = None
 ) -> Iterator[None]:
-    """Turn a full disk's error into a sentence.
+    """Raise DiskFullError when the disk is full while the block writes.
 
     Args:
-        folder: where is written while the block runs.
-        what: what is written.
-        setting: what says where that folder is.
-        size: bytes that are needed, if known.
+        folder: the folder that the block writes to.
+        what: the object that it writes, for people.
+        setting: the option or variable that names the folder.
+        size: the object's size, if known [bytes].
 
     Raises:
-        DiskFullError: there was no room.
+        DiskFullError: the disk was full.
     """
     try:
         yield
@@ -176,11 +166,12 @@ def room(
         if error.errno not in _FULL:
             raise
         needed = "room" if size is None else f"{size:,} bytes"
-        there = next(path for path in (folder, *folder.parents) if path.exists())
+        parent = next(path for path in (folder, *folder.parents) if path.exists())
+        free = f"{shutil.disk_usage(parent).free:,} bytes free"
         msg = (
             f"{folder}: expected {needed} for {what}, found the disk full (on "
-            f"{socket.gethostname()}, {shutil.disk_usage(there).free:,} bytes free); make room, or "
-            f"name a larger disk by {setting}, and start the same command again"
+            f"{socket.gethostname()}, {free}); make room, or name a larger disk by "
+            f"{setting}, and start the same command again"
         )
         raise DiskFullError(msg) from error
 
@@ -198,33 +189,32 @@ def _atomic_file(path: Path, folder: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    # Makes the new name itself durable.
+    descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def filesystem(url: str, patience: float | None = None) -> tuple[fsspec.AbstractFileSystem, str]:
+def filesystem(
+    url: str, retry_seconds: float | None = None
+) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of an fsspec URL, and the absolute path on it without a trailing slash.
 
     Args:
-        url: a folder, or s3://bucket/prefix, or what else fsspec knows.
-        patience: how long a request to S3 is tried for [s]; None: THYRO_STORE_PATIENCE.
+        url: a folder, or s3://bucket/prefix, or another URL that fsspec knows.
+        retry_seconds: how long a request to S3 is retried [s]; None: THYRO_STORE_PATIENCE.
 
     Raises:
         InputError: the URL's protocol is unknown or its package is missing.
     """
-    if _is_s3(url):
+    if url.startswith(("s3://", "s3a://")):
         # Here: it takes a while to import, and a store in a folder needs none of it.
-        from thyro_core.store.s3 import PatientS3
+        from thyro_core.store.s3 import RetryingS3FileSystem
 
-        seconds = Settings().store_patience if patience is None else patience
-        return PatientS3(seconds), str(fsspec.core.strip_protocol(url)).rstrip("/")
+        seconds = Settings().store_patience if retry_seconds is None else retry_seconds
+        return RetryingS3FileSystem(seconds), str(fsspec.core.strip_protocol(url)).rstrip("/")
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:
@@ -233,38 +223,39 @@ def filesystem(url: str, patience: float | None = None) -> tuple[fsspec.Abstract
     return fs, str(path).rstrip("/")
 
 
+def is_s3(fs: fsspec.AbstractFileSystem) -> bool:
+    """Whether a file system is S3's."""
+    return "s3" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
+
+
 def open_store(url: str) -> Store:
     """The store at an fsspec URL; nothing is created until something is written.
 
     Raises:
-        InputError: the URL's protocol is unknown, or a remote store does not let us in.
-        StoreError: a store on S3 did not answer for all our patience.
+        InputError: the URL's protocol is unknown, or a remote store refuses access.
+        StoreError: a store on S3 did not answer for THYRO_STORE_PATIENCE.
     """
     fs, root = filesystem(url)
-    absolute = str(fs.unstrip_protocol(root))
+    store = Store(url=str(fs.unstrip_protocol(root)), fs=fs, root=root)
     if not isinstance(fs, LocalFileSystem):
-        _knock(fs, root, absolute)
-    return Store(url=absolute, fs=fs, root=root)
+        _check_access(store)
+    return store
 
 
-def _is_s3(url: str) -> bool:
-    return url.startswith(("s3://", "s3a://"))
-
-
-def _knock(fs: fsspec.AbstractFileSystem, root: str, url: str) -> None:
-    """One question, so that a wrong key is met here and not in the middle of a step."""
+def _check_access(store: Store) -> None:
+    """One request, so that a wrong password is met here and not in the middle of a step."""
     from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
     try:
-        if _is_s3(url):
+        if is_s3(store.fs):
             # Not `exists`: of a whole bucket it says no whatever went wrong.
-            bucket, _, prefix = root.partition("/")
-            fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+            bucket, _, prefix = store.root.partition("/")
+            store.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
         else:
-            fs.exists(root)
+            store.fs.exists(store.root)
     except (OSError, BotoCoreError) as error:
         msg = (
-            f"{url}: expected a store that lets us in, found: {error}; check the URL and the "
+            f"{store.url}: expected a store that lets us in, found: {error}; check the URL and the "
             "AWS_* variables (endpoint, access key, secret)"
         )
         raise InputError(msg) from error

@@ -7,7 +7,7 @@ import json
 import socket
 from dataclasses import asdict, dataclass
 
-from thyro_core.store.keys import whereabouts_key
+from thyro_core.store.keys import placement_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.job import SplitJob
 
@@ -35,14 +35,14 @@ def announce(job: SplitJob, node: str) -> None:
         node: the cluster's id of this node.
     """
     here = Whereabouts(job.attempt, node, socket.gethostname())
-    key = whereabouts_key(job.study_id, job.split)
+    key = placement_key(job.study_id, job.split)
     open_store(job.store).write(key, json.dumps(asdict(here)).encode())
 
 
 def whereabouts(store: Store, job: SplitJob) -> Whereabouts | None:
     """Where an attempt runs, or ran; None: it has not started."""
     try:
-        said = json.loads(store.read(whereabouts_key(job.study_id, job.split)))
+        said = json.loads(store.read(placement_key(job.study_id, job.split)))
     except FileNotFoundError:
         return None
     found = Whereabouts(**said)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from thyro_core.config import Architecture, StudyConfig
 from thyro_core.store.keys import progress_key
-from thyro_core.store.store import NOT_KEPT, Store
+from thyro_core.store.store import WRITE_ERRORS, Store
 from thyro_core.study.plan import StudyPlan
 from thyro_core.training.timer import NOTHING, Spent
 
@@ -97,7 +97,7 @@ class JobReporter:
         self, store: Store, plan: StudyPlan, split: int, images: int, interval: float = 1.0
     ) -> None:
         self._store = store
-        self._hasty = store.hasty()
+        self._store_without_retries = store.without_retries()
         self._plan = plan
         self._split = split
         self._images = images
@@ -128,7 +128,9 @@ class JobReporter:
         where = {"architecture": architecture, "epoch": epochs + 1}
         began = time.monotonic()
         speed = images / seconds
-        self._write(self._hasty, "running", self._done + work, speed, where | asdict(spent))
+        self._write(
+            self._store_without_retries, "running", self._done + work, speed, where | asdict(spent)
+        )
         now = time.monotonic()
         pause = min(_LONGEST_PAUSE, (now - began) / _SHARE)
         self._due = now + max(self._interval, pause)
@@ -162,7 +164,7 @@ class JobReporter:
         key = progress_key(self._plan.study_id, self._split)
         try:
             store.write(key, json.dumps(asdict(progress)).encode())
-        except NOT_KEPT as error:
+        except WRITE_ERRORS as error:
             _LOG.warning("%s could not be published (%s): the job goes on", key, error)
 
 

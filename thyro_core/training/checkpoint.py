@@ -11,7 +11,7 @@ import torch
 
 from thyro_core.config import RECIPE
 from thyro_core.store.keys import checkpoint_key
-from thyro_core.store.store import NOT_KEPT, Store
+from thyro_core.store.store import WRITE_ERRORS, Store
 from thyro_core.training.loop import Run
 from thyro_core.training.timer import Meter, Spent
 
@@ -45,9 +45,9 @@ class CheckpointKeeper:
         if time.monotonic() - self._last < every_seconds:
             return
         try:
-            with self._store.hasty().writing(self._key) as file:
+            with self._store.without_retries().writing(self._key) as file:
                 torch.save(self._name | asdict(self._meter.spent()) | run.state(), file)
-        except (*NOT_KEPT, RuntimeError) as error:
+        except (*WRITE_ERRORS, RuntimeError) as error:
             # torch's writer makes a RuntimeError of what its file raises.
             _LOG.warning("%s could not be kept (%s): training goes on", self._key, error)
         self._last = time.monotonic()

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import s3fs
 
 from tests.e2e.test_study_cli import CONFIG
 from tests.support.imagesets import write_image_set
 from tests.support.places import REPOSITORY
 from tests.support.raycluster import BINARIES, DEADLINE, RayCluster, ray_cluster, wait_until
-from tests.support.s3server import BUCKET
+from tests.support.s3server import BUCKET, forget_clients
 from tests.unit.study.test_split import contents
-from thyro_core.store.keys import whereabouts_key
+from thyro_core.store.keys import placement_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.plan import study_ids
 from thyro_core.study.progress import read_job_progress
@@ -44,14 +43,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     ):
         for name, value in cluster.s3.environment().items():
             patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_clients()
         folder = write_image_set(tmp_path_factory.mktemp("source") / "set")
         store = open_store(f"s3://{BUCKET}")
         for file in folder.rglob("*"):
             if file.is_file():
                 store.write(f"set/{file.relative_to(folder)}", file.read_bytes())
         yield cluster
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
 
 
 @pytest.fixture
@@ -235,7 +234,7 @@ def test_a_job_that_dies_each_time_is_named_with_its_host_and_the_others_finish(
         """Each attempt at split 1, once it has said where it is."""
         store, seen = opened("culprit"), b""
         while not over.wait(0.05):
-            keys = [whereabouts_key(study_id, 1) for study_id in study_ids(store)]
+            keys = [placement_key(study_id, 1) for study_id in study_ids(store)]
             said = b"".join(store.read_all(keys).values())
             if said == seen:
                 continue

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import s3fs
 from typer.testing import CliRunner, Result
 
 from flows.cli.main import app
 from tests.support import faultproxy
 from tests.support.faultproxy import FaultProxy, running_proxy
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from thyro_core.errors import StoreError
 from thyro_core.store.retry import RetryPolicy
 from thyro_core.store.store import Store, open_store
@@ -39,12 +38,12 @@ def served(
         for name, value in proxy.through.environment().items():
             patch.setenv(name, value)
         patch.setattr(RetryPolicy, "wait_seconds", lambda _, attempts: min(0.01 * attempts, 0.05))
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_clients()
         far = open_store(url)
         for key in local.keys(""):
             far.write(key, local.read(key))
         yield proxy, url, plan.study_id
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
 
 
 def ask(command: str, url: str, study: str, scratch: Path) -> Result:

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
-import s3fs
 
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from tests.unit.store import test_compare_and_swap, test_lock
 from thyro_core.store.store import Store, open_store
 
@@ -15,9 +14,9 @@ from thyro_core.store.store import Store, open_store
 def store(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
     yield open_store(f"s3://{BUCKET}/{uuid4().hex}")
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
 
 
 @pytest.mark.parametrize(

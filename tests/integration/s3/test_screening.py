@@ -5,9 +5,8 @@ import io
 from pathlib import Path
 
 import pytest
-import s3fs
 
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from tests.support.screened import Ward, write_image
 from tests.unit.screening.test_night import Crash, check_sums
 from thyro_core.errors import InputError
@@ -23,12 +22,12 @@ def bucket_ward(ward: Ward, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
     """The ward's model in a bucket; images are delivered to another folder of it."""
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
     store = open_store(f"s3://{BUCKET}/wards/store")
     for key in ward.store.keys("registry"):
         store.write(key, ward.store.read(key))
     yield Ward(store, ward.batch, ward.means), f"s3://{BUCKET}/wards/in"
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
 
 
 def deliver(ward: Ward, first: int, count: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 import s3fs
 from hypothesis import HealthCheck, given, settings
 
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from tests.unit.store.test_store import (
     CONTRACT,
     a_local_copy_has_the_objects_bytes,
@@ -31,10 +31,10 @@ def speak(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, str]]
     def set_variables(variables: dict[str, str]) -> None:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_clients()
 
     yield set_variables
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_no_credentials_at_all_are_said_in_one_sentence(
     speak(variables)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
     with pytest.raises(InputError, match="expected a store that lets us in, found: "):
         open_store(f"s3://{BUCKET}/store")
 

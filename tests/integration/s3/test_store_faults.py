@@ -9,14 +9,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-import s3fs
 
 from tests.support import faultproxy
 from tests.support.faultproxy import FaultProxy, running_proxy
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from thyro_core.errors import InputError, StoreError
 from thyro_core.store import s3
-from thyro_core.store.compare_and_swap import read_seen, swap
+from thyro_core.store.compare_and_swap import compare_and_swap, read_versioned
 from thyro_core.store.retry import RetryPolicy
 from thyro_core.store.store import Store, filesystem, open_store
 
@@ -34,9 +33,9 @@ def shared(s3_server: S3Server) -> Iterator[tuple[FaultProxy, Store]]:
             patch.setenv(name, value)
         patch.setenv("THYRO_STORE_PATIENCE", str(PATIENCE))
         patch.setattr(RetryPolicy, "wait_seconds", lambda _, attempts: min(0.01 * attempts, 0.05))
-        s3fs.S3FileSystem.clear_instance_cache()
+        forget_clients()
         yield running, open_store(f"s3://{BUCKET}/faults")
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
 
 
 @pytest.fixture
@@ -113,15 +112,17 @@ def several(store: Store, _: Path) -> None:
 
 
 def make_once(store: Store, _: Path) -> None:
-    assert swap(store, "there/new", b"mine", read_seen(store, "there/new"))
-    assert not swap(store, "there/new", b"another's", read_seen(store, "there/none"))
+    assert compare_and_swap(store, "there/new", b"mine", read_versioned(store, "there/new"))
+    assert not compare_and_swap(
+        store, "there/new", b"another's", read_versioned(store, "there/none")
+    )
     assert store.read("there/new") == b"mine"
 
 
 def change(store: Store, _: Path) -> None:
-    seen = read_seen(store, "there/old")
-    assert swap(store, "there/old", b"mine", seen)
-    assert not swap(store, "there/old", b"another's", seen)
+    seen = read_versioned(store, "there/old")
+    assert compare_and_swap(store, "there/old", b"mine", seen)
+    assert not compare_and_swap(store, "there/old", b"another's", seen)
     assert store.read("there/old") == b"mine"
 
 
@@ -266,12 +267,12 @@ def test_once_patience_is_spent_each_further_question_is_one_request(
     assert gone.read("there/old") == LARGE
 
 
-def test_a_hasty_store_asks_once(proxy: FaultProxy, store: Store) -> None:
+def test_a_store_without_retries_makes_one_request(proxy: FaultProxy, store: Store) -> None:
     proxy.fail(faultproxy.answers(503, "SlowDown"), times=1)
     with pytest.raises(StoreError, match=r"\(1 x\)"):
-        store.hasty().write("there/new", b"data")
+        store.without_retries().write("there/new", b"data")
     assert len(proxy.met) == 1
-    store.hasty().write("there/new", b"data")
+    store.without_retries().write("there/new", b"data")
 
 
 def test_listing_a_store_that_is_gone_is_no_empty_store(proxy: FaultProxy, store: Store) -> None:
@@ -287,7 +288,7 @@ def test_a_server_that_accepts_and_says_nothing_is_left_after_a_while(
 ) -> None:
     monkeypatch.setattr(s3, "READ_SECONDS", 0.5)
     proxy.fail(faultproxy.silent(60), times=1)
-    waiting = replace(store, fs=s3.PatientS3(PATIENCE + 1))
+    waiting = replace(store, fs=s3.RetryingS3FileSystem(PATIENCE + 1))
     assert waiting.read("there/old") == LARGE
     assert len(proxy.met) == 2
 
@@ -310,11 +311,11 @@ def test_a_put_whose_answer_was_lost_is_not_somebody_elses(proxy: FaultProxy, st
     for lost in (faultproxy.cut_after, faultproxy.reset_after):
         for key in ("there/old", f"there/{uuid4().hex}"):
             proxy.fail(lost, times=2, method="PUT")
-            assert swap(store, key, uuid4().bytes, read_seen(store, key))
+            assert compare_and_swap(store, key, uuid4().bytes, read_versioned(store, key))
 
 
 def test_a_conflict_behind_a_lost_answer_is_a_conflict(proxy: FaultProxy, store: Store) -> None:
-    seen = read_seen(store, "there/old")
+    seen = read_versioned(store, "there/old")
 
     def overtaken(exchange: faultproxy.Exchange) -> None:
         proxy.rules.clear()
@@ -322,7 +323,7 @@ def test_a_conflict_behind_a_lost_answer_is_a_conflict(proxy: FaultProxy, store:
         exchange.client.close()
 
     proxy.fail(overtaken, method="PUT")
-    assert not swap(store, "there/old", b"mine", seen)
+    assert not compare_and_swap(store, "there/old", b"mine", seen)
     assert store.read("there/old") == b"another's"
 
 
@@ -333,7 +334,7 @@ def test_what_is_sent_in_parts_arrives_whole(
     file.write_bytes(LARGE * 24)  # parts of 5 MB are the least that S3 takes
     for fault in ("cut after", "500", "reset before", "cut in body"):
         proxy.fail(FAULTS[fault], times=1, match="there/parts")
-    store.fs.put_file(str(file), store.path("there/parts"), chunksize=5 << 20)
+    store.fs.put_file(str(file), store.path("there/parts"), chunksize=5 << 20, max_concurrency=4)
     assert store.read("there/parts") == file.read_bytes()
     assert proxy.counted()["POST"] >= 2
 

@@ -139,7 +139,7 @@ def test_the_gate_is_asked_about_the_champion_of_the_moment(
 ) -> None:
     a, b, c = put(store, 1, 2, 3)
     crown(store, a, "promoted", "first", asked)
-    real, raced = champions.swap, []
+    real, raced = champions.compare_and_swap, []
 
     def swap(*arguments: object) -> bool:
         if not raced:
@@ -147,7 +147,7 @@ def test_the_gate_is_asked_about_the_champion_of_the_moment(
             crown(store, b, "promoted", "faster", asked)
         return real(*arguments)
 
-    monkeypatch.setattr(champions, "swap", swap)
+    monkeypatch.setattr(champions, "compare_and_swap", swap)
     seen = []
     crown(store, c, "promoted", "slower", lambda champion: seen.append(champion) or "ok")
     assert seen == [a, b]
@@ -181,7 +181,7 @@ def test_a_model_without_a_whole_card_is_not_crowned(store: Store) -> None:
 
 def test_endless_conflicts_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     (a,) = put(store, 1)
-    monkeypatch.setattr(champions, "swap", lambda *_: False)
+    monkeypatch.setattr(champions, "compare_and_swap", lambda *_: False)
     with pytest.raises(ThyroError, match="others changed it 50 times"):
         crown(store, a, "promoted", "because", asked)
 
@@ -238,8 +238,7 @@ def test_the_listing_has_the_champion_first(store: Store) -> None:
 
 VICTIM = """
 import sys
-from thyro_core.registry import champion as registry
-from thyro_core.store import compare_and_swap as swap
+from thyro_core.registry.champion import crown
 from thyro_core.store.store import Store, open_store
 store = open_store(sys.argv[1])
 real = Store.writing
@@ -248,7 +247,7 @@ def writing(self, key):
     sys.stdin.readline()
     return real(self, key)
 Store.writing = writing
-registry.crown(store, sys.argv[2], "promoted", "victim", lambda _: "ok")
+crown(store, sys.argv[2], "promoted", "victim", lambda _: "ok")
 """
 
 

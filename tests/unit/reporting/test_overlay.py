@@ -11,14 +11,13 @@ from uuid import uuid4
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-import s3fs
 import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli.overlay import overlay as command
 from tests.support.places import REPOSITORY
-from tests.support.s3server import BUCKET
+from tests.support.s3server import BUCKET, forget_clients
 from tests.unit.study.test_verify import write_images, write_run
 from thyro_core.config import StudyConfig
 from thyro_core.datasets.manifest import ingest
@@ -313,7 +312,7 @@ def test_the_program_loads_no_torch_and_fails_in_one_sentence(store, study, tmp_
 def test_it_reads_a_store_on_s3(s3_server, monkeypatch, tmp_path) -> None:
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
     monkeypatch.setenv("THYRO_SCRATCH", str(tmp_path / "scratch"))
     store = open_store(f"s3://{BUCKET}/{uuid4().hex}")
     study = build(tmp_path, store)
@@ -322,4 +321,4 @@ def test_it_reads_a_store_on_s3(s3_server, monkeypatch, tmp_path) -> None:
     said(image_id, "--study", study, "--store", store.url, "--output", str(file))
     image = explained_image(store, Wanted(study, image_id, 1), tmp_path / "scratch")
     assert file.read_bytes() == png_bytes(overlay_sheet(image))
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()

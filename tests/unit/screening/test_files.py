@@ -7,7 +7,7 @@ import fsspec
 import pytest
 import s3fs
 
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from thyro_core.errors import InputError
 from thyro_core.screening.files import (
     FoundFile,
@@ -63,7 +63,7 @@ def test_other_file_systems_list_the_same() -> None:
 def test_s3_lists_page_by_page(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
     fs = fsspec.filesystem("s3", use_listings_cache=False)
     fill(lambda name, data: fs.pipe_file(f"{BUCKET}/night/{name}", data))
     fs.pipe_file(f"{BUCKET}/nightly/not-below.png", b"x")
@@ -82,7 +82,7 @@ def test_s3_lists_page_by_page(s3_server: S3Server, monkeypatch: pytest.MonkeyPa
     check_batch(f"s3://{BUCKET}/night")
     with pytest.raises(InputError, match="expected a folder of images, found none"):
         check_batch(f"s3://{BUCKET}/no-such-night")
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
 
 
 def test_a_file_that_vanishes_while_it_is_listed_is_passed_over(folder: Path) -> None:

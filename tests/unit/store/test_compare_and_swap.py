@@ -13,7 +13,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.support.places import REPOSITORY
 from thyro_core.errors import InputError
-from thyro_core.store.compare_and_swap import Seen, check_honoured, read_seen, swap
+from thyro_core.store.compare_and_swap import (
+    Versioned,
+    check_conditional_writes,
+    compare_and_swap,
+    read_versioned,
+)
 from thyro_core.store.lock import lock
 from thyro_core.store.store import Store, open_store
 
@@ -23,29 +28,29 @@ KEY = "registry/count"
 
 
 def an_object_is_made_once(store: Store) -> None:
-    nothing = read_seen(store, KEY)
-    assert nothing == Seen(None, None)
-    assert swap(store, KEY, b"first", nothing)
-    assert not swap(store, KEY, b"second", nothing)
+    nothing = read_versioned(store, KEY)
+    assert nothing == Versioned(None, None)
+    assert compare_and_swap(store, KEY, b"first", nothing)
+    assert not compare_and_swap(store, KEY, b"second", nothing)
     assert store.read(KEY) == b"first"
 
 
 def an_object_is_changed_from_what_was_seen_only(store: Store) -> None:
-    assert swap(store, KEY, b"first", read_seen(store, KEY))
-    first = read_seen(store, KEY)
+    assert compare_and_swap(store, KEY, b"first", read_versioned(store, KEY))
+    first = read_versioned(store, KEY)
     assert first.data == b"first"
-    assert swap(store, KEY, b"second", first)
-    assert not swap(store, KEY, b"third", first)
-    assert read_seen(store, KEY).data == b"second"
-    assert swap(store, KEY, b"third", read_seen(store, KEY))
+    assert compare_and_swap(store, KEY, b"second", first)
+    assert not compare_and_swap(store, KEY, b"third", first)
+    assert read_versioned(store, KEY).data == b"second"
+    assert compare_and_swap(store, KEY, b"third", read_versioned(store, KEY))
     assert store.keys("registry") == [KEY]
 
 
 def an_object_that_is_gone_is_not_swapped(store: Store) -> None:
     store.write(KEY, b"first")
-    seen = read_seen(store, KEY)
+    seen = read_versioned(store, KEY)
     store.delete(KEY)
-    assert not swap(store, KEY, b"second", seen)
+    assert not compare_and_swap(store, KEY, b"second", seen)
     assert not store.exists(KEY)
 
 
@@ -53,9 +58,9 @@ def threads_lose_no_count(store: Store) -> None:
     def add(name: int) -> None:
         for _ in range(5):
             while True:
-                seen = read_seen(store, KEY)
+                seen = read_versioned(store, KEY)
                 count = int((seen.data or b"0").split()[0]) + 1
-                if swap(store, KEY, f"{count} {name}".encode(), seen):
+                if compare_and_swap(store, KEY, f"{count} {name}".encode(), seen):
                     break
 
     with ThreadPoolExecutor(4) as pool:
@@ -64,10 +69,10 @@ def threads_lose_no_count(store: Store) -> None:
 
 
 def conditions_are_honoured(store: Store) -> None:
-    check_honoured(store, KEY)
+    check_conditional_writes(store, KEY)
     assert not store.exists(KEY)
     store.write(KEY, b"first")
-    check_honoured(store, KEY)
+    check_conditional_writes(store, KEY)
     assert store.read(KEY) == b"first"
 
 
@@ -99,13 +104,13 @@ def test_promise(store: Store, promise: Callable[[Store], None]) -> None:
 COUNTER = """
 import sys
 from thyro_core.store.store import open_store
-from thyro_core.store.compare_and_swap import read_seen, swap
+from thyro_core.store.compare_and_swap import compare_and_swap, read_versioned
 store = open_store(sys.argv[1])
 for _ in range(int(sys.argv[2])):
     while True:
-        seen = read_seen(store, "registry/count")
+        seen = read_versioned(store, "registry/count")
         count = int((seen.data or b"0").split()[0]) + 1
-        if swap(store, "registry/count", f"{count} {sys.argv[3]}".encode(), seen):
+        if compare_and_swap(store, "registry/count", f"{count} {sys.argv[3]}".encode(), seen):
             break
 """
 
@@ -127,7 +132,10 @@ def test_a_store_that_cannot_compare_is_refused() -> None:
 
     fs: Any = DirFileSystem("/x", fs=MemoryFileSystem())
     store = Store("dir://x", fs, "")
-    for act in (lambda: read_seen(store, KEY), lambda: swap(store, KEY, b"", Seen(None, None))):
+    for act in (
+        lambda: read_versioned(store, KEY),
+        lambda: compare_and_swap(store, KEY, b"", Versioned(None, None)),
+    ):
         with pytest.raises(InputError, match=r"dir://x: expected a store that can compare"):
             act()
 
@@ -166,22 +174,22 @@ class _Server:
 def test_a_conflict_is_what_the_object_says_it_is(answer: str, swapped: bool) -> None:
     fs: Any = _Server(answer)
     store = Store("s3://b", fs, "b")
-    assert swap(store, KEY, b"mine", read_seen(store, KEY)) == swapped
+    assert compare_and_swap(store, KEY, b"mine", read_versioned(store, KEY)) == swapped
 
 
 def test_a_failure_is_no_conflict() -> None:
     fs: Any = _Server("down")
     store = Store("s3://b", fs, "b")
     with pytest.raises(OSError, match="internal error"):
-        swap(store, KEY, b"mine", read_seen(store, KEY))
+        compare_and_swap(store, KEY, b"mine", read_versioned(store, KEY))
 
 
 def test_a_server_that_ignores_conditions_is_refused() -> None:
     fs: Any = _Server("ignorant")
     store = Store("s3://key:secret@b", fs, "b")
-    assert swap(store, KEY, b"mine", read_seen(store, KEY))
+    assert compare_and_swap(store, KEY, b"mine", read_versioned(store, KEY))
     with pytest.raises(InputError, match="found one that ignores them") as caught:
-        check_honoured(store, KEY)
+        check_conditional_writes(store, KEY)
     assert "secret" not in str(caught.value)
     with pytest.raises(InputError, match="ignores them"), lock(store, KEY, "one", 60):
         pytest.fail("held what cannot be held")

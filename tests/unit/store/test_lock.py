@@ -198,7 +198,7 @@ def test_a_store_that_fails_for_a_moment_does_not_lose_it(
     with lock(store, KEY, "one", 60) as held:
         first = hold(store)["kept"]
         with monkeypatch.context() as patch:
-            patch.setattr(store_lock, "read_seen", fail)
+            patch.setattr(store_lock, "read_versioned", fail)
             held._keep_up_once()
             held.check()
         held.check()
@@ -210,7 +210,7 @@ def test_a_store_that_fails_for_too_long_does_until_it_answers(
 ) -> None:
     with lock(store, KEY, "one", 60) as held:
         with monkeypatch.context() as patch:
-            patch.setattr(store_lock, "read_seen", fail)
+            patch.setattr(store_lock, "read_versioned", fail)
             patch.setattr(store_lock.time, "monotonic", lambda: held._good_until + 1)
             with pytest.raises(ThyroError, match="was not kept up in time"):
                 held.check()
@@ -223,7 +223,7 @@ def test_giving_back_never_hides_the_blocks_error(
 ) -> None:
     def work() -> None:
         with lock(store, KEY, "one", 60):
-            monkeypatch.setattr(store_lock, "read_seen", fail)
+            monkeypatch.setattr(store_lock, "read_versioned", fail)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

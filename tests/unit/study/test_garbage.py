@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import s3fs
 from typer.testing import CliRunner
 
 from flows.cli.main import app
 from flows.cli.units import size
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from tests.unit.study.test_progress import a_plan
 from tests.unit.study.test_status import position, record
 from thyro_core.store.keys import (
@@ -76,9 +75,9 @@ def store(tmp_path: Path) -> Store:
 def remote(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
     yield fill(open_store(f"s3://{BUCKET}/gc"))
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
 
 
 def contents(store: Store) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from flows.cli.main import app
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from tests.unit.study.test_progress import a_plan
 from thyro_core.errors import InputError
 from thyro_core.store.keys import checkpoint_key, progress_key, run_key, study_key, table_key
@@ -275,11 +275,10 @@ def test_json_is_one_object_with_the_same(store: Store) -> None:
 
 
 def test_it_works_on_s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    import s3fs
 
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
     remote = fill(open_store(f"s3://{BUCKET}/status"))
     assert study_status(remote, STUDY, datetime.now(UTC)).counts["running"] == 1
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()

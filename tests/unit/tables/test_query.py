@@ -18,13 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import s3fs
 import typer
 from typer.testing import CliRunner
 
 from flows.cli import query as cli_query
 from tests.support.places import REPOSITORY
-from tests.support.s3server import BUCKET, S3Server
+from tests.support.s3server import BUCKET, S3Server, forget_clients
 from thyro_core.errors import InputError
 from thyro_core.store.store import Store, open_store
 from thyro_core.tables import query, schemas
@@ -70,9 +69,9 @@ def store(tmp_path: Path) -> Store:
 def remote(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
     yield fill(open_store(f"s3://{BUCKET}/{uuid4().hex}"))
-    s3fs.S3FileSystem.clear_instance_cache()
+    forget_clients()
 
 
 def answers_as_the_issue_asks(store: Store) -> None:
