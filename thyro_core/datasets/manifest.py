@@ -163,7 +163,7 @@ def _hash(fs: fsspec.AbstractFileSystem, root: str, entry: Entry) -> Found:
     if not entry.present:
         return Found(entry, None)
     try:
-        image_id, size = packs.retried(digest)
+        image_id, size = packs.read_with_retries(digest, entry.name)
     except OSError as error:
         failure = f"unreadable: {type(error).__name__}, {packs.TRIES} tries"
         return Found(entry, None, failure=failure)

@@ -35,17 +35,17 @@ Digests = Mapping[str, str]
 def hashed(fs: fsspec.AbstractFileSystem, root: str, names: Sequence[str]) -> dict[str, str]:
     """SHA-256 of the masks that can be read, by their paths below the source."""
 
-    def digest(name: str) -> str:
-        with fs.open(f"{root}/{name}", "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+    def digest(name: str) -> str | None:
+        def read() -> str:
+            with fs.open(f"{root}/{name}", "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def tried(name: str) -> str | None:
         try:
-            return packs.retried(lambda: digest(name))
+            return packs.read_with_retries(read, name)
         except OSError:
             return None
 
-    found = packs.in_threads(tried, names, threads=packs.threads_for(fs))
+    found = packs.in_threads(digest, names, threads=packs.threads_for(fs))
     return {name: sha256 for name, sha256 in zip(names, found, strict=True) if sha256 is not None}
 
 

@@ -9,7 +9,6 @@ import errno
 import hashlib
 import os
 import tempfile
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +26,7 @@ from thyro_core.config import IngestConfig
 from thyro_core.errors import InputError
 from thyro_core.imaging import decode as pictures
 from thyro_core.store.keys import pack_key
+from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
 from thyro_core.store.store import Store, disk_full_error, filesystem
 from thyro_core.types import Grey
 
@@ -37,7 +37,9 @@ Result = TypeVar("Result")
 TRIES = 3
 """How often a file is read before it counts as unreadable."""
 
-_PAUSE = 0.1
+# Any error counts as transient here: file systems word theirs differently, and an image that is
+# left out changes the set.
+_READS = RetryPolicy(attempts=TRIES, retry_on=lambda error: isinstance(error, OSError))
 _AHEAD = 256
 _TOGETHER = 16
 _CORES = os.cpu_count() or 1
@@ -325,18 +327,20 @@ def in_batches(
     return results
 
 
-def retried(read: Callable[[], Result]) -> Result:
-    """What `read` returns, tried a few times: an object store may fail for a moment.
+def read_with_retries(read: Callable[[], Result], path: str) -> Result:
+    """What `read` returns; a failed read is repeated, as an object store may fail for a moment.
+
+    Args:
+        read: reads one file.
+        path: the file's path.
 
     Raises:
-        OSError: the last try failed too.
+        OSError: the last attempt failed too.
     """
-    for attempt in range(1, TRIES):
-        try:
-            return read()
-        except OSError:
-            time.sleep(_PAUSE * attempt)
-    return read()
+    try:
+        return _READS.call(read, path)
+    except RetriesExhaustedError as exhausted:
+        raise exhausted.error from None
 
 
 def read_verified(fs: fsspec.AbstractFileSystem, path: str, image_id: str) -> bytes:
@@ -346,7 +350,7 @@ def read_verified(fs: fsspec.AbstractFileSystem, path: str, image_id: str) -> by
         InputError: the file cannot be read (any more), or has other contents.
     """
     try:
-        data = bytes(retried(lambda: fs.cat_file(path)))
+        data = bytes(read_with_retries(lambda: fs.cat_file(path), path))
     except OSError as error:
         found = type(error).__name__
     else:

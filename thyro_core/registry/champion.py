@@ -23,13 +23,24 @@ from thyro_core.store.compare_and_swap import (
     read_versioned,
 )
 from thyro_core.store.keys import champion_key
+from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
 from thyro_core.store.store import Store
 from thyro_core.urls import redact
 
 MOST_LETTERS = 200
 """Length of a reason."""
 
-_TRIES = 50
+
+class _ConflictError(Exception):
+    """Another promotion changed the file first."""
+
+
+_SWAPS = RetryPolicy(
+    attempts=50,
+    first_wait=0.001,
+    longest_wait=0.05,
+    retry_on=lambda error: isinstance(error, _ConflictError),
+)
 
 
 class Change(BaseModel):
@@ -224,27 +235,38 @@ def _standing(current: Champion | None) -> list[str]:
 
 def _append(store: Store, make: Callable[[Champion | None], Change | None]) -> Change | None:
     key = champion_key()
-    for _ in range(_TRIES):
-        seen = read_versioned(store, key)
-        old = _parse(store, seen)
+
+    def attempt() -> Change | None:
+        versioned = read_versioned(store, key)
+        old = _parse(store, versioned)
         change = make(old)
         if change is None:
             return None
         history = (*(old.history if old else ()), change)
         new = Champion(model_id=change.model_id, history=history)
         data = canonical_json(new.model_dump(mode="json", by_alias=True)).encode()
-        if compare_and_swap(store, key, data, seen):
-            check_conditional_writes(store, key)
-            return change
-    msg = f"{key}: others changed it {_TRIES} times while we tried; start the command again"
-    raise ThyroError(msg)
+        if not compare_and_swap(store, key, data, versioned):
+            raise _ConflictError
+        return change
+
+    try:
+        change = _SWAPS.call(attempt, key)
+    except RetriesExhaustedError as exhausted:
+        msg = (
+            f"{key}: others changed it {exhausted.attempts} times while we tried; start the "
+            "command again"
+        )
+        raise ThyroError(msg) from exhausted
+    if change is not None:
+        check_conditional_writes(store, key)
+    return change
 
 
-def _parse(store: Store, seen: Versioned) -> Champion | None:
-    if seen.data is None:
+def _parse(store: Store, versioned: Versioned) -> Champion | None:
+    if versioned.data is None:
         return None
     try:
-        found = Champion.model_validate(json.loads(seen.data))
+        found = Champion.model_validate(json.loads(versioned.data))
         standing = _standing(found)
     except (ValidationError, ValueError, IndexError) as error:
         raise _damaged(store) from error

@@ -197,7 +197,8 @@ class RetryPolicy:
             return failing_seconds >= self.seconds or state.attempt_number >= self._attempts
 
         def warn(state: RetryCallState) -> None:
-            if failing_seconds > _QUIET_SECONDS and self._outage.is_first_warning():
+            is_outage = self.seconds < inf and failing_seconds > _QUIET_SECONDS
+            if is_outage and self._outage.is_first_warning():
                 name = type(_last_error(state)).__name__
                 message = "no answer to %s (%s): trying for up to %g s"
                 _LOG.warning(message, target, name, self.seconds)

@@ -24,6 +24,7 @@ from thyro_core.datasets.manifest import REASONS, ingest, load_manifest
 from thyro_core.errors import InputError
 from thyro_core.imaging import decode
 from thyro_core.store.keys import manifest_key, pack_key
+from thyro_core.store.retry import RetryPolicy
 from thyro_core.store.store import Store, open_store
 
 RULES = IngestConfig(
@@ -504,7 +505,7 @@ def failing_reads(monkeypatch):
     tries: dict[str, int] = {}
 
     def fail(times: dict[str, int]) -> dict[str, int]:
-        monkeypatch.setattr(packs, "_PAUSE", 0)
+        monkeypatch.setattr(RetryPolicy, "wait_seconds", lambda *_: 0.0)
         original = LocalFileSystem._open
 
         def flaky(self, path, *args, **keys):

@@ -18,6 +18,7 @@ from thyro_core.datasets.masks import MASK_SIDE, mask_of, open_masks, squared
 from thyro_core.errors import InputError
 from thyro_core.imaging import decode as pictures
 from thyro_core.store.keys import manifest_key, mask_key, pack_key
+from thyro_core.store.retry import RetryPolicy
 from thyro_core.store.store import open_store
 
 HEADER = "image,label,mask"
@@ -146,7 +147,7 @@ def test_a_mask_that_is_listed_but_missing_is_noted(tmp_path, store):
 def test_a_mask_that_cannot_be_read_is_noted(tmp_path, store, monkeypatch):
     files = changed(good(), one=encode(disc((30, 30), 9)), two=encode(disc((30, 30), 8)))
     source = put(tmp_path / "set", files, ["a.png,0,m/one.png", "b.png,1,m/two.png"], HEADER)
-    monkeypatch.setattr(packs, "_PAUSE", 0)
+    monkeypatch.setattr(RetryPolicy, "wait_seconds", lambda *_: 0.0)
     real = LocalFileSystem._open
 
     def refuse(self, path, *args, **keys):

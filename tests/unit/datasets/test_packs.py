@@ -21,6 +21,7 @@ from thyro_core.datasets.packs import ensure_packs, in_threads, open_pack, pack_
 from thyro_core.errors import InputError
 from thyro_core.imaging import decode as pictures
 from thyro_core.store.keys import pack_key
+from thyro_core.store.retry import RetryPolicy
 from thyro_core.store.store import Store, open_store
 from thyro_core.tables import schemas
 
@@ -204,7 +205,7 @@ def test_files_are_taken_from_where_they_are_now(folder, store):
 def test_a_changed_or_missing_file_is_named_with_the_cure(
     change, words, folder, store, monkeypatch
 ):
-    monkeypatch.setattr(packs, "_PAUSE", 0)
+    monkeypatch.setattr(RetryPolicy, "wait_seconds", lambda *_: 0.0)
     image_files(folder)
     table = table_of(folder)
     fs, root = fsspec.core.url_to_fs(folder)
@@ -269,11 +270,12 @@ def test_a_passing_failure_is_tried_again(monkeypatch):
             raise error
         return "data"
 
-    assert packs.retried(read) == "data"
-    assert pauses == [pytest.approx(0.1), pytest.approx(0.2)]
+    assert packs.read_with_retries(read, "a.png") == "data"
+    assert len(pauses) == 2
+    assert 0.1 <= pauses[0] <= 0.2 <= pauses[1] <= 0.4
     answers = iter([OSError(1), OSError(2), OSError("last"), OSError(4)])
     with pytest.raises(OSError, match="last"):
-        packs.retried(read)
+        packs.read_with_retries(read, "a.png")
 
 
 def test_rows_hold_what_was_put_there():
