@@ -120,7 +120,7 @@ def _screen(order: Order, store: str, ray: str) -> str:
 def _stream(store: Store, batch: str, night: Night, ray: str, held: Lock) -> Counts:
     settings = Settings()
     with session(ray) as capacity:
-        from thyro_core.cluster.screening_actors import pools, run_blocks
+        from thyro_core.cluster.screening import pools, run_blocks
 
         sizes = pools(capacity, settings.cpus_per_job, settings.gpus_per_job)
         means = Means(

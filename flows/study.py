@@ -16,15 +16,15 @@ from flows.ingest import read_images
 from flows.observer import current_observer
 from flows.retries import step
 from flows.study_lock import only_driver
-from thyro_core.cluster.connect import Cluster, Training, connected
-from thyro_core.cluster.offers import Limits, Offer, Wish
+from thyro_core.cluster.backend import Cluster, Training, connect
+from thyro_core.cluster.resources import Allocation, ResourceRequest
 from thyro_core.config import StudyConfig
 from thyro_core.datasets.manifest import Manifest
 from thyro_core.errors import IncompleteStudyError, ThyroError
 from thyro_core.settings import Settings, scratch_folder
 from thyro_core.store.keys import summary_key
 from thyro_core.store.store import Store, open_store
-from thyro_core.study.job import SplitJob
+from thyro_core.study.job import RestartPolicy, SplitJob
 from thyro_core.study.lifecycle import Site, conclude, prepare, study_notes, unfinished
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.progress import longest_first, read_job_progress, read_positions
@@ -64,24 +64,24 @@ def study(
         # Before Ray starts: what is wrong with the images should be said at once.
         manifest = read_images(source, config, opened.url)
         with ExitStack() as until_reported:
-            with connected(ray or settings.ray, get_run_logger().info) as cluster:
-                offer = cluster.offer(_wish(settings, config, manifest))
-                plan = _prepare(manifest, config, opened, settings, offer)
+            with connect(ray or settings.ray, get_run_logger().info) as cluster:
+                allocation = cluster.allocate(_request(settings, config, manifest))
+                plan = _prepare(manifest, config, opened, settings, allocation)
                 check_alone = until_reported.enter_context(only_driver(opened, plan.study_id))
                 current_observer().planned(opened, plan)
-                errors = _train(opened, plan, settings, cluster, offer)
+                errors = _train(opened, plan, settings, cluster, allocation)
             check_alone()
             _conclude(opened, plan, errors)
             _report(opened, plan, scratch_folder(settings))
         return plan.study_id
 
 
-def _wish(settings: Settings, config: StudyConfig, manifest: Manifest) -> Wish:
-    return Wish(
+def _request(settings: Settings, config: StudyConfig, manifest: Manifest) -> ResourceRequest:
+    return ResourceRequest(
         precision=config.precision,
-        cpus_per_job=settings.cpus_per_job,
-        gpus_per_job=settings.gpus_per_job,
-        workers_per_job=settings.workers_per_job,
+        cpus=settings.cpus_per_job,
+        gpus=settings.gpus_per_job,
+        workers=settings.workers_per_job,
         jobs=config.splits,
         gpu_bytes=job_gpu_bytes(config, manifest.table.num_rows),
         cpu_bytes=job_cpu_bytes(config),
@@ -95,17 +95,17 @@ def _prepare(
     config: StudyConfig,
     store: Store,
     settings: Settings,
-    offer: Offer,
+    allocation: Allocation,
 ) -> StudyPlan:
     site = Site(store, scratch_folder(settings), settings.weights)
-    plan = prepare(manifest, config, offer.precision, site)
+    plan = prepare(manifest, config, allocation.precision, site)
     for note in study_notes(store, plan):
         get_run_logger().warning(note)
     return plan
 
 
 def _train(
-    store: Store, plan: StudyPlan, settings: Settings, cluster: Cluster, offer: Offer
+    store: Store, plan: StudyPlan, settings: Settings, cluster: Cluster, allocation: Allocation
 ) -> list[str]:
     """Run the splits that are not done, all at once; Ray packs them. What went wrong, by split."""
     todo = unfinished(store, plan)
@@ -116,10 +116,7 @@ def _train(
             study_id=plan.study_id,
             split=split,
             scratch=str(scratch_folder(settings)),
-            threads=offer.resources.cpus,
-            gpus=offer.resources.gpus,
-            workers=offer.resources.workers,
-            memory=offer.resources.memory,
+            resources=allocation.resources,
             checkpoint_seconds=settings.checkpoint_seconds,
             keep_models=settings.keep_models,
         )
@@ -127,8 +124,8 @@ def _train(
     ]
     if not jobs:
         return []
-    limits = Limits(settings.job_retries, settings.node_patience)
-    with cluster.training(jobs, limits) as training:
+    policy = RestartPolicy(settings.job_retries, settings.node_patience)
+    with cluster.training(jobs, policy) as training:
         futures = [train_split.submit(job, training) for job in jobs]
         training.follow()
         wait(futures)
@@ -168,8 +165,8 @@ def _progress_watcher(job: SplitJob) -> Callable[..., None]:
 
     def watch(*, at_once: bool = False) -> None:
         if at_once or bar.due():
-            found = read_job_progress(store, job.study_id, job.split)
-            bar.show(0.0 if found is None else 100 * found.work_done / found.work_total)
+            progress = read_job_progress(store, job.study_id, job.split)
+            bar.show(0.0 if progress is None else 100 * progress.work_done / progress.work_total)
 
     return watch
 

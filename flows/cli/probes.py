@@ -41,7 +41,7 @@ _CAPS = {
     "SQLAlchemy": ((2, 1), "schedules never start a run with it"),
 }
 _RAY_PROBE = """
-from thyro_core.cluster.resources import JobResources
+from thyro_core.study.job import JobResources
 from thyro_core.cluster.session import session
 with session("local") as capacity:
     from thyro_core.cluster.trainer import job_precision

@@ -19,7 +19,7 @@ from thyro_core.datasets.phantoms.generate import write_phantoms
 from thyro_core.evaluation.metrics import metrics
 from thyro_core.store.store import open_store
 from thyro_core.study import split as split_job
-from thyro_core.study.job import SplitJob
+from thyro_core.study.job import JobResources, SplitJob
 from thyro_core.study.lifecycle import Site, ingest_for, prepare
 from thyro_core.training.inference import predict, recalibrate_batchnorm
 from thyro_core.training.loop import train
@@ -70,7 +70,9 @@ def main() -> None:
         print(f"{'split':<6} {'statistics':<13}" + "".join(f"{name:>11}" for name in SHOWN))
         rows: dict[str, list[list[float]]] = {"running": [], "recalibrated": []}
         for split in range(options.splits):
-            job = SplitJob(store.url, plan.study_id, split, folder, threads=os.cpu_count() or 1)
+            job = SplitJob(
+                store.url, plan.study_id, split, folder, resources=JobResources(os.cpu_count() or 1)
+            )
             for statistics, values in evaluate(split_job._prepare(job)).items():
                 rows[statistics].append([values[name] for name in SHOWN])
                 show(str(split), statistics, rows[statistics][-1])

@@ -16,13 +16,12 @@ from pathlib import Path
 
 from laps import header, row, spread
 
-from thyro_core.cluster.offers import Limits
-from thyro_core.cluster.resources import job_resources
+from thyro_core.cluster.resources import ResourceRequest, job_resources
 from thyro_core.cluster.session import session
 from thyro_core.config import StudyConfig
 from thyro_core.datasets.phantoms.generate import write_phantoms
 from thyro_core.store.store import Store, open_store
-from thyro_core.study.job import SplitJob
+from thyro_core.study.job import RestartPolicy, SplitJob
 from thyro_core.study.lifecycle import Site, ingest_for, prepare
 from thyro_core.tables.io import read_table
 
@@ -55,15 +54,16 @@ def lap(source: str, store: Store, options: argparse.Namespace) -> tuple[float, 
         from thyro_core.cluster import trainer
 
         up = time.perf_counter() - started
-        resources = job_resources(capacity, 1, None, config.splits)
+        request = ResourceRequest(config.precision, 1, None, 1, config.splits, 0, 0, PATIENCE)
+        resources = job_resources(capacity, request)
         precision = trainer.job_precision(config.precision, resources, PATIENCE)
         plan = prepare(manifest, config, precision, Site(store, scratch))
         jobs = [
-            SplitJob(store.url, plan.study_id, split, str(scratch), threads=resources.cpus)
+            SplitJob(store.url, plan.study_id, split, str(scratch), resources=resources)
             for split in range(config.splits)
         ]
         started = time.perf_counter()
-        runs = [trainer.submit(job, resources, Limits(0, PATIENCE)) for job in jobs]
+        runs = [trainer.submit(job, RestartPolicy(0, PATIENCE)) for job in jobs]
         for run in runs:
             while (outcome := run.outcome()) is None:
                 pass

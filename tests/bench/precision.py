@@ -22,7 +22,7 @@ from thyro_core.datasets.phantoms.generate import write_phantoms
 from thyro_core.evaluation.metrics import metrics
 from thyro_core.store.store import Store, open_store
 from thyro_core.study import split as split_job
-from thyro_core.study.job import SplitJob
+from thyro_core.study.job import JobResources, SplitJob
 from thyro_core.study.lifecycle import Site, ingest_for, prepare
 from thyro_core.training.inference import predict, recalibrate_batchnorm
 from thyro_core.training.loop import train
@@ -58,7 +58,13 @@ def aucs(
     plan = prepare(ingest_for(source, config, store), config, precision, site)
     found = []
     for split in range(options.splits):
-        job = SplitJob(store.url, plan.study_id, split, str(scratch), threads=os.cpu_count() or 1)
+        job = SplitJob(
+            store.url,
+            plan.study_id,
+            split,
+            str(scratch),
+            resources=JobResources(os.cpu_count() or 1),
+        )
         context = split_job._prepare(job)
         parts = split_job._examples(context, options.architecture)
         recipe = split_job._recipe(context, options.architecture, parts["train"].labels)

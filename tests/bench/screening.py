@@ -27,7 +27,7 @@ from tempfile import TemporaryDirectory
 import torch
 from laps import header, ratios, row, spread
 
-from thyro_core.cluster.screening_actors import pools, run_blocks
+from thyro_core.cluster.screening import pools, run_blocks
 from thyro_core.cluster.session import session
 from thyro_core.datasets.phantoms.generate import write_phantoms
 from thyro_core.registry.bundle import load_bundle

@@ -1,10 +1,11 @@
 """The program that a study submits to a cluster: it joins the cluster and does the study's part.
 
-    python -m thyro_core.cluster.driver ask WISH
-    python -m thyro_core.cluster.driver train ORDER
+    python -m thyro_core.cluster.driver ask REQUEST
+    python -m thyro_core.cluster.driver train JOB_ID ORDER
 
 Its arguments are keys and small settings. Credentials, and the folder for scratch files, come from
-the environment of the cluster's own nodes.
+the environment of the cluster's own nodes. The outcomes of the splits go to the store; its answer,
+or what stopped it, is the last line of its log.
 """
 
 import json
@@ -16,46 +17,39 @@ from dataclasses import asdict, dataclass, replace
 from typing import Self
 
 from thyro_core import __version__
-from thyro_core.cluster.driver_events import (
-    failed_event,
-    lost_event,
-    offer_event,
-    outcome_event,
-)
-from thyro_core.cluster.offers import Limits, Wish
+from thyro_core.cluster.job_log import answer_line
+from thyro_core.cluster.resources import ResourceRequest
 from thyro_core.cluster.session import session
 from thyro_core.errors import InputError, StoppedError, ThyroError
 from thyro_core.logs import set_up_logs
 from thyro_core.settings import Settings
 from thyro_core.store.keys import study_key
 from thyro_core.store.store import open_store
-from thyro_core.study.job import SplitJob
+from thyro_core.study.job import JobResources, RestartPolicy, SplitJob
+from thyro_core.study.outcomes import write_outcome
+from thyro_core.urls import redact
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainingOrder:
     """The splits to train: one job for each, alike but for its number.
 
     Attributes:
         job: The job of any split.
         splits: Their numbers, in the order in which they start.
-        limits: How much a job may meet before it is given up.
+        policy: How often a job starts again.
     """
 
     job: SplitJob
     splits: tuple[int, ...]
-    limits: Limits
+    policy: RestartPolicy
 
     @classmethod
-    def of(cls, jobs: Sequence[SplitJob], limits: Limits) -> Self:
+    def of(cls, jobs: Sequence[SplitJob], policy: RestartPolicy) -> Self:
         """The order for jobs that differ in their split alone."""
-        return cls(jobs[0], tuple(job.split for job in jobs), limits)
-
-    def jobs(self) -> list[SplitJob]:
-        """The jobs, one a split."""
-        return [replace(self.job, split=split) for split in self.splits]
+        return cls(jobs[0], tuple(job.split for job in jobs), policy)
 
     def text(self) -> str:
         """As JSON."""
@@ -65,70 +59,80 @@ class Order:
     def parse(cls, text: str) -> Self:
         """The order that `text` wrote."""
         plain = json.loads(text)
-        job = plain["job"] | {"skip": tuple(plain["job"]["skip"])}
-        return cls(SplitJob(**job), tuple(plain["splits"]), Limits(**plain["limits"]))
+        job = plain["job"] | {
+            "skip": tuple(plain["job"]["skip"]),
+            "resources": JobResources(**plain["job"]["resources"]),
+        }
+        return cls(SplitJob(**job), tuple(plain["splits"]), RestartPolicy(**plain["policy"]))
+
+    def jobs(self) -> list[SplitJob]:
+        """The jobs, one a split."""
+        return [replace(self.job, split=split) for split in self.splits]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the arguments say; the exit code is 0 if all of it was done."""
     set_up_logs(as_json=Settings().log_json)
-    # The job server's stop; Ray's own answer to it would leave the jobs to themselves.
+    # The job server's stop; Ray's own handler would leave the jobs to themselves.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    what, text = arguments
+    verb, *values = arguments
     try:
-        if what == "ask":
-            return _ask(Wish.parse(text))
-        return _train(Order.parse(text))
+        if verb == "ask":
+            return _ask(ResourceRequest.parse(values[0]))
+        return _train(values[0], TrainingOrder.parse(values[1]))
     except KeyboardInterrupt:
         _LOG.warning("stopped")
         return StoppedError.exit_code
     except ThyroError as error:
-        _tell(failed_event(str(error), of_input=isinstance(error, InputError)))
+        _answer(error=redact(str(error)), of_input=isinstance(error, InputError))
         return error.exit_code
 
 
-def _tell(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+def _answer(**values: object) -> None:
+    sys.stdout.write(f"{answer_line(**values)}\n")
     sys.stdout.flush()
 
 
-def _ask(wish: Wish) -> int:
+def _ask(request: ResourceRequest) -> int:
     _LOG.info("asking the cluster what a job would get; a busy one answers when a job ends")
     with session("auto") as capacity:
         from thyro_core.cluster.session_cluster import SessionCluster
 
-        offer = SessionCluster(capacity).offer(wish)
-    _tell(offer_event(offer, __version__))
+        allocation = SessionCluster(capacity).allocate(request)
+    _answer(allocation=allocation.text(), version=__version__)
     return 0
 
 
-def _train(order: Order) -> int:
-    study = order.job.study_id
+def _train(job_id: str, order: TrainingOrder) -> int:
+    study_id = order.job.study_id
     hint = _hint(order.job.store)
-    if not open_store(order.job.store).exists(study_key(study)):
-        msg = f"{order.job.store}: expected study {study}, found none on the cluster's head{hint}"
+    store = open_store(order.job.store)
+    if not store.exists(study_key(study_id)):
+        msg = (
+            f"{order.job.store}: expected study {study_id}, found none on the cluster's head{hint}"
+        )
         raise InputError(msg)
     with session("auto") as capacity:
         from thyro_core.cluster.session_cluster import SessionCluster
 
-        _LOG.info("study %s: %d splits to train", study, len(order.splits))
+        _LOG.info("study %s: %d splits to train", study_id, len(order.splits))
         complete = True
-        with SessionCluster(capacity).training(order.jobs(), order.limits) as training:
-            left = list(order.splits)
-            while left:
-                for split in tuple(left):
+        with SessionCluster(capacity).training(order.jobs(), order.policy) as training:
+            running = list(order.splits)
+            while running:
+                for split in tuple(running):
                     try:
                         outcome = training.outcome(split)
                     except ThyroError as error:
-                        _tell(lost_event(split, f"{error}{hint}"))
+                        write_outcome(store, study_id, job_id, split, f"{error}{hint}")
                         complete = False
                     else:
                         if outcome is None:
                             continue
                         complete = complete and not outcome.failed
-                        _tell(outcome_event(outcome))
-                    left.remove(split)
-                    _LOG.info("split %d is over, %d are left", split, len(left))
+                        write_outcome(store, study_id, job_id, split, outcome)
+                    running.remove(split)
+                    _LOG.info("split %d is over, %d are left", split, len(running))
     return 0 if complete else 1
 
 

@@ -1,48 +1,37 @@
-"""The job server of a Ray cluster, over HTTP: no Ray node is needed where this runs."""
+"""The job server of a Ray cluster, by its documented REST interface: no Ray node runs here."""
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import requests
-from ray.exceptions import AuthenticationError
-from ray.job_submission import JobSubmissionClient
 
 from thyro_core.errors import InputError, ThyroError
 
-R = TypeVar("R")
+Answer = TypeVar("Answer")
 
 LOST_SECONDS = 60.0
 """A head that has not answered for so long counts as lost [s]."""
 
-_TIMEOUT = (10.0, 60.0)  # to connect, to answer [s]: a busy head takes its time
+_TIMEOUT = (10.0, 60.0)  # to connect, to answer [s]: a busy head is slow
 _LONGEST_PAUSE = 8.0
-# These stand above any address that Ray's client is given.
-_OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+# Ray's client for logs prefers these to any address that it is given.
+_ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_UNAUTHORIZED = (401, 403)
+_NOT_FOUND = 404
+_SERVER_ERROR = 500
 
 
 class _RefusedError(Exception):
-    """The server answered, and said no."""
+    """The server's answer is an error."""
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"HTTP {status}: {text.strip()[-500:]}")
-        self.status = status
-        self.text = text
-
-
-class _Client(JobSubmissionClient):
-    """Ray's client, with a limit to its waiting and a status to its errors."""
-
-    def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:  # noqa: ANN401
-        answer: requests.Response = super()._do_request(
-            method, endpoint, timeout=_TIMEOUT, **options
-        )
-        return answer
-
-    def _raise_error(self, r: requests.Response) -> NoReturn:
-        raise _RefusedError(r.status_code, r.text)
+    def __init__(self, response: requests.Response) -> None:
+        super().__init__(f"HTTP {response.status_code}: {response.text.strip()[-500:]}")
+        self.status = response.status_code
+        self.text = response.text
 
 
 @dataclass(frozen=True)
@@ -63,33 +52,43 @@ class JobState:
 class JobServer:
     """Submits, watches and stops jobs; a head that is away for a while is waited for."""
 
-    def __init__(self, address: str, client: Any) -> None:  # noqa: ANN401
+    def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         self.address = address
-        self._client = client
+        self._headers = headers
+
+    def version(self) -> str:
+        """Ray's version on the cluster, by one attempt.
+
+        Raises:
+            _RefusedError: the answer is an error.
+            RequestException: there is no answer, or it is not the one of a job server.
+            LookupError: likewise.
+            TypeError: likewise.
+        """
+        return str(self._request("GET", "version")["ray_version"])
 
     def submit(self, job_id: str, entrypoint: str, metadata: Mapping[str, str]) -> bool:
         """Submit a job under a name of its own; False: there is one of that name.
 
         It runs on the head and holds no CPU: it only watches others.
         """
+        job = {"submission_id": job_id, "entrypoint": entrypoint, "metadata": dict(metadata)}
 
         def submit() -> bool:
             try:
-                self._client.submit_job(
-                    entrypoint=entrypoint, submission_id=job_id, metadata=dict(metadata)
-                )
+                self._request("POST", "jobs/", job)
             except _RefusedError as error:
                 if "already exists" in error.text:
                     return False
                 raise
             return True
 
-        return self._patiently(submit)
+        return self._retry(submit)
 
     def jobs(self) -> list[JobState]:
         """All submitted jobs that the cluster remembers."""
-        found = self._patiently(self._client.list_jobs)
-        return [_state(job) for job in found if job.submission_id]
+        jobs = self._retry(lambda: self._request("GET", "jobs/"))
+        return [_job_state(job) for job in jobs if job.get("submission_id")]
 
     def state(self, job_id: str) -> JobState:
         """Where a job stands.
@@ -97,89 +96,124 @@ class JobServer:
         Raises:
             ThyroError: the head does not answer, or has forgotten the job.
         """
-        return _state(self._patiently(lambda: self._client.get_job_info(job_id)))
+        return _job_state(self._retry(lambda: self._request("GET", f"jobs/{job_id}")))
 
     def log(self, job_id: str) -> str:
-        """All that a job has said so far."""
-        log: str = self._patiently(lambda: self._client.get_job_logs(job_id))
-        return log
+        """The whole log of a job so far."""
+        return str(self._retry(lambda: self._request("GET", f"jobs/{job_id}/logs"))["logs"])
+
+    async def tail(self, job_id: str) -> AsyncIterator[str]:
+        """The parts of a job's log as they come, from its beginning to the job's end."""
+        from ray.job_submission import JobSubmissionClient
+
+        async for text in JobSubmissionClient(self.address).tail_job_logs(job_id):
+            yield text
 
     def stop(self, job_id: str) -> None:
-        """Ask a job to stop; it takes some seconds."""
-        self._patiently(lambda: self._client.stop_job(job_id))
+        """Request that a job stops; it takes some seconds."""
+        self._retry(lambda: self._request("POST", f"jobs/{job_id}/stop"))
 
-    def _patiently(self, ask: Callable[[], R]) -> R:
+    def _request(self, method: str, path: str, body: Any = None) -> Any:  # noqa: ANN401
+        response = requests.request(
+            method,
+            f"{self.address}/api/{path}",
+            json=body,
+            headers=self._headers,
+            timeout=_TIMEOUT,
+        )
+        if not response.ok:
+            raise _RefusedError(response)
+        return response.json()
+
+    def _retry(self, request: Callable[[], Answer]) -> Answer:
         deadline = time.monotonic() + LOST_SECONDS
         pause = 0.5
         while True:
             try:
-                return ask()
-            except AuthenticationError as error:
-                raise _wrong_token(self.address, error) from error
+                return request()
             except (OSError, _RefusedError) as error:
-                if isinstance(error, _RefusedError) and error.status < 500:
-                    raise self._refused(error) from error
+                if isinstance(error, _RefusedError):
+                    self._raise_if_final(error)
                 if time.monotonic() + pause > deadline:
-                    raise self._lost(error) from error
+                    msg = (
+                        f"Ray's head at {self.address} has not answered for {LOST_SECONDS:g} s "
+                        f"({_reason(error)}); what is finished is kept: when it answers again, the "
+                        "same command goes on, with the job that runs there if it still does"
+                    )
+                    raise ThyroError(msg) from error
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _refused(self, error: _RefusedError) -> ThyroError:
-        if error.status == 404:
-            return ThyroError(
+    def _raise_if_final(self, error: _RefusedError) -> None:
+        """Raise what another attempt cannot cure."""
+        if error.status in _UNAUTHORIZED:
+            raise _wrong_token(self.address, error) from error
+        if error.status == _NOT_FOUND:
+            msg = (
                 f"Ray at {self.address} does not know the job any more: the cluster was started "
                 "anew, or somebody deleted the job; what is finished is kept, and the same "
                 "command goes on"
             )
-        return ThyroError(f"Ray at {self.address} refused: {error}")
-
-    def _lost(self, error: Exception) -> ThyroError:
-        return ThyroError(
-            f"Ray's head at {self.address} has not answered for {LOST_SECONDS:g} s "
-            f"({_reason(error)}); what is finished is kept: when it answers again, the same "
-            "command goes on, with the job that runs there if it still does"
-        )
+            raise ThyroError(msg) from error
+        if error.status < _SERVER_ERROR:
+            msg = f"Ray at {self.address} refused: {error}"
+            raise ThyroError(msg) from error
 
 
-def connect(address: str) -> JobServer:
+def connect_job_server(address: str) -> JobServer:
     """The job server of the dashboard at an address such as http://head:8265.
 
-    With RAY_AUTH_MODE=token, Ray's client sends the token that it finds (RAY_AUTH_TOKEN, say).
-
     Raises:
-        InputError: nobody answers there, it is no dashboard of Ray, or it does not let us in.
+        InputError: nobody answers there, it is no dashboard of Ray, or it refuses this process.
     """
     address = address.rstrip("/")
-    for name in _OVERRIDES:
+    for name in _ADDRESS_VARIABLES:
         if os.environ.get(name, address).rstrip("/") != address:
             msg = (
                 f"Ray at {address}: {name} is set, and sends all jobs to another place "
                 f"({os.environ[name]}); unset it"
             )
             raise InputError(msg)
+    server = JobServer(address, _token_header(address))
     try:
-        return JobServer(address, _Client(address))
-    except AuthenticationError as error:
-        raise _wrong_token(address, error) from error
-    except (ConnectionError, requests.ConnectionError, requests.Timeout) as error:
+        server.version()
+    except (requests.ConnectionError, requests.Timeout) as error:
         msg = (
             f"Ray at {address}: expected the dashboard of a cluster, found that nobody answers "
             f"({_reason(error)}); start one with `ray start --head --include-dashboard=true`, open "
             "a tunnel to the one you have, or leave --ray out to run on this machine"
         )
         raise InputError(msg) from error
-    except (RuntimeError, KeyError, TypeError, ValueError, requests.RequestException) as error:
+    except (_RefusedError, LookupError, TypeError, requests.RequestException) as error:
+        if isinstance(error, _RefusedError) and error.status in _UNAUTHORIZED:
+            raise _wrong_token(address, error) from error
         msg = (
             f"Ray at {address}: expected Ray's dashboard with its job server, found something else "
             f"({_reason(error)}); the address is that of the head's dashboard (port 8265 by "
             'default), and the head needs Ray with its dashboard: pip install "ray[default]"'
         )
         raise InputError(msg) from error
+    return server
 
 
-def _state(job: Any) -> JobState:  # noqa: ANN401
-    status = str(getattr(job.status, "value", job.status))
-    return JobState(job.submission_id, status, job.message or "", job.metadata or {})
+def _token_header(address: str) -> dict[str, str]:
+    """The cluster's token, from the places and in the order that Ray documents."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        return {}
+    token = os.environ.get("RAY_AUTH_TOKEN", "")
+    if not token:
+        path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+        try:
+            token = path.read_text()
+        except OSError as error:
+            raise _wrong_token(address, error) from error
+    return {"Authorization": f"Bearer {token.strip()}"}
+
+
+def _job_state(job: Mapping[str, Any]) -> JobState:
+    return JobState(
+        job["submission_id"], job["status"], job.get("message") or "", job.get("metadata") or {}
+    )
 
 
 def _wrong_token(address: str, error: Exception) -> InputError:

@@ -8,129 +8,133 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from thyro_core import __version__
-from thyro_core.cluster.driver import Order
-from thyro_core.cluster.driver_events import LogReader, parse_outcome
+from thyro_core.cluster.driver import TrainingOrder
+from thyro_core.cluster.job_log import JobLog, followed
 from thyro_core.cluster.job_server import JobServer, JobState
-from thyro_core.cluster.offers import Limits, Offer, Wish
-from thyro_core.cluster.session import PATIENCE_SECONDS
+from thyro_core.cluster.resources import Allocation, ResourceRequest
+from thyro_core.cluster.session import POLL_SECONDS
 from thyro_core.errors import InputError, StoppedError, ThyroError
-from thyro_core.study.job import SplitJob, SplitOutcome
+from thyro_core.store.store import open_store
+from thyro_core.study.job import RestartPolicy, SplitJob, SplitOutcome
+from thyro_core.study.outcomes import read_outcomes
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 _POLL_SECONDS = 2.0
 _STOP_SECONDS = 60.0
-_RACES = 5
-_WISH = "thyro_wish"
-_OFFER = "thyro_offer"
+_SUBMIT_ATTEMPTS = 5
+_REQUEST = "thyro_request"
+_ALLOCATION = "thyro_allocation"
 
 
 class JobsTraining:
-    """A study's job on the cluster: one thread follows it, others ask for their split."""
+    """A study's job on the cluster: one thread follows it, others wait for their split."""
 
-    def __init__(self, server: JobServer, job_id: str, say: Say) -> None:
+    def __init__(self, server: JobServer, job_id: str, jobs: Sequence[SplitJob], log: Log) -> None:
         self._server = server
         self._job_id = job_id
-        self._say = say
+        self._store = open_store(jobs[0].store)
+        self._study_id = jobs[0].study_id
+        self._running = {job.split for job in jobs}
+        self._log = log
         self._outcomes: dict[int, SplitOutcome | str] = {}
-        self._over: str | None = None
+        self._end: str | None = None
         self._changed = threading.Condition()
 
     def outcome(self, split: int) -> SplitOutcome | None:
-        """A split's outcome, waited for a moment; None: it is not over yet.
+        """A split's outcome, after a short wait; None: it still runs.
 
         Raises:
             ThyroError: the split cannot be finished, or the job ended without it.
         """
         with self._changed:
             self._changed.wait_for(
-                lambda: split in self._outcomes or self._over is not None, PATIENCE_SECONDS
+                lambda: split in self._outcomes or self._end is not None, POLL_SECONDS
             )
-            found = self._outcomes.get(split, self._over)
-        if isinstance(found, str):
-            raise ThyroError(found)
-        return found
+            outcome = self._outcomes.get(split, self._end)
+        if isinstance(outcome, str):
+            raise ThyroError(outcome)
+        return outcome
 
     def follow(self) -> None:
-        """Say the job's log, line by line, until it ends; why it ended is each split's error."""
+        """Pass on the job's log until it ends; why it ended is the error of each split left."""
         try:
-            state, said = _follow(self._server, self._job_id, self._take, self._say)
-            self.end(_why(self._server, state, said))
+            self.end(_follow(self._server, self._job_id, self._log, self._read_outcomes).error())
         except ThyroError as error:
             self.end(str(error))
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def end(self, reason: str) -> None:
+        """No more outcomes come; the first reason counts."""
         with self._changed:
-            if event["event"] == "outcome":
-                self._outcomes[event["split"]] = parse_outcome(event)
-            elif event["event"] == "lost":
-                self._outcomes[event["split"]] = str(event["error"])
-            elif event["event"] == "failed":
-                self._over = str(event["error"])
+            self._end = self._end or reason
             self._changed.notify_all()
 
-    def end(self, why: str) -> None:
-        """Nothing more will come; the first reason counts."""
+    def _read_outcomes(self) -> None:
+        outcomes = read_outcomes(self._store, self._study_id, self._job_id, self._running)
         with self._changed:
-            self._over = self._over or why
+            self._outcomes |= outcomes
+            self._running -= outcomes.keys()
             self._changed.notify_all()
 
 
 class JobsCluster:
     """The cluster behind a job server."""
 
-    def __init__(self, server: JobServer, say: Say) -> None:
+    def __init__(self, server: JobServer, log: Log) -> None:
         self._server = server
-        self._say = say
-        self._answered: dict[str, str] = {}
+        self._log = log
+        self._metadata: dict[str, str] = {}
 
-    def offer(self, wish: Wish) -> Offer:
-        """What each job gets, asked by a small job.
+    def allocate(self, request: ResourceRequest) -> Allocation:
+        """What each job gets, as a small job on the cluster finds out.
 
-        A cluster that trains for the same wish has answered already: its jobs may hold all that
-        an answer needs.
+        A cluster that trains for the same request has answered already: its jobs may hold all that
+        the small job needs.
 
         Raises:
             InputError: the cluster has no Thyro, or another version of it.
             ThyroError: a job needs more than the cluster has, or the head is lost.
         """
-        offer = self._known_offer(wish) or self._ask(wish)
-        self._answered = {_WISH: wish.text(), _OFFER: offer.text()}
-        return offer
-
-    def _known_offer(self, wish: Wish) -> Offer | None:
+        text = request.text()
         for job in self._server.jobs():
-            if not job.ended and job.metadata.get(_WISH) == wish.text():
-                return Offer.parse(job.metadata[_OFFER])
-        return None
+            if not job.ended and job.metadata.get(_REQUEST) == text:
+                allocation = Allocation.parse(job.metadata[_ALLOCATION])
+                break
+        else:
+            allocation = self._run_allocation(text)
+        self._metadata = {_REQUEST: text, _ALLOCATION: allocation.text()}
+        return allocation
 
-    def _ask(self, wish: Wish) -> Offer:
+    def _run_allocation(self, request: str) -> Allocation:
         job_id = f"thyro-ask-{uuid.uuid4().hex[:12]}"
-        self._server.submit(job_id, _entrypoint("ask", wish.text()), {})
-        events: list[dict[str, Any]] = []
-        with _stopped_on_interrupt(self._server, job_id, self._say):
-            state, said = _follow(self._server, job_id, events.append, self._say)
-        for event in events:
-            if event["event"] == "offer":
-                return _checked_offer(self._server, event)
-            if event["event"] == "failed":
-                raise (InputError if event["of_input"] else ThyroError)(event["error"])
-        raise ThyroError(_why(self._server, state, said))
+        self._server.submit(job_id, _entrypoint("ask", request), {})
+        with _stopped_on_interrupt(self._server, job_id, self._log):
+            end = _follow(self._server, job_id, self._log)
+        answer = end.log.answer
+        if "allocation" not in answer:
+            raise (InputError if answer.get("of_input") else ThyroError)(end.error())
+        if answer["version"] != __version__:
+            msg = (
+                f"Ray at {self._server.address}: expected Thyro {__version__} on the cluster, as "
+                f"here, found {answer['version']}; give its nodes the same version"
+            )
+            raise InputError(msg)
+        return Allocation.parse(answer["allocation"])
 
     @contextmanager
-    def training(self, jobs: Sequence[SplitJob], limits: Limits) -> Iterator[JobsTraining]:
-        """Split jobs that train while the block runs; interrupted, it stops them.
+    def training(self, jobs: Sequence[SplitJob], policy: RestartPolicy) -> Iterator[JobsTraining]:
+        """Split jobs that train while the block runs; an interrupt stops them.
 
         A job of the same study that runs already is watched instead of a second one.
         """
-        order = Order.of(jobs, limits)
-        job_id = _submit_or_attach(self._server, order, self._answered, self._say)
-        training = JobsTraining(self._server, job_id, self._say)
+        job_id = _submit_or_attach(
+            self._server, TrainingOrder.of(jobs, policy), self._metadata, self._log
+        )
+        training = JobsTraining(self._server, job_id, jobs, self._log)
         try:
-            with _stopped_on_interrupt(self._server, job_id, self._say):
+            with _stopped_on_interrupt(self._server, job_id, self._log):
                 yield training
         finally:
             training.end("the study was stopped; the same command goes on from its checkpoints")
@@ -144,53 +148,89 @@ def job_stem(study_id: str, store: str) -> str:
     return f"thyro-{study_id}-{hashlib.sha256(store.encode()).hexdigest()[:8]}"
 
 
-def _entrypoint(what: str, text: str) -> str:
-    return shlex.join(["python", "-m", "thyro_core.cluster.driver", what, text])
+def _entrypoint(*arguments: str) -> str:
+    return shlex.join(["python", "-m", "thyro_core.cluster.driver", *arguments])
 
 
 def _submit_or_attach(
-    server: JobServer, order: Order, metadata: Mapping[str, str], say: Say
+    server: JobServer, order: TrainingOrder, metadata: Mapping[str, str], log: Log
 ) -> str:
     """The id of the study's job: that of one that runs, else of a new attempt.
 
-    An id is used once, so that a start that comes second by a moment is refused and looks again.
+    An id is used once, so that a start that comes second by a moment is refused and tries again.
     """
     study = order.job.study_id
     stem = job_stem(study, order.job.store)
     name = re.compile(rf"{re.escape(stem)}-(\d+)")
-    for _ in range(_RACES):
+    for _ in range(_SUBMIT_ATTEMPTS):
         attempts = {
-            int(found[1]): job for job in server.jobs() if (found := name.fullmatch(job.id))
+            int(match[1]): job for job in server.jobs() if (match := name.fullmatch(job.id))
         }
         for job in attempts.values():
             if not job.ended:
-                say(f"job {job.id} trains this study already at {server.address}: watching it")
+                log(f"job {job.id} trains this study already at {server.address}: watching it")
                 return job.id
         job_id = f"{stem}-{max(attempts, default=0) + 1}"
-        if server.submit(job_id, _entrypoint("train", order.text()), metadata):
-            say(f"submitted job {job_id} to {server.address}")
+        if server.submit(job_id, _entrypoint("train", job_id, order.text()), metadata):
+            log(f"submitted job {job_id} to {server.address}")
             return job_id
     msg = f"Ray at {server.address}: others start jobs of study {study} and end them; try again"
     raise ThyroError(msg)
 
 
+class _JobEnd:
+    """How a job on the cluster ended."""
+
+    def __init__(self, server: JobServer, state: JobState, log: JobLog) -> None:
+        self._server = server
+        self._state = state
+        self.log = log
+
+    def error(self) -> str:
+        """Why the job ended without a result, for people."""
+        job = f"job {self._state.id} at {self._server.address}"
+        if "error" in self.log.answer:
+            return str(self.log.answer["error"])
+        if self._state.status == "STOPPED":
+            return f"{job} was stopped; the same command goes on from its checkpoints"
+        if self._state.status == "SUCCEEDED":
+            return f"{job} ended before all was trained; the same command trains the rest"
+        last = " | ".join(self.log.last_lines[-4:])
+        last = last or " ".join(self._state.message.split())[-500:]
+        cure = "what is finished is kept, and the same command goes on"
+        if "thyro_core" in last and "No module named" in last:
+            cure = "install Thyro on the cluster's nodes (infra/Dockerfile is an image that has it)"
+        return f"{job} failed: {last}; {cure}"
+
+
 def _follow(
-    server: JobServer, job_id: str, take: Callable[[dict[str, Any]], None], say: Say
-) -> tuple[JobState, list[str]]:
-    """Watch a job until it ends; its last state and its last lines."""
+    server: JobServer, job_id: str, log: Log, poll: Callable[[], None] = lambda: None
+) -> _JobEnd:
+    """Pass on a job's log until the job ends.
+
+    Args:
+        server: where the job runs.
+        job_id: the job.
+        log: called with each line for people.
+        poll: called every few seconds, and once after the job has ended.
+    """
     rest = f"the log is long; the rest of it: ray job logs {job_id} --address {server.address}"
-    reader = LogReader(take, say, rest)
-    while True:
-        # In this order: the log of an ended job is whole.
-        state = server.state(job_id)
-        reader.read(server.log(job_id), ended=state.ended)
-        if state.ended:
-            return state, reader.last
-        time.sleep(_POLL_SECONDS)
+    job_log = JobLog(log, rest)
+    with followed(job_log, lambda: server.tail(job_id)):
+        while True:
+            # In this order: an ended job has recorded all outcomes.
+            state = server.state(job_id)
+            poll()
+            if state.ended:
+                break
+            time.sleep(_POLL_SECONDS)
+    job_log.add(server.log(job_id), 0)
+    job_log.end()
+    return _JobEnd(server, state, job_log)
 
 
 @contextmanager
-def _stopped_on_interrupt(server: JobServer, job_id: str, say: Say) -> Iterator[None]:
+def _stopped_on_interrupt(server: JobServer, job_id: str, log: Log) -> Iterator[None]:
     """Stop the job, and wait until it has, when the block is interrupted.
 
     An error of the flow is no interrupt: the job goes on, and the next start attaches to it.
@@ -200,11 +240,11 @@ def _stopped_on_interrupt(server: JobServer, job_id: str, say: Say) -> Iterator[
     except BaseException as end:
         if isinstance(end, Exception):
             raise
-        say(f"stopping job {job_id} at {server.address}")
+        log(f"stopping job {job_id} at {server.address}")
         try:
             _stop(server, job_id)
         except ThyroError as error:
-            say(f"{error}; job {job_id} may still run")
+            log(f"{error}; job {job_id} may still run")
         raise
 
 
@@ -216,27 +256,3 @@ def _stop(server: JobServer, job_id: str) -> None:
             msg = f"job {job_id} at {server.address} has not stopped within {_STOP_SECONDS:g} s"
             raise StoppedError(msg)
         time.sleep(0.2)
-
-
-def _checked_offer(server: JobServer, event: dict[str, Any]) -> Offer:
-    if event["version"] != __version__:
-        msg = (
-            f"Ray at {server.address}: expected Thyro {__version__} on the cluster, as here, found "
-            f"{event['version']}; give its nodes the same version"
-        )
-        raise InputError(msg)
-    return Offer.parse(event["offer"])
-
-
-def _why(server: JobServer, state: JobState, said: Sequence[str]) -> str:
-    """Why a job ended without an answer, for the person who waits for it."""
-    where = f"job {state.id} at {server.address}"
-    if state.status == "STOPPED":
-        return f"{where} was stopped; the same command goes on from its checkpoints"
-    if state.status == "SUCCEEDED":
-        return f"{where} ended before all was trained; the same command trains the rest"
-    last = " | ".join(said[-4:]) or " ".join(state.message.split())[-500:]
-    cure = "what is finished is kept, and the same command goes on"
-    if "thyro_core" in last and "No module named" in last:
-        cure = "install Thyro on the cluster's nodes (infra/Dockerfile is an image that has it)"
-    return f"{where} failed: {last}; {cure}"

@@ -1,19 +1,24 @@
-"""What a job holds while it runs, so that jobs share nodes and GPUs well, and each finds a node."""
+"""CPUs, GPUs and memory: what a cluster has, what a study requests, and what each job gets."""
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
+from typing import Self
 
+from thyro_core.config import Precision
 from thyro_core.errors import InputError, ThyroError
+from thyro_core.study.job import JobResources
+from thyro_core.study.plan import PlannedPrecision
 
 # Ray counts resources in units of 1/10000: a third is 0.3333, and three of them fit.
 _UNITS = 10_000
-_SHOWN = 6
+_LISTED_NODES = 6
 
 
 @dataclass(frozen=True)
 class Node:
-    """What one node offers to jobs."""
+    """What one node has for jobs."""
 
     name: str
     cpus: float
@@ -25,103 +30,125 @@ class Node:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What a cluster has in all, and where."""
+    """What a cluster has in all, and on which nodes."""
 
     cpus: float
     gpus: float
     nodes: tuple[Node, ...] = ()
 
 
-def capacity_of(nodes: Sequence[Node]) -> Capacity:
-    """The capacity of a cluster of these nodes."""
-    taking = _taking(nodes)
-    return Capacity(sum(n.cpus for n in taking), sum(n.gpus for n in taking), taking)
+@dataclass(frozen=True)
+class ResourceRequest:
+    """What the jobs of a study need, before the study has a name.
 
+    Attributes:
+        precision: The arithmetic of the config.
+        cpus: CPU cores of a job, or of each of its workers.
+        gpus: GPUs of a job, or of each of its workers; None: shared.
+        workers: Processes that share a job.
+        jobs: How many jobs there are.
+        gpu_bytes: GPU memory of a job.
+        cpu_bytes: Memory of its node that a job without a GPU takes.
+        node_patience: Longest wait while no node could run a job [s].
+    """
 
-def _taking(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """Those that take jobs: the head, and a driver's node, often offer nothing."""
-    return tuple(node for node in nodes if node.cpus or node.gpus)
+    precision: Precision
+    cpus: int
+    gpus: float | None
+    workers: int
+    jobs: int
+    gpu_bytes: int
+    cpu_bytes: int
+    node_patience: float
+
+    def text(self) -> str:
+        """As JSON, the same for equal requests."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The request that `text` wrote."""
+        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True)
-class JobResources:
-    """What each worker of a split job holds while it runs, and how many share it."""
+class Allocation:
+    """What each job of a study gets on a cluster, and the arithmetic that it trains in there."""
 
-    cpus: int
-    gpus: float
-    workers: int = 1
-    memory: int = 0
-    """Bytes that are set aside for it; 0: as many as it takes."""
+    resources: JobResources
+    precision: PlannedPrecision
+
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The allocation that `text` wrote."""
+        plain = json.loads(text)
+        return cls(JobResources(**plain["resources"]), plain["precision"])
+
+
+def capacity_of(nodes: Sequence[Node]) -> Capacity:
+    """The capacity of a cluster of these nodes."""
+    nodes = _job_nodes(nodes)
+    return Capacity(sum(n.cpus for n in nodes), sum(n.gpus for n in nodes), nodes)
+
+
+def _job_nodes(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """Those that run jobs: the head, and a driver's node, often have no resources."""
+    return tuple(node for node in nodes if node.cpus or node.gpus)
 
 
 def job_resources(
-    capacity: Capacity,
-    cpus_per_job: int,
-    gpus_per_job: float | None,
-    jobs: int,
-    fit: int = 1,
-    workers: int = 1,
+    capacity: Capacity, request: ResourceRequest, jobs_per_gpu: int = 1
 ) -> JobResources:
-    """What each of so many jobs gets, checked against what a node of the cluster has.
+    """What each job of a study gets, checked against what a node of the cluster has.
 
-    CPUs are as asked for: the threads of a job decide the last bits of its results, so the cluster
-    must not. GPUs, if there are any and nothing else is said, are shared so that all jobs run at
-    once, as far as their memory goes: ten jobs on four GPUs get a third each.
+    CPUs are as requested: the threads of a job decide the last bits of its results, so the cluster
+    must not. GPUs, if there are any and the request leaves them open, are shared so that all jobs
+    run at once, as far as their memory goes: ten jobs on four GPUs get a third each.
+
+    A job without a GPU sets memory aside, so that a node runs no more jobs than it can hold. Where
+    no node has as much as the estimate, a job takes all that the largest one has, its workers in
+    equal parts, and runs there alone: an estimate forbids no study.
 
     Args:
         capacity: what the cluster has.
-        cpus_per_job: cores of a job, or of each of its workers.
-        gpus_per_job: GPUs (or a fraction) of a job, or of each of its workers; None: shared.
-        jobs: jobs of the study.
-        fit: jobs that a GPU's memory holds at once.
-        workers: workers that share a job.
+        request: of the study.
+        jobs_per_gpu: jobs that a GPU's memory holds at once.
 
     Raises:
         InputError: workers of one job would share a GPU.
         ThyroError: no node has what a job needs.
     """
-    if gpus_per_job is None:
-        gpus_per_job = gpu_share(jobs, int(capacity.gpus), fit, workers)
-    if workers > 1 and gpus_per_job not in (0.0, 1.0):
+    cpus, gpus, workers = request.cpus, request.gpus, request.workers
+    if gpus is None:
+        gpus = gpu_share(int(capacity.gpus), request.jobs, jobs_per_gpu, workers)
+    if workers > 1 and gpus not in (0.0, 1.0):
         msg = (
             f"THYRO_GPUS_PER_JOB: expected 0 or 1 where {workers} workers share a job, each with a "
-            f"GPU of its own, found {gpus_per_job:g}"
+            f"GPU of its own, found {gpus:g}"
         )
         raise InputError(msg)
-    resources = JobResources(cpus_per_job, gpus_per_job, workers)
-    lacking = missing(capacity.nodes, resources)
+    lacking = shortage(capacity.nodes, JobResources(cpus, gpus, workers))
     if lacking is not None:
         msg = f"{lacking}; lower THYRO_CPUS_PER_JOB or THYRO_GPUS_PER_JOB, or add a node"
         raise ThyroError(msg)
-    return resources
+    memory = 0
+    if not gpus:
+        largest = max((node.memory for node in capacity.nodes if node.cpus >= cpus), default=0.0)
+        memory = int(min(request.cpu_bytes, largest / workers))
+    return JobResources(cpus, gpus, workers, memory)
 
 
-def with_memory(resources: JobResources, capacity: Capacity, needed: int) -> JobResources:
-    """Resources with memory set aside, so that a node runs no more jobs than it can hold.
-
-    A job with a GPU sets none aside. Where no node has what an estimate says, a job takes all that
-    the largest one has, its workers in equal parts, and runs there alone: an estimate forbids no
-    study.
-
-    Args:
-        resources: what `job_resources` gave.
-        capacity: what the cluster has.
-        needed: what each worker of a job takes of its node [bytes].
-    """
-    if resources.gpus:
-        return resources
-    able = [node.memory for node in capacity.nodes if node.cpus >= resources.cpus]
-    most = max(able, default=0.0) / resources.workers
-    return replace(resources, memory=int(min(needed, most)))
-
-
-def gpu_share(jobs: int, gpus: int, fit: int, workers: int = 1) -> float:
-    """The GPUs that one worker of a job gets when nobody said how many.
+def gpu_share(gpus: int, jobs: int, jobs_per_gpu: int, workers: int = 1) -> float:
+    """The GPUs that one worker of a job gets when the request leaves them open.
 
     Args:
-        jobs: jobs of the study.
         gpus: GPUs of the cluster; 0: jobs get none.
-        fit: jobs that a GPU's memory holds at once.
+        jobs: jobs of the study.
+        jobs_per_gpu: jobs that a GPU's memory holds at once.
         workers: workers of a job; more than one never share a GPU with each other, so each gets
             a whole one.
     """
@@ -129,48 +156,49 @@ def gpu_share(jobs: int, gpus: int, fit: int, workers: int = 1) -> float:
         return 0.0
     if workers > 1:
         return 1.0
-    at_once = max(1, min(math.ceil(jobs / gpus), fit))
+    at_once = max(1, min(math.ceil(jobs / gpus), jobs_per_gpu))
     return math.floor(_UNITS / at_once) / _UNITS
 
 
-def missing(nodes: Sequence[Node], resources: JobResources) -> str | None:
+def shortage(nodes: Sequence[Node], resources: JobResources) -> str | None:
     """What the nodes lack, for people; None: they could run such a job, each worker on one.
 
     Args:
         nodes: of the cluster.
         resources: of a job.
     """
-    nodes = _taking(nodes)
-    needs = _amounts(resources.cpus, resources.gpus)
-    if any(_holds(node, resources) for node in nodes):
-        room = sum(_workers_on(node, resources) for node in nodes)
-        if room >= resources.workers:
-            return None
+    nodes = _job_nodes(nodes)
+    needs = f"{resources.cpus:g} CPU"
+    if resources.gpus:
+        needs += f" and {resources.gpus:g} GPU"
+    if not nodes:
+        return f"a split job needs {needs}, and the cluster has no node that takes jobs"
+    room = sum(_workers_on(node, resources) for node in nodes)
+    if room >= resources.workers:
+        return None
+    if room:
         return (
             f"a split job needs {needs} for each of {resources.workers} workers, and the cluster "
             f"has room for {room}"
         )
-    if not nodes:
-        return f"a split job needs {needs}, and the cluster has no node that takes jobs"
-    wanted = {"CPU": resources.cpus, "GPU": resources.gpus, "GB of memory": resources.memory / 1e9}
-    for name, needed in wanted.items():
-        largest = max(nodes, key=lambda node: _offer(node, name))
-        if _offer(largest, name) < needed:
+    amounts = {"CPU": resources.cpus, "GPU": resources.gpus, "GB of memory": resources.memory / 1e9}
+    for name, amount in amounts.items():
+        largest = max(nodes, key=lambda node: _amount(node, name))
+        if _amount(largest, name) < amount:
             return (
-                f"a split job needs {needed:.3g} {name} on one node, and the largest of "
-                f"{len(nodes)} ({largest.name}) has {_offer(largest, name):.3g}"
+                f"a split job needs {amount:.3g} {name} on one node, and the largest of "
+                f"{len(nodes)} ({largest.name}) has {_amount(largest, name):.3g}"
             )
-    several = [name for name, needed in wanted.items() if needed]
-    shown = [_offers(node, several) for node in nodes[:_SHOWN]]
-    more = f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
-    needs = " and ".join(f"{wanted[name]:.3g} {name}" for name in several)
+    names = [name for name, amount in amounts.items() if amount]
+    listed = [
+        f"{node.name} has " + " and ".join(f"{_amount(node, name):.3g} {name}" for name in names)
+        for node in nodes[:_LISTED_NODES]
+    ]
+    more = f" and {len(nodes) - _LISTED_NODES} more" if len(nodes) > _LISTED_NODES else ""
+    needs = " and ".join(f"{amounts[name]:.3g} {name}" for name in names)
     return (
-        f"a split job needs {needs} on one node, and no node has it all: {', '.join(shown)}{more}"
+        f"a split job needs {needs} on one node, and no node has it all: {', '.join(listed)}{more}"
     )
-
-
-def _offers(node: Node, names: Sequence[str]) -> str:
-    return f"{node.name} has " + " and ".join(f"{_offer(node, name):.3g} {name}" for name in names)
 
 
 def _workers_on(node: Node, resources: JobResources) -> int:
@@ -182,13 +210,5 @@ def _workers_on(node: Node, resources: JobResources) -> int:
     return int(min(rooms))
 
 
-def _holds(node: Node, resources: JobResources) -> bool:
-    return _workers_on(node, resources) >= 1
-
-
-def _offer(node: Node, name: str) -> float:
+def _amount(node: Node, name: str) -> float:
     return {"CPU": node.cpus, "GPU": node.gpus}.get(name, node.memory / 1e9)
-
-
-def _amounts(cpus: float, gpus: float) -> str:
-    return f"{cpus:g} CPU and {gpus:g} GPU" if gpus else f"{cpus:g} CPU"

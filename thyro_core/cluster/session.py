@@ -10,35 +10,34 @@ from contextlib import contextmanager
 from typing import Any
 
 from thyro_core.cluster.resources import Capacity, Node, capacity_of
-from thyro_core.cluster.watch import LOST_SECONDS, ClusterWatch, knock
+from thyro_core.cluster.watch import LOST_SECONDS, ClusterWatch, check_connection
 from thyro_core.errors import InputError, ThyroError
 
 # Only keys and small specs travel through Ray's object store; its default takes 30 % of memory.
 _OBJECT_STORE_BYTES = 128 * 1024**2
 
-_KNOCK_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0
 
-PATIENCE_SECONDS = 1.0
-"""How long a watcher waits for its job before it looks up again."""
+POLL_SECONDS = 1.0
+"""How long a thread waits for its job before it checks the cluster again."""
 
 closing = threading.Event()
-"""Set when a session ends early: whoever watches a job of it stops it."""
-
+"""Set when a session ends early: each thread that watches a job stops it."""
 
 _watch: ClusterWatch | None = None
 
 
-def check_open(who: str) -> None:
+def check_open(waiter: str) -> None:
     """Make sure that there is still a cluster to wait for.
 
     Args:
-        who: what waits, for the message.
+        waiter: what waits, for the message.
 
     Raises:
         ThyroError: the session is closing, or the cluster's head is lost.
     """
     if closing.is_set():
-        msg = f"{who} was stopped; the same command goes on from its checkpoint"
+        msg = f"{waiter} was stopped; the same command goes on from its checkpoint"
         raise ThyroError(msg)
     if _watch is not None and _watch.lost:
         msg = (
@@ -74,8 +73,8 @@ def session(address: str) -> Iterator[Capacity]:
         "include_dashboard": False,
     }
     if ":" in address:
-        _knock(address)
-    on_sigterm = signal.getsignal(signal.SIGTERM)
+        _check_listening(address)
+    sigterm_handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address,
@@ -85,9 +84,9 @@ def session(address: str) -> Iterator[Capacity]:
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise _no_cluster(address, error) from error
-    # Ray's own handler aborts the program; whoever had one wants to stop it in good order.
-    if on_sigterm is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)
+    # Ray's own handler aborts the program; one that was there before stops it in good order.
+    if sigterm_handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, sigterm_handler)
     closing.clear()
     gcs = None if address == "local" else ray.get_runtime_context().gcs_address
     try:
@@ -96,7 +95,7 @@ def session(address: str) -> Iterator[Capacity]:
     except BaseException:
         closing.set()
         # Threads that watch jobs cancel them now; after the shutdown they could not.
-        time.sleep(2 * PATIENCE_SECONDS)
+        time.sleep(2 * POLL_SECONDS)
         raise
     finally:
         ray.shutdown()
@@ -125,7 +124,7 @@ def _check_kind(address: str) -> None:
 def _watched(address: str | None) -> Iterator[None]:
     # One session at a time, like Ray's own.
     global _watch
-    with ClusterWatch(address, _look) as _watch:
+    with ClusterWatch(address, _list_nodes) as _watch:
         yield
 
 
@@ -134,40 +133,40 @@ def nodes() -> tuple[Node, ...]:
     return () if _watch is None else _watch.nodes
 
 
-def _look() -> tuple[Node, ...] | None:
-    """The nodes that are up now, asked of Ray; None: it could not tell."""
+def _list_nodes() -> tuple[Node, ...] | None:
+    """The nodes that are up now; None: Ray did not answer."""
     import ray
     from ray.exceptions import RayError
 
     try:
-        found = ray.nodes()  # type: ignore[no-untyped-call]
+        listed = ray.nodes()  # type: ignore[no-untyped-call]
     except (RayError, ConnectionError, RuntimeError):
         return None
     return tuple(
         Node(
-            str(each["NodeManagerHostname"]),
-            float(each["Resources"].get("CPU", 0.0)),
-            float(each["Resources"].get("GPU", 0.0)),
-            str(each["NodeID"]),
-            float(each["Resources"].get("memory", 0.0)),
+            str(node["NodeManagerHostname"]),
+            float(node["Resources"].get("CPU", 0.0)),
+            float(node["Resources"].get("GPU", 0.0)),
+            str(node["NodeID"]),
+            float(node["Resources"].get("memory", 0.0)),
         )
-        for each in found
-        if each["Alive"]
+        for node in listed
+        if node["Alive"]
     )
 
 
-def _knock(address: str) -> None:
-    """Ask whether anyone listens at host:port; Ray itself would go on asking for minutes."""
+def _check_listening(address: str) -> None:
+    """Fail at once if nothing listens at host:port; Ray itself would try for minutes."""
     if not address.rpartition(":")[2].isdigit():
         raise _no_cluster(address, "no port after the colon")
     try:
-        knock(address, _KNOCK_SECONDS)
+        check_connection(address, _CONNECT_SECONDS)
     except OSError as error:
         raise _no_cluster(address, error) from error
 
 
-def _no_cluster(address: str, found: object) -> InputError:
+def _no_cluster(address: str, answer: object) -> InputError:
     return InputError(
-        f"Ray at {address}: expected a cluster to answer, found: {found}; start one with "
+        f"Ray at {address}: expected a cluster to answer, found: {answer}; start one with "
         "`ray start --head`, or leave --ray out to run on this machine"
     )

@@ -15,49 +15,44 @@ import ray
 from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from thyro_core.cluster.attempts import Shortage, SplitRun
-from thyro_core.cluster.offers import Limits
-from thyro_core.cluster.resources import JobResources
-from thyro_core.cluster.session import PATIENCE_SECONDS, check_open, nodes
+from thyro_core.cluster.attempts import NodeDeadline, SplitRun
+from thyro_core.cluster.session import POLL_SECONDS, check_open, nodes
 from thyro_core.cluster.worker_groups import seat, train_in_group
 from thyro_core.config import Precision
-from thyro_core.study.job import SplitJob, SplitOutcome
+from thyro_core.study.job import JobResources, RestartPolicy, SplitJob, SplitOutcome
 from thyro_core.study.plan import PlannedPrecision
 
-# A busy GPU still has room for one who only looks.
-_LOOK_AT_GPU = 0.0001
+# A busy GPU still has room for a probe.
+_PROBE_GPUS = 0.0001
 _PROBE_SECONDS = 120.0
 
 
-def submit(job: SplitJob, resources: JobResources, limits: Limits) -> SplitRun:
+def submit(job: SplitJob, policy: RestartPolicy) -> SplitRun:
     """Queue a split job; Ray starts jobs in the order of their submission, as resources get free.
 
     Args:
         job: what to run.
-        resources: what it holds while it runs.
-        limits: how much it may meet before it is given up.
+        policy: how often it starts again.
     """
-    options: dict[str, Any] = {
-        "name": f"{job.study_id}-split-{job.split}",
-        "num_cpus": resources.cpus,
-        "num_gpus": resources.gpus,
-        "max_retries": 0,
-    }
-    if resources.memory:
-        options["memory"] = resources.memory
+    resources = job.resources
+    options: dict[str, Any] = {"name": f"{job.study_id}-split-{job.split}", "max_retries": 0}
     if resources.workers > 1:
         options |= {"num_cpus": 0, "num_gpus": 0, "memory": 0, "resources": seat(resources)}
         group = ray.remote(train_in_group).options(**options)
-        return SplitRun(job, lambda each: group.remote(each, limits.retries), resources, limits)
-    start = ray.remote(_train_split).options(**options).remote
-    return SplitRun(job, start, resources, limits)
+        return SplitRun(job, lambda attempt: group.remote(attempt, policy.restarts), policy)
+    options |= {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+    if resources.memory:
+        options["memory"] = resources.memory
+    return SplitRun(job, ray.remote(_train_split).options(**options).remote, policy)
 
 
-def job_precision(wanted: Precision, resources: JobResources, patience: float) -> PlannedPrecision:
-    """The arithmetic that jobs with these resources will train in, asked of such a job.
+def job_precision(
+    precision: Precision, resources: JobResources, patience: float
+) -> PlannedPrecision:
+    """The arithmetic that jobs with these resources will train in, as such a job reports it.
 
     Args:
-        wanted: the config's precision.
+        precision: of the config.
         resources: of a job.
         patience: how long to wait while no node could run it [s].
 
@@ -65,23 +60,22 @@ def job_precision(wanted: Precision, resources: JobResources, patience: float) -
         ThyroError: no node can run it, or the head of the cluster is lost.
     """
     options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
-    probe = ray.remote(_probe_precision).options(**options)
-    asked = probe.remote(wanted, resources.gpus)
-    shortage = Shortage(resources, patience)
-    while not ray.wait([asked], timeout=PATIENCE_SECONDS)[0]:
+    probe = ray.remote(_probe_precision).options(**options).remote(precision, resources.gpus)
+    deadline = NodeDeadline(resources, patience)
+    while not ray.wait([probe], timeout=POLL_SECONDS)[0]:
         check_open("the study")
-        shortage.check("the study", nodes())
-    found: PlannedPrecision = ray.get(asked)
-    return found
+        deadline.check("the study", nodes())
+    planned: PlannedPrecision = ray.get(probe)
+    return planned
 
 
 def smallest_gpu() -> int | None:
-    """Memory of the cluster's smallest GPU [bytes]; None: a node with GPUs could not tell."""
+    """Memory of the cluster's smallest GPU [bytes]; None: a node with GPUs did not report it."""
     probe = ray.remote(_probe_gpu)
-    asked = [
+    probes = [
         probe.options(
             num_cpus=0,
-            num_gpus=_LOOK_AT_GPU,
+            num_gpus=_PROBE_GPUS,
             max_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
         ).remote()
@@ -89,17 +83,17 @@ def smallest_gpu() -> int | None:
         if node["Alive"] and node["Resources"].get("GPU", 0.0) > 0
     ]
     try:
-        found = ray.get(asked, timeout=_PROBE_SECONDS)
+        reports = ray.get(probes, timeout=_PROBE_SECONDS)
     except exceptions.RayError:
         return None
-    known = [size for size in found if size is not None]
-    return min(known) if known and len(known) == len(found) else None
+    sizes = [size for size in reports if size is not None]
+    return min(sizes) if sizes and len(sizes) == len(reports) else None
 
 
-def _probe_precision(wanted: Precision, gpus: float) -> PlannedPrecision:
+def _probe_precision(precision: Precision, gpus: float) -> PlannedPrecision:
     from thyro_core.training.device import choose_precision, job_device
 
-    return choose_precision(wanted, job_device(gpus))
+    return choose_precision(precision, job_device(gpus))
 
 
 def _probe_gpu() -> int | None:
@@ -121,16 +115,15 @@ def _train_split(job: SplitJob) -> SplitOutcome:
     settings = Settings()
     set_up_logs(as_json=settings.log_json)
     # The node's own folder, where it has one.
-    scratch = str(settings.scratch or job.scratch)
-    job = replace(job, scratch=scratch)
+    job = replace(job, scratch=str(settings.scratch or job.scratch))
     announce(job, ray.get_runtime_context().get_node_id())
 
     train_loop: Any = partial(run_split, job)
     trainer = TorchTrainer(
         train_loop,
-        scaling_config=ScalingConfig(num_workers=0, use_gpu=job.gpus > 0),
+        scaling_config=ScalingConfig(num_workers=0, use_gpu=job.resources.gpus > 0),
         run_config=RunConfig(name=f"{job.study_id}-split-{job.split}", storage_path=job.scratch),
     )
     result: Any = trainer.fit()
-    finished: SplitOutcome = result.return_value
-    return finished
+    outcome: SplitOutcome = result.return_value
+    return outcome

@@ -1,7 +1,7 @@
 """Whether a Ray cluster's head still answers, and which nodes are up.
 
-Without its head Ray lets calls hang, and in the end aborts the program. So both are asked in
-threads of their own, which may hang, and whoever waits for a job reads what they found.
+Without its head Ray lets calls hang, and in the end aborts the program. So threads of their own,
+which may hang, check both, and a thread that waits for a job reads their last result.
 """
 
 import socket
@@ -15,75 +15,75 @@ from thyro_core.cluster.resources import Node
 LOST_SECONDS = 30.0
 """After so long without an answer the head counts as lost. A node of Ray's gives up after 60."""
 
-_EVERY_SECONDS = 2.0
-_KNOCK_SECONDS = 5.0
+_INTERVAL_SECONDS = 2.0
+_CONNECT_SECONDS = 5.0
 
 
 class ClusterWatch:
-    """Knocks at the head's port and lists the nodes now and then, while its block runs.
+    """Connects to the head's port and lists the nodes every few seconds, while its block runs.
 
     Args:
         address: host:port of the head; None: a cluster that ends with this program.
-        look: lists the nodes that are up; None: not known at the moment.
+        list_nodes: the nodes that are up; None: not known at the moment.
         lost_seconds: after so long without an answer `lost` is true.
     """
 
     def __init__(
         self,
         address: str | None,
-        look: Callable[[], tuple[Node, ...] | None],
+        list_nodes: Callable[[], tuple[Node, ...] | None],
         lost_seconds: float = LOST_SECONDS,
     ) -> None:
         self.address = address
         self.lost = False
         self.nodes: tuple[Node, ...] = ()
-        self._look = look
+        self._list_nodes = list_nodes
         self._lost_seconds = lost_seconds
-        self._over = threading.Event()
+        self._stop = threading.Event()
 
     def __enter__(self) -> Self:
-        self.nodes = self._look() or ()
+        self.nodes = self._list_nodes() or ()
         if self.address is not None:
-            for target in (self._keep_knocking, self._keep_looking):
+            for target in (self._watch_head, self._watch_nodes):
                 threading.Thread(target=target, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stop.set()
 
-    def _keep_knocking(self) -> None:
+    def _watch_head(self) -> None:
         silent_since: float | None = None
-        while not self._over.wait(_EVERY_SECONDS):
+        while not self._stop.wait(_INTERVAL_SECONDS):
             now = time.monotonic()
-            if answers(self.address or ""):
+            if is_reachable(self.address or ""):
                 silent_since = None
             elif silent_since is None:
                 silent_since = now
             # Not from the last answer on: this program itself may have been stopped for a while.
             self.lost = silent_since is not None and now - silent_since >= self._lost_seconds
 
-    def _keep_looking(self) -> None:
-        while not self._over.wait(_EVERY_SECONDS):
-            found = self._look()
-            if found is not None and not self._over.is_set():
-                self.nodes = found
+    def _watch_nodes(self) -> None:
+        while not self._stop.wait(_INTERVAL_SECONDS):
+            nodes = self._list_nodes()
+            if nodes is not None and not self._stop.is_set():
+                self.nodes = nodes
 
 
-def answers(address: str) -> bool:
-    """Whether somebody listens at host:port."""
+def is_reachable(address: str) -> bool:
+    """Whether a server listens at host:port."""
     try:
-        knock(address, _KNOCK_SECONDS)
+        check_connection(address, _CONNECT_SECONDS)
     except (OSError, ValueError):
         return False
     return True
 
 
-def knock(address: str, seconds: float) -> None:
-    """Connect to host:port, and go away.
+def check_connection(address: str, seconds: float) -> None:
+    """Connect to host:port, and close the connection.
 
     Raises:
         ValueError: the port is no number.
-        OSError: nobody answers.
+        OSError: no server answers.
     """
     host, _, port = address.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()

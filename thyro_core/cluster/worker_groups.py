@@ -2,7 +2,7 @@
 
 The workers hold the job's CPUs and GPUs, through the group's placement group. The Ray task that
 starts the group holds none of them: it would take them from its own workers. What bounds how many
-such tasks run at once is a seat, a share of the head node's own resource.
+such tasks run at once is a seat: a share of the head node's own resource.
 """
 
 from collections.abc import Mapping
@@ -12,24 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.experimental import internal_kv
-from ray.util.placement_group import PlacementGroup
-from ray.util.placement_group import remove_placement_group as remove
 
-from thyro_core.cluster.resources import JobResources
+from thyro_core.cluster.ray_internals import (
+    placement_group_recorder,
+    remove_recorded_placement_group,
+)
 from thyro_core.errors import ThyroError, WorkerFailedError
-from thyro_core.study.job import SplitJob, SplitOutcome
+from thyro_core.study.job import JobResources, SplitJob, SplitOutcome
 
 # Ray gives it to the head node alone, 1 in all. Ray Train's helpers take thousandths of it.
 _HEAD = "node:__internal_head__"
 _MOST_SEATS = 20
 
-# A worker that is done waits for the first one, which draws maps and writes tables. One that is
-# gone is told of by its closed connections, and by Ray: no clock is needed for it.
+# A worker that is done waits for the first one, which draws maps and writes tables. A lost one
+# shows by its closed connections, and through Ray: no timeout is needed for it.
 _COLLECTIVE_SECONDS = 7 * 24 * 3600
 
-# Ray Train asks again each minute, for ever if it is let.
-_MINUTES_FOR_ROOM = 60
+# Ray Train tries again each minute, without end by default.
+_START_ATTEMPTS = 60
 
 
 def seat(resources: JobResources) -> dict[str, float]:
@@ -48,7 +48,7 @@ def seat(resources: JobResources) -> dict[str, float]:
     return {_HEAD: round(1 / (seats + 0.5), 4)}
 
 
-def train_in_group(job: SplitJob, retries: int) -> SplitOutcome:
+def train_in_group(job: SplitJob, restarts: int) -> SplitOutcome:
     """Run a split job in as many workers as it says.
 
     An architecture that fails in a worker ends the group; a new one goes on with the others. A
@@ -56,73 +56,58 @@ def train_in_group(job: SplitJob, retries: int) -> SplitOutcome:
 
     Args:
         job: what to run.
-        retries: how often to go on after workers were lost.
+        restarts: how often to go on after workers were lost.
 
     Raises:
         ThyroError: workers were lost too often, there is no room for them, or one met an error
             outside any architecture.
     """
     failed: dict[str, str] = {}
-    lost = 0
+    losses = 0
     while True:
-        errors = _fit(replace(job, skip=tuple(failed)))
-        if isinstance(errors, SplitOutcome):
-            return replace(errors, failed=failed)
-        for error in errors.values():
+        result = _fit(replace(job, skip=tuple(failed)))
+        if isinstance(result, SplitOutcome):
+            return replace(result, failed=failed)
+        for error in result.values():
             if isinstance(error, WorkerFailedError):
                 failed[error.architecture] = error.said
                 break
         else:
-            lost += 1
-            _give_up(job, errors, lost, retries)
+            losses += 1
+            _raise_if_final(job, result, losses, restarts)
 
 
-def _give_up(job: SplitJob, errors: Mapping[int, Exception], lost: int, retries: int) -> None:
-    """Raise what cannot be cured by another attempt."""
+def _raise_if_final(
+    job: SplitJob, errors: Mapping[int, Exception], losses: int, restarts: int
+) -> None:
+    """Raise what another attempt cannot cure."""
     for rank, error in sorted(errors.items()):
         if isinstance(error, ThyroError):
-            msg = f"worker {rank} of {job.workers}: {error}"
+            msg = f"worker {rank} of {job.resources.workers}: {error}"
             raise ThyroError(msg) from error
-    if lost > retries:
-        said = "; ".join(
-            f"worker {rank} of {job.workers}: {type(error).__name__}: {str(error)[:300]}"
+    if losses > restarts:
+        details = "; ".join(
+            f"worker {rank} of {job.resources.workers}: {type(error).__name__}: {str(error)[:300]}"
             for rank, error in sorted(errors.items())
         )
         msg = (
-            f"its workers were lost {lost} times (out of memory, or killed), last {said}; give "
-            "each worker more room, and start the same command again"
+            f"its workers were lost {losses} times (out of memory, or killed), last {details}; "
+            "give each worker more room, and start the same command again"
         )
         raise ThyroError(msg)
 
 
-def _room_key(job: SplitJob) -> bytes:
-    return f"thyro-room-{job.study_id}-{job.split}".encode()
+def remove_placement_group_of(job: SplitJob) -> None:
+    """Give back the resources of a job's workers when the task that started them was killed.
 
-
-def _room_keeper(job: SplitJob) -> Any:  # noqa: ANN401
-    """Ray Train's callback that notes in Ray which placement group a job's workers are in."""
-    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
-
-    class RoomKeeper(WorkerGroupCallback):
-        def after_worker_group_start(self, worker_group: Any) -> None:  # noqa: ANN401
-            handle = worker_group.get_worker_group_state().placement_group_handle
-            held = handle.placement_group.id.binary()
-            internal_kv._internal_kv_put(_room_key(job), held, overwrite=True)  # noqa: SLF001
-
-    return RoomKeeper()
-
-
-def free_room(job: SplitJob) -> None:
-    """Give back what a group held whose starter was killed.
-
-    Ray keeps it as long as the program that is connected to it runs. Ray Train's own helper for it
-    asks the dashboard, and an embedded Ray has none. Call it as soon as the starter is gone: the
-    next job may have the seat by then, and wait for this room.
+    Call it as soon as that task is gone: the next job may have the seat by then, and wait for these
+    resources.
     """
-    held = internal_kv._internal_kv_get(_room_key(job))  # noqa: SLF001
-    if held:
-        remove(PlacementGroup(ray.PlacementGroupID(held)))
-        internal_kv._internal_kv_del(_room_key(job))  # noqa: SLF001
+    remove_recorded_placement_group(_run_name(job))
+
+
+def _run_name(job: SplitJob) -> str:
+    return f"{job.study_id}-split-{job.split}"
 
 
 def _fit(job: SplitJob) -> SplitOutcome | Mapping[int, Exception]:
@@ -137,26 +122,31 @@ def _fit(job: SplitJob) -> SplitOutcome | Mapping[int, Exception]:
     )
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    patience: dict[str, Any] = {
+    failures: dict[str, Any] = {
         "max_failures": 0,
         "max_preemption_failures": 0,
-        "controller_failure_limit": _MINUTES_FOR_ROOM,
+        "controller_failure_limit": _START_ATTEMPTS,
     }
     # The workers' current folder is another one.
     scratch = str(Path(job.scratch).absolute())
-    each: dict[str, float] = {"CPU": job.threads} | ({"GPU": job.gpus} if job.gpus else {})
+    resources = job.resources
+    per_worker: dict[str, float] = {"CPU": resources.cpus}
+    if resources.gpus:
+        per_worker["GPU"] = resources.gpus
     train_loop: Any = partial(_work, replace(job, scratch=scratch))
     trainer = TorchTrainer(
         train_loop,
         torch_config=TorchConfig(timeout_s=_COLLECTIVE_SECONDS),
         scaling_config=ScalingConfig(
-            num_workers=job.workers, use_gpu=job.gpus > 0, resources_per_worker=each
+            num_workers=resources.workers,
+            use_gpu=resources.gpus > 0,
+            resources_per_worker=per_worker,
         ),
         run_config=RunConfig(
-            name=f"{job.study_id}-split-{job.split}",
+            name=_run_name(job),
             storage_path=scratch,
-            failure_config=FailureConfig(**patience),
-            callbacks=[_room_keeper(job)],
+            failure_config=FailureConfig(**failures),
+            callbacks=[placement_group_recorder(_run_name(job))],
         ),
     )
     try:
@@ -164,17 +154,17 @@ def _fit(job: SplitJob) -> SplitOutcome | Mapping[int, Exception]:
     except WorkerGroupError as error:
         return error.worker_failures
     except ControllerError as error:
-        wanted = " and ".join(f"{amount:g} {name}" for name, amount in each.items())
+        needs = " and ".join(f"{amount:g} {name}" for name, amount in per_worker.items())
         msg = (
-            f"no group of {job.workers} workers with {wanted} each could be started in "
-            f"{_MINUTES_FOR_ROOM} attempts ({error.controller_failure}); look at `ray status`, "
+            f"no group of {resources.workers} workers with {needs} each could be started in "
+            f"{_START_ATTEMPTS} attempts ({error.controller_failure}); look at `ray status`, "
             "and start the same command again"
         )
         raise ThyroError(msg) from error
     except TrainingFailedError as error:
         return {0: error}
-    finished: SplitOutcome = result.return_value
-    return finished
+    outcome: SplitOutcome = result.return_value
+    return outcome
 
 
 def _work(job: SplitJob) -> SplitOutcome:

@@ -80,6 +80,11 @@ def placement_key(study_id: str, split: int) -> str:
     return f"{progress_folder(study_id)}/attempt-split={split}.json"
 
 
+def outcome_key(study_id: str, split: int) -> str:
+    """How a split job on a cluster ended; it goes the way of its position."""
+    return f"{progress_folder(study_id)}/outcome-split={split}.json"
+
+
 def weights_key(architecture: str, sha256: str) -> str:
     """Starting weights as a study used them."""
     return f"weights/{architecture}-{sha256[:16]}.safetensors"

@@ -1,4 +1,4 @@
-"""What a split job is told and what it answers: small values that travel, without torch."""
+"""A split job: input, resources and outcome, as small values that travel, without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,27 +8,60 @@ from thyro_core.store.store import Store
 
 
 @dataclass(frozen=True)
+class JobResources:
+    """What each worker of a split job holds while it runs, and how many workers share the job.
+
+    Attributes:
+        cpus: Cores, and torch threads, of a worker.
+        gpus: GPUs (or a fraction) of a worker.
+        workers: Processes that share each batch.
+        memory: Memory set aside for a worker on its node [bytes]; 0: none.
+    """
+
+    cpus: int = 1
+    gpus: float = 0.0
+    workers: int = 1
+    memory: int = 0
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """How often a split job starts again, and how long it waits for a node.
+
+    Attributes:
+        restarts: Starts after its process died; lost nodes are not counted here.
+        node_patience: Longest time without any node that could run the job [s].
+    """
+
+    restarts: int
+    node_patience: float
+
+
+@dataclass(frozen=True)
 class SplitJob:
-    """What a worker needs to know: keys and small settings, never arrays."""
+    """What a worker needs to know: keys and small settings, never arrays.
+
+    Attributes:
+        store: URL of the store.
+        study_id: The study.
+        split: Number of the split.
+        scratch: Folder for temporary files, unless the node has one of its own.
+        resources: What the job holds while it runs.
+        skip: Architectures that failed since the job was submitted.
+        checkpoint_seconds: Time between two checkpoints [s].
+        keep_models: Whether the trained weights stay in the store.
+        attempt: Name of this start of the job.
+    """
 
     store: str
     study_id: str
     split: int
     scratch: str
-    threads: int = 1
-    """Of each worker."""
-    gpus: float = 0.0
-    """Of each worker."""
-    workers: int = 1
-    """How many processes share each batch."""
-    memory: int = 0
-    """Of each worker, set aside on its node [bytes]; 0: none is."""
+    resources: JobResources = JobResources()
     skip: tuple[str, ...] = ()
-    """Architectures that failed since the job was submitted."""
     checkpoint_seconds: float = 60.0
     keep_models: bool = True
     attempt: str = ""
-    """Names this start of the job, for whoever watches it."""
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class _SilentReporter(JobReporter):
 def _attempt(context: _Context, architecture: Architecture, report: JobReporter) -> str | None:
     """Run one architecture; what stopped it, or None."""
     job = context.job
-    meter = Meter(job.gpus * job.workers)
+    meter = Meter(job.resources.gpus * job.resources.workers)
     for earlier in _spent_before(context, architecture):
         meter.carry(earlier)
     with log_context(study=job.study_id, split=job.split, architecture=architecture):
@@ -157,14 +157,14 @@ def _spent_before(context: _Context, architecture: Architecture) -> Iterator[Spe
 def _prepare(job: SplitJob) -> _Context:
     store = open_store(job.store)
     plan = load_plan(store, job.study_id)
-    prepare_torch(job.threads, deterministic=plan.config.deterministic)
+    prepare_torch(job.resources.cpus, deterministic=plan.config.deterministic)
     splits = read_table(store, "splits", study_id=job.study_id)
     rows = splits.filter(pc.equal(splits["split"], job.split)).sort_by("image_id")
     roles = {role: rows.filter(pc.equal(rows["role"], role)) for role in ("train", "val", "test")}
     images = read_table(store, "images", manifest_id=plan.manifest_id)
     index = pack_index(images)
     masks = open_masks(store, plan.manifest_id, Path(job.scratch), len(index))
-    device = job_device(job.gpus)
+    device = job_device(job.resources.gpus)
     return _Context(job, store, plan, device, current_team(), roles, index, masks)
 
 
@@ -209,7 +209,7 @@ def _run_architecture(
     facts = records.RunFacts(
         split=job.split,
         architecture=architecture,
-        threads=job.threads,
+        threads=job.resources.cpus,
         n_train=len(parts["train"]),
         n_test=len(parts["test"]),
         weights_missing=missing,

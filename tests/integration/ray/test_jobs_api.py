@@ -1,5 +1,6 @@
 """A study on a cluster that is reached by its dashboard alone: attach, stop, go on, errors."""
 
+import asyncio
 import json
 import os
 import shlex
@@ -7,7 +8,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -18,31 +19,28 @@ from tests.support.imagesets import write_image_set
 from tests.support.jobs_head import ENDED, FakeHead, fake_head, real_head
 from tests.unit.study.test_split import contents
 from thyro_core import __version__
-from thyro_core.cluster import driver, job_server, jobs_cluster
-from thyro_core.cluster.driver import Order
-from thyro_core.cluster.driver_events import (
-    LogReader,
-    failed_event,
-    lost_event,
-    offer_event,
-    outcome_event,
-)
-from thyro_core.cluster.job_server import connect
+from thyro_core.cluster import driver, job_log, job_server, jobs_cluster
+from thyro_core.cluster.driver import TrainingOrder
+from thyro_core.cluster.job_log import JobLog, answer_line, followed
+from thyro_core.cluster.job_server import connect_job_server
 from thyro_core.cluster.jobs_cluster import JobsCluster, job_stem
-from thyro_core.cluster.offers import Limits, Offer, Wish
-from thyro_core.cluster.resources import JobResources
+from thyro_core.cluster.resources import Allocation, ResourceRequest
 from thyro_core.cluster.session import session
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.store.store import open_store
-from thyro_core.study.job import SplitJob, SplitOutcome
+from thyro_core.study.job import JobResources, RestartPolicy, SplitJob, SplitOutcome
+from thyro_core.study.outcomes import write_outcome
 from thyro_core.tables.io import read_table
 
-WISH = Wish("auto", 1, None, 1, 2, 10**9, 10**9, 60.0)
-LIMITS = Limits(3, 60.0)
-OFFER = Offer(JobResources(1, 0.5), "bf16")
-STORE = "s3://bucket/store"
-JOBS = [SplitJob(STORE, "s0123456789abcdef", split, "/scratch", 1, 0.5) for split in (1, 0)]
-STEM = job_stem("s0123456789abcdef", STORE)
+REQUEST = ResourceRequest("auto", 1, None, 1, 2, 10**9, 10**9, 60.0)
+POLICY = RestartPolicy(3, 60.0)
+ALLOCATION = Allocation(JobResources(1, 0.5), "bf16")
+ALLOCATED = answer_line(allocation=ALLOCATION.text(), version=__version__)
+STORE = "memory://jobs-api/store"
+STUDY = "s0123456789abcdef"
+JOBS = [SplitJob(STORE, STUDY, split, "/scratch", JobResources(1, 0.5)) for split in (1, 0)]
+STEM = job_stem(STUDY, STORE)
+DONE = {split: SplitOutcome(split, ("resnet18",), {}) for split in (0, 1)}
 
 
 @pytest.fixture
@@ -53,6 +51,9 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHead]:
     monkeypatch.setattr(job_server, "LOST_SECONDS", 2.0)
     with fake_head() as found:
         yield found
+    store = open_store(STORE)
+    for key in list(store.keys("studies")):
+        store.delete(key)
 
 
 @pytest.fixture
@@ -62,13 +63,21 @@ def said() -> list[str]:
 
 @pytest.fixture
 def cluster(head: FakeHead, said: list[str]) -> JobsCluster:
-    return JobsCluster(connect(head.address), said.append)
+    return JobsCluster(connect_job_server(head.address), said.append)
 
 
-def ends(head: FakeHead, status: str, *lines: str, message: str = "") -> None:
-    """Every job ends at the first look at it, having said these lines."""
+def ends(
+    head: FakeHead,
+    status: str,
+    *lines: str,
+    outcomes: Mapping[int, SplitOutcome | str] = DONE,
+    message: str = "",
+) -> None:
+    """Every job ends at the first request for its state, with these lines and outcomes."""
 
     def look(job_id: str) -> None:
+        for split, outcome in outcomes.items():
+            write_outcome(open_store(STORE), STUDY, job_id, split, outcome)
         head.logs[job_id] = "".join(f"{line}\n" for line in lines)
         head.jobs[job_id] |= {"status": status, "message": message}
 
@@ -78,7 +87,7 @@ def ends(head: FakeHead, status: str, *lines: str, message: str = "") -> None:
 def outcomes(cluster: JobsCluster) -> dict[int, object]:
     """What the flow does, without Prefect: follow, then each split's outcome or error."""
     found: dict[int, object] = {}
-    with cluster.training(JOBS, LIMITS) as training:
+    with cluster.training(JOBS, POLICY) as training:
         training.follow()
         for split in (0, 1):
             try:
@@ -89,42 +98,42 @@ def outcomes(cluster: JobsCluster) -> dict[int, object]:
 
 
 def test_what_a_job_gets_is_asked_by_a_small_job(head, cluster, said) -> None:
-    ends(head, "SUCCEEDED", "asking", offer_event(OFFER, __version__))
-    assert cluster.offer(WISH) == OFFER
+    ends(head, "SUCCEEDED", "asking", ALLOCATED)
+    assert cluster.allocate(REQUEST) == ALLOCATION
     (job,) = head.jobs.values()
     program = shlex.split(job["entrypoint"])
     assert program[:4] == ["python", "-m", "thyro_core.cluster.driver", "ask"]
-    assert Wish.parse(program[4]) == WISH
-    assert said == ["asking"], "events are for the flow"
+    assert ResourceRequest.parse(program[4]) == REQUEST
+    assert said == ["asking"], "the answer is for the flow"
 
 
-def test_a_cluster_that_trains_for_the_same_wish_is_not_asked_again(head, cluster) -> None:
+def test_a_cluster_that_trains_for_the_same_request_is_not_asked_again(head, cluster) -> None:
     """Its jobs may hold all CPUs for hours: a question would wait for them."""
-    known = {"thyro_wish": WISH.text(), "thyro_offer": OFFER.text()}
+    known = {"thyro_request": REQUEST.text(), "thyro_allocation": ALLOCATION.text()}
     head.add(f"{STEM}-1", "RUNNING", **known)
-    assert cluster.offer(WISH) == OFFER
+    assert cluster.allocate(REQUEST) == ALLOCATION
     assert len(head.jobs) == 1
     head.jobs[f"{STEM}-1"]["status"] = "SUCCEEDED"
-    ends(head, "SUCCEEDED", offer_event(OFFER, __version__))
-    cluster.offer(WISH)
+    ends(head, "SUCCEEDED", ALLOCATED)
+    cluster.allocate(REQUEST)
     assert len(head.jobs) == 2, "nodes may have changed since then"
 
 
 def test_another_version_on_the_cluster_is_refused(head, cluster) -> None:
-    ends(head, "SUCCEEDED", offer_event(OFFER, "0.0.1"))
+    ends(head, "SUCCEEDED", answer_line(allocation=ALLOCATION.text(), version="0.0.1"))
     with pytest.raises(InputError, match=rf"expected Thyro {__version__}.*found 0\.0\.1"):
-        cluster.offer(WISH)
+        cluster.allocate(REQUEST)
 
 
 def test_the_job_is_named_after_the_study_and_gets_keys_alone(head, cluster, said) -> None:
-    done = {split: SplitOutcome(split, ("resnet18",), {}) for split in (0, 1)}
-    ends(head, "SUCCEEDED", *(outcome_event(outcome) for outcome in done.values()))
-    assert outcomes(cluster) == done
+    ends(head, "SUCCEEDED")
+    assert outcomes(cluster) == DONE
     (job_id,) = head.jobs
     assert job_id == f"{STEM}-1"
     program = shlex.split(head.jobs[job_id]["entrypoint"])
-    assert program[3] == "train"
-    assert Order.parse(program[4]).jobs() == JOBS, "in the order given"
+    assert program[3:5] == ["train", job_id]
+    assert TrainingOrder.parse(program[5]) == TrainingOrder.of(JOBS, POLICY)
+    assert TrainingOrder.parse(program[5]).jobs() == JOBS, "in the order given"
     assert said == [f"submitted job {job_id} to {head.address}"]
 
 
@@ -136,8 +145,9 @@ def test_the_same_study_in_another_store_is_another_job() -> None:
 def test_a_running_job_is_watched_and_no_second_one_started(head, cluster, said) -> None:
     for number, status in ((1, "FAILED"), (2, "STOPPED"), (10, "RUNNING")):
         head.add(f"{STEM}-{number}", status)
-    ends(head, "SUCCEEDED", *(outcome_event(SplitOutcome(s, (), {})) for s in (0, 1)))
-    assert outcomes(cluster)[0] == SplitOutcome(0, (), {})
+    write_outcome(open_store(STORE), STUDY, f"{STEM}-1", 0, "an earlier job was given up")
+    ends(head, "SUCCEEDED")
+    assert outcomes(cluster) == DONE
     assert len(head.jobs) == 3
     assert said == [f"job {STEM}-10 trains this study already at {head.address}: watching it"]
     assert not [request for request in head.requests if request == "POST /api/jobs/"]
@@ -162,15 +172,15 @@ def test_of_two_starts_at_once_the_second_attaches(head, cluster, said) -> None:
         head.on_submit = str
 
     head.on_submit = faster
-    ends(head, "SUCCEEDED", *(outcome_event(SplitOutcome(s, (), {})) for s in (0, 1)))
-    assert outcomes(cluster)[1] == SplitOutcome(1, (), {})
+    ends(head, "SUCCEEDED")
+    assert outcomes(cluster) == DONE
     assert list(head.jobs) == [f"{STEM}-1"]
     assert "watching it" in said[0]
 
 
 def test_each_split_hears_of_its_own_end(head, cluster) -> None:
     failed = SplitOutcome(0, (), {"resnet18": "no room"})
-    ends(head, "FAILED", outcome_event(failed), lost_event(1, "split 1: its process died 4 times"))
+    ends(head, "FAILED", outcomes={0: failed, 1: "split 1: its process died 4 times"})
     assert outcomes(cluster) == {0: failed, 1: "split 1: its process died 4 times"}
 
 
@@ -182,21 +192,21 @@ def test_each_split_hears_of_its_own_end(head, cluster) -> None:
         ("FAILED", "Killed", "failed: Killed; what is finished is kept"),
         ("FAILED", "python: No module named thyro_core", "install Thyro on the cluster's nodes"),
         ("FAILED", "ModuleNotFoundError: No module named 'thyro_core'", "install Thyro"),
-        ("FAILED", failed_event("store x: none there", of_input=True), "store x: none there"),
+        ("FAILED", answer_line(error="store x: none there", of_input=True), "store x: none there"),
     ],
 )
 def test_a_job_that_ends_without_an_outcome_says_why(head, cluster, status, line, expected) -> None:
-    ends(head, status, line)
+    ends(head, status, line, outcomes={})
     found = outcomes(cluster)
     assert expected in str(found[0])
     assert found[0] == found[1]
     with pytest.raises(ThyroError, match="store x" if "store x" in line else STEM[:5]) as error:
-        cluster.offer(WISH)
+        cluster.allocate(REQUEST)
     assert isinstance(error.value, InputError) == ("store x" in line)
 
 
 def test_a_job_without_a_log_says_what_ray_says(head, cluster) -> None:
-    ends(head, "FAILED", message="The job supervisor could not be scheduled")
+    ends(head, "FAILED", outcomes={}, message="The job supervisor could not be scheduled")
     assert "supervisor could not be scheduled" in str(outcomes(cluster)[0])
 
 
@@ -227,7 +237,7 @@ def test_an_interrupt_stops_the_job_and_waits_for_it(head, cluster, said) -> Non
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt), cluster.training(JOBS, LIMITS) as training:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), cluster.training(JOBS, POLICY) as training:  # noqa: PT012
         watcher = threading.Thread(target=watch, args=(training,))
         watcher.start()
         training.follow()
@@ -240,15 +250,15 @@ def test_an_interrupt_stops_the_job_and_waits_for_it(head, cluster, said) -> Non
 
 def test_a_failure_of_the_flow_leaves_the_job_alone(head, cluster) -> None:
     """The next start attaches: only who means to stop stops."""
-    with pytest.raises(OSError, match="store"), cluster.training(JOBS, LIMITS):
+    with pytest.raises(OSError, match="store"), cluster.training(JOBS, POLICY):
         raise OSError("the store is away")
     assert head.jobs[f"{STEM}-1"]["status"] == "PENDING"
 
 
 def test_a_head_that_is_away_for_a_while_is_waited_for(head, cluster) -> None:
-    ends(head, "SUCCEEDED", *(outcome_event(SplitOutcome(s, (), {})) for s in (0, 1)))
+    ends(head, "SUCCEEDED")
     head.answers = [(503, "busy"), (500, "no agent")]
-    assert outcomes(cluster)[0] == SplitOutcome(0, (), {})
+    assert outcomes(cluster) == DONE
 
 
 def test_a_lost_head_is_named_with_what_to_do(head, cluster) -> None:
@@ -268,27 +278,46 @@ def test_a_cluster_that_was_started_anew_has_forgotten_the_job(head, cluster) ->
 
 
 def test_a_log_is_bounded_and_bare_of_secrets(said, monkeypatch) -> None:
-    monkeypatch.setattr(LogReader, "LINES", 3)
-    monkeypatch.setattr(LogReader, "WIDTH", 30)
-    events: list[dict[str, object]] = []
-    reader = LogReader(events.append, said.append, "the rest is elsewhere")
-    log = "see s3://user:secret@host/a?sig=1\n" + "x" * 100 + "\nhalf"
-    reader.read(log, ended=False)
+    monkeypatch.setattr(JobLog, "MAX_LINES", 3)
+    monkeypatch.setattr(JobLog, "MAX_WIDTH", 30)
+    log = JobLog(said.append, "the rest is elsewhere")
+    text = "see s3://user:secret@host/a?sig=1\n" + "x" * 100 + "\nhalf"
+    log.add(text, 0)
     assert said == ["see s3://host/a", "x" * 30]
-    log += (
-        " a line\n\nfour\nfive\n" + lost_event(7, "at s3://user:secret@host/b") + "\nthyro-event {"
-    )
-    reader.read(log, ended=False)
-    reader.read(log, ended=True)
-    reader.read(log, ended=True)
+    more = " a line\n\nfour\nfive\n" + answer_line(error="no") + "\nthyro-answer {"
+    log.add(more, len(text))
+    log.add(text + more, 0)
+    log.end()
+    log.end()
     assert said[2:] == ["half a line", "the rest is elsewhere"]
-    assert events == [{"event": "lost", "split": 7, "error": "at s3://host/b"}]
-    assert reader.last[-3:] == ["four", "five", "thyro-event {"]
+    assert log.answer == {"error": "no"}
+    assert log.last_lines[-3:] == ["four", "five", "thyro-answer {"]
+
+
+def test_a_log_is_passed_on_as_it_grows_and_no_line_twice(said, monkeypatch) -> None:
+    """The connection breaks, and the next one starts at the log's beginning."""
+    monkeypatch.setattr(job_log, "_RECONNECT_SECONDS", 0.0)
+    connections: list[int] = []
+
+    async def tail():
+        connections.append(len(connections))
+        yield "one\ntw"
+        if len(connections) == 1:
+            raise RuntimeError("closed unexpectedly")
+        yield "o\nthree\n"
+        await asyncio.Event().wait()
+
+    log = JobLog(said.append, "")
+    with followed(log, tail):
+        wait_until(lambda: len(said) == 3, "the lines")
+    assert said == ["one", "two", "three"]
+    log.add("one\ntwo\nthree\nfour\n", 0)
+    assert said[3:] == ["four"]
 
 
 def test_nobody_at_the_address(head) -> None:
     with pytest.raises(InputError, match=r"expected the dashboard.*nobody answers.*ray start"):
-        connect("http://127.0.0.1:9")
+        connect_job_server("http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize(
@@ -297,21 +326,21 @@ def test_nobody_at_the_address(head) -> None:
 def test_something_else_at_the_address(head, answer) -> None:
     head.answers = [answer]
     with pytest.raises(InputError, match=r"expected Ray's dashboard.*something else.*8265"):
-        connect(head.address)
+        connect_job_server(head.address)
 
 
 def test_a_wrong_token_or_none(head) -> None:
     head.token = "right"
     with pytest.raises(InputError, match=r"RAY_AUTH_MODE=token.*RAY_AUTH_TOKEN"):
-        connect(head.address)
+        connect_job_server(head.address)
 
 
 def test_another_address_in_rays_own_variable_is_not_obeyed(head, monkeypatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://elsewhere:8265")
     with pytest.raises(InputError, match=r"RAY_ADDRESS is set.*elsewhere.*unset it"):
-        connect(head.address)
+        connect_job_server(head.address)
     monkeypatch.setenv("RAY_ADDRESS", f"{head.address}/")
-    connect(head.address)
+    connect_job_server(head.address)
 
 
 @pytest.mark.parametrize(
@@ -330,8 +359,8 @@ def test_the_driver_says_if_it_cannot_see_the_store(tmp_path, capsys, monkeypatc
     monkeypatch.setattr(driver, "set_up_logs", lambda **_: None)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        order = Order.of([SplitJob(f"file://{tmp_path}", "s1", 0, "/scratch")], LIMITS)
-        assert driver.main(["train", order.text()]) == InputError.exit_code
+        order = TrainingOrder.of([SplitJob(f"file://{tmp_path}", "s1", 0, "/scratch")], POLICY)
+        assert driver.main(["train", "thyro-1", order.text()]) == InputError.exit_code
     finally:
         signal.signal(signal.SIGTERM, before)
     (line,) = capsys.readouterr().out.splitlines()

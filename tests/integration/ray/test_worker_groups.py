@@ -13,11 +13,11 @@ import pytest
 from tests.e2e.test_study_cli import command, environment, run
 from tests.support.imagesets import write_image_set
 from thyro_core.cluster import worker_groups
-from thyro_core.cluster.resources import JobResources, Node, capacity_of, job_resources
+from thyro_core.cluster.resources import Capacity, Node, ResourceRequest, capacity_of, job_resources
 from thyro_core.cluster.worker_groups import seat, train_in_group
 from thyro_core.errors import InputError, ThyroError, WorkerFailedError
 from thyro_core.store.store import Store, open_store
-from thyro_core.study.job import SplitJob, SplitOutcome
+from thyro_core.study.job import JobResources, SplitJob, SplitOutcome
 from thyro_core.study.plan import study_ids
 from thyro_core.tables.io import read_table
 
@@ -25,22 +25,26 @@ TOLERANCE = 1e-2
 """Largest difference of a probability between one and two workers that is declared; see
 `tests/unit/study/test_split_workers.py`."""
 
-JOB = SplitJob("memory://x", "s1", 3, "/tmp", workers=2)
+JOB = SplitJob("memory://x", "s1", 3, "/tmp", JobResources(workers=2))
+
+
+def shared(capacity: Capacity, cpus: int, gpus: float | None, workers: int) -> JobResources:
+    return job_resources(capacity, ResourceRequest("auto", cpus, gpus, workers, 10, 0, 0, 60.0))
 
 
 def test_several_workers_need_room_for_all_and_get_a_gpu_each() -> None:
     large, small = capacity_of([Node("n", 8, 4)]), capacity_of([Node("n", 2), Node("m", 1)])
     without = capacity_of([Node("n", 8)])
-    assert job_resources(without, 2, None, 10, workers=4) == JobResources(2, 0.0, 4)
-    assert job_resources(large, 1, None, 10, workers=2) == JobResources(1, 1.0, 2)
-    assert job_resources(large, 1, 0.0, 10, workers=2) == JobResources(1, 0.0, 2)
-    assert job_resources(small, 1, None, 10, workers=3) == JobResources(1, 0.0, 3)
+    assert shared(without, 2, None, 4) == JobResources(2, 0.0, 4)
+    assert shared(large, 1, None, 2) == JobResources(1, 1.0, 2)
+    assert shared(large, 1, 0.0, 2) == JobResources(1, 0.0, 2)
+    assert shared(small, 1, None, 3) == JobResources(1, 0.0, 3)
     with pytest.raises(ThyroError, match=r"2 CPU for each of 2 workers, .* has room for 1"):
-        job_resources(small, 2, None, 10, workers=2)
+        shared(small, 2, None, 2)
     with pytest.raises(ThyroError, match=r"1 GPU for each of 5 workers, .* has room for 4"):
-        job_resources(large, 1, None, 10, workers=5)
+        shared(large, 1, None, 5)
     with pytest.raises(InputError, match=r"THYRO_GPUS_PER_JOB: expected 0 or 1 .* found 0.5"):
-        job_resources(large, 1, 0.5, 10, workers=2)
+        shared(large, 1, 0.5, 2)
 
 
 @pytest.mark.parametrize(

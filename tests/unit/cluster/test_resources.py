@@ -11,30 +11,33 @@ from ray import exceptions
 
 from thyro_core.cluster import attempts
 from thyro_core.cluster import session as sessions
-from thyro_core.cluster.attempts import NODE_LOSSES, Shortage, SplitRun, backoff
-from thyro_core.cluster.offers import Limits
+from thyro_core.cluster.attempts import NODE_LOSSES, NodeDeadline, SplitRun, backoff
 from thyro_core.cluster.resources import (
-    JobResources,
+    Capacity,
     Node,
+    ResourceRequest,
     capacity_of,
     gpu_share,
     job_resources,
-    missing,
-    with_memory,
+    shortage,
 )
 from thyro_core.cluster.session import check_open, closing, session
-from thyro_core.cluster.watch import ClusterWatch, answers
+from thyro_core.cluster.watch import ClusterWatch, is_reachable
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.store.store import open_store
-from thyro_core.study.job import SplitJob, SplitOutcome
+from thyro_core.study.job import JobResources, RestartPolicy, SplitJob, SplitOutcome
 from thyro_core.study.placement import Whereabouts, announce, whereabouts
 
 HEAD = Node("head", 0)
 
 
-def cluster(*offers: tuple[float, float]):
+def cluster(*sizes: tuple[float, float]) -> Capacity:
     """A head that takes no jobs, and nodes with these CPUs and GPUs."""
-    return capacity_of([HEAD, *(Node(f"n{i}", *offer) for i, offer in enumerate(offers))])
+    return capacity_of([HEAD, *(Node(f"n{i}", *size) for i, size in enumerate(sizes))])
+
+
+def request(cpus: int, gpus: float | None, memory: int = 0) -> ResourceRequest:
+    return ResourceRequest("auto", cpus, gpus, 1, 10, 10**9, memory, 60.0)
 
 
 def test_a_cluster_has_what_its_nodes_have() -> None:
@@ -57,7 +60,7 @@ def test_a_cluster_has_what_its_nodes_have() -> None:
     ],
 )
 def test_gpus_are_shared_as_far_as_their_memory_goes(gpus, fit, expected) -> None:
-    share = gpu_share(10, gpus, fit)
+    share = gpu_share(gpus, 10, fit)
     assert share == expected
     if gpus:
         # Ray counts in ten-thousandths: so many fractions must not come to more than one.
@@ -67,14 +70,14 @@ def test_gpus_are_shared_as_far_as_their_memory_goes(gpus, fit, expected) -> Non
 
 
 def test_workers_of_one_job_never_share_a_gpu() -> None:
-    assert gpu_share(10, 4, fit=50, workers=2) == 1.0
+    assert gpu_share(4, 10, jobs_per_gpu=50, workers=2) == 1.0
 
 
 def test_what_was_asked_for_is_given() -> None:
     large = cluster((8, 2))
-    assert job_resources(large, 4, 0.5, 10) == JobResources(4, 0.5)
-    assert job_resources(large, 4, 0.0, 10) == JobResources(4, 0.0)
-    assert job_resources(large, 1, None, 10, fit=50) == JobResources(1, 0.2)
+    assert job_resources(large, request(4, 0.5)) == JobResources(4, 0.5)
+    assert job_resources(large, request(4, 0.0)) == JobResources(4, 0.0)
+    assert job_resources(large, request(1, None), 50) == JobResources(1, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -95,29 +98,31 @@ def test_too_small_a_cluster_is_refused_by_the_resource_that_no_node_has(
     offers, needed, said
 ) -> None:
     found = cluster(*offers)
-    assert missing((HEAD, *found.nodes), JobResources(*needed)) is not None
+    assert shortage((HEAD, *found.nodes), JobResources(*needed)) is not None
     with pytest.raises(ThyroError, match=f"{said}.*; lower THYRO_CPUS_PER_JOB"):
-        job_resources(found, *needed, 10)
+        job_resources(found, request(*needed))
 
 
 def test_jobs_without_a_gpu_set_memory_aside_and_a_small_node_runs_one() -> None:
     nodes = [HEAD, Node("n0", 8, memory=16e9), Node("n1", 8, memory=6e9), Node("n2", 1, memory=9e9)]
     found = capacity_of(nodes)
-    job = JobResources(2, 0.0)
-    assert with_memory(job, found, 5 * 10**9) == JobResources(2, 0.0, memory=5 * 10**9)
+    job = request(2, 0.0, memory=5 * 10**9)
+    assert job_resources(found, job) == JobResources(2, 0.0, memory=5 * 10**9)
     # An estimate forbids nothing; a node with too few cores does not count.
-    assert with_memory(job, capacity_of(nodes[2:]), 7 * 10**9).memory == 6 * 10**9
-    two = with_memory(JobResources(2, 0.0, workers=2), capacity_of(nodes[2:]), 7 * 10**9)
+    large = request(2, 0.0, memory=7 * 10**9)
+    assert job_resources(capacity_of(nodes[2:]), large).memory == 6 * 10**9
+    two = job_resources(capacity_of(nodes[2:]), replace(large, workers=2))
     assert two.memory == 3 * 10**9
-    assert missing(nodes[2:], two) is None
-    assert with_memory(JobResources(2, 0.5), found, 5 * 10**9).memory == 0
-    assert with_memory(job, capacity_of([Node("n", 8)]), 5 * 10**9).memory == 0
+    assert shortage(nodes[2:], two) is None
+    with_gpus = capacity_of([*nodes, Node("n3", 8, 1)])
+    assert job_resources(with_gpus, replace(job, gpus=0.5)).memory == 0
+    assert job_resources(capacity_of([Node("n", 8)]), job).memory == 0
 
 
 def test_memory_that_no_node_has_any_more_is_named() -> None:
     job = JobResources(1, 0.0, memory=5 * 10**9)
-    assert missing([Node("n0", 1, memory=5e9)], job) is None
-    lost = missing([Node("n0", 4, memory=3e9), Node("n1", 2, memory=4.25e9)], job)
+    assert shortage([Node("n0", 1, memory=5e9)], job) is None
+    lost = shortage([Node("n0", 4, memory=3e9), Node("n1", 2, memory=4.25e9)], job)
     assert lost == (
         "a split job needs 5 GB of memory on one node, and the largest of 2 (n1) has 4.25"
     )
@@ -125,28 +130,28 @@ def test_memory_that_no_node_has_any_more_is_named() -> None:
     said = (
         "needs 4 CPU and 5 GB of memory on one node, and no node has it all: n0 has 1 CPU and 8 GB"
     )
-    assert said in str(missing(apart, JobResources(4, 0.0, memory=5 * 10**9)))
+    assert said in str(shortage(apart, JobResources(4, 0.0, memory=5 * 10**9)))
     two = JobResources(1, 0.0, workers=2, memory=5 * 10**9)
-    assert missing([Node("n0", 8, memory=11e9)], two) is None
-    assert "room for 1" in str(missing([Node("n0", 8, memory=9e9)], two))
+    assert shortage([Node("n0", 8, memory=11e9)], two) is None
+    assert "room for 1" in str(shortage([Node("n0", 8, memory=9e9)], two))
 
 
 def test_one_node_that_is_large_enough_is_enough() -> None:
-    assert missing(cluster((1, 0), (4, 1)).nodes, JobResources(4, 1.0)) is None
+    assert shortage(cluster((1, 0), (4, 1)).nodes, JobResources(4, 1.0)) is None
 
 
-def test_a_shortage_is_borne_for_a_while_and_forgotten_when_a_node_joins(clock) -> None:
-    shortage = Shortage(JobResources(2, 0.0), patience=60)
+def test_too_few_nodes_are_borne_for_a_while_and_forgotten_when_a_node_joins(clock) -> None:
+    deadline = NodeDeadline(JobResources(2, 0.0), patience=60)
     small, large = [Node("s", 1)], [Node("l", 2)]
-    shortage.check("split 3", small)
+    deadline.check("split 3", small)
     clock.now += 59
-    shortage.check("split 3", small)
-    shortage.check("split 3", large)
+    deadline.check("split 3", small)
+    deadline.check("split 3", large)
     clock.now += 59
-    shortage.check("split 3", small)
+    deadline.check("split 3", small)
     clock.now += 60
     with pytest.raises(ThyroError, match=r"split 3 has waited 60 s for a node: .* \(s\) has 1"):
-        shortage.check("split 3", small)
+        deadline.check("split 3", small)
 
 
 class Clock:
@@ -201,7 +206,7 @@ DONE = SplitOutcome(3, (), {})
 
 def watched(fake: FakeRay, tmp_path, retries: int = 3) -> SplitRun:
     job = SplitJob(str(tmp_path), "s1", 3, "/tmp")
-    return SplitRun(job, fake.start, JobResources(1, 0.0), Limits(retries, 60.0))
+    return SplitRun(job, fake.start, RestartPolicy(retries, 60.0))
 
 
 def ended(run: SplitRun) -> SplitOutcome:
@@ -276,8 +281,7 @@ def test_a_job_that_has_not_started_was_on_no_lost_node(monkeypatch, clock, tmp_
     run = SplitRun(
         SplitJob(str(tmp_path), "s1", 3, "/tmp"),
         lambda job: fake.started.append((0, job.attempt)) or job,
-        JobResources(1, 0.0),
-        Limits(3, 60.0),
+        RestartPolicy(3, 60.0),
     )
     # What an earlier start of the study left there, on a node that is gone.
     announce(SplitJob(str(tmp_path), "s1", 3, "/tmp", attempt="earlier"), "id-gone")
@@ -304,10 +308,10 @@ def test_where_an_attempt_runs_is_known_by_its_name(tmp_path) -> None:
 
 
 def test_a_head_that_stops_answering_is_lost_after_a_while(monkeypatch) -> None:
-    monkeypatch.setattr("thyro_core.cluster.watch._EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("thyro_core.cluster.watch._INTERVAL_SECONDS", 0.01)
     up = threading.Event()
     up.set()
-    monkeypatch.setattr("thyro_core.cluster.watch.answers", lambda _: up.is_set())
+    monkeypatch.setattr("thyro_core.cluster.watch.is_reachable", lambda _: up.is_set())
     seen = [(Node("a", 1, 0, "a"),), None, ()]
     with ClusterWatch("h:1", lambda: seen.pop(0) if seen else None, lost_seconds=0.05) as head:
         monkeypatch.setattr(sessions, "_watch", head)
@@ -320,7 +324,7 @@ def test_a_head_that_stops_answering_is_lost_after_a_while(monkeypatch) -> None:
             check_open("split 3")
         up.set()
         wait_for(lambda: not head.lost)
-    assert not answers("127.0.0.1:9")
+    assert not is_reachable("127.0.0.1:9")
 
 
 def wait_for(met) -> None:

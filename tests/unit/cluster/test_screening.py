@@ -3,9 +3,9 @@
 import pytest
 from ray import exceptions
 
-from thyro_core.cluster import screening_actors
+from thyro_core.cluster import screening
 from thyro_core.cluster.resources import Capacity
-from thyro_core.cluster.screening_actors import Pools, pools, run_blocks
+from thyro_core.cluster.screening import Pools, pools, run_blocks
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.screening.rules import Counts
 
@@ -56,14 +56,14 @@ def failing(*errors: Exception):
 def test_a_stream_whose_worker_died_is_started_again(monkeypatch) -> None:
     asked = []
     died = exceptions.ActorDiedError()
-    monkeypatch.setattr(screening_actors, "_run_once", failing(died, died))
+    monkeypatch.setattr(screening, "_run_once", failing(died, died))
     found = run_blocks(lambda: asked.append(1), ONE, 2, lambda _: None)
     assert found == Counts(files=1, fresh=1)
     assert len(asked) == 3, "each start passes over what is finished by then"
 
 
 def test_workers_that_die_too_often_are_said_with_the_cure(monkeypatch) -> None:
-    monkeypatch.setattr(screening_actors, "_run_once", failing(*[exceptions.ActorDiedError()] * 3))
+    monkeypatch.setattr(screening, "_run_once", failing(*[exceptions.ActorDiedError()] * 3))
     with pytest.raises(ThyroError, match=r"died 3 times \(ActorDiedError.*THYRO_CPUS_PER_JOB"):
         run_blocks(lambda: None, ONE, 2, lambda _: None)
 
@@ -79,7 +79,7 @@ def test_workers_that_die_too_often_are_said_with_the_cure(monkeypatch) -> None:
 )
 def test_a_workers_error_is_said_and_not_tried_again(monkeypatch, cause, kind, said) -> None:
     error = exceptions.RayTaskError("f", "Traceback with Nowak.png", cause)
-    monkeypatch.setattr(screening_actors, "_run_once", failing(error))
+    monkeypatch.setattr(screening, "_run_once", failing(error))
     with pytest.raises(kind) as failed:
         run_blocks(lambda: None, ONE, 2, lambda _: None)
     assert str(failed.value).startswith(said)

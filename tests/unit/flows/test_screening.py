@@ -43,7 +43,7 @@ def test_no_zone_is_refused(zone: str) -> None:
 
 
 def test_what_leads_a_screening_loads_no_torch() -> None:
-    night, actors = loaded("thyro_core.screening.night", "thyro_core.cluster.screening_actors")
+    night, actors = loaded("thyro_core.screening.night", "thyro_core.cluster.screening")
     assert night & {"torch", "torchvision", "ray", "prefect"} == set()
     assert actors & {"torch", "torchvision", "prefect"} == set()
     assert "ray" in actors

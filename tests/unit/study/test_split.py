@@ -22,7 +22,7 @@ from thyro_core.explain.regions import SHARES
 from thyro_core.store.keys import checkpoint_key, model_key, progress_key, run_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study import split as split_job
-from thyro_core.study.job import SplitJob, is_finished
+from thyro_core.study.job import JobResources, SplitJob, is_finished
 from thyro_core.study.lifecycle import Site, conclude, ingest_for, prepare, unfinished
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.progress import read_job_progress
@@ -223,7 +223,7 @@ def test_a_runs_time_is_that_of_all_its_attempts(tmp_path: Path, source: Path, m
 
     monkeypatch.setattr(split_job, "train", train_for(1e6, PowerCutError))
     with pytest.raises(PowerCutError):
-        run_split(job(store, plan, gpus=0.5))
+        run_split(job(store, plan, resources=JobResources(gpus=0.5)))
     state = torch.load(store.path(key_of_checkpoint), weights_only=True)
     first = state["seconds"]
     assert 1e6 <= first < 1e6 + 600
@@ -232,7 +232,7 @@ def test_a_runs_time_is_that_of_all_its_attempts(tmp_path: Path, source: Path, m
 
     monkeypatch.setattr(split_job, "predict_with_cams", fails)
     monkeypatch.setattr(split_job, "train", train_for(1e5, None))
-    assert run_split(job(store, plan, gpus=0.5)).failed
+    assert run_split(job(store, plan, resources=JobResources(gpus=0.5))).failed
     record = json.loads(store.read(key))
     second = record["seconds"]
     assert first + 1e5 <= second < first + 1e5 + 600
@@ -241,7 +241,7 @@ def test_a_runs_time_is_that_of_all_its_attempts(tmp_path: Path, source: Path, m
 
     monkeypatch.setattr(split_job, "predict_with_cams", predict_with_cams)
     clock[0] += 1e4  # nobody ran then
-    run_split(job(store, plan, gpus=0.5))
+    run_split(job(store, plan, resources=JobResources(gpus=0.5)))
     record = json.loads(store.read(key))
     assert (record["status"], record["resumed_epochs"]) == ("finished", 2)
     assert second <= record["seconds"] < second + 600

@@ -15,7 +15,7 @@ from thyro_core.errors import WorkerFailedError
 from thyro_core.store.keys import checkpoint_key, run_key
 from thyro_core.store.store import Store
 from thyro_core.study import split
-from thyro_core.study.job import SplitJob, is_finished
+from thyro_core.study.job import JobResources, SplitJob, is_finished
 from thyro_core.study.split import run_split
 from thyro_core.tables.io import read_table
 from thyro_core.training.distributed import PeerLostError, current_team
@@ -90,7 +90,7 @@ def test_two_workers_leave_the_tables_of_one_and_a_killed_one_changes_no_byte(
     alone = probabilities(store, plan.study_id)
 
     team_store, _ = planned(tmp_path / "two", source)
-    spec = job(team_store, plan, workers=2)
+    spec = job(team_store, plan, resources=JobResources(workers=2))
     with Workers(2, tmp_path) as workers:
         (trained, written), (others, nothing) = workers.run(work, spec)
     assert trained == others == ("resnet18",)
@@ -103,7 +103,7 @@ def test_two_workers_leave_the_tables_of_one_and_a_killed_one_changes_no_byte(
     assert contents(team_store).keys() == contents(store).keys()
 
     killed_store, _ = planned(tmp_path / "killed", source)
-    spec = job(killed_store, plan, workers=2)
+    spec = job(killed_store, plan, resources=JobResources(workers=2))
     (tmp_path / "first").mkdir()
     with Workers(2, tmp_path / "first") as workers:
         first, _ = workers.submit(work_and_die, spec)
@@ -123,7 +123,9 @@ def test_two_workers_leave_the_tables_of_one_and_a_killed_one_changes_no_byte(
 def test_an_error_in_one_worker_is_recorded_with_its_name(tmp_path: Path, source: Path) -> None:
     store, plan = planned(tmp_path, source)
     with Workers(2, tmp_path) as workers:
-        first, second = workers.submit(work_and_fail, job(store, plan, workers=2))
+        first, second = workers.submit(
+            work_and_fail, job(store, plan, resources=JobResources(workers=2))
+        )
         with pytest.raises(WorkerFailedError, match="worker 1 of 2: ValueError: no such luck"):
             second.result(PATIENCE)
         record = json.loads(store.read(run_key(plan.study_id, 0, "resnet18")))

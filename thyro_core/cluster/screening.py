@@ -88,10 +88,10 @@ def run_blocks(
     """Screen what is new in a batch, block by block.
 
     Args:
-        job: makes the job, with the hashes to pass over as they are now; asked at each start.
+        job: makes the job, with the hashes to pass over as they are now; called at each start.
         sizes: from `pools`.
         retries: how often to start again when a worker died.
-        progress: told the counts so far after each block.
+        progress: called with the counts so far after each block.
 
     Returns:
         The counts of the last start: they cover every file that was listed.
@@ -99,13 +99,13 @@ def run_blocks(
     Raises:
         ThyroError: workers died too often, or met an error.
     """
-    for left in range(retries, -1, -1):
+    for remaining in range(retries, -1, -1):
         try:
             return _run_once(job(), sizes, progress)
         except exceptions.RayTaskError as error:
             raise _explained(error) from error
         except exceptions.RayError as error:
-            if not left:
+            if not remaining:
                 msg = (
                     f"screening: workers died {retries + 1} times ({type(error).__name__}: out of "
                     "memory, or killed); what is finished is kept: give each scorer more room "
@@ -129,31 +129,31 @@ def _run_once(job: ScreeningJob, sizes: Pools, progress: Callable[[Counts], None
 
 
 def _explained(error: exceptions.RayTaskError) -> ThyroError:
-    """The worker's own error, if it is one for people; else what kind of error it was."""
+    """The worker's own error, if it is one for people; else the kind of error alone."""
     cause = error.cause
     while isinstance(cause, exceptions.RayTaskError):
         cause = cause.cause
-    found = cause if cause is not None else error
-    while not isinstance(found, ThyroError) and found.__cause__ is not None:
-        found = found.__cause__
-    if isinstance(found, InputError):
-        return InputError(str(found))
-    said = str(found) if isinstance(found, ThyroError) else type(found).__name__
-    return ThyroError(f"screening failed: {said}; what is finished is kept, start it again")
+    origin = cause if cause is not None else error
+    while not isinstance(origin, ThyroError) and origin.__cause__ is not None:
+        origin = origin.__cause__
+    if isinstance(origin, InputError):
+        return InputError(str(origin))
+    reason = str(origin) if isinstance(origin, ThyroError) else type(origin).__name__
+    return ThyroError(f"screening failed: {reason}; what is finished is kept, start it again")
 
 
 @contextmanager
 def _quiet_context() -> Iterator[None]:
-    """Ray Data's settings for this run: every row a block of its own, nothing said."""
+    """Ray Data's settings for this run: every row a block of its own, no output."""
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = DataContext.get_current()
-    changed = {
+    settings = {
         "target_max_block_size": 1,
         "enable_progress_bars": False,
         "print_on_execution_start": False,
     }
-    before = {name: getattr(context, name) for name in changed}
-    for name, value in changed.items():
+    before = {name: getattr(context, name) for name in settings}
+    for name, value in settings.items():
         setattr(context, name, value)
     try:
         with warnings.catch_warnings():
@@ -204,9 +204,9 @@ class _Decoder:
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for packed in batch["block"].to_pylist():
-            found = self._decode(names_of(packed))
-            counts = {name: [value] for name, value in asdict(found.counts).items()}
-            yield pa.table({"block": [to_bytes(found.table)], **counts})
+            block = self._decode(names_of(packed))
+            counts = {name: [value] for name, value in asdict(block.counts).items()}
+            yield pa.table({"block": [to_bytes(block.table)], **counts})
 
 
 class _Scorer:
