@@ -20,6 +20,7 @@ from thyro_core.cluster.resources import Node, shortage
 from thyro_core.cluster.session import POLL_SECONDS, check_open
 from thyro_core.cluster.worker_groups import remove_placement_group_of
 from thyro_core.errors import ThyroError
+from thyro_core.store.retry import RetryPolicy
 from thyro_core.store.store import open_store
 from thyro_core.study.job import JobResources, RestartPolicy, SplitJob, SplitOutcome
 from thyro_core.study.placement import whereabouts
@@ -31,18 +32,14 @@ NODE_LOSSES = 10
 """Nodes that a job may lose: they come and go by no fault of a job, but one that takes each of its
 nodes down with it must end."""
 
-_BACKOFF_SECONDS = 2.0
-_LONGEST_BACKOFF_SECONDS = 60.0
+RESTARTS = RetryPolicy(first_wait=2.0, longest_wait=60.0)
+"""Waits before a job starts again."""
+
 _NODE_CHECK_SECONDS = 5.0
 _NODE_LOST = "its node was lost"
 _NEWLINE = "\n"
 
 Failure = Literal["process", "node"]
-
-
-def backoff(failures: int) -> float:
-    """Wait before a job that failed so many times (at least once) starts again [s]."""
-    return min(_BACKOFF_SECONDS * 2.0 ** (failures - 1), _LONGEST_BACKOFF_SECONDS)
 
 
 class NodeDeadline:
@@ -163,9 +160,9 @@ class SplitRun:
                 self._job.split, self._failures["process"], self._failures["node"], cause
             )
             raise ThyroError(message)
-        wait = backoff(sum(map(len, self._failures.values())))
+        wait = RESTARTS.wait_seconds(sum(map(len, self._failures.values())))
         _LOG.warning(
-            "split %d, at %s: %s; started again in %g s", self._job.split, place, cause, wait
+            "split %d, at %s: %s; started again in %.1f s", self._job.split, place, cause, wait
         )
         self._ref = None
         self._restart_at = time.monotonic() + wait

@@ -1,7 +1,6 @@
 """The job server of a Ray cluster, by its documented REST interface: no Ray node runs here."""
 
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import requests
 
 from thyro_core.errors import InputError, ThyroError
+from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
 
 Answer = TypeVar("Answer")
 
@@ -17,7 +17,7 @@ LOST_SECONDS = 60.0
 """A head that has not answered for so long counts as lost [s]."""
 
 _TIMEOUT = (10.0, 60.0)  # to connect, to answer [s]: a busy head is slow
-_LONGEST_PAUSE = 8.0
+_FIRST_PAUSE = 0.5
 # Ray's client for logs prefers these to any address that it is given.
 _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _UNAUTHORIZED = (401, 403)
@@ -55,6 +55,7 @@ class JobServer:
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         self.address = address
         self._headers = headers
+        self._policy = RetryPolicy(LOST_SECONDS, first_wait=_FIRST_PAUSE, retry_on=_is_transient)
 
     def version(self) -> str:
         """Ray's version on the cluster, by one attempt.
@@ -126,38 +127,35 @@ class JobServer:
         return response.json()
 
     def _retry(self, request: Callable[[], Answer]) -> Answer:
-        deadline = time.monotonic() + LOST_SECONDS
-        pause = 0.5
-        while True:
-            try:
-                return request()
-            except (OSError, _RefusedError) as error:
-                if isinstance(error, _RefusedError):
-                    self._raise_if_final(error)
-                if time.monotonic() + pause > deadline:
-                    msg = (
-                        f"Ray's head at {self.address} has not answered for {LOST_SECONDS:g} s "
-                        f"({_reason(error)}); what is finished is kept: when it answers again, the "
-                        "same command goes on, with the job that runs there if it still does"
-                    )
-                    raise ThyroError(msg) from error
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
-    def _raise_if_final(self, error: _RefusedError) -> None:
-        """Raise what another attempt cannot cure."""
-        if error.status in _UNAUTHORIZED:
-            raise _wrong_token(self.address, error) from error
-        if error.status == _NOT_FOUND:
+        try:
+            return self._policy.call(request, f"Ray's head at {self.address}")
+        except RetriesExhaustedError as exhausted:
+            error = exhausted.error
             msg = (
-                f"Ray at {self.address} does not know the job any more: the cluster was started "
-                "anew, or somebody deleted the job; what is finished is kept, and the same "
-                "command goes on"
+                f"Ray's head at {self.address} has not answered for {LOST_SECONDS:g} s "
+                f"({_reason(error)}); what is finished is kept: when it answers again, the same "
+                "command goes on, with the job that runs there if it still does"
             )
             raise ThyroError(msg) from error
-        if error.status < _SERVER_ERROR:
+        except _RefusedError as error:
+            if error.status in _UNAUTHORIZED:
+                raise _wrong_token(self.address, error) from error
+            if error.status == _NOT_FOUND:
+                msg = (
+                    f"Ray at {self.address} does not know the job any more: the cluster was "
+                    "started anew, or somebody deleted the job; what is finished is kept, and the "
+                    "same command goes on"
+                )
+                raise ThyroError(msg) from error
             msg = f"Ray at {self.address} refused: {error}"
             raise ThyroError(msg) from error
+
+
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, _RefusedError):
+        return error.status >= _SERVER_ERROR
+    # All that `requests` raises for a connection is an OSError.
+    return isinstance(error, OSError)
 
 
 def connect_job_server(address: str) -> JobServer:
