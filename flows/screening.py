@@ -39,7 +39,7 @@ from thyro_core.screening.rules import Counts, Night
 from thyro_core.screening.worklist import unscored_rows
 from thyro_core.settings import Settings, scratch_folder
 from thyro_core.store.keys import screening_lock_key, worklist_key
-from thyro_core.store.lock import Lock, lock
+from thyro_core.store.lock import Lock
 from thyro_core.store.store import Store, open_store
 
 LOCK_SECONDS = 120.0
@@ -101,7 +101,7 @@ def _screen(order: Order, store: str, ray: str) -> str:
     opened = open_store(store)
     night = plan_night(opened, batch, order.date, order.model_id, order.rules)
     key = screening_lock_key()
-    with lock(opened, key, this_owner(), LOCK_SECONDS, waiting=say_waiting) as held:
+    with Lock(opened, key, this_owner(), LOCK_SECONDS, on_wait=say_waiting) as held:
         for recovered in recover(opened):
             write_worklist_page(opened, recovered.worklist)
             left = recovered.night

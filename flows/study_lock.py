@@ -10,7 +10,7 @@ from prefect import get_run_logger
 from flows.observer import current_observer
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.store.keys import study_lock_key
-from thyro_core.store.lock import Hold, LockedError, lock
+from thyro_core.store.lock import Hold, Lock, LockedError
 from thyro_core.store.store import Store
 from thyro_core.urls import redact
 
@@ -37,7 +37,7 @@ def only_driver(store: Store, study_id: str) -> Iterator[Callable[[], None]]:
         ThyroError: another start of the study is at work.
     """
     key = study_lock_key(study_id)
-    held = lock(store, key, this_owner(), STUDY_LOCK_SECONDS, waiting=say_waiting)
+    held = Lock(store, key, this_owner(), STUDY_LOCK_SECONDS, on_wait=say_waiting)
     with ExitStack() as stack:
         try:
             check = stack.enter_context(held).check

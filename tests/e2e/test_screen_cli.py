@@ -18,7 +18,7 @@ from tests.support.s3server import BUCKET, S3Server, forget_clients
 from tests.support.screened import RULES, write_colour, write_image
 from tests.unit.screening.test_night import SUMS
 from thyro_core.store.keys import screening_lock_key, worklist_key
-from thyro_core.store.lock import lock
+from thyro_core.store.lock import Lock
 from thyro_core.store.store import Store, open_store
 from thyro_core.tables.query import run_query
 
@@ -213,7 +213,7 @@ def test_a_stop_is_a_clean_stop_and_frees_the_lock(
     assert "the same command goes on" in said
     assert "Traceback" not in said
     wait_until(lambda: not workers_of(process.pid), "Ray's processes end with the program")
-    with lock(store, screening_lock_key(), "the next one"):
+    with Lock(store, screening_lock_key(), "the next one"):
         pass
 
 
@@ -271,7 +271,7 @@ def test_a_batch_that_is_not_there_is_said_at_once(store, home) -> None:
 
 def test_two_runs_do_not_overlap(store, home, tmp_path) -> None:
     write_image(tmp_path / "batch" / "a.png", 1)
-    with lock(store, screening_lock_key(), "ward 7 process 12"):
+    with Lock(store, screening_lock_key(), "ward 7 process 12"):
         done = run(command(tmp_path / "batch", store), home)
     assert done.returncode == 1
     assert "held by ward 7 process 12" in done.stderr

@@ -20,7 +20,7 @@ from tests.support.s3server import BUCKET, S3Server, forget_clients
 from tests.unit.study.test_split import contents
 from thyro_core.errors import ThyroError
 from thyro_core.store.keys import study_lock_key
-from thyro_core.store.lock import LockLostError, lock
+from thyro_core.store.lock import Lock, LockLostError
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.plan import study_ids
 
@@ -71,7 +71,7 @@ def test_a_driver_that_may_be_dead_is_waited_for_with_a_notice(
     tmp_path: Path, heard: Heard
 ) -> None:
     store = open_store(str(tmp_path))
-    with lock(store, KEY, "node-7 process 12", 60):
+    with Lock(store, KEY, "node-7 process 12", 60):
         hold = json.loads(store.read(KEY)) | {"process": "", "seconds": 0.4}
         store.write(KEY, json.dumps(hold).encode())
         with study_lock.only_driver(store, STUDY) as check:

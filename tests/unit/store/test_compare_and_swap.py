@@ -19,7 +19,7 @@ from thyro_core.store.compare_and_swap import (
     compare_and_swap,
     read_versioned,
 )
-from thyro_core.store.lock import lock
+from thyro_core.store.lock import Lock
 from thyro_core.store.store import Store, open_store
 
 KEY = "registry/count"
@@ -191,5 +191,5 @@ def test_a_server_that_ignores_conditions_is_refused() -> None:
     with pytest.raises(InputError, match="found one that ignores them") as caught:
         check_conditional_writes(store, KEY)
     assert "secret" not in str(caught.value)
-    with pytest.raises(InputError, match="ignores them"), lock(store, KEY, "one", 60):
+    with pytest.raises(InputError, match="ignores them"), Lock(store, KEY, "one", 60):
         pytest.fail("held what cannot be held")

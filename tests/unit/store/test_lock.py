@@ -16,7 +16,7 @@ from tests.support.places import REPOSITORY
 from thyro_core.errors import ThyroError
 from thyro_core.store import lock as store_lock
 from thyro_core.store import process_identity
-from thyro_core.store.lock import Hold, LockedError, LockLostError, lock
+from thyro_core.store.lock import Hold, Lock, LockedError, LockLostError
 from thyro_core.store.store import Store, open_store
 
 KEY = "locks/night.json"
@@ -36,9 +36,9 @@ def elsewhere(store: Store, seconds: float) -> None:
 
 
 def one_holds_and_the_next_is_told_who(store: Store) -> None:
-    with lock(store, KEY, "host-1:42", 60) as held:
+    with Lock(store, KEY, "host-1:42", 60) as held:
         held.check()
-        with pytest.raises(LockedError) as caught, lock(store, KEY, "host-2:7", 60):
+        with pytest.raises(LockedError) as caught, Lock(store, KEY, "host-2:7", 60):
             pytest.fail("two held it")
         held.check()
         since = hold(store)["since"]
@@ -47,19 +47,19 @@ def one_holds_and_the_next_is_told_who(store: Store) -> None:
     assert said.startswith(f"{store.url}/{KEY}: expected the lock to be free, found it held by ")
     assert f"host-1:42 since {since}, which is at work" in said
     assert "\n" not in said
-    with lock(store, KEY, "host-2:7", 60) as held:
+    with Lock(store, KEY, "host-2:7", 60) as held:
         held.check()
         assert hold(store)["owner"] == "host-2:7"
 
 
 def an_expired_lock_is_taken_over_and_its_holder_knows(store: Store) -> None:
     told: list[Hold] = []
-    with lock(store, KEY, "sleeper", 60) as slept:
+    with Lock(store, KEY, "sleeper", 60) as slept:
         elsewhere(store, 0.3)
-        with lock(store, KEY, "next", 60, waiting=told.append) as held:
+        with Lock(store, KEY, "next", 60, on_wait=told.append) as held:
             held.check()
             assert [each.owner for each in told] == ["sleeper"]
-            slept._keep_up_once()
+            slept._renew()
             with pytest.raises(LockLostError, match=r"the lock of sleeper \(since .*was lost"):
                 slept.check()
             held.check()
@@ -69,7 +69,7 @@ def an_expired_lock_is_taken_over_and_its_holder_knows(store: Store) -> None:
 
 def a_holder_elsewhere_that_keeps_it_up_keeps_it_whatever_its_clock_says(store: Store) -> None:
     """Its stamps are years behind; it is seen to write, and so it lives."""
-    with lock(store, KEY, "here", 60):
+    with Lock(store, KEY, "here", 60):
         beats = iter(range(10**6))
         over = threading.Event()
 
@@ -82,10 +82,10 @@ def a_holder_elsewhere_that_keeps_it_up_keeps_it_whatever_its_clock_says(store: 
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(keep_up)
             try:
-                for patience in (0.0, 0.6):
+                for _ in range(2):
                     with (
                         pytest.raises(LockedError, match="held by here since"),
-                        lock(store, KEY, "next", 60, patience),
+                        Lock(store, KEY, "next", 60),
                     ):
                         pytest.fail("taken from one who lives")
             finally:
@@ -94,7 +94,7 @@ def a_holder_elsewhere_that_keeps_it_up_keeps_it_whatever_its_clock_says(store: 
 
 
 def only_one_of_many_takes_it(store: Store) -> None:
-    with lock(store, KEY, "dead", 60):
+    with Lock(store, KEY, "dead", 60):
         elsewhere(store, 0.3)
         barrier = threading.Barrier(4)
         refused = threading.Semaphore(0)
@@ -102,7 +102,7 @@ def only_one_of_many_takes_it(store: Store) -> None:
         def take(number: int) -> str:
             barrier.wait(30)
             try:
-                with lock(store, KEY, str(number), 60):
+                with Lock(store, KEY, str(number), 60):
                     others = [refused.acquire(timeout=30) for _ in range(3)]
                     return "held" if all(others) else "held beside others"
             except LockedError:
@@ -138,7 +138,7 @@ def test_promise(store: Store, promise: Callable[[Store], None]) -> None:
 
 
 def test_it_is_kept_up_while_the_block_runs(store: Store) -> None:
-    with lock(store, KEY, "long", 0.6) as held:
+    with Lock(store, KEY, "long", 0.6) as held:
         first = hold(store)["kept"]
         deadline = threading.Event()
         while hold(store)["kept"] <= first and not deadline.wait(0.01):
@@ -149,30 +149,10 @@ def test_it_is_kept_up_while_the_block_runs(store: Store) -> None:
 
 
 def test_an_error_in_the_block_gives_it_back(store: Store) -> None:
-    with pytest.raises(ZeroDivisionError), lock(store, KEY, "one", 60):
+    with pytest.raises(ZeroDivisionError), Lock(store, KEY, "one", 60):
         raise ZeroDivisionError
-    with lock(store, KEY, "two", 60) as held:
+    with Lock(store, KEY, "two", 60) as held:
         held.check()
-
-
-def test_patience_waits_for_the_holder(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_lock, "_POLL_SECONDS", 0.01)
-    inside, leave = threading.Event(), threading.Event()
-
-    def first() -> None:
-        with lock(store, KEY, "first", 60):
-            inside.set()
-            leave.wait(30)
-
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(first)
-        assert inside.wait(30)
-        with pytest.raises(LockedError), lock(store, KEY, "second", 60, patience=0.05):
-            pytest.fail("two held it")
-        threading.Timer(0.05, leave.set).start()
-        with lock(store, KEY, "second", 60, patience=30) as held:
-            held.check()
-        future.result()
 
 
 @pytest.mark.parametrize(
@@ -184,7 +164,7 @@ def test_patience_waits_for_the_holder(store: Store, monkeypatch: pytest.MonkeyP
 )  # fmt: skip
 def test_what_makes_no_sense_is_nobodys(store: Store, data: bytes) -> None:
     store.write(KEY, data)
-    with lock(store, KEY, "one", 60) as held:
+    with Lock(store, KEY, "one", 60) as held:
         held.check()
 
 
@@ -195,11 +175,11 @@ def fail(*_: Any) -> None:
 def test_a_store_that_fails_for_a_moment_does_not_lose_it(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with lock(store, KEY, "one", 60) as held:
+    with Lock(store, KEY, "one", 60) as held:
         first = hold(store)["kept"]
         with monkeypatch.context() as patch:
             patch.setattr(store_lock, "read_versioned", fail)
-            held._keep_up_once()
+            held._renew()
             held.check()
         held.check()
         assert hold(store)["kept"] > first
@@ -208,10 +188,10 @@ def test_a_store_that_fails_for_a_moment_does_not_lose_it(
 def test_a_store_that_fails_for_too_long_does_until_it_answers(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with lock(store, KEY, "one", 60) as held:
+    with Lock(store, KEY, "one", 60) as held:
         with monkeypatch.context() as patch:
             patch.setattr(store_lock, "read_versioned", fail)
-            patch.setattr(store_lock.time, "monotonic", lambda: held._good_until + 1)
+            patch.setattr(store_lock.time, "monotonic", lambda: held._valid_until + 1)
             with pytest.raises(ThyroError, match="was not kept up in time"):
                 held.check()
         # Nobody took it meanwhile, as the store says now.
@@ -222,7 +202,7 @@ def test_giving_back_never_hides_the_blocks_error(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def work() -> None:
-        with lock(store, KEY, "one", 60):
+        with Lock(store, KEY, "one", 60):
             monkeypatch.setattr(store_lock, "read_versioned", fail)
             raise ZeroDivisionError
 
@@ -235,8 +215,8 @@ def test_giving_back_never_hides_the_blocks_error(
 HOLDER = """
 import sys, time
 from thyro_core.store.store import open_store
-from thyro_core.store.lock import lock
-with lock(open_store(sys.argv[1]), sys.argv[2], "victim", float(sys.argv[3])):
+from thyro_core.store.lock import Lock
+with Lock(open_store(sys.argv[1]), sys.argv[2], "victim", float(sys.argv[3])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -254,7 +234,7 @@ def kill_a_holder(url: str, seconds: float) -> None:
 def a_killed_holders_lock_is_free_at_once_on_its_own_machine(store: Store) -> None:
     kill_a_holder(store.url, 600)
     assert hold(store)["seconds"] == 600
-    with lock(store, KEY, "next", 60, waiting=lambda _: pytest.fail("it waited")) as held:
+    with Lock(store, KEY, "next", 60, on_wait=lambda _: pytest.fail("it waited")) as held:
         held.check()
 
 
@@ -269,6 +249,6 @@ def test_a_killed_holders_lock_expires_for_other_machines(
     kill_a_holder(store.url, 1)
     monkeypatch.setattr(process_identity, "_machine", lambda: "another")
     told: list[Hold] = []
-    with lock(store, KEY, "next", 60, waiting=told.append) as held:
+    with Lock(store, KEY, "next", 60, on_wait=told.append) as held:
         held.check()
     assert [each.owner for each in told] == ["victim"]
