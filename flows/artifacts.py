@@ -29,6 +29,7 @@ R = TypeVar("R")
 
 _LOG = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 5.0
+# Not a loop of ours: a limit for that of Prefect's client.
 _RETRIES = 3
 """After 2, 4 and 8 s."""
 _AWAY_SECONDS = 60.0

@@ -1,7 +1,8 @@
-"""Steps that are tried again, but only after an error that may pass by itself.
+"""Steps of a flow, retried after transient errors only.
 
-That is for a store on a network share, whose errors come from the operating system. S3 is waited
-for beneath, request by request (`thyro_core.store.retry`), and is not tried again here.
+The loop is Prefect's own, which shows each attempt; what is transient is decided as everywhere
+(`thyro_core.store.retry`). It serves a store on a network share, whose errors come from the
+operating system. Requests to S3 are retried one by one below, and their outage ends a step.
 """
 
 from collections.abc import Callable
@@ -18,11 +19,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 RETRIES = 4
-"""Attempts after the first one."""
+"""Number of attempts after the first one."""
 
 BACKOFF_SECONDS = 5.0
-"""Wait before the first of them, doubled each time: all together a store may be away for a
-minute."""
+"""Wait before the first of them [s], doubled each time: an outage may last for a minute in all."""
 
 _JITTER = 0.3
 
@@ -32,7 +32,7 @@ def _should_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bo
 
 
 def step(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Decorator: a task of a flow that touches a store, tried again where that can help."""
+    """Decorator for a task of a flow that uses a store: it is retried after transient errors."""
     return task(
         name=name,
         retries=RETRIES,

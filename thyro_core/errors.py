@@ -1,55 +1,55 @@
-"""Errors for the person who meets them.
+"""Errors with messages for people.
 
-Every message says where, what was expected, what was found and the cure.
+Every message names the place, what was expected, what was found, and the cure.
 """
 
 
 class ThyroError(Exception):
-    """A failure with a message that is fit to be shown as it is, without a traceback."""
+    """A failure whose message can be shown as it is, without a traceback."""
 
     exit_code = 1
 
 
 class InputError(ThyroError):
-    """What the user gave (a source, a config, an address) cannot be used as it is."""
+    """The user's input (a source, a config, an address) cannot be used as it is."""
 
     exit_code = 2
 
 
 class LeakageError(ThyroError):
-    """Images that belong together stand on both sides of a split."""
+    """Images of one patient or group are on both sides of a split."""
 
 
 class IncompleteStudyError(ThyroError):
-    """Some jobs of a study failed; what they finished is kept, and the same command goes on."""
+    """Some jobs of a study failed; finished work is kept, and the same command continues it."""
 
 
 class DiskFullError(ThyroError):
-    """A disk of this node has no room; nothing half-written stays."""
+    """A disk of this node is full; no partial file stays."""
 
 
 class StoreError(ThyroError):
-    """A store failed for longer than we wait; nothing finished is lost."""
+    """A store failed for longer than the retry policy allows; finished work is kept."""
 
 
 class WorkerFailedError(ThyroError):
-    """One of the workers that train a network together met an error; the others cannot go on.
+    """One of the workers that train a network together failed; the others cannot continue.
 
     Attributes:
         architecture: The network that they trained.
-        said: What went wrong, and with which worker.
+        reason: The error, and the worker that met it.
     """
 
-    def __init__(self, architecture: str, said: str) -> None:
-        super().__init__(architecture, said)
+    def __init__(self, architecture: str, reason: str) -> None:
+        super().__init__(architecture, reason)
         self.architecture = architecture
-        self.said = said
+        self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.architecture}: {self.said}"
+        return f"{self.architecture}: {self.reason}"
 
 
 class StoppedError(ThyroError):
-    """Somebody stopped the program: no failure, and nothing finished is lost."""
+    """The program was stopped on request: no failure, and finished work is kept."""
 
     exit_code = 130

@@ -155,6 +155,7 @@ def _start(host: str, port: int, out: int) -> subprocess.Popen[bytes]:
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    # Not a retry: a server that starts is polled.
     deadline = time.monotonic() + START_SECONDS
     while not answers(url):
         if process.poll() is not None:

@@ -70,7 +70,7 @@ def train_in_group(job: SplitJob, restarts: int) -> SplitOutcome:
             return replace(result, failed=failed)
         for error in result.values():
             if isinstance(error, WorkerFailedError):
-                failed[error.architecture] = error.said
+                failed[error.architecture] = error.reason
                 break
         else:
             losses += 1

@@ -20,7 +20,7 @@ from thyro_core.screening.reader import ScreeningImage
 from thyro_core.screening.rules import Counts, Night, unscored
 from thyro_core.screening.sandbox import READER, DecoderDiedError, DecoderProcess
 from thyro_core.settings import Settings
-from thyro_core.store.listing import refusals
+from thyro_core.store.listing import refusal_types
 from thyro_core.store.store import filesystem, open_store
 from thyro_core.tables import schemas
 
@@ -101,7 +101,7 @@ class BlockDecoder:
                 with self._fs.open(path, "rb") as stream:
                     return hashlib.file_digest(stream, "sha256").hexdigest()
             data = bytes(self._fs.cat_file(path))
-        except refusals(self._fs):
+        except refusal_types(self._fs):
             return None
         return data if len(data) == file.size else None
 

@@ -10,7 +10,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core.errors import InputError
-from thyro_core.store.listing import explained, is_hidden, stays_inside
+from thyro_core.store.listing import explain_refusal, is_hidden, stays_inside
 from thyro_core.store.store import filesystem
 from thyro_core.urls import redact
 
@@ -42,7 +42,7 @@ def stream_files(batch: str) -> Iterator[FoundFile]:
         InputError: it does not exist or refuses to be read.
     """
     fs, root = filesystem(batch)
-    with explained(redact(batch), fs):
+    with explain_refusal(redact(batch), fs):
         for path, size in _walk(fs, root):
             name = path[len(root) :].lstrip("/")
             if name and _is_image(name):
@@ -73,7 +73,7 @@ def check_batch(batch: str) -> None:
         InputError: it cannot.
     """
     fs, root = filesystem(batch)
-    with explained(redact(batch), fs):
+    with explain_refusal(redact(batch), fs):
         if not fs.isdir(root):
             msg = f"{redact(batch)}: expected a folder of images, found none; check the address"
             raise InputError(msg)

@@ -19,7 +19,7 @@ from thyro_core.screening.known_files import write_known
 from thyro_core.screening.rules import Night, Totals, date_number
 from thyro_core.store.keys import (
     chunk_key,
-    known_key,
+    known_hashes_key,
     night_key,
     pictures_key,
     sample_key,
@@ -98,7 +98,7 @@ def publish_known(store: Store, night: Night) -> str:
         file.flush()
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        key = known_key(night.date, night.batch_id, digest[:16])
+        key = known_hashes_key(night.date, night.batch_id, digest[:16])
         file.seek(0)
         with store.writing(key) as out:
             while data := file.read(1 << 22):

@@ -1,4 +1,4 @@
-"""Every key of the store, spelled once."""
+"""The keys of the store; no other module spells one."""
 
 PACKS = "packs"
 """Folder of all packs."""
@@ -21,8 +21,8 @@ def pack_key(manifest_id: str, side: int) -> str:
 
 
 def mask_key(manifest_id: str) -> str:
-    """The nodule masks of a manifest's included images; there only if one has a mask."""
-    return f"packs/{manifest_id}/masks.npy"
+    """The nodule masks of a manifest's included images; absent if none has a mask."""
+    return f"{PACKS}/{manifest_id}/masks.npy"
 
 
 def manifest_key(manifest_id: str) -> str:
@@ -41,7 +41,7 @@ def study_key(study_id: str) -> str:
 
 
 def study_lock_key(study_id: str) -> str:
-    """The lock that two starts of a study cannot both hold."""
+    """The lock of a study's running driver."""
     return f"{study_folder(study_id)}/lock"
 
 
@@ -56,7 +56,7 @@ def checkpoints_folder(study_id: str) -> str:
 
 
 def progress_folder(study_id: str) -> str:
-    """Folder of the positions of a study's jobs."""
+    """Folder of the progress of a study's jobs."""
     return f"{study_folder(study_id)}/progress"
 
 
@@ -71,12 +71,12 @@ def run_key(study_id: str, split: int, architecture: str) -> str:
 
 
 def progress_key(study_id: str, split: int) -> str:
-    """Where a running split job stands."""
+    """The progress of a running split job."""
     return f"{progress_folder(study_id)}/split={split}.json"
 
 
 def placement_key(study_id: str, split: int) -> str:
-    """Where a split job runs; it goes the way of its position."""
+    """The host of a running split job; deleted with its progress."""
     return f"{progress_folder(study_id)}/attempt-split={split}.json"
 
 
@@ -101,32 +101,32 @@ def bundle_prefix(model_id: str) -> str:
 
 
 def card_key(model_id: str) -> str:
-    """What a promoted model is and may be used for; written last, so it means that all is there."""
+    """A promoted model's card; written last, so that its presence means a complete bundle."""
     return f"{bundle_prefix(model_id)}/card.json"
 
 
 def champion_key() -> str:
-    """Which promoted model is in use, and which ones were before."""
+    """The promoted model in use, and its predecessors."""
     return "registry/champion.json"
 
 
 def screening_prefix(date: str, batch_id: str) -> str:
-    """Folder of a night's batch (date as 2026-11-25): what its tables do not hold."""
+    """Folder of a night's batch (date as 2026-11-25), except for its tables."""
     return f"screening/{date}/{batch_id}"
 
 
 def night_key(date: str, batch_id: str) -> str:
-    """What a night's batch is: address, model, rules; enough to conclude it after a crash."""
+    """A night's batch: address, model, rules; enough to conclude it after a crash."""
     return f"{screening_prefix(date, batch_id)}/night.json"
 
 
 def chunk_key(date: str, batch_id: str, kind: str, name: str) -> str:
-    """One block of an unfinished run: its rows, its maps or what else its images leave."""
+    """One block of an unfinished run: the rows, the maps or other results of its images."""
     return f"{screening_prefix(date, batch_id)}/{kind}/{name}.parquet"
 
 
-def known_key(date: str, batch_id: str, name: str) -> str:
-    """Sorted file hashes that a run passes over; only there while it runs."""
+def known_hashes_key(date: str, batch_id: str, name: str) -> str:
+    """Sorted hashes of files that a run skips; it exists only during the run."""
     return f"{screening_prefix(date, batch_id)}/known-{name}.bin"
 
 
@@ -146,7 +146,7 @@ def worklist_key(date: str, suffix: str) -> str:
 
 
 def screening_lock_key() -> str:
-    """The lock that two screening runs cannot both hold."""
+    """The lock of the running screening run."""
     return "screening/lock"
 
 

@@ -1,4 +1,4 @@
-"""What files lie at an address, on any fsspec file system, and the bytes of the small ones."""
+"""The files at an address on any fsspec file system, and the bytes of the small ones."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,10 +9,10 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core.errors import InputError
-from thyro_core.store.store import filesystem
+from thyro_core.store.store import filesystem, is_s3
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
-"""What makes an unlisted file an image of the set; compared in lower case."""
+"""Suffixes, in lower case, of unlisted files that count as images of the set."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Listing:
         fs: Its file system.
         root: The address on that file system, without a trailing slash.
         sizes: Size [bytes], where known, of each file by its path below the root.
-        links_out: How many links were left out because they lead out of a local folder: what a set
-            from elsewhere brings along must not make us read other files.
+        links_out: Number of links that were left out because they lead out of a local folder: a set
+            from another site must not make us read other files.
     """
 
     url: str
@@ -40,7 +40,7 @@ class Listing:
 
     def find(self, name: str) -> str | None:
         """The file at the top with this name in any case."""
-        return next((found for found in sorted(self.sizes) if found.lower() == name), None)
+        return next((path for path in sorted(self.sizes) if path.lower() == name), None)
 
     def read(self, name: str) -> bytes:
         """All bytes of a file.
@@ -48,7 +48,7 @@ class Listing:
         Raises:
             InputError: it cannot be read.
         """
-        with explained(self.url, self.fs):
+        with explain_refusal(self.url, self.fs):
             return bytes(self.fs.cat_file(f"{self.root}/{name}"))
 
     def read_all(self, names: list[str]) -> dict[str, bytes]:
@@ -57,9 +57,9 @@ class Listing:
         Raises:
             InputError: one cannot be read.
         """
-        with explained(self.url, self.fs):
-            found = self.fs.cat([f"{self.root}/{name}" for name in names]) if names else {}
-        return {str(path)[len(self.root) :].lstrip("/"): data for path, data in found.items()}
+        with explain_refusal(self.url, self.fs):
+            contents = self.fs.cat([f"{self.root}/{name}" for name in names]) if names else {}
+        return {str(path)[len(self.root) :].lstrip("/"): data for path, data in contents.items()}
 
     def images(self) -> list[str]:
         """Names of the files with an image's suffix, sorted."""
@@ -80,17 +80,17 @@ def list_files(source: str) -> Listing:
     fs, root = filesystem(source)
     # Locally an unreadable folder would pass for an empty one.
     strict = {"on_error": "raise"} if isinstance(fs, LocalFileSystem) else {}
-    with explained(source, fs):
-        found = fs.find(root, detail=True, **strict)
-    names = {str(path)[len(root) :].lstrip("/"): info for path, info in found.items()}
-    shown = {name: info for name, info in names.items() if name and not is_hidden(name)}
+    with explain_refusal(source, fs):
+        entries = fs.find(root, detail=True, **strict)
+    infos = {str(path)[len(root) :].lstrip("/"): info for path, info in entries.items()}
+    visible = {name: info for name, info in infos.items() if name and not is_hidden(name)}
     sizes = {
         name: info.get("size")
-        for name, info in shown.items()
+        for name, info in visible.items()
         if not info.get("islink") or stays_inside(Path(root), name)
     }
     url = str(fs.unstrip_protocol(root))
-    return Listing(url, fs, root, sizes, links_out=len(shown) - len(sizes))
+    return Listing(url, fs, root, sizes, links_out=len(visible) - len(sizes))
 
 
 def stays_inside(root: Path, name: str) -> bool:
@@ -102,11 +102,11 @@ def stays_inside(root: Path, name: str) -> bool:
 
 
 @contextmanager
-def explained(source: str, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
+def explain_refusal(source: str, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
     """Turn a file system's refusal into an `InputError` that says what to check."""
     try:
         yield
-    except refusals(fs) as error:
+    except refusal_types(fs) as error:
         msg = (
             f"{source}: expected a folder that can be read, found {type(error).__name__} "
             f"({error}); check the address and the credentials"
@@ -114,10 +114,9 @@ def explained(source: str, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
         raise InputError(msg) from error
 
 
-def refusals(fs: fsspec.AbstractFileSystem) -> tuple[type[Exception], ...]:
-    """What listing and reading raise; an S3 client's own errors have no base in common with it."""
-    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
-    if "s3" not in protocols:
+def refusal_types(fs: fsspec.AbstractFileSystem) -> tuple[type[Exception], ...]:
+    """Errors of listing and reading; an S3 client's own have no base class in common with them."""
+    if not is_s3(fs):
         return (OSError, ValueError)
     from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
@@ -125,6 +124,6 @@ def refusals(fs: fsspec.AbstractFileSystem) -> tuple[type[Exception], ...]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file is a folder's entry, hidden, or what an archive leaves beside its files."""
+    """Whether a file is hidden, a folder's entry, or a by-product of an archive."""
     parts = PurePosixPath(name).parts
     return name.endswith("/") or any(part.startswith((".", "__MACOSX")) for part in parts)

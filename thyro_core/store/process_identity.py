@@ -1,8 +1,8 @@
-"""Which process this is, so that others on the same machine can tell whether it still lives.
+"""The identity of a process, so that others on the same machine can tell whether it still runs.
 
-Host names and process ids repeat; what is compared is the machine's start, the namespace in which
-the process has its id, the id, and when the process started. Linux only: elsewhere nothing is
-known, and nobody is taken for dead.
+Host names and process ids repeat; an identity has the machine's boot id, the namespace of the
+process id, the id, and the start time of the process. Linux only: elsewhere nothing is known, and
+no process counts as dead.
 """
 
 import os
@@ -14,35 +14,33 @@ _ENDED = frozenset("ZXx")
 
 
 def this_process() -> str:
-    """A name of this process that no other bears, on any machine; empty: not known here."""
-    place, started = _machine(), _started(os.getpid())
-    return f"{place}/{os.getpid()}/{started}" if place and started else ""
+    """A process-unique name, on any machine; empty: not known here."""
+    machine, start_time = _machine(), _start_time(os.getpid())
+    return f"{machine}/{os.getpid()}/{start_time}" if machine and start_time else ""
 
 
 def is_here(process: str) -> bool:
-    """Whether a process, named by its `this_process`, lives on this machine."""
-    found = _look_up(process)
-    return found is not None and found
+    """Whether a process, named by its `this_process`, runs on this machine."""
+    return _is_running(process) is True
 
 
 def is_gone(process: str) -> bool:
-    """Whether it is known to have ended: it ran on this machine and does no more."""
-    found = _look_up(process)
-    return found is not None and not found
+    """Whether a process is known to have ended: it ran on this machine and does no more."""
+    return _is_running(process) is False
 
 
-def _look_up(process: str) -> bool | None:
-    """Whether it lives; None: it cannot be told from here."""
-    place, _, rest = process.rpartition("/")
-    place, _, pid = place.rpartition("/")
-    if not place or place != _machine() or not pid.isdigit():
+def _is_running(process: str) -> bool | None:
+    """Whether a process runs; None: it cannot be known here."""
+    rest, _, start_time = process.rpartition("/")
+    machine, _, pid = rest.rpartition("/")
+    if not machine or machine != _machine() or not pid.isdigit():
         return None
-    return _started(int(pid)) == rest
+    return _start_time(int(pid)) == start_time
 
 
 @cache
 def _machine() -> str:
-    """This start of this machine, and the namespace that process ids here belong to."""
+    """The boot id of this machine, and the namespace of the process ids here."""
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot}/{(_PROC / 'self/ns/pid').readlink()}"
@@ -50,8 +48,8 @@ def _machine() -> str:
         return ""
 
 
-def _started(pid: int) -> str:
-    """When a process started, in the kernel's ticks; empty: there is none, or it has ended."""
+def _start_time(pid: int) -> str:
+    """The start time of a process in the kernel's ticks; empty: there is none, or it has ended."""
     try:
         text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
