@@ -61,7 +61,7 @@ def study(
     with run_of("study"):
         settings = Settings()
         opened = open_store(store or settings.store)
-        # Before Ray starts: what is wrong with the images should be said at once.
+        # Before Ray starts: an error in the images is reported at once.
         manifest = read_images(source, config, opened.url)
         with ExitStack() as until_reported:
             with connect(ray or settings.ray, get_run_logger().info) as cluster:
@@ -108,8 +108,8 @@ def _train(
     store: Store, plan: StudyPlan, settings: Settings, cluster: Cluster, allocation: Allocation
 ) -> list[str]:
     """Run the splits that are not done, all at once; Ray packs them. What went wrong, by split."""
-    todo = unfinished(store, plan)
-    positions = read_positions(store, plan.study_id, {split for split, _ in todo})
+    runs = unfinished(store, plan)
+    positions = read_positions(store, plan.study_id, {split for split, _ in runs})
     jobs = [
         SplitJob(
             store=store.url,
@@ -120,7 +120,7 @@ def _train(
             checkpoint_seconds=settings.checkpoint_seconds,
             keep_models=settings.keep_models,
         )
-        for split in longest_first(plan.config, todo, positions)
+        for split in longest_first(plan.config, runs, positions)
     ]
     if not jobs:
         return []
@@ -179,25 +179,25 @@ def _conclude(store: Store, plan: StudyPlan, errors: Sequence[str]) -> None:
         msg = "; ".join([str(error), *errors])
         raise IncompleteStudyError(msg) from error
     metrics = read_table(store, "metrics", study_id=plan.study_id)
-    found = figures(metrics, plan.config)
+    rows = figures(metrics, plan.config)
     notes = (*study_notes(store, plan), *undefined_notes(metrics))
-    markdown = markdown_summary(plan, found, notes)
+    markdown = markdown_summary(plan, rows, notes)
     store.write(summary_key(plan.study_id), markdown.encode())
     key = f"study-{plan.study_id}"
     show_page(key, markdown, "Metrics against the paper's")
-    show_table(f"{key}-metrics", summary_rows(found), "Mean over splits (95 % interval)")
+    show_table(f"{key}-metrics", summary_rows(rows), "Mean over splits (95 % interval)")
 
 
 def _report(store: Store, plan: StudyPlan, scratch: Path) -> None:
-    """Write the report; what cannot be drawn is said, and takes nothing from the results."""
+    """Write the report; an error while it is drawn is logged, and takes nothing from the results."""
     from thyro_core.reporting.report import FAILURES, write_report
 
     try:
         url = write_report(store, plan.study_id, scratch)
     except FAILURES as error:
-        said = f"{type(error).__name__}: {error}; ask again: thyro report {plan.study_id}"
-        get_run_logger().error("the report could not be drawn: %s", said)
-        current_observer().reported(None, said)
+        reason = f"{type(error).__name__}: {error}; ask again: thyro report {plan.study_id}"
+        get_run_logger().error("the report could not be drawn: %s", reason)
+        current_observer().reported(None, reason)
         return
     best_effort(
         create_link_artifact,
