@@ -189,7 +189,7 @@ def _conclude(store: Store, plan: StudyPlan, errors: Sequence[str]) -> None:
 
 
 def _report(store: Store, plan: StudyPlan, scratch: Path) -> None:
-    """Write the report; an error while it is drawn is logged, and takes nothing from the results."""
+    """Write the report; an error in drawing it is logged and takes nothing from the results."""
     from thyro_core.reporting.report import FAILURES, write_report
 
     try:
