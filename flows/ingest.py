@@ -69,7 +69,7 @@ def read_images(source: str, config: StudyConfig, store: str) -> Manifest:
     bar, observer = ProgressBar("images decoded"), current_observer()
 
     def progress(done: int, total: int) -> None:
-        observer.ingesting(done, total)
+        observer.on_images(done, total)
         bar.count(done, total)
 
     manifest = ingest_for(source, config, open_store(store), progress)

@@ -1,4 +1,4 @@
-"""What someone who watches a study is told: a flow speaks, the terminal's display listens."""
+"""Events of a run for a display outside Prefect: a flow sends them, the terminal receives them."""
 
 from contextvars import ContextVar
 
@@ -8,30 +8,30 @@ from thyro_core.study.plan import StudyPlan
 
 
 class Observer:
-    """Hears nothing and does nothing; a display overrides what it shows."""
+    """Ignores every event; a display overrides the events that it shows."""
 
-    def ingesting(self, done: int, total: int) -> None:
+    def on_images(self, done: int, total: int) -> None:
         """So many images of the set are decoded."""
 
-    def planned(self, store: Store, plan: StudyPlan) -> None:
-        """The study has its name; training starts."""
+    def on_plan(self, store: Store, plan: StudyPlan) -> None:
+        """The study has its id; training starts."""
 
-    def held_up(self, why: str) -> None:
-        """It waits, or goes on without what it wanted; whoever watches should know why."""
+    def on_delay(self, reason: str) -> None:
+        """The run waits, or goes on without something; the reason is for people."""
 
-    def split_ended(self, split: int, failed: dict[str, str]) -> None:
-        """A split is trained; `failed` names the architectures that are not, and why."""
+    def on_split_end(self, split: int, failures: dict[str, str]) -> None:
+        """A split is over; `failures` names the architectures that were not trained, and why."""
 
-    def reported(self, url: str | None, error: str | None) -> None:
+    def on_report(self, url: str | None, error: str | None) -> None:
         """The report is written, or it could not be; the results stand all the same."""
 
-    def screened(self, counts: Counts, total: int | None) -> None:
-        """A screening has come so far; `total` files are in the batch, if they are counted yet."""
+    def on_files(self, counts: Counts, total: int | None) -> None:
+        """Progress of a screening; `total` files are in the batch, once they are counted."""
 
 
 observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 
 
 def current_observer() -> Observer:
-    """Whoever watches this run."""
+    """The observer of this run, or one that ignores every event."""
     return observer.get() or Observer()

@@ -19,7 +19,7 @@ from flows.drift import announce
 from flows.forms import Address, ModelForm, Source
 from flows.observer import current_observer
 from flows.retries import step
-from flows.study_lock import say_waiting, this_owner
+from flows.study_lock import announce_wait, lock_owner
 from thyro_core import NOTICE
 from thyro_core.cluster.session import session
 from thyro_core.errors import ThyroError
@@ -101,7 +101,7 @@ def _screen(order: Order, store: str, ray: str) -> str:
     opened = open_store(store)
     night = plan_night(opened, batch, order.date, order.model_id, order.rules)
     key = screening_lock_key()
-    with Lock(opened, key, this_owner(), LOCK_SECONDS, on_wait=say_waiting) as held:
+    with Lock(opened, key, lock_owner(), LOCK_SECONDS, on_wait=announce_wait) as held:
         for recovered in recover(opened):
             write_worklist_page(opened, recovered.worklist)
             left = recovered.night
@@ -150,7 +150,7 @@ def _progress_watcher(batch: str, night: Night) -> Callable[..., None]:
     bar = ProgressBar(f"screening of {night.date}, batch {night.batch_id}")
 
     def watch(counts: Counts, *, at_once: bool = False) -> None:
-        current_observer().screened(counts, state["total"])
+        current_observer().on_files(counts, state["total"])
         if at_once or bar.due():
             bar.show(100.0 if at_once else _percent(counts.files, state["total"]))
 

@@ -1,6 +1,6 @@
 """The ten-split study as a Prefect flow: prepare, one task a split, conclude."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from thyro_core.cluster.backend import Cluster, Training, connect
 from thyro_core.cluster.resources import Allocation, ResourceRequest
 from thyro_core.config import StudyConfig
 from thyro_core.datasets.manifest import Manifest
-from thyro_core.errors import IncompleteStudyError, ThyroError
+from thyro_core.errors import IncompleteStudyError, SplitFailedError, ThyroError
 from thyro_core.settings import Settings, scratch_folder
 from thyro_core.store.keys import summary_key
 from thyro_core.store.store import Store, open_store
@@ -63,14 +63,14 @@ def study(
         opened = open_store(store or settings.store)
         # Before Ray starts: an error in the images is reported at once.
         manifest = read_images(source, config, opened.url)
-        with ExitStack() as until_reported:
+        with ExitStack() as lock_scope:
             with connect(ray or settings.ray, get_run_logger().info) as cluster:
                 allocation = cluster.allocate(_request(settings, config, manifest))
                 plan = _prepare(manifest, config, opened, settings, allocation)
-                check_alone = until_reported.enter_context(only_driver(opened, plan.study_id))
-                current_observer().planned(opened, plan)
+                check_lock = lock_scope.enter_context(only_driver(opened, plan.study_id))
+                current_observer().on_plan(opened, plan)
                 errors = _train(opened, plan, settings, cluster, allocation)
-            check_alone()
+            check_lock()
             _conclude(opened, plan, errors)
             _report(opened, plan, scratch_folder(settings))
         return plan.study_id
@@ -106,8 +106,8 @@ def _prepare(
 
 def _train(
     store: Store, plan: StudyPlan, settings: Settings, cluster: Cluster, allocation: Allocation
-) -> list[str]:
-    """Run the splits that are not done, all at once; Ray packs them. What went wrong, by split."""
+) -> list[ThyroError]:
+    """Run the splits that are not done, all at once; Ray packs them. The errors of those failed."""
     runs = unfinished(store, plan)
     positions = read_positions(store, plan.study_id, {split for split, _ in runs})
     jobs = [
@@ -129,14 +129,14 @@ def _train(
         futures = [train_split.submit(job, training) for job in jobs]
         training.follow()
         wait(futures)
-    return list(dict.fromkeys(error for future in futures if (error := _error(future))))
+    return [error for future in futures if (error := _error(future)) is not None]
 
 
-def _error(future: PrefectFuture[None]) -> str | None:
+def _error(future: PrefectFuture[None]) -> ThyroError | None:
     try:
         future.result()
     except ThyroError as error:
-        return str(error)
+        return error
     return None
 
 
@@ -145,59 +145,51 @@ def train_split(job: SplitJob, training: Training) -> None:
     """Watch a split on the cluster until all its architectures are trained.
 
     Raises:
-        ThyroError: an architecture failed, or the job cannot be finished.
+        SplitFailedError: an architecture failed.
+        ThyroError: the job cannot be finished.
     """
-    watch = _progress_watcher(job)
-    while (outcome := training.outcome(job.split)) is None:
-        watch()
-    watch(at_once=True)
-    current_observer().split_ended(job.split, dict(outcome.failed))
-    if outcome.failed:
-        what = "; ".join(f"{name}: {error}" for name, error in outcome.failed.items())
-        msg = f"split {job.split} failed: {what}"
-        raise ThyroError(msg)
-
-
-def _progress_watcher(job: SplitJob) -> Callable[..., None]:
-    """Shows a job's position as a Prefect progress artifact."""
     store = open_store(job.store)
     bar = ProgressBar(f"study {job.study_id}, split {job.split}")
 
-    def watch(*, at_once: bool = False) -> None:
-        if at_once or bar.due():
-            progress = read_job_progress(store, job.study_id, job.split)
-            bar.show(0.0 if progress is None else 100 * progress.work_done / progress.work_total)
+    def show_progress() -> None:
+        progress = read_job_progress(store, job.study_id, job.split)
+        bar.show(0.0 if progress is None else 100 * progress.share)
 
-    return watch
+    while (outcome := training.outcome(job.split)) is None:
+        if bar.due():
+            show_progress()
+    show_progress()
+    current_observer().on_split_end(job.split, dict(outcome.failed))
+    if outcome.failed:
+        raise SplitFailedError(job.split, outcome.failed)
 
 
 @step("conclude")
-def _conclude(store: Store, plan: StudyPlan, errors: Sequence[str]) -> None:
+def _conclude(store: Store, plan: StudyPlan, errors: Sequence[ThyroError]) -> None:
     try:
         conclude(store, plan)
     except IncompleteStudyError as error:
-        msg = "; ".join([str(error), *errors])
-        raise IncompleteStudyError(msg) from error
+        raise IncompleteStudyError(error.message, errors) from error
     metrics = read_table(store, "metrics", study_id=plan.study_id)
-    rows = figures(metrics, plan.config)
+    means = figures(metrics, plan.config)
     notes = (*study_notes(store, plan), *undefined_notes(metrics))
-    markdown = markdown_summary(plan, rows, notes)
+    markdown = markdown_summary(plan, means, notes)
     store.write(summary_key(plan.study_id), markdown.encode())
     key = f"study-{plan.study_id}"
     show_page(key, markdown, "Metrics against the paper's")
-    show_table(f"{key}-metrics", summary_rows(rows), "Mean over splits (95 % interval)")
+    show_table(f"{key}-metrics", summary_rows(means), "Mean over splits (95 % interval)")
 
 
 def _report(store: Store, plan: StudyPlan, scratch: Path) -> None:
-    """Write the report; an error in drawing it is logged and takes nothing from the results."""
-    from thyro_core.reporting.report import FAILURES, write_report
+    from thyro_core.reporting.report import write_report
 
     try:
         url = write_report(store, plan.study_id, scratch)
-    except FAILURES as error:
+    # The study is concluded: no error in drawing its page is a reason to lose it.
+    except Exception as error:  # noqa: BLE001
         reason = f"{type(error).__name__}: {error}; ask again: thyro report {plan.study_id}"
         get_run_logger().error("the report could not be drawn: %s", reason)
-        current_observer().reported(None, reason)
+        current_observer().on_report(None, reason)
         return
     best_effort(
         create_link_artifact,
@@ -206,4 +198,4 @@ def _report(store: Store, plan: StudyPlan, scratch: Path) -> None:
         key=f"report-{plan.study_id}",
         description="Research use only. The study's report, one HTML file for a browser.",
     )
-    current_observer().reported(url, None)
+    current_observer().on_report(url, None)

@@ -1,4 +1,4 @@
-"""One driver of a study at a time: a second start of it says who is at work, and ends."""
+"""One driver of a study at a time: a second start of it names the first one, and ends."""
 
 import os
 import socket
@@ -18,57 +18,55 @@ STUDY_LOCK_SECONDS = 30.0
 """After so long without a sign of life a driver counts as dead [s]; on its own machine at once."""
 
 
-def this_owner() -> str:
+def lock_owner() -> str:
     """This process, as others read it in a lock."""
     return f"{socket.gethostname()} process {os.getpid()}"
 
 
 @contextmanager
 def only_driver(store: Store, study_id: str) -> Iterator[Callable[[], None]]:
-    """Drive a study alone for as long as the block runs.
+    """Hold the study's lock as long as the block runs.
 
     What several drivers write is the same, so nothing is lost where a store knows no locks: then
     a warning is all.
 
     Yields:
-        What makes sure that this is still the only driver; it raises LockLostError.
+        A check that this is still the only driver; it raises LockLostError.
 
     Raises:
         ThyroError: another start of the study is at work.
     """
     key = study_lock_key(study_id)
-    held = Lock(store, key, this_owner(), STUDY_LOCK_SECONDS, on_wait=say_waiting)
+    study_lock = Lock(store, key, lock_owner(), STUDY_LOCK_SECONDS, on_wait=announce_wait)
     with ExitStack() as stack:
         try:
-            check = stack.enter_context(held).check
+            check = stack.enter_context(study_lock).check
         except LockedError as error:
-            raise _at_work(store, study_id, error.hold) from error
+            hold = error.hold
+            msg = (
+                f"study {study_id}: expected to be its only start, found another at work "
+                f"({hold.owner}, since {hold.since}); follow that one with `thyro status "
+                f"{study_id} --store {redact(store.url)}`, or stop it where it runs and start again"
+            )
+            raise ThyroError(msg) from error
         except InputError as error:
-            _say(f"{error}; do not start study {study_id} twice at once")
-            check = _nothing
+            _announce(f"{error}; do not start study {study_id} twice at once")
+            check = _no_check
         yield check
 
 
-def say_waiting(hold: Hold) -> None:
-    """Tell whoever watches that a lock's holder may be dead, and how long that takes to know."""
-    _say(
+def _no_check() -> None:
+    pass
+
+
+def announce_wait(hold: Hold) -> None:
+    """Show that a lock's holder may be dead, and how long it takes to be sure."""
+    _announce(
         f"{hold.owner} was at work here since {hold.since} and may have died: waiting up to "
         f"{hold.seconds:.0f} s for a sign of life"
     )
 
 
-def _say(why: str) -> None:
-    get_run_logger().warning(why)
-    current_observer().held_up(why)
-
-
-def _nothing() -> None:
-    pass
-
-
-def _at_work(store: Store, study_id: str, hold: Hold) -> ThyroError:
-    return ThyroError(
-        f"study {study_id}: expected to be its only start, found another at work ({hold.owner}, "
-        f"since {hold.since}); follow that one with `thyro status {study_id} --store "
-        f"{redact(store.url)}`, or stop it where it runs and start again"
-    )
+def _announce(reason: str) -> None:
+    get_run_logger().warning(reason)
+    current_observer().on_delay(reason)

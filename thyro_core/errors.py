@@ -3,6 +3,8 @@
 Every message names the place, what was expected, what was found, and the cure.
 """
 
+from collections.abc import Mapping, Sequence
+
 
 class ThyroError(Exception):
     """A failure whose message can be shown as it is, without a traceback."""
@@ -20,8 +22,40 @@ class LeakageError(ThyroError):
     """Images of one patient or group are on both sides of a split."""
 
 
+class SplitFailedError(ThyroError):
+    """A split's job ended without all its architectures.
+
+    Attributes:
+        split: Which split.
+        failures: What stopped each architecture that is not trained.
+    """
+
+    def __init__(self, split: int, failures: Mapping[str, str]) -> None:
+        super().__init__(split, failures)
+        self.split = split
+        self.failures = failures
+
+    def __str__(self) -> str:
+        reasons = "; ".join(f"{name}: {error}" for name, error in self.failures.items())
+        return f"split {self.split} failed: {reasons}"
+
+
 class IncompleteStudyError(ThyroError):
-    """Some jobs of a study failed; finished work is kept, and the same command continues it."""
+    """Some jobs of a study failed; finished work is kept, and the same command continues it.
+
+    Attributes:
+        message: What is not finished.
+        causes: The errors of the jobs, where they are known.
+    """
+
+    def __init__(self, message: str, causes: Sequence[ThyroError] = ()) -> None:
+        super().__init__(message, causes)
+        self.message = message
+        self.causes = causes
+
+    def __str__(self) -> str:
+        # One cause, such as a lost cluster, may have stopped several jobs.
+        return "; ".join(dict.fromkeys([self.message, *map(str, self.causes)]))
 
 
 class DiskFullError(ThyroError):

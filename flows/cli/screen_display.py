@@ -3,6 +3,7 @@
 from rich.markup import escape
 from rich.status import Status
 
+from flows.cli.console import say
 from flows.observer import Observer
 from thyro_core.screening.rules import Counts
 
@@ -13,12 +14,12 @@ class ScreenDisplay(Observer):
     def __init__(self, status: Status) -> None:
         self._status = status
 
-    def held_up(self, why: str) -> None:
-        """Say it above the line."""
-        self._status.console.print(escape(why), highlight=False, soft_wrap=True)
+    def on_delay(self, reason: str) -> None:
+        """Show the reason above the line."""
+        say(escape(reason), self._status.console)
 
-    def screened(self, counts: Counts, total: int | None) -> None:
-        """Say how many files are through."""
+    def on_files(self, counts: Counts, total: int | None) -> None:
+        """Show how many files are through."""
         of = "" if total is None else f" of {total}"
         self._status.update(
             f"{counts.files}{of} files: {counts.known} known, {counts.images} new images, "

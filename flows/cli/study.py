@@ -45,14 +45,14 @@ def study(
 
     token = observer.set(display)
     try:
-        with resumable(), display.shown(), server_needed():
+        with resumable(), display.live(), server_needed():
             study_id = run(source, values, opened.url, ray or "")
     except ServerLostError as error:
         # It was lost after the last step: nothing of the study is missing.
         if display.concluded is None:
             raise
         study_id = display.concluded
-        display.held_up(f"{error}; the study is concluded all the same")
+        display.on_delay(f"{error}; the study is concluded all the same")
         end_soon(0)
     finally:
         observer.reset(token)

@@ -109,7 +109,7 @@ class Ear(Observer):
     def __init__(self) -> None:
         self.heard: list[tuple[str | None, str | None]] = []
 
-    def reported(self, url: str | None, error: str | None) -> None:
+    def on_report(self, url: str | None, error: str | None) -> None:
         self.heard.append((url, error))
 
 
@@ -187,7 +187,7 @@ def test_the_terminal_says_only_what_went_wrong(capsys) -> None:
     from rich.console import Console
 
     display = StudyDisplay(Console(stderr=True))
-    display.reported("file:///report.html", None)
+    display.on_report("file:///report.html", None)
     assert capsys.readouterr().err == ""
-    display.reported(None, "ValueError: [odd]")
+    display.on_report(None, "ValueError: [odd]")
     assert "The report could not be drawn: ValueError: [odd]" in capsys.readouterr().err

@@ -35,8 +35,8 @@ class Heard(Observer):
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def held_up(self, why: str) -> None:
-        self.said.append(why)
+    def on_delay(self, reason: str) -> None:
+        self.said.append(reason)
 
 
 @pytest.fixture

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
-from jinja2 import TemplateError
-
 from thyro_core import NOTICE
-from thyro_core.errors import IncompleteStudyError, ThyroError
+from thyro_core.errors import IncompleteStudyError
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES, METRIC_NAMES
 from thyro_core.evaluation.metrics import PAPER
 from thyro_core.evaluation.plausibility import CHECKS
@@ -56,12 +53,6 @@ CONTENTS: tuple[tuple[str, str], ...] = (
     ("limits", "Limits"),
 )
 """Sections in the order of CLAIM 2024: anchor and title."""
-
-FAILURES = (
-    ThyroError, OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
-    RuntimeError, MemoryError, ImportError, TemplateError, duckdb.Error,
-)  # fmt: skip
-"""All that can go wrong in drawing a page: none of it is a reason to lose a study."""
 
 _WIDE = 0.2
 """An interval of the AUC that is wider than this tells little."""

@@ -1,4 +1,7 @@
-"""Where a running job stands: one small object in the store, which anyone may watch."""
+"""Progress of a study: each job publishes its position in the store; who watches adds them up.
+
+Terminal, Prefect's artifacts and `thyro status` show the same figures, computed here.
+"""
 
 import json
 import logging
@@ -24,6 +27,13 @@ _SHARE = 0.05
 
 _LONGEST_PAUSE = 120.0
 """Between two reports to a slow store [s]; silence of some minutes looks like death."""
+
+SILENT_SECONDS = 300.0
+"""A running job that has published nothing for so long [s] may have been stopped.
+
+While it trains it publishes once a second or once a batch; while it predicts its test part, not at
+all. So silence is no proof, and is shown with its length.
+"""
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,6 +69,104 @@ class JobProgress:
     gpu_seconds: float = 0.0
     host: str | None = None
 
+    @property
+    def share(self) -> float:
+        """Of its work, what is done."""
+        return self.work_done / self.work_total
+
+    @property
+    def rate(self) -> float | None:
+        """Work in a second since this attempt started [GFLOP/s]; None: not known yet."""
+        if self.started is None or self.updated is None:
+            return None
+        duration = datetime.fromisoformat(self.updated) - datetime.fromisoformat(self.started)
+        work, seconds = self.work_done - self.work_before, duration.total_seconds()
+        return work / seconds if work > 0 and seconds > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the job is done at this rate [s]; None: not known yet."""
+        return None if self.rate is None else (self.work_total - self.work_done) / self.rate
+
+    def silence(self, now: datetime) -> float | None:
+        """Seconds since the last publication; None: positions of older versions have no time."""
+        if self.updated is None:
+            return None
+        # Clocks of two machines may differ by a little: nothing is published in the future.
+        return max(0.0, (now - datetime.fromisoformat(self.updated)).total_seconds())
+
+    def is_silent(self, now: datetime) -> bool:
+        """Whether the job may have been stopped; without a time nothing tells that it has."""
+        return (self.silence(now) or 0.0) > SILENT_SECONDS
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the training of a study is.
+
+    Attributes:
+        work_done: Of all splits [GFLOP].
+        work_total: Of all splits [GFLOP]; as if it were 1 a split before any job has published.
+        ended: Splits whose job is over.
+        images_per_second: Of the jobs that run.
+        seconds_left: Until all training is done at the rate of the jobs that run [s]; None: none
+            runs, or the rate of one is not known yet.
+    """
+
+    work_done: float
+    work_total: float
+    ended: int
+    images_per_second: float
+    seconds_left: float | None
+
+    @property
+    def share(self) -> float:
+        """Of the work, what is done."""
+        return self.work_done / self.work_total
+
+
+def running_splits(positions: Mapping[int, JobProgress], now: datetime) -> list[int]:
+    """Splits whose jobs run and are not silent.
+
+    Args:
+        positions: where the jobs were last, by split.
+        now: the present, with its time zone.
+    """
+    return [
+        split
+        for split, job in positions.items()
+        if job.state == "running" and not job.is_silent(now)
+    ]
+
+
+def study_progress(
+    splits: int, positions: Mapping[int, JobProgress], running: Iterable[int]
+) -> Progress:
+    """Add up the jobs of a study.
+
+    Args:
+        splits: how many the study has.
+        positions: where the jobs were last, by split.
+        running: the splits whose jobs run now.
+    """
+    jobs = list(positions.values())
+    work_total = splits * max((job.work_total for job in jobs), default=1.0)
+    work_done = sum(job.work_done for job in jobs)
+    live = [positions[split] for split in running]
+    rates = [job.rate for job in live if job.rate is not None]
+    seconds_left = None
+    if sum(job.state == "finished" for job in jobs) == splits:
+        seconds_left = 0.0
+    elif live and len(rates) == len(live):
+        seconds_left = (work_total - work_done) / sum(rates)
+    return Progress(
+        work_done=work_done,
+        work_total=work_total,
+        ended=sum(job.state != "running" for job in jobs),
+        images_per_second=sum(job.images_per_second for job in live),
+        seconds_left=seconds_left,
+    )
+
 
 def slowest_first(architectures: Iterable[Architecture]) -> list[Architecture]:
     """Architectures by descending cost, so that the last ones of a study are short."""
@@ -77,13 +185,13 @@ def longest_first(
         todo: the split x architecture that are not finished.
         positions: where the splits' jobs were last, by split.
     """
-    left: dict[int, float] = defaultdict(float)
+    work: dict[int, float] = defaultdict(float)
     for split, architecture in todo:
-        at = positions.get(split)
-        begun = at is not None and at.architecture == architecture
-        epochs = config.epochs - (at.epoch - 1 if at is not None and begun else 0)
-        left[split] += _GFLOP[architecture] * epochs
-    return sorted(left, key=lambda split: (-left[split], split))
+        job = positions.get(split)
+        is_current = job is not None and job.architecture == architecture
+        epochs = config.epochs - (job.epoch - 1 if job is not None and is_current else 0)
+        work[split] += _GFLOP[architecture] * epochs
+    return sorted(work, key=lambda split: (-work[split], split))
 
 
 class JobReporter:
@@ -173,10 +281,10 @@ def _now() -> str:
 
 
 def read_positions(store: Store, study_id: str, splits: Iterable[int]) -> dict[int, JobProgress]:
-    """Positions of those splits' jobs that have published one, asked for together."""
+    """Positions of those splits' jobs that have published one, read together."""
     keys = {split: progress_key(study_id, split) for split in splits}
-    found = store.read_all(list(keys.values()))
-    return {split: parse_job_progress(found[key]) for split, key in keys.items() if key in found}
+    objects = store.read_all(list(keys.values()))
+    return {split: parse_job_progress(objects[k]) for split, k in keys.items() if k in objects}
 
 
 def read_job_progress(store: Store, study_id: str, split: int) -> JobProgress | None:

@@ -1,8 +1,8 @@
-"""Where a study stands, told from its store alone: nothing that runs it is asked."""
+"""Where a study stands, from its store alone: no running process takes part."""
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -17,14 +17,7 @@ from thyro_core.store.keys import (
 )
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan, load_plan
-from thyro_core.study.progress import JobProgress, parse_job_progress
-
-SILENT_SECONDS = 300.0
-"""A job that says it runs but has published nothing for so long [s] may have been stopped.
-
-While it trains it publishes once a second or once a batch; while it predicts its test part, not at
-all. So silence is no proof, and is shown with its length.
-"""
+from thyro_core.study.progress import JobProgress, parse_job_progress, study_progress
 
 State = Literal["finished", "running", "silent", "failed", "interrupted", "waiting"]
 STATES: tuple[State, ...] = (
@@ -35,15 +28,15 @@ STATES: tuple[State, ...] = (
     "interrupted",
     "waiting",
 )
-"""`silent`: says it runs, and has said nothing for `SILENT_SECONDS`. `interrupted`: a checkpoint
-is there and no job. `waiting`: nothing is there yet."""
+"""`silent`: the last position is a running job's, and older than `SILENT_SECONDS`. `interrupted`:
+a checkpoint is there and no job. `waiting`: nothing is there yet."""
 
 _Run = tuple[int, str]
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where one split x architecture stands; None is what nothing in the store tells.
+    """Where one split x architecture stands; None is what the store does not tell.
 
     Attributes:
         epoch: The epoch it is in, or its last one.
@@ -130,7 +123,7 @@ def study_status(store: Store, study_id: str, now: datetime) -> StudyStatus:
 
 
 def read_traces(store: Store, study_id: str) -> Traces:
-    """What a study left, with few questions to the store however many runs it has.
+    """What a study left, with few requests to the store however many runs it has.
 
     Raises:
         InputError: there is no such study.
@@ -138,17 +131,17 @@ def read_traces(store: Store, study_id: str) -> Traces:
     plan = load_plan(store, study_id)
     runs = [(s, a) for s in range(plan.config.splits) for a in plan.config.architectures]
     predictions = f"{table_prefix('predictions')}/study_id={study_id}"
-    there = {*store.keys(study_folder(study_id)), *store.keys(predictions)}
+    keys = {*store.keys(study_folder(study_id)), *store.keys(predictions)}
     records = {run_key(study_id, *run): run for run in runs}
     progress = {progress_key(study_id, s): s for s in range(plan.config.splits)}
-    found = store.read_all(sorted(there & (records.keys() | progress.keys())))
+    objects = store.read_all(sorted(keys & (records.keys() | progress.keys())))
     return Traces(
         plan=plan,
-        finished=frozenset(run for run in runs if _predictions_key(study_id, run) in there),
-        checkpoints=frozenset(run for run in runs if checkpoint_key(study_id, *run) in there),
-        records={records[key]: json.loads(found[key]) for key in found if key in records},
+        finished=frozenset(run for run in runs if _predictions_key(study_id, run) in keys),
+        checkpoints=frozenset(run for run in runs if checkpoint_key(study_id, *run) in keys),
+        records={records[key]: json.loads(objects[key]) for key in objects if key in records},
         progress={
-            progress[key]: parse_job_progress(found[key]) for key in found if key in progress
+            progress[key]: parse_job_progress(objects[key]) for key in objects if key in progress
         },
         measured=store.exists(table_key("metrics", study_id=study_id)),
     )
@@ -173,22 +166,22 @@ def status_of(traces: Traces, now: datetime) -> StudyStatus:
         for architecture in config.architectures
     )
     counts = Counter(run.state for run in runs)
-    live = [traces.progress[split] for split in _live_splits(runs)]
+    is_finished = counts["finished"] == len(runs)
+    running = [run.split for run in runs if run.state == "running"]
+    progress = study_progress(config.splits, traces.progress, running)
     return StudyStatus(
         study_id=traces.plan.study_id,
-        concluded=traces.measured and counts["finished"] == len(runs),
+        concluded=traces.measured and is_finished,
         epochs=config.epochs,
         runs=runs,
         counts={state: counts[state] for state in STATES if counts[state]},
-        images_per_second=sum(progress.images_per_second for progress in live),
-        seconds_left=_study_seconds_left(traces, live),
+        images_per_second=progress.images_per_second,
+        # Old studies have predictions and no positions; where predictions were deleted since, the
+        # positions of jobs that are over do not count.
+        seconds_left=0.0 if is_finished else progress.seconds_left if running else None,
         seconds=sum(run.seconds or 0.0 for run in runs),
         gpu_seconds=sum(run.gpu_seconds or 0.0 for run in runs),
     )
-
-
-def _live_splits(runs: Sequence[RunStatus]) -> list[int]:
-    return [run.split for run in runs if run.state == "running"]
 
 
 def _run_status(traces: Traces, run: _Run, now: datetime) -> RunStatus:
@@ -219,59 +212,17 @@ def _run_status(traces: Traces, run: _Run, now: datetime) -> RunStatus:
     )
 
 
-def _running(progress: JobProgress, now: datetime) -> RunStatus:
-    age = _seconds_since(progress.updated, now)
-    # Positions of older versions bear no time: nothing tells that they are stale.
-    silent = age is not None and age > SILENT_SECONDS
+def _running(job: JobProgress, now: datetime) -> RunStatus:
+    silent = job.is_silent(now)
     return RunStatus(
-        progress.split,
-        progress.architecture,
+        job.split,
+        job.architecture,
         "silent" if silent else "running",
-        epoch=progress.epoch,
-        images_per_second=None if silent else progress.images_per_second,
-        seconds_left=None if silent else _seconds_left(progress),
-        silent_seconds=age,
-        seconds=progress.seconds,
-        gpu_seconds=progress.gpu_seconds,
-        host=progress.host,
+        epoch=job.epoch,
+        images_per_second=None if silent else job.images_per_second,
+        seconds_left=None if silent else job.seconds_left,
+        silent_seconds=job.silence(now),
+        seconds=job.seconds,
+        gpu_seconds=job.gpu_seconds,
+        host=job.host,
     )
-
-
-def _seconds_since(moment: str | None, now: datetime) -> float | None:
-    if moment is None:
-        return None
-    # Clocks of two machines may differ by a little: nothing is published in the future.
-    return max(0.0, (now - datetime.fromisoformat(moment)).total_seconds())
-
-
-def _rate(progress: JobProgress) -> float | None:
-    """Work done in a second since the job started [GFLOP/s]; None: not known yet."""
-    if progress.started is None or progress.updated is None:
-        return None
-    seconds = datetime.fromisoformat(progress.updated) - datetime.fromisoformat(progress.started)
-    work = progress.work_done - progress.work_before
-    return work / seconds.total_seconds() if work > 0 and seconds.total_seconds() > 0 else None
-
-
-def _seconds_left(progress: JobProgress) -> float | None:
-    rate = _rate(progress)
-    return None if rate is None else (progress.work_total - progress.work_done) / rate
-
-
-def _study_seconds_left(traces: Traces, live: Sequence[JobProgress]) -> float | None:
-    """All work that is left, at the speed of the jobs that run now."""
-    splits = traces.plan.config.splits
-    if not live:
-        everything = splits * len(traces.plan.config.architectures)
-        return 0.0 if len(traces.finished) == everything else None
-    rates = [rate for progress in live if (rate := _rate(progress)) is not None]
-    if len(rates) < len(live):
-        return None
-    total = live[0].work_total * splits
-    return (total - sum(_work_done(traces, split) for split in range(splits))) / sum(rates)
-
-
-def _work_done(traces: Traces, split: int) -> float:
-    """Work of a split's finished runs, and of the one that its job is at [GFLOP]."""
-    progress = traces.progress.get(split)
-    return 0.0 if progress is None else progress.work_done

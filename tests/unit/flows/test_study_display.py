@@ -1,9 +1,11 @@
 """What someone who watches a study reads."""
 
 import io
+import json
 import re
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
@@ -11,14 +13,16 @@ from rich.console import Console
 
 from flows.cli import study_display as module
 from flows.cli.study_display import StudyDisplay
-from flows.cli.units import clock as clock_text
+from flows.cli.units import clock
 from flows.observer import Observer, current_observer, observer
 from tests.support.builders import images_table
 from tests.unit.study.test_progress import IMAGES, a_plan
 from thyro_core.datasets.splits import make_splits
+from thyro_core.store.keys import progress_key
 from thyro_core.store.store import Store, open_store
-from thyro_core.study.plan import StudyPlan
-from thyro_core.study.progress import JobReporter
+from thyro_core.study.plan import StudyPlan, save_plan
+from thyro_core.study.progress import JobReporter, read_job_progress
+from thyro_core.study.status import study_status
 from thyro_core.tables.io import write_table
 
 
@@ -36,13 +40,6 @@ def store(tmp_path: object, plan: StudyPlan) -> Store:
     return store
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    now = [1000.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    return now
-
-
 def plain() -> tuple[StudyDisplay, io.StringIO]:
     out = io.StringIO()
     return StudyDisplay(Console(file=out, force_terminal=False, width=200)), out
@@ -50,11 +47,11 @@ def plain() -> tuple[StudyDisplay, io.StringIO]:
 
 def test_lines_without_a_terminal_carry_no_control_codes(store: Store, plan: StudyPlan) -> None:
     display, out = plain()
-    with display.shown():
-        display.ingesting(3, 30)
-        display.planned(store, plan)
-        display.split_ended(0, {})
-        display.split_ended(1, {"vgg16": "the loss is not finite"})
+    with display.live():
+        display.on_images(3, 30)
+        display.on_plan(store, plan)
+        display.on_split_end(0, {})
+        display.on_split_end(1, {"vgg16": "the loss is not finite"})
     lines = out.getvalue().splitlines()
     assert lines[0] == f"Study {plan.study_id}: 2 splits x vgg16, resnet18, 2 epochs, fp32"
     assert "split 0 done" in lines
@@ -65,13 +62,13 @@ def test_lines_without_a_terminal_carry_no_control_codes(store: Store, plan: Stu
 
 def test_the_studys_notes_are_shown(store: Store, plan: StudyPlan) -> None:
     display, out = plain()
-    display.planned(store, replace(plan, notes=("No patient ids [were] given.",)))
+    display.on_plan(store, replace(plan, notes=("No patient ids [were] given.",)))
     assert "Note: No patient ids [were] given." in out.getvalue()
 
 
 def test_an_error_is_shown_as_it_is() -> None:
     display, out = plain()
-    display.split_ended(1, {"vgg16": "expected [0, 1], found [/x]"})
+    display.on_split_end(1, {"vgg16": "expected [0, 1], found [/x]"})
     assert "expected [0, 1], found [/x]" in out.getvalue()
 
 
@@ -106,19 +103,6 @@ def test_percent_grows_with_the_work_of_all_splits(store: Store, plan: StudyPlan
     assert "2 of 2 splits, 0 images/s" in seen[-1]
 
 
-def test_time_left_is_measured_from_recent_work(clock: list[float]) -> None:
-    display, _ = plain()
-    # Found done at the start: this says nothing of the speed.
-    assert display._seconds_left(500.0, 1000.0) is None
-    clock[0] += 10
-    assert display._seconds_left(520.0, 1000.0) == pytest.approx(240.0)  # 2 a second
-    for _ in range(10):
-        clock[0] += 10
-        left = display._seconds_left(520.0 + (clock[0] - 1010) * 8, 1000.0)
-    # A minute later only the last minute counts: 8 a second.
-    assert left == pytest.approx((1000.0 - 520.0 - 100 * 8) / 8)
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
@@ -132,7 +116,7 @@ def test_time_left_is_measured_from_recent_work(clock: list[float]) -> None:
     ],
 )
 def test_time_left_is_written_like_a_clock(seconds: float | None, text: str) -> None:
-    assert clock_text(seconds) == text
+    assert clock(seconds) == text
 
 
 def test_without_a_terminal_a_line_appears_now_and_then(
@@ -140,7 +124,7 @@ def test_without_a_terminal_a_line_appears_now_and_then(
 ) -> None:
     monkeypatch.setattr(module, "_REFRESH_SECONDS", 0.001)
     monkeypatch.setattr(module, "_QUIET_SECONDS", 0.0)
-    JobReporter(store, plan, 0, IMAGES, interval=0).position("vgg16", 1, 50, 10.0)
+    publish_after(store, plan, seconds=100.0)
     display, out = plain()
     refreshed = []
     refresh = display._refresh
@@ -150,11 +134,32 @@ def test_without_a_terminal_a_line_appears_now_and_then(
         return refreshed[-1]
 
     monkeypatch.setattr(display, "_refresh", counted)
-    with display.shown():
-        display.planned(store, plan)
+    with display.live():
+        display.on_plan(store, plan)
         while len(refreshed) < 3:
             time.sleep(0.001)
-    assert "34 %: 0 of 2 splits, 5 images/s, time unknown left" in out.getvalue()
+    # 150 of 200 images of VGG16 in 100 s; in both splits VGG16 and ResNet18 are left.
+    assert clock((2 * 103.25 * 200 - 92.6 * 150) / (92.6 * 150) * 100) == "3:17"
+    assert "34 %: 0 of 2 splits, 5 images/s, 3:17 left" in out.getvalue()
+
+
+def publish_after(store: Store, plan: StudyPlan, *, seconds: float) -> None:
+    """A position of split 0, as a job publishes it so long after its start."""
+    JobReporter(store, plan, 0, IMAGES, interval=0).position("vgg16", 1, 50, 10.0)
+    job = read_job_progress(store, plan.study_id, 0)
+    assert job is not None
+    assert job.updated is not None
+    started = datetime.fromisoformat(job.updated) - timedelta(seconds=seconds)
+    changed = asdict(replace(job, started=started.isoformat()))
+    store.write(progress_key(plan.study_id, 0), json.dumps(changed).encode())
+
+
+def test_the_terminal_and_the_status_show_the_same_figures(store: Store, plan: StudyPlan) -> None:
+    publish_after(store, plan, seconds=100.0)
+    save_plan(store, plan)
+    status = study_status(store, plan.study_id, datetime.now(UTC))
+    line = plain()[0]._refresh(store, plan)
+    assert f"{status.images_per_second:.0f} images/s, {clock(status.seconds_left)} left" in line
 
 
 def test_with_a_terminal_a_bar_for_each_running_split(store: Store, plan: StudyPlan) -> None:
@@ -163,29 +168,29 @@ def test_with_a_terminal_a_bar_for_each_running_split(store: Store, plan: StudyP
     first = JobReporter(store, plan, 0, IMAGES, interval=0)
     first.position("vgg16", 1, 50, 10.0)
     display._refresh(store, plan)
-    assert {task.description for task in display._progress.tasks} == {"study", "split 0"}
-    (split,) = (task for task in display._progress.tasks if task.description == "split 0")
+    assert {task.description for task in display._bars.tasks} == {"study", "split 0"}
+    (split,) = (task for task in display._bars.tasks if task.description == "split 0")
     assert split.fields["detail"] == "vgg16, epoch 2 of 2, 5 images/s"
     assert split.percentage == pytest.approx(100 * 92.6 * 150 / (103.25 * 200))
     first.end("finished")
     display._refresh(store, plan)
-    assert [task.description for task in display._progress.tasks] == ["study"]
-    display.split_ended(0, {})
+    assert [task.description for task in display._bars.tasks] == ["study"]
+    display.on_split_end(0, {})
     assert "split 0 done" not in out.getvalue()
 
 
 def test_the_watcher_ends_with_the_block_also_after_an_error() -> None:
     display, _ = plain()
-    with pytest.raises(KeyError), display.shown():
+    with pytest.raises(KeyError), display.live():
         raise KeyError
-    assert display._over.is_set()
+    assert display._end.is_set()
 
 
 def test_whoever_watches_is_told_and_nobody_is_no_fault(store: Store, plan: StudyPlan) -> None:
     nobody = current_observer()
-    nobody.ingesting(1, 2)
-    nobody.planned(store, plan)
-    nobody.split_ended(0, {})
+    nobody.on_images(1, 2)
+    nobody.on_plan(store, plan)
+    nobody.on_split_end(0, {})
     mine = Observer()
     token = observer.set(mine)
     assert current_observer() is mine

@@ -2,7 +2,7 @@
 
 import json
 import socket
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,7 +11,16 @@ from thyro_core.store.keys import progress_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study import progress
 from thyro_core.study.plan import StudyPlan
-from thyro_core.study.progress import JobProgress, JobReporter, read_job_progress, slowest_first
+from thyro_core.study.progress import (
+    SILENT_SECONDS,
+    JobProgress,
+    JobReporter,
+    Progress,
+    read_job_progress,
+    running_splits,
+    slowest_first,
+    study_progress,
+)
 from thyro_core.training.timer import Spent
 
 IMAGES = 100
@@ -170,3 +179,73 @@ def test_objects_of_older_and_of_newer_versions_are_read(store: Store) -> None:
     assert (found.epoch, found.updated, found.seconds, found.host) == (2, None, 0.0, None)
     store.write(key, json.dumps(old | {"invented_later": 1}).encode())
     assert published(store) == found
+
+
+NOW = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
+
+
+def a_job(
+    split: int, *, seconds: float = 100.0, silence: float = 4.0, **changes: object
+) -> JobProgress:
+    """Ten of forty units of work in `seconds`, two more done before."""
+    updated = NOW - timedelta(seconds=silence)
+    values = {
+        "split": split, "state": "running", "architecture": "vgg16", "epoch": 2,
+        "images_per_second": 5.0, "work_done": 12.0, "work_total": 40.0, "work_before": 2.0,
+        "started": (updated - timedelta(seconds=seconds)).isoformat(),
+        "updated": updated.isoformat(),
+    }  # fmt: skip
+    return JobProgress(**values | changes)
+
+
+def progress_of(*jobs: JobProgress, splits: int = 3) -> Progress:
+    positions = {job.split: job for job in jobs}
+    return study_progress(splits, positions, running_splits(positions, NOW))
+
+
+def test_a_study_without_positions_has_done_nothing_and_knows_no_time() -> None:
+    assert progress_of() == Progress(0.0, 3.0, 0, 0, None)
+    assert progress_of().share == 0.0
+
+
+def test_work_rate_and_time_left_add_up_over_the_jobs() -> None:
+    one = progress_of(a_job(0))
+    # 120 units of three splits, 12 done, 10 of them in 100 s by this attempt.
+    assert (one.work_done, one.work_total, one.share) == (12.0, 120.0, 0.1)
+    assert one.seconds_left == pytest.approx(1080.0)
+    two = progress_of(a_job(0), a_job(1, seconds=50.0))
+    assert two.seconds_left == pytest.approx((120 - 24) / (0.1 + 0.2))
+    assert two.images_per_second == 10.0
+    assert (one.ended, two.ended) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"started": None}, {"work_done": 2.0}, {"seconds": 0.0}, {"updated": None}]
+)
+def test_a_job_whose_rate_is_unknown_makes_the_time_unknown(changes: dict[str, object]) -> None:
+    assert progress_of(a_job(0, **changes), a_job(1)).seconds_left is None
+
+
+def test_a_silent_job_counts_with_its_work_and_not_with_its_speed() -> None:
+    silent = a_job(1, silence=SILENT_SECONDS + 1)
+    progress = progress_of(a_job(0), silent)
+    assert progress.images_per_second == 5.0
+    assert progress.seconds_left == pytest.approx((120 - 24) / 0.1)
+    assert (a_job(0).is_silent(NOW), silent.is_silent(NOW)) == (False, True)
+    assert a_job(1, updated=None).silence(NOW) is None
+    assert not a_job(1, updated=None).is_silent(NOW)
+
+
+def test_a_study_whose_jobs_are_over_has_no_time_left_unless_one_failed() -> None:
+    over = {"state": "finished", "work_done": 40.0, "images_per_second": 0.0}
+    whole = progress_of(*(a_job(split, **over) for split in range(3)))
+    assert (whole.ended, whole.share, whole.seconds_left) == (3, 1.0, 0.0)
+    failed = progress_of(a_job(0, state="failed"), a_job(1, **over), a_job(2, **over))
+    assert (failed.ended, failed.seconds_left) == (3, None)
+
+
+def test_a_job_knows_its_own_share_and_time() -> None:
+    assert a_job(0).share == 0.3
+    assert a_job(0).rate == pytest.approx(0.1)
+    assert a_job(0).seconds_left == pytest.approx(280.0)
+    assert a_job(0, started=None).seconds_left is None

@@ -18,9 +18,8 @@ from thyro_core.errors import InputError
 from thyro_core.store.keys import checkpoint_key, progress_key, run_key, study_key, table_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.plan import save_plan
-from thyro_core.study.progress import JobProgress
+from thyro_core.study.progress import SILENT_SECONDS, JobProgress
 from thyro_core.study.status import (
-    SILENT_SECONDS,
     STATES,
     Traces,
     read_traces,
@@ -151,6 +150,18 @@ def test_a_finished_study_has_nothing_left() -> None:
     assert (found.seconds_left, found.concluded) == (0.0, False)
     assert status_of(replace(traces, measured=True), NOW).concluded
     assert found.gpu_seconds == 180.0
+
+
+def test_predictions_that_were_deleted_are_work_of_unknown_duration() -> None:
+    over = {s: position(s, state="finished", architecture="", work_done=40.0) for s in range(3)}
+    found = status_of(Traces(PLAN, finished=frozenset(RUNS[1:]), progress=over), NOW)
+    assert found.seconds_left is None
+
+
+def test_a_job_between_two_architectures_adds_no_speed() -> None:
+    traces = Traces(PLAN, finished=frozenset({(0, "vgg16")}), progress={0: position()})
+    found = status_of(traces, NOW)
+    assert (found.images_per_second, found.seconds_left) == (0.0, None)
 
 
 @given(
