@@ -96,7 +96,8 @@ def test_a_store_that_knows_no_locks_is_warned_of(
     store = open_store(str(tmp_path))
     # Such a server takes every put.
     monkeypatch.setattr(
-        "thyro_core.store.compare_and_swap.swap", lambda s, key, data, _: s.write(key, data) or True
+        "thyro_core.store.compare_and_swap.compare_and_swap",
+        lambda s, key, data, _: s.write(key, data) or True,
     )
     with study_lock.only_driver(store, STUDY) as check:
         check()
