@@ -3,10 +3,9 @@
 Each job is a Ray task that holds the job's CPUs and GPU share and runs a `TorchTrainer` in its own
 process (Ray Train's local mode). A trainer that starts its own worker group starts five processes,
 one after the other (controller, placement group cleaner, synchronization actor, worker, dataset
-manager), and imports Ray Train in each: over ten times the processor time of local mode, and no
-setting leaves one of them out. Here a worker process starts once and takes one job after the other.
-A job whose process or node is lost is started again (`attempts`); it goes on from its
-checkpoint. Only a job that several workers share has a worker group (`worker_groups`).
+manager), and imports Ray Train in each: over ten times the processor time of local mode. Here a
+worker process starts once and takes one job after the other. A job whose process or node is lost is
+started again (`attempts`); it goes on from its checkpoint. Only a job that several workers share has a worker group (`worker_groups`).
 """
 
 from dataclasses import replace
