@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from thyro_core.config import StudyConfig
+from thyro_core.config import StudyConfig, job_seed
 from thyro_core.datasets.phantoms.generate import write_phantoms
 from thyro_core.evaluation.metrics import metrics
 from thyro_core.store.store import open_store
-from thyro_core.study import split as split_job
 from thyro_core.study.job import JobResources, SplitJob
 from thyro_core.study.lifecycle import Site, ingest_for, prepare
+from thyro_core.study.split import PreparedSplit, prepare_run, prepare_split
 from thyro_core.training.inference import predict, recalibrate_batchnorm
 from thyro_core.training.loop import train
 
@@ -36,20 +36,21 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def evaluate(context: "split_job._Context") -> dict[str, dict[str, float]]:
+def evaluate(split: PreparedSplit) -> dict[str, dict[str, float]]:
     """Metrics of one split with either statistics."""
-    parts = split_job._examples(context, "resnet18")
-    recipe = split_job._recipe(context, "resnet18", parts["train"].labels)
-    run, _ = split_job._start(context, "resnet18", recipe)
-    train(run, parts["train"], None, recipe, lambda _: None, lambda *_: None)
-    label = parts["test"].labels.numpy()
-    found = {}
+    seed = job_seed(split.plan.config.seed, split.job.split, "resnet18")
+    prepared = prepare_run(split, "resnet18", seed)
+    train_set, test_set = prepared.examples["train"], prepared.examples["test"]
+    model = prepared.run.model
+    train(prepared.run, train_set, None, prepared.recipe, lambda _: None, lambda *_: None)
+    label = test_set.labels.numpy()
+    results = {}
     for statistics in ("running", "recalibrated"):
         if statistics == "recalibrated":
-            recalibrate_batchnorm(run.model, parts["train"], context.device)
-        logits = predict(run.model, parts["test"], context.device).double()
-        found[statistics] = metrics(label, logits.softmax(dim=1)[:, 1].numpy(), 0.5)
-    return found
+            recalibrate_batchnorm(model, train_set, split.device)
+        logits = predict(model, test_set, split.device).double()
+        results[statistics] = metrics(label, logits.softmax(dim=1)[:, 1].numpy(), 0.5)
+    return results
 
 
 def main() -> None:
@@ -70,10 +71,8 @@ def main() -> None:
         print(f"{'split':<6} {'statistics':<13}" + "".join(f"{name:>11}" for name in SHOWN))
         rows: dict[str, list[list[float]]] = {"running": [], "recalibrated": []}
         for split in range(options.splits):
-            job = SplitJob(
-                store.url, plan.study_id, split, folder, resources=JobResources(os.cpu_count() or 1)
-            )
-            for statistics, values in evaluate(split_job._prepare(job)).items():
+            job = SplitJob(store.url, plan.study_id, split, folder, resources=JobResources(os.cpu_count() or 1))
+            for statistics, values in evaluate(prepare_split(job)).items():
                 rows[statistics].append([values[name] for name in SHOWN])
                 show(str(split), statistics, rows[statistics][-1])
         for statistics, values in rows.items():

@@ -18,7 +18,6 @@ from scipy.ndimage import gaussian_filter
 from thyro_core.config import ARCHITECTURES, StudyConfig
 from thyro_core.explain import analysis
 from thyro_core.explain.gradcam import predict_with_cams
-from thyro_core.explain.maps import cams_table
 from thyro_core.training.batches import Examples
 from thyro_core.training.inference import predict
 from thyro_core.training.models import build
@@ -74,12 +73,11 @@ def main() -> None:
     _, maps = predict_with_cams(model, name, examples, cpu)
     ids = [f"{i:064x}" for i in range(n)]
     keys = {"study_id": "s0", "split": 0, "architecture": name}
-    cams = cams_table(keys, ids, "layer", maps)
-    examined = analysis.Examined(model, name, cpu, examples, ids, [None] * n)
+    network = analysis.TrainedNetwork(model, name, cpu, examples, ids, [None] * n)
     config = StudyConfig(trust_images=options.trust_images)
     with watched() as spent:
         start = time.process_time()
-        analysis.analysis_tables(keys, examined, cams, config, 0)
+        analysis.explanation_tables(keys, network, maps, config, seed=0)
         whole = time.process_time() - start
     print(f"{name}, {n} images, {options.trust_images} of them checked with the network, CPU s")
     for part, seconds in {"forward pass": forward, "analysis": whole, **spent}.items():

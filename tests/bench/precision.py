@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from laps import header, row
 
-from thyro_core.config import ARCHITECTURES, StudyConfig
+from thyro_core.config import ARCHITECTURES, StudyConfig, job_seed
 from thyro_core.datasets.phantoms.generate import write_phantoms
 from thyro_core.evaluation.metrics import metrics
 from thyro_core.store.store import Store, open_store
-from thyro_core.study import split as split_job
 from thyro_core.study.job import JobResources, SplitJob
 from thyro_core.study.lifecycle import Site, ingest_for, prepare
+from thyro_core.study.split import prepare_run, prepare_split
 from thyro_core.training.inference import predict, recalibrate_batchnorm
 from thyro_core.training.loop import train
 
@@ -56,26 +56,20 @@ def aucs(
     scratch = Path(store.root, "scratch")
     site = Site(store, scratch, os.environ.get("THYRO_WEIGHTS"))
     plan = prepare(ingest_for(source, config, store), config, precision, site)
-    found = []
+    values = []
     for split in range(options.splits):
-        job = SplitJob(
-            store.url,
-            plan.study_id,
-            split,
-            str(scratch),
-            resources=JobResources(os.cpu_count() or 1),
-        )
-        context = split_job._prepare(job)
-        parts = split_job._examples(context, options.architecture)
-        recipe = split_job._recipe(context, options.architecture, parts["train"].labels)
-        recipe = type(recipe)(**vars(recipe) | {"seed": recipe.seed + seed})
-        run, _ = split_job._start(context, options.architecture, recipe)
-        train(run, parts["train"], None, recipe, lambda _: None, lambda *_: None)
-        recalibrate_batchnorm(run.model, parts["train"], context.device)
-        logits = predict(run.model, parts["test"], context.device).double()
-        label = parts["test"].labels.numpy()
-        found.append(metrics(label, logits.softmax(dim=1)[:, 1].numpy(), 0.5)["auc"])
-    return found
+        job = SplitJob(store.url, plan.study_id, split, str(scratch), resources=JobResources(os.cpu_count() or 1))
+        prepared_split = prepare_split(job)
+        run_seed = job_seed(config.seed, split, options.architecture) + seed
+        prepared = prepare_run(prepared_split, options.architecture, run_seed)
+        train_set, test_set = prepared.examples["train"], prepared.examples["test"]
+        model, device = prepared.run.model, prepared_split.device
+        train(prepared.run, train_set, None, prepared.recipe, lambda _: None, lambda *_: None)
+        recalibrate_batchnorm(model, train_set, device)
+        logits = predict(model, test_set, device).double()
+        probability = logits.softmax(dim=1)[:, 1].numpy()
+        values.append(metrics(test_set.labels.numpy(), probability, 0.5)["auc"])
+    return values
 
 
 def main() -> None:

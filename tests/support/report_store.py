@@ -184,7 +184,7 @@ def _trust(rows, keys, rng) -> pa.Table:
 
 def conclude(store: Store, plan: StudyPlan) -> None:
     """The tables that speak of the study as a whole."""
-    from thyro_core.study.runs import runs_table
+    from thyro_core.study.records import runs_table
 
     study = {"study_id": plan.study_id}
     write_table(store, "runs", runs_table(store, plan), **study)

@@ -23,7 +23,7 @@ from thyro_core.errors import ThyroError
 from thyro_core.store.retry import RetryPolicy
 from thyro_core.store.store import open_store
 from thyro_core.study.job import JobResources, RestartPolicy, SplitJob, SplitOutcome
-from thyro_core.study.placement import whereabouts
+from thyro_core.study.placement import read_placement
 from thyro_core.study.progress import read_job_progress
 
 _LOG = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class SplitRun:
         self._nodes_checked = time.monotonic()
         nodes = session.nodes()
         self._deadline.check(f"split {self._job.split}", nodes)
-        place = whereabouts(self._store, self._job)
+        place = read_placement(self._store, self._job)
         missing = place.node if place and place.node not in {node.id for node in nodes} else None
         # Twice in a row: the list of nodes may be older than a node that has just joined.
         if self._ref is not None and missing and missing == self._missing_node:
@@ -169,7 +169,7 @@ class SplitRun:
 
     def _place(self) -> str:
         """Where the attempt was, and what it was training."""
-        place = whereabouts(self._store, self._job)
+        place = read_placement(self._store, self._job)
         if place is None:
             return "an unknown host, before it began"
         progress = read_job_progress(self._store, self._job.study_id, self._job.split)

@@ -110,14 +110,14 @@ def _train_split(job: SplitJob) -> SplitOutcome:
 
     from thyro_core.logs import set_up_logs
     from thyro_core.settings import Settings
-    from thyro_core.study.placement import announce
+    from thyro_core.study.placement import write_placement
     from thyro_core.study.split import run_split
 
     settings = Settings()
     set_up_logs(as_json=settings.log_json)
     # The node's own folder, where it has one.
     job = replace(job, scratch=str(settings.scratch or job.scratch))
-    announce(job, ray.get_runtime_context().get_node_id())
+    write_placement(job, ray.get_runtime_context().get_node_id())
 
     train_loop: Any = partial(run_split, job)
     trainer = TorchTrainer(

@@ -19,10 +19,10 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from thyro_core.config import Architecture
+from thyro_core.datasets.masks import Masks
+from thyro_core.explain.maps import Maps
 from thyro_core.explain.regions import highlighted, upsampled
 
-Maps = npt.NDArray[np.float32]
-Masks = npt.NDArray[np.bool_]
 Real = npt.NDArray[np.float64]
 Scores = Callable[[Maps], npt.NDArray[np.floating]]
 """A network's probability of the class in question: images (k, H, W) -> (k,)."""

@@ -17,7 +17,7 @@ from thyro_core.store.keys import table_key, table_prefix
 from thyro_core.store.store import Store
 from thyro_core.study.job import is_finished
 from thyro_core.study.plan import PlannedPrecision, StudyPlan, make_plan, save_plan
-from thyro_core.study.runs import runs_table
+from thyro_core.study.records import runs_table
 from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table, write_table
 from thyro_core.training.pretrained import resolve

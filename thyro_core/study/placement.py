@@ -1,6 +1,6 @@
-"""Where an attempt at a split job runs: said by the job itself when it starts, in the store.
+"""Where an attempt at a split job runs: the job writes it to the store when it starts.
 
-Clocks of different machines are not compared: an attempt is known by its name.
+Clocks of different machines are not compared: an attempt is identified by its name.
 """
 
 import json
@@ -13,7 +13,7 @@ from thyro_core.study.job import SplitJob
 
 
 @dataclass(frozen=True)
-class Whereabouts:
+class Placement:
     """Where an attempt runs.
 
     Attributes:
@@ -27,23 +27,23 @@ class Whereabouts:
     host: str
 
 
-def announce(job: SplitJob, node: str) -> None:
-    """Say that an attempt at a job has started here.
+def write_placement(job: SplitJob, node: str) -> None:
+    """Record that an attempt at a job has started on this host.
 
     Args:
         job: with the attempt's name.
         node: the cluster's id of this node.
     """
-    here = Whereabouts(job.attempt, node, socket.gethostname())
+    placement = Placement(job.attempt, node, socket.gethostname())
     key = placement_key(job.study_id, job.split)
-    open_store(job.store).write(key, json.dumps(asdict(here)).encode())
+    open_store(job.store).write(key, json.dumps(asdict(placement)).encode())
 
 
-def whereabouts(store: Store, job: SplitJob) -> Whereabouts | None:
+def read_placement(store: Store, job: SplitJob) -> Placement | None:
     """Where an attempt runs, or ran; None: it has not started."""
     try:
-        said = json.loads(store.read(placement_key(job.study_id, job.split)))
+        data = store.read(placement_key(job.study_id, job.split))
     except FileNotFoundError:
         return None
-    found = Whereabouts(**said)
-    return found if found.attempt == job.attempt else None
+    placement = Placement(**json.loads(data))
+    return placement if placement.attempt == job.attempt else None

@@ -1,80 +1,120 @@
-"""The `runs` table: what each split x architecture ran on, with and from, and how it ended."""
+"""Records of runs: what each split x architecture ran on, what it cost and how it ended.
+
+Each run has a record of its own, a JSON object; the `runs` table gathers them. Without torch: the
+process that leads a study reads and gathers them too.
+"""
 
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
 
 from thyro_core.store.keys import run_key
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan
+from thyro_core.study.progress import read_job_progress
 from thyro_core.study.provenance import git_commit, versions
 from thyro_core.tables import schemas
-from thyro_core.training.device import device_name, peak_memory
-from thyro_core.training.loop import Recipe
 from thyro_core.training.timer import Meter, Spent
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What only the job knows about a finished run."""
+    """What only the job knows about a finished run: columns of `runs`, but for `spent`."""
 
     split: int
     architecture: str
+    seed: int
+    device: str
+    precision: str
+    side: int
+    focal_alpha: float
     threads: int
     n_train: int
     n_test: int
-    weights_missing: tuple[str, ...]
+    weights_missing: str | None
     model_sha256: str | None
-    started: datetime
-    spent: Spent
+    started: str
+    peak_memory: int
     resumed_epochs: int
+    spent: Spent
 
 
-def write_finished(store: Store, plan: StudyPlan, recipe: Recipe, facts: RunFacts) -> None:
+def write_finished(store: Store, plan: StudyPlan, facts: RunFacts) -> None:
     """Record a finished run."""
-    row = _empty(plan, facts.split, facts.architecture, "finished")
-    row |= asdict(facts) | asdict(facts.spent)
-    row |= {
-        "seed": recipe.seed,
-        "device": device_name(recipe.device),
-        "precision": recipe.precision,
-        "side": plan.config.side(facts.architecture),  # type: ignore[arg-type]
-        "focal_alpha": recipe.alpha,
-        "weights_missing": ", ".join(facts.weights_missing) or None,
-        "started": facts.started.isoformat(),
-        "peak_memory": peak_memory(),
-    }
-    del row["spent"]
-    _write(store, row)
+    columns = asdict(facts) | asdict(facts.spent)
+    del columns["spent"]
+    _write_record(store, plan, columns | {"status": "finished"})
 
 
 def write_failed(
-    store: Store, plan: StudyPlan, split: int, architecture: str, error: str, meter: Meter
+    store: Store, plan: StudyPlan, split: int, architecture: str, *, error: str, meter: Meter
 ) -> None:
-    """Record what stopped a run; a later success takes its place."""
-    row = _empty(plan, split, architecture, "failed")
-    row |= {"error": error, "started": meter.started.isoformat()} | asdict(meter.spent())
-    _write(store, row)
-
-
-def _empty(plan: StudyPlan, split: int, architecture: str, status: str) -> dict[str, object]:
-    start = plan.weights[architecture]
-    row: dict[str, object] = dict.fromkeys(schemas.TABLES["runs"].schema.names)
-    return row | {
-        "study_id": plan.study_id,
+    """Record what stopped a run; a later success replaces it."""
+    columns = {
         "split": split,
         "architecture": architecture,
-        "status": status,
+        "status": "failed",
+        "error": error,
+        "started": meter.started.isoformat(),
+    }
+    _write_record(store, plan, columns | asdict(meter.spent()))
+
+
+def _write_record(store: Store, plan: StudyPlan, columns: dict[str, Any]) -> None:
+    start = plan.weights[columns["architecture"]]
+    record: dict[str, Any] = dict.fromkeys(schemas.TABLES["runs"].schema.names)
+    record |= {
+        "study_id": plan.study_id,
         "weights_origin": start.origin,
         "weights_sha256": start.sha256,
         "versions": versions(),
         "git_commit": git_commit(),
         "host": socket.gethostname(),
     }
+    key = run_key(plan.study_id, columns["split"], columns["architecture"])
+    store.write(key, json.dumps(record | columns, sort_keys=True).encode())
 
 
-def _write(store: Store, row: Mapping[str, object]) -> None:
-    key = run_key(str(row["study_id"]), int(str(row["split"])), str(row["architecture"]))
-    store.write(key, json.dumps(row, sort_keys=True).encode())
+def read_record(
+    store: Store, study_id: str, split: int, architecture: str
+) -> dict[str, Any] | None:
+    """The record of a finished or failed run, as plain JSON; None: it has none yet."""
+    try:
+        record: dict[str, Any] = json.loads(store.read(run_key(study_id, split, architecture)))
+    except FileNotFoundError:
+        return None
+    return record
+
+
+def earlier_costs(store: Store, study_id: str, split: int, architecture: str) -> Iterator[Spent]:
+    """What earlier attempts at a run published of their cost; its checkpoint holds more.
+
+    Each value is a sum up to its own moment: the largest one includes the others.
+    """
+    progress = read_job_progress(store, study_id, split)
+    if progress is not None and progress.architecture == architecture:
+        yield Spent(progress.seconds, progress.gpu_seconds)
+    record = read_record(store, study_id, split, architecture)
+    if record is not None and record["status"] == "failed":
+        # Failures recorded by older versions may lack the cost.
+        yield Spent(record["seconds"] or 0.0, record["gpu_seconds"] or 0.0)
+
+
+def runs_table(store: Store, plan: StudyPlan) -> pa.Table:
+    """The `runs` table of a study, by split and architecture in the config's order."""
+    records = (
+        read_record(store, plan.study_id, split, architecture)
+        for split in range(plan.config.splits)
+        for architecture in plan.config.architectures
+    )
+    rows = [
+        record | {"started": datetime.fromisoformat(record["started"])}
+        for record in records
+        if record is not None
+    ]
+    return schemas.rows_to_table("runs", rows)

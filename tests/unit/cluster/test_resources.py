@@ -26,7 +26,7 @@ from thyro_core.cluster.watch import ClusterWatch, is_reachable
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.store.store import open_store
 from thyro_core.study.job import JobResources, RestartPolicy, SplitJob, SplitOutcome
-from thyro_core.study.placement import Whereabouts, announce, whereabouts
+from thyro_core.study.placement import Placement, read_placement, write_placement
 
 HEAD = Node("head", 0)
 
@@ -186,7 +186,7 @@ class FakeRay:
 
     def start(self, job: SplitJob) -> SplitJob:
         self.started.append((self.clock.now, job.attempt))
-        announce(job, "id-n")
+        write_placement(job, "id-n")
         return job
 
     def wait(self, refs, timeout):
@@ -287,7 +287,7 @@ def test_a_job_that_has_not_started_was_on_no_lost_node(monkeypatch, clock, tmp_
         RestartPolicy(3, 60.0),
     )
     # What an earlier start of the study left there, on a node that is gone.
-    announce(SplitJob(str(tmp_path), "s1", 3, "/tmp", attempt="earlier"), "id-gone")
+    write_placement(SplitJob(str(tmp_path), "s1", 3, "/tmp", attempt="earlier"), "id-gone")
     for _ in range(20):
         assert run.outcome() is None
     assert len(fake.started) == 1
@@ -304,10 +304,10 @@ def test_an_error_of_the_job_itself_is_not_tried_again(monkeypatch, clock, tmp_p
 def test_where_an_attempt_runs_is_known_by_its_name(tmp_path) -> None:
     job = SplitJob(str(tmp_path), "s1", 3, "/tmp", attempt="one")
     store = open_store(job.store)
-    assert whereabouts(store, job) is None
-    announce(job, "id")
-    assert whereabouts(store, job) == Whereabouts("one", "id", socket.gethostname())
-    assert whereabouts(store, replace(job, attempt="two")) is None
+    assert read_placement(store, job) is None
+    write_placement(job, "id")
+    assert read_placement(store, job) == Placement("one", "id", socket.gethostname())
+    assert read_placement(store, replace(job, attempt="two")) is None
 
 
 def test_a_head_that_stops_answering_is_lost_after_a_while(monkeypatch) -> None:

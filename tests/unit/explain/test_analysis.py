@@ -16,20 +16,20 @@ from scipy.stats import spearmanr
 from thyro_core.config import StudyConfig
 from thyro_core.explain import faithfulness
 from thyro_core.explain.analysis import (
-    Examined,
-    analysis_tables,
-    drawn,
+    TrainedNetwork,
+    explanation_tables,
     map_checks,
     network_checks,
+    network_sample,
 )
 from thyro_core.explain.features import feature_rows
 from thyro_core.explain.gradcam import grad_cams
-from thyro_core.explain.maps import cams_table, stored_maps
+from thyro_core.explain.maps import stored_maps
 from thyro_core.explain.regions import SHARES, highlighted, upsampled
 from thyro_core.tables import schemas
 from thyro_core.tables.cam_columns import BORDER_SHARE, CURVE_STEPS, RANDOMISATIONS
 from thyro_core.training.batches import IMAGENET_MEAN, IMAGENET_SD, Examples, stream_seed
-from thyro_core.training.models import LAST_CONV, build
+from thyro_core.training.models import build
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,32 +48,39 @@ def half(side=100):
 
 
 @pytest.fixture(scope="module")
-def examined():
+def network():
     pixels = np.random.default_rng(0).integers(0, 100, (N + 2, SIDE, SIDE), dtype=np.uint8)
     pixels[3, 20:30, 31] = 255
     examples = Examples(pixels, np.array([1, 3, 5, 7, 2, 0]), torch.tensor(LABELS))
     model = build("resnet18", SIDE, 1).eval()
-    return Examined(model, "resnet18", CPU, examples, IDS, [None, half(), None, None, half(), None])
+    return TrainedNetwork(
+        model, "resnet18", CPU, examples, IDS, [None, half(), None, None, half(), None]
+    )
 
 
 @pytest.fixture(scope="module")
-def cams(examined):
+def maps():
     maps = np.random.default_rng(1).random((N, 2, 2, 2), dtype=np.float32) * 1e-5
     maps[3] = 0
-    return cams_table(KEYS, IDS, LAST_CONV["resnet18"], maps)
+    return maps
 
 
 @pytest.fixture(scope="module")
-def tables(examined, cams):
-    return analysis_tables(KEYS, examined, cams, CONFIG, SEED)
+def tables(network, maps):
+    return explanation_tables(KEYS, network, maps, CONFIG, seed=SEED)
+
+
+@pytest.fixture(scope="module")
+def cams(tables):
+    return tables["cams"]
 
 
 def malignant(cams):
     return stored_maps(cams.filter(pa.array([False, True] * N)))
 
 
-def test_both_tables_are_whole_and_registered(tables):
-    assert list(tables) == ["cam_features", "cam_trust"]
+def test_all_tables_are_whole_and_registered(tables):
+    assert list(tables) == ["cams", "cam_features", "cam_trust"]
     for name, table in tables.items():
         assert table.schema.equals(schemas.TABLES[name].schema, check_metadata=True)
         for key, value in KEYS.items():
@@ -86,11 +93,11 @@ def test_both_tables_are_whole_and_registered(tables):
     ]
 
 
-def test_features_are_those_of_the_stored_maps(tables, examined, cams):
+def test_features_are_those_of_the_stored_maps(tables, network, cams):
     """Whoever reads the maps and the pack gets the same features, float16 and all."""
     found = {(row["image_id"], row["threshold"]): row for row in tables["cam_features"].to_pylist()}
     for i, cam in enumerate(malignant(cams)):
-        grey = examined.examples.pixels[examined.examples.rows[i]]
+        grey = network.examples.pixels[network.examples.rows[i]]
         for row in feature_rows(IDS[i], LABELS[i], cam, grey):
             stored = found[IDS[i], row["threshold"]]
             assert repr(row) == repr({name: stored[name] for name in row})
@@ -101,7 +108,7 @@ def test_nulls_say_what_was_not_done_and_nan_what_is_undefined(tables):
     nodule = [name for name in rows[0] if name.startswith("nodule_")]
     checked = ["randomised_correlation", "deletion", "insertion", "deletion_random",
                "insertion_random"]  # fmt: skip
-    sample = drawn(IDS, LABELS, 2)
+    sample = network_sample(IDS, LABELS, 2)
     for i, row in enumerate(rows):
         assert {row[name] is None for name in nodule} == {i not in {1, 4}}
         assert {row[name] is None for name in checked} == {i not in sample}
@@ -112,13 +119,12 @@ def test_nulls_say_what_was_not_done_and_nan_what_is_undefined(tables):
     assert {row["border_area"] for row in rows} == {1 - (1 - 2 * BORDER_SHARE) ** 2}
 
 
-def test_an_empty_map_in_the_sample_is_undefined_but_its_chance_is_not(examined, cams):
-    (figures,) = network_checks(examined, malignant(cams), [3], SEED).values()
+def test_an_empty_map_in_the_sample_is_undefined_but_its_chance_is_not(network, maps, cams):
+    (figures,) = network_checks(network, malignant(cams), [3], SEED).values()
     undefined = {name for name, value in figures.items() if math.isnan(value)}
     assert undefined == {"randomised_correlation", "deletion", "insertion"}
-    rows = analysis_tables(
-        KEYS, examined, cams, CONFIG.model_copy(update={"trust_images": N}), SEED
-    )
+    config = CONFIG.model_copy(update={"trust_images": N})
+    rows = explanation_tables(KEYS, network, maps, config, seed=SEED)
     assert rows["cam_trust"]["deletion"].null_count == 0
 
 
@@ -168,32 +174,32 @@ def plain_area(model, image, gone, cam):
     )
 
 
-def test_curves_against_a_plain_loop(examined, cams):
+def test_curves_against_a_plain_loop(network, cams):
     i = 4
     cam = malignant(cams)[i]
-    (figures,) = network_checks(examined, malignant(cams), [i], SEED).values()
-    image = examined.examples.pixels[examined.examples.rows[i]].astype(np.float32) / 255
+    (figures,) = network_checks(network, malignant(cams), [i], SEED).values()
+    image = network.examples.pixels[network.examples.rows[i]].astype(np.float32) / 255
     mean = np.full_like(image, image.mean())
     blurred = gaussian_filter(image, 0.05 * SIDE, mode="nearest")
     chance = np.random.default_rng(stream_seed(SEED, 0xCA4, int(IDS[i][:15], 16)))
     for suffix, order in (("", cam), ("_random", chance.random((2, 2), dtype=np.float32))):
-        expected = plain_area(examined.model, image, mean, order)
+        expected = plain_area(network.model, image, mean, order)
         assert figures[f"deletion{suffix}"] == pytest.approx(expected, abs=1e-6)
-        expected = plain_area(examined.model, blurred, image, order)
+        expected = plain_area(network.model, blurred, image, order)
         assert figures[f"insertion{suffix}"] == pytest.approx(expected, abs=1e-6)
     assert figures["deletion"] != figures["deletion_random"]
 
 
-def test_randomised_correlations_are_a_mean_over_copies(examined, cams):
+def test_randomised_correlations_are_a_mean_over_copies(network, cams):
     maps, sample = malignant(cams), [0, 2, 5]
-    found = network_checks(examined, maps, sample, SEED)
-    image = examined.examples.pixels[examined.examples.rows[2]]
+    found = network_checks(network, maps, sample, SEED)
+    image = network.examples.pixels[network.examples.rows[2]]
     grey = torch.from_numpy(image)[None, None].float() / 255
     mean, sd = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_SD))
     values = []
     for copy_number in range(RANDOMISATIONS):
         seed = stream_seed(SEED, 0xCA3, copy_number)
-        fresh = faithfulness.randomised(examined.model, "resnet18", seed)
+        fresh = faithfulness.randomised(network.model, "resnet18", seed)
         other = grad_cams(fresh, "resnet18", (grey - mean) / sd)[1][0, 1].numpy()
         if np.ptp(other) > 0:
             values.append(spearmanr(maps[2].ravel(), other.ravel()).statistic)
@@ -201,60 +207,60 @@ def test_randomised_correlations_are_a_mean_over_copies(examined, cams):
     assert list(found) == sample
 
 
-def test_the_network_and_torchs_generators_stay_as_they_are(examined, cams):
+def test_the_network_and_torchs_generators_stay_as_they_are(network, maps, cams):
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    weights = copy.deepcopy(examined.model.state_dict())
-    first = analysis_tables(KEYS, examined, cams, CONFIG, SEED)
+    weights = copy.deepcopy(network.model.state_dict())
+    first = explanation_tables(KEYS, network, maps, CONFIG, seed=SEED)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(
-        torch.equal(value, weights[name]) for name, value in examined.model.state_dict().items()
+        torch.equal(value, weights[name]) for name, value in network.model.state_dict().items()
     )
-    assert all(parameter.grad is None for parameter in examined.model.parameters())
+    assert all(parameter.grad is None for parameter in network.model.parameters())
     torch.manual_seed(6)
-    again = analysis_tables(KEYS, examined, cams, CONFIG, SEED)
+    again = explanation_tables(KEYS, network, maps, CONFIG, seed=SEED)
     for name, table in first.items():
         assert repr(table.to_pylist()) == repr(again[name].to_pylist())
-    ours, others = (network_checks(examined, malignant(cams), [0], seed) for seed in (1, 2))
+    ours, others = (network_checks(network, malignant(cams), [0], seed) for seed in (1, 2))
     assert ours[0]["deletion_random"] != others[0]["deletion_random"]
     assert ours[0]["deletion"] == others[0]["deletion"]
 
 
-def test_pixels_in_a_devices_memory_give_the_same(examined, cams, tables):
-    examples = examined.examples
+def test_pixels_in_a_devices_memory_give_the_same(network, maps, tables):
+    examples = network.examples
     there = Examples(torch.from_numpy(examples.pixels), examples.rows, examples.labels)
-    moved = Examined(examined.model, "resnet18", CPU, there, IDS, examined.masks)
-    found = analysis_tables(KEYS, moved, cams, CONFIG, SEED)
+    moved = TrainedNetwork(network.model, "resnet18", CPU, there, IDS, network.masks)
+    found = explanation_tables(KEYS, moved, maps, CONFIG, seed=SEED)
     for name, table in found.items():
         assert repr(table.to_pylist()) == repr(tables[name].to_pylist())
 
 
-def test_off_is_off(examined, cams, monkeypatch):
+def test_off_is_off(network, maps, monkeypatch):
     monkeypatch.setattr(faithfulness, "randomised", None)
     off = CONFIG.model_copy(update={"trust_images": 0})
-    trust = analysis_tables(KEYS, examined, cams, off, SEED)["cam_trust"]
+    trust = explanation_tables(KEYS, network, maps, off, seed=SEED)["cam_trust"]
     assert trust["deletion_random"].null_count == trust["randomised_correlation"].null_count == N
 
 
-def test_without_images_the_tables_are_empty(examined):
+def test_without_images_the_tables_are_empty(network):
     none = Examples(
-        examined.examples.pixels, np.empty(0, np.int64), torch.empty(0, dtype=torch.long)
+        network.examples.pixels, np.empty(0, np.int64), torch.empty(0, dtype=torch.long)
     )
-    nothing = Examined(examined.model, "resnet18", CPU, none, [], [])
-    cams = cams_table(KEYS, [], "layer4", np.empty((0, 2, 2, 2), np.float32))
-    found = analysis_tables(KEYS, nothing, cams, CONFIG, SEED)
-    assert [table.num_rows for table in found.values()] == [0, 0]
+    nothing = TrainedNetwork(network.model, "resnet18", CPU, none, [], [])
+    maps = np.empty((0, 2, 2, 2), np.float32)
+    found = explanation_tables(KEYS, nothing, maps, CONFIG, seed=SEED)
+    assert [table.num_rows for table in found.values()] == [0, 0, 0]
 
 
 @given(st.lists(st.integers(0, 1), max_size=12), st.integers(0, 14), st.randoms())
 def test_the_sample_is_of_both_classes_and_does_not_depend_on_order(labels, n, shuffler):
     ids = [f"{(i * 7919) % 1009:04x}" for i in range(len(labels))]
-    found = drawn(ids, labels, n)
+    found = network_sample(ids, labels, n)
     assert found == sorted(set(found))
     assert len(found) == min(n, len(labels))
     counts = [sum(labels[i] == of for i in found) for of in (0, 1)]
     rest = [sum(label == of for label in labels) - counts[of] for of in (0, 1)]
     assert abs(counts[0] - counts[1]) <= 1 or 0 in rest
     order = shuffler.sample(range(len(labels)), len(labels))
-    again = drawn([ids[i] for i in order], [labels[i] for i in order], n)
+    again = network_sample([ids[i] for i in order], [labels[i] for i in order], n)
     assert {ids[order[i]] for i in again} == {ids[i] for i in found}

@@ -285,7 +285,7 @@ def test_a_study_without_kept_models_is_refused(finished, tmp_path) -> None:
         key = run_key(plan.study_id, row["split"], "resnet18")
         record = json.loads(store.read(key))
         store.write(key, json.dumps(record | {"model_sha256": None}, sort_keys=True).encode())
-    from thyro_core.study.runs import runs_table
+    from thyro_core.study.records import runs_table
 
     write_table(store, "runs", runs_table(store, plan), study_id=plan.study_id)
     with pytest.raises(InputError, match="found none of 0, 1, 2; run the study with THYRO_KEEP"):

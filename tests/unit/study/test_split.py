@@ -26,7 +26,7 @@ from thyro_core.study.job import JobResources, SplitJob, is_finished
 from thyro_core.study.lifecycle import Site, conclude, ingest_for, prepare, unfinished
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.progress import read_job_progress
-from thyro_core.study.runs import runs_table
+from thyro_core.study.records import runs_table
 from thyro_core.study.split import run_split
 from thyro_core.study.verify.verify import verify_study
 from thyro_core.tables.cam_columns import FEATURES

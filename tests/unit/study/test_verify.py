@@ -37,7 +37,7 @@ from thyro_core.store.keys import (
 )
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.plan import load_plan, make_plan, save_plan
-from thyro_core.study.runs import runs_table
+from thyro_core.study.records import runs_table
 from thyro_core.study.verify import object_checks, table_checks
 from thyro_core.study.verify.verify import verify_study
 from thyro_core.tables import schemas

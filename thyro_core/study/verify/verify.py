@@ -30,7 +30,7 @@ from thyro_core.store.keys import (
 from thyro_core.store.store import Store
 from thyro_core.study.job import is_finished
 from thyro_core.study.plan import StudyPlan, load_plan, make_plan
-from thyro_core.study.runs import runs_table
+from thyro_core.study.records import runs_table
 from thyro_core.study.verify import cam_checks, object_checks, table_checks
 from thyro_core.tables import schemas
 
