@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from thyro_core.datasets.masks import Masks, mask_of, open_masks
-from thyro_core.datasets.packs import ByteArray, open_pack, pack_index
+from thyro_core.datasets.masks import mask_of, open_masks
+from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.store.store import Store
 from thyro_core.tables.io import read_table
 from thyro_core.training.batches import Examples
+from thyro_core.types import BoolArray, Grey
 
 ROLES = ("train", "val", "test")
 
@@ -38,7 +38,7 @@ class SplitImages:
     scratch: Path
     roles: Mapping[str, pa.Table]
     pack_rows: Mapping[str, int]
-    masks: ByteArray | None
+    masks: Grey | None
 
     def examples(self, side: int, device: torch.device) -> dict[str, Examples]:
         """The images of each role at one side length [pixels], on a device.
@@ -47,7 +47,7 @@ class SplitImages:
             InputError: the pack of this side length is absent or damaged.
         """
         pack = open_pack(self.store, self.manifest_id, side, self.scratch, len(self.pack_rows))
-        pixels: npt.NDArray[np.uint8] | Tensor = pack
+        pixels: Grey | Tensor = pack
         if device.type == "cuda":
             pixels = torch.from_numpy(np.array(pack)).to(device)
         examples = {}
@@ -57,7 +57,7 @@ class SplitImages:
             examples[role] = Examples(pixels, np.array(rows, dtype=np.int64), labels.to(device))
         return examples
 
-    def nodule_masks(self, image_ids: Sequence[str]) -> list[Masks | None]:
+    def nodule_masks(self, image_ids: Sequence[str]) -> list[BoolArray | None]:
         """The mask of each image; None where it has none."""
         return [mask_of(self.masks, self.pack_rows[image_id]) for image_id in image_ids]
 

@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from thyro_core.config import Architecture, StudyConfig
-from thyro_core.datasets.masks import Masks
 from thyro_core.explain import faithfulness
 from thyro_core.explain.features import feature_rows, features_table
 from thyro_core.explain.gradcam import grad_cams
-from thyro_core.explain.maps import Maps, cams_table, stored_maps
+from thyro_core.explain.maps import cams_table, stored_maps
 from thyro_core.imaging.annotations import burned_in
 from thyro_core.tables.cam_columns import BORDER_SHARE, CURVE_STEPS, RANDOMISATIONS
 from thyro_core.tables.schemas import rows_to_table
 from thyro_core.training.batches import Examples, normalise, stream_seed
 from thyro_core.training.inference import image_batches
 from thyro_core.training.models import LAST_CONV
+from thyro_core.types import BoolArray, Float32Array, Grey
 
 CheckValues = dict[str, float | bool | None]
 """Values of some columns of `cam_trust`, by name."""
@@ -46,14 +46,14 @@ class TrainedNetwork:
     device: torch.device
     examples: Examples
     image_ids: Sequence[str]
-    masks: Sequence[Masks | None]
+    masks: Sequence[BoolArray | None]
     """Nodule mask of each image, of any size; None: it has none."""
 
 
 def explanation_tables(
     keys: Mapping[str, str | int],
     network: TrainedNetwork,
-    maps: Maps,
+    maps: Float32Array,
     config: StudyConfig,
     *,
     seed: int,
@@ -108,9 +108,7 @@ def network_sample(image_ids: Sequence[str], labels: Sequence[int], n: int) -> l
     return sorted(i for _, _, i in sorted(ranks)[:n])
 
 
-def map_checks(
-    cam: Maps, grey: npt.NDArray[np.uint8], mask: Masks | None, share: float
-) -> CheckValues:
+def map_checks(cam: Float32Array, grey: Grey, mask: BoolArray | None, share: float) -> CheckValues:
     """Where one map's energy lies: the columns of `cam_trust` that need no network.
 
     Args:
@@ -143,7 +141,7 @@ def map_checks(
 
 
 def network_checks(
-    network: TrainedNetwork, maps: Maps, sample: Sequence[int], seed: int
+    network: TrainedNetwork, maps: Float32Array, sample: Sequence[int], seed: int
 ) -> dict[int, CheckValues]:
     """Whether maps follow the network: the columns of `cam_trust` that need it, by position.
 
@@ -163,7 +161,7 @@ def network_checks(
 
 
 def _randomised_correlations(
-    network: TrainedNetwork, maps: Maps, sample: Sequence[int], seed: int
+    network: TrainedNetwork, maps: Float32Array, sample: Sequence[int], seed: int
 ) -> list[float]:
     """Mean over the copies of each image's correlation; NaN where no copy's map has a ranking."""
     examples = network.examples
@@ -186,10 +184,12 @@ def _randomised_correlations(
     return [float(value) for value in mean]
 
 
-def _curve_areas(network: TrainedNetwork, cam: Maps, position: int, seed: int) -> CheckValues:
+def _curve_areas(
+    network: TrainedNetwork, cam: Float32Array, position: int, seed: int
+) -> CheckValues:
     """Areas under the curves in the map's order and in that of a random map, which is chance."""
 
-    def scores(images: Maps) -> npt.NDArray[np.floating]:
+    def scores(images: Float32Array) -> npt.NDArray[np.floating]:
         batch = normalise(torch.from_numpy(images).unsqueeze(1).to(network.device))
         with torch.inference_mode():
             logits = network.model(batch)

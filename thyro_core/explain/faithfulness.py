@@ -19,12 +19,10 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from thyro_core.config import Architecture
-from thyro_core.datasets.masks import Masks
-from thyro_core.explain.maps import Maps
 from thyro_core.explain.regions import highlighted, upsampled
+from thyro_core.types import BoolArray, Float32Array, FloatArray
 
-Real = npt.NDArray[np.float64]
-Scores = Callable[[Maps], npt.NDArray[np.floating]]
+Scores = Callable[[Float32Array], npt.NDArray[np.floating]]
 """A network's probability of the class in question: images (k, H, W) -> (k,)."""
 Baseline = Literal["blur", "mean"]
 
@@ -41,7 +39,7 @@ _LAST_BLOCK: Mapping[Architecture, tuple[str, ...]] = MappingProxyType(
 )
 
 
-def _overlap(cells: int, pixels: int) -> Real:
+def _overlap(cells: int, pixels: int) -> FloatArray:
     """(cells, pixels): share of each cell's length that each pixel covers; rows sum to 1."""
     cell, pixel = np.linspace(0, pixels, cells + 1), np.arange(pixels + 1)
     stop = np.minimum(cell[1:, None], pixel[None, 1:])
@@ -49,7 +47,7 @@ def _overlap(cells: int, pixels: int) -> Real:
     return np.asarray(np.clip(stop - start, 0, None) * cells / pixels)
 
 
-def _share_within(maps: Maps, cover: Real | Masks) -> Real:
+def _share_within(maps: Float32Array, cover: FloatArray | BoolArray) -> FloatArray:
     energy = maps.astype(np.float64)
     total = energy.sum(axis=(1, 2))
     inside = (energy * cover).sum(axis=(1, 2))
@@ -58,13 +56,13 @@ def _share_within(maps: Maps, cover: Real | Masks) -> Real:
     return share
 
 
-def _check_pairs(maps: Maps, masks: Masks) -> None:
+def _check_pairs(maps: Float32Array, masks: BoolArray) -> None:
     if maps.ndim != 3 or masks.ndim != 3 or len(maps) != len(masks):
         msg = f"expected one mask a map, found maps {maps.shape} and masks {masks.shape}"
         raise ValueError(msg)
 
 
-def energy_inside(maps: Maps, masks: Masks) -> Real:
+def energy_inside(maps: Float32Array, masks: BoolArray) -> FloatArray:
     """Share of each map's energy (its sum) that lies within the image's mask.
 
     The mask is averaged over the area of each cell, and the map is not enlarged: a cell's value
@@ -91,12 +89,12 @@ def energy_inside(maps: Maps, masks: Masks) -> Real:
     return _share_within(maps, rows @ masks.astype(np.float64) @ columns.T)
 
 
-def area_share(masks: Masks) -> Real:
+def area_share(masks: BoolArray) -> FloatArray:
     """Share of each image that its mask covers, (n,): chance level of energy and of pointing."""
     return np.asarray(masks.mean(axis=(1, 2)))
 
 
-def border_energy(maps: Maps, width_share: float) -> Real:
+def border_energy(maps: Float32Array, width_share: float) -> FloatArray:
     """Share of each map's energy in a frame along the image's border.
 
     Cells that the frame's inner edge cuts count by area. Chance level, and the value of a map
@@ -119,12 +117,12 @@ def border_energy(maps: Maps, width_share: float) -> Real:
     return _share_within(maps, 1 - np.outer(rows, columns))
 
 
-def _inner(cells: int, width_share: float) -> Real:
+def _inner(cells: int, width_share: float) -> FloatArray:
     edges = np.clip(np.linspace(0, 1, cells + 1), width_share, 1 - width_share)
     return np.diff(edges) * cells
 
 
-def pointing_hits(maps: Maps, masks: Masks) -> Real:
+def pointing_hits(maps: Float32Array, masks: BoolArray) -> FloatArray:
     """Whether each map's peak points into the mask (the pointing game of Zhang et al. 2018).
 
     The peak is the centre of the highest cell, where the enlarged map has its peak too; no
@@ -151,7 +149,7 @@ def pointing_hits(maps: Maps, masks: Masks) -> Real:
     return _share_within(((maps == top) & (top > 0)).astype(np.float32), centres)
 
 
-def region_iou(cam: Maps, mask: Masks, share: float) -> float:
+def region_iou(cam: Float32Array, mask: BoolArray, share: float) -> float:
     """Intersection over union of a map's highlighted region and a mask.
 
     The region is cut from the map enlarged to the mask's size, as `regions.highlighted` does.
@@ -172,7 +170,7 @@ def region_iou(cam: Maps, mask: Masks, share: float) -> float:
     return float((region & mask).sum() / (region | mask).sum())
 
 
-def region_iou_chance(cam: Maps, mask: Masks, share: float) -> float:
+def region_iou_chance(cam: Float32Array, mask: BoolArray, share: float) -> float:
     """Chance level of `region_iou`: a m / (a + m - a m) of the region's and the mask's area.
 
     Args:
@@ -212,7 +210,7 @@ def randomised(model: nn.Module, architecture: Architecture, seed: int) -> nn.Mo
     return fresh.to(device)
 
 
-def rank_correlations(maps_a: Maps, maps_b: Maps) -> Real:
+def rank_correlations(maps_a: Float32Array, maps_b: Float32Array) -> FloatArray:
     """Spearman's correlation over cells of each pair of maps, (n,).
 
     1: the same ranking of the image's parts; 0: nothing in common. NaN where either map is the
@@ -229,7 +227,7 @@ def rank_correlations(maps_a: Maps, maps_b: Maps) -> Real:
     return found
 
 
-def randomisation_correlation(maps_a: Maps, maps_b: Maps) -> float:
+def randomisation_correlation(maps_a: Float32Array, maps_b: Float32Array) -> float:
     """Median of `rank_correlations` over images: of a network's maps and a randomised copy's.
 
     Near 0: the maps follow the weights, as they must. Near 1: they do not, and explain nothing.
@@ -244,9 +242,9 @@ def randomisation_correlation(maps_a: Maps, maps_b: Maps) -> float:
 class Curve:
     """A network's score while pixels are removed, or brought back, in the order of a map."""
 
-    shares: Real
+    shares: FloatArray
     """Share of pixels changed so far, (steps + 1,), from 0 to 1."""
-    scores: Real
+    scores: FloatArray
     """The score at each share."""
 
     @property
@@ -255,7 +253,7 @@ class Curve:
         return float(np.trapezoid(self.scores, self.shares))
 
 
-def baseline_image(image: Maps, baseline: Baseline) -> Maps:
+def baseline_image(image: Float32Array, baseline: Baseline) -> Float32Array:
     """What an image looks like where nothing is left of it: float32 (H, W).
 
     `mean`: its own mean everywhere; edges of removed parts are new structure. `blur`: a Gaussian
@@ -268,7 +266,11 @@ def baseline_image(image: Maps, baseline: Baseline) -> Maps:
 
 
 def deletion_curve(
-    scores: Scores, image: Maps, cam: Maps, baseline: Baseline = "mean", steps: int = 20
+    scores: Scores,
+    image: Float32Array,
+    cam: Float32Array,
+    baseline: Baseline = "mean",
+    steps: int = 20,
 ) -> Curve:
     """The score while the pixels of a map's highest values are replaced by the baseline's first.
 
@@ -286,7 +288,11 @@ def deletion_curve(
 
 
 def insertion_curve(
-    scores: Scores, image: Maps, cam: Maps, baseline: Baseline = "blur", steps: int = 20
+    scores: Scores,
+    image: Float32Array,
+    cam: Float32Array,
+    baseline: Baseline = "blur",
+    steps: int = 20,
 ) -> Curve:
     """The score while the pixels of a map's highest values are brought back to the baseline first.
 
@@ -295,7 +301,9 @@ def insertion_curve(
     return _curve(scores, baseline_image(image, baseline), image, cam, steps)
 
 
-def _curve(scores: Scores, first: Maps, last: Maps, cam: Maps, steps: int) -> Curve:
+def _curve(
+    scores: Scores, first: Float32Array, last: Float32Array, cam: Float32Array, steps: int
+) -> Curve:
     order = np.argsort(-upsampled(cam, *first.shape).ravel(), kind="stable")
     rank = np.empty(order.size, dtype=np.int64)
     rank[order] = np.arange(order.size)

@@ -20,17 +20,16 @@ from skimage.feature import graycomatrix
 from skimage.measure import perimeter_crofton
 from skimage.morphology import convex_hull_image
 
-from thyro_core.explain.regions import SHARES, Cam, Region, highlighted, upsampled
+from thyro_core.explain.regions import SHARES, highlighted, upsampled
 from thyro_core.tables.cam_columns import FEATURES, GLCM_DISTANCES, GREY_BINS, RING
 from thyro_core.tables.schemas import rows_to_table
-
-Grey = npt.NDArray[np.uint8]
+from thyro_core.types import BoolArray, Float32Array, Grey
 
 _ROUND = 1e-9
 _HARALICK = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation")
 
 
-def features(region: Region, grey: Grey) -> dict[str, float]:
+def features(region: BoolArray, grey: Grey) -> dict[str, float]:
     """All features of one region, under the names and in the order of `FEATURES`.
 
     Args:
@@ -56,7 +55,11 @@ def features(region: Region, grey: Grey) -> dict[str, float]:
 
 
 def feature_rows(
-    image_id: str, label: int | None, cam: Cam, grey: Grey, shares: Sequence[float] = SHARES
+    image_id: str,
+    label: int | None,
+    cam: Float32Array,
+    grey: Grey,
+    shares: Sequence[float] = SHARES,
 ) -> list[dict[str, Any]]:
     """One image's rows for `features_table`, one a share of the peak.
 
@@ -97,7 +100,7 @@ def features_table(keys: Mapping[str, str | int], rows: Iterable[Mapping[str, An
     return rows_to_table("cam_features", full)
 
 
-def _shape(region: Region) -> dict[str, float]:
+def _shape(region: BoolArray) -> dict[str, float]:
     window = region[_window(region, 0)]
     height, width = window.shape
     area = int(window.sum())
@@ -118,7 +121,7 @@ def _shape(region: Region) -> dict[str, float]:
     }
 
 
-def _ellipse(window: Region, area: int) -> dict[str, float]:
+def _ellipse(window: BoolArray, area: int) -> dict[str, float]:
     """What follows from the second central moments of the pixels' centres."""
     down, across = (window.sum(axis=axis) for axis in (1, 0))
     y, x = (np.arange(len(line)) - line @ np.arange(len(line)) / area for line in (down, across))
@@ -141,7 +144,7 @@ def _ellipse(window: Region, area: int) -> dict[str, float]:
     }
 
 
-def _intensity(region: Region, grey: Grey) -> dict[str, float]:
+def _intensity(region: BoolArray, grey: Grey) -> dict[str, float]:
     inside = grey[region]
     ring = _ring(region)
     outside = float(grey[ring].mean()) if ring.any() else math.nan
@@ -163,7 +166,7 @@ def _entropy(shares: npt.NDArray[np.float64]) -> float:
     return float(-(some * np.log2(some)).sum()) + 0.0
 
 
-def _ring(region: Region) -> Region:
+def _ring(region: BoolArray) -> BoolArray:
     """The pixels outside whose centre is at most `RING` sides from one inside."""
     width = max(1.0, RING * math.sqrt(region.size))
     window = _window(region, math.ceil(width))
@@ -173,7 +176,7 @@ def _ring(region: Region) -> Region:
     return ring
 
 
-def _window(region: Region, margin: int) -> tuple[slice, slice]:
+def _window(region: BoolArray, margin: int) -> tuple[slice, slice]:
     """The region's bounding box with a margin, cut at the image's edge."""
     rows, columns = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
     return (
@@ -182,7 +185,7 @@ def _window(region: Region, margin: int) -> tuple[slice, slice]:
     )
 
 
-def _texture(region: Region, grey: Grey) -> dict[str, float]:
+def _texture(region: BoolArray, grey: Grey) -> dict[str, float]:
     """Haralick's features (1973), pairs with both pixels inside the region only."""
     counts = _cooccurrence(region, grey).reshape(GREY_BINS**2, -1).astype(np.float64)
     counts = counts[:, counts.any(axis=0)]
@@ -207,7 +210,7 @@ def _texture(region: Region, grey: Grey) -> dict[str, float]:
     }
 
 
-def _cooccurrence(region: Region, grey: Grey) -> npt.NDArray[np.uint32]:
+def _cooccurrence(region: BoolArray, grey: Grey) -> npt.NDArray[np.uint32]:
     """(bins, bins, distances, 4): how often two bins lie a distance apart in a direction."""
     window = _window(region, 0)
     # Bin 0 is set free for what lies outside, and taken off again with all its pairs.

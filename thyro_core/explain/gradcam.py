@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from thyro_core.config import CLASS_NAMES, Architecture
-from thyro_core.explain.maps import Maps, check_maps
+from thyro_core.explain.maps import check_maps
 from thyro_core.training import torchvision_compat
 from thyro_core.training.batches import Examples
 from thyro_core.training.inference import image_batches
 from thyro_core.training.models import body_and_head
+from thyro_core.types import Float32Array
 
 
 def grad_cams(
@@ -85,7 +86,7 @@ def _equations(tail: nn.Module, features: Tensor, slopes: Sequence[Tensor]) -> T
 
 def predict_with_cams(
     model: nn.Module, architecture: Architecture, examples: Examples, device: torch.device
-) -> tuple[Tensor, Maps]:
+) -> tuple[Tensor, Float32Array]:
     """Logits and raw maps of every example.
 
     Args:

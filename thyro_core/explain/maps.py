@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from thyro_core.errors import ThyroError
 from thyro_core.tables import schemas
-
-Maps = npt.NDArray[np.float32]
+from thyro_core.types import Float32Array
 
 _CLASSES = 2
 _NAMED_POSITIONS = 5
@@ -51,7 +50,7 @@ def check_maps(maps: npt.NDArray[np.floating], n: int) -> None:
 
 
 def cams_table(
-    keys: Mapping[str, str | int], image_ids: Sequence[str], layer: str, maps: Maps
+    keys: Mapping[str, str | int], image_ids: Sequence[str], layer: str, maps: Float32Array
 ) -> pa.Table:
     """The table `cams` of one run: a row an image and class, images in the order given.
 
@@ -95,7 +94,7 @@ def cams_table(
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def stored_maps(cams: pa.Table) -> Maps:
+def stored_maps(cams: pa.Table) -> Float32Array:
     """Raw maps of some rows of the table `cams`, in their order: float32, rows x h x w.
 
     Raises:
@@ -108,5 +107,5 @@ def stored_maps(cams: pa.Table) -> Maps:
     ((height, width),) = sizes
     flat = cams["map"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     shares = flat.astype(np.float64).reshape(-1, height, width)
-    raw: Maps = (shares * cams["peak"].to_numpy()[:, None, None]).astype(np.float32)
+    raw: Float32Array = (shares * cams["peak"].to_numpy()[:, None, None]).astype(np.float32)
     return raw

@@ -7,10 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from thyro_core.explain.regions import Cam, upsampled
-
-Grey = npt.NDArray[np.uint8]
-Pixels = npt.NDArray[np.uint8]
+from thyro_core.explain.regions import upsampled
+from thyro_core.types import Float32Array, Grey
 
 COLOUR_MAP = "viridis"
 """matplotlib's name of the colour map: violet for little evidence, green and yellow for much."""
@@ -21,7 +19,7 @@ OPACITY = 0.65
 _STEPS = 256
 
 
-def overlay(grey: Grey, cam: Cam, scale: float | None = None) -> Pixels:
+def overlay(grey: Grey, cam: Float32Array, scale: float | None = None) -> npt.NDArray[np.uint8]:
     """A grey image with a map over it, the more opaque the larger the map's value.
 
     Where there is no evidence the tissue stays as it is. The paper paints red over blue (the
@@ -75,7 +73,7 @@ def colours(n: int) -> list[tuple[int, int, int]]:
     return [(int(r), int(g), int(b)) for r, g, b, _ in table]
 
 
-def png_bytes(pixels: Pixels) -> bytes:
+def png_bytes(pixels: npt.NDArray[np.uint8]) -> bytes:
     """A PNG file of an image, as small as it gets; the same pixels give the same bytes.
 
     Args:

@@ -1,14 +1,11 @@
 """The highlighted region of an activation map: what a reader would see as its hot spot."""
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import label
 
 from thyro_core.config import CAM_SHARES
-
-Cam = npt.NDArray[np.float32]
-Region = npt.NDArray[np.bool_]
+from thyro_core.types import BoolArray, Float32Array
 
 SHARES = CAM_SHARES
 """Shares of the peak at which regions are cut, to see how far findings depend on the share."""
@@ -19,7 +16,7 @@ DEFAULT_SHARE = 0.5
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.bool_)
 
 
-def upsampled(cam: Cam, height: int, width: int) -> Cam:
+def upsampled(cam: Float32Array, height: int, width: int) -> Float32Array:
     """The map at an image's size: bilinear, pixels are areas, values beyond the edge repeat it.
 
     The corners of map and image coincide, not the centres of their corner pixels (PyTorch's
@@ -46,7 +43,7 @@ def upsampled(cam: Cam, height: int, width: int) -> Cam:
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def highlighted(cam: Cam, share: float) -> Region:
+def highlighted(cam: Float32Array, share: float) -> BoolArray:
     """The largest connected part of a map that lies strictly above a share of its peak.
 
     Pixels are connected to their eight neighbours. Of several largest parts the one with the

@@ -14,11 +14,11 @@ from thyro_core.config import Architecture
 from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.errors import InputError
 from thyro_core.explain.maps import stored_maps
-from thyro_core.explain.regions import Cam
 from thyro_core.store.store import Store
 from thyro_core.study.job import hive_keys, is_finished
 from thyro_core.study.plan import StudyPlan, load_plan
 from thyro_core.tables.io import read_table
+from thyro_core.types import Float32Array
 
 _SHORT = 12
 _NAMED = 3
@@ -55,7 +55,7 @@ class ExplainedImage:
     """Width of the image file [pixels]."""
     height: int
     """Height of the image file [pixels]."""
-    cam: Cam
+    cam: Float32Array
     """(h, w), the raw map, at least 0."""
 
 

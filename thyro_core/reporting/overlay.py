@@ -7,7 +7,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from thyro_core import NOTICE
-from thyro_core.explain.overlay import Pixels, overlay
+from thyro_core.explain.overlay import overlay
 from thyro_core.reporting.map_lookup import ExplainedImage
 
 _CLASSES = ("benign", "malignant")
@@ -27,7 +27,7 @@ class _Size(NamedTuple):
     height: int
 
 
-def overlay_sheet(image: ExplainedImage) -> Pixels:
+def overlay_sheet(image: ExplainedImage) -> npt.NDArray[np.uint8]:
     """The image and its overlay side by side, in the proportions of the image file.
 
     The bar shows the colours as they lie over middle grey, from 0 to the map's peak.
@@ -79,6 +79,6 @@ def _picture_size(image: ExplainedImage) -> _Size:
     return _Size(*(max(_NARROWEST, round(n * factor)) for n in (image.width, image.height)))
 
 
-def _bar(height: int) -> Pixels:
+def _bar(height: int) -> npt.NDArray[np.uint8]:
     ramp: npt.NDArray[np.float32] = np.linspace(1, 0, height, dtype=np.float32)[:, None]
     return overlay(np.full((height, _BAR), _MIDDLE_GREY, np.uint8), ramp)
