@@ -11,7 +11,7 @@ from thyro_core.config import IngestConfig, StudyConfig
 from thyro_core.datasets.manifest import Manifest
 from thyro_core.settings import Settings
 from thyro_core.store.store import open_store
-from thyro_core.study.lifecycle import ingest_for
+from thyro_core.study.lifecycle import ingest_for_study
 from thyro_core.study.summary import state_counts
 
 _MOST_NAMED = 50
@@ -72,7 +72,7 @@ def read_images(source: str, config: StudyConfig, store: str) -> Manifest:
         observer.on_images(done, total)
         bar.count(done, total)
 
-    manifest = ingest_for(source, config, open_store(store), progress)
+    manifest = ingest_for_study(source, config, open_store(store), progress)
     bar.show(100.0)
     show_manifest(manifest)
     return manifest

@@ -25,7 +25,12 @@ from thyro_core.settings import Settings, scratch_folder
 from thyro_core.store.keys import summary_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.job import RestartPolicy, SplitJob
-from thyro_core.study.lifecycle import Site, conclude, prepare, study_notes, unfinished
+from thyro_core.study.lifecycle import (
+    conclude_study,
+    prepare_study,
+    study_notes,
+    unfinished_runs,
+)
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.progress import longest_first, read_job_progress, read_positions
 from thyro_core.study.summary import figures, markdown_summary, summary_rows, undefined_notes
@@ -97,8 +102,14 @@ def _prepare(
     settings: Settings,
     allocation: Allocation,
 ) -> StudyPlan:
-    site = Site(store, scratch_folder(settings), settings.weights)
-    plan = prepare(manifest, config, allocation.precision, site)
+    plan = prepare_study(
+        manifest,
+        config,
+        allocation.precision,
+        store,
+        scratch=scratch_folder(settings),
+        mirror=settings.weights,
+    )
     for note in study_notes(store, plan):
         get_run_logger().warning(note)
     return plan
@@ -108,7 +119,7 @@ def _train(
     store: Store, plan: StudyPlan, settings: Settings, cluster: Cluster, allocation: Allocation
 ) -> list[ThyroError]:
     """Run the splits that are not done, all at once; Ray packs them. The errors of those failed."""
-    runs = unfinished(store, plan)
+    runs = unfinished_runs(store, plan)
     positions = read_positions(store, plan.study_id, {split for split, _ in runs})
     jobs = [
         SplitJob(
@@ -167,7 +178,7 @@ def train_split(job: SplitJob, training: Training) -> None:
 @step("conclude")
 def _conclude(store: Store, plan: StudyPlan, errors: Sequence[ThyroError]) -> None:
     try:
-        conclude(store, plan)
+        conclude_study(store, plan)
     except IncompleteStudyError as error:
         raise IncompleteStudyError(error.message, errors) from error
     metrics = read_table(store, "metrics", study_id=plan.study_id)

@@ -19,7 +19,7 @@ from thyro_core.datasets.phantoms.generate import write_phantoms
 from thyro_core.evaluation.metrics import metrics
 from thyro_core.store.store import open_store
 from thyro_core.study.job import JobResources, SplitJob
-from thyro_core.study.lifecycle import Site, ingest_for, prepare
+from thyro_core.study.lifecycle import ingest_for_study, prepare_study
 from thyro_core.study.split import PreparedSplit, prepare_run, prepare_split
 from thyro_core.training.inference import predict, recalibrate_batchnorm
 from thyro_core.training.loop import train
@@ -66,8 +66,9 @@ def main() -> None:
             epochs=options.epochs,
             image_size=options.side,
         )
-        site = Site(store, Path(folder), os.environ.get("THYRO_WEIGHTS"))
-        plan = prepare(ingest_for(source, config, store), config, "fp32", site)
+        manifest = ingest_for_study(source, config, store)
+        mirror = os.environ.get("THYRO_WEIGHTS")
+        plan = prepare_study(manifest, config, "fp32", store, scratch=Path(folder), mirror=mirror)
         print(f"{'split':<6} {'statistics':<13}" + "".join(f"{name:>11}" for name in SHOWN))
         rows: dict[str, list[list[float]]] = {"running": [], "recalibrated": []}
         for split in range(options.splits):

@@ -22,7 +22,7 @@ from thyro_core.config import StudyConfig
 from thyro_core.datasets.phantoms.generate import write_phantoms
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.job import RestartPolicy, SplitJob
-from thyro_core.study.lifecycle import Site, ingest_for, prepare
+from thyro_core.study.lifecycle import ingest_for_study, prepare_study
 from thyro_core.tables.io import read_table
 
 PATIENCE = 60.0
@@ -48,7 +48,7 @@ def lap(source: str, store: Store, options: argparse.Namespace) -> tuple[float, 
         weights="none",
     )
     scratch = Path(store.root, "scratch")
-    manifest = ingest_for(source, config, store)
+    manifest = ingest_for_study(source, config, store)
     started = time.perf_counter()
     with session("local") as capacity:
         from thyro_core.cluster import trainer
@@ -57,7 +57,7 @@ def lap(source: str, store: Store, options: argparse.Namespace) -> tuple[float, 
         request = ResourceRequest(config.precision, 1, None, 1, config.splits, 0, 0, PATIENCE)
         resources = job_resources(capacity, request)
         precision = trainer.job_precision(config.precision, resources, PATIENCE)
-        plan = prepare(manifest, config, precision, Site(store, scratch))
+        plan = prepare_study(manifest, config, precision, store, scratch=scratch)
         jobs = [
             SplitJob(store.url, plan.study_id, split, str(scratch), resources=resources)
             for split in range(config.splits)

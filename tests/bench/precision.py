@@ -22,7 +22,7 @@ from thyro_core.datasets.phantoms.generate import write_phantoms
 from thyro_core.evaluation.metrics import metrics
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.job import JobResources, SplitJob
-from thyro_core.study.lifecycle import Site, ingest_for, prepare
+from thyro_core.study.lifecycle import ingest_for_study, prepare_study
 from thyro_core.study.split import prepare_run, prepare_split
 from thyro_core.training.inference import predict, recalibrate_batchnorm
 from thyro_core.training.loop import train
@@ -54,8 +54,9 @@ def aucs(
         learning_rate=5e-4,
     )
     scratch = Path(store.root, "scratch")
-    site = Site(store, scratch, os.environ.get("THYRO_WEIGHTS"))
-    plan = prepare(ingest_for(source, config, store), config, precision, site)
+    manifest = ingest_for_study(source, config, store)
+    mirror = os.environ.get("THYRO_WEIGHTS")
+    plan = prepare_study(manifest, config, precision, store, scratch=scratch, mirror=mirror)
     values = []
     for split in range(options.splits):
         job = SplitJob(store.url, plan.study_id, split, str(scratch), resources=JobResources(os.cpu_count() or 1))

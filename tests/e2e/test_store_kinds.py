@@ -138,17 +138,18 @@ def test_a_study_in_a_bucket_is_the_one_in_a_folder_and_leaves_nothing_here(
 def in_this_process(folder: Path, tmp_path: Path, like: Store, study_id: str) -> Store:
     """The same study on files, run without Ray and Prefect."""
     from thyro_core.study.job import SplitJob
-    from thyro_core.study.lifecycle import Site, conclude, ingest_for, prepare
+    from thyro_core.study.lifecycle import conclude_study, ingest_for_study, prepare_study
     from thyro_core.study.split import run_split
 
     config, store = load_plan(like, study_id).config, open_store(f"file://{tmp_path}/store")
     scratch = tmp_path / "scratch"
-    plan = prepare(ingest_for(str(folder), config, store), config, "fp32", Site(store, scratch))
+    manifest = ingest_for_study(str(folder), config, store)
+    plan = prepare_study(manifest, config, "fp32", store, scratch=scratch)
     assert plan.study_id == study_id
     with torch_as_it_was():
         for split in range(config.splits):
             assert not run_split(SplitJob(store.url, study_id, split, str(scratch))).failed
-    conclude(store, plan)
+    conclude_study(store, plan)
     return store
 
 

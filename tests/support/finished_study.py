@@ -10,7 +10,7 @@ from tests.support.imagesets import write_image_set
 from thyro_core.config import StudyConfig
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.job import SplitJob
-from thyro_core.study.lifecycle import Site, conclude, ingest_for, prepare
+from thyro_core.study.lifecycle import conclude_study, ingest_for_study, prepare_study
 from thyro_core.study.plan import StudyPlan
 
 SMALL = {
@@ -35,8 +35,8 @@ def finished_study(
         write_image_set(source)
     opened = open_store(store or str(folder / "store"))
     study = StudyConfig.model_validate(SMALL | config)
-    manifest = ingest_for(str(source), study, opened)
-    plan = prepare(manifest, study, "fp32", Site(opened, folder / "scratch"))
+    manifest = ingest_for_study(str(source), study, opened)
+    plan = prepare_study(manifest, study, "fp32", opened, scratch=folder / "scratch")
     threads = torch.get_num_threads()
     try:
         for split in range(study.splits):
@@ -47,7 +47,7 @@ def finished_study(
     finally:
         torch.use_deterministic_algorithms(False)
         torch.set_num_threads(threads)
-    conclude(opened, plan)
+    conclude_study(opened, plan)
     return opened, plan
 
 

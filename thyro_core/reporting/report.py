@@ -28,7 +28,7 @@ from thyro_core.reporting.sections.performance import Performance, comparisons, 
 from thyro_core.reporting.sections.provenance import configured, provenance
 from thyro_core.store.keys import report_key, table_key
 from thyro_core.store.store import Store
-from thyro_core.study.lifecycle import study_notes, unfinished
+from thyro_core.study.lifecycle import study_notes, unfinished_runs
 from thyro_core.study.plan import StudyPlan, load_plan
 from thyro_core.study.summary import undefined_notes
 from thyro_core.tables.io import read_table
@@ -112,7 +112,7 @@ def write_report(store: Store, study_id: str, scratch: Path) -> str:
 
 
 def _check_finished(store: Store, plan: StudyPlan) -> None:
-    left = unfinished(store, plan)
+    left = unfinished_runs(store, plan)
     concluded = store.exists(table_key("metrics", study_id=plan.study_id))
     if left or not concluded:
         names = ", ".join(f"split {split} {architecture}" for split, architecture in left[:8])

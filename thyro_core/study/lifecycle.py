@@ -1,10 +1,7 @@
 """The steps of a study around its jobs: prepare before them, conclude after them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-
-import pyarrow as pa
 
 from thyro_core.config import Architecture, StudyConfig
 from thyro_core.datasets.leakage import check_leakage
@@ -23,18 +20,7 @@ from thyro_core.tables.io import read_table, write_table
 from thyro_core.training.pretrained import resolve
 
 
-@dataclass(frozen=True)
-class Site:
-    """Where a study finds and keeps things."""
-
-    store: Store
-    scratch: Path
-    """Node-local folder."""
-    mirror: str | None = None
-    """Folder or URL of ImageNet weights."""
-
-
-def ingest_for(
+def ingest_for_study(
     source: str,
     config: StudyConfig,
     store: Store,
@@ -45,7 +31,7 @@ def ingest_for(
     Args:
         source: fsspec URL of the image set.
         config: the study's config.
-        store: where manifest and packs are kept; what is there is not made again.
+        store: where manifest and packs are kept; existing ones are not made again.
         progress: called with the images decoded so far and all images.
 
     Raises:
@@ -55,42 +41,44 @@ def ingest_for(
     return ingest(source, config.ingest(), store, sides, progress)
 
 
-def prepare(
-    manifest: Manifest, config: StudyConfig, precision: PlannedPrecision, site: Site
+def prepare_study(
+    manifest: Manifest,
+    config: StudyConfig,
+    precision: PlannedPrecision,
+    store: Store,
+    *,
+    scratch: Path,
+    mirror: str | None = None,
 ) -> StudyPlan:
     """Decide the starting weights, name the study and make its splits.
 
-    A step whose result is in the store is not done again. The splits pass the leakage gate before
+    A step whose result is in the store is not repeated. The splits pass the leakage gate before
     anything is trained, each time.
 
     Args:
         manifest: the images.
         config: the study's config.
         precision: the arithmetic that the jobs will train in.
-        site: store, scratch folder and weights mirror.
+        store: where the plan, the weights and the splits are kept.
+        scratch: node-local folder.
+        mirror: folder or URL of ImageNet weights; None: there is none.
 
     Raises:
         InputError: the images are too few, or the weights cannot be used.
         LeakageError: images that belong together stand on both sides of a split.
     """
-    store = site.store
-    weights = resolve(config.weights, config.architectures, site.mirror, store, site.scratch)
+    weights = resolve(config.weights, config.architectures, mirror, store, scratch)
     plan = make_plan(config, manifest.manifest_id, precision, weights, manifest.notes)
-    splits = _splits(store, plan, manifest.table)
-    check_leakage(splits, manifest.table)
+    if not store.exists(table_key("splits", study_id=plan.study_id)):
+        splits = make_splits(plan.study_id, manifest.table, plan.config)
+        write_table(store, "splits", splits, study_id=plan.study_id)
+    check_leakage(read_table(store, "splits", study_id=plan.study_id), manifest.table)
     save_plan(store, plan)
     return plan
 
 
-def _splits(store: Store, plan: StudyPlan, images: pa.Table) -> pa.Table:
-    if not store.exists(table_key("splits", study_id=plan.study_id)):
-        splits = make_splits(plan.study_id, images, plan.config)
-        write_table(store, "splits", splits, study_id=plan.study_id)
-    return read_table(store, "splits", study_id=plan.study_id)
-
-
-def unfinished(store: Store, plan: StudyPlan) -> list[tuple[int, Architecture]]:
-    """The splits x architectures that are still to be trained."""
+def unfinished_runs(store: Store, plan: StudyPlan) -> list[tuple[int, Architecture]]:
+    """The splits x architectures without predictions."""
     return [
         (split, architecture)
         for split in range(plan.config.splits)
@@ -99,21 +87,21 @@ def unfinished(store: Store, plan: StudyPlan) -> list[tuple[int, Architecture]]:
     ]
 
 
-def conclude(store: Store, plan: StudyPlan) -> None:
-    """Write the tables that speak of the study as a whole: runs, metrics, comparisons, CAM tests.
+def conclude_study(store: Store, plan: StudyPlan) -> None:
+    """Write the tables of the study as a whole: runs, metrics, comparisons, CAM tests.
 
-    `runs` is written even if jobs failed, so that it can be asked why.
+    `runs` is written even if jobs failed: it holds their errors.
 
     Raises:
         IncompleteStudyError: a split x architecture has no predictions.
     """
     write_table(store, "runs", runs_table(store, plan), study_id=plan.study_id)
-    left = unfinished(store, plan)
-    if left:
-        names = ", ".join(f"split {split} {architecture}" for split, architecture in left[:8])
-        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
+    runs = unfinished_runs(store, plan)
+    if runs:
+        names = ", ".join(f"split {split} {architecture}" for split, architecture in runs[:8])
+        more = f" and {len(runs) - 8} more" if len(runs) > 8 else ""
         msg = (
-            f"study {plan.study_id}: {len(left)} runs are not finished ({names}{more}); what is "
+            f"study {plan.study_id}: {len(runs)} runs are not finished ({names}{more}); what is "
             "finished is kept: start the same command again"
         )
         raise IncompleteStudyError(msg)
@@ -121,27 +109,27 @@ def conclude(store: Store, plan: StudyPlan) -> None:
         read_table(store, name, study_id=plan.study_id)
         for name in ("predictions", "cam_features", "splits")
     )
-    for name, make, of in (
+    for name, make_table, source in (
         ("metrics", metrics_table, predictions),
         ("comparisons", comparisons_table, predictions),
         ("cam_tests", cam_tests_table, features),
         ("cam_families", cam_families_table, features),
     ):
-        table = make(plan.study_id, of, splits, plan.config)
+        table = make_table(plan.study_id, source, splits, plan.config)
         write_table(store, name, table, study_id=plan.study_id)
 
 
 def study_notes(store: Store, plan: StudyPlan) -> tuple[str, ...]:
-    """All that a reader of the results must know, one sentence each."""
+    """What a reader of the results must know, one sentence each."""
     splits = read_table(store, "splits", study_id=plan.study_id)
     return (*plan.notes, *split_notes(splits, plan.config))
 
 
 def table_locations(store: Store, plan: StudyPlan) -> dict[str, str]:
     """URL of each table of a study."""
-    places = {
+    urls = {
         name: f"{store.url}/{table_prefix(name)}/study_id={plan.study_id}"
         for name in schemas.STUDY_TABLES
     }
     images = f"{store.url}/{table_prefix('images')}/manifest_id={plan.manifest_id}"
-    return {"images": images, **{name: places[name] for name in schemas.TABLES if name in places}}
+    return {"images": images, **{name: urls[name] for name in schemas.TABLES if name in urls}}

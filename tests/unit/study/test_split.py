@@ -23,7 +23,12 @@ from thyro_core.store.keys import checkpoint_key, model_key, progress_key, run_k
 from thyro_core.store.store import Store, open_store
 from thyro_core.study import split as split_job
 from thyro_core.study.job import JobResources, SplitJob, is_finished
-from thyro_core.study.lifecycle import Site, conclude, ingest_for, prepare, unfinished
+from thyro_core.study.lifecycle import (
+    conclude_study,
+    ingest_for_study,
+    prepare_study,
+    unfinished_runs,
+)
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.progress import read_job_progress
 from thyro_core.study.records import runs_table
@@ -63,8 +68,8 @@ def planned(tmp_path: Path, source: Path, **config: object) -> tuple[Store, Stud
     } | config  # fmt: skip
     store = open_store(str(tmp_path / "store"))
     study = StudyConfig.model_validate(values)
-    manifest = ingest_for(str(source), study, store)
-    plan = prepare(manifest, study, "fp32", Site(store, tmp_path / "scratch"))
+    manifest = ingest_for_study(str(source), study, store)
+    plan = prepare_study(manifest, study, "fp32", store, scratch=tmp_path / "scratch")
     return store, plan
 
 
@@ -353,7 +358,7 @@ def test_an_architecture_that_fails_is_recorded_and_the_others_go_on(
     assert rows["resnet18"]["error"] == "RuntimeError: no room on the device"
     assert rows["alexnet"]["status"] == "finished"
     with pytest.raises(IncompleteStudyError, match="3 runs are not finished"):
-        conclude(store, plan)
+        conclude_study(store, plan)
     assert read_table(store, "runs", study_id=plan.study_id).num_rows == 2
 
     monkeypatch.undo()
@@ -367,12 +372,12 @@ def test_a_whole_study_concludes_with_tables_that_do_not_change(
     tmp_path: Path, source: Path
 ) -> None:
     store, plan = planned(tmp_path, source, epochs=1, val_fraction=0.2)
-    assert unfinished(store, plan) == [(0, "resnet18"), (1, "resnet18")]
+    assert unfinished_runs(store, plan) == [(0, "resnet18"), (1, "resnet18")]
     for split in (0, 1):
         run_split(job(store, plan, split, keep_models=False))
-    conclude(store, plan)
+    conclude_study(store, plan)
     first = {key: store.read(key) for key in store.keys("tables")}
-    conclude(store, plan)
+    conclude_study(store, plan)
     assert {key: store.read(key) for key in store.keys("tables")} == first
     assert read_table(store, "epochs", study_id=plan.study_id)["val_loss"].null_count == 0
     assert not store.keys(f"studies/{plan.study_id}/models")
@@ -388,7 +393,7 @@ def test_a_study_with_masks_passes_its_own_verification(tmp_path: Path) -> None:
     store, plan = planned(tmp_path, source, **config, cam_share=0.6)
     for split in (0, 1):
         run_split(job(store, plan, split, keep_models=False))
-    conclude(store, plan)
+    conclude_study(store, plan)
     checks = list(verify_study(store, plan.study_id))
     assert [check.detail for check in checks if not check.passed] == []
     trust = read_table(store, "cam_trust", study_id=plan.study_id)

@@ -1,4 +1,4 @@
-"""A study's tables on activation maps against its predictions, its stored maps and its packs."""
+"""Checks of a study's tables on maps against its predictions, its stored maps and its packs."""
 
 import tempfile
 from collections.abc import Mapping
@@ -17,33 +17,33 @@ from thyro_core.store.store import Store
 from thyro_core.study.verify.table_checks import differences
 from thyro_core.tables import schemas
 
-SAMPLE = 2
-"""Images of each split and architecture whose features are computed anew."""
+IMAGES_PER_RUN = 2
+"""Images of each split and architecture whose features are recomputed."""
 
 _RUN = ["split", "architecture"]
 _KEYS = (*_RUN, "image_id", "threshold")
 
 
 def row_faults(table: pa.Table, predictions: pa.Table) -> list[str]:
-    """Rows of `cam_features` or `cam_trust` that are not, one for one, of the predictions.
+    """Faults of `cam_features` or `cam_trust` rows that do not match the predictions one to one.
 
     Args:
         table: a study's `cam_features` (one row a share) or `cam_trust`.
         predictions: its `predictions`.
     """
     keys = [*_RUN, "image_id", "label"]
-    wanted = predictions.select(keys).to_pandas()
+    expected = predictions.select(keys).to_pandas()
     if "threshold" in table.column_names:
-        wanted = wanted.merge(pd.DataFrame({"threshold": SHARES}), how="cross")
+        expected = expected.merge(pd.DataFrame({"threshold": SHARES}), how="cross")
         keys = [*keys, "threshold"]
-    found = table.select(keys).to_pandas()
-    both = wanted.merge(found.drop_duplicates(keys), on=keys, how="outer", indicator=True)
+    stored = table.select(keys).to_pandas()
+    both = expected.merge(stored.drop_duplicates(keys), on=keys, how="outer", indicator=True)
     counts = {
         "rows are missing": (both["_merge"] == "left_only").sum(),
         "rows are of strangers": (both["_merge"] == "right_only").sum(),
-        "rows are there twice": found.duplicated(keys).sum(),
+        "rows are there twice": stored.duplicated(keys).sum(),
     }
-    return [f"{number} {what}" for what, number in counts.items() if number]
+    return [f"{number} {fault}" for fault, number in counts.items() if number]
 
 
 def feature_faults(
@@ -62,37 +62,35 @@ def feature_faults(
     with tempfile.TemporaryDirectory(prefix="thyro-") as scratch:
         for architecture, side in sides.items():
             pack = open_pack(store, manifest_id, side, Path(scratch), len(index))
-            own = _sample(features.filter(pc.equal(features["architecture"], architecture)))
-            for row in _malignant(tables["cams"], own, architecture).to_pylist():
+            sample = _first_images(
+                features.filter(pc.equal(features["architecture"], architecture))
+            )
+            for row in _malignant_maps(tables["cams"], sample, architecture).to_pylist():
                 cam = stored_maps(pa.Table.from_pylist([row], tables["cams"].schema))[0]
-                stored = _of_image(own, row)
+                same = (pc.equal(sample[name], row[name]) for name in ("split", "image_id"))
+                stored = sample.filter(pc.and_(*same))
                 keys = {name: row[name] for name in ("study_id", *_RUN)}
                 grey = np.asarray(pack[index[row["image_id"]]])
                 label = stored["label"][0].as_py()
-                made = feature_rows(row["image_id"], label, cam, grey)
-                expected = [keys | one for one in made]
+                recomputed = feature_rows(row["image_id"], label, cam, grey)
+                expected = [keys | values for values in recomputed]
                 faults += differences(
                     stored, schemas.rows_to_table("cam_features", expected), _KEYS
                 )
     return faults
 
 
-def _sample(features: pa.Table) -> pa.Table:
+def _first_images(features: pa.Table) -> pa.Table:
     """The rows of the first images of each split."""
     frame = features.select([*_RUN, "image_id"]).to_pandas()
     rank = frame.groupby(_RUN)["image_id"].rank(method="dense")
-    return features.filter(pa.array((rank <= SAMPLE).to_numpy(bool)))
+    return features.filter(pa.array((rank <= IMAGES_PER_RUN).to_numpy(bool)))
 
 
-def _malignant(cams: pa.Table, features: pa.Table, architecture: str) -> pa.Table:
+def _malignant_maps(cams: pa.Table, features: pa.Table, architecture: str) -> pa.Table:
     malignant = cams.filter(
         pc.and_(pc.equal(cams["target_class"], 1), pc.equal(cams["architecture"], architecture))
     )
-    wanted = set(zip(features["split"].to_pylist(), features["image_id"].to_pylist(), strict=True))
+    images = set(zip(features["split"].to_pylist(), features["image_id"].to_pylist(), strict=True))
     pairs = zip(malignant["split"].to_pylist(), malignant["image_id"].to_pylist(), strict=True)
-    return malignant.filter(pa.array([pair in wanted for pair in pairs], pa.bool_()))
-
-
-def _of_image(features: pa.Table, row: Mapping[str, object]) -> pa.Table:
-    same = (pc.equal(features[name], row[name]) for name in ("split", "image_id"))
-    return features.filter(pc.and_(*same))
+    return malignant.filter(pa.array([pair in images for pair in pairs], pa.bool_()))

@@ -1,6 +1,6 @@
-"""Bytes against what was recorded of them: image files, packs, weights and kept models.
+"""Checks of bytes against their records: image files, packs, weights and kept models.
 
-Each function says what is wrong, one short sentence each; none means that all is well.
+Each function returns the faults, one short sentence each.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ from thyro_core.store.keys import manifest_key, mask_key, pack_key
 from thyro_core.store.store import Store, filesystem
 from thyro_core.types import Grey
 
-SAMPLE = 20
+DECODED_IMAGES = 20
 """Most images whose pack rows are compared with a fresh decode."""
 
 _HEADER = 4096  # bytes; a pack's header takes 128
 # An object store without credentials or network raises botocore's own, which are no OSErrors.
-_UNREACHABLE = (OSError, InputError, BotoCoreError)
+_UNREACHABLE_ERRORS = (OSError, InputError, BotoCoreError)
 
-_Result = TypeVar("_Result")
+_FileValue = TypeVar("_FileValue")
 
 
 def changed_images(images: pa.Table) -> tuple[list[str], int]:
@@ -44,62 +44,62 @@ def changed_images(images: pa.Table) -> tuple[list[str], int]:
     """
     table = images.select(["image_id", "uri"])
     rows = [row for row in table.to_pylist() if row["image_id"] is not None]
-    found = in_threads(lambda row: _reached(row["uri"], _digest), rows)
+    digests = in_threads(lambda row: _read_file(row["uri"], _sha256_of), rows)
     faults = [
         f"image {row['image_id'][:12]} has other bytes now"
-        for row, digest in zip(rows, found, strict=True)
+        for row, digest in zip(rows, digests, strict=True)
         if digest not in {None, row["image_id"]}
     ]
-    return faults, found.count(None)
+    return faults, digests.count(None)
 
 
-def changed_objects(store: Store, wanted: Mapping[str, str | None]) -> list[str]:
-    """Objects that are gone or have another SHA-256 than the wanted one, by key."""
-    uris = [str(store.fs.unstrip_protocol(store.path(key))) for key in wanted]
-    found = in_threads(lambda uri: _reached(uri, _digest), uris)
+def changed_objects(store: Store, hashes: Mapping[str, str | None]) -> list[str]:
+    """Objects that are gone or have another SHA-256 than the recorded one, by key."""
+    uris = [str(store.fs.unstrip_protocol(store.path(key))) for key in hashes]
+    digests = in_threads(lambda uri: _read_file(uri, _sha256_of), uris)
     return [
         f"{key}: expected SHA-256 {str(sha256)[:12]}, found {digest[:12] if digest else 'no file'}"
-        for (key, sha256), digest in zip(wanted.items(), found, strict=True)
+        for (key, sha256), digest in zip(hashes.items(), digests, strict=True)
         if digest is None or digest != sha256
     ]
 
 
 def sample_images(images: pa.Table, rules: IngestConfig) -> dict[int, Grey]:
-    """A few included images decoded anew, where their files still are what they were.
+    """A few included images decoded again, where their files are unchanged.
 
     Args:
         images: an `images` table.
         rules: the rules of its ingest.
 
     Returns:
-        Pack row -> uint8 (height, width), at most `SAMPLE`, spread evenly over the pack.
+        Pack row -> uint8 (height, width), at most `DECODED_IMAGES`, spread evenly over the pack.
     """
     included = images.filter(images["included"]).select(["image_id", "uri"]).to_pylist()
     rows = sorted(included, key=lambda row: row["image_id"])
-    places = np.unique(np.linspace(0, len(rows) - 1, SAMPLE).round().astype(int)).tolist()
+    places = np.unique(np.linspace(0, len(rows) - 1, DECODED_IMAGES).round().astype(int)).tolist()
 
-    def grey(place: int) -> Grey | None:
-        data = _reached(rows[place]["uri"], lambda file: file.read())
+    def decode_again(place: int) -> Grey | None:
+        data = _read_file(rows[place]["uri"], lambda file: file.read())
         if data is None or hashlib.sha256(data).hexdigest() != rows[place]["image_id"]:
             return None
         return decode(data, rules).grey
 
-    greys = in_threads(grey, places if rows else [])
-    return {place: found for place, found in zip(places, greys, strict=False) if found is not None}
+    greys = in_threads(decode_again, places if rows else [])
+    return {place: grey for place, grey in zip(places, greys, strict=False) if grey is not None}
 
 
 def pack_faults(
     store: Store, images: pa.Table, sides: Sequence[int], sample: Mapping[int, Grey]
 ) -> Iterator[str]:
-    """Packs that are not there, not whole, or not of these images.
+    """Packs that are absent, not whole, or not of these images.
 
     Only the header, the size and the sampled rows are read.
 
     Args:
         store: where the packs lie.
         images: the `images` table of one manifest.
-        sides: side lengths [pixels] of the packs there should be.
-        sample: what `sample_images` gave.
+        sides: side lengths [pixels] of the expected packs.
+        sample: what `sample_images` returns.
     """
     order = list(pack_index(images))
     (manifest_id,) = set(images["manifest_id"].to_pylist())
@@ -117,7 +117,7 @@ def pack_faults(
 
 
 def mask_faults(store: Store, images: pa.Table) -> list[str]:
-    """A pack of masks that is not there though the ingest speaks of masks, or is not whole.
+    """A pack of masks that is absent though the ingest reports masks, or is not whole.
 
     Args:
         store: where it lies.
@@ -138,11 +138,11 @@ def _array_fault(store: Store, key: str, shape: tuple[int, int, int]) -> tuple[i
     if not store.exists(key):
         return 0, f"{key} is not there"
     path = store.path(key)
-    start, found = _header(store.fs.cat_file(path, start=0, end=_HEADER))
-    wanted, size = start + math.prod(shape), store.fs.size(path)
-    if found == f"uint8 {shape}" and size == wanted:
+    start, content = _header(store.fs.cat_file(path, start=0, end=_HEADER))
+    expected_size, size = start + math.prod(shape), store.fs.size(path)
+    if content == f"uint8 {shape}" and size == expected_size:
         return start, None
-    return 0, f"{key}: expected uint8 {shape} in {wanted} bytes, found {found} in {size}"
+    return 0, f"{key}: expected uint8 {shape} in {expected_size} bytes, found {content} in {size}"
 
 
 def _header(head: bytes) -> tuple[int, str]:
@@ -156,15 +156,15 @@ def _header(head: bytes) -> tuple[int, str]:
     return file.tell(), f"{dtype} {shape}"
 
 
-def _reached(uri: str, use: Callable[[IO[bytes]], _Result]) -> _Result | None:
-    """What `use` makes of a file; None: it cannot be reached."""
+def _read_file(uri: str, use: Callable[[IO[bytes]], _FileValue]) -> _FileValue | None:
+    """What `use` returns for a file; None: it cannot be reached."""
     try:
         fs, path = filesystem(uri)
         with fs.open(path, "rb") as file:
             return use(file)
-    except _UNREACHABLE:
+    except _UNREACHABLE_ERRORS:
         return None
 
 
-def _digest(file: IO[bytes]) -> str:
+def _sha256_of(file: IO[bytes]) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]

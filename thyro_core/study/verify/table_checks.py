@@ -1,4 +1,4 @@
-"""Tables against their schema, against what they should say, and against each other."""
+"""Checks of tables against their schema, their recomputed values, and each other."""
 
 import io
 import math
@@ -40,10 +40,10 @@ def read_part(store: Store, name: str, key: str) -> pa.Table:
         msg = f"expected the registered columns, found a difference in {', '.join(odd) or 'order'}"
         raise ValueError(msg)
     for folder in key.split("/")[2:-1]:
-        column, _, value = folder.partition("=")
-        strangers = {str(found) for found in table[column].unique().to_pylist()} - {value}
+        column, _, expected = folder.partition("=")
+        strangers = {str(value) for value in table[column].unique().to_pylist()} - {expected}
         if strangers:
-            msg = f"expected {column} {value}, found rows of {', '.join(sorted(strangers))}"
+            msg = f"expected {column} {expected}, found rows of {', '.join(sorted(strangers))}"
             raise ValueError(msg)
     return table.cast(schema)
 
@@ -79,8 +79,8 @@ def differences(stored: pa.Table, expected: pa.Table, keys: Sequence[str]) -> li
     Figures are equal within `TOLERANCE`; NaN equals NaN, null equals null only.
 
     Args:
-        stored: the table as it was found.
-        expected: the table as it should be.
+        stored: the stored table.
+        expected: the recomputed table.
         keys: columns that name a row.
     """
     left, right = _by_key(stored, keys), _by_key(expected, keys)
@@ -93,9 +93,9 @@ def differences(stored: pa.Table, expected: pa.Table, keys: Sequence[str]) -> li
             faults.append(f"{name}: not expected")
         else:
             faults += [
-                f"{name}: {column} is {found}, expected {right[key][column]}"
-                for column, found in left[key].items()
-                if not _same(found, right[key][column])
+                f"{name}: {column} is {value}, expected {right[key][column]}"
+                for column, value in left[key].items()
+                if not _is_same(value, right[key][column])
             ]
     return faults
 
@@ -104,26 +104,26 @@ def _by_key(table: pa.Table, keys: Sequence[str]) -> dict[tuple[object, ...], di
     return {tuple(row[key] for key in keys): row for row in table.to_pylist()}
 
 
-def _same(found: object, expected: object) -> bool:
-    if not isinstance(found, float) or not isinstance(expected, float):
-        return found == expected
-    if math.isnan(found) or math.isnan(expected):
-        return math.isnan(found) and math.isnan(expected)
-    return math.isclose(found, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+def _is_same(value: object, expected: object) -> bool:
+    if not isinstance(value, float) or not isinstance(expected, float):
+        return value == expected
+    if math.isnan(value) or math.isnan(expected):
+        return math.isnan(value) and math.isnan(expected)
+    return math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
 def prediction_faults(predictions: pa.Table, splits: pa.Table) -> list[str]:
-    """Predictions that are not, one for one, of their split's test images, or not consistent.
+    """Faults of predictions that do not match their test images one to one or are inconsistent.
 
     Probabilities must be the float64 softmax of the logits, within 1e-6. A split x architecture
-    without any prediction is not looked at.
+    without any prediction is not checked.
 
     Args:
         predictions: a study's `predictions`.
         splits: its `splits`.
     """
-    listed = splits.to_pandas()
-    tests = listed[listed["role"] == "test"]
+    rows = splits.to_pandas()
+    tests = rows[rows["role"] == "test"]
     return [
         f"split {split} {architecture}: {fault}"
         for (split, architecture), part in predictions.to_pandas().groupby(
@@ -134,7 +134,7 @@ def prediction_faults(predictions: pa.Table, splits: pa.Table) -> list[str]:
 
 
 def cam_faults(cams: pa.Table, predictions: pa.Table) -> list[str]:
-    """Maps that are not, one for one, of the predictions and both classes, or not whole.
+    """Faults of maps that do not match predictions and classes one to one or are not whole.
 
     Args:
         cams: a study's `cams`.
@@ -144,15 +144,15 @@ def cam_faults(cams: pa.Table, predictions: pa.Table) -> list[str]:
     maps = cams.select([*keys, "height", "width"]).to_pandas()
     cells = pc.list_value_length(cams["map"]).to_numpy()
     images = predictions.select(keys[:-1]).to_pandas()
-    wanted = images.merge(pd.DataFrame({"target_class": [0, 1]}), how="cross")
-    both = wanted.merge(maps.drop_duplicates(keys), on=keys, how="outer", indicator=True)
+    expected = images.merge(pd.DataFrame({"target_class": [0, 1]}), how="cross")
+    both = expected.merge(maps.drop_duplicates(keys), on=keys, how="outer", indicator=True)
     counts = {
         "maps are missing": (both["_merge"] == "left_only").sum(),
         "maps are of strangers": (both["_merge"] == "right_only").sum(),
         "maps are there twice": maps.duplicated(keys).sum(),
         "maps have not height x width cells": (cells != maps["height"] * maps["width"]).sum(),
     }
-    return [f"{number} {what}" for what, number in counts.items() if number]
+    return [f"{number} {fault}" for fault, number in counts.items() if number]
 
 
 def _part_faults(part: pd.DataFrame, test: pd.DataFrame) -> Iterator[str]:
@@ -164,16 +164,16 @@ def _part_faults(part: pd.DataFrame, test: pd.DataFrame) -> Iterator[str]:
     # The softmax of two logits is the logistic function of their difference.
     gap = np.abs(part["prob_malignant"].to_numpy(np.float64) - expit(malignant - benign))
     images = part["image_id"]
-    strange = both.loc[both["_merge"] == "left_only", "image_id"]
-    lacking = both.loc[both["_merge"] == "right_only", "image_id"]
-    for what, culprits in (
-        ("are not test images with that label", strange),
-        ("test images lack theirs", lacking),
+    strangers = both.loc[both["_merge"] == "left_only", "image_id"]
+    missing = both.loc[both["_merge"] == "right_only", "image_id"]
+    for fault, image_ids in (
+        ("are not test images with that label", strangers),
+        ("test images lack theirs", missing),
         ("are there twice", images[images.duplicated()]),
         ("have logits that are not finite", images[~finite]),
         ("have a probability that is not their logits' softmax",
          images[finite & ~(gap <= _PROBABILITY_TOLERANCE)]),
     ):  # fmt: skip
-        names = culprits.unique()
+        names = image_ids.unique()
         if len(names):
-            yield f"{len(names)} {what}, the first image {names[0][:12]}"
+            yield f"{len(names)} {fault}, the first image {names[0][:12]}"
