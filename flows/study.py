@@ -33,7 +33,12 @@ from thyro_core.study.lifecycle import (
 )
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.progress import longest_first, read_job_progress, read_positions
-from thyro_core.study.summary import figures, markdown_summary, summary_rows, undefined_notes
+from thyro_core.study.summary import (
+    markdown_summary,
+    metric_summaries,
+    summary_rows,
+    undefined_notes,
+)
 from thyro_core.tables.io import read_table
 from thyro_core.training.memory import job_cpu_bytes, job_gpu_bytes
 from thyro_core.urls import redact
@@ -182,7 +187,7 @@ def _conclude(store: Store, plan: StudyPlan, errors: Sequence[ThyroError]) -> No
     except IncompleteStudyError as error:
         raise IncompleteStudyError(error.message, errors) from error
     metrics = read_table(store, "metrics", study_id=plan.study_id)
-    means = figures(metrics, plan.config)
+    means = metric_summaries(metrics, plan.config)
     notes = (*study_notes(store, plan), *undefined_notes(metrics))
     markdown = markdown_summary(plan, means, notes)
     store.write(summary_key(plan.study_id), markdown.encode())

@@ -63,12 +63,12 @@ def _show_results(store: "Store", study_id: str, seconds: float, *, as_json: boo
     from thyro_core.store.keys import report_key
     from thyro_core.study.lifecycle import study_notes, table_locations
     from thyro_core.study.plan import load_plan
-    from thyro_core.study.summary import figures, summary_rows, undefined_notes
+    from thyro_core.study.summary import metric_summaries, summary_rows, undefined_notes
     from thyro_core.tables.io import read_table
 
     plan = load_plan(store, study_id)
     metrics = read_table(store, "metrics", study_id=study_id)
-    means = figures(metrics, plan.config)
+    means = metric_summaries(metrics, plan.config)
     undefined = undefined_notes(metrics)
     tables = table_locations(store, plan)
     key = report_key(study_id)

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from thyro_core.datasets.masks import mask_of, open_masks
 from thyro_core.datasets.packs import open_pack, pack_index
+from thyro_core.datasets.splits import ROLES
 from thyro_core.store.store import Store
 from thyro_core.tables.io import read_table
 from thyro_core.training.batches import Examples
 from thyro_core.types import BoolArray, Grey
-
-ROLES = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

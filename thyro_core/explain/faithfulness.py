@@ -1,8 +1,8 @@
-"""Can Grad-CAM maps be trusted? Where their energy lies, and whether they follow the network.
+"""Faithfulness of Grad-CAM maps: where their energy lies, and whether they follow the network.
 
 Saliency maps are no localisation (Arun et al. 2021: none of eight methods passed every check), so
-each figure here has a level that chance reaches, and a map that no check can judge - one that is
-zero everywhere - gives NaN and is left out, not counted as a failure or as a success.
+each value here has a chance level. A map that is zero everywhere gives NaN and is left out; it
+counts neither as a failure nor as a success.
 """
 
 import copy
@@ -22,7 +22,7 @@ from thyro_core.config import Architecture
 from thyro_core.explain.regions import highlighted, upsampled
 from thyro_core.types import BoolArray, Float32Array, FloatArray
 
-Scores = Callable[[Float32Array], npt.NDArray[np.floating]]
+ScoreFunction = Callable[[Float32Array], npt.NDArray[np.floating]]
 """A network's probability of the class in question: images (k, H, W) -> (k,)."""
 Baseline = Literal["blur", "mean"]
 
@@ -66,12 +66,12 @@ def energy_inside(maps: Float32Array, masks: BoolArray) -> FloatArray:
     """Share of each map's energy (its sum) that lies within the image's mask.
 
     The mask is averaged over the area of each cell, and the map is not enlarged: a cell's value
-    counts for all of the cell, by the share of it that the mask covers. This invents no course of
-    the map within a cell of some 32 pixels, and a map without any preference gets exactly the
+    counts for all of the cell, by the share of it that the mask covers. Nothing is
+    interpolated within a cell of some 32 pixels, and a map without any preference gets exactly the
     share of area, which is chance level (`area_share`).
 
-    Masks of nodules tell how well the map finds them; masks of burned-in marks, how much of it
-    rests on what no tissue shows.
+    For nodule masks it measures how well the map finds them; for burned-in annotations, how much
+    of it rests on something that is not tissue.
 
     Args:
         maps: (n, h, w), at least 0.
@@ -186,18 +186,18 @@ def region_iou_chance(cam: Float32Array, mask: BoolArray, share: float) -> float
 
 
 def randomised(model: nn.Module, architecture: Architecture, seed: int) -> nn.Module:
-    """A copy of a network with its head and its last block started anew, at random.
+    """A copy of a network with its head and its last block initialised again, at random.
 
-    One step of the cascade of Adebayo et al. 2018: from the output down, all that the last feature
-    map is made by and used by is drawn again, by torch's own initialisation (batch norm goes back
-    to its start); what comes before keeps its training. A map that does not change shows the edges
+    One step of the cascade of Adebayo et al. 2018: from the output down, all layers that make
+    the last feature map and use it are initialised again by torch (batch norm too); the layers
+    before keep their training. A map that does not change shows the edges
     of the image and not what was learned.
     (AlexNet's and VGG16's head is all of `classifier`.)
 
     Args:
-        model: what `models.build` made for this architecture; it stays as it is.
+        model: made by `models.build` for this architecture; it is not changed.
         architecture: which network it is.
-        seed: the same seed, the same copy, on any device; torch's generators stay as they are.
+        seed: the same seed, the same copy, on any device; torch's generators are not changed.
     """
     device = next(model.parameters()).device
     fresh = copy.deepcopy(model).cpu()
@@ -214,28 +214,19 @@ def rank_correlations(maps_a: Float32Array, maps_b: Float32Array) -> FloatArray:
     """Spearman's correlation over cells of each pair of maps, (n,).
 
     1: the same ranking of the image's parts; 0: nothing in common. NaN where either map is the
-    same everywhere.
+    same everywhere. Between a network's maps and a randomised copy's: near 0 the maps follow the
+    weights, as they must; near 1 they do not, and explain nothing. Padding alone makes maps of
+    unrelated weights alike to some degree, and one copy may agree by chance: use several seeds.
 
     Args:
         maps_a: (n, h, w).
         maps_b: (n, h, w), of the same images.
     """
-    found = np.full(len(maps_a), np.nan)
+    correlations = np.full(len(maps_a), np.nan)
     for i, (a, b) in enumerate(zip(maps_a, maps_b, strict=True)):
         if np.ptp(a) > 0 and np.ptp(b) > 0:
-            found[i] = spearmanr(a.ravel(), b.ravel()).statistic
-    return found
-
-
-def randomisation_correlation(maps_a: Float32Array, maps_b: Float32Array) -> float:
-    """Median of `rank_correlations` over images: of a network's maps and a randomised copy's.
-
-    Near 0: the maps follow the weights, as they must. Near 1: they do not, and explain nothing.
-    NaN where no pair can be compared. Padding alone makes maps of unrelated weights alike to some
-    degree, and one draw of weights may agree by chance: take several seeds.
-    """
-    found = rank_correlations(maps_a, maps_b)
-    return float(np.nanmedian(found)) if np.isfinite(found).any() else float("nan")
+            correlations[i] = spearmanr(a.ravel(), b.ravel()).statistic
+    return correlations
 
 
 @dataclass(frozen=True)
@@ -254,7 +245,7 @@ class Curve:
 
 
 def baseline_image(image: Float32Array, baseline: Baseline) -> Float32Array:
-    """What an image looks like where nothing is left of it: float32 (H, W).
+    """The pixels that replace removed ones: float32 (H, W).
 
     `mean`: its own mean everywhere; edges of removed parts are new structure. `blur`: a Gaussian
     with a standard deviation of `BLUR_SHARE` of the shorter side, edges repeated: only the fine
@@ -266,7 +257,7 @@ def baseline_image(image: Float32Array, baseline: Baseline) -> Float32Array:
 
 
 def deletion_curve(
-    scores: Scores,
+    scores: ScoreFunction,
     image: Float32Array,
     cam: Float32Array,
     baseline: Baseline = "mean",
@@ -284,11 +275,11 @@ def deletion_curve(
         baseline: see `baseline_image`.
         steps: into how many parts, as equal as can be, the pixels are divided; at least 1.
     """
-    return _curve(scores, image, baseline_image(image, baseline), cam, steps)
+    return _perturbation_curve(scores, image, baseline_image(image, baseline), cam, steps)
 
 
 def insertion_curve(
-    scores: Scores,
+    scores: ScoreFunction,
     image: Float32Array,
     cam: Float32Array,
     baseline: Baseline = "blur",
@@ -298,11 +289,11 @@ def insertion_curve(
 
     A high area is good. Arguments as for `deletion_curve`.
     """
-    return _curve(scores, baseline_image(image, baseline), image, cam, steps)
+    return _perturbation_curve(scores, baseline_image(image, baseline), image, cam, steps)
 
 
-def _curve(
-    scores: Scores, first: Float32Array, last: Float32Array, cam: Float32Array, steps: int
+def _perturbation_curve(
+    scores: ScoreFunction, first: Float32Array, last: Float32Array, cam: Float32Array, steps: int
 ) -> Curve:
     order = np.argsort(-upsampled(cam, *first.shape).ravel(), kind="stable")
     rank = np.empty(order.size, dtype=np.int64)

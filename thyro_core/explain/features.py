@@ -2,7 +2,7 @@
 
 All of them live on the network's input: the whole image squashed to a square of uint8 grey levels.
 Lengths are shares of the square's side, so that they mean the same at 224 and 299 pixels; shapes
-are those seen by the network, not those in the body. They describe the *map's* region: a low
+are those of the network's input, not those in the body. They describe the *map's* region: a low
 resolution map, enlarged, is round by construction, and no outline of a nodule.
 
 What is undefined (no region, a single pixel's direction, pairs where there are none) is NaN.
@@ -25,11 +25,11 @@ from thyro_core.tables.cam_columns import FEATURES, GLCM_DISTANCES, GREY_BINS, R
 from thyro_core.tables.schemas import rows_to_table
 from thyro_core.types import BoolArray, Float32Array, Grey
 
-_ROUND = 1e-9
+_ROUND_SPREAD = 1e-9
 _HARALICK = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation")
 
 
-def features(region: BoolArray, grey: Grey) -> dict[str, float]:
+def region_features(region: BoolArray, grey: Grey) -> dict[str, float]:
     """All features of one region, under the names and in the order of `FEATURES`.
 
     Args:
@@ -50,8 +50,8 @@ def features(region: BoolArray, grey: Grey) -> dict[str, float]:
         raise ValueError(msg)
     if not region.any():
         return dict.fromkeys(FEATURES, math.nan)
-    found = _shape(region) | _intensity(region, grey) | _texture(region, grey)
-    return {name: float(found[name]) for name in FEATURES}
+    values = _shape(region) | _intensity(region, grey) | _texture(region, grey)
+    return {name: float(values[name]) for name in FEATURES}
 
 
 def feature_rows(
@@ -72,12 +72,12 @@ def feature_rows(
         shares: Shares of the peak, each at least 0 and below 1.
 
     Raises:
-        ValueError: see `regions.upsampled`, `regions.highlighted` and `features`.
+        ValueError: see `regions.upsampled`, `regions.highlighted` and `region_features`.
     """
     large = upsampled(cam, *grey.shape)
     return [
         {"image_id": image_id, "label": label, "threshold": float(share)}
-        | features(highlighted(large, share), grey)
+        | region_features(highlighted(large, share), grey)
         for share in shares
     ]
 
@@ -90,7 +90,7 @@ def features_table(keys: Mapping[str, str | int], rows: Iterable[Mapping[str, An
         rows: As `feature_rows` gives them.
 
     Returns:
-        The table, sorted by share and image: the order in which the images came leaves no trace.
+        The table, sorted by share and image: the order of the images does not matter.
 
     Raises:
         ValueError: keys and a row together do not name each column of the schema once.
@@ -105,7 +105,7 @@ def _shape(region: BoolArray) -> dict[str, float]:
     height, width = window.shape
     area = int(window.sum())
     perimeter = float(perimeter_crofton(window))  # type: ignore[no-untyped-call]
-    found = {
+    values = {
         "area": area / region.size,
         "perimeter": perimeter / math.sqrt(region.size),
         "extent": area / window.size,
@@ -113,8 +113,8 @@ def _shape(region: BoolArray) -> dict[str, float]:
     }
     if area == 1:
         undefined = ("circularity", "eccentricity", "solidity", "compactness", "orientation")
-        return found | dict.fromkeys(undefined, math.nan)
-    return found | {
+        return values | dict.fromkeys(undefined, math.nan)
+    return values | {
         "circularity": 4 * math.pi * area / perimeter**2,
         "solidity": area / int(convex_hull_image(window).sum()),  # type: ignore[no-untyped-call]
         **_ellipse(window, area),
@@ -139,7 +139,7 @@ def _ellipse(window: BoolArray, area: int) -> dict[str, float]:
         "compactness": area**2 / (2 * math.pi * second),
         # Half the angle of (difference, mixed): 0 for a lying region, pi for an upright one.
         "orientation": math.nan
-        if 2 * spread <= _ROUND * long
+        if 2 * spread <= _ROUND_SPREAD * long
         else math.atan2(abs(mixed), (horizontal - vertical) / 2) / 2,
     }
 
@@ -148,22 +148,18 @@ def _intensity(region: BoolArray, grey: Grey) -> dict[str, float]:
     inside = grey[region]
     ring = _ring(region)
     outside = float(grey[ring].mean()) if ring.any() else math.nan
-    bins = np.bincount(_binned(inside), minlength=GREY_BINS)
+    counts = np.bincount(_binned(inside), minlength=GREY_BINS)
+    shares = counts[counts > 0] / inside.size
     return {
         "grey_mean": float(inside.mean()),
         "grey_sd": float(inside.std()),
         "grey_contrast": float(inside.mean()) - outside,
-        "grey_entropy": _entropy(bins / inside.size),
+        "grey_entropy": float(-(shares * np.log2(shares)).sum()) + 0.0,
     }
 
 
 def _binned(grey: Grey) -> Grey:
     return grey // np.uint8(256 // GREY_BINS)
-
-
-def _entropy(shares: npt.NDArray[np.float64]) -> float:
-    some = shares[shares > 0]
-    return float(-(some * np.log2(some)).sum()) + 0.0
 
 
 def _ring(region: BoolArray) -> BoolArray:
@@ -199,21 +195,22 @@ def _texture(region: BoolArray, grey: Grey) -> dict[str, float]:
     mean = one @ pairs
     variance = one**2 @ pairs - mean**2
     # One bin alone has no spread that a correlation could be relative to.
-    spread = (pairs > 0).sum(axis=0) > 1
+    has_spread = (pairs > 0).sum(axis=0) > 1
+    # E(a - b)^2 = 2 variance - 2 covariance.
+    correlations = 1 - contrast[has_spread] / (2 * variance[has_spread])
     return {
         "glcm_contrast": float(contrast.mean()),
         "glcm_dissimilarity": float((steps @ pairs).mean()),
         "glcm_homogeneity": float((1 / (1 + steps**2) @ pairs).mean()),
         "glcm_energy": float(np.sqrt((pairs**2).sum(axis=0)).mean()),
-        # E(a - b)^2 = 2 variance - 2 covariance.
-        "glcm_correlation": _mean(1 - contrast[spread] / (2 * variance[spread])),
+        "glcm_correlation": float(correlations.mean()) if correlations.size else math.nan,
     }
 
 
 def _cooccurrence(region: BoolArray, grey: Grey) -> npt.NDArray[np.uint32]:
     """(bins, bins, distances, 4): how often two bins lie a distance apart in a direction."""
     window = _window(region, 0)
-    # Bin 0 is set free for what lies outside, and taken off again with all its pairs.
+    # Bin 0 stands for pixels outside the region; it is removed with all its pairs.
     bins = np.where(region, _binned(grey) + np.uint8(1), np.uint8(0))[window]
     distances = np.array(GLCM_DISTANCES, dtype=np.float64)
     straight = _pairs(bins, distances, (0, math.pi / 2))
@@ -225,11 +222,7 @@ def _cooccurrence(region: BoolArray, grey: Grey) -> npt.NDArray[np.uint32]:
 def _pairs(
     bins: Grey, distances: npt.NDArray[np.float64], angles: Sequence[float]
 ) -> npt.NDArray[np.uint32]:
-    found: npt.NDArray[np.uint32] = graycomatrix(  # type: ignore[no-untyped-call]
+    counts: npt.NDArray[np.uint32] = graycomatrix(  # type: ignore[no-untyped-call]
         bins, distances, angles, levels=GREY_BINS + 1, symmetric=True
     )
-    return found
-
-
-def _mean(values: npt.NDArray[np.float64]) -> float:
-    return float(values.mean()) if values.size else math.nan
+    return counts

@@ -1,4 +1,4 @@
-"""Grad-CAM: which part of an image a network's output rests on, for both classes, raw.
+"""Grad-CAM: which part of an image a network's output rests on, for both classes, unscaled.
 
 The map of class c is L = relu(sum_k alpha_k A_k), where alpha_k is the mean over cells of
 dy_c / dA_k (Selvaraju et al. 2017, equations 1 and 2), A the output of the network's last
@@ -32,11 +32,11 @@ def grad_cams(
     """Logits, and the raw Grad-CAM of either class, of one batch.
 
     Maps are not scaled: they are comparable between images, and one that is zero everywhere (no
-    evidence for the class) stays so. Nothing is checked here, see `cam_maps.check_maps`. No
+    evidence for the class) stays so. Nothing is checked here, see `maps.check_maps`. No
     parameter and no gradient of the model changes; it ends in evaluation mode.
 
     Args:
-        model: what `models.build` made for this architecture.
+        model: made by `models.build` for this architecture.
         architecture: which network it is.
         images: float32, b x 3 x side x side, normalised, on the model's device.
 
@@ -52,10 +52,10 @@ def grad_cams(
 
 
 def cams_of_features(head: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and maps as `grad_cams` gives them, where the last feature map is there already.
+    """Logits and maps as `grad_cams` gives them, from the last feature map on.
 
     Args:
-        head: what `models.body_and_head` cut off, in evaluation mode.
+        head: the head of `models.body_and_head`, in evaluation mode.
         features: b x k x h x w, the body's output, without gradients.
     """
     features = features.detach().requires_grad_()
@@ -90,7 +90,7 @@ def predict_with_cams(
     """Logits and raw maps of every example.
 
     Args:
-        model: what `models.build` made for this architecture, on the device.
+        model: made by `models.build` for this architecture, on the device.
         architecture: which network it is.
         examples: n images.
         device: where the model is.

@@ -1,6 +1,6 @@
-"""Grad-CAM maps between the network that makes them and whoever reads them: whole, and in a table.
+"""Grad-CAM maps as a table: checked when they are written, restored when they are read.
 
-Without torch: reports and overlays read maps where no network is.
+Without torch: reports and overlays read maps without a network.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from thyro_core.config import CLASS_NAMES
 from thyro_core.errors import ThyroError
 from thyro_core.tables import schemas
 from thyro_core.types import Float32Array
 
-_CLASSES = 2
-_NAMED_POSITIONS = 5
+_LISTED_POSITIONS = 5
 
 
 class CamError(ThyroError):
@@ -22,7 +22,7 @@ class CamError(ThyroError):
 
 
 def check_maps(maps: npt.NDArray[np.floating], n: int) -> None:
-    """Refuse maps that are not whole: a map that is missing must not pass for one without evidence.
+    """Refuse maps that are not whole: a missing map is not a map without evidence.
 
     Args:
         maps: n x 2 x h x w.
@@ -32,19 +32,19 @@ def check_maps(maps: npt.NDArray[np.floating], n: int) -> None:
         CamError: a map is missing, has no cell, or holds NaN, infinity or a negative value; the
             message names the positions of the first few images, counted from 0.
     """
-    expected = f"expected {n} x {_CLASSES} Grad-CAM maps"
+    expected = f"expected {n} x {len(CLASS_NAMES)} Grad-CAM maps"
     cure = "nothing is kept of this job; check the model's weights"
-    if maps.ndim != 4 or maps.shape[:2] != (n, _CLASSES) or (n > 0 and maps.size == 0):
+    if maps.ndim != 4 or maps.shape[:2] != (n, len(CLASS_NAMES)) or (n > 0 and maps.size == 0):
         msg = f"{expected}, found an array of shape {maps.shape}; {cure}"
         raise CamError(msg)
-    whole = (np.isfinite(maps) & (maps >= 0)).all(axis=(1, 2, 3))
-    bad = np.flatnonzero(~whole).tolist()
-    if bad:
-        named = ", ".join(map(str, bad[:_NAMED_POSITIONS]))
-        more = ", ..." if len(bad) > _NAMED_POSITIONS else ""
+    is_whole = (np.isfinite(maps) & (maps >= 0)).all(axis=(1, 2, 3))
+    positions = np.flatnonzero(~is_whole).tolist()
+    if positions:
+        first = ", ".join(map(str, positions[:_LISTED_POSITIONS]))
+        more = ", ..." if len(positions) > _LISTED_POSITIONS else ""
         msg = (
-            f"{expected} of finite values of at least 0, found others in {len(bad)}: "
-            f"images at positions {named}{more}; {cure}"
+            f"{expected} of finite values of at least 0, found others in {len(positions)}: "
+            f"images at positions {first}{more}; {cure}"
         )
         raise CamError(msg)
 
@@ -74,14 +74,14 @@ def cams_table(
     """
     check_maps(maps, len(image_ids))
     height, width = maps.shape[2:]
-    rows = len(image_ids) * _CLASSES
+    rows = len(image_ids) * len(CLASS_NAMES)
     flat = maps.reshape(rows, height * width).astype(np.float64)
     peaks = flat.max(axis=1, initial=0.0)
     shares = flat / np.where(peaks > 0, peaks, 1.0)[:, None]
     columns = {
         **{name: pa.repeat(pa.scalar(value), rows) for name, value in keys.items()},
-        "image_id": np.repeat(np.array(image_ids, dtype=object), _CLASSES),
-        "target_class": np.tile(np.arange(_CLASSES), len(image_ids)),
+        "image_id": np.repeat(np.array(image_ids, dtype=object), len(CLASS_NAMES)),
+        "target_class": np.tile(np.arange(len(CLASS_NAMES)), len(image_ids)),
         "layer": pa.repeat(pa.scalar(layer), rows),
         "height": np.full(rows, height),
         "width": np.full(rows, width),

@@ -16,10 +16,10 @@ COLOUR_MAP = "viridis"
 OPACITY = 0.65
 """Opacity of the colour where the evidence is largest; it grows from 0 with the value."""
 
-_STEPS = 256
+_COLOUR_STEPS = 256
 
 
-def overlay(grey: Grey, cam: Float32Array, scale: float | None = None) -> npt.NDArray[np.uint8]:
+def overlay_map(grey: Grey, cam: Float32Array, scale: float | None = None) -> npt.NDArray[np.uint8]:
     """A grey image with a map over it, the more opaque the larger the map's value.
 
     Where there is no evidence the tissue stays as it is. The paper paints red over blue (the
@@ -52,8 +52,8 @@ def overlay(grey: Grey, cam: Float32Array, scale: float | None = None) -> npt.ND
         raise ValueError(msg)
     enlarged = upsampled(cam, *grey.shape).astype(np.float64)
     values = np.clip(enlarged / full, 0, 1) if full > 0 else np.zeros(grey.shape)
-    table = np.array(colours(_STEPS), dtype=np.float64)
-    colour = table[np.rint(values * (_STEPS - 1)).astype(np.intp)]
+    table = np.array(colours(_COLOUR_STEPS), dtype=np.float64)
+    colour = table[np.rint(values * (_COLOUR_STEPS - 1)).astype(np.intp)]
     opacity = OPACITY * values[:, :, None]
     return np.rint(grey[:, :, None] * (1 - opacity) + colour * opacity).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""The highlighted region of an activation map: what a reader would see as its hot spot."""
+"""The highlighted region of an activation map: its hot spot."""
 
 import numpy as np
 from PIL import Image
@@ -13,7 +13,7 @@ SHARES = CAM_SHARES
 DEFAULT_SHARE = 0.5
 """The share of the peak that findings are stated for, declared before looking at any."""
 
-_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.bool_)
+_CONNECTIVITY = np.ones((3, 3), dtype=np.bool_)
 
 
 def upsampled(cam: Float32Array, height: int, width: int) -> Float32Array:
@@ -71,7 +71,7 @@ def highlighted(cam: Float32Array, share: float) -> BoolArray:
     if peak <= 0:
         return np.zeros(cam.shape, dtype=np.bool_)
     # In float64: a share of a float32 denormal would round to 0 or to the peak itself.
-    parts, _ = label(cam.astype(np.float64) > share * peak, structure=_EIGHT_NEIGHBOURS)
+    parts, _ = label(cam.astype(np.float64) > share * peak, structure=_CONNECTIVITY)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     return np.asarray(parts == sizes.argmax())

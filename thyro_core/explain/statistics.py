@@ -20,6 +20,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from thyro_core.evaluation.uncertainty import holm, mean_interval, nadeau_bengio
 from thyro_core.explain.regions import DEFAULT_SHARE
 from thyro_core.tables.cam_columns import FEATURES
+from thyro_core.types import FloatArray, IntArray
 
 SIGNIFICANT = 0.05
 """The paper's bound on P; here on the adjusted P."""
@@ -33,8 +34,8 @@ REPEATS = 10
 # Means over splits that differ by rounding alone are ties, not ranks.
 _DECIMALS = 12
 
-_Values = npt.NDArray[np.float64]
-_Fold = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+_Fold = tuple[IntArray, IntArray]
+"""Training rows and test rows."""
 
 
 class MannWhitney(NamedTuple):
@@ -86,7 +87,7 @@ def cam_tests(features: pa.Table, patients: Mapping[str, str | None]) -> list[di
     """Benign against malignant, each feature at each share of the peak: rows of `cam_tests`.
 
     Of a patient's images with a defined value the one with the smallest image_id is taken; ids
-    are hashes of the file, so that this is as good as drawing lots and needs no seed. Holm's
+    are hashes of the file, so this is as good as a random choice and needs no seed. Holm's
     correction is over all features of a share; the shares are repeats of one question, not
     further questions, and only `regions.DEFAULT_SHARE` is the one to quote.
 
@@ -104,7 +105,7 @@ def cam_tests(features: pa.Table, patients: Mapping[str, str | None]) -> list[di
     """
     rows: list[dict[str, Any]] = []
     for share, images in _by_share(features, patients):
-        tests = [_tested(images, feature) for feature in FEATURES]
+        tests = [_test_feature(images, feature) for feature in FEATURES]
         adjusted = holm([test["p"] for test in tests])
         rows += [
             test | {"threshold": share, "p_adjusted": p}
@@ -136,22 +137,22 @@ def family_auc(
     Raises:
         ValueError: see `cam_tests`.
     """
-    found: list[FamilyAuc] = []
-    # Most maps have a region at every share, and the folds depend on who has one.
-    known: dict[tuple[str, ...], list[_Fold]] = {}
+    results: list[FamilyAuc] = []
+    # Most maps have a region at every share, so shares have the same images and folds.
+    folds_of: dict[tuple[str, ...], list[_Fold]] = {}
     for share, images in _by_share(features, patients):
         regions = images[images["area"].notna()]
-        who = tuple(regions.index)
-        if who not in known:
-            known[who] = list(_folds(regions, seed))
-        folds = known[who]
+        image_ids = tuple(regions.index)
+        if image_ids not in folds_of:
+            folds_of[image_ids] = list(_cross_validation_folds(regions, seed))
+        folds = folds_of[image_ids]
         aucs = {
-            family: _fold_aucs(regions, _names(family), folds)
+            family: _fold_aucs(regions, _features_of(family), folds)
             for family in dict.fromkeys(FEATURES.values())
         }
         ratio = float(np.mean([len(test) / len(train) for train, test in folds] or [0.0]))
-        found += [_summary(share, family, aucs, ratio, len(regions)) for family in aucs]
-    return found
+        results += [_family_summary(share, family, aucs, ratio, len(regions)) for family in aucs]
+    return results
 
 
 def shape_claim(rows: Sequence[Mapping[str, Any]], share: float = DEFAULT_SHARE) -> str:
@@ -176,19 +177,20 @@ def shape_claim(rows: Sequence[Mapping[str, Any]], share: float = DEFAULT_SHARE)
         )
         raise ValueError(msg)
     start = f"{architectures.pop()}: the paper's significant differences in shape features are"
-    tested = sorted((row for row in shape if row["p"] == row["p"]), key=lambda row: row["p"])
-    if not tested:
+    by_p = sorted((row for row in shape if row["p"] == row["p"]), key=lambda row: row["p"])
+    if not by_p:
         return f"{start} not testable: no shape feature is defined in both classes."
-    how = f"Holm-adjusted P < {SIGNIFICANT}, share {share:g}, n = {max(r['n'] for r in tested)}"
-    hits = [row for row in tested if row["p_adjusted"] < SIGNIFICANT]
+    how = f"Holm-adjusted P < {SIGNIFICANT}, share {share:g}, n = {max(r['n'] for r in by_p)}"
+    hits = [row for row in by_p if row["p_adjusted"] < SIGNIFICANT]
     others = ", ".join(row["feature"] for row in shape if row not in hits)
     if not hits:
-        return f"{start} refuted here ({how}): none differs, the nearest being {_named(tested[0])}."
+        nearest = _feature_phrase(by_p[0])
+        return f"{start} refuted here ({how}): none differs, the nearest being {nearest}."
     rest = f"; not for {others}" if others else ""
-    return f"{start} confirmed ({how}) for {'; '.join(map(_named, hits))}{rest}."
+    return f"{start} confirmed ({how}) for {'; '.join(map(_feature_phrase, hits))}{rest}."
 
 
-def _named(row: Mapping[str, Any]) -> str:
+def _feature_phrase(row: Mapping[str, Any]) -> str:
     p = row["p_adjusted"]
     size = f"= {p:.2g}" if p >= 0.001 else "< 0.001"
     where = "larger" if row["effect_size"] > 0 else "smaller"
@@ -200,7 +202,7 @@ def _by_share(
 ) -> Iterator[tuple[float, pd.DataFrame]]:
     """Each share's images by ascending id: label, patient, and features averaged over splits."""
     frame = features.to_pandas().sort_values(["threshold", "image_id", "split"])
-    _check(frame, patients)
+    _check_features(frame, patients)
     images = frame.groupby(["threshold", "image_id"])
     means = images[list(FEATURES)].mean().round(_DECIMALS).assign(label=images["label"].first())
     for share in sorted(set(frame["threshold"])):
@@ -209,7 +211,7 @@ def _by_share(
         yield float(share), part.assign(patient=names)
 
 
-def _check(frame: pd.DataFrame, patients: Mapping[str, str | None]) -> None:
+def _check_features(frame: pd.DataFrame, patients: Mapping[str, str | None]) -> None:
     keys, labels = (frame[["study_id", "architecture"]], frame[["image_id", "label"]])
     faults = {
         "several studies or architectures": len(keys.drop_duplicates()) > 1,
@@ -218,15 +220,17 @@ def _check(frame: pd.DataFrame, patients: Mapping[str, str | None]) -> None:
         "an image with two labels": labels.drop_duplicates()["image_id"].duplicated().any(),
         "an image that is not among the patients": not set(frame["image_id"]) <= patients.keys(),
     }
-    found = [fault for fault, there in faults.items() if there]
-    if found:
-        msg = f"cam_features: {', '.join(found)}; expected one architecture, labelled images"
+    messages = [fault for fault, is_present in faults.items() if is_present]
+    if messages:
+        msg = f"cam_features: {', '.join(messages)}; expected one architecture, labelled images"
         raise ValueError(msg)
 
 
-def _tested(images: pd.DataFrame, feature: str) -> dict[str, Any]:
-    one = images[images[feature].notna()].drop_duplicates("patient")
-    benign, malignant = (one.loc[one["label"] == label, feature].to_numpy() for label in (0, 1))
+def _test_feature(images: pd.DataFrame, feature: str) -> dict[str, Any]:
+    patients = images[images[feature].notna()].drop_duplicates("patient")
+    benign, malignant = (
+        patients.loc[patients["label"] == label, feature].to_numpy() for label in (0, 1)
+    )
     test = mann_whitney(malignant, benign)
     return {
         "feature": feature,
@@ -234,17 +238,17 @@ def _tested(images: pd.DataFrame, feature: str) -> dict[str, Any]:
         "statistic": test.u,
         "effect_size": test.effect_size,
         "p": test.p,
-        "n": len(one),
+        "n": len(patients),
         "median_benign": float(np.median(benign)) if benign.size else np.nan,
         "median_malignant": float(np.median(malignant)) if malignant.size else np.nan,
     }
 
 
-def _names(family: str) -> list[str]:
-    return [name for name, of in FEATURES.items() if of == family]
+def _features_of(family: str) -> list[str]:
+    return [name for name, own_family in FEATURES.items() if own_family == family]
 
 
-def _folds(images: pd.DataFrame, seed: int) -> Iterator[_Fold]:
+def _cross_validation_folds(images: pd.DataFrame, seed: int) -> Iterator[_Fold]:
     """(training rows, test rows) of all repeats; only folds with both classes on both sides."""
     label, patient = images["label"].to_numpy(), images["patient"].to_numpy()
     smaller = min(len(set(patient[label == value])) for value in (0, 1))
@@ -257,11 +261,11 @@ def _folds(images: pd.DataFrame, seed: int) -> Iterator[_Fold]:
                 yield train, test
 
 
-def _fold_aucs(images: pd.DataFrame, names: list[str], folds: Sequence[_Fold]) -> _Values:
+def _fold_aucs(images: pd.DataFrame, names: list[str], folds: Sequence[_Fold]) -> FloatArray:
     values, label = images[names].to_numpy(np.float64), images["label"].to_numpy()
     model = LogisticRegression(max_iter=1000)
     aucs = []
-    # The library's checks of what it is given take longer than the hundreds of small fits.
+    # scikit-learn's checks of its arguments take longer than the hundreds of small fits.
     with config_context(assume_finite=True, skip_parameter_validation=True):
         for train, test in folds:
             scaled = _filled_and_scaled(values, train)
@@ -270,7 +274,7 @@ def _fold_aucs(images: pd.DataFrame, names: list[str], folds: Sequence[_Fold]) -
     return np.array(aucs, dtype=np.float64)
 
 
-def _filled_and_scaled(values: _Values, train: npt.NDArray[np.int64]) -> _Values:
+def _filled_and_scaled(values: FloatArray, train: IntArray) -> FloatArray:
     """Medians for what is undefined, and unit variance, both learnt from the training rows."""
     own = values[train]
     some = np.isfinite(own).any(axis=0)
@@ -280,15 +284,15 @@ def _filled_and_scaled(values: _Values, train: npt.NDArray[np.int64]) -> _Values
     return np.asarray((whole - whole[train].mean(axis=0)) / np.where(sd > 0, sd, 1.0))
 
 
-def _auc(label: npt.NDArray[np.int64], score: _Values) -> float:
+def _auc(label: IntArray, score: FloatArray) -> float:
     """Mann-Whitney's: the share of pairs with the malignant score higher, ties half."""
     ill = int((label == 1).sum())
     ranks = rankdata(score)[label == 1].sum()
     return float((ranks - ill * (ill + 1) / 2) / (ill * (len(label) - ill)))
 
 
-def _summary(
-    share: float, family: str, aucs: Mapping[str, _Values], ratio: float, n: int
+def _family_summary(
+    share: float, family: str, aucs: Mapping[str, FloatArray], ratio: float, n: int
 ) -> FamilyAuc:
     """`aucs` holds each family's AUC by fold, shape first."""
     own, first = aucs[family], next(iter(aucs))

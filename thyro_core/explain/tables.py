@@ -1,4 +1,4 @@
-"""A study's tables on activation maps as a whole: what is tested, and which family tells more."""
+"""A study's tables of tests on its maps: single features, and families of features."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from thyro_core.tables.schemas import rows_to_table
 
 
 def patients_of(splits: pa.Table) -> dict[str, str]:
-    """Whom each image is evidence of: its patient, else its group; from table `splits`."""
+    """The patient, else the group, of each image; from table `splits`."""
     columns = (splits[name].to_pylist() for name in ("image_id", "patient_id", "group_id"))
     return {image: patient or group for image, patient, group in zip(*columns, strict=True)}
 
@@ -28,10 +28,10 @@ def cam_tests_table(
         config: its config, for the order of architectures.
 
     Raises:
-        ValueError: see `cam_statistics.cam_tests`.
+        ValueError: see `statistics.cam_tests`.
     """
     patients = patients_of(splits)
-    parts = _by_architecture(features, config)
+    parts = _features_by_architecture(features, config)
     rows = [row for _, part in parts for row in cam_tests(part, patients)]
     return rows_to_table("cam_tests", [row | {"study_id": study_id} for row in rows])
 
@@ -43,22 +43,24 @@ def cam_families_table(
 
     Args:
         study_id: the study.
-        features: its table `cam_features`, or those rows that are asked about.
+        features: its table `cam_features`, or some of its rows.
         splits: its table `splits`.
         config: its config, for the order of architectures and the seed of the folds.
 
     Raises:
-        ValueError: see `cam_statistics.family_auc`.
+        ValueError: see `statistics.family_auc`.
     """
     patients = patients_of(splits)
     rows = [
-        {"study_id": study_id, "architecture": architecture, **found._asdict()}
-        for architecture, part in _by_architecture(features, config)
-        for found in family_auc(part, patients, config.seed)
+        {"study_id": study_id, "architecture": architecture, **auc._asdict()}
+        for architecture, part in _features_by_architecture(features, config)
+        for auc in family_auc(part, patients, config.seed)
     ]
     return rows_to_table("cam_families", rows)
 
 
-def _by_architecture(features: pa.Table, config: StudyConfig) -> Iterator[tuple[str, pa.Table]]:
+def _features_by_architecture(
+    features: pa.Table, config: StudyConfig
+) -> Iterator[tuple[str, pa.Table]]:
     for architecture in config.architectures:
         yield architecture, features.filter(pc.equal(features["architecture"], architecture))

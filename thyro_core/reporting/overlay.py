@@ -7,7 +7,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from thyro_core import NOTICE
-from thyro_core.explain.overlay import overlay
+from thyro_core.explain.overlay import overlay_map
 from thyro_core.reporting.map_lookup import ExplainedImage
 
 _CLASSES = ("benign", "malignant")
@@ -46,7 +46,7 @@ def overlay_sheet(image: ExplainedImage) -> npt.NDArray[np.uint8]:
     grey = np.asarray(Image.fromarray(image.grey).resize(size, Image.Resampling.BICUBIC))
     sheet.paste(Image.fromarray(grey), (_MARGIN, top))
     second = 2 * _MARGIN + size.width
-    sheet.paste(Image.fromarray(overlay(grey, image.cam)), (second, top))
+    sheet.paste(Image.fromarray(overlay_map(grey, image.cam)), (second, top))
     draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, _MARGIN - 2), line, _BLACK, font)
     draw.text((_MARGIN, top + size.height + _MARGIN), NOTICE, _BLACK, font)
@@ -81,4 +81,4 @@ def _picture_size(image: ExplainedImage) -> _Size:
 
 def _bar(height: int) -> npt.NDArray[np.uint8]:
     ramp: npt.NDArray[np.float32] = np.linspace(1, 0, height, dtype=np.float32)[:, None]
-    return overlay(np.full((height, _BAR), _MIDDLE_GREY, np.uint8), ramp)
+    return overlay_map(np.full((height, _BAR), _MIDDLE_GREY, np.uint8), ramp)

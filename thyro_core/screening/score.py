@@ -16,7 +16,7 @@ import pyarrow as pa
 from PIL import Image
 
 from thyro_core.explain.maps import cams_table
-from thyro_core.explain.overlay import overlay
+from thyro_core.explain.overlay import overlay_map
 from thyro_core.screening.decode import DecodedBlock, ScreeningJob, pixels_of
 from thyro_core.screening.model import BlockScores, Pixels, ScreeningModel
 from thyro_core.screening.rules import Counts, Limits, band_of, is_unlike, rank_key, unscored
@@ -154,7 +154,7 @@ def picture(grey: npt.NDArray[np.uint8], cam: npt.NDArray[np.float32], row: Row)
         max(1, round(PICTURE_SIDE * row["height"] / longer)),
     )
     plain = np.repeat(grey[:, :, None], 3, axis=2)
-    halves = [Image.fromarray(half).resize(size) for half in (plain, overlay(grey, cam))]
+    halves = [Image.fromarray(half).resize(size) for half in (plain, overlay_map(grey, cam))]
     both = Image.new("RGB", (2 * size[0], size[1]))
     both.paste(halves[0], (0, 0))
     both.paste(halves[1], (size[0], 0))

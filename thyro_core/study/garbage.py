@@ -1,7 +1,7 @@
-"""What a store no longer needs: found, weighed, and removed only when that is asked for.
+"""What a store no longer needs: listed with its size, removed only on request.
 
 Nothing but the kinds below is ever a candidate, so tables, kept models, the registry, weights and
-packs cannot be. What a study that is not concluded may still need stays.
+packs cannot be. What an unconcluded study may still need stays.
 """
 
 from collections.abc import Iterable, Iterator
@@ -58,26 +58,26 @@ def find_garbage(store: Store, scratch: Path, now: float) -> list[Garbage]:
         now: the present as Unix time [s].
     """
     studies = [read_traces(store, study_id) for study_id in study_ids(store)]
-    found = [garbage for traces in studies for garbage in _of_study(store, traces)]
-    found += _temporary(store, now)
-    found += _copies(store, scratch, studies)
-    return sorted(found, key=lambda garbage: (garbage.kind, garbage.place))
+    items = [garbage for traces in studies for garbage in _study_garbage(store, traces)]
+    items += _temporary_files(store, now)
+    items += _scratch_copies(store, scratch, studies)
+    return sorted(items, key=lambda garbage: (garbage.kind, garbage.place))
 
 
 def remove(store: Store, garbage: Iterable[Garbage]) -> int:
-    """Remove what was found; one that is gone by now is no error.
+    """Remove garbage; a thing that is already gone is no error.
 
     Returns:
-        What it freed [bytes].
+        The size of all that was removed [bytes].
     """
-    freed = 0
+    size = 0
     for each in garbage:
         if each.kind == "scratch copy":
             Path(each.place).unlink(missing_ok=True)
         else:
             store.delete(each.place)
-        freed += each.size
-    return freed
+        size += each.size
+    return size
 
 
 def _is_concluded(traces: Traces) -> bool:
@@ -85,35 +85,37 @@ def _is_concluded(traces: Traces) -> bool:
     return traces.measured and len(traces.finished) == runs
 
 
-def _of_study(store: Store, traces: Traces) -> Iterator[Garbage]:
+def _study_garbage(store: Store, traces: Traces) -> Iterator[Garbage]:
     study_id = traces.plan.study_id
     if _is_concluded(traces):
-        yield from _weighed(store, "checkpoint", checkpoints_folder(study_id))
-        yield from _weighed(store, "progress", progress_folder(study_id))
+        yield from _objects_below(store, "checkpoint", checkpoints_folder(study_id))
+        yield from _objects_below(store, "progress", progress_folder(study_id))
         return
     for split, architecture in sorted(traces.finished & traces.checkpoints):
-        yield from _weighed(store, "checkpoint", checkpoint_key(study_id, split, architecture))
+        yield from _objects_below(
+            store, "checkpoint", checkpoint_key(study_id, split, architecture)
+        )
 
 
-def _weighed(store: Store, kind: Kind, prefix: str) -> Iterator[Garbage]:
+def _objects_below(store: Store, kind: Kind, prefix: str) -> Iterator[Garbage]:
     """Every object at or below a key, with its size."""
     keys = [prefix] if store.fs.isfile(store.path(prefix)) else store.keys(prefix)
     for key in keys:
         yield Garbage(kind, key, int(store.fs.size(store.path(key)) or 0))
 
 
-def _temporary(store: Store, now: float) -> Iterator[Garbage]:
-    """A remote store has none: what it is given appears whole or not at all."""
+def _temporary_files(store: Store, now: float) -> Iterator[Garbage]:
+    """Of a local store: objects of a remote store appear whole or not at all."""
     if not isinstance(store.fs, LocalFileSystem):
         return
     for file in sorted(Path(store.path(TEMPORARY)).glob("*.tmp")):
-        about = file.stat()
-        if now - about.st_mtime > STALE_SECONDS:
-            yield Garbage("temporary file", f"{TEMPORARY}/{file.name}", about.st_size)
+        status = file.stat()
+        if now - status.st_mtime > STALE_SECONDS:
+            yield Garbage("temporary file", f"{TEMPORARY}/{file.name}", status.st_size)
 
 
-def _copies(store: Store, scratch: Path, studies: Iterable[Traces]) -> Iterator[Garbage]:
-    needed = {key for traces in studies if not _is_concluded(traces) for key in _packs(traces)}
+def _scratch_copies(store: Store, scratch: Path, studies: Iterable[Traces]) -> Iterator[Garbage]:
+    needed = {key for traces in studies if not _is_concluded(traces) for key in _pack_keys(traces)}
     if isinstance(store.fs, LocalFileSystem):
         return  # its packs are used where they lie
     for key in store.keys(PACKS):
@@ -122,7 +124,7 @@ def _copies(store: Store, scratch: Path, studies: Iterable[Traces]) -> Iterator[
             yield Garbage("scratch copy", str(copy), copy.stat().st_size)
 
 
-def _packs(traces: Traces) -> Iterator[str]:
+def _pack_keys(traces: Traces) -> Iterator[str]:
     config = traces.plan.config
     names: tuple[Architecture, ...] = config.architectures
     return (pack_key(traces.plan.manifest_id, config.side(name)) for name in names)

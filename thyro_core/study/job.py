@@ -39,7 +39,7 @@ class RestartPolicy:
 
 @dataclass(frozen=True)
 class SplitJob:
-    """What a worker needs to know: keys and small settings, never arrays.
+    """One split to train: keys and small settings, never arrays.
 
     Attributes:
         store: URL of the store.
@@ -66,7 +66,7 @@ class SplitJob:
 
 @dataclass(frozen=True)
 class SplitOutcome:
-    """How a split job ended: which architectures it trained, and what stopped the others."""
+    """How a split job ended: the architectures it trained, and the errors of the others."""
 
     split: int
     trained: tuple[str, ...]
@@ -74,7 +74,7 @@ class SplitOutcome:
 
 
 def is_finished(store: Store, study_id: str, split: int, architecture: str) -> bool:
-    """Whether an architecture of a split is done."""
+    """Whether an architecture of a split has its predictions, which are written last."""
     keys = hive_keys(study_id, split, architecture)
     return store.exists(table_key("predictions", **keys))
 

@@ -1,4 +1,4 @@
-"""What a study will do: decided once, before any job, and kept beside its results."""
+"""What a study will do: decided once, before any job, and kept with its results."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ PlannedPrecision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study's config with everything that was still open in it decided."""
+    """A study's config and the decisions that it leaves open."""
 
     study_id: str
     config: StudyConfig
@@ -39,7 +39,7 @@ def make_plan(
     That is the config, the manifest, the arithmetic, the bytes of the starting weights and the
     version of the numerical recipe; where it runs, and the notes, are not part of the name.
     """
-    # What `auto` came to is hashed below: the same bytes are the same study, whoever named them.
+    # The results of `auto` are hashed below: the same bytes make the same study.
     choices = config.model_dump(mode="json", exclude={"precision", "weights"})
     study_id = content_id(
         "s",
@@ -56,7 +56,7 @@ def make_plan(
 
 
 def save_plan(store: Store, plan: StudyPlan) -> None:
-    """Write a plan beside its study; one that is there already stays as it is."""
+    """Write a plan to its study's folder; an existing one is kept."""
     key = study_key(plan.study_id)
     if not store.exists(key):
         store.write(key, _plan_json(plan).encode())

@@ -1,4 +1,4 @@
-"""What made a result: versions of the packages that matter, and the program's commit."""
+"""What produced a result: versions of the packages that matter, and the program's commit."""
 
 import json
 import platform
@@ -15,13 +15,13 @@ _PACKAGES = (
 @cache
 def versions() -> str:
     """Versions of Python and the packages that can change a result, as JSON."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
+    package_versions = {"python": platform.python_version(), "machine": platform.machine()}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            package_versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return json.dumps(found, sort_keys=True)
+    return json.dumps(package_versions, sort_keys=True)
 
 
 @cache
@@ -32,7 +32,7 @@ def git_commit() -> str | None:
         return None
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+        process = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return process.stdout.strip() or None

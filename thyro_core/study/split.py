@@ -217,7 +217,7 @@ def _run_architecture(
     def report_batch(images: int, seconds: float) -> None:
         report.position(architecture, len(run.history), images, seconds, meter.spent())
 
-    _train(split, prepared, keeper, report_batch)
+    _train_network(split, prepared, keeper, report_batch)
     if not split.team.leads:
         return
     tables = _test_and_explain(split, prepared)
@@ -245,7 +245,7 @@ def _run_architecture(
     keeper.discard()
 
 
-def _train(
+def _train_network(
     split: PreparedSplit,
     prepared: PreparedRun,
     keeper: CheckpointKeeper,

@@ -11,21 +11,21 @@ from thyro_core.config import StudyConfig
 from thyro_core.evaluation.metrics import METRICS, PAPER, PAPER_METRICS
 from thyro_core.study.plan import StudyPlan
 
-Figures = Mapping[str, Mapping[str, Mapping[str, float | None]]]
+MetricSummaries = Mapping[str, Mapping[str, Mapping[str, float | None]]]
 
-_CELL = ("value", "ci_low", "ci_high")
+_METRIC_FIELDS = ("value", "ci_low", "ci_high")
 PAPER_ROW = "paper, resnet18"
 
 
-def figures(metrics: pa.Table, config: StudyConfig) -> Figures:
+def metric_summaries(metrics: pa.Table, config: StudyConfig) -> MetricSummaries:
     """Mean, SD and interval over splits: architecture -> metric -> figure -> value.
 
     Args:
         metrics: the study's `metrics` table.
         config: gives the order of the architectures.
     """
-    over = metrics.filter(pc.is_null(metrics["split"]))
-    rows = {(row["architecture"], row["metric"]): row for row in over.to_pylist()}
+    over_splits = metrics.filter(pc.is_null(metrics["split"]))
+    rows = {(row["architecture"], row["metric"]): row for row in over_splits.to_pylist()}
     names = ("value", "sd", "ci_low", "ci_high")
     return {
         architecture: {
@@ -35,18 +35,18 @@ def figures(metrics: pa.Table, config: StudyConfig) -> Figures:
     }
 
 
-def summary_rows(found: Figures) -> list[list[str]]:
+def summary_rows(summaries: MetricSummaries) -> list[list[str]]:
     """Header and rows of the table, as text: mean and 95 % interval of the paper's five metrics."""
     header = ["architecture", *PAPER_METRICS]
     rows = [
-        [architecture, *(_cell(values[metric]) for metric in PAPER_METRICS)]
-        for architecture, values in found.items()
+        [architecture, *(_format_metric(values[metric]) for metric in PAPER_METRICS)]
+        for architecture, values in summaries.items()
     ]
     return [header, *rows, [PAPER_ROW, *(f"{PAPER[metric]:.3f}" for metric in PAPER_METRICS)]]
 
 
-def _cell(value: Mapping[str, float | None]) -> str:
-    mean, low, high = (_or_nan(value[name]) for name in _CELL)
+def _format_metric(figures: Mapping[str, float | None]) -> str:
+    mean, low, high = (_or_nan(figures[name]) for name in _METRIC_FIELDS)
     if isnan(mean):
         return "undefined"
     if isnan(low) or isnan(high):
@@ -59,9 +59,9 @@ def _or_nan(value: float | None) -> float:
     return nan if value is None else value
 
 
-def markdown_summary(plan: StudyPlan, found: Figures, notes: Sequence[str]) -> str:
+def markdown_summary(plan: StudyPlan, summaries: MetricSummaries, notes: Sequence[str]) -> str:
     """The study's result as a Markdown page."""
-    header, *rows = summary_rows(found)
+    header, *rows = summary_rows(summaries)
     lines = [
         f"# Study {plan.study_id}",
         "",

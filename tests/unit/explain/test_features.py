@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thyro_core.explain.features import feature_rows, features, features_table
+from thyro_core.explain.features import feature_rows, features_table, region_features
 from thyro_core.explain.regions import SHARES, highlighted, upsampled
 from thyro_core.tables.cam_columns import FEATURES
 from thyro_core.tables.schemas import TABLES
@@ -55,7 +55,7 @@ def noise(shape=(SIDE, SIDE), seed=0):
 
 
 def shape(region):
-    return features(region, np.zeros(region.shape, dtype=np.uint8))
+    return region_features(region, np.zeros(region.shape, dtype=np.uint8))
 
 
 def same(expected):
@@ -187,7 +187,7 @@ class TestIntensity:
         grey = np.full((SIDE, SIDE), 10, dtype=np.uint8)
         grey[ellipse(41, 41)] = 50
         grey[ellipse(30, 30)] = 200
-        found = features(ellipse(30, 30), grey)
+        found = region_features(ellipse(30, 30), grey)
         assert found["grey_mean"] == 200
         assert found["grey_sd"] == 0
         # The ring ends 11.2 pixels outside, where the grey level has been 10 for 0.2 pixels.
@@ -204,11 +204,11 @@ class TestIntensity:
             if not region[i, j] and np.hypot(*(points - (i, j)).T).min() <= 3
         ]
         expected = grey[region].mean() - np.mean(near)
-        assert features(region, grey)["grey_contrast"] == pytest.approx(expected)
+        assert region_features(region, grey)["grey_contrast"] == pytest.approx(expected)
 
     def test_without_surroundings_there_is_no_contrast(self):
         grey = noise((20, 20))
-        found = features(np.ones((20, 20), dtype=bool), grey)
+        found = region_features(np.ones((20, 20), dtype=bool), grey)
         assert math.isnan(found["grey_contrast"])
         assert found["grey_mean"] == pytest.approx(grey.mean())
         assert found["grey_sd"] == pytest.approx(grey.std())
@@ -219,7 +219,7 @@ class TestIntensity:
     )
     def test_entropy_in_bits_over_bins_of_eight(self, levels, bits):
         grey = np.resize(np.array(levels, dtype=np.uint8), (32, 32))
-        found = features(np.ones((32, 32), dtype=bool), grey)
+        found = region_features(np.ones((32, 32), dtype=bool), grey)
         assert found["grey_entropy"] == pytest.approx(bits, abs=1e-12)
 
 
@@ -228,7 +228,7 @@ class TestTexture:
     def test_is_what_counting_pairs_gives(self, seed):
         region = np.random.default_rng(seed).random((13, 10)) < 0.6
         grey = (noise((13, 10), seed) // (1 + 3 * seed)).astype(np.uint8)
-        found = features(region, grey)
+        found = region_features(region, grey)
         for name, value in glcm_by_hand(region, grey).items():
             assert found[name] == pytest.approx(value), name
 
@@ -236,13 +236,13 @@ class TestTexture:
     @few
     def test_is_what_counting_pairs_gives_for_odd_regions_too(self, image):
         region, grey = image
-        found = features(region, grey)
+        found = region_features(region, grey)
         expected = glcm_by_hand(region, grey)
         assert {name: found[name] for name in expected} == same(expected)
 
     def test_a_chessboard_at_both_distances(self):
         grey = (np.indices((16, 16)).sum(axis=0) % 2 * 8).astype(np.uint8)
-        found = features(np.ones((16, 16), dtype=bool), grey)
+        found = region_features(np.ones((16, 16), dtype=bool), grey)
         # One step along a row or column changes the bin; two steps, and diagonals, never do.
         assert found["glcm_contrast"] == pytest.approx(2 / 8)
         assert found["glcm_dissimilarity"] == pytest.approx(2 / 8)
@@ -251,7 +251,7 @@ class TestTexture:
         assert found["glcm_energy"] == pytest.approx(math.sqrt(0.5), abs=0.01)
 
     def test_one_bin_has_no_correlation(self):
-        found = features(rectangle(9, 9), np.full((SIDE, SIDE), 90, dtype=np.uint8))
+        found = region_features(rectangle(9, 9), np.full((SIDE, SIDE), 90, dtype=np.uint8))
         assert math.isnan(found["glcm_correlation"])
         assert found["glcm_energy"] == 1
         assert found["glcm_homogeneity"] == 1
@@ -260,14 +260,14 @@ class TestTexture:
 
 class TestUndefined:
     def test_no_region_no_features(self):
-        found = features(np.zeros((30, 30), dtype=bool), noise((30, 30)))
+        found = region_features(np.zeros((30, 30), dtype=bool), noise((30, 30)))
         assert list(found) == list(FEATURES)
         assert all(math.isnan(value) for value in found.values())
 
     def test_a_single_pixel_has_a_place_but_no_form(self):
         region = np.zeros((30, 30), dtype=bool)
         region[4, 5] = True
-        found = features(region, noise((30, 30)))
+        found = region_features(region, noise((30, 30)))
         nan = {name for name, value in found.items() if math.isnan(value)}
         assert nan == {
             "circularity", "eccentricity", "solidity", "compactness", "orientation",
@@ -278,7 +278,7 @@ class TestUndefined:
 
     @pytest.mark.parametrize("height_width", [(1, 2), (2, 1), (1, 9), (2, 2)])
     def test_slivers_are_defined_and_warn_of_nothing(self, height_width):
-        found = features(rectangle(*height_width), noise())
+        found = region_features(rectangle(*height_width), noise())
         undefined = {name for name, value in found.items() if math.isnan(value)}
         assert undefined <= {"orientation", "glcm_correlation"}
 
@@ -293,7 +293,7 @@ class TestUndefined:
     )
     def test_other_shapes_and_types_are_refused(self, region, grey):
         with pytest.raises(ValueError, match="region and grey must be"):
-            features(region, grey)
+            region_features(region, grey)
 
 
 class TestInvariance:
@@ -301,7 +301,10 @@ class TestInvariance:
     @few
     def test_a_quarter_turn_swaps_height_and_width(self, image):
         region, grey = image
-        found, turned = features(region, grey), features(np.rot90(region), np.rot90(grey))
+        found, turned = (
+            region_features(region, grey),
+            region_features(np.rot90(region), np.rot90(grey)),
+        )
         expected = found | {
             "aspect_ratio": 1 / found["aspect_ratio"],
             "orientation": math.pi / 2 - found["orientation"],
@@ -312,8 +315,8 @@ class TestInvariance:
     @few
     def test_a_mirror_changes_nothing(self, image):
         region, grey = image
-        mirrored = features(region[:, ::-1], grey[:, ::-1])
-        assert mirrored == same(features(region, grey))
+        mirrored = region_features(region[:, ::-1], grey[:, ::-1])
+        assert mirrored == same(region_features(region, grey))
 
     @given(small_images, st.integers(0, 12), st.integers(0, 12))
     @few
@@ -325,18 +328,21 @@ class TestInvariance:
             wide, image = np.zeros((40, 40), dtype=bool), np.zeros((40, 40), dtype=np.uint8)
             wide[top : top + 7, left : left + 9] = region
             image[top : top + 7, left : left + 9] = grey
-            results.append(features(wide, image))
+            results.append(region_features(wide, image))
         assert results[1] == same(results[0])
 
     def test_what_lies_outside_moves_only_the_contrast(self):
         region, grey = ellipse(20, 14, 30, side=64), noise((64, 64))
         changed = np.where(region, grey, 255 - grey)
-        found, other = features(region, grey), features(region, changed)
+        found, other = region_features(region, grey), region_features(region, changed)
         assert [name for name in FEATURES if found[name] != other[name]] == ["grey_contrast"]
 
     def test_shape_knows_nothing_of_grey_levels(self):
         region = ellipse(20, 14, 30, side=64)
-        found, other = features(region, noise((64, 64))), features(region, noise((64, 64), 1))
+        found, other = (
+            region_features(region, noise((64, 64))),
+            region_features(region, noise((64, 64), 1)),
+        )
         assert {name for name in FEATURES if found[name] != other[name]} == set(OTHERS)
 
 
@@ -347,7 +353,7 @@ class TestTable:
         assert [row["threshold"] for row in rows] == list(SHARES)
         for row in rows:
             region = highlighted(upsampled(cam, 64, 64), row["threshold"])
-            expected = features(region, grey)
+            expected = region_features(region, grey)
             assert {name: row[name] for name in FEATURES} == expected
             assert (row["image_id"], row["label"]) == ("a", 1)
 

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from skimage.color import rgb2lab
 
-from thyro_core.explain.overlay import OPACITY, colours, overlay, png_bytes
+from thyro_core.explain.overlay import OPACITY, colours, overlay_map, png_bytes
 from thyro_core.explain.regions import upsampled
 
 GREY = np.array([[0, 50, 100], [150, 201, 255]], dtype=np.uint8)
@@ -73,7 +73,7 @@ def test_the_colour_blind_see_the_same_order(kind: list[list[float]]) -> None:
 def test_golden_pixels() -> None:
     """By hand: half the peak is (32, 144, 140) at 0.325, the peak (253, 231, 36) at 0.65."""
     cam = np.array([[0, 1, 2], [2, 1, 0]], dtype=np.float32)
-    found = overlay(GREY, cam)
+    found = overlay_map(GREY, cam)
     assert found.dtype == np.uint8
     assert found.tolist() == [
         [[0, 0, 0], [44, 81, 79], [199, 185, 58]],
@@ -83,15 +83,15 @@ def test_golden_pixels() -> None:
 
 def test_a_scale_makes_maps_comparable() -> None:
     weak, strong = np.full((1, 1), 0.5, np.float32), np.full((1, 1), 2, np.float32)
-    np.testing.assert_array_equal(overlay(GREY, weak), overlay(GREY, strong))
-    np.testing.assert_array_equal(overlay(GREY, weak, 1.0), overlay(GREY, strong, 4.0))
-    assert (overlay(GREY, weak, 1.0) != overlay(GREY, strong, 1.0)).any()
-    np.testing.assert_array_equal(overlay(GREY, strong, 0.1), overlay(GREY, strong))
+    np.testing.assert_array_equal(overlay_map(GREY, weak), overlay_map(GREY, strong))
+    np.testing.assert_array_equal(overlay_map(GREY, weak, 1.0), overlay_map(GREY, strong, 4.0))
+    assert (overlay_map(GREY, weak, 1.0) != overlay_map(GREY, strong, 1.0)).any()
+    np.testing.assert_array_equal(overlay_map(GREY, strong, 0.1), overlay_map(GREY, strong))
 
 
 @pytest.mark.parametrize("scale", [None, 1.0])
 def test_an_empty_map_leaves_the_image_grey(scale: float | None) -> None:
-    found = overlay(GREY, np.zeros((7, 7), np.float32), scale)
+    found = overlay_map(GREY, np.zeros((7, 7), np.float32), scale)
     np.testing.assert_array_equal(found, np.repeat(GREY[:, :, None], 3, axis=2))
 
 
@@ -101,7 +101,7 @@ def test_a_map_is_enlarged_as_regions_are() -> None:
     share = upsampled(cam, 64, 48) / cam.max()
     table = np.array(colours(256), dtype=float)[np.rint(share * 255).astype(int)]
     alpha = OPACITY * share[..., None]
-    np.testing.assert_allclose(overlay(grey, cam), 90 * (1 - alpha) + table * alpha, atol=0.51)
+    np.testing.assert_allclose(overlay_map(grey, cam), 90 * (1 - alpha) + table * alpha, atol=0.51)
 
 
 @settings(max_examples=60)
@@ -111,7 +111,7 @@ def test_a_map_is_enlarged_as_regions_are() -> None:
     st.none() | st.floats(1e-30, 1e30),
 )
 def test_tissue_shines_through_everywhere(grey, cam, scale) -> None:
-    found = overlay(grey, cam, scale).astype(float)
+    found = overlay_map(grey, cam, scale).astype(float)
     assert found.shape == (*grey.shape, 3)
     lowest = grey[:, :, None] * (1 - OPACITY)
     assert (found >= lowest - 0.5).all()
@@ -137,11 +137,11 @@ def test_tissue_shines_through_everywhere(grey, cam, scale) -> None:
 )
 def test_what_is_no_image_no_map_or_no_scale(grey, cam, scale, found) -> None:
     with pytest.raises(ValueError, match=found):
-        overlay(grey, cam, scale)
+        overlay_map(grey, cam, scale)
 
 
 def test_a_png_is_the_pixels_and_always_the_same_bytes() -> None:
-    for pixels in (GREY, overlay(GREY, np.ones((1, 1), np.float32))):
+    for pixels in (GREY, overlay_map(GREY, np.ones((1, 1), np.float32))):
         data = png_bytes(pixels)
         assert data.startswith(b"\x89PNG")
         assert data == png_bytes(pixels.copy())

@@ -23,7 +23,7 @@ from thyro_core.config import StudyConfig
 from thyro_core.datasets.manifest import ingest
 from thyro_core.datasets.splits import make_splits
 from thyro_core.errors import InputError
-from thyro_core.explain.overlay import overlay, png_bytes
+from thyro_core.explain.overlay import overlay_map, png_bytes
 from thyro_core.imaging.decode import decode, resize
 from thyro_core.reporting.map_lookup import ExplainedImage, Wanted, explained_image
 from thyro_core.reporting.overlay import overlay_sheet, sheet_text
@@ -232,7 +232,7 @@ def test_image_and_overlay_stand_side_by_side_in_the_file_s_proportions(width, h
     left = sheet[38 : 38 + rows, 16 : 16 + columns]
     np.testing.assert_array_equal(left, np.repeat(grey[:, :, None], 3, axis=2))
     right = sheet[38 : 38 + rows, 32 + columns : 32 + 2 * columns]
-    np.testing.assert_array_equal(right, overlay(grey, image.cam))
+    np.testing.assert_array_equal(right, overlay_map(grey, image.cam))
     assert (left != right).any()
     frame = sheet.copy()
     frame[2:-2, 2:-2] = 255

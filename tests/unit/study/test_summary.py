@@ -11,7 +11,12 @@ from thyro_core import NOTICE
 from thyro_core.config import StudyConfig
 from thyro_core.evaluation.metrics import METRICS, PAPER_METRICS
 from thyro_core.study.plan import StudyPlan
-from thyro_core.study.summary import figures, markdown_summary, summary_rows, undefined_notes
+from thyro_core.study.summary import (
+    markdown_summary,
+    metric_summaries,
+    summary_rows,
+    undefined_notes,
+)
 from thyro_core.tables import schemas
 from thyro_core.training.pretrained import StartWeights
 
@@ -49,7 +54,7 @@ def metrics() -> pa.Table:
 
 
 def test_figures_are_those_over_splits_in_the_configs_order() -> None:
-    found = figures(metrics(), CONFIG)
+    found = metric_summaries(metrics(), CONFIG)
     assert list(found) == ["vgg16", "resnet18"]
     assert list(found["vgg16"]) == list(METRICS)
     assert found["vgg16"]["auc"] == pytest.approx(
@@ -60,23 +65,27 @@ def test_figures_are_those_over_splits_in_the_configs_order() -> None:
 
 def test_a_table_without_an_architecture_is_no_summary() -> None:
     with pytest.raises(KeyError, match="alexnet"):
-        figures(metrics(), StudyConfig(architectures=("alexnet",)))
+        metric_summaries(metrics(), StudyConfig(architectures=("alexnet",)))
 
 
 def test_the_page_is_what_it_was() -> None:
-    page = markdown_summary(PLAN, figures(metrics(), CONFIG), ["First note.", "Second note."])
+    page = markdown_summary(
+        PLAN, metric_summaries(metrics(), CONFIG), ["First note.", "Second note."]
+    )
     assert page == GOLDEN.joinpath("summary.md").read_text()
 
 
 def test_the_page_begins_with_the_notice() -> None:
-    page = markdown_summary(PLAN, figures(metrics(), CONFIG), [])
+    page = markdown_summary(PLAN, metric_summaries(metrics(), CONFIG), [])
     assert page.splitlines()[:3] == ["# Study s0123456789abcdef", "", f"**{NOTICE}**"]
     assert "not a medical device" in NOTICE
 
 
 def test_the_scheme_and_the_number_of_splits_are_the_studys() -> None:
     plan = replace(PLAN, config=CONFIG.model_copy(update={"scheme": "kfold", "splits": 7}))
-    assert "Mean over 7 splits (kfold)" in markdown_summary(plan, figures(metrics(), CONFIG), [])
+    assert "Mean over 7 splits (kfold)" in markdown_summary(
+        plan, metric_summaries(metrics(), CONFIG), []
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +113,7 @@ def test_a_cell_never_invents_a_figure(
 
 
 def test_the_papers_figures_stand_last() -> None:
-    rows = summary_rows(figures(metrics(), CONFIG))
+    rows = summary_rows(metric_summaries(metrics(), CONFIG))
     assert rows[0] == ["architecture", "auc", "accuracy", "recall", "precision", "f1"]
     assert [cells[0] for cells in rows[1:]] == ["vgg16", "resnet18", "paper, resnet18"]
     assert rows[-1][1:] == ["0.997", "0.984", "0.978", "0.939", "0.957"]

@@ -15,7 +15,7 @@ from PIL import Image
 from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.errors import InputError
 from thyro_core.explain.maps import stored_maps
-from thyro_core.explain.overlay import overlay
+from thyro_core.explain.overlay import overlay_map
 from thyro_core.reporting.cells import Traced
 from thyro_core.reporting.queries import Tables
 from thyro_core.store.store import Store
@@ -191,7 +191,7 @@ def _case(
         name=image_id[:_SHORT_ID],
         rank=rank,
         image=_data_uri(grey),
-        overlay=_data_uri(overlay(grey, pixels.cam)),
+        overlay=_data_uri(overlay_map(grey, pixels.cam)),
         side=grey.shape[0],
         is_empty=peak <= 0,
         **tables.figures(
