@@ -72,7 +72,9 @@ def main() -> None:
         print(f"{'split':<6} {'statistics':<13}" + "".join(f"{name:>11}" for name in SHOWN))
         rows: dict[str, list[list[float]]] = {"running": [], "recalibrated": []}
         for split in range(options.splits):
-            job = SplitJob(store.url, plan.study_id, split, folder, resources=JobResources(os.cpu_count() or 1))
+            job = SplitJob(
+                store.url, plan.study_id, split, folder, resources=JobResources(os.cpu_count() or 1)
+            )
             for statistics, values in evaluate(prepare_split(job)).items():
                 rows[statistics].append([values[name] for name in SHOWN])
                 show(str(split), statistics, rows[statistics][-1])

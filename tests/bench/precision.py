@@ -59,7 +59,13 @@ def aucs(
     plan = prepare_study(manifest, config, precision, store, scratch=scratch, mirror=mirror)
     values = []
     for split in range(options.splits):
-        job = SplitJob(store.url, plan.study_id, split, str(scratch), resources=JobResources(os.cpu_count() or 1))
+        job = SplitJob(
+            store.url,
+            plan.study_id,
+            split,
+            str(scratch),
+            resources=JobResources(os.cpu_count() or 1),
+        )
         prepared_split = prepare_split(job)
         run_seed = job_seed(config.seed, split, options.architecture) + seed
         prepared = prepare_run(prepared_split, options.architecture, run_seed)
