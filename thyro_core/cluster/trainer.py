@@ -5,7 +5,8 @@ process (Ray Train's local mode). A trainer that starts its own worker group sta
 one after the other (controller, placement group cleaner, synchronization actor, worker, dataset
 manager), and imports Ray Train in each: over ten times the processor time of local mode. Here a
 worker process starts once and takes one job after the other. A job whose process or node is lost is
-started again (`attempts`); it goes on from its checkpoint. Only a job that several workers share has a worker group (`worker_groups`).
+started again (`attempts`); it goes on from its checkpoint. Only a job that several workers
+share has a worker group (`worker_groups`).
 """
 
 from dataclasses import replace
