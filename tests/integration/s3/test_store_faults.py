@@ -1,6 +1,6 @@
-"""A store that misbehaves: what may pass is waited out, the rest ends with a clear sentence.
+"""A faulty store: transient errors are retried, the others end with a clear sentence.
 
-Everything goes through a proxy that fails as it is told, in front of a real S3 server.
+All requests go through a proxy with faults on demand, in front of a real S3 server.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,8 +19,8 @@ from thyro_core.store.compare_and_swap import compare_and_swap, read_versioned
 from thyro_core.store.retry import RetryPolicy
 from thyro_core.store.store import Store, filesystem, open_store
 
-PATIENCE = 60.0
-"""Longer than any fault here lasts, on a busy machine."""
+RETRY_SECONDS = 60.0
+"""Longer than any fault here, on a busy machine."""
 
 LARGE = bytes(range(256)) * 2000
 
@@ -31,7 +31,7 @@ def shared(s3_server: S3Server) -> Iterator[tuple[FaultProxy, Store]]:
     with running_proxy(s3_server) as running, pytest.MonkeyPatch.context() as patch:
         for name, value in running.through.environment().items():
             patch.setenv(name, value)
-        patch.setenv("THYRO_STORE_PATIENCE", str(PATIENCE))
+        patch.setenv("THYRO_STORE_PATIENCE", str(RETRY_SECONDS))
         patch.setattr(RetryPolicy, "wait_seconds", lambda _, attempts: min(0.01 * attempts, 0.05))
         forget_clients()
         yield running, open_store(f"s3://{BUCKET}/faults")
@@ -57,8 +57,8 @@ def store(proxy: FaultProxy, shared: tuple[FaultProxy, Store]) -> Store:
     return opened
 
 
-def impatient(store: Store, seconds: float) -> Store:
-    """The same store, that gives up after so long."""
+def with_retries(store: Store, seconds: float) -> Store:
+    """The same store with another limit of its retries."""
     return replace(store, fs=filesystem(store.url, seconds)[0])
 
 
@@ -186,12 +186,12 @@ def test_a_body_cut_short_is_never_taken_for_whole(
     proxy: FaultProxy, store: Store, tmp_path: Path
 ) -> None:
     proxy.fail(faultproxy.cut_in_body, method="GET", match="old")
-    hasty = impatient(store, 0.5)
+    brief = with_retries(store, 0.5)
     for attempt in (
-        lambda: hasty.read("there/old"),
-        lambda: hasty.fs.open(hasty.path("there/old"), "rb").read(),
-        lambda: hasty.local("there/old", tmp_path),
-        lambda: hasty.read_all(["there/old"]),
+        lambda: brief.read("there/old"),
+        lambda: brief.fs.open(brief.path("there/old"), "rb").read(),
+        lambda: brief.local("there/old", tmp_path),
+        lambda: brief.read_all(["there/old"]),
     ):
         with pytest.raises(StoreError, match=r"get_object of s3://.*/there/old"):
             attempt()
@@ -207,7 +207,7 @@ REFUSALS: dict[str, tuple[faultproxy.Fault, type[Exception]]] = {
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_what_cannot_pass_is_said_after_one_request(
+def test_a_refusal_is_raised_after_one_request(
     proxy: FaultProxy, store: Store, refusal: str
 ) -> None:
     fault, error = REFUSALS[refusal]
@@ -220,7 +220,7 @@ def test_what_cannot_pass_is_said_after_one_request(
 
 
 def test_a_store_that_is_gone_is_named_with_what_was_tried(proxy: FaultProxy, store: Store) -> None:
-    gone = impatient(store, 0.5)
+    gone = with_retries(store, 0.5)
     gone.read("there/old")
     proxy.vanish()
     with pytest.raises(StoreError) as caught:
@@ -237,7 +237,7 @@ def test_a_store_that_is_gone_is_named_with_what_was_tried(proxy: FaultProxy, st
 
 def test_an_error_that_repeats_is_named_with_its_object(proxy: FaultProxy, store: Store) -> None:
     proxy.fail(faultproxy.answers(500, "InternalError"), match="there/bad", method="PUT")
-    stubborn = impatient(store, 0.5)
+    stubborn = with_retries(store, 0.5)
     stubborn.write("there/good", b"data")
     with pytest.raises(
         StoreError, match=r"put_object of s3://.*/there/bad, found .*(InternalError|made up by)"
@@ -247,10 +247,10 @@ def test_an_error_that_repeats_is_named_with_its_object(proxy: FaultProxy, store
     assert stubborn.keys("there") == ["there/good", "there/old"]
 
 
-def test_once_patience_is_spent_each_further_question_is_one_request(
+def test_after_an_outage_each_further_call_is_one_request_until_one_is_answered(
     proxy: FaultProxy, store: Store
 ) -> None:
-    gone = impatient(store, 0.5)
+    gone = with_retries(store, 0.5)
     proxy.fail(faultproxy.answers(503, "SlowDown"))
     with pytest.raises(StoreError):
         gone.read("there/old")
@@ -260,7 +260,7 @@ def test_once_patience_is_spent_each_further_question_is_one_request(
         with pytest.raises(StoreError):
             ask("there/old")
     assert len(proxy.met) == 4
-    # It answers again, and so there is patience again.
+    # It answers again, and so calls are retried again.
     proxy.mend()
     gone.read("there/old")
     proxy.fail(faultproxy.answers(503, "SlowDown"), times=2)
@@ -288,7 +288,7 @@ def test_a_server_that_accepts_and_says_nothing_is_left_after_a_while(
 ) -> None:
     monkeypatch.setattr(s3, "READ_SECONDS", 0.5)
     proxy.fail(faultproxy.silent(60), times=1)
-    waiting = replace(store, fs=s3.RetryingS3FileSystem(PATIENCE + 1))
+    waiting = replace(store, fs=s3.RetryingS3FileSystem(RETRY_SECONDS + 1))
     assert waiting.read("there/old") == LARGE
     assert len(proxy.met) == 2
 
@@ -339,7 +339,7 @@ def test_what_is_sent_in_parts_arrives_whole(
     assert proxy.counted()["POST"] >= 2
 
 
-def test_a_wrong_key_is_said_at_once_and_an_absent_server_after_patience(
+def test_a_wrong_key_is_reported_at_once_and_an_absent_server_after_retries(
     proxy: FaultProxy, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("THYRO_STORE_PATIENCE", "0.3")
