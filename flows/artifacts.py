@@ -19,7 +19,7 @@ from prefect.artifacts import (
 )
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.serving.child_process import end_with_server, hurry_if_orphan
+from flows.serving.child_process import end_soon_if_orphan, end_with_server
 from flows.serving.server import LOST
 from thyro_core import NOTICE
 from thyro_core.errors import ThyroError
@@ -109,7 +109,7 @@ def run_of(flow: str) -> Iterator[None]:
         _explain(flow, f"{type(error).__name__}: {error}; {cure}")
         raise
     finally:
-        hurry_if_orphan()
+        end_soon_if_orphan()
 
 
 def _explain(flow: str, what: str) -> None:

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -81,43 +80,35 @@ def screening(
     """
     with run_of("screening"):
         settings = Settings()
-        at = date or today(settings.timezone)
-        return _screen(Order(batch, at, model_id or None, rules), store or settings.store, ray)
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be screened."""
-
-    batch: str
-    date: str
-    model_id: str | None
-    rules: ScreeningRules
+        night = date or today(settings.timezone)
+        place = store or settings.store
+        return _screen(batch, night, model_id or None, rules, store=place, ray=ray or settings.ray)
 
 
 @step("night")
-def _screen(order: Order, store: str, ray: str) -> str:
-    settings, batch = Settings(), order.batch
+def _screen(
+    batch: str, date: str, model_id: str | None, rules: ScreeningRules, *, store: str, ray: str
+) -> str:
     opened = open_store(store)
-    night = plan_night(opened, batch, order.date, order.model_id, order.rules)
+    night = plan_night(opened, batch, date, model_id, rules)
     key = screening_lock_key()
-    with Lock(opened, key, lock_owner(), LOCK_SECONDS, on_wait=announce_wait) as held:
+    with Lock(opened, key, lock_owner(), LOCK_SECONDS, on_wait=announce_wait) as night_lock:
         for recovered in recover(opened):
             write_worklist_page(opened, recovered.worklist)
-            left = recovered.night
+            earlier = recovered.night
             get_run_logger().warning(
-                "put together what a run of %s had left (%s)", left.date, left.batch_id
+                "put together what a run of %s had left (%s)", earlier.date, earlier.batch_id
             )
         started = time.monotonic()
-        counts = _stream(opened, batch, night, ray or settings.ray, held)
-        held.check()
+        counts = _stream(opened, batch, night, ray, night_lock)
+        night_lock.check()
         result = conclude(opened, night, counts, time.monotonic() - started)
         write_worklist_page(opened, result.worklist)
     _publish(opened, result)
     return f"{night.date}/{night.batch_id}"
 
 
-def _stream(store: Store, batch: str, night: Night, ray: str, held: Lock) -> Counts:
+def _stream(store: Store, batch: str, night: Night, ray: str, night_lock: Lock) -> Counts:
     settings = Settings()
     with session(ray) as capacity:
         from thyro_core.cluster.screening import pools, run_blocks
@@ -131,7 +122,7 @@ def _stream(store: Store, batch: str, night: Night, ray: str, held: Lock) -> Cou
         )
 
         def job() -> Any:  # noqa: ANN401
-            held.check()
+            night_lock.check()
             return make_job(store, batch, night, means)
 
         watch = _progress_watcher(batch, night)
@@ -150,9 +141,12 @@ def _progress_watcher(batch: str, night: Night) -> Callable[..., None]:
     bar = ProgressBar(f"screening of {night.date}, batch {night.batch_id}")
 
     def watch(counts: Counts, *, at_once: bool = False) -> None:
-        current_observer().on_files(counts, state["total"])
-        if at_once or bar.due():
-            bar.show(100.0 if at_once else _percent(counts.files, state["total"]))
+        total = state["total"]
+        current_observer().on_files(counts, total)
+        if at_once:
+            bar.show(100.0)
+        elif bar.due():
+            bar.show(min(99.0, 100 * counts.files / total) if total else 0.0)
 
     return watch
 
@@ -161,11 +155,7 @@ def _count_files(batch: str, state: dict[str, int | None]) -> None:
     try:
         state["total"] = sum(1 for _ in stream_files(batch))
     except ThyroError:
-        state["total"] = None  # the stream itself meets the same, and says it
-
-
-def _percent(files: int, total: int | None) -> float:
-    return min(99.0, 100 * files / total) if total else 0.0
+        state["total"] = None  # the stream itself meets the same error, and reports it
 
 
 def _publish(store: Store, result: NightResult) -> None:

@@ -21,11 +21,11 @@ def status(study_id: StudyId, store: StoreUrl = None, as_json: Json = False) -> 
     """Say where a study stands, from its store alone: states, epochs, speed, time left, cost."""
     from thyro_core.study.status import study_status
 
-    found = study_status(open_store_at(store), study_id, datetime.now(UTC))
+    current = study_status(open_store_at(store), study_id, datetime.now(UTC))
     if as_json:
-        print_json(asdict(found) | {"notice": NOTICE})
+        print_json(asdict(current) | {"notice": NOTICE})
     else:
-        _show(found)
+        _show(current)
 
 
 def _show(status: "StudyStatus") -> None:

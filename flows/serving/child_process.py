@@ -38,14 +38,14 @@ def end_with_server() -> None:
             raise StoppedError(msg)
 
 
-def hurry_if_orphan() -> None:
-    """End soon, if `thyro serve` has: Prefect would go on telling a server that is not there."""
+def end_soon_if_orphan() -> None:
+    """End soon, if `thyro serve` has ended: Prefect would go on reporting to its server."""
     if _is_orphan():
         signal.alarm(_LAST_SECONDS)
 
 
 def end_soon(exit_code: int) -> None:
-    """End in a few seconds, whatever still waits: Prefect tells a lost server for minutes."""
+    """End in a few seconds, whatever still waits: Prefect tries a lost server for minutes."""
     timer = threading.Timer(_LAST_SECONDS, os._exit, [exit_code])
     timer.daemon = True  # who is done before does not wait for it
     timer.start()
@@ -56,7 +56,7 @@ def _is_orphan() -> bool:
 
 
 def main() -> None:
-    """Become the command in the arguments, tethered to the parent."""
+    """Become the command in the arguments, which ends with the parent."""
     parent = os.getppid()
     end_with_parent(signal.SIGTERM)
     if os.getppid() == parent:

@@ -151,8 +151,8 @@ def deployments(
 
 def load_flow(served: Served) -> Flow[..., object]:
     """The flow of a deployment."""
-    found: Flow[..., object] = getattr(import_module(f"flows.{served.name}"), served.name)
-    return found
+    flow: Flow[..., object] = getattr(import_module(f"flows.{served.name}"), served.name)
+    return flow
 
 
 def _deployment(served: Served, night: NightlySchedule, schedule: Schedule) -> RunnerDeployment:
@@ -207,10 +207,10 @@ def zombie_automation() -> AutomationCore:
 
 async def ensure_automation() -> None:
     """Create the automation on the server, or bring the one that is there up to date."""
-    wanted = zombie_automation()
+    automation = zombie_automation()
     async with get_client() as client:
-        found = await client.read_automations_by_name(wanted.name)
-        if found:
-            await client.update_automation(found[0].id, wanted)
+        namesakes = await client.read_automations_by_name(automation.name)
+        if namesakes:
+            await client.update_automation(namesakes[0].id, automation)
         else:
-            await client.create_automation(wanted)
+            await client.create_automation(automation)

@@ -23,14 +23,14 @@ _LOST = (HTTPError, OSError, RuntimeError)
 
 
 def serve(
-    wanted: Sequence[RunnerDeployment], host: str, port: int, say: Callable[[str], None]
+    entries: Sequence[RunnerDeployment], host: str, port: int, say: Callable[[str], None]
 ) -> None:
     """Serve deployments on the server there is, or on an own one, until SIGINT or SIGTERM.
 
     What was started is stopped: runs are cancelled, the deployments paused, the own server ended.
 
     Args:
-        wanted: what to serve.
+        entries: what to serve.
         host: where an own server listens.
         port: its port.
         say: tells the person at the terminal.
@@ -46,7 +46,7 @@ def serve(
         os.environ[SERVED_BY] = str(os.getpid())
         stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
         try:
-            asyncio.run(_serve(wanted, lambda: say(_ready(url, wanted)), lambda: say("stopping")))
+            asyncio.run(_serve(entries, lambda: say(_ready(url, entries)), lambda: say("stopping")))
         except (*_LOST, PrefectHTTPStatusError, ExceptionGroup) as error:
             raise _explained(url, error) from error
 
@@ -61,8 +61,8 @@ def _server(stack: ExitStack, host: str, port: int, say: Callable[[str], None]) 
     return stack.enter_context(own_server(host, port))
 
 
-def _ready(url: str, wanted: Sequence[RunnerDeployment]) -> str:
-    names = ", ".join(deployment.name for deployment in wanted)
+def _ready(url: str, entries: Sequence[RunnerDeployment]) -> str:
+    names = ", ".join(deployment.name for deployment in entries)
     return f"serving {names}; open {url.removesuffix('/').removesuffix('/api')} (Ctrl-C stops)"
 
 
@@ -93,11 +93,11 @@ class _Runner(Runner):
 
 
 async def _serve(
-    wanted: Sequence[RunnerDeployment], ready: Callable[[], None], ending: Callable[[], None]
+    entries: Sequence[RunnerDeployment], ready: Callable[[], None], ending: Callable[[], None]
 ) -> None:
     runner = _Runner("thyro", query_seconds=_POLL_SECONDS, heartbeat_seconds=HEARTBEAT_SECONDS)
     await ensure_automation()
-    for deployment in wanted:
+    for deployment in entries:
         await runner.aadd_deployment(deployment)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from flows.serving import child_process
-from flows.serving.child_process import SERVED_BY, end_with_server, hurry_if_orphan
+from flows.serving.child_process import SERVED_BY, end_soon_if_orphan, end_with_server
 from thyro_core.errors import StoppedError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part is Linux's")
 
-# A parent that starts a tethered child, says its id and sleeps.
+# A parent that starts a child, prints its id and sleeps.
 PARENT = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-m", "flows.serving.child_process", "sleep", "60"])
@@ -48,7 +48,7 @@ def wait_until_gone(pid: int) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_tethered_command_ends_with_its_parent(how) -> None:
+def test_a_child_command_ends_with_its_parent(how) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True
     ) as parent:
@@ -95,7 +95,7 @@ def called(monkeypatch) -> list[int]:
 def test_a_run_that_nobody_serves_is_left_alone(monkeypatch, called) -> None:
     monkeypatch.delenv(SERVED_BY, raising=False)
     end_with_server()
-    hurry_if_orphan()
+    end_soon_if_orphan()
     assert called == []
 
 
@@ -110,9 +110,9 @@ def test_a_run_whose_server_has_ended_does_not_begin(monkeypatch, called) -> Non
 def test_an_orphan_hurries_and_only_an_orphan(monkeypatch, called) -> None:
     monkeypatch.setenv(SERVED_BY, "1")
     monkeypatch.setattr(os, "getppid", lambda: 1)
-    hurry_if_orphan()
+    end_soon_if_orphan()
     assert called == []
     monkeypatch.setattr(os, "getppid", lambda: 2)
-    hurry_if_orphan()
+    end_soon_if_orphan()
     assert len(called) == 1
     assert 0 < called[0] <= 10
