@@ -28,7 +28,7 @@ from scipy.ndimage import gaussian_filter
 from thyro_core.config import IngestConfig
 from thyro_core.datasets.phantoms.generate import write_phantoms
 from thyro_core.imaging import near_duplicates as nd
-from thyro_core.imaging.candidates import searched
+from thyro_core.imaging.candidates import approximate_candidates
 
 RULES = IngestConfig()
 DISTANCE, CORRELATION = RULES.hash_distance, RULES.duplicate_correlation
@@ -159,7 +159,7 @@ def report_losses(source: Path, names: Sequence[str]) -> None:
             near = int(hashes[0] ^ hashes[1]).bit_count() <= DISTANCE
             if near and nd._confirmed(both, np.array([[0, 1]]), CORRELATION)[0]:
                 accepted += 1
-                lost += len(searched(both, hashes, DISTANCE)) == 0
+                lost += len(approximate_candidates(both, hashes, DISTANCE)) == 0
         print(f"{name:<14} {len(names[::8]):>6} {accepted:>9} {lost:>19}")
 
 

@@ -26,7 +26,7 @@ from tests.support.s3server import BUCKET, S3Server, forget_clients
 from tests.unit.imaging.test_decode import VALID
 from tests.unit.imaging.test_dicom import telltales, variants
 from thyro_core.config import IngestConfig
-from thyro_core.datasets.ddti import MAX_XML_BYTES, Case, parse_case
+from thyro_core.datasets.ddti import MAX_XML_BYTES, DdtiCase, parse_case
 from thyro_core.datasets.labels import read_exclusions, read_labels
 from thyro_core.datasets.layouts import read_image_set
 from thyro_core.datasets.manifest import ingest
@@ -371,7 +371,7 @@ def a_case_file_is_a_case_or_a_value_error(data: bytes) -> None:
         found = parse_case(data)
     except ValueError:
         return
-    assert isinstance(found, Case)
+    assert isinstance(found, DdtiCase)
     assert found.attributes.keys() <= {"tirads", "age", "sex"}
     assert found.label(RULES) in {0, 1, None}
 

@@ -22,7 +22,7 @@ from thyro_core.study.plan import StudyPlan, make_plan, save_plan
 from thyro_core.tables import schemas
 from thyro_core.tables.cam_columns import FEATURES, TRUST_COLUMNS
 from thyro_core.tables.io import read_table, write_table
-from thyro_core.training.pretrained import StartWeights
+from thyro_core.training.pretrained import StartingWeights
 
 MANIFEST = "m0123456789abcdef"
 NO_MASKS = ("nodule_area", "nodule_energy", "nodule_hit", "nodule_iou", "nodule_iou_chance")
@@ -66,7 +66,7 @@ def planned(store: Store, table: pa.Table, config: StudyConfig, notes: Sequence[
         pack = rng.integers(0, 200, (n, side, side), np.uint8)
         write_pack(store, MANIFEST, side, pack, n)
     weights = {
-        name: StartWeights(name, "torchvision: IMAGENET1K_V1", "a" * 64, f"weights/{name}")
+        name: StartingWeights(name, "torchvision: IMAGENET1K_V1", "a" * 64, f"weights/{name}")
         for name in config.architectures
     }
     plan = make_plan(config, MANIFEST, "fp32", weights, tuple(notes))

@@ -18,7 +18,7 @@ _FORBIDDEN = ("<!doctype", "<!entity")
 
 
 @dataclass(frozen=True)
-class Case:
+class DdtiCase:
     """What a case file says.
 
     Attributes:
@@ -48,7 +48,7 @@ def case_of_image(name: str) -> str | None:
     return match.group(1) if match else None
 
 
-def parse_case(data: bytes) -> Case:
+def parse_case(data: bytes) -> DdtiCase:
     """Read a case file; entities and document types are refused before anything is parsed.
 
     Raises:
@@ -76,7 +76,7 @@ def parse_case(data: bytes) -> Case:
         msg = "the root is not <case>"
         raise ValueError(msg)
     found = {tag: (root.findtext(tag) or "").strip() for tag in _KEPT}
-    return Case({tag: value for tag, value in found.items() if value})
+    return DdtiCase({tag: value for tag, value in found.items() if value})
 
 
 def _text(data: bytes) -> str:

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from thyro_core.config import CLASS_NAMES, IngestConfig
 from thyro_core.datasets.layouts import Entry
-from thyro_core.imaging.near_duplicates import Fingerprint, connected, near_duplicates
+from thyro_core.imaging.near_duplicates import Fingerprint, group_labels, near_duplicates
 
 Fault = tuple[str, str]
 Pair = tuple[int, int]
@@ -46,7 +46,7 @@ class Measures:
 
 
 @dataclass(frozen=True)
-class Found:
+class SourceFile:
     """One file of an image set.
 
     Attributes:
@@ -86,7 +86,7 @@ class Judgement:
     near_duplicates: list[int]
 
 
-def judge(found: Sequence[Found], rules: IngestConfig) -> Judgement:
+def judge(found: Sequence[SourceFile], rules: IngestConfig) -> Judgement:
     """Decide the state and the group of every file.
 
     * Exact duplicates have the same size and grey pixels. Of those that are otherwise fine one is
@@ -133,7 +133,7 @@ def judge(found: Sequence[Found], rules: IngestConfig) -> Judgement:
     )
 
 
-def pseudonyms(found: Sequence[Found]) -> list[str | None]:
+def pseudonyms(found: Sequence[SourceFile]) -> list[str | None]:
     """A patient id for each file: `p` and 12 digits of the smallest image_id of the patient.
 
     It cannot be turned back into the id given, and renaming all patients changes nothing. Patients
@@ -143,7 +143,7 @@ def pseudonyms(found: Sequence[Found]) -> list[str | None]:
 
 
 def _smallest(
-    prefix: str, found: Sequence[Found], keys: Sequence[Hashable | None]
+    prefix: str, found: Sequence[SourceFile], keys: Sequence[Hashable | None]
 ) -> list[str | None]:
     """For each file, the prefix and the smallest image_id among the files of its key."""
     smallest: dict[Hashable, str] = {}
@@ -153,7 +153,7 @@ def _smallest(
     return [prefix + smallest[key][:12] if key in smallest else None for key in keys]
 
 
-def _own_faults(item: Found, rules: IngestConfig) -> Iterator[Fault]:
+def _own_faults(item: SourceFile, rules: IngestConfig) -> Iterator[Fault]:
     """What is wrong with a file by itself."""
     entry = item.entry
     if not entry.present:
@@ -183,7 +183,7 @@ def _quality_faults(measures: Measures, rules: IngestConfig) -> Iterator[Fault]:
         yield "blurred", f"{found}; at least {rules.blur_bound:.3g} is asked for"
 
 
-def _contradiction(members: Sequence[Found]) -> str | None:
+def _contradiction(members: Sequence[SourceFile]) -> str | None:
     """Why exact copies cannot share one label, if they cannot."""
     counted = [item for item in members if item.entry.excluded is None]
     if len(counted) < 2:
@@ -196,13 +196,13 @@ def _contradiction(members: Sequence[Found]) -> str | None:
     return None
 
 
-def _near_pairs(shown: Sequence[Found], rules: IngestConfig) -> list[Pair]:
+def _near_pairs(shown: Sequence[SourceFile], rules: IngestConfig) -> list[Pair]:
     prints = [item.measures.fingerprint for item in shown if item.measures is not None]
     return near_duplicates(prints, rules.hash_distance, rules.duplicate_correlation)
 
 
 def _contradict(
-    found: Sequence[Found],
+    found: Sequence[SourceFile],
     faults: list[list[Fault]],
     left: Sequence[int],
     right: Sequence[int],
@@ -219,7 +219,7 @@ def _contradict(
             _add(faults, members, "near_duplicate_conflict", detail)
 
 
-def _rank(item: Found, patient_id: str | None) -> tuple[bool, bool, str, str, str, str]:
+def _rank(item: SourceFile, patient_id: str | None) -> tuple[bool, bool, str, str, str, str]:
     """Order in which exact copies are kept; names decide only where nothing else differs."""
     attributes = repr(sorted(item.entry.attributes.items()))
     return (
@@ -245,16 +245,16 @@ def _chains(sets: Sequence[Sequence[int]]) -> list[Pair]:
     return [pair for members in sets for pair in pairwise(members)]
 
 
-def _group_ids(found: Sequence[Found], links: list[Pair]) -> list[str | None]:
+def _group_ids(found: Sequence[SourceFile], links: list[Pair]) -> list[str | None]:
     by_patient = _chains(_alike([item.entry.patient for item in found]))
     by_bytes = _chains(_alike([item.image_id for item in found]))
-    group = connected(links + by_patient + by_bytes, len(found))
+    group = group_labels(links + by_patient + by_bytes, len(found))
     ids = _smallest("g", found, [int(number) for number in group])
     return [group_id if item.image_id else None for item, group_id in zip(found, ids, strict=True)]
 
 
 def _sizes(pairs: Sequence[Pair], n: int) -> list[int]:
-    groups = _alike([int(number) for number in connected(pairs, n)])
+    groups = _alike([int(number) for number in group_labels(pairs, n)])
     return sorted((len(members) for members in groups if len(members) > 1), reverse=True)
 
 

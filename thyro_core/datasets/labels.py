@@ -21,7 +21,7 @@ _IDENTIFYING_PARTS = ("patient", "name", "birth", "phone", "mail", "address", "i
 
 
 @dataclass(frozen=True)
-class Row:
+class LabelRow:
     """One row of labels.csv: `label` is 0, 1 or None; `attributes` are its filled other cells.
 
     `mask` is the path of the nodule's mask below the source, also an attribute as it was written.
@@ -39,7 +39,7 @@ class Row:
 class LabelTable:
     """All rows of labels.csv, and the columns left out."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[LabelRow, ...]
     dropped: tuple[str, ...]
 
     @property
@@ -78,10 +78,10 @@ def read_labels(where: str, data: bytes) -> LabelTable:
 
 def _row(
     where: str, line: int, cells: list[str], columns: dict[str, int], other: dict[str, str]
-) -> Row:
+) -> LabelRow:
     patient = cells[columns["patientid"]] if "patientid" in columns else ""
     mask = cells[columns["mask"]] if "mask" in columns else ""
-    return Row(
+    return LabelRow(
         line=line,
         image=relative_path(where, cells[columns["image"]]),
         label=_label(where, cells[columns["label"]]),

@@ -8,7 +8,7 @@ from typing import Literal
 
 from thyro_core.config import CLASS_NAMES, IngestConfig
 from thyro_core.datasets import ddti, labels
-from thyro_core.datasets.mask_names import MASK_STEM, assigned, is_mask
+from thyro_core.datasets.mask_names import MASK_STEM, assign_masks, is_mask
 from thyro_core.errors import InputError
 from thyro_core.store.listing import IMAGE_SUFFIXES, Listing, list_files, suffix
 
@@ -134,7 +134,7 @@ def _with_masks(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], lis
     """The entries with their masks, and notes on those of no image and on missing ones."""
     images = [entry.name for entry in entries]
     others = {name for name in folder.images() if is_mask(name)} - set(images)
-    masks, lost = assigned(others, images, {entry.name: entry.masks for entry in entries})
+    masks, lost = assign_masks(others, images, {entry.name: entry.masks for entry in entries})
     fact = "set aside: no image, or several, would fit"
     notes = [f"{_count(lost, 'mask')} {fact}"] if lost else []
     # What is not in the listing is never opened: it may be a link out of the folder.
@@ -151,7 +151,7 @@ def _count(number: int, what: str) -> str:
 
 def _from_table(folder: Listing, name: str) -> _Read:
     table = labels.read_labels(folder.uri(name), folder.read(name))
-    rows: dict[str, list[labels.Row]] = {}
+    rows: dict[str, list[labels.LabelRow]] = {}
     for row in table.rows:
         rows.setdefault(row.image, []).append(row)
     entries = [_merged(_entry(folder, image), found) for image, found in rows.items()]
@@ -166,7 +166,7 @@ def _from_table(folder: Listing, name: str) -> _Read:
     return "labels.csv", entries, notes
 
 
-def _merged(entry: Entry, rows: list[labels.Row]) -> Entry:
+def _merged(entry: Entry, rows: list[labels.LabelRow]) -> Entry:
     """One entry of all rows that name an image; an empty cell contradicts nothing."""
     given = {row.label for row in rows if row.label is not None}
     patients = {row.patient for row in rows if row.patient is not None}
@@ -207,7 +207,7 @@ def _labelled_by_folder(entry: Entry) -> Entry:
     return replace(entry, label=found.pop() if len(found) == 1 else None, conflict=conflict)
 
 
-def _cases(folder: Listing) -> dict[str, ddti.Case | None]:
+def _cases(folder: Listing) -> dict[str, ddti.DdtiCase | None]:
     """DDTI's case files by path without suffix; None for one that cannot be read."""
     names = [name for name in sorted(folder.sizes) if ddti.is_case_file(name)]
     small = [name for name in names if (folder.sizes[name] or 0) <= ddti.MAX_XML_BYTES]
@@ -216,7 +216,7 @@ def _cases(folder: Listing) -> dict[str, ddti.Case | None]:
     return parsed if any(parsed.values()) else {}
 
 
-def _parsed(data: bytes | None) -> ddti.Case | None:
+def _parsed(data: bytes | None) -> ddti.DdtiCase | None:
     try:
         return None if data is None else ddti.parse_case(data)
     except ValueError:
@@ -224,7 +224,7 @@ def _parsed(data: bytes | None) -> ddti.Case | None:
 
 
 def _from_cases(
-    folder: Listing, cases: Mapping[str, ddti.Case | None], rules: IngestConfig
+    folder: Listing, cases: Mapping[str, ddti.DdtiCase | None], rules: IngestConfig
 ) -> _Read:
     names, notes = _without_masks(folder.images(), frozenset())
     entries = [_of_case(_entry(folder, name), cases, rules) for name in names]
@@ -241,7 +241,7 @@ def _from_cases(
     return "ddti", entries, notes
 
 
-def _of_case(entry: Entry, cases: Mapping[str, ddti.Case | None], rules: IngestConfig) -> Entry:
+def _of_case(entry: Entry, cases: Mapping[str, ddti.DdtiCase | None], rules: IngestConfig) -> Entry:
     number = ddti.case_of_image(entry.name)
     case = cases.get(str(PurePosixPath(entry.name).with_name(number))) if number else None
     if case is None:

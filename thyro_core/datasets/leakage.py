@@ -80,7 +80,7 @@ def leakage_report(splits: pa.Table, images: pa.Table) -> dict[str, int]:
 
 
 def _placed(splits: pa.Table, images: pa.Table) -> pd.DataFrame:
-    """Rows of `splits` with their side and the links of their image."""
+    """ImageRows of `splits` with their side and the links of their image."""
     known = images.select([*_LINKS, "included"]).to_pandas()
     known["linked"] = _components(known)
     known = known[known["included"]].drop_duplicates("image_id").drop(columns="included")

@@ -18,7 +18,7 @@ import pyarrow as pa
 from thyro_core.config import IngestConfig, canonical_json, content_id
 from thyro_core.datasets import eligibility, packs
 from thyro_core.datasets import masks as mask_packs
-from thyro_core.datasets.eligibility import REASONS, Found, Judgement, Measures
+from thyro_core.datasets.eligibility import REASONS, Judgement, Measures, SourceFile
 from thyro_core.datasets.layouts import Entry, ImageSet, read_image_set
 from thyro_core.errors import InputError
 from thyro_core.imaging import decode as images
@@ -98,11 +98,11 @@ def ingest(
         return manifest
     with packs.resized_rows(len(found), sides) as resized:
 
-        def decode(places: Sequence[int]) -> list[Found]:
+        def decode(places: Sequence[int]) -> list[SourceFile]:
             return _decoded(fs, root, {place: found[place] for place in places}, declared, resized)
 
         places = range(len(found))
-        found = packs.in_batches(decode, places, progress, packs.threads_for(fs))
+        found = packs.map_batches(decode, places, progress, packs.threads_for(fs))
         judgement = eligibility.judge(found, declared)
         packs.write_packs(store, manifest_id, resized, _pack_order(found, judgement))
     table = _table(manifest_id, found, judgement)
@@ -138,11 +138,11 @@ def _done(store: Store, manifest_id: str) -> bool:
     return store.exists(manifest_key(manifest_id)) and store.exists(images_key)
 
 
-def _hashed(fs: fsspec.AbstractFileSystem, root: str, entries: Sequence[Entry]) -> list[Found]:
+def _hashed(fs: fsspec.AbstractFileSystem, root: str, entries: Sequence[Entry]) -> list[SourceFile]:
     """The files with their hashes, by name."""
     ordered = sorted(entries, key=lambda entry: entry.name)
     threads = packs.threads_for(fs)
-    found = packs.in_threads(lambda entry: _hash(fs, root, entry), ordered, threads=threads)
+    found = packs.map_threads(lambda entry: _hash(fs, root, entry), ordered, threads=threads)
     tried = [item for item in found if item.entry.present]
     if tried and all(item.image_id is None for item in tried):
         msg = (
@@ -153,7 +153,7 @@ def _hashed(fs: fsspec.AbstractFileSystem, root: str, entries: Sequence[Entry]) 
     return found
 
 
-def _hash(fs: fsspec.AbstractFileSystem, root: str, entry: Entry) -> Found:
+def _hash(fs: fsspec.AbstractFileSystem, root: str, entry: Entry) -> SourceFile:
     def digest() -> tuple[str, int]:
         # Streamed, because a file too large to be decoded still gets its hash.
         with fs.open(f"{root}/{entry.name}", "rb") as file:
@@ -161,25 +161,27 @@ def _hash(fs: fsspec.AbstractFileSystem, root: str, entry: Entry) -> Found:
             return image_id, file.seek(0, 2)
 
     if not entry.present:
-        return Found(entry, None)
+        return SourceFile(entry, None)
     try:
         image_id, size = packs.read_with_retries(digest, entry.name)
     except OSError as error:
         failure = f"unreadable: {type(error).__name__}, {packs.TRIES} tries"
-        return Found(entry, None, failure=failure)
-    return Found(replace(entry, size=size), image_id)
+        return SourceFile(entry, None, failure=failure)
+    return SourceFile(replace(entry, size=size), image_id)
 
 
-def _with_masks(fs: fsspec.AbstractFileSystem, root: str, found: list[Found]) -> list[Found]:
+def _with_masks(
+    fs: fsspec.AbstractFileSystem, root: str, found: list[SourceFile]
+) -> list[SourceFile]:
     names = sorted({name for item in found for name in item.entry.masks})
-    digests = mask_packs.hashed(fs, root, names)
+    digests = mask_packs.mask_digests(fs, root, names)
     return [
         replace(item, masks={name: digests[name] for name in item.entry.masks if name in digests})
         for item in found
     ]
 
 
-def _masks(found: Sequence[Found]) -> dict[str, dict[str, str]]:
+def _masks(found: Sequence[SourceFile]) -> dict[str, dict[str, str]]:
     """The masks of each image_id: files with the same bytes are one image."""
     masks: dict[str, dict[str, str]] = {}
     for item in found:
@@ -188,13 +190,13 @@ def _masks(found: Sequence[Found]) -> dict[str, dict[str, str]]:
     return masks
 
 
-def _unread(found: Sequence[Found]) -> list[str]:
+def _unread(found: Sequence[SourceFile]) -> list[str]:
     lacking = sum(item.masks.keys() != set(item.entry.masks) for item in found)
     fact = "a mask that cannot be read: set aside"
     return [f"{lacking} images have {fact}"] if lacking else []
 
 
-def _manifest_id(found: Sequence[Found], rules: IngestConfig) -> str:
+def _manifest_id(found: Sequence[SourceFile], rules: IngestConfig) -> str:
     patients = eligibility.pseudonyms(found)
     facts = [_facts(item, patient) for item, patient in zip(found, patients, strict=True)]
     value = {
@@ -205,7 +207,7 @@ def _manifest_id(found: Sequence[Found], rules: IngestConfig) -> str:
     return content_id("m", value)
 
 
-def _facts(item: Found, patient: str | None) -> dict[str, object]:
+def _facts(item: SourceFile, patient: str | None) -> dict[str, object]:
     """All that counts of a file; its name only if there is nothing else."""
     entry = item.entry
     # A mask is named by its path, and paths do not count.
@@ -229,12 +231,12 @@ def _facts(item: Found, patient: str | None) -> dict[str, object]:
 def _decoded(
     fs: fsspec.AbstractFileSystem,
     root: str,
-    files: Mapping[int, Found],
+    files: Mapping[int, SourceFile],
     rules: IngestConfig,
-    resized: Mapping[int, packs.Rows],
-) -> list[Found]:
+    resized: Mapping[int, packs.ImageRows],
+) -> list[SourceFile]:
     """Files with their measures, by their places in `resized`, which are filled on the way."""
-    done, pictures = dict(files), dict[int, images.Picture]()
+    done, pictures = dict(files), dict[int, images.DecodedImage]()
     for place, item in files.items():
         done[place], picture = _picture(fs, root, item, rules)
         if picture is not None:
@@ -246,8 +248,8 @@ def _decoded(
 
 
 def _picture(
-    fs: fsspec.AbstractFileSystem, root: str, item: Found, rules: IngestConfig
-) -> tuple[Found, images.Picture | None]:
+    fs: fsspec.AbstractFileSystem, root: str, item: SourceFile, rules: IngestConfig
+) -> tuple[SourceFile, images.DecodedImage | None]:
     """A file and its picture, if it is listed; or with what is wrong with it."""
     entry = item.entry
     if item.image_id is None or not entry.listed:
@@ -263,10 +265,10 @@ def _picture(
 
 
 def _measured(
-    files: Mapping[int, Found],
-    pictures: Mapping[int, images.Picture],
-    resized: Mapping[int, packs.Rows],
-) -> dict[int, Found]:
+    files: Mapping[int, SourceFile],
+    pictures: Mapping[int, images.DecodedImage],
+    resized: Mapping[int, packs.ImageRows],
+) -> dict[int, SourceFile]:
     greys = {place: picture.grey for place, picture in pictures.items()}
     for side, rows in resized.items():
         for place, grey in greys.items():
@@ -296,13 +298,13 @@ def _pixel_hash(grey: Grey) -> str:
     return pixel_hash.hexdigest()
 
 
-def _pack_order(found: Sequence[Found], judgement: Judgement) -> list[int]:
+def _pack_order(found: Sequence[SourceFile], judgement: Judgement) -> list[int]:
     """Positions of the included images, by ascending image_id."""
     included = [i for i, fault in enumerate(judgement.faults) if fault is None]
     return sorted(included, key=lambda i: found[i].image_id or "")
 
 
-def _table(manifest_id: str, found: Sequence[Found], judgement: Judgement) -> pa.Table:
+def _table(manifest_id: str, found: Sequence[SourceFile], judgement: Judgement) -> pa.Table:
     rows = [
         {"manifest_id": manifest_id, "patient_id": patient, "group_id": group}
         | _described(item)
@@ -316,7 +318,7 @@ def _table(manifest_id: str, found: Sequence[Found], judgement: Judgement) -> pa
     return schemas.rows_to_table("images", rows)
 
 
-def _described(item: Found) -> dict[str, object]:
+def _described(item: SourceFile) -> dict[str, object]:
     measures = item.measures
     names = ("width", "height", "pixel_hash", "sharpness", "overlay_share", "mean", "sd")
     return {

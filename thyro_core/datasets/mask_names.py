@@ -16,7 +16,7 @@ def is_mask(name: str) -> bool:
     return _folder(path) is not None or MASK_STEM.fullmatch(path.stem) is not None
 
 
-def assigned(
+def assign_masks(
     masks: Iterable[str], images: Sequence[str], given: Mapping[str, tuple[str, ...]]
 ) -> tuple[dict[str, tuple[str, ...]], int]:
     """The masks of each image.

@@ -32,7 +32,7 @@ Digests = Mapping[str, str]
 """SHA-256 of each mask by its path below the source."""
 
 
-def hashed(fs: fsspec.AbstractFileSystem, root: str, names: Sequence[str]) -> dict[str, str]:
+def mask_digests(fs: fsspec.AbstractFileSystem, root: str, names: Sequence[str]) -> dict[str, str]:
     """SHA-256 of the masks that can be read, by their paths below the source."""
 
     def digest(name: str) -> str | None:
@@ -45,7 +45,7 @@ def hashed(fs: fsspec.AbstractFileSystem, root: str, names: Sequence[str]) -> di
         except OSError:
             return None
 
-    found = packs.in_threads(digest, names, threads=packs.threads_for(fs))
+    found = packs.map_threads(digest, names, threads=packs.threads_for(fs))
     return {name: sha256 for name, sha256 in zip(names, found, strict=True) if sha256 is not None}
 
 
@@ -94,7 +94,7 @@ def pack_masks(
             return None
 
         wanted = [i for i, row in enumerate(rows) if masks.get(row["image_id"])]
-        faults = packs.in_threads(join, wanted, threads=packs.threads_for(fs))
+        faults = packs.map_threads(join, wanted, threads=packs.threads_for(fs))
         kept = faults.count(None)
         if kept:
             key = mask_key(manifest_id)
@@ -113,11 +113,11 @@ def _decoded(data: bytes, size: tuple[int, int], rules: IngestConfig) -> tuple[G
     height, width = grey.shape
     if abs(width * size[1] / (height * size[0]) - 1) > ASPECT_TOLERANCE:
         return nothing, "have another aspect ratio than the image"
-    mask = squared(grey)
+    mask = mask_square(grey)
     return (mask, None) if mask.any() else (nothing, "show no nodule")
 
 
-def squared(grey: Grey) -> Grey:
+def mask_square(grey: Grey) -> Grey:
     """A mask as a square of `MASK_SIDE` pixels: 1 where at least half of the area is inside.
 
     Inside is what reaches half of the mask's own peak: masks come as 0 and 255, as 0 and 1, and as

@@ -66,7 +66,7 @@ def write_pack(store: Store, manifest_id: str, side: int, rows: Iterable[Grey], 
 
 
 def write_packs(
-    store: Store, manifest_id: str, resized: Mapping[int, "Rows"], order: Sequence[int]
+    store: Store, manifest_id: str, resized: Mapping[int, "ImageRows"], order: Sequence[int]
 ) -> None:
     """Write the packs of all side lengths, side by side.
 
@@ -204,11 +204,11 @@ def ensure_packs(
 
         # They were found below one source: one of them says where all are.
         threads = threads_for(filesystem(found[order[0]])[0]) if order else 1
-        in_threads(resize, range(len(order)), threads=threads)
+        map_threads(resize, range(len(order)), threads=threads)
         write_packs(store, manifest_id, resized, range(len(order)))
 
 
-class Rows:
+class ImageRows:
     """Images of one size in a file: written and read whole, from any thread, in any order.
 
     Not a memory map: to fill the pages of one takes longer than to write them, and a full disk
@@ -249,7 +249,7 @@ class Rows:
 
 
 @contextmanager
-def resized_rows(n: int, sides: Iterable[int]) -> Iterator[dict[int, Rows]]:
+def resized_rows(n: int, sides: Iterable[int]) -> Iterator[dict[int, ImageRows]]:
     """Room for n images of each side, on disk while the block lasts.
 
     They take n x side^2 bytes each in the temporary folder, and no memory that cannot be reclaimed.
@@ -262,7 +262,7 @@ def resized_rows(n: int, sides: Iterable[int]) -> Iterator[dict[int, Rows]]:
             disk_full_error(Path(tempfile.gettempdir()), "images at their packs' size", "TMPDIR")
         )
         yield {
-            side: Rows(files.enter_context(tempfile.TemporaryFile(prefix="thyro-")), n, side)
+            side: ImageRows(files.enter_context(tempfile.TemporaryFile(prefix="thyro-")), n, side)
             for side in sides
         }
 
@@ -276,7 +276,7 @@ def threads_for(fs: fsspec.AbstractFileSystem) -> int:
     return _CORES if isinstance(fs, LocalFileSystem) else _WAITING
 
 
-def in_threads(
+def map_threads(
     work: Callable[[Item], Result],
     items: Sequence[Item],
     progress: Progress | None = None,
@@ -290,16 +290,16 @@ def in_threads(
         progress: called with the number done and the number of all, after each.
         threads: how many are at work at once.
     """
-    return in_batches(lambda some: [work(item) for item in some], items, progress, threads)
+    return map_batches(lambda some: [work(item) for item in some], items, progress, threads)
 
 
-def in_batches(
+def map_batches(
     work: Callable[[Sequence[Item]], list[Result]],
     items: Sequence[Item],
     progress: Progress | None = None,
     threads: int = _WAITING,
 ) -> list[Result]:
-    """As `in_threads`, with `work` of a few items at once, which gives a result for each of them.
+    """As `map_threads`, with `work` of a few items at once, which gives a result for each of them.
 
     Steps that are taken for several images in a row find their code and tables in the caches.
     """

@@ -44,7 +44,7 @@ def make_splits(study_id: str, images: pa.Table, config: StudyConfig) -> pa.Tabl
         config: scheme, splits, test_fraction, val_fraction and seed.
 
     Returns:
-        Rows by split, then image_id.
+        ImageRows by split, then image_id.
 
     Raises:
         InputError: a class is too small for the scheme, in some split.

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from thyro_core.evaluation.metrics import weighted_metrics
-from thyro_core.evaluation.out_of_fold import HeldOut, sigmoid
+from thyro_core.evaluation.out_of_fold import OutOfFoldPredictions, sigmoid
 from thyro_core.types import FloatArray, IntArray
 
 LOWEST, HIGHEST = 0.25, 10.0
@@ -29,7 +29,7 @@ class CalibrationFigures(NamedTuple):
     ece: float
 
 
-class CrossFitted(NamedTuple):
+class CrossFittedCalibration(NamedTuple):
     """Calibration on splits that did not choose the temperature; means over `n` splits."""
 
     before: CalibrationFigures
@@ -78,7 +78,9 @@ def fit_temperature(label: IntArray, margin: FloatArray) -> float:
     return best
 
 
-def calibration(label: IntArray, margin: FloatArray, temperature: float) -> CalibrationFigures:
+def calibration_quality(
+    label: IntArray, margin: FloatArray, temperature: float
+) -> CalibrationFigures:
     """How well the probabilities at a temperature fit the labels.
 
     Brier score and calibration error are those of `thyro_core.evaluation.metrics`.
@@ -94,7 +96,7 @@ def calibration(label: IntArray, margin: FloatArray, temperature: float) -> Cali
     return CalibrationFigures(nll, float(found["brier"][0]), float(found["ece"][0]))
 
 
-def cross_fitted_calibration(rows: HeldOut) -> CrossFitted:
+def cross_fitted_calibration(rows: OutOfFoldPredictions) -> CrossFittedCalibration:
     """Calibration before and after, each split's temperature fitted without its images.
 
     A split all of whose images other splits lack, or share a group with, is left out.
@@ -109,9 +111,9 @@ def cross_fitted_calibration(rows: HeldOut) -> CrossFitted:
             continue
         chosen = fit_temperature(rows.label[outside], rows.margin[outside])
         label, margin = rows.label[inside], rows.margin[inside]
-        before.append(calibration(label, margin, 1.0))
-        after.append(calibration(label, margin, chosen))
-    return CrossFitted(_means(before), _means(after), len(after))
+        before.append(calibration_quality(label, margin, 1.0))
+        after.append(calibration_quality(label, margin, chosen))
+    return CrossFittedCalibration(_means(before), _means(after), len(after))
 
 
 def _means(figures: list[CalibrationFigures]) -> CalibrationFigures:

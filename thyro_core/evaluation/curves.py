@@ -15,7 +15,7 @@ import pyarrow as pa
 from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
-from thyro_core.evaluation.metrics import ECE_BINS, calibration_bin, checked
+from thyro_core.evaluation.metrics import ECE_BINS, as_valid_arrays, calibration_bin
 from thyro_core.evaluation.uncertainty import LEVEL, mean_interval
 from thyro_core.types import AnyFloatArray, AnyIntArray
 
@@ -117,7 +117,7 @@ def roc_band(parts: Sequence[Part], test_train_ratio: float, points: int = POINT
         The band, cut to 0..1.
 
     Raises:
-        ValueError: see `metrics.checked` and `statistics.mean_interval`.
+        ValueError: see `metrics.as_valid_arrays` and `statistics.mean_interval`.
     """
     return _curve_band(parts, test_train_ratio, points, _sensitivity_at)
 
@@ -139,7 +139,7 @@ def pr_band(parts: Sequence[Part], test_train_ratio: float, points: int = POINTS
         The band, cut to 0..1.
 
     Raises:
-        ValueError: see `metrics.checked` and `statistics.mean_interval`.
+        ValueError: see `metrics.as_valid_arrays` and `statistics.mean_interval`.
     """
     return _curve_band(parts, test_train_ratio, points, _precision_at)
 
@@ -162,9 +162,9 @@ def calibration_curve(
         One value a bin, by ascending probability; bins without an image are absent.
 
     Raises:
-        ValueError: see `metrics.checked`.
+        ValueError: see `metrics.as_valid_arrays`.
     """
-    label, probability = checked(label, probability)
+    label, probability = as_valid_arrays(label, probability)
     place = calibration_bin(probability, bins)
     n = np.bincount(place, minlength=bins)
     there = n > 0
@@ -194,13 +194,13 @@ def decision_curve(
         thresholds: threshold probabilities p_t, from 0 to below 1.
 
     Raises:
-        ValueError: a threshold is not in [0, 1); see `metrics.checked` too.
+        ValueError: a threshold is not in [0, 1); see `metrics.as_valid_arrays` too.
     """
     x = np.asarray(thresholds, dtype=np.float64)
     if not ((x >= 0) & (x < 1)).all():
         msg = f"threshold probabilities must lie in 0 to below 1, found {list(thresholds)}"
         raise ValueError(msg)
-    sound = [checked(*part) for part in parts]
+    sound = [as_valid_arrays(*part) for part in parts]
     model = [_net_benefit(label, probability, x) for label, probability in sound]
     everyone = [_net_benefit(label, np.ones(label.size), x) for label, _ in sound]
     return DecisionCurve(
@@ -267,9 +267,9 @@ def score_histogram(
         bins: equal-width bins; a probability on an edge belongs to the upper one, 1 to the last.
 
     Raises:
-        ValueError: see `metrics.checked`.
+        ValueError: see `metrics.as_valid_arrays`.
     """
-    label, probability = checked(label, probability)
+    label, probability = as_valid_arrays(label, probability)
     edges = np.arange(bins + 1) / bins
     counts = [np.histogram(probability[label == value], edges)[0] for value in (0, 1)]
     with np.errstate(invalid="ignore"):
@@ -285,7 +285,7 @@ def _curve_band(
 ) -> Band:
     # A quotient, so that a rate such as 3/10 meets its own place of the grid to the last bit.
     x = np.arange(points) / (points - 1)
-    sound = [checked(*part) for part in parts]
+    sound = [as_valid_arrays(*part) for part in parts]
     whole = [part for part in sound if 0 < part[0].sum() < part[0].size]
     band = _band(x, [curve(*part, x) for part in whole], ratio)
     low, high = np.clip(band.low, 0, 1), np.clip(band.high, 0, 1)

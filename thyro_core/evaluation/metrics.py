@@ -76,7 +76,9 @@ class Confusion(NamedTuple):
     fn: int
 
 
-def checked(label: AnyIntArray, probability: AnyFloatArray) -> tuple[AnyIntArray, AnyFloatArray]:
+def as_valid_arrays(
+    label: AnyIntArray, probability: AnyFloatArray
+) -> tuple[AnyIntArray, AnyFloatArray]:
     """Labels and probabilities as int64 and float64 arrays of shape (n,), once they make sense.
 
     Args:
@@ -116,9 +118,9 @@ def confusion(label: AnyIntArray, probability: AnyFloatArray, threshold: float) 
         threshold: Lowest probability that counts as positive.
 
     Raises:
-        ValueError: see `checked`.
+        ValueError: see `as_valid_arrays`.
     """
-    label, probability = checked(label, probability)
+    label, probability = as_valid_arrays(label, probability)
     table = confusion_matrix(label, (probability >= threshold).astype(np.int64), labels=[0, 1])
     (tn, fp), (fn, tp) = table.tolist()
     return Confusion(tp=tp, fp=fp, tn=tn, fn=fn)
@@ -151,9 +153,9 @@ def metrics(label: AnyIntArray, probability: AnyFloatArray, threshold: float) ->
         A value for each metric; NaN, with an `UndefinedMetricWarning`, where it is undefined.
 
     Raises:
-        ValueError: see `checked`.
+        ValueError: see `as_valid_arrays`.
     """
-    label, probability = checked(label, probability)
+    label, probability = as_valid_arrays(label, probability)
     malignant = int(label.sum())
     both = 0 < malignant < label.size
     values = metrics_of_confusion(confusion(label, probability, threshold))
@@ -188,9 +190,9 @@ def weighted_metrics(
         For each metric its r values, float64; NaN, silently, where it is undefined.
 
     Raises:
-        ValueError: see `checked`; or `weight` is not of shape (r, n).
+        ValueError: see `as_valid_arrays`; or `weight` is not of shape (r, n).
     """
-    label, probability = checked(label, probability)
+    label, probability = as_valid_arrays(label, probability)
     if weight.ndim != 2 or weight.shape[1] != label.size:
         msg = f"weight must be of shape (r, {label.size}), found {weight.shape}"
         raise ValueError(msg)

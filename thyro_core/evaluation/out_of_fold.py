@@ -16,7 +16,7 @@ from thyro_core.types import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class OutOfFoldPredictions:
     """Held-out predictions of one architecture; n rows, by split and image."""
 
     split: IntArray
@@ -53,7 +53,9 @@ class HeldOut:
         return np.asarray(~own & ~image & ~group)
 
 
-def held_out(predictions: pa.Table, splits: pa.Table, architecture: str) -> HeldOut:
+def out_of_fold_predictions(
+    predictions: pa.Table, splits: pa.Table, architecture: str
+) -> OutOfFoldPredictions:
     """The held-out predictions of an architecture.
 
     Args:
@@ -77,7 +79,7 @@ def held_out(predictions: pa.Table, splits: pa.Table, architecture: str) -> Held
     rows = joined.sort_values(["split", "image_id"])
     sizes = listed.groupby(["split", "role"]).size().unstack()
     margin = rows["logit_malignant"].astype("float64") - rows["logit_benign"].astype("float64")
-    return HeldOut(
+    return OutOfFoldPredictions(
         split=rows["split"].to_numpy(np.int64),
         image=rows["image_id"].to_numpy(object),
         group=rows["group_id"].to_numpy(object),
@@ -109,7 +111,7 @@ class ImageMeans:
     """(m,), ddof 1; NaN where one split tested it."""
 
 
-def image_means(rows: HeldOut, value: FloatArray) -> ImageMeans:
+def image_means(rows: OutOfFoldPredictions, value: FloatArray) -> ImageMeans:
     """A value of each row, over the rows of each image.
 
     Args:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from thyro_core.evaluation.out_of_fold import HeldOut, image_means
+from thyro_core.evaluation.out_of_fold import OutOfFoldPredictions, image_means
 from thyro_core.evaluation.uncertainty import LEVEL, MeanInterval, mean_interval
 from thyro_core.types import BoolArray, FloatArray, IntArray
 
@@ -27,7 +27,7 @@ class Proportion(NamedTuple):
     n: int
 
 
-class SplitPoint(NamedTuple):
+class SplitThreshold(NamedTuple):
     """A threshold chosen without a split's images, and what it does on them; NaN: undefined."""
 
     split: int
@@ -36,7 +36,7 @@ class SplitPoint(NamedTuple):
     specificity: float
 
 
-class CrossFittedPoint(NamedTuple):
+class CrossFittedThreshold(NamedTuple):
     """What a threshold chosen so does on new images."""
 
     sensitivity: MeanInterval
@@ -46,7 +46,7 @@ class CrossFittedPoint(NamedTuple):
     """Each image once: its mean probability against the mean of the thresholds that were chosen
     without it. The interval takes images as independent."""
     image_specificity: Proportion
-    splits: tuple[SplitPoint, ...]
+    splits: tuple[SplitThreshold, ...]
 
 
 def threshold_for(label: IntArray, probability: FloatArray, sensitivity: float) -> float:
@@ -98,9 +98,9 @@ def proportion(hits: int, n: int) -> Proportion:
     return Proportion(hits / n, float(interval.low), float(interval.high), n)
 
 
-def cross_fitted_point(
-    rows: HeldOut, probability: FloatArray, sensitivity: float
-) -> CrossFittedPoint:
+def cross_fitted_threshold(
+    rows: OutOfFoldPredictions, probability: FloatArray, sensitivity: float
+) -> CrossFittedThreshold:
     """Sensitivity and specificity of a threshold chosen for a sensitivity, without reuse.
 
     Args:
@@ -115,7 +115,7 @@ def cross_fitted_point(
     threshold = np.array([point.threshold for point in points])
     own = threshold[np.searchsorted(np.array(rows.splits), rows.split)]
     label, positive = _image_calls(rows, probability, own)
-    return CrossFittedPoint(
+    return CrossFittedThreshold(
         sensitivity=mean_interval([point.sensitivity for point in points], rows.ratio),
         specificity=mean_interval([point.specificity for point in points], rows.ratio),
         image_sensitivity=proportion(int(positive[label == 1].sum()), int((label == 1).sum())),
@@ -125,18 +125,18 @@ def cross_fitted_point(
 
 
 def _split_point(
-    rows: HeldOut, probability: FloatArray, sensitivity: float, split: int
-) -> SplitPoint:
+    rows: OutOfFoldPredictions, probability: FloatArray, sensitivity: float, split: int
+) -> SplitThreshold:
     outside, inside = rows.outside(split), rows.inside(split)
     threshold = threshold_for(rows.label[outside], probability[outside], sensitivity)
     if math.isnan(threshold):
-        return SplitPoint(split, math.nan, math.nan, math.nan)
+        return SplitThreshold(split, math.nan, math.nan, math.nan)
     found = rates(rows.label[inside], probability[inside] >= threshold)
-    return SplitPoint(split, threshold, *found)
+    return SplitThreshold(split, threshold, *found)
 
 
 def _image_calls(
-    rows: HeldOut, probability: FloatArray, threshold: FloatArray
+    rows: OutOfFoldPredictions, probability: FloatArray, threshold: FloatArray
 ) -> tuple[IntArray, BoolArray]:
     """Label and call of each image that a threshold was chosen for, each once."""
     excess = image_means(rows, probability - threshold)

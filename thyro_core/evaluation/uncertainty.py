@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from thyro_core.evaluation.metrics import METRICS, checked, weighted_metrics
+from thyro_core.evaluation.metrics import METRICS, as_valid_arrays, weighted_metrics
 from thyro_core.types import AnyFloatArray, AnyIntArray
 
 LEVEL = 0.95
@@ -88,9 +88,9 @@ def bootstrap_intervals(
         and everywhere if there is only one cluster, which can tell nothing of the spread.
 
     Raises:
-        ValueError: see `metrics.checked`; or `cluster` is not of shape (n,).
+        ValueError: see `metrics.as_valid_arrays`; or `cluster` is not of shape (n,).
     """
-    label, probability = checked(label, probability)
+    label, probability = as_valid_arrays(label, probability)
     names, number = np.unique(np.asarray(cluster), return_inverse=True)
     if number.shape != label.shape:
         msg = f"cluster must be of shape {label.shape}, found {number.shape}"
@@ -188,9 +188,9 @@ def auc_variance(label: AnyIntArray, probability: AnyFloatArray) -> float:
     """DeLong's variance of one AUC; NaN with fewer than two images of a class.
 
     Raises:
-        ValueError: see `metrics.checked`.
+        ValueError: see `metrics.as_valid_arrays`.
     """
-    _, malignant, benign = _placements(*checked(label, probability))
+    _, malignant, benign = _placements(*as_valid_arrays(label, probability))
     return _variance(malignant, benign)
 
 
@@ -212,10 +212,10 @@ def delong(label: AnyIntArray, prob_a: AnyFloatArray, prob_b: AnyFloatArray) -> 
         The test; AUCs are NaN with one class only, the rest also with a single image of a class.
 
     Raises:
-        ValueError: see `metrics.checked`.
+        ValueError: see `metrics.as_valid_arrays`.
     """
-    auc_a, malignant_a, benign_a = _placements(*checked(label, prob_a))
-    auc_b, malignant_b, benign_b = _placements(*checked(label, prob_b))
+    auc_a, malignant_a, benign_a = _placements(*as_valid_arrays(label, prob_a))
+    auc_b, malignant_b, benign_b = _placements(*as_valid_arrays(label, prob_b))
     difference = auc_a - auc_b
     # The variance of the differences is var a + var b - 2 cov, but never negative by rounding.
     error = np.sqrt(_variance(malignant_a - malignant_b, benign_a - benign_b))

@@ -19,7 +19,7 @@ from thyro_core.explain import faithfulness
 from thyro_core.explain.features import feature_rows, features_table
 from thyro_core.explain.gradcam import grad_cams
 from thyro_core.explain.maps import cams_table, stored_maps
-from thyro_core.imaging.annotations import burned_in
+from thyro_core.imaging.annotations import annotation_mask
 from thyro_core.tables.cam_columns import BORDER_SHARE, CURVE_STEPS, RANDOMISATIONS
 from thyro_core.tables.schemas import rows_to_table
 from thyro_core.training.batches import Examples, normalise, stream_seed
@@ -117,7 +117,7 @@ def map_checks(cam: Float32Array, grey: Grey, mask: BoolArray | None, share: flo
         mask: the nodule's, bool, of any size; None: there is none.
         share: share of the peak at which the region is cut.
     """
-    maps, annotations = cam[None], burned_in(grey)[None]
+    maps, annotations = cam[None], annotation_mask(grey)[None]
     values: CheckValues = {
         "is_empty": not cam.any(),
         "border_energy": float(faithfulness.border_energy(maps, BORDER_SHARE)[0]),

@@ -36,7 +36,7 @@ STANDING_PART = 0.4
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.bool_)
 
 
-def burned_in(grey: Grey) -> npt.NDArray[np.bool_]:
+def annotation_mask(grey: Grey) -> npt.NDArray[np.bool_]:
     """Where an image's burned-in marks lie.
 
     Standing strokes are found by a white top-hat with a lying line, other parts by one with a

@@ -57,10 +57,10 @@ def candidates(descriptors: Descriptors, hashes: Hashes, distance: int) -> IntAr
     """
     if len(hashes) <= EXACT:
         return _near(hashes, distance)
-    return searched(descriptors, hashes, distance)
+    return approximate_candidates(descriptors, hashes, distance)
 
 
-def searched(descriptors: Descriptors, hashes: Hashes, distance: int) -> IntArray:
+def approximate_candidates(descriptors: Descriptors, hashes: Hashes, distance: int) -> IntArray:
     """What `candidates` finds in a large set, whatever the number of images: nearly all of them.
 
     Whether two images are a pair depends on these two only. Arguments as for `candidates`.

@@ -37,7 +37,7 @@ _MOST_SCANS = 100
 
 # Pillow has no common base of what it raises on hostile bytes: this is the closed list of what its
 # readers and the decoders beneath them can raise. `Warning`: where warnings are made errors.
-HOSTILE: tuple[type[Exception], ...] = (
+DECODER_ERRORS: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
     SyntaxError,
@@ -72,7 +72,7 @@ class TooLargeError(UndecodableError):
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """A decoded image.
 
     Attributes:
@@ -86,7 +86,7 @@ class Picture:
     bits: int
 
 
-def decode(data: bytes, bounds: ImageBounds) -> Picture:
+def decode(data: bytes, bounds: ImageBounds) -> DecodedImage:
     """The first frame of a PNG, JPEG, TIFF or BMP file as an upright grey image.
 
     Colour becomes grey by ITU-R BT.601; what is transparent lies on black. Samples of more than
@@ -114,7 +114,7 @@ def decode(data: bytes, bounds: ImageBounds) -> Picture:
             return _picture(image)
     except UndecodableError:
         raise
-    except HOSTILE as error:
+    except DECODER_ERRORS as error:
         msg = f"damaged or not supported: {type(error).__name__}"
         raise UndecodableError(msg) from error
 
@@ -183,15 +183,15 @@ def _has_frame(image: ImageFile, index: int) -> bool:
     return True
 
 
-def _picture(image: ImageFile) -> Picture:
+def _picture(image: ImageFile) -> DecodedImage:
     bits = _BITS.get(image.mode, 8)
     if bits > 8:
-        return Picture(_scale(image), 0.0, bits)
+        return DecodedImage(_scale(image), 0.0, bits)
     flat = _on_black(image) if image.has_transparency_data else image
     if flat.mode in _GREY_MODES:
-        return Picture(_array(flat if flat.mode == "L" else flat.convert("L")), 0.0, bits)
+        return DecodedImage(_array(flat if flat.mode == "L" else flat.convert("L")), 0.0, bits)
     colour = flat.convert("RGB")
-    return Picture(_array(colour.convert("L")), overlay_share(_array(colour)), bits)
+    return DecodedImage(_array(colour.convert("L")), overlay_share(_array(colour)), bits)
 
 
 def _on_black(image: Image.Image) -> Image.Image:

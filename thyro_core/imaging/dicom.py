@@ -24,11 +24,11 @@ from pydicom.uid import (
 )
 
 from thyro_core.imaging.bounds import ClipBounds
-from thyro_core.imaging.decode import HOSTILE, TooLargeError
+from thyro_core.imaging.decode import DECODER_ERRORS, TooLargeError
 from thyro_core.imaging.dicom_pixels import (
     PHOTOMETRIC,
     Box,
-    Decoded,
+    FrameImage,
     RefusedError,
     decoded_frame,
     tissue_box,
@@ -40,7 +40,11 @@ _MAGIC_AT, _MAGIC = 128, b"DICM"
 _META_GROUP = 0x0002
 # How a file without the magic begins: an element of group 2 or 8, little or big endian.
 _BARE = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
-_HOSTILE: tuple[type[Exception], ...] = (*HOSTILE, BytesLengthException, InvalidDicomError)
+_READER_ERRORS: tuple[type[Exception], ...] = (
+    *DECODER_ERRORS,
+    BytesLengthException,
+    InvalidDicomError,
+)
 
 _ULTRASOUND = {
     "1.2.840.10008.5.1.4.1.1.6.1": "Ultrasound Image",
@@ -68,7 +72,7 @@ class DicomFrame:
 
     index: int
     """Position in the clip, from 0."""
-    decoded: Decoded | None
+    image: FrameImage | None
     reason: str | None = None
     detail: str | None = None
 
@@ -114,7 +118,7 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
     _silence()
     try:
         dataset = _dataset(data)
-    except _HOSTILE as error:
+    except _READER_ERRORS as error:
         return DicomImages(None, *_why(error))
     patient_id, burned_in = _patient(dataset, pseudonymise), _is_burned_in(dataset)
     try:
@@ -122,9 +126,11 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
         n = _check_bounds(dataset, bounds)
         _check_syntax(dataset)
         box = tissue_box(dataset)
-    except _HOSTILE as error:
+    except _READER_ERRORS as error:
         return DicomImages(patient_id, *_why(error), burned_in)
-    frames = tuple(_frame(dataset, index, box) for index in spaced(n, bounds.frames_per_clip))
+    frames = tuple(
+        _frame(dataset, index, box) for index in evenly_spaced(n, bounds.frames_per_clip)
+    )
     return DicomImages(patient_id, None, None, burned_in, frames, is_clip=n > 1)
 
 
@@ -164,7 +170,7 @@ def _dataset(data: bytes) -> Dataset:
 def _patient(dataset: Dataset, pseudonymise: Pseudonymise) -> str | None:
     try:
         given = [dataset.get(name) for name in ("PatientID", "IssuerOfPatientID")]
-    except _HOSTILE:
+    except _READER_ERRORS:
         return None
     patient, issuer = (None if value is None else str(value) for value in given)
     return pseudonymise(patient, issuer)
@@ -173,7 +179,7 @@ def _patient(dataset: Dataset, pseudonymise: Pseudonymise) -> str | None:
 def _is_burned_in(dataset: Dataset) -> bool:
     try:
         return str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES"
-    except _HOSTILE:
+    except _READER_ERRORS:
         return True  # what cannot be read cannot be trusted
 
 
@@ -245,11 +251,11 @@ def transfer_syntax(dataset: Dataset) -> UID:
 def _frame(dataset: Dataset, index: int, box: Box | None) -> DicomFrame:
     try:
         return DicomFrame(index, decoded_frame(dataset, transfer_syntax(dataset), index, box))
-    except _HOSTILE as error:
+    except _READER_ERRORS as error:
         return DicomFrame(index, None, *_why(error))
 
 
-def spaced(n: int, most: int) -> list[int]:
+def evenly_spaced(n: int, most: int) -> list[int]:
     """At most `most` of n frames, evenly spaced: the middles of as many equal parts of the clip."""
     taken = min(n, most)
     return [(2 * i + 1) * n // (2 * taken) for i in range(taken)]

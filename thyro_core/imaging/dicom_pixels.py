@@ -51,7 +51,7 @@ class RefusedError(ThyroError, ValueError):
 
 
 @dataclass(frozen=True)
-class Decoded:
+class FrameImage:
     """A picture.
 
     Attributes:
@@ -63,7 +63,7 @@ class Decoded:
     overlay_share: float
 
 
-def decoded_frame(dataset: Dataset, syntax: UID, index: int, box: Box | None) -> Decoded:
+def decoded_frame(dataset: Dataset, syntax: UID, index: int, box: Box | None) -> FrameImage:
     """One frame, cropped to its tissue, as grey levels.
 
     Grey values run through rescale and window (or VOI table) if the file has them; else the range
@@ -80,7 +80,7 @@ def decoded_frame(dataset: Dataset, syntax: UID, index: int, box: Box | None) ->
     Raises:
         RefusedError: a compressed picture is larger than declared.
         TooLargeError: a JPEG has more scans than any encoder makes.
-        Exception: what the libraries raise on damaged data (`images.HOSTILE`).
+        Exception: what the libraries raise on damaged data (`images.DECODER_ERRORS`).
     """
     _check_compressed(dataset, syntax, index)
     array, facts = get_decoder(syntax).as_array(dataset, index=index)
@@ -91,7 +91,7 @@ def decoded_frame(dataset: Dataset, syntax: UID, index: int, box: Box | None) ->
         left, top, right, bottom = box
         array = array[top:bottom, left:right]
     if array.ndim == 2:
-        return Decoded(_grey(array, dataset, photometric), 0.0)
+        return FrameImage(_grey(array, dataset, photometric), 0.0)
     return _colour(array, dataset, photometric)
 
 
@@ -228,10 +228,10 @@ def _number(dataset: Dataset, name: str, default: float = 0.0) -> float:
     return number if isfinite(number) else default
 
 
-def _colour(array: npt.NDArray[Any], dataset: Dataset, photometric: str) -> Decoded:
+def _colour(array: npt.NDArray[Any], dataset: Dataset, photometric: str) -> FrameImage:
     bits = array.dtype.itemsize * 8
     if photometric != "PALETTE COLOR":
         bits = int(dataset.BitsStored)
     rgb = np.clip(array[..., :3] >> max(0, bits - 8), 0, 255).astype(np.uint8)
     grey = Image.fromarray(np.ascontiguousarray(rgb)).convert("L")
-    return Decoded(np.array(grey, dtype=np.uint8), overlay_share(rgb))
+    return FrameImage(np.array(grey, dtype=np.uint8), overlay_share(rgb))

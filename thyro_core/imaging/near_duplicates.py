@@ -124,7 +124,7 @@ def near_duplicates(
     return [(int(i), int(j)) for i, j in kept]
 
 
-def connected(pairs: Sequence[tuple[int, int]], n: int) -> IntArray:
+def group_labels(pairs: Sequence[tuple[int, int]], n: int) -> IntArray:
     """Groups: images joined by a chain of pairs share a label.
 
     Args:

@@ -37,7 +37,7 @@ _BRIGHT_LEVEL = 200
 _WINDOW = 1024
 
 
-def why_not_ultrasound(grey: Grey, overlay_share: float) -> str | None:
+def ultrasound_fault(grey: Grey, overlay_share: float) -> str | None:
     """What keeps a picture from being B-mode ultrasound, with what was expected; None: nothing.
 
     Args:

@@ -17,7 +17,11 @@ from thyro_core import NOTICE
 from thyro_core.config import RECIPE, Architecture, canonical_json, content_id
 from thyro_core.datasets.packs import pack_index
 from thyro_core.errors import InputError
-from thyro_core.evaluation.out_of_fold import HeldOut, held_out, image_means
+from thyro_core.evaluation.out_of_fold import (
+    OutOfFoldPredictions,
+    image_means,
+    out_of_fold_predictions,
+)
 from thyro_core.registry.bundle import REFERENCE, REFERENCE_FILE, Bundle, load_bundle
 from thyro_core.registry.card import CARD_VERSION, Card, Embedding, card_bytes
 from thyro_core.registry.card_figures import (
@@ -88,7 +92,7 @@ def make_bundle(store: Store, order: Order, scratch: Path) -> Bundle:
     for split, name in enumerate(wanted):
         source = model_key(order.plan.study_id, split, order.architecture)
         _copy(store, source, f"{bundle_prefix(model_id)}/{name}", wanted[name])
-    rows = held_out(tables.predictions, tables.splits, order.architecture)
+    rows = out_of_fold_predictions(tables.predictions, tables.splits, order.architecture)
     card = _card(order, model_id, wanted, tables, rows)
     reference = _reference(store, card, tables, rows, scratch)
     data = _parquet(reference)
@@ -163,7 +167,11 @@ def _lost(source: str, wanted: str, found: str) -> InputError:
 
 
 def _card(
-    order: Order, model_id: str, wanted: Mapping[str, str], tables: _Tables, rows: HeldOut
+    order: Order,
+    model_id: str,
+    wanted: Mapping[str, str],
+    tables: _Tables,
+    rows: OutOfFoldPredictions,
 ) -> Card:
     """The card but for the reference set and the study's notes."""
     plan = order.plan
@@ -222,7 +230,9 @@ def _start_warnings(order: Order) -> tuple[str, ...]:
     return (said,)
 
 
-def _reference(store: Store, card: Card, tables: _Tables, rows: HeldOut, scratch: Path) -> pa.Table:
+def _reference(
+    store: Store, card: Card, tables: _Tables, rows: OutOfFoldPredictions, scratch: Path
+) -> pa.Table:
     """The training set as the model saw it, schema `REFERENCE`, by image_id."""
     from thyro_core.registry.embeddings import training_embeddings
 

@@ -12,13 +12,13 @@ from thyro_core.evaluation.calibration import (
     HIGHEST,
     LOWEST,
     CalibrationFigures,
-    calibration,
+    calibration_quality,
     cross_fitted_calibration,
     fit_temperature,
 )
 from thyro_core.evaluation.metrics import METRICS
-from thyro_core.evaluation.out_of_fold import HeldOut
-from thyro_core.evaluation.threshold import Proportion, cross_fitted_point, threshold_for
+from thyro_core.evaluation.out_of_fold import OutOfFoldPredictions
+from thyro_core.evaluation.threshold import Proportion, cross_fitted_threshold, threshold_for
 from thyro_core.evaluation.uncertainty import MeanInterval
 from thyro_core.registry.card import Calibration, Data, Figure, Fit, OperatingPoint
 
@@ -35,7 +35,7 @@ METHOD = (
 """How the threshold is chosen and judged."""
 
 
-def calibration_figures(rows: HeldOut) -> Calibration:
+def calibration_figures(rows: OutOfFoldPredictions) -> Calibration:
     """The temperature, and calibration before and after it.
 
     Args:
@@ -45,15 +45,17 @@ def calibration_figures(rows: HeldOut) -> Calibration:
     crossed = cross_fitted_calibration(rows)
     return Calibration(
         temperature=temperature,
-        before=_fit(calibration(rows.label, rows.margin, 1.0)),
-        after=_fit(calibration(rows.label, rows.margin, temperature)),
+        before=_fit(calibration_quality(rows.label, rows.margin, 1.0)),
+        after=_fit(calibration_quality(rows.label, rows.margin, temperature)),
         cross_fitted_before=_fit(crossed.before),
         cross_fitted_after=_fit(crossed.after),
         cross_fitted_n=crossed.n,
     )
 
 
-def operating_figures(rows: HeldOut, temperature: float, sensitivity: float) -> OperatingPoint:
+def operating_figures(
+    rows: OutOfFoldPredictions, temperature: float, sensitivity: float
+) -> OperatingPoint:
     """The threshold, and what it does on images that did not choose it.
 
     Args:
@@ -69,7 +71,7 @@ def operating_figures(rows: HeldOut, temperature: float, sensitivity: float) -> 
     if math.isnan(threshold):
         msg = "expected malignant images among the held-out predictions, found none; add some"
         raise InputError(msg)
-    found = cross_fitted_point(rows, probability, sensitivity)
+    found = cross_fitted_threshold(rows, probability, sensitivity)
     return OperatingPoint(
         method=METHOD,
         target_sensitivity=sensitivity,
@@ -136,7 +138,9 @@ def versions_of(runs: pa.Table) -> tuple[dict[str, str], tuple[str, ...]]:
     return {name: ", ".join(sorted(each)) for name, each in sorted(found.items())}, tuple(commits)
 
 
-def warnings_of(rows: HeldOut, fitted: Calibration, point: OperatingPoint) -> list[str]:
+def warnings_of(
+    rows: OutOfFoldPredictions, fitted: Calibration, point: OperatingPoint
+) -> list[str]:
     """What a reader of the card must not miss of its calibration and its threshold."""
     found = []
     if fitted.temperature in {LOWEST, HIGHEST}:

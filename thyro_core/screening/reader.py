@@ -10,7 +10,7 @@ import numpy.typing as npt
 from thyro_core.imaging.decode import TooLargeError, UndecodableError, decode
 from thyro_core.imaging.dicom import Pseudonymise, is_dicom, read_dicom
 from thyro_core.imaging.quality import grey_statistics, sharpness
-from thyro_core.imaging.ultrasound import why_not_ultrasound
+from thyro_core.imaging.ultrasound import ultrasound_fault
 from thyro_core.screening.config import ScreeningRules
 
 Grey = npt.NDArray[np.uint8]
@@ -119,10 +119,10 @@ def _of_dicom(
     for frame in found.frames:
         image_id = _frame_id(file_id, frame.index) if found.is_clip else file_id
         origin = _Origin(image_id, frame.index, found.patient_id, found.burned_in)
-        if frame.decoded is None:
+        if frame.image is None:
             yield _rejected(origin, frame.reason or "undecodable", frame.detail)
         else:
-            yield _judged(origin, frame.decoded.grey, frame.decoded.overlay_share, rules)
+            yield _judged(origin, frame.image.grey, frame.image.overlay_share, rules)
 
 
 def _frame_id(file_id: str, frame: int) -> str:
@@ -167,7 +167,7 @@ def _verdict(
     height, width = grey.shape
     if min(height, width) < rules.min_side:
         return "too_small", f"{width} x {height} pixels; a side needs at least {rules.min_side}"
-    other = why_not_ultrasound(grey, share)
+    other = ultrasound_fault(grey, share)
     if other is not None:
         return "not_ultrasound", other
     if share > rules.overlay_bound:

@@ -17,7 +17,7 @@ from thyro_core.study.plan import PlannedPrecision, StudyPlan, make_plan, save_p
 from thyro_core.study.records import runs_table
 from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table, write_table
-from thyro_core.training.pretrained import resolve
+from thyro_core.training.pretrained import resolve_weights
 
 
 def ingest_for_study(
@@ -67,7 +67,7 @@ def prepare_study(
         InputError: the images are too few, or the weights cannot be used.
         LeakageError: images that belong together stand on both sides of a split.
     """
-    weights = resolve(config.weights, config.architectures, mirror, store, scratch)
+    weights = resolve_weights(config.weights, config.architectures, mirror, store, scratch)
     plan = make_plan(config, manifest.manifest_id, precision, weights, manifest.notes)
     if not store.exists(table_key("splits", study_id=plan.study_id)):
         splits = make_splits(plan.study_id, manifest.table, plan.config)

@@ -9,7 +9,7 @@ from thyro_core.config import RECIPE, StudyConfig, canonical_json, content_id
 from thyro_core.errors import InputError
 from thyro_core.store.keys import study_key
 from thyro_core.store.store import Store
-from thyro_core.training.pretrained import StartWeights
+from thyro_core.training.pretrained import StartingWeights
 
 PlannedPrecision = Literal["fp32", "bf16"]
 
@@ -22,7 +22,7 @@ class StudyPlan:
     config: StudyConfig
     manifest_id: str
     precision: PlannedPrecision
-    weights: Mapping[str, StartWeights]
+    weights: Mapping[str, StartingWeights]
     notes: tuple[str, ...]
     """What a reader of the results must know, e.g. that no patient ids were given."""
 
@@ -31,7 +31,7 @@ def make_plan(
     config: StudyConfig,
     manifest_id: str,
     precision: PlannedPrecision,
-    weights: Mapping[str, StartWeights],
+    weights: Mapping[str, StartingWeights],
     notes: tuple[str, ...],
 ) -> StudyPlan:
     """Name a study by everything that changes its results.
@@ -79,7 +79,7 @@ def load_plan(store: Store, study_id: str) -> StudyPlan:
         config=StudyConfig.model_validate(plain["config"]),
         manifest_id=plain["manifest_id"],
         precision=plain["precision"],
-        weights={name: StartWeights(**start) for name, start in plain["weights"].items()},
+        weights={name: StartingWeights(**start) for name, start in plain["weights"].items()},
         notes=tuple(plain["notes"]),
     )
 

@@ -17,7 +17,7 @@ from thyro_core.config import Architecture, StudyConfig
 from thyro_core.store.keys import progress_key
 from thyro_core.store.store import WRITE_ERRORS, Store
 from thyro_core.study.plan import StudyPlan
-from thyro_core.training.timer import NOTHING, Spent
+from thyro_core.training.timer import NO_COST, RunCost
 
 # GFLOP of one training image at the paper's sizes: the unit that makes epochs comparable.
 _GFLOP = {"resnet18": 10.65, "alexnet": 4.1, "vgg16": 92.6, "inception_v3": 34.3}
@@ -227,7 +227,7 @@ class JobReporter:
         self._before += self._work(architecture, epochs * self._images)
 
     def position(
-        self, architecture: str, epochs: int, images: int, seconds: float, spent: Spent = NOTHING
+        self, architecture: str, epochs: int, images: int, seconds: float, spent: RunCost = NO_COST
     ) -> None:
         """So many epochs are done, and so many images of the next one in so many seconds."""
         if time.monotonic() < self._due:

@@ -19,7 +19,7 @@ from thyro_core.study.plan import StudyPlan
 from thyro_core.study.progress import read_job_progress
 from thyro_core.study.provenance import git_commit, versions
 from thyro_core.tables import schemas
-from thyro_core.training.timer import Meter, Spent
+from thyro_core.training.timer import RunTimer, RunCost
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def write_finished(store: Store, plan: StudyPlan, facts: RunFacts) -> None:
 
 
 def write_failed(
-    store: Store, plan: StudyPlan, split: int, architecture: str, *, error: str, meter: Meter
+    store: Store, plan: StudyPlan, split: int, architecture: str, *, error: str, timer: RunTimer
 ) -> None:
     """Record what stopped a run; a later success replaces it."""
     columns = {

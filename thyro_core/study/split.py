@@ -37,20 +37,20 @@ from thyro_core.study.progress import JobReporter, slowest_first
 from thyro_core.tables.io import write_table
 from thyro_core.tables.schemas import rows_to_table
 from thyro_core.training.batches import Examples
-from thyro_core.training.checkpoint import CheckpointKeeper
+from thyro_core.training.checkpoint import RunCheckpoint
 from thyro_core.training.device import (
     device_name,
-    give_back_freed_memory,
+    release_freed_memory,
     job_device,
     peak_memory,
     prepare_torch,
 )
-from thyro_core.training.distributed import PeerLostError, Team, current_team
+from thyro_core.training.distributed import PeerLostError, WorkerGroup, current_group
 from thyro_core.training.inference import recalibrate_batchnorm
 from thyro_core.training.loop import Recipe, Run, balanced_alpha, start_run, train
-from thyro_core.training.models import build, load_start
-from thyro_core.training.pretrained import load
-from thyro_core.training.timer import Meter
+from thyro_core.training.models import build, load_starting_weights
+from thyro_core.training.pretrained import load_weights
+from thyro_core.training.timer import RunTimer
 
 _LOG = logging.getLogger(__name__)
 _RUN_FAILURES = (ThyroError, RuntimeError, ValueError, ArithmeticError, OSError, MemoryError)
@@ -64,7 +64,7 @@ class PreparedSplit:
     store: Store
     plan: StudyPlan
     device: torch.device
-    team: Team
+    workers: WorkerGroup
     images: SplitImages
 
 
@@ -94,7 +94,7 @@ def run_split(job: SplitJob) -> SplitOutcome:
         PeerLostError: another worker is gone.
     """
     split = prepare_split(job)
-    reporter = JobReporter if split.team.leads else _SilentReporter
+    reporter = JobReporter if split.workers.is_leader else _SilentReporter
     n_train = split.images.roles["train"].num_rows
     report = reporter(split.store, split.plan, job.split, n_train)
     trained: list[str] = []
@@ -104,7 +104,7 @@ def run_split(job: SplitJob) -> SplitOutcome:
             continue
         if not is_finished(split.store, job.study_id, job.split, architecture):
             error = _run_or_record_failure(split, architecture, report)
-            give_back_freed_memory()
+            release_freed_memory()
             if error is not None:
                 failed[architecture] = error
                 continue
@@ -133,7 +133,7 @@ def prepare_split(job: SplitJob) -> PreparedSplit:
     images = open_split_images(
         store, plan.study_id, job.split, plan.manifest_id, scratch=Path(job.scratch)
     )
-    return PreparedSplit(job, store, plan, job_device(job.resources.gpus), current_team(), images)
+    return PreparedSplit(job, store, plan, job_device(job.resources.gpus), current_group(), images)
 
 
 def prepare_run(split: PreparedSplit, architecture: Architecture, seed: int) -> PreparedRun:
@@ -161,10 +161,10 @@ def prepare_run(split: PreparedSplit, architecture: Architecture, seed: int) -> 
     )
     model = build(architecture, side, seed)
     start = split.plan.weights[architecture]
-    tensors = load(start, split.store, Path(split.job.scratch))
+    tensors = load_weights(start, split.store, Path(split.job.scratch))
     random_layers: tuple[str, ...] = ()
     if tensors is not None:
-        random_layers = load_start(model, tensors, architecture, start.origin)
+        random_layers = load_starting_weights(model, tensors, architecture, start.origin)
     run = start_run(model, recipe)
     return PreparedRun(architecture, recipe, run, examples, random_layers)
 
@@ -174,12 +174,12 @@ def _run_or_record_failure(
 ) -> str | None:
     """Run one architecture; returns the error that stopped it, or None."""
     job, team = split.job, split.team
-    meter = Meter(job.resources.gpus * job.resources.workers)
+    timer = RunTimer(job.resources.gpus * job.resources.workers)
     for cost in records.earlier_costs(split.store, job.study_id, job.split, architecture):
-        meter.carry(cost)
+        timer.add_earlier(cost)
     with log_context(study=job.study_id, split=job.split, architecture=architecture):
         try:
-            _run_architecture(split, architecture, report, meter)
+            _run_architecture(split, architecture, report, timer)
         except StoreError:
             # The next one would fail as well, and the failure could not be recorded.
             _LOG.exception("the store failed")
@@ -189,36 +189,36 @@ def _run_or_record_failure(
         except _RUN_FAILURES as error:
             _LOG.exception("failed")
             text = f"{type(error).__name__}: {error}"
-            if team.size > 1:
-                text = f"worker {team.rank} of {team.size}: {text}"
+            if workers.size > 1:
+                text = f"worker {workers.rank} of {workers.size}: {text}"
             records.write_failed(
-                split.store, split.plan, job.split, architecture, error=text, meter=meter
+                split.store, split.plan, job.split, architecture, error=text, timer=timer
             )
-            if team.size > 1:
+            if workers.size > 1:
                 raise WorkerFailedError(architecture, text) from error
             return text
-        _LOG.info("finished after %.0f s", meter.spent().seconds)
+        _LOG.info("finished after %.0f s", timer.cost().seconds)
     return None
 
 
 def _run_architecture(
-    split: PreparedSplit, architecture: Architecture, report: JobReporter, meter: Meter
+    split: PreparedSplit, architecture: Architecture, report: JobReporter, timer: RunTimer
 ) -> None:
     """Prepare, train, test, explain, record and write one architecture."""
     job, store, config = split.job, split.store, split.plan.config
     prepared = prepare_run(split, architecture, job_seed(config.seed, job.split, architecture))
     run = prepared.run
-    keeper = CheckpointKeeper(store, job.study_id, job.split, architecture, meter)
-    keeper.resume(run, split.device)
+    checkpoint = RunCheckpoint(store, job.study_id, job.split, architecture, timer)
+    checkpoint.restore(run, split.device)
     resumed_epochs = len(run.history)
     report.resumed(architecture, resumed_epochs)
     _LOG.info("training from epoch %d on %s", resumed_epochs + 1, split.device)
 
     def report_batch(images: int, seconds: float) -> None:
-        report.position(architecture, len(run.history), images, seconds, meter.spent())
+        report.position(architecture, len(run.history), images, seconds, timer.cost())
 
-    _train_network(split, prepared, keeper, report_batch)
-    if not split.team.leads:
+    _train_network(split, prepared, checkpoint, report_batch)
+    if not split.workers.is_leader:
         return
     tables = _test_and_explain(split, prepared)
     facts = records.RunFacts(
@@ -234,29 +234,29 @@ def _run_architecture(
         n_test=len(prepared.examples["test"]),
         weights_missing=", ".join(prepared.random_layers) or None,
         model_sha256=_save_model(split, prepared) if job.keep_models else None,
-        started=meter.started.isoformat(),
+        started=timer.started.isoformat(),
         peak_memory=peak_memory(),
         resumed_epochs=resumed_epochs,
-        spent=meter.spent(),
+        spent=timer.cost(),
     )
     records.write_finished(store, split.plan, facts)
     for name, table in tables.items():
         write_table(store, name, table, **hive_keys(job.study_id, job.split, architecture))
-    keeper.discard()
+    checkpoint.delete()
 
 
 def _train_network(
     split: PreparedSplit,
     prepared: PreparedRun,
-    keeper: CheckpointKeeper,
+    checkpoint: RunCheckpoint,
     report_batch: Callable[[int, float], None],
 ) -> None:
     """Train to the last epoch; the worker that writes also readies the network for its test."""
     train_set, val_set = prepared.examples["train"], prepared.examples["val"]
 
     def keep_checkpoint(run: Run) -> None:
-        if split.team.leads:
-            keeper.keep(run, split.job.checkpoint_seconds)
+        if split.workers.is_leader:
+            checkpoint.save(run, split.job.checkpoint_seconds)
 
     train(
         prepared.run,
@@ -266,13 +266,13 @@ def _train_network(
         after_epoch=keep_checkpoint,
         after_batch=report_batch,
     )
-    if not split.team.leads:
+    if not split.workers.is_leader:
         return
     prepared.run.release()
-    give_back_freed_memory()
+    release_freed_memory()
     if prepared.recipe.config.batchnorm == "recalibrate":
         recalibrate_batchnorm(prepared.run.model, train_set, split.device)
-        give_back_freed_memory()
+        release_freed_memory()
 
 
 def _test_and_explain(split: PreparedSplit, prepared: PreparedRun) -> dict[str, pa.Table]:
@@ -280,7 +280,7 @@ def _test_and_explain(split: PreparedSplit, prepared: PreparedRun) -> dict[str, 
     run, architecture = prepared.run, prepared.architecture
     test, test_rows = prepared.examples["test"], split.images.roles["test"]
     logits, maps = predict_with_cams(run.model, architecture, test, split.device)
-    give_back_freed_memory()
+    release_freed_memory()
     image_ids = test_rows["image_id"].to_pylist()
     masks = split.images.nodule_masks(image_ids)
     network = TrainedNetwork(run.model, architecture, split.device, test, image_ids, masks)

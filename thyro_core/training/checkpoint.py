@@ -13,12 +13,12 @@ from thyro_core.config import RECIPE
 from thyro_core.store.keys import checkpoint_key
 from thyro_core.store.store import WRITE_ERRORS, Store
 from thyro_core.training.loop import Run
-from thyro_core.training.timer import Meter, Spent
+from thyro_core.training.timer import RunCost, RunTimer
 
 _LOG = logging.getLogger(__name__)
 
 
-class CheckpointKeeper:
+class RunCheckpoint:
     """Keeps the latest state of one run, at most once in so many seconds.
 
     A checkpoint costs three times the network's size to write; of short epochs, many go by without
@@ -27,17 +27,17 @@ class CheckpointKeeper:
     """
 
     def __init__(
-        self, store: Store, study_id: str, split: int, architecture: str, meter: Meter
+        self, store: Store, study_id: str, split: int, architecture: str, timer: RunTimer
     ) -> None:
         self._store = store
-        self._meter = meter
+        self._timer = timer
         self._key = checkpoint_key(study_id, split, architecture)
         self._name = {
             "study_id": study_id, "split": split, "architecture": architecture, "recipe": RECIPE,
         }  # fmt: skip
         self._last = time.monotonic()
 
-    def keep(self, run: Run, every_seconds: float) -> None:
+    def save(self, run: Run, every_seconds: float) -> None:
         """Write the state if the last one, or the start, is that long ago [s].
 
         One attempt: a store that does not take it costs the run this checkpoint, and no more.
@@ -46,13 +46,13 @@ class CheckpointKeeper:
             return
         try:
             with self._store.without_retries().writing(self._key) as file:
-                torch.save(self._name | asdict(self._meter.spent()) | run.state(), file)
+                torch.save(self._name | asdict(self._timer.cost()) | run.state(), file)
         except (*WRITE_ERRORS, RuntimeError) as error:
             # torch's writer makes a RuntimeError of what its file raises.
             _LOG.warning("%s could not be kept (%s): training goes on", self._key, error)
         self._last = time.monotonic()
 
-    def resume(self, run: Run, device: torch.device) -> None:
+    def restore(self, run: Run, device: torch.device) -> None:
         """Put a run where its checkpoint stands; without a usable one it stays at its start."""
         if not self._store.exists(self._key):
             return
@@ -67,8 +67,8 @@ class CheckpointKeeper:
             return
         run.restore(state)
         # Older checkpoints say nothing of their cost.
-        self._meter.carry(Spent(state.get("seconds", 0.0), state.get("gpu_seconds", 0.0)))
+        self._timer.add_earlier(RunCost(state.get("seconds", 0.0), state.get("gpu_seconds", 0.0)))
 
-    def discard(self) -> None:
+    def delete(self) -> None:
         """Remove the state of a run that is done."""
         self._store.delete(self._key)

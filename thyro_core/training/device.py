@@ -41,7 +41,7 @@ def _bf16_pays(capabilities: Mapping[str, object]) -> bool:
     return amd and bool(capabilities.get("avx512_bf16"))
 
 
-def keep_freed_memory() -> None:
+def retain_freed_memory() -> None:
     """Have the C library keep freed memory for the next batch, where it is glibc.
 
     Else each large tensor is fresh memory from the kernel, which clears it page by page: 13 % of
@@ -54,11 +54,11 @@ def keep_freed_memory() -> None:
             libc.mallopt(parameter, value)
 
 
-def give_back_freed_memory() -> None:
-    """Return what `keep_freed_memory` kept and nobody holds; for where another kind of work begins.
+def release_freed_memory() -> None:
+    """Return the unused memory that `retain_freed_memory` has retained to the system.
 
-    What the batches of one kind left free does not fit those of the next; and a process that waits
-    for its next job needs none of it.
+    Called between phases: the free blocks of one phase do not fit the batches of the next, and an
+    idle process needs none of them.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "gnu_get_libc_version"):
@@ -72,7 +72,7 @@ def prepare_torch(threads: int, deterministic: bool) -> None:
         threads: CPU threads; the order of sums, and so the last bits, depends on it.
         deterministic: refuse every operation that has no deterministic form.
     """
-    keep_freed_memory()
+    retain_freed_memory()
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)

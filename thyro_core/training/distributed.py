@@ -18,7 +18,7 @@ class PeerLostError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Team:
+class WorkerGroup:
     """This worker's place among those that train a network together.
 
     Attributes:
@@ -30,15 +30,15 @@ class Team:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this worker writes: checkpoints, progress, tables and the model."""
         return self.rank == 0
 
-    def share(self, n: int) -> tuple[int, int]:
+    def shard(self, n: int) -> tuple[int, int]:
         """Start and stop of this worker's part of n images; it is empty where n is too small."""
         return n * self.rank // self.size, n * (self.rank + 1) // self.size
 
-    def add_up(self, values: Tensor) -> Tensor:
+    def all_reduce(self, values: Tensor) -> Tensor:
         """Sum of all workers' values, in place.
 
         Raises:
@@ -49,7 +49,7 @@ class Team:
                 dist.all_reduce(values)
         return values
 
-    def gather(self, values: Tensor) -> Tensor:
+    def all_gather(self, values: Tensor) -> Tensor:
         """All workers' values by rank: size x shape.
 
         Raises:
@@ -62,7 +62,7 @@ class Team:
             dist.all_gather(parts, values.contiguous())
         return torch.stack(parts)
 
-    def add_up_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def all_reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Give every worker the sum of all workers' gradients.
 
         In one flat vector, so that each element is summed in the same order in every step.
@@ -75,32 +75,32 @@ class Team:
         if self.size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = self.add_up(torch.cat([gradient.flatten() for gradient in gradients]))
+        flat = self.all_reduce(torch.cat([gradient.flatten() for gradient in gradients]))
         parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view(gradient.shape))
 
-    def agree(self, value: int, what: str, device: torch.device) -> None:
+    def check_equal(self, value: int, what: str, device: torch.device) -> None:
         """Make sure that all workers found the same.
 
         Raises:
             RuntimeError: they did not.
         """
-        found = self.gather(torch.tensor([value], device=device)).flatten().tolist()
+        found = self.all_gather(torch.tensor([value], device=device)).flatten().tolist()
         if len(set(found)) > 1:
             msg = f"{what}: expected the same for all workers of a job, found {found} by rank"
             raise RuntimeError(msg)
 
 
-ALONE = Team()
+SINGLE_WORKER = WorkerGroup()
 """One process trains the network by itself."""
 
 
-def current_team() -> Team:
+def current_group() -> WorkerGroup:
     """The team that this process is in, by torch's process group."""
     if dist.is_available() and dist.is_initialized():
-        return Team(dist.get_rank(), dist.get_world_size())
-    return ALONE
+        return WorkerGroup(dist.get_rank(), dist.get_world_size())
+    return SINGLE_WORKER
 
 
 @contextmanager

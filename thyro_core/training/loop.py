@@ -31,9 +31,9 @@ from thyro_core.training.batches import (
     normalise,
     stream_seed,
 )
-from thyro_core.training.distributed import ALONE, Team
+from thyro_core.training.distributed import SINGLE_WORKER, WorkerGroup
 from thyro_core.training.inference import predict
-from thyro_core.training.sync_layers import WholeBatch, whole_batch_layers
+from thyro_core.training.sync_layers import GlobalBatch, sync_layers
 
 AUX_WEIGHT = 0.4
 """Weight of Inception_v3's auxiliary loss, as in torchvision's recipe."""
@@ -93,7 +93,7 @@ class Recipe:
     alpha: float
     precision: Literal["fp32", "bf16"]
     device: torch.device
-    team: Team = ALONE
+    workers: WorkerGroup = SINGLE_WORKER
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which a training forward pass runs."""
@@ -168,16 +168,16 @@ def train(
 
     Raises:
         FloatingPointError: the loss is no longer finite.
-        PeerLostError: another worker of the team is gone.
-        RuntimeError: the team's workers stand at different epochs.
+        PeerLostError: another worker is gone.
+        RuntimeError: the workers stand at different epochs.
     """
-    team = recipe.team
-    team.agree(len(run.history), "epochs done", recipe.device)
+    workers = recipe.workers
+    workers.check_equal(len(run.history), "epochs done", recipe.device)
     bounds = batch_bounds(len(train_set), recipe.config.batch_size)
     # torch's own mixes up types where a worker has no image and the network computes in bf16.
-    everyone = min(stop - start for start, stop in bounds) >= team.size
+    everyone = min(stop - start for start, stop in bounds) >= workers.size
     fused = recipe.device.type == "cuda" and everyone
-    with whole_batch_layers(run.model, team, fused=fused) as batch:
+    with sync_layers(run.model, workers, fused=fused) as batch:
         for epoch in range(len(run.history), recipe.config.epochs):
             rate = learning_rate(recipe.config, epoch)
             for group in run.optimiser.param_groups:
@@ -195,7 +195,7 @@ def train(
 def _train_epoch(
     run: Run,
     examples: Examples,
-    position: tuple[int, WholeBatch],
+    position: tuple[int, GlobalBatch],
     recipe: Recipe,
     after_batch: Callable[[int, float], None],
 ) -> float:
@@ -208,12 +208,12 @@ def _train_epoch(
     total = torch.zeros((), dtype=torch.float64, device=recipe.device)
     for start, stop in batch_bounds(len(examples), recipe.config.batch_size):
         batch.size = stop - start
-        first, last = recipe.team.share(batch.size)
+        first, last = recipe.workers.shard(batch.size)
         own = (start + first, start + last)
         images, labels = _training_batch(examples, draws, *own, recipe.device)
         total += train_step(run, images, labels, batch.size, recipe).double() * batch.size
         after_batch(stop, time.perf_counter() - started)
-    loss = float(recipe.team.add_up(total)) / len(examples)
+    loss = float(recipe.workers.all_reduce(total)) / len(examples)
     if not isfinite(loss):
         msg = (
             f"epoch {epoch + 1}: the training loss is {loss}; lower learning_rate "
@@ -257,7 +257,7 @@ def train_step(run: Run, images: Tensor, labels: Tensor, whole: int, recipe: Rec
         loss = focal_losses(output, labels, alpha, gamma).sum() / whole
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    recipe.team.add_up_gradients(run.model.parameters())
+    recipe.workers.all_reduce_gradients(run.model.parameters())
     run.optimiser.step()
     return loss.detach()
 

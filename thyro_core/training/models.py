@@ -104,7 +104,7 @@ def body_and_head(
     return nn.Sequential(*parts[:cut]), nn.Sequential(pool, nn.Flatten(1), *rest)
 
 
-def load_start(
+def load_starting_weights(
     model: nn.Module,
     tensors: Mapping[str, Tensor],
     architecture: Architecture,

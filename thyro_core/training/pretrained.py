@@ -41,7 +41,7 @@ class _UnavailableError(Exception):
 
 
 @dataclass(frozen=True)
-class StartWeights:
+class StartingWeights:
     """What one architecture starts from.
 
     Attributes:
@@ -59,9 +59,9 @@ class StartWeights:
     warning: str | None = None
 
 
-def resolve(
+def resolve_weights(
     weights: str, architectures: Sequence[str], mirror: str | None, store: Store, scratch: Path
-) -> dict[str, StartWeights]:
+) -> dict[str, StartingWeights]:
     """Decide what each architecture starts from, and put the files into the store.
 
     Run it once per study, before any job; several processes may do so at once. Every node and
@@ -94,7 +94,7 @@ def resolve(
     return starts
 
 
-def load(start: StartWeights, store: Store, scratch: Path) -> dict[str, "Tensor"] | None:
+def load_weights(start: StartingWeights, store: Store, scratch: Path) -> dict[str, "Tensor"] | None:
     """The tensors an architecture starts from, out of the study's own copy.
 
     The copy is fetched once per node, however many jobs ask at once, and checked each time.
@@ -134,9 +134,9 @@ def load(start: StartWeights, store: Store, scratch: Path) -> dict[str, "Tensor"
 
 def _start(
     weights: str, architecture: str, mirror: str | None, store: Store, scratch: Path
-) -> StartWeights:
+) -> StartingWeights:
     if weights == "none":
-        return StartWeights(architecture, "none")
+        return StartingWeights(architecture, "none")
     cure = f"the URL of a folder that holds {architecture}{_SUFFIX}"
     if weights not in {"auto", "imagenet"}:
         try:
@@ -153,12 +153,12 @@ def _start(
         f"{architecture} STARTS FROM RANDOM WEIGHTS, not from ImageNet's: expect far worse "
         f"results than the paper's ({reason}); set THYRO_WEIGHTS to {cure}"
     )
-    return start or StartWeights(architecture, "none", warning=warning)
+    return start or StartingWeights(architecture, "none", warning=warning)
 
 
 def _pretrained(
     architecture: str, mirror: str | None, store: Store, scratch: Path
-) -> tuple[StartWeights | None, str]:
+) -> tuple[StartingWeights | None, str]:
     """The first start that can be had, and why those before it cannot."""
     reason = "THYRO_WEIGHTS names no mirror"
     if mirror:
@@ -175,7 +175,9 @@ def _pretrained(
     return replace(start, warning=warning), reason
 
 
-def _keep_url(url: str, kind: str, architecture: str, store: Store, scratch: Path) -> StartWeights:
+def _keep_url(
+    url: str, kind: str, architecture: str, store: Store, scratch: Path
+) -> StartingWeights:
     if not url.endswith(_SUFFIX):
         url = f"{url.rstrip('/')}/{architecture}{_SUFFIX}"
     shown = redact(url)
@@ -197,7 +199,7 @@ def _keep_url(url: str, kind: str, architecture: str, store: Store, scratch: Pat
         return _keep(Path(file.name), kind + shown, architecture, store)
 
 
-def _keep(file: Path, origin: str, architecture: str, store: Store) -> StartWeights:
+def _keep(file: Path, origin: str, architecture: str, store: Store) -> StartingWeights:
     """Copy a local safetensors file into the store, unless it is there."""
     from safetensors import SafetensorError, safe_open
 
@@ -211,7 +213,7 @@ def _keep(file: Path, origin: str, architecture: str, store: Store) -> StartWeig
     if not store.exists(key):
         with store.writing(key) as target, file.open("rb") as source:
             shutil.copyfileobj(source, target)
-    return StartWeights(architecture, origin, digest, key)
+    return StartingWeights(architecture, origin, digest, key)
 
 
 def _sha256(path: Path) -> str:

@@ -15,24 +15,24 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thyro_core.training.distributed import Team
+from thyro_core.training.distributed import WorkerGroup
 
 
 @dataclass
-class WholeBatch:
+class GlobalBatch:
     """The batch that the team is at.
 
     Attributes:
-        team: Who shares it.
+        workers: Who shares it.
         size: Its images, those of all workers.
     """
 
-    team: Team
+    workers: WorkerGroup
     size: int = 0
 
 
 @contextmanager
-def whole_batch_layers(model: nn.Module, team: Team, *, fused: bool) -> Iterator[WholeBatch]:
+def sync_layers(model: nn.Module, workers: WorkerGroup, *, fused: bool) -> Iterator[GlobalBatch]:
     """Let a network's batch norm and dropout see whole batches for as long as the block runs.
 
     The layers put in place share parameters and buffers with those they stand for, under the same
@@ -40,15 +40,15 @@ def whole_batch_layers(model: nn.Module, team: Team, *, fused: bool) -> Iterator
 
     Args:
         model: changed in place, and changed back at the end.
-        team: who trains it.
+        workers: who trains it.
         fused: take torch's own SyncBatchNorm: GPUs only, and no worker without an image.
 
     Yields:
         What has to be told the size of each batch before its forward pass.
     """
-    batch = WholeBatch(team)
+    batch = GlobalBatch(workers)
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
-    if team.size > 1:
+    if workers.size > 1:
         for parent in list(model.modules()):
             for name, layer in list(parent.named_children()):
                 other = _counterpart(layer, batch, fused=fused)
@@ -62,9 +62,9 @@ def whole_batch_layers(model: nn.Module, team: Team, *, fused: bool) -> Iterator
             setattr(parent, name, layer)
 
 
-def _counterpart(layer: nn.Module, batch: WholeBatch, *, fused: bool) -> nn.Module | None:
+def _counterpart(layer: nn.Module, batch: GlobalBatch, *, fused: bool) -> nn.Module | None:
     if isinstance(layer, nn.Dropout):
-        return WholeDropout(layer.p, batch).train(layer.training)
+        return SyncDropout(layer.p, batch).train(layer.training)
     if not isinstance(layer, _BatchNorm):
         return None
     sizes: dict[str, Any] = {"eps": layer.eps, "momentum": layer.momentum}
@@ -72,17 +72,17 @@ def _counterpart(layer: nn.Module, batch: WholeBatch, *, fused: bool) -> nn.Modu
     if fused:
         other = nn.SyncBatchNorm(layer.num_features, **sizes)
     else:
-        other = WholeBatchNorm(layer.num_features, batch.team, **sizes)
+        other = SyncBatchNorm(layer.num_features, batch.workers, **sizes)
     other.weight, other.bias = layer.weight, layer.bias
     other.running_mean, other.running_var = layer.running_mean, layer.running_var
     other.num_batches_tracked = layer.num_batches_tracked
     return other.train(layer.training)
 
 
-class WholeDropout(nn.Module):
+class SyncDropout(nn.Module):
     """Dropout with this worker's part of the mask that one process would draw."""
 
-    def __init__(self, p: float, batch: WholeBatch) -> None:
+    def __init__(self, p: float, batch: GlobalBatch) -> None:
         super().__init__()
         self._p = p
         self._batch = batch
@@ -91,25 +91,25 @@ class WholeDropout(nn.Module):
         """Drop values of this worker's images; as they are in evaluation mode."""
         if not self.training:
             return values
-        start, stop = self._batch.team.share(self._batch.size)
+        start, stop = self._batch.workers.shard(self._batch.size)
         shape = (self._batch.size, *values.shape[1:])
         mask = functional.dropout(values.new_ones(shape), self._p)
         return values * mask[start:stop]
 
 
-class WholeBatchNorm(_BatchNorm):
+class SyncBatchNorm(_BatchNorm):
     """Batch norm over all workers' images, on any device; a worker may have none."""
 
-    def __init__(self, features: int, team: Team, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, features: int, workers: WorkerGroup, **options: Any) -> None:  # noqa: ANN401
         super().__init__(features, **options)
-        self._team = team
+        self._workers = workers
 
     def forward(self, values: Tensor) -> Tensor:
         """Normalise this worker's images: n x features x ..., float32 or bfloat16."""
         if not self.training:
             return super().forward(values)
         with torch.no_grad():
-            found = _moments(values, self._team)
+            found = _moments(values, self._workers)
             self._track(found)
         normalised: Tensor = _Normalise.apply(values, self.weight, self.bias, found, self.eps)  # type: ignore[no-untyped-call]
         return normalised
@@ -136,24 +136,24 @@ class _Moments:
     mean: Tensor
     var: Tensor
     count: int
-    team: Team
+    workers: WorkerGroup
 
 
-def _moments(values: Tensor, team: Team) -> _Moments:
+def _moments(values: Tensor, workers: WorkerGroup) -> _Moments:
     features = values.shape[1]
     own = torch.zeros(2 * features + 1, dtype=torch.float64, device=values.device)
     if len(values):
         var, mean = torch.var_mean(_wide(values), dim=_other(values), correction=0)
         own[:features], own[features:-1] = mean, var
         own[-1] = values.numel() // features
-    parts = team.gather(own)
+    parts = workers.all_gather(own)
     means, variances, counts = parts[:, :features], parts[:, features:-1], parts[:, -1:]
     total = counts.sum()
     mean = (counts * means).sum(dim=0) / total
     # Chan et al. 1983: no difference of large numbers.
     var = (counts * (variances + (means - mean) ** 2)).sum(dim=0) / total
     kind = _wide(values).dtype
-    return _Moments(mean.to(kind), var.to(kind), int(total), team)
+    return _Moments(mean.to(kind), var.to(kind), int(total), workers)
 
 
 def _wide(values: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class _Normalise(torch.autograd.Function):
         slope = _wide(gradient)
         scaled = (_wide(values) - mean.view(shape)) * inverse.view(shape)
         own = torch.stack([slope.sum(_other(values)), (slope * scaled).sum(_other(values))])
-        whole = ctx.found.team.add_up(own.clone()) / ctx.found.count
+        whole = ctx.found.workers.all_reduce(own.clone()) / ctx.found.count
         inner = slope - whole[0].view(shape) - scaled * whole[1].view(shape)
         back = inner * (weight * inverse).view(shape)
         # The team adds up the gradients of all parameters: here each worker gives its own part.

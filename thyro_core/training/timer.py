@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 
 @dataclass(frozen=True)
-class Spent:
+class RunCost:
     """Time a run took, attempts that were interrupted or failed included.
 
     Attributes:
@@ -18,11 +18,11 @@ class Spent:
     gpu_seconds: float = 0.0
 
 
-NOTHING = Spent()
+NO_COST = RunCost()
 """What a run that has not begun took."""
 
 
-class Meter:
+class RunTimer:
     """Counts the time of one attempt, on top of what earlier attempts took.
 
     Attributes:
@@ -32,23 +32,23 @@ class Meter:
     def __init__(self, gpus: float) -> None:
         self.started = datetime.now(UTC)
         self._gpus = gpus
-        self._before = NOTHING
+        self._before = NO_COST
         self._clock = time.perf_counter()
 
-    def carry(self, earlier: Spent) -> None:
+    def add_earlier(self, earlier: RunCost) -> None:
         """Count earlier attempts too.
 
         Several traces of the same attempts may be carried, one after the other: each is a sum up
         to its own moment, so the largest one holds the others.
         """
-        self._before = Spent(
+        self._before = RunCost(
             max(self._before.seconds, earlier.seconds),
             max(self._before.gpu_seconds, earlier.gpu_seconds),
         )
 
-    def spent(self) -> Spent:
+    def cost(self) -> RunCost:
         """All attempts' time until now."""
         seconds = time.perf_counter() - self._clock
-        return Spent(
+        return RunCost(
             self._before.seconds + seconds, self._before.gpu_seconds + seconds * self._gpus
         )

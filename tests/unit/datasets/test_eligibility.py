@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from thyro_core.config import IngestConfig
 from thyro_core.datasets import eligibility
-from thyro_core.datasets.eligibility import REASONS, Found, Measures, judge
+from thyro_core.datasets.eligibility import REASONS, Measures, SourceFile, judge
 from thyro_core.datasets.layouts import Entry
 from thyro_core.imaging.near_duplicates import Fingerprint
 
@@ -25,7 +25,7 @@ def image_id(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def found(name="a.png", pixels=None, quality=None, failure=None, **entry) -> Found:
+def found(name="a.png", pixels=None, quality=None, failure=None, **entry) -> SourceFile:
     """A file with good measures unless told otherwise; flat fingerprints are never near."""
     plain = {"width": 100, "height": 80, "sharpness": 1.0, "overlay_share": 0.0}
     measures = Measures(
@@ -37,12 +37,12 @@ def found(name="a.png", pixels=None, quality=None, failure=None, **entry) -> Fou
     )
     whole = Entry(**{"name": name, "uri": f"memory://set/{name}", "label": 0} | entry)
     readable = whole.present and failure is None
-    return Found(
+    return SourceFile(
         whole, image_id(name) if whole.present else None, measures if readable else None, failure
     )
 
 
-def reasons(items: list[Found]) -> list[str | None]:
+def reasons(items: list[SourceFile]) -> list[str | None]:
     return [fault and fault[0] for fault in judge(items, RULES).faults]
 
 
@@ -51,7 +51,7 @@ def near(monkeypatch):
     """Declare which pixel sets are near-duplicates of each other, by their images' names."""
 
     def declare(*pairs: tuple[str, str]) -> None:
-        def pairs_of(shown: list[Found], rules: IngestConfig) -> list[tuple[int, int]]:
+        def pairs_of(shown: list[SourceFile], rules: IngestConfig) -> list[tuple[int, int]]:
             names = [item.entry.name for item in shown]
             both = [pair for pair in pairs if set(pair) <= set(names)]
             return sorted(tuple(sorted(names.index(name) for name in pair)) for pair in both)

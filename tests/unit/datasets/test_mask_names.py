@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thyro_core.datasets.mask_names import assigned, is_mask
+from thyro_core.datasets.mask_names import assign_masks, is_mask
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,16 @@ def test_names_of_masks(name, expected):
     ],
 )
 def test_masks_find_their_image(masks, images, expected, lost):
-    found, without = assigned(masks, images, {})
+    found, without = assign_masks(masks, images, {})
     assert {image: len(names) for image, names in found.items()} == expected
     assert without == lost
 
 
 def test_a_mask_that_the_set_gives_counts_alone():
     masks = ["m/outline.png", "x_mask.png", "y_mask.png"]
-    found, lost = assigned(masks, ["x.png", "y.png"], {"x.png": ("m/outline.png",), "y.png": ()})
+    found, lost = assign_masks(
+        masks, ["x.png", "y.png"], {"x.png": ("m/outline.png",), "y.png": ()}
+    )
     assert found == {"x.png": ("m/outline.png",), "y.png": ("y_mask.png",)}
     assert lost == 0
 
@@ -63,10 +65,10 @@ names = st.sampled_from(
 def test_the_order_of_files_leaves_no_trace_and_no_mask_serves_two(files, shuffler):
     masks = [name for name in files if is_mask(name)]
     images = [name for name in files if not is_mask(name)]
-    found, lost = assigned(masks, images, {})
+    found, lost = assign_masks(masks, images, {})
     used = [mask for names in found.values() for mask in names]
     assert len(used) == len(set(used)) == len(masks) - lost
-    shuffled = assigned(
+    shuffled = assign_masks(
         shuffler.sample(masks, len(masks)), shuffler.sample(images, len(images)), {}
     )
     assert shuffled == (found, lost)

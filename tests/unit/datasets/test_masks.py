@@ -1,4 +1,4 @@
-"""Nodule masks: decoded once, joined, squared, packed in the images' order, never guessed."""
+"""Nodule masks: decoded once, joined, made square, packed in the images' order, never guessed."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from tests.unit.datasets.test_manifest import RULES, encode, name_of, put, speck
 from thyro_core.datasets import masks as mask_packs
 from thyro_core.datasets import packs
 from thyro_core.datasets.manifest import ingest
-from thyro_core.datasets.masks import MASK_SIDE, mask_of, open_masks, squared
+from thyro_core.datasets.masks import MASK_SIDE, mask_of, mask_square, open_masks
 from thyro_core.errors import InputError
 from thyro_core.imaging import decode as pictures
 from thyro_core.store.keys import manifest_key, mask_key, pack_key
@@ -77,7 +77,7 @@ def test_masks_as_busi_has_them_are_joined(tmp_path, store):
     found = ingest(str(tmp_path / "set"), RULES, store, (16,))
     masks = masks_by_name(found, store, tmp_path)
     assert masks["b.png"] is None
-    np.testing.assert_array_equal(masks["a.png"], squared(np.maximum(one, other)) > 0)
+    np.testing.assert_array_equal(masks["a.png"], mask_square(np.maximum(one, other)) > 0)
 
 
 def test_a_set_without_masks_has_no_pack_and_keeps_its_id(tmp_path, store):
@@ -228,8 +228,8 @@ def test_a_mask_that_changes_while_it_is_read_is_an_error(tmp_path, store, monke
 
 @pytest.mark.parametrize("value", [1, 2, 255])
 def test_inside_is_what_reaches_half_of_the_peak(value):
-    expected = squared(disc((36, 36), 20))
-    np.testing.assert_array_equal(squared(disc((36, 36), 20, value=value)), expected)
+    expected = mask_square(disc((36, 36), 20))
+    np.testing.assert_array_equal(mask_square(disc((36, 36), 20, value=value)), expected)
 
 
 def test_jpeg_seams_are_outside():
@@ -237,7 +237,7 @@ def test_jpeg_seams_are_outside():
     Image.fromarray(disc((36, 36), 20)).save(file, "JPEG")
     grey = np.asarray(Image.open(file))
     assert len(np.unique(grey)) > 2
-    assert squared(grey).mean() == pytest.approx(np.pi * 20**2 / 72**2, rel=0.03)
+    assert mask_square(grey).mean() == pytest.approx(np.pi * 20**2 / 72**2, rel=0.03)
 
 
 def test_a_pixel_is_inside_when_half_of_its_area_is():
@@ -245,7 +245,7 @@ def test_a_pixel_is_inside_when_half_of_its_area_is():
     grey[0, :2] = grey[10, 10] = 255
     expected = np.zeros((MASK_SIDE, MASK_SIDE), np.uint8)
     expected[0, 0] = 1
-    np.testing.assert_array_equal(squared(grey), expected)
+    np.testing.assert_array_equal(mask_square(grey), expected)
 
 
 def test_a_damaged_pack_is_refused(tmp_path, store):

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.support.builders import images_table
 from thyro_core.config import IngestConfig
 from thyro_core.datasets import packs
-from thyro_core.datasets.packs import ensure_packs, in_threads, open_pack, pack_index, write_pack
+from thyro_core.datasets.packs import ensure_packs, map_threads, open_pack, pack_index, write_pack
 from thyro_core.errors import InputError
 from thyro_core.imaging import decode as pictures
 from thyro_core.store.keys import pack_key
@@ -228,7 +228,7 @@ def test_an_excluded_file_may_be_gone(folder, store):
 
 
 def test_threads_keep_the_order_and_stop_at_an_error():
-    assert in_threads(lambda item: item * 2, range(600)) == [2 * item for item in range(600)]
+    assert map_threads(lambda item: item * 2, range(600)) == [2 * item for item in range(600)]
     done: list[int] = []
 
     def work(item: int) -> None:
@@ -237,7 +237,7 @@ def test_threads_keep_the_order_and_stop_at_an_error():
         done.append(item)
 
     with pytest.raises(InputError, match="first"):
-        in_threads(work, range(1000))
+        map_threads(work, range(1000))
     assert max(done, default=0) < packs._AHEAD + 2 * packs._TOGETHER < 1000
 
 
@@ -255,7 +255,7 @@ def test_no_more_threads_than_asked_for_are_at_work():
         most[0] = max(most[0], len(working))
         time.sleep(0.002)
 
-    in_threads(work, range(200), threads=3)
+    map_threads(work, range(200), threads=3)
     assert most[0] == 3
 
 

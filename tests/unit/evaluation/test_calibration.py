@@ -12,7 +12,7 @@ from thyro_core.evaluation import calibration as module
 from thyro_core.evaluation.calibration import (
     HIGHEST,
     LOWEST,
-    calibration,
+    calibration_quality,
     cross_fitted_calibration,
     fit_temperature,
     negative_log_likelihood,
@@ -50,7 +50,7 @@ def test_a_true_temperature_is_found_again() -> None:
     margin = rng.normal(0, 4, 20_000)
     label = (rng.random(20_000) < sigmoid(margin / 2.5)).astype(np.int64)
     assert fit_temperature(label, margin) == pytest.approx(2.5, rel=0.03)
-    before, after = calibration(label, margin, 1.0), calibration(label, margin, 2.5)
+    before, after = calibration_quality(label, margin, 1.0), calibration_quality(label, margin, 2.5)
     assert after.ece < 0.02
     assert before.ece > 0.1
     assert after.brier < before.brier
@@ -73,7 +73,7 @@ def test_no_other_temperature_within_the_bounds_is_better(each, other) -> None:
 
 
 def test_figures_are_those_of_the_metrics() -> None:
-    found = calibration(np.array([1, 0]), np.array([0.0, math.log(1 / 3)]), 1.0)
+    found = calibration_quality(np.array([1, 0]), np.array([0.0, math.log(1 / 3)]), 1.0)
     assert found.brier == pytest.approx((0.5**2 + 0.25**2) / 2)
     assert found.ece == pytest.approx((0.5 + 0.25) / 2)
     assert found.nll == pytest.approx(-(math.log(0.5) + math.log(0.75)) / 2)
@@ -103,7 +103,7 @@ def test_a_split_is_judged_by_a_temperature_that_never_saw_it(monkeypatch) -> No
     assert crossed.n == 3
     parts = [([1, 0], [1.0, -2.0]), ([1, 1], [-3.0, 4.0]), ([0], [5.0])]
     for figures, value in ((crossed.before, 1.0), (crossed.after, 2.0)):
-        each = [calibration(np.array(y), np.array(m), value) for y, m in parts]
+        each = [calibration_quality(np.array(y), np.array(m), value) for y, m in parts]
         assert figures == pytest.approx(np.mean(each, axis=0).tolist())
 
 

@@ -12,7 +12,7 @@ from thyro_core.evaluation.metrics import (
     PAPER_METRICS,
     Confusion,
     UndefinedMetricWarning,
-    checked,
+    as_valid_arrays,
     confusion,
     metrics,
     metrics_of_confusion,
@@ -279,7 +279,7 @@ class TestRefusals:
             weighted_metrics(LABEL, PROBABILITY, weight, 0.5)
 
     def test_narrow_types_are_widened(self):
-        label, probability = checked(LABEL.astype(np.int8), PROBABILITY.astype(np.float32))
+        label, probability = as_valid_arrays(LABEL.astype(np.int8), PROBABILITY.astype(np.float32))
         assert (label.dtype, probability.dtype) == (np.int64, np.float64)
 
 

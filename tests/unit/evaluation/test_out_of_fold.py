@@ -8,13 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thyro_core.evaluation.out_of_fold import HeldOut, held_out, image_means, sigmoid
+from thyro_core.evaluation.out_of_fold import (
+    OutOfFoldPredictions,
+    image_means,
+    out_of_fold_predictions,
+    sigmoid,
+)
 
 
-def rows(*each, ratio: float = 0.5) -> HeldOut:
+def rows(*each, ratio: float = 0.5) -> OutOfFoldPredictions:
     """Held-out rows from (split, image, group, label, margin)."""
     split, image, group, label, margin = zip(*each, strict=True)
-    return HeldOut(
+    return OutOfFoldPredictions(
         np.array(split), np.array(image, object), np.array(group, object), np.array(label),
         np.array(margin, float), ratio,
     )  # fmt: skip
@@ -44,7 +49,7 @@ ALL = (
 
 
 def test_predictions_are_joined_with_their_groups_in_order() -> None:
-    found = held_out(predictions(*ALL), SPLITS, "vgg16")
+    found = out_of_fold_predictions(predictions(*ALL), SPLITS, "vgg16")
     assert found.split.tolist() == [0, 0, 1]
     assert found.image.tolist() == ["a", "c", "b"]
     assert found.group.tolist() == ["g", "g", "h"]
@@ -59,7 +64,7 @@ def test_predictions_are_joined_with_their_groups_in_order() -> None:
 )
 def test_predictions_of_other_images_than_the_test_parts_are_refused(wrong) -> None:
     with pytest.raises(ValueError, match="expected a prediction of each of the 3 test images"):
-        held_out(predictions(*wrong), SPLITS, "vgg16")
+        out_of_fold_predictions(predictions(*wrong), SPLITS, "vgg16")
 
 
 def test_outside_shares_neither_image_nor_group() -> None:

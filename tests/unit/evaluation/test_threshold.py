@@ -12,8 +12,8 @@ from scipy import stats
 from tests.unit.evaluation.test_out_of_fold import rows
 from thyro_core.evaluation.out_of_fold import sigmoid
 from thyro_core.evaluation.threshold import (
-    SplitPoint,
-    cross_fitted_point,
+    SplitThreshold,
+    cross_fitted_threshold,
     proportion,
     rates,
     threshold_for,
@@ -109,12 +109,12 @@ MARGINS = (
 def test_cross_fitting_by_hand() -> None:
     """Of split 0 the malignant d, f, d are outside: the threshold for all of them is f's."""
     found = rows(*MARGINS)
-    point = cross_fitted_point(found, sigmoid(found.margin), 1.0)
+    point = cross_fitted_threshold(found, sigmoid(found.margin), 1.0)
     half, c = 0.5, float(sigmoid(np.array([-0.5]))[0])
     assert point.splits == (
-        SplitPoint(0, half, 1 / 2, 1.0),  # a is found, c is not; b is left alone
-        SplitPoint(1, c, 1.0, 0.0),  # outside: a, c, f (d of split 2 is tested here too)
-        SplitPoint(2, c, 1.0, 1.0),  # outside: a, c, a
+        SplitThreshold(0, half, 1 / 2, 1.0),  # a is found, c is not; b is left alone
+        SplitThreshold(1, c, 1.0, 0.0),  # outside: a, c, f (d of split 2 is tested here too)
+        SplitThreshold(2, c, 1.0, 1.0),  # outside: a, c, a
     )
     assert point.sensitivity == mean_interval([0.5, 1.0, 1.0], 0.5)
     assert point.specificity == mean_interval([1.0, 0.0, 1.0], 0.5)
@@ -129,7 +129,7 @@ def test_an_image_is_judged_by_the_thresholds_that_it_did_not_choose() -> None:
         (0, "a", "a", 1, 0.0), (1, "a", "a", 1, 0.0), (0, "b", "b", 1, 0.0), (1, "c", "c", 1, 0.0)
     )
     probability = np.array([0.4, 0.6, 0.7, 0.2])
-    point = cross_fitted_point(found, probability, 1.0)
+    point = cross_fitted_threshold(found, probability, 1.0)
     assert [each.threshold for each in point.splits] == [0.2, 0.7]
     # a: mean 0.5 against 0.45; b: 0.7 against 0.2; c: 0.2 against 0.7.
     assert point.image_sensitivity == proportion(2, 3)
@@ -138,7 +138,7 @@ def test_an_image_is_judged_by_the_thresholds_that_it_did_not_choose() -> None:
 
 def test_a_split_whose_threshold_nothing_can_choose_is_undefined_and_left_out() -> None:
     found = rows((0, "a", "a", 1, 1.0), (0, "b", "b", 0, 0.0), (1, "c", "c", 0, -1.0))
-    point = cross_fitted_point(found, sigmoid(found.margin), 0.9)
+    point = cross_fitted_threshold(found, sigmoid(found.margin), 0.9)
     assert math.isnan(point.splits[0].threshold)
     assert math.isnan(point.splits[0].specificity)
     assert point.splits[1].specificity == 1.0
@@ -163,7 +163,7 @@ def test_the_estimate_is_honest_where_reuse_is_not() -> None:
         probability = sigmoid(found.margin)
         threshold = threshold_for(found.label, probability, 0.9)
         reused.append(rates(found.label, probability >= threshold)[0])
-        crossed.append(cross_fitted_point(found, probability, 0.9).sensitivity.mean)
+        crossed.append(cross_fitted_threshold(found, probability, 0.9).sensitivity.mean)
     assert min(reused) >= 0.9
     # The k-th largest of 24 draws leaves k / 25 of new ones above it: 22 / 25.
     assert np.mean(crossed) == pytest.approx(22 / 25, abs=0.03)
@@ -181,7 +181,7 @@ def test_changing_a_splits_own_images_changes_nothing_of_its_threshold(each, tar
         found = rows(
             *((s, f"i{i}", f"g{i}", i % 2, float(-m if s == turned else m)) for s, i, m in each)
         )
-        return cross_fitted_point(found, sigmoid(found.margin), target)
+        return cross_fitted_threshold(found, sigmoid(found.margin), target)
 
     before = point(None)
     for split in range(3):

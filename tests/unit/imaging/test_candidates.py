@@ -11,7 +11,7 @@ from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter, shift
 
 from thyro_core.imaging import candidates as search
-from thyro_core.imaging.candidates import candidates, searched
+from thyro_core.imaging.candidates import approximate_candidates, candidates
 
 SIDE = 32
 
@@ -63,7 +63,7 @@ def test_shaken_copies_are_found_and_few_strangers_looked_at():
     n = 300
     originals = scenes(n)
     both = np.concatenate([originals, shaken(originals, 1)])
-    found = searched(both, zeros(2 * n), 0)
+    found = approximate_candidates(both, zeros(2 * n), 0)
     pairs = {tuple(pair) for pair in found.tolist()}
     assert {(k, n + k) for k in range(n)} <= pairs
     assert len(pairs) - n < 0.01 * 2 * n * (2 * n - 1) / 2
@@ -77,7 +77,7 @@ def test_the_same_descriptor_is_always_met_and_the_hash_decides(seed, distance):
     hashes = rng.integers(0, 2**64, 6, dtype=np.uint64) & np.uint64(
         2 ** int(rng.integers(1, 65)) - 1
     )
-    found = searched(descriptor.repeat(6, axis=0), hashes, distance)
+    found = approximate_candidates(descriptor.repeat(6, axis=0), hashes, distance)
     expected = [
         [i, j]
         for i, j in combinations(range(6), 2)
@@ -91,9 +91,9 @@ def test_the_same_descriptor_is_always_met_and_the_hash_decides(seed, distance):
 def test_a_pair_depends_on_its_two_images_alone(order, kept):
     originals = scenes(20)
     both = np.concatenate([originals, shaken(originals, 2, noise=30)])
-    whole = {tuple(pair) for pair in searched(both, zeros(40), 0).tolist()}
+    whole = {tuple(pair) for pair in approximate_candidates(both, zeros(40), 0).tolist()}
     chosen = np.array(order[:kept])
-    part = searched(both[chosen], zeros(kept), 0)
+    part = approximate_candidates(both[chosen], zeros(kept), 0)
     named = {tuple(sorted((int(chosen[i]), int(chosen[j])))) for i, j in part}
     assert named == {pair for pair in whole if set(pair) <= set(chosen.tolist())}
     assert part.tolist() == sorted(part.tolist())
@@ -102,7 +102,7 @@ def test_a_pair_depends_on_its_two_images_alone(order, kept):
 
 def test_none_and_one_image_have_no_pair():
     for n in (0, 1):
-        for search_ in (candidates, searched):
+        for search_ in (candidates, approximate_candidates):
             assert search_(scenes(3)[:n], zeros(n), 64).shape == (0, 2)
 
 

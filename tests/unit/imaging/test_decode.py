@@ -18,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from thyro_core.config import IngestConfig
-from thyro_core.imaging.decode import Picture, TooLargeError, UndecodableError, decode, resize
+from thyro_core.imaging.decode import DecodedImage, TooLargeError, UndecodableError, decode, resize
 
 RULES = IngestConfig()
 HEIGHT, WIDTH = 40, 56
@@ -40,7 +40,7 @@ def tiff(array: np.ndarray, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def assert_near(found: Picture, expected: np.ndarray, within: float) -> None:
+def assert_near(found: DecodedImage, expected: np.ndarray, within: float) -> None:
     assert found.grey.dtype == np.uint8
     assert found.grey.shape == expected.shape
     assert np.abs(found.grey.astype(float) - expected).max() <= within

@@ -28,7 +28,7 @@ from pydicom.uid import (
 
 from tests.support.dicoms import PERSON, US, dataset, dicom, encapsulated, region, saved, speckle
 from tests.support.places import REPOSITORY
-from thyro_core.imaging.dicom import DicomImages, is_dicom, read_dicom, spaced
+from thyro_core.imaging.dicom import DicomImages, evenly_spaced, is_dicom, read_dicom
 from thyro_core.screening.config import ScreeningRules
 
 RULES = ScreeningRules()
@@ -46,16 +46,16 @@ def grey(data: bytes, index: int = 0) -> np.ndarray:
     assert (found.reason, found.detail) == (None, None)
     frame = found.frames[index]
     assert (frame.reason, frame.detail) == (None, None)
-    assert frame.decoded is not None
-    assert frame.decoded.grey.dtype == np.uint8
-    return frame.decoded.grey
+    assert frame.image is not None
+    assert frame.image.grey.dtype == np.uint8
+    return frame.image.grey
 
 
 def refusal(data: bytes, **rules: Any) -> tuple[str | None, str]:
     found = read(data, **rules)
     if found.reason is None:
         (frame,) = found.frames
-        assert frame.decoded is None
+        assert frame.image is None
         return frame.reason, str(frame.detail)
     assert found.frames == ()
     return found.reason, str(found.detail)
@@ -112,14 +112,14 @@ def test_white_is_zero_in_monochrome1() -> None:
 
 
 def test_colour_becomes_grey_and_its_share_is_measured() -> None:
-    found = read(dicom(RGB)).frames[0].decoded
+    found = read(dicom(RGB)).frames[0].image
     assert found is not None
     np.testing.assert_array_equal(found.grey, GREY_OF_RGB)
     assert found.overlay_share > 0.3
     planes = np.ascontiguousarray(RGB.transpose(2, 0, 1))
     data = dicom(RGB, PlanarConfiguration=1, PixelData=planes.tobytes())
     np.testing.assert_array_equal(grey(data), GREY_OF_RGB)
-    plain = read(dicom(np.repeat(GREY[:, :, None], 3, axis=2))).frames[0].decoded
+    plain = read(dicom(np.repeat(GREY[:, :, None], 3, axis=2))).frames[0].image
     assert plain is not None
     np.testing.assert_array_equal(plain.grey, GREY)
     assert plain.overlay_share == 0
@@ -275,12 +275,12 @@ def test_an_unknown_transfer_syntax_is_not_repeated() -> None:
     ],
 )  # fmt: skip
 def test_frames_are_evenly_spaced(n: int, most: int, taken: list[int]) -> None:
-    assert spaced(n, most) == taken
+    assert evenly_spaced(n, most) == taken
 
 
 @given(st.integers(1, 5000), st.integers(1, 1000))
 def test_spacing_is_even_and_within_the_clip(n: int, most: int) -> None:
-    taken = spaced(n, most)
+    taken = evenly_spaced(n, most)
     assert len(taken) == min(n, most)
     assert taken == sorted(set(taken))
     assert taken[0] >= 0
@@ -297,14 +297,14 @@ def test_the_frames_of_a_clip_are_the_right_ones() -> None:
     assert found.is_clip
     assert [frame.index for frame in found.frames] == [3, 10, 16]
     for frame in found.frames:
-        assert frame.decoded is not None
-        np.testing.assert_array_equal(frame.decoded.grey, clip[frame.index])
+        assert frame.image is not None
+        np.testing.assert_array_equal(frame.image.grey, clip[frame.index])
     frames = [compressed(each, "JPEG", quality=95) for each in clip]
     for index, frame in zip((3, 10, 16), read(
         encapsulated(clip, JPEGBaseline8Bit, frames), frames_per_clip=3
     ).frames, strict=True):  # fmt: skip
-        assert frame.decoded is not None
-        np.testing.assert_allclose(frame.decoded.grey, clip[index].astype(int), atol=12)
+        assert frame.image is not None
+        np.testing.assert_allclose(frame.image.grey, clip[index].astype(int), atol=12)
     assert not read(dicom(GREY)).is_clip
     assert read(dicom(clip[:, :, :]), frames_per_clip=1).is_clip
 
@@ -441,7 +441,7 @@ def test_headers_that_contradict_the_pixels(elements: dict[str, Any]) -> None:
     found = read(dicom(GREY, **elements))
     reasons = {found.reason, *(frame.reason for frame in found.frames)} - {None}
     assert reasons == {"undecodable"}
-    assert all(frame.decoded is None for frame in found.frames)
+    assert all(frame.image is None for frame in found.frames)
 
 
 def test_a_file_without_pixels() -> None:

@@ -341,7 +341,7 @@ def union_find(pairs, n):
 )))  # fmt: skip
 def test_groups_are_those_of_union_find(case):
     n, pairs = case
-    labels = nd.connected(pairs, n)
+    labels = nd.group_labels(pairs, n)
     assert labels.dtype == np.int64
     assert labels.tolist() == union_find(pairs, n)
 
@@ -349,7 +349,7 @@ def test_groups_are_those_of_union_find(case):
 @pytest.mark.parametrize(("pairs", "n"), [([(0, 3)], 3), ([(-1, 0)], 2), ([(0, 1)], 0)])
 def test_a_pair_outside_the_images_is_refused(pairs, n):
     with pytest.raises(ValueError, match=rf"{pairs[0][0]}.*{pairs[0][1]}.*{n}"):
-        nd.connected(pairs, n)
+        nd.group_labels(pairs, n)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from thyro_core.imaging.ultrasound import (
     MOST_BRIGHT,
     MOST_COLOUR,
     coherence,
-    why_not_ultrasound,
+    ultrasound_fault,
 )
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.reader import read_screening_images
@@ -61,16 +61,16 @@ def checkerboard() -> np.ndarray:
     ],
 )
 def test_what_is_no_ultrasound_is_told_why(grey: np.ndarray, why: str) -> None:
-    found = why_not_ultrasound(grey, 0.0)
+    found = ultrasound_fault(grey, 0.0)
     assert found is not None
     assert re.search(why, found), found
 
 
 def test_speckle_passes_and_a_colour_photograph_does_not() -> None:
     for seed in range(5):
-        assert why_not_ultrasound(speckle(seed=seed), 0.0) is None
-    assert why_not_ultrasound(speckle(), MOST_COLOUR) is None
-    found = why_not_ultrasound(speckle(), MOST_COLOUR + 0.01)
+        assert ultrasound_fault(speckle(seed=seed), 0.0) is None
+    assert ultrasound_fault(speckle(), MOST_COLOUR) is None
+    found = ultrasound_fault(speckle(), MOST_COLOUR + 0.01)
     assert found == "share of coloured pixels 0.36, at most 0.35"
 
 
@@ -90,7 +90,7 @@ def test_coherence_is_the_correlation_of_neighbours() -> None:
 
 @given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=12)), st.floats(0, 1))
 def test_any_picture_gets_a_verdict(grey: np.ndarray, share: float) -> None:
-    found = why_not_ultrasound(grey, share)
+    found = ultrasound_fault(grey, share)
     assert found is None or ("expected" in found or "at most" in found)
     assert -1 - 1e-9 <= coherence(grey) <= 1 + 1e-9
 

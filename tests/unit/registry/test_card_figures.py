@@ -12,12 +12,12 @@ from tests.unit.evaluation.test_out_of_fold import rows
 from thyro_core.errors import InputError
 from thyro_core.evaluation.calibration import (
     LOWEST,
-    calibration,
+    calibration_quality,
     cross_fitted_calibration,
     fit_temperature,
 )
 from thyro_core.evaluation.metrics import METRICS
-from thyro_core.evaluation.threshold import cross_fitted_point, threshold_for
+from thyro_core.evaluation.threshold import cross_fitted_threshold, threshold_for
 from thyro_core.registry.card import Calibration, Figure, OperatingPoint
 from thyro_core.registry.card_figures import (
     calibration_figures,
@@ -43,8 +43,8 @@ ROWS = rows(
 def test_calibration_is_the_temperatures() -> None:
     found = calibration_figures(ROWS)
     assert found.temperature == fit_temperature(ROWS.label, ROWS.margin)
-    before = calibration(ROWS.label, ROWS.margin, 1.0)
-    after = calibration(ROWS.label, ROWS.margin, found.temperature)
+    before = calibration_quality(ROWS.label, ROWS.margin, 1.0)
+    after = calibration_quality(ROWS.label, ROWS.margin, found.temperature)
     assert (found.before.nll, found.before.brier, found.before.ece) == before
     assert (found.after.nll, found.after.brier, found.after.ece) == after
     assert after.nll <= before.nll
@@ -58,7 +58,7 @@ def test_the_operating_point_is_that_of_the_scaled_probabilities() -> None:
     found = operating_figures(ROWS, 2.0, 0.9)
     probability = ROWS.probability(2.0)
     assert found.threshold == threshold_for(ROWS.label, probability, 0.9)
-    point = cross_fitted_point(ROWS, probability, 0.9)
+    point = cross_fitted_threshold(ROWS, probability, 0.9)
     mean = point.sensitivity
     assert found.sensitivity == Figure(value=mean.mean, low=mean.low, high=mean.high, n=3)
     exact = point.image_specificity

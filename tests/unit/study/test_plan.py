@@ -12,10 +12,10 @@ from thyro_core.store.keys import study_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study import plan
 from thyro_core.study.plan import StudyPlan, load_plan, make_plan, save_plan, study_ids
-from thyro_core.training.pretrained import StartWeights
+from thyro_core.training.pretrained import StartingWeights
 
-MIRROR = StartWeights("vgg16", "mirror: /somewhere", "a" * 64, "weights/vgg16-aaaa.safetensors")
-RANDOM = StartWeights("resnet18", "none", warning="resnet18 starts at random")
+MIRROR = StartingWeights("vgg16", "mirror: /somewhere", "a" * 64, "weights/vgg16-aaaa.safetensors")
+RANDOM = StartingWeights("resnet18", "none", warning="resnet18 starts at random")
 CONFIG = StudyConfig(architectures=("vgg16", "resnet18"), splits=2, focal_alpha=0.3)
 
 

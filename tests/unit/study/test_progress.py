@@ -21,7 +21,7 @@ from thyro_core.study.progress import (
     slowest_first,
     study_progress,
 )
-from thyro_core.training.timer import Spent
+from thyro_core.training.timer import RunCost
 
 IMAGES = 100
 
@@ -158,7 +158,7 @@ def test_what_earlier_attempts_did_is_told_apart(store: Store) -> None:
     reporter = JobReporter(store, a_plan("vgg16", "resnet18"), 1, IMAGES, interval=0)
     reporter.finished("vgg16", earlier=True)
     reporter.resumed("resnet18", 1)
-    reporter.position("resnet18", 1, 50, 10.0, Spent(70.0, 35.0))
+    reporter.position("resnet18", 1, 50, 10.0, RunCost(70.0, 35.0))
     found = published(store)
     assert found.work_before == pytest.approx(92.6 * 200 + 10.65 * 100)
     assert found.work_done - found.work_before == pytest.approx(10.65 * 50)

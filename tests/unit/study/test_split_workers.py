@@ -18,7 +18,7 @@ from thyro_core.study import split
 from thyro_core.study.job import JobResources, SplitJob, is_finished
 from thyro_core.study.split import run_split
 from thyro_core.tables.io import read_table
-from thyro_core.training.distributed import PeerLostError, current_team
+from thyro_core.training.distributed import PeerLostError, current_group
 from thyro_core.training.loop import Run
 
 TOLERANCE = 1e-2
@@ -57,7 +57,7 @@ def work_and_die(spec: SplitJob) -> None:
     def until_killed(run: Run, *arguments: object, after_epoch, **named: object) -> None:
         def after(state: Run) -> None:
             after_epoch(state)
-            if not current_team().leads:
+            if not current_group().is_leader:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         real(run, *arguments, after_epoch=after, **named)
@@ -73,7 +73,7 @@ def work_and_fail(spec: SplitJob) -> None:
         msg = "no such luck"
         raise ValueError(msg)
 
-    if not current_team().leads:
+    if not current_group().is_leader:
         split.train = fails
     run_split(spec)
 

@@ -18,7 +18,7 @@ from thyro_core.study.summary import (
     undefined_notes,
 )
 from thyro_core.tables import schemas
-from thyro_core.training.pretrained import StartWeights
+from thyro_core.training.pretrained import StartingWeights
 
 CONFIG = StudyConfig(architectures=("vgg16", "resnet18"), splits=5)
 PLAN = StudyPlan(
@@ -27,8 +27,8 @@ PLAN = StudyPlan(
     "m0123456789abcdef",
     "fp32",
     {
-        "vgg16": StartWeights("vgg16", "torchvision: IMAGENET1K_V1", "a" * 64, "weights/v"),
-        "resnet18": StartWeights("resnet18", "none", warning="resnet18 starts at random"),
+        "vgg16": StartingWeights("vgg16", "torchvision: IMAGENET1K_V1", "a" * 64, "weights/v"),
+        "resnet18": StartingWeights("resnet18", "none", warning="resnet18 starts at random"),
     },
     (),
 )

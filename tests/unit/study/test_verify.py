@@ -42,7 +42,7 @@ from thyro_core.study.verify import object_checks, table_checks
 from thyro_core.study.verify.verify import verify_study
 from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table, write_table
-from thyro_core.training.pretrained import resolve
+from thyro_core.training.pretrained import resolve_weights
 
 CONFIG = StudyConfig(
     architectures=("resnet18", "inception_v3"),
@@ -156,7 +156,7 @@ def build(folder: Path, store: Store) -> str:
     for name in CONFIG.architectures:
         save_file({name: np.arange(5.0)}, mirror / f"{name}.safetensors")
     manifest = ingest(str(folder / "images"), CONFIG.ingest(), store, SIDES)
-    weights = resolve(str(mirror), CONFIG.architectures, None, store, folder / "scratch")
+    weights = resolve_weights(str(mirror), CONFIG.architectures, None, store, folder / "scratch")
     plan = make_plan(CONFIG, manifest.manifest_id, "fp32", weights, ())
     save_plan(store, plan)
     splits = make_splits(plan.study_id, manifest.table, CONFIG)

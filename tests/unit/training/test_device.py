@@ -78,7 +78,7 @@ def test_freed_memory_is_used_again_instead_of_fetched_anew() -> None:
 
 GIVEN_BACK = """
 import torch
-from thyro_core.training.device import give_back_freed_memory, prepare_torch
+from thyro_core.training.device import release_freed_memory, prepare_torch
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -89,7 +89,7 @@ held = [torch.ones(2**22) for _ in range(8)]
 last = torch.ones(8)
 del held
 kept = resident()
-give_back_freed_memory()
+release_freed_memory()
 print(kept - before, resident() - before)
 """
 

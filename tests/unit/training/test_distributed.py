@@ -14,10 +14,10 @@ from torch import nn
 from tests.support.process_groups import PATIENCE, Workers
 from tests.unit.training.test_loop import examples, nothing, recipe
 from thyro_core.training.batches import batch_bounds
-from thyro_core.training.distributed import ALONE, PeerLostError, Team, current_team
+from thyro_core.training.distributed import SINGLE_WORKER, PeerLostError, WorkerGroup, current_group
 from thyro_core.training.loop import Recipe, Run, start_run, train, train_step
 from thyro_core.training.models import build
-from thyro_core.training.sync_layers import WholeBatchNorm, whole_batch_layers
+from thyro_core.training.sync_layers import SyncBatchNorm, sync_layers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,9 +28,9 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
         yield workers
 
 
-def team_recipe(team: Team, precision: str = "fp32", **config: object) -> Recipe:
+def team_recipe(workers: WorkerGroup, precision: str = "fp32", **config: object) -> Recipe:
     how = recipe(precision, **config)
-    return Recipe(how.config, how.seed, how.alpha, how.precision, how.device, team)
+    return Recipe(how.config, how.seed, how.alpha, how.precision, how.device, workers)
 
 
 def numbers(tensors: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -40,11 +40,11 @@ def numbers(tensors: dict[str, Any]) -> dict[str, np.ndarray]:
 def test_shares_cover_a_batch_in_order_and_a_process_alone_has_all_of_it() -> None:
     for size in (1, 2, 3, 8):
         for n in (1, 2, 5, 32):
-            bounds = [Team(rank, size).share(n) for rank in range(size)]
+            bounds = [WorkerGroup(rank, size).share(n) for rank in range(size)]
             images = [image for start, stop in bounds for image in range(start, stop)]
             assert images == list(range(n))
-    assert current_team() == ALONE
-    assert ALONE.share(7) == (0, 7)
+    assert current_group() == SINGLE_WORKER
+    assert SINGLE_WORKER.share(7) == (0, 7)
 
 
 def batchnorm_case(n: int, dtype: torch.dtype) -> tuple[nn.BatchNorm2d, torch.Tensor, torch.Tensor]:
@@ -68,16 +68,16 @@ def batchnorm_results(layer: nn.Module, values: torch.Tensor, slope: torch.Tenso
 
 
 def shared_batchnorm(n: int, dtype: torch.dtype) -> dict[str, np.ndarray]:
-    team = current_team()
+    workers = current_group()
     plain, values, slope = batchnorm_case(n, dtype)
     net = nn.Sequential(plain)
-    start, stop = team.share(n)
-    with whole_batch_layers(net, team, fused=False):
-        assert isinstance(net[0], WholeBatchNorm)
+    start, stop = workers.shard(n)
+    with sync_layers(net, workers, fused=False):
+        assert isinstance(net[0], SyncBatchNorm)
         found = batchnorm_results(net[0], values[start:stop].clone(), slope[start:stop])
     assert net[0] is plain
     for name in ("weight", "bias"):
-        found[name] = team.add_up(found[name])
+        found[name] = workers.all_reduce(found[name])
     return numbers(found | dict(plain.named_buffers()))
 
 
@@ -107,29 +107,29 @@ def test_in_evaluation_mode_shared_batchnorm_is_the_layer_it_stands_for() -> Non
     layer, values, _ = batchnorm_case(4, torch.float32)
     net = nn.Sequential(layer).eval()
     expected = net(values)
-    with whole_batch_layers(net, Team(0, 2), fused=False):
+    with sync_layers(net, WorkerGroup(0, 2), fused=False):
         assert net[0] is not layer
         assert torch.equal(net(values), expected)
 
 
 def first_gradients(architecture: str, side: int, n: int, precision: str) -> dict[str, Any]:
     """Gradients and loss of one step on n images, as this worker has them after the step."""
-    team = current_team()
-    how = team_recipe(team, "bf16" if precision == "bf16" else "fp32")
+    workers = current_group()
+    how = team_recipe(workers, "bf16" if precision == "bf16" else "fp32")
     kind = torch.float64 if precision == "fp64" else torch.float32
     run = start_run(build(architecture, side, seed=5).to(kind), how)
     run.model.train()
     generator = torch.Generator().manual_seed(7)
     images = torch.randn((n, 3, side, side), generator=generator).to(kind)
     labels = torch.randint(0, 2, (n,), generator=generator)
-    start, stop = team.share(n)
+    start, stop = workers.shard(n)
     torch.manual_seed(3)  # dropout's masks
-    with whole_batch_layers(run.model, team, fused=False) as batch:
+    with sync_layers(run.model, workers, fused=False) as batch:
         batch.size = n
         loss = train_step(run, images[start:stop], labels[start:stop], n, how)
     gradients = {name: p.grad for name, p in run.model.named_parameters()}
     buffers = dict(run.model.named_buffers())
-    return numbers(gradients | buffers | {"loss": team.add_up(loss.clone())})
+    return numbers(gradients | buffers | {"loss": workers.all_reduce(loss.clone())})
 
 
 def largest_difference(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
@@ -169,22 +169,22 @@ def test_in_bf16_a_team_is_as_near_the_fp32_step_as_one_process(two) -> None:
     case = ("resnet18", 32, 8)
     exact = first_gradients(*case, "fp32")
     alone = first_gradients(*case, "bf16")
-    team, _ = two.run(first_gradients, *case, "bf16")
-    assert 0 < distance(team, exact) < 1.3 * distance(alone, exact)
+    workers, _ = two.run(first_gradients, *case, "bf16")
+    assert 0 < distance(workers, exact) < 1.3 * distance(alone, exact)
 
 
 def dropped(n: int) -> np.ndarray:
     """What two layers of dropout let through of this worker's share of a batch."""
-    team = current_team()
+    workers = current_group()
     net = nn.Sequential(nn.Dropout(0.5), nn.Linear(50, 30), nn.Dropout(0.2))
     nn.init.ones_(net[1].weight)
     nn.init.zeros_(net[1].bias)
-    start, stop = team.share(n)
+    start, stop = workers.shard(n)
     torch.manual_seed(3)
-    with whole_batch_layers(net, team, fused=False) as batch:
+    with sync_layers(net, workers, fused=False) as batch:
         batch.size = n
         found = net(torch.arange(50.0 * n).view(n, 50)[start:stop])
-    with whole_batch_layers(net.eval(), team, fused=False):
+    with sync_layers(net.eval(), workers, fused=False):
         assert torch.equal(net[0](found), found)
     return found.detach().numpy().copy()
 
@@ -200,7 +200,7 @@ def trained(
     n: int, precision: str, stop_after: int | None = None, **config: object
 ) -> tuple[list[float], dict[str, np.ndarray]]:
     """Losses and weights of a run that is cut after an epoch, if asked, and goes on."""
-    how = team_recipe(current_team(), precision, epochs=2, learning_rate=1e-4, **config)
+    how = team_recipe(current_group(), precision, epochs=2, learning_rate=1e-4, **config)
     run = start_run(build("resnet18", 32, seed=5), how)
 
     class CutError(Exception):
@@ -221,7 +221,7 @@ def trained(
         torch.manual_seed(12345)
         train(run, examples(32, n), None, how, nothing, nothing)
     names = [type(module).__name__ for module in run.model.modules()]
-    assert "WholeBatchNorm" not in names
+    assert "SyncBatchNorm" not in names
     return [epoch.loss for epoch in run.history], numbers(run.model.state_dict())
 
 
@@ -251,13 +251,13 @@ def test_three_workers_take_batches_of_two_and_go_on_to_the_same_bits(tmp_path) 
     assert [stop - start for start, stop in batch_bounds(5, 4)] == [2, 3]
     with Workers(3, tmp_path) as workers:
         found = workers.run(three_losses, 5)
-    how = team_recipe(ALONE, batch_size=4)
+    how = team_recipe(SINGLE_WORKER, batch_size=4)
     assert how.config.batch_size == 4
     assert all(whole == cut and same for whole, cut, same in found)
 
 
 def disagree() -> None:
-    current_team().agree(current_team().rank, "epochs done", torch.device("cpu"))
+    current_group().check_equal(current_group().rank, "epochs done", torch.device("cpu"))
 
 
 def test_workers_that_stand_at_different_epochs_do_not_train(two) -> None:
@@ -267,10 +267,10 @@ def test_workers_that_stand_at_different_epochs_do_not_train(two) -> None:
 
 
 def die_or_wait() -> None:
-    team = current_team()
-    if not team.leads:
+    workers = current_group()
+    if not workers.is_leader:
         os.kill(os.getpid(), signal.SIGKILL)
-    team.add_up(torch.ones(3))
+    workers.all_reduce(torch.ones(3))
 
 
 def test_a_worker_whose_peer_is_killed_says_so_and_does_not_hang(two) -> None:

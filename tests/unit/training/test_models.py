@@ -229,7 +229,7 @@ def test_real_weights_load_and_what_stays_random_is_named(architecture, random):
     side = StudyConfig().side(architecture)
     model = models.build(architecture, side, seed=0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert models.load_start(model, tensors, architecture) == random
+    assert models.load_starting_weights(model, tensors, architecture) == random
     for name, value in model.state_dict().items():
         is_head = name.rpartition(".")[0] in HEADS[architecture]
         if name in tensors and not is_head:
@@ -255,7 +255,7 @@ def tensors():
 
 def test_load_takes_all_but_the_head(resnet, tensors):
     head = resnet.fc.weight.detach().clone()
-    assert models.load_start(resnet, tensors, "resnet18") == ()
+    assert models.load_starting_weights(resnet, tensors, "resnet18") == ()
     assert torch.equal(resnet.fc.weight, head)
     assert torch.equal(resnet.layer4[1].conv2.weight, tensors["layer4.1.conv2.weight"].float())
     assert resnet.conv1.weight.dtype == torch.float32
@@ -265,15 +265,15 @@ def test_missing_layers_are_named_once_in_network_order_and_step_counts_do_not_m
     resnet, tensors
 ):
     counted = {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
-    assert models.load_start(resnet, counted, "resnet18") == ()
+    assert models.load_starting_weights(resnet, counted, "resnet18") == ()
     gone = ("layer3.1.", "bn1.", "layer1.0.conv2")
     some = {k: v for k, v in counted.items() if not k.startswith(gone)}
-    assert models.load_start(resnet, some, "resnet18") == ("bn1", "layer1.0", "layer3.1")
+    assert models.load_starting_weights(resnet, some, "resnet18") == ("bn1", "layer1.0", "layer3.1")
 
 
 def test_a_single_running_statistic_that_is_missing_counts(resnet, tensors):
     some = {k: v for k, v in tensors.items() if k != "layer2.0.bn1.running_var"}
-    assert models.load_start(resnet, some, "resnet18") == ("layer2.0",)
+    assert models.load_starting_weights(resnet, some, "resnet18") == ("layer2.0",)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,9 @@ def test_a_single_running_statistic_that_is_missing_counts(resnet, tensors):
 def test_what_does_not_fit_is_refused_with_its_origin(resnet, tensors, change, message):
     before = {name: value.clone() for name, value in resnet.state_dict().items()}
     with pytest.raises(InputError, match=message) as caught:
-        models.load_start(resnet, tensors | change, "resnet18", "mirror: s3://b/w.safetensors")
+        models.load_starting_weights(
+            resnet, tensors | change, "resnet18", "mirror: s3://b/w.safetensors"
+        )
     assert str(caught.value).startswith("mirror: s3://b/w.safetensors")
     after = resnet.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
@@ -298,12 +300,12 @@ def test_what_does_not_fit_is_refused_with_its_origin(resnet, tensors, change, m
 @pytest.mark.parametrize("keys", [(), ("fc.weight", "fc.bias")])
 def test_a_file_without_any_feature_layer_is_refused(resnet, tensors, keys):
     with pytest.raises(InputError, match="found none of its feature layers"):
-        models.load_start(resnet, {key: tensors[key] for key in keys}, "resnet18")
+        models.load_starting_weights(resnet, {key: tensors[key] for key in keys}, "resnet18")
 
 
 def test_another_networks_file_is_refused(tensors):
     with pytest.raises(InputError, match="not weights of alexnet"):
-        models.load_start(models.build("alexnet", 64, seed=0), tensors, "alexnet")
+        models.load_starting_weights(models.build("alexnet", 64, seed=0), tensors, "alexnet")
 
 
 def test_auxiliary_tensors_are_skipped_where_that_head_is_off():
@@ -311,7 +313,7 @@ def test_auxiliary_tensors_are_skipped_where_that_head_is_off():
     state = plain("inception_v3").state_dict()
     model = models.build("inception_v3", side, seed=0)
     assert any(name.startswith("AuxLogits.conv0") for name in state)
-    assert models.load_start(model, state, "inception_v3") == ()
+    assert models.load_starting_weights(model, state, "inception_v3") == ()
     assert torch.equal(
         model.Mixed_7c.branch1x1.conv.weight, state["Mixed_7c.branch1x1.conv.weight"]
     )

@@ -150,7 +150,7 @@ def is_same(found, expected=TENSORS):
 def test_none_touches_no_source(mirror, store, scratch, monkeypatch):
     monkeypatch.setattr(pretrained, "_torchvision_url", lambda _: pytest.fail("asked"))
     start = one("none", mirror, store, scratch)
-    assert start == pretrained.StartWeights("resnet18", "none", None, None, None)
+    assert start == pretrained.StartingWeights("resnet18", "none", None, None, None)
     assert pretrained.load(start, store, scratch) is None
     assert store.keys("") == []
 
@@ -160,7 +160,7 @@ def test_the_mirror_comes_first(value, mirror, store, scratch, monkeypatch, capl
     monkeypatch.setattr(pretrained, "_torchvision_url", lambda _: pytest.fail("asked"))
     start = one(value, mirror, store, scratch)
     origin = f"mirror: {mirror}/resnet18.safetensors"
-    assert start == pretrained.StartWeights("resnet18", origin, SHA256, KEY, None)
+    assert start == pretrained.StartingWeights("resnet18", origin, SHA256, KEY, None)
     assert store.read(KEY) == FILE
     assert is_same(pretrained.load(start, store, scratch))
     assert caplog.records == []
@@ -388,7 +388,7 @@ def test_the_official_files_carry_their_hash_prefix():
 def test_a_resume_needs_no_mirror(mirror, memory, scratch, tmp_path):
     start = one("auto", mirror, memory, scratch)
     (mirror / "resnet18.safetensors").unlink()
-    again = pretrained.StartWeights(**json.loads(json.dumps(asdict(start))))
+    again = pretrained.StartingWeights(**json.loads(json.dumps(asdict(start))))
     assert again == start
     assert is_same(pretrained.load(again, memory, tmp_path / "another node"))
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thyro_core.training import timer
-from thyro_core.training.timer import Meter, Spent
+from thyro_core.training.timer import RunCost, RunTimer
 
 
 @pytest.fixture
@@ -16,39 +16,39 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_an_attempt_counts_from_its_start_and_by_its_gpus(clock: list[float]) -> None:
-    meter = Meter(gpus=0.25)
-    assert meter.spent() == Spent(0.0, 0.0)
+    timer = RunTimer(gpus=0.25)
+    assert timer.cost() == RunCost(0.0, 0.0)
     clock[0] += 8.0
-    assert meter.spent() == Spent(8.0, 2.0)
+    assert timer.cost() == RunCost(8.0, 2.0)
 
 
 def test_attempts_on_other_shares_of_a_gpu_add_up(clock: list[float]) -> None:
-    meter = Meter(gpus=1.0)
-    meter.carry(Spent(100.0, 25.0))
+    timer = RunTimer(gpus=1.0)
+    timer.add_earlier(RunCost(100.0, 25.0))
     clock[0] += 10.0
-    assert meter.spent() == Spent(110.0, 35.0)
+    assert timer.cost() == RunCost(110.0, 35.0)
 
 
 def test_traces_of_the_same_attempts_are_not_added(clock: list[float]) -> None:
     """The checkpoint is older than the position: both speak of the same minutes."""
     for traces in ([60.0, 90.0], [90.0, 60.0]):
-        meter = Meter(gpus=0.0)
+        timer = RunTimer(gpus=0.0)
         for seconds in traces:
-            meter.carry(Spent(seconds, 0.0))
-        assert meter.spent() == Spent(90.0, 0.0)
+            timer.add_earlier(RunCost(seconds, 0.0))
+        assert timer.cost() == RunCost(90.0, 0.0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 1000), st.sampled_from([0.0, 0.25, 1.0])), min_size=1))
 def test_a_chain_of_attempts_is_their_sum(attempts: list[tuple[int, float]]) -> None:
-    """Each carries what the one before left, and the total is every part's."""
+    """Each attempt adds the total of those before it."""
     now = [0.0]
-    left = timer.NOTHING
+    total = timer.NO_COST
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timer.time, "perf_counter", lambda: now[0])
         for seconds, gpus in attempts:
-            meter = Meter(gpus)
-            meter.carry(left)
+            attempt = RunTimer(gpus)
+            attempt.add_earlier(total)
             now[0] += seconds
-            left = meter.spent()
-    assert left.seconds == pytest.approx(sum(seconds for seconds, _ in attempts))
-    assert left.gpu_seconds == pytest.approx(sum(seconds * gpus for seconds, gpus in attempts))
+            total = attempt.cost()
+    assert total.seconds == pytest.approx(sum(seconds for seconds, _ in attempts))
+    assert total.gpu_seconds == pytest.approx(sum(seconds * gpus for seconds, gpus in attempts))

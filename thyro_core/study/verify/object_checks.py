@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from thyro_core.config import IngestConfig
 from thyro_core.datasets.masks import MASK_SIDE
-from thyro_core.datasets.packs import in_threads, pack_index
+from thyro_core.datasets.packs import map_threads, pack_index
 from thyro_core.errors import InputError
 from thyro_core.imaging.decode import decode, resize
 from thyro_core.store.keys import manifest_key, mask_key, pack_key
@@ -44,7 +44,7 @@ def changed_images(images: pa.Table) -> tuple[list[str], int]:
     """
     table = images.select(["image_id", "uri"])
     rows = [row for row in table.to_pylist() if row["image_id"] is not None]
-    digests = in_threads(lambda row: _read_file(row["uri"], _sha256_of), rows)
+    digests = map_threads(lambda row: _read_file(row["uri"], _sha256_of), rows)
     faults = [
         f"image {row['image_id'][:12]} has other bytes now"
         for row, digest in zip(rows, digests, strict=True)
@@ -56,7 +56,7 @@ def changed_images(images: pa.Table) -> tuple[list[str], int]:
 def changed_objects(store: Store, hashes: Mapping[str, str | None]) -> list[str]:
     """Objects that are gone or have another SHA-256 than the recorded one, by key."""
     uris = [str(store.fs.unstrip_protocol(store.path(key))) for key in hashes]
-    digests = in_threads(lambda uri: _read_file(uri, _sha256_of), uris)
+    digests = map_threads(lambda uri: _read_file(uri, _sha256_of), uris)
     return [
         f"{key}: expected SHA-256 {str(sha256)[:12]}, found {digest[:12] if digest else 'no file'}"
         for (key, sha256), digest in zip(hashes.items(), digests, strict=True)
@@ -84,7 +84,7 @@ def sample_images(images: pa.Table, rules: IngestConfig) -> dict[int, Grey]:
             return None
         return decode(data, rules).grey
 
-    greys = in_threads(decode_again, places if rows else [])
+    greys = map_threads(decode_again, places if rows else [])
     return {place: grey for place, grey in zip(places, greys, strict=False) if grey is not None}
 
 
