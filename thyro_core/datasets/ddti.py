@@ -75,8 +75,8 @@ def parse_case(data: bytes) -> DdtiCase:
     if root.tag != "case":
         msg = "the root is not <case>"
         raise ValueError(msg)
-    found = {tag: (root.findtext(tag) or "").strip() for tag in _KEPT}
-    return DdtiCase({tag: value for tag, value in found.items() if value})
+    attributes = {tag: (root.findtext(tag) or "").strip() for tag in _KEPT}
+    return DdtiCase({tag: value for tag, value in attributes.items() if value})
 
 
 def _text(data: bytes) -> str:

@@ -86,7 +86,7 @@ class Judgement:
     near_duplicates: list[int]
 
 
-def judge(found: Sequence[SourceFile], rules: IngestConfig) -> Judgement:
+def judge(files: Sequence[SourceFile], rules: IngestConfig) -> Judgement:
     """Decide the state and the group of every file.
 
     * Exact duplicates have the same size and grey pixels. Of those that are otherwise fine one is
@@ -101,61 +101,63 @@ def judge(found: Sequence[SourceFile], rules: IngestConfig) -> Judgement:
       near-duplicates. Patients who share an image are one group.
 
     Args:
-        found: the files, in any order.
+        files: in any order.
         rules: bounds for size, overlay, sharpness and near-duplicates.
 
     Returns:
-        One judgement along `found`; it does not depend on the order of `found`.
+        One judgement along `files`; it does not depend on their order.
     """
-    faults = [list(_own_faults(item, rules)) for item in found]
-    copies = _alike([item.measures and item.measures.pixel_hash for item in found])
+    faults = [list(_own_faults(file, rules)) for file in files]
+    copies = _alike([file.measures and file.measures.pixel_hash for file in files])
     for members in copies:
-        detail = _contradiction([found[i] for i in members])
+        detail = _contradiction([files[i] for i in members])
         if detail:
             _add(faults, members, "label_conflict", detail)
-    patient_ids = pseudonyms(found)
-    ranks = [_rank(item, patient) for item, patient in zip(found, patient_ids, strict=True)]
+    patient_ids = pseudonyms(files)
+    ranks = [_rank(file, patient) for file, patient in zip(files, patient_ids, strict=True)]
     ranked = [sorted(members, key=lambda i: ranks[i]) for members in copies]
-    fine = [kept for members in ranked if (kept := [i for i in members if not faults[i]])]
-    fine.sort(key=lambda members: ranks[members[0]])
-    near = _near_pairs([found[members[0]] for members in fine], rules)
+    eligible = [
+        faultless for members in ranked if (faultless := [i for i in members if not faults[i]])
+    ]
+    eligible.sort(key=lambda members: ranks[members[0]])
+    near = _near_pairs([files[members[0]] for members in eligible], rules)
     for left, right in near:
-        _contradict(found, faults, fine[left], fine[right])
-    for first, *others in fine:
-        kept_id = found[first].image_id or ""
-        _add(faults, others, "duplicate", f"same pixels as image {kept_id[:12]}")
-    links = [(fine[i][0], fine[j][0]) for i, j in near] + _chains(copies)
+        _contradict(files, faults, eligible[left], eligible[right])
+    for first, *others in eligible:
+        original_id = files[first].image_id or ""
+        _add(faults, others, "duplicate", f"same pixels as image {original_id[:12]}")
+    links = [(eligible[i][0], eligible[j][0]) for i, j in near] + _chains(copies)
     return Judgement(
         faults=[min(several, key=_precedence, default=None) for several in faults],
         patient_ids=patient_ids,
-        group_ids=_group_ids(found, links),
-        near_duplicates=_sizes(near, len(fine)),
+        group_ids=_group_ids(files, links),
+        near_duplicates=_sizes(near, len(eligible)),
     )
 
 
-def pseudonyms(found: Sequence[SourceFile]) -> list[str | None]:
+def pseudonyms(files: Sequence[SourceFile]) -> list[str | None]:
     """A patient id for each file: `p` and 12 digits of the smallest image_id of the patient.
 
     It cannot be turned back into the id given, and renaming all patients changes nothing. Patients
     whose smallest image is the same one get the same pseudonym; they are one group anyway.
     """
-    return _smallest("p", found, [item.entry.patient for item in found])
+    return _smallest("p", files, [file.entry.patient for file in files])
 
 
 def _smallest(
-    prefix: str, found: Sequence[SourceFile], keys: Sequence[Hashable | None]
+    prefix: str, files: Sequence[SourceFile], keys: Sequence[Hashable | None]
 ) -> list[str | None]:
     """For each file, the prefix and the smallest image_id among the files of its key."""
     smallest: dict[Hashable, str] = {}
-    for item, key in zip(found, keys, strict=True):
-        if key is not None and item.image_id is not None:
-            smallest[key] = min(smallest.get(key, item.image_id), item.image_id)
+    for file, key in zip(files, keys, strict=True):
+        if key is not None and file.image_id is not None:
+            smallest[key] = min(smallest.get(key, file.image_id), file.image_id)
     return [prefix + smallest[key][:12] if key in smallest else None for key in keys]
 
 
-def _own_faults(item: SourceFile, rules: IngestConfig) -> Iterator[Fault]:
+def _own_faults(file: SourceFile, rules: IngestConfig) -> Iterator[Fault]:
     """What is wrong with a file by itself."""
-    entry = item.entry
+    entry = file.entry
     if not entry.present:
         yield "missing", "listed, but there is no such file"
     if not entry.listed:
@@ -164,10 +166,10 @@ def _own_faults(item: SourceFile, rules: IngestConfig) -> Iterator[Fault]:
         yield "label_conflict", "listed more than once, with different labels or patients"
     if entry.excluded is not None:
         yield "excluded_by_specialist", entry.excluded or "no reason given"
-    if item.failure is not None:
-        yield "undecodable", item.failure
-    if item.measures is not None:
-        yield from _quality_faults(item.measures, rules)
+    if file.failure is not None:
+        yield "undecodable", file.failure
+    if file.measures is not None:
+        yield from _quality_faults(file.measures, rules)
 
 
 def _quality_faults(measures: Measures, rules: IngestConfig) -> Iterator[Fault]:
@@ -179,30 +181,30 @@ def _quality_faults(measures: Measures, rules: IngestConfig) -> Iterator[Fault]:
         yield "artefact", f"{share}; at most {rules.overlay_bound:.2%} may be"
     # Written so that an undefined sharpness (nothing to be sharp) counts as blurred.
     if rules.blur_bound > 0 and not measures.sharpness >= rules.blur_bound:
-        found = f"sharpness {measures.sharpness:.3g}"
-        yield "blurred", f"{found}; at least {rules.blur_bound:.3g} is asked for"
+        sharpness = f"sharpness {measures.sharpness:.3g}"
+        yield "blurred", f"{sharpness}; at least {rules.blur_bound:.3g} is asked for"
 
 
 def _contradiction(members: Sequence[SourceFile]) -> str | None:
     """Why exact copies cannot share one label, if they cannot."""
-    counted = [item for item in members if item.entry.excluded is None]
+    counted = [file for file in members if file.entry.excluded is None]
     if len(counted) < 2:
         return None
-    if any(item.entry.conflict for item in counted):
+    if any(file.entry.conflict for file in counted):
         return "an exact copy is listed with different labels or patients"
-    labels = [item.label for item in counted]
+    labels = [file.label for file in counted]
     if 0 in labels and 1 in labels:
         return f"exact copies are labelled benign {labels.count(0)}, malignant {labels.count(1)}"
     return None
 
 
-def _near_pairs(shown: Sequence[SourceFile], rules: IngestConfig) -> list[Pair]:
-    prints = [item.measures.fingerprint for item in shown if item.measures is not None]
+def _near_pairs(files: Sequence[SourceFile], rules: IngestConfig) -> list[Pair]:
+    prints = [file.measures.fingerprint for file in files if file.measures is not None]
     return near_duplicates(prints, rules.hash_distance, rules.duplicate_correlation)
 
 
 def _contradict(
-    found: Sequence[SourceFile],
+    files: Sequence[SourceFile],
     faults: list[list[Fault]],
     left: Sequence[int],
     right: Sequence[int],
@@ -210,25 +212,25 @@ def _contradict(
     """Fault two near-duplicates, each with its copies, if their labels differ."""
     for members, others in ((left, right), (right, left)):
         # The first of the copies is a labelled one, if there is any.
-        label, other = found[members[0]].label, found[others[0]].label
+        label, other = files[members[0]].label, files[others[0]].label
         if label is not None and other is not None and label != other:
-            image_id = found[others[0]].image_id or ""
+            image_id = files[others[0]].image_id or ""
             detail = (
                 f"near-duplicate of image {image_id[:12]}, which is labelled {CLASS_NAMES[other]}"
             )
             _add(faults, members, "near_duplicate_conflict", detail)
 
 
-def _rank(item: SourceFile, patient_id: str | None) -> tuple[bool, bool, str, str, str, str]:
+def _rank(file: SourceFile, patient_id: str | None) -> tuple[bool, bool, str, str, str, str]:
     """Order in which exact copies are kept; names decide only where nothing else differs."""
-    attributes = repr(sorted(item.entry.attributes.items()))
+    attributes = repr(sorted(file.entry.attributes.items()))
     return (
-        item.label is None,
+        file.label is None,
         patient_id is None,
-        item.image_id or "",
+        file.image_id or "",
         patient_id or "",
         attributes,
-        item.entry.name,
+        file.entry.name,
     )
 
 
@@ -245,12 +247,12 @@ def _chains(sets: Sequence[Sequence[int]]) -> list[Pair]:
     return [pair for members in sets for pair in pairwise(members)]
 
 
-def _group_ids(found: Sequence[SourceFile], links: list[Pair]) -> list[str | None]:
-    by_patient = _chains(_alike([item.entry.patient for item in found]))
-    by_bytes = _chains(_alike([item.image_id for item in found]))
-    group = group_labels(links + by_patient + by_bytes, len(found))
-    ids = _smallest("g", found, [int(number) for number in group])
-    return [group_id if item.image_id else None for item, group_id in zip(found, ids, strict=True)]
+def _group_ids(files: Sequence[SourceFile], links: list[Pair]) -> list[str | None]:
+    by_patient = _chains(_alike([file.entry.patient for file in files]))
+    by_bytes = _chains(_alike([file.image_id for file in files]))
+    group = group_labels(links + by_patient + by_bytes, len(files))
+    ids = _smallest("g", files, [int(number) for number in group])
+    return [group_id if file.image_id else None for file, group_id in zip(files, ids, strict=True)]
 
 
 def _sizes(pairs: Sequence[Pair], n: int) -> list[int]:

@@ -66,13 +66,21 @@ def read_labels(where: str, data: bytes) -> LabelTable:
     columns = _columns(where, header, required=("image", "label"))
     other = [name for name in header if name and _key(name) not in _ROLES]
     dropped = tuple(name for name in other if is_identifying(name))
-    kept = [name for name in other if name not in dropped]
+    attribute_columns = [name for name in other if name not in dropped]
     if "mask" in columns:
-        kept.append(header[columns["mask"]])
+        attribute_columns.append(header[columns["mask"]])
     rows = []
     for line, cells in lines:
         named = dict(zip(header, cells, strict=True))
-        rows.append(_row(f"{where} line {line}", line, cells, columns, {n: named[n] for n in kept}))
+        rows.append(
+            _row(
+                f"{where} line {line}",
+                line,
+                cells,
+                columns,
+                {n: named[n] for n in attribute_columns},
+            )
+        )
     return LabelTable(tuple(rows), dropped)
 
 
@@ -101,12 +109,12 @@ def read_exclusions(where: str, data: bytes) -> dict[str, tuple[int, str]]:
     """
     header, lines = _table(where, data)
     columns = _columns(where, header, required=("image",))
-    found: dict[str, tuple[int, str]] = {}
+    reasons: dict[str, tuple[int, str]] = {}
     for line, cells in lines:
         image = relative_path(f"{where} line {line}", cells[columns["image"]])
         reason = cells[columns["reason"]] if "reason" in columns else ""
-        found.setdefault(image, (line, reason or _NO_REASON))
-    return found
+        reasons.setdefault(image, (line, reason or _NO_REASON))
+    return reasons
 
 
 def _table(where: str, data: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:

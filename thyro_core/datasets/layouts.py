@@ -121,9 +121,9 @@ def _entry(folder: Listing, name: str) -> Entry:
     return Entry(name, folder.uri(name), present=present, size=folder.sizes.get(name))
 
 
-def _without_masks(names: list[str], known: frozenset[str]) -> tuple[list[str], list[str]]:
+def _without_masks(names: list[str], mask_names: frozenset[str]) -> tuple[list[str], list[str]]:
     """The names that are no masks, known or so named, and a note on the rest."""
-    images = [name for name in names if name not in known and not is_mask(name)]
+    images = [name for name in names if name not in mask_names and not is_mask(name)]
     count = len(names) - len(images)
     return images, [f"{_count(count, 'mask')} left out: a mask is no image of the set"] * (
         count > 0
@@ -154,13 +154,13 @@ def _from_table(folder: Listing, name: str) -> _Read:
     rows: dict[str, list[labels.LabelRow]] = {}
     for row in table.rows:
         rows.setdefault(row.image, []).append(row)
-    entries = [_merged(_entry(folder, image), found) for image, found in rows.items()]
+    entries = [_merged(_entry(folder, image), image_rows) for image, image_rows in rows.items()]
     others = [image for image in folder.images() if image not in rows]
     unlisted, notes = _without_masks(others, table.masks)
     entries += [replace(_entry(folder, image), listed=False) for image in unlisted]
     if table.dropped:
         notes.append(f"identifying columns dropped: {', '.join(table.dropped)}")
-    repeated = sum(len(found) > 1 for found in rows.values())
+    repeated = sum(len(image_rows) > 1 for image_rows in rows.values())
     if repeated:
         notes.append(f"{_count(repeated, 'image')} listed more than once in labels.csv")
     return "labels.csv", entries, notes
@@ -168,15 +168,15 @@ def _from_table(folder: Listing, name: str) -> _Read:
 
 def _merged(entry: Entry, rows: list[labels.LabelRow]) -> Entry:
     """One entry of all rows that name an image; an empty cell contradicts nothing."""
-    given = {row.label for row in rows if row.label is not None}
+    label_values = {row.label for row in rows if row.label is not None}
     patients = {row.patient for row in rows if row.patient is not None}
     attributes: dict[str, str] = {}
     for row in sorted(rows, key=lambda row: sorted(row.attributes.items()), reverse=True):
         attributes.update(row.attributes)
-    conflict = len(given) > 1 or len(patients) > 1
+    conflict = len(label_values) > 1 or len(patients) > 1
     return replace(
         entry,
-        label=None if conflict else next(iter(given), None),
+        label=None if conflict else next(iter(label_values), None),
         patient=None if len(patients) > 1 else next(iter(patients), None),
         conflict=conflict,
         attributes=attributes,
@@ -202,9 +202,11 @@ def _folders(name: str) -> list[str]:
 
 
 def _labelled_by_folder(entry: Entry) -> Entry:
-    found = {_CLASS_LABELS[part] for part in _folders(entry.name) if part in _CLASS_LABELS}
-    conflict = len(found) > 1
-    return replace(entry, label=found.pop() if len(found) == 1 else None, conflict=conflict)
+    folder_labels = {_CLASS_LABELS[part] for part in _folders(entry.name) if part in _CLASS_LABELS}
+    conflict = len(folder_labels) > 1
+    return replace(
+        entry, label=folder_labels.pop() if len(folder_labels) == 1 else None, conflict=conflict
+    )
 
 
 def _cases(folder: Listing) -> dict[str, ddti.DdtiCase | None]:
@@ -212,8 +214,8 @@ def _cases(folder: Listing) -> dict[str, ddti.DdtiCase | None]:
     names = [name for name in sorted(folder.sizes) if ddti.is_case_file(name)]
     small = [name for name in names if (folder.sizes[name] or 0) <= ddti.MAX_XML_BYTES]
     data = folder.read_all(small)
-    parsed = {name[: -len(".xml")]: _parsed(data.get(name)) for name in names}
-    return parsed if any(parsed.values()) else {}
+    cases = {name[: -len(".xml")]: _parsed(data.get(name)) for name in names}
+    return cases if any(cases.values()) else {}
 
 
 def _parsed(data: bytes | None) -> ddti.DdtiCase | None:
@@ -252,8 +254,8 @@ def _of_case(entry: Entry, cases: Mapping[str, ddti.DdtiCase | None], rules: Ing
 def _check_labels(folder: Listing, entries: list[Entry]) -> None:
     if any(entry.label is not None or entry.conflict for entry in entries):
         return
-    found = f"{_count(len(entries), 'image')} without any" if entries else "no images"
-    msg = f"{folder.url}: expected images with labels, found {found}{_hint(folder)}; {_CURE}"
+    description = f"{_count(len(entries), 'image')} without any" if entries else "no images"
+    msg = f"{folder.url}: expected images with labels, found {description}{_hint(folder)}; {_CURE}"
     raise InputError(msg)
 
 
@@ -273,14 +275,14 @@ def _exclude(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], list[s
     if name is None:
         return entries, []
     reasons = labels.read_exclusions(folder.uri(name), folder.read(name))
-    known = {entry.name for entry in entries}
-    unknown = sorted(line for image, (line, _) in reasons.items() if image not in known)
+    names = {entry.name for entry in entries}
+    unknown = sorted(line for image, (line, _) in reasons.items() if image not in names)
     notes = [f"{_count(len(reasons) - len(unknown), 'image')} excluded by exclusions.csv"]
     if unknown:
         lines = ", ".join(str(line) for line in unknown)
         notes.append(f"exclusions.csv names images that the set lacks, in line {lines}")
-    marked = {image: reason for image, (_, reason) in reasons.items()}
-    return [replace(entry, excluded=marked.get(entry.name)) for entry in entries], notes
+    reason_by_image = {image: reason for image, (_, reason) in reasons.items()}
+    return [replace(entry, excluded=reason_by_image.get(entry.name)) for entry in entries], notes
 
 
 def _patient_notes(entries: list[Entry]) -> list[str]:

@@ -32,10 +32,10 @@ def check_leakage(splits: pa.Table, images: pa.Table) -> None:
         LeakageError: something is shared, or an image or role is unknown so that it cannot be
             checked; the message names the first few cases.
     """
-    placed = _placed(splits, images)
+    rows_by_side = _placed(splits, images)
     shared = [
         f"split {row.split}: {kind} {row.key} has {row.train} training and {row.test} test images"
-        for kind, rows in _shared(placed)
+        for kind, rows in _shared(rows_by_side)
         for row in rows.itertuples(index=False)
     ]
     if shared:
@@ -63,30 +63,30 @@ def leakage_report(splits: pa.Table, images: pa.Table) -> dict[str, int]:
     Raises:
         LeakageError: an image or role is unknown.
     """
-    placed = _placed(splits, images)
-    taking = placed.drop_duplicates("image_id")
+    rows_by_side = _placed(splits, images)
+    taking = rows_by_side.drop_duplicates("image_id")
     units = taking.assign(unit=taking["patient_id"].fillna(taking["image_id"]))
     sizes = units.groupby("linked").agg(images=("unit", "size"), units=("unit", "nunique"))
     return {
-        "splits": int(placed["split"].nunique()),
+        "splits": int(rows_by_side["split"].nunique()),
         "images": len(taking),
         "images_without_patient": int(taking["patient_id"].isna().sum()),
         "patients": int(taking["patient_id"].nunique()),
         "groups": len(sizes),
         "near_duplicate_groups": int((sizes["units"] > 1).sum()),
         "largest_group": int(sizes["images"].max()) if len(sizes) else 0,
-        "shared": sum(len(rows) for _, rows in _shared(placed)),
+        "shared": sum(len(rows) for _, rows in _shared(rows_by_side)),
     }
 
 
 def _placed(splits: pa.Table, images: pa.Table) -> pd.DataFrame:
     """ImageRows of `splits` with their side and the links of their image."""
-    known = images.select([*_LINKS, "included"]).to_pandas()
-    known["linked"] = _components(known)
-    known = known[known["included"]].drop_duplicates("image_id").drop(columns="included")
+    links = images.select([*_LINKS, "included"]).to_pandas()
+    links["linked"] = _components(links)
+    links = links[links["included"]].drop_duplicates("image_id").drop(columns="included")
     rows = splits.select(["split", "image_id", "role"]).to_pandas()
-    placed: pd.DataFrame = rows.merge(known, on="image_id", how="left")
-    strangers = int(placed["linked"].isna().sum())
+    rows_by_side: pd.DataFrame = rows.merge(links, on="image_id", how="left")
+    strangers = int(rows_by_side["linked"].isna().sum())
     roles = sorted(set(rows["role"]) - set(_ROLES))
     if strangers or roles:
         msg = (
@@ -95,8 +95,8 @@ def _placed(splits: pa.Table, images: pa.Table) -> pd.DataFrame:
             "make the splits again from this manifest"
         )
         raise LeakageError(msg)
-    placed["test"] = placed["role"].map(_ROLES).astype(bool)
-    return placed
+    rows_by_side["test"] = rows_by_side["role"].map(_ROLES).astype(bool)
+    return rows_by_side
 
 
 def _components(images: pd.DataFrame) -> list[str]:
@@ -105,9 +105,9 @@ def _components(images: pd.DataFrame) -> list[str]:
     rows, keys = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for column in _LINKS:
         codes, values = pd.factorize(images[column])
-        given = np.flatnonzero(codes >= 0)
-        rows.append(given)
-        keys.append(nodes + codes[given])
+        present = np.flatnonzero(codes >= 0)
+        rows.append(present)
+        keys.append(nodes + codes[present])
         nodes += len(values)
     if nodes == 0:
         return []
@@ -117,10 +117,10 @@ def _components(images: pd.DataFrame) -> list[str]:
     return [f"chain {number}" for number in component[: len(images)]]
 
 
-def _shared(placed: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def _shared(rows_by_side: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Per kind of link, what stands on both sides: columns split, key, train, test (counts)."""
     for kind in (*_LINKS, "linked"):
-        sides = placed.groupby(["split", kind])["test"].agg(["size", "sum"]).reset_index()
+        sides = rows_by_side.groupby(["split", kind])["test"].agg(["size", "sum"]).reset_index()
         sides = sides.rename(columns={kind: "key", "sum": "test"})
         sides["train"] = sides["size"] - sides["test"]
         yield kind, sides[(sides["test"] > 0) & (sides["train"] > 0)]

@@ -84,32 +84,43 @@ def ingest(
     Raises:
         InputError: the image set cannot be read as a whole, or changes while it is being read.
     """
-    declared = IngestConfig(**{name: getattr(rules, name) for name in IngestConfig.model_fields})
-    image_set = read_image_set(source, declared)
+    ingest_rules = IngestConfig(
+        **{name: getattr(rules, name) for name in IngestConfig.model_fields}
+    )
+    image_set = read_image_set(source, ingest_rules)
     fs, root = filesystem(source)
-    found = _with_masks(fs, root, _hashed(fs, root, image_set.entries))
-    manifest_id = _manifest_id(found, declared)
+    files = _with_masks(fs, root, _hashed(fs, root, image_set.entries))
+    manifest_id = _manifest_id(files, ingest_rules)
     if _done(store, manifest_id):
         manifest = load_manifest(store, manifest_id)
-        uris = {item.image_id: item.entry.uri for item in found if item.image_id is not None}
-        packs.ensure_packs(store, manifest.table, declared, sides, uris)
+        uris = {file.image_id: file.entry.uri for file in files if file.image_id is not None}
+        packs.ensure_packs(store, manifest.table, ingest_rules, sides, uris)
         if not store.exists(mask_key(manifest_id)):
-            mask_packs.pack_masks(fs, root, _masks(found), manifest.table, (store, declared))
+            mask_packs.pack_masks(
+                fs, root, _masks(files), manifest.table, store=store, rules=ingest_rules
+            )
         return manifest
-    with packs.resized_rows(len(found), sides) as resized:
+    with packs.resized_rows(len(files), sides) as resized:
 
         def decode(places: Sequence[int]) -> list[SourceFile]:
-            return _decoded(fs, root, {place: found[place] for place in places}, declared, resized)
+            return _decoded(
+                fs, root, {place: files[place] for place in places}, ingest_rules, resized
+            )
 
-        places = range(len(found))
-        found = packs.map_batches(decode, places, progress, packs.threads_for(fs))
-        judgement = eligibility.judge(found, declared)
-        packs.write_packs(store, manifest_id, resized, _pack_order(found, judgement))
-    table = _table(manifest_id, found, judgement)
-    masks, unusable = mask_packs.pack_masks(fs, root, _masks(found), table, (store, declared))
-    notes = (*image_set.notes, *_notes(table, judgement), *_unread(found), *unusable)
+        places = range(len(files))
+        files = packs.map_batches(decode, places, progress, packs.threads_for(fs))
+        judgement = eligibility.judge(files, ingest_rules)
+        packs.write_packs(store, manifest_id, resized, _pack_order(files, judgement))
+    table = _table(manifest_id, files, judgement)
+    masks, unusable = mask_packs.pack_masks(
+        fs, root, _masks(files), table, store=store, rules=ingest_rules
+    )
+    notes = (*image_set.notes, *_notes(table, judgement), *_unread(files), *unusable)
     write_table(store, "images", table, manifest_id=manifest_id)
-    summary = _summary(table, image_set, notes, declared) | {"sides": list(sides), "masks": masks}
+    summary = _summary(table, image_set, notes, ingest_rules) | {
+        "sides": list(sides),
+        "masks": masks,
+    }
     store.write(manifest_key(manifest_id), canonical_json(summary).encode())
     return load_manifest(store, manifest_id)
 
@@ -142,15 +153,15 @@ def _hashed(fs: fsspec.AbstractFileSystem, root: str, entries: Sequence[Entry]) 
     """The files with their hashes, by name."""
     ordered = sorted(entries, key=lambda entry: entry.name)
     threads = packs.threads_for(fs)
-    found = packs.map_threads(lambda entry: _hash(fs, root, entry), ordered, threads=threads)
-    tried = [item for item in found if item.entry.present]
-    if tried and all(item.image_id is None for item in tried):
+    files = packs.map_threads(lambda entry: _hash(fs, root, entry), ordered, threads=threads)
+    present = [file for file in files if file.entry.present]
+    if present and all(file.image_id is None for file in present):
         msg = (
-            f"{root}: none of the {len(tried)} files found could be read ({tried[0].failure}); "
+            f"{root}: none of the {len(present)} files found could be read ({present[0].failure}); "
             "check the permissions and the connection, then run again"
         )
         raise InputError(msg)
-    return found
+    return files
 
 
 def _hash(fs: fsspec.AbstractFileSystem, root: str, entry: Entry) -> SourceFile:
@@ -171,34 +182,34 @@ def _hash(fs: fsspec.AbstractFileSystem, root: str, entry: Entry) -> SourceFile:
 
 
 def _with_masks(
-    fs: fsspec.AbstractFileSystem, root: str, found: list[SourceFile]
+    fs: fsspec.AbstractFileSystem, root: str, files: list[SourceFile]
 ) -> list[SourceFile]:
-    names = sorted({name for item in found for name in item.entry.masks})
+    names = sorted({name for file in files for name in file.entry.masks})
     digests = mask_packs.mask_digests(fs, root, names)
     return [
-        replace(item, masks={name: digests[name] for name in item.entry.masks if name in digests})
-        for item in found
+        replace(file, masks={name: digests[name] for name in file.entry.masks if name in digests})
+        for file in files
     ]
 
 
-def _masks(found: Sequence[SourceFile]) -> dict[str, dict[str, str]]:
+def _masks(files: Sequence[SourceFile]) -> dict[str, dict[str, str]]:
     """The masks of each image_id: files with the same bytes are one image."""
     masks: dict[str, dict[str, str]] = {}
-    for item in found:
-        if item.image_id is not None and item.masks.keys() == set(item.entry.masks):
-            masks.setdefault(item.image_id, {}).update(item.masks)
+    for file in files:
+        if file.image_id is not None and file.masks.keys() == set(file.entry.masks):
+            masks.setdefault(file.image_id, {}).update(file.masks)
     return masks
 
 
-def _unread(found: Sequence[SourceFile]) -> list[str]:
-    lacking = sum(item.masks.keys() != set(item.entry.masks) for item in found)
+def _unread(files: Sequence[SourceFile]) -> list[str]:
+    lacking = sum(file.masks.keys() != set(file.entry.masks) for file in files)
     fact = "a mask that cannot be read: set aside"
     return [f"{lacking} images have {fact}"] if lacking else []
 
 
-def _manifest_id(found: Sequence[SourceFile], rules: IngestConfig) -> str:
-    patients = eligibility.pseudonyms(found)
-    facts = [_facts(item, patient) for item, patient in zip(found, patients, strict=True)]
+def _manifest_id(files: Sequence[SourceFile], rules: IngestConfig) -> str:
+    patients = eligibility.pseudonyms(files)
+    facts = [_facts(file, patient) for file, patient in zip(files, patients, strict=True)]
     value = {
         "version": INGEST_VERSION,
         "rules": rules.model_dump(mode="json"),
@@ -207,24 +218,24 @@ def _manifest_id(found: Sequence[SourceFile], rules: IngestConfig) -> str:
     return content_id("m", value)
 
 
-def _facts(item: SourceFile, patient: str | None) -> dict[str, object]:
+def _facts(file: SourceFile, patient: str | None) -> dict[str, object]:
     """All that counts of a file; its name only if there is nothing else."""
-    entry = item.entry
+    entry = file.entry
     # A mask is named by its path, and paths do not count.
     attributes = {key: text for key, text in entry.attributes.items() if key.lower() != "mask"}
-    name = None if item.image_id else hashlib.sha256(entry.name.encode()).hexdigest()
+    name = None if file.image_id else hashlib.sha256(entry.name.encode()).hexdigest()
     return {
-        "image_id": item.image_id,
+        "image_id": file.image_id,
         "name": name,
         "present": entry.present,
         "listed": entry.listed,
         "conflict": entry.conflict,
         "excluded": entry.excluded,
-        "label": item.label,
+        "label": file.label,
         "patient": patient,
         "attributes": attributes,
         # Sets without masks keep the ids that they had before masks were read.
-        **({"masks": sorted(item.masks.values())} if item.masks else {}),
+        **({"masks": sorted(file.masks.values())} if file.masks else {}),
     }
 
 
@@ -236,32 +247,32 @@ def _decoded(
     resized: Mapping[int, packs.ImageRows],
 ) -> list[SourceFile]:
     """Files with their measures, by their places in `resized`, which are filled on the way."""
-    done, pictures = dict(files), dict[int, images.DecodedImage]()
-    for place, item in files.items():
-        done[place], picture = _picture(fs, root, item, rules)
+    files_by_place, images_by_place = dict(files), dict[int, images.DecodedImage]()
+    for place, file in files.items():
+        files_by_place[place], picture = _picture(fs, root, file, rules)
         if picture is not None:
-            pictures[place] = picture
-        if sum(each.grey.size for each in pictures.values()) > _PIXELS_AT_ONCE:
-            done |= _measured(done, pictures, resized)
-            pictures.clear()
-    return list((done | _measured(done, pictures, resized)).values())
+            images_by_place[place] = picture
+        if sum(image.grey.size for image in images_by_place.values()) > _PIXELS_AT_ONCE:
+            files_by_place |= _measured(files_by_place, images_by_place, resized)
+            images_by_place.clear()
+    return list((files_by_place | _measured(files_by_place, images_by_place, resized)).values())
 
 
 def _picture(
-    fs: fsspec.AbstractFileSystem, root: str, item: SourceFile, rules: IngestConfig
+    fs: fsspec.AbstractFileSystem, root: str, file: SourceFile, rules: IngestConfig
 ) -> tuple[SourceFile, images.DecodedImage | None]:
     """A file and its picture, if it is listed; or with what is wrong with it."""
-    entry = item.entry
-    if item.image_id is None or not entry.listed:
-        return item, None
+    entry = file.entry
+    if file.image_id is None or not entry.listed:
+        return file, None
     if entry.size is not None and entry.size > rules.max_bytes:
         failure = f"{entry.size} bytes; at most {rules.max_bytes} are read"
-        return replace(item, failure=failure), None
-    data = packs.read_verified(fs, f"{root}/{entry.name}", item.image_id)
+        return replace(file, failure=failure), None
+    data = packs.read_verified(fs, f"{root}/{entry.name}", file.image_id)
     try:
-        return item, images.decode(data, rules)
+        return file, images.decode(data, rules)
     except images.UndecodableError as error:
-        return replace(item, failure=error.detail), None
+        return replace(file, failure=error.detail), None
 
 
 def _measured(
@@ -274,9 +285,9 @@ def _measured(
         for place, grey in greys.items():
             rows[place] = images.resize(grey, side)
     sharpness = [quality.sharpness(grey) for grey in greys.values()]
-    kept = fingerprints(list(greys.values()))
-    measured = {}
-    for (place, grey), focus, shown in zip(greys.items(), sharpness, kept, strict=True):
+    prints = fingerprints(list(greys.values()))
+    files_by_place = {}
+    for (place, grey), focus, fingerprint in zip(greys.items(), sharpness, prints, strict=True):
         mean, sd = quality.grey_statistics(grey)
         measures = Measures(
             width=grey.shape[1],
@@ -286,10 +297,10 @@ def _measured(
             overlay_share=pictures[place].overlay_share,
             mean=mean,
             sd=sd,
-            fingerprint=shown,
+            fingerprint=fingerprint,
         )
-        measured[place] = replace(files[place], measures=measures)
-    return measured
+        files_by_place[place] = replace(files[place], measures=measures)
+    return files_by_place
 
 
 def _pixel_hash(grey: Grey) -> str:
@@ -298,35 +309,35 @@ def _pixel_hash(grey: Grey) -> str:
     return pixel_hash.hexdigest()
 
 
-def _pack_order(found: Sequence[SourceFile], judgement: Judgement) -> list[int]:
+def _pack_order(files: Sequence[SourceFile], judgement: Judgement) -> list[int]:
     """Positions of the included images, by ascending image_id."""
     included = [i for i, fault in enumerate(judgement.faults) if fault is None]
-    return sorted(included, key=lambda i: found[i].image_id or "")
+    return sorted(included, key=lambda i: files[i].image_id or "")
 
 
-def _table(manifest_id: str, found: Sequence[SourceFile], judgement: Judgement) -> pa.Table:
+def _table(manifest_id: str, files: Sequence[SourceFile], judgement: Judgement) -> pa.Table:
     rows = [
         {"manifest_id": manifest_id, "patient_id": patient, "group_id": group}
-        | _described(item)
+        | _described(file)
         | {"included": fault is None}
         | dict(zip(("reason", "detail"), fault or (None, None), strict=True))
-        for item, fault, patient, group in zip(
-            found, judgement.faults, judgement.patient_ids, judgement.group_ids, strict=True
+        for file, fault, patient, group in zip(
+            files, judgement.faults, judgement.patient_ids, judgement.group_ids, strict=True
         )
     ]
     rows.sort(key=lambda row: (row["image_id"] is None, row["image_id"], row["uri"]))
     return schemas.rows_to_table("images", rows)
 
 
-def _described(item: SourceFile) -> dict[str, object]:
-    measures = item.measures
+def _described(file: SourceFile) -> dict[str, object]:
+    measures = file.measures
     names = ("width", "height", "pixel_hash", "sharpness", "overlay_share", "mean", "sd")
     return {
-        "image_id": item.image_id,
-        "uri": item.entry.uri,
-        "label": item.label,
+        "image_id": file.image_id,
+        "uri": file.entry.uri,
+        "label": file.label,
         "phash": measures and measures.fingerprint.phash,
-        "attributes": canonical_json(item.entry.attributes),
+        "attributes": canonical_json(file.entry.attributes),
     } | {name: measures and getattr(measures, name) for name in names}
 
 
@@ -346,10 +357,10 @@ def _copy_notes(table: pa.Table) -> list[str]:
     shared = int((frame.groupby("pixel_hash")["patient_id"].nunique() > 1).sum())
     if shared:
         notes.append(f"{shared} images are listed under several patients: these are one group")
-    refused = frame.loc[frame["reason"] == "excluded_by_specialist", "pixel_hash"].dropna()
-    kept = int(frame.loc[frame["included"], "pixel_hash"].isin(refused).sum())
-    if kept:
-        notes.append(f"{kept} included images are exact copies of ones the specialist excluded")
+    excluded_hashes = frame.loc[frame["reason"] == "excluded_by_specialist", "pixel_hash"].dropna()
+    n_copies = int(frame.loc[frame["included"], "pixel_hash"].isin(excluded_hashes).sum())
+    if n_copies:
+        notes.append(f"{n_copies} included images are exact copies of ones the specialist excluded")
     return notes
 
 

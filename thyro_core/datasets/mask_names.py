@@ -17,7 +17,7 @@ def is_mask(name: str) -> bool:
 
 
 def assign_masks(
-    masks: Iterable[str], images: Sequence[str], given: Mapping[str, tuple[str, ...]]
+    masks: Iterable[str], images: Sequence[str], declared_masks: Mapping[str, tuple[str, ...]]
 ) -> tuple[dict[str, tuple[str, ...]], int]:
     """The masks of each image.
 
@@ -29,7 +29,7 @@ def assign_masks(
     Args:
         masks: paths that are named like masks.
         images: paths of all images.
-        given: masks by image, as `labels.csv` lists them; such an image gets no other.
+        declared_masks: masks by image, as `labels.csv` lists them; such an image gets no other.
 
     Returns:
         Masks by image, sorted, only of images with some; and how many masks fit no image, or
@@ -38,15 +38,19 @@ def assign_masks(
     by_stem: dict[str, list[str]] = {}
     for image in images:
         by_stem.setdefault(PurePosixPath(image).stem, []).append(image)
-    found: dict[str, set[str]] = {image: set(names) for image, names in given.items() if names}
-    lost = 0
-    for mask in sorted(set(masks) - {name for names in given.values() for name in names}):
+    masks_by_image: dict[str, set[str]] = {
+        image: set(names) for image, names in declared_masks.items() if names
+    }
+    unassigned = 0
+    for mask in sorted(set(masks) - {name for names in declared_masks.values() for name in names}):
         owner = _image_of(PurePosixPath(mask), by_stem)
         if owner is None:
-            lost += 1
-        elif not given.get(owner):
-            found.setdefault(owner, set()).add(mask)
-    return {image: tuple(sorted(names)) for image, names in sorted(found.items())}, lost
+            unassigned += 1
+        elif not declared_masks.get(owner):
+            masks_by_image.setdefault(owner, set()).add(mask)
+    return {
+        image: tuple(sorted(names)) for image, names in sorted(masks_by_image.items())
+    }, unassigned
 
 
 def _folder(path: PurePosixPath) -> int | None:

@@ -45,8 +45,8 @@ def mask_digests(fs: fsspec.AbstractFileSystem, root: str, names: Sequence[str])
         except OSError:
             return None
 
-    found = packs.map_threads(digest, names, threads=packs.threads_for(fs))
-    return {name: sha256 for name, sha256 in zip(names, found, strict=True) if sha256 is not None}
+    digests = packs.map_threads(digest, names, threads=packs.threads_for(fs))
+    return {name: sha256 for name, sha256 in zip(names, digests, strict=True) if sha256 is not None}
 
 
 def pack_masks(
@@ -54,7 +54,9 @@ def pack_masks(
     root: str,
     masks: Mapping[str, Digests],
     images: pa.Table,
-    target: tuple[Store, IngestConfig],
+    *,
+    store: Store,
+    rules: IngestConfig,
 ) -> tuple[int, list[str]]:
     """Decode and pack the masks of a manifest's included images; without any, nothing is written.
 
@@ -66,7 +68,8 @@ def pack_masks(
         root: the source on it.
         masks: the masks of each image_id; none: it has no mask.
         images: the `images` table.
-        target: where the pack goes, and the rules by which masks are decoded.
+        store: where the pack goes.
+        rules: bounds within which masks are decoded.
 
     Returns:
         How many images have a mask, and notes on those whose masks were set aside, by image_id.
@@ -74,12 +77,11 @@ def pack_masks(
     Raises:
         InputError: a mask changed while it was being read.
     """
-    store, rules = target
     rows = images.filter(images["included"]).select(["image_id", "width", "height"]).to_pylist()
     rows.sort(key=lambda row: row["image_id"])
     (manifest_id,) = set(images["manifest_id"].to_pylist())
     with packs.resized_rows(len(rows), (MASK_SIDE,)) as resized:
-        joined = resized[MASK_SIDE]
+        pack_rows = resized[MASK_SIDE]
 
         def join(place: int) -> str | None:
             row = rows[place]
@@ -88,19 +90,19 @@ def pack_masks(
                 data = packs.read_verified(fs, f"{root}/{name}", sha256)
                 mask, fault = _decoded(data, size, rules)
                 if fault is not None:
-                    joined[place] = 0
+                    pack_rows[place] = 0
                     return fault
-                joined[place] = joined[place] | mask
+                pack_rows[place] = pack_rows[place] | mask
             return None
 
-        wanted = [i for i, row in enumerate(rows) if masks.get(row["image_id"])]
-        faults = packs.map_threads(join, wanted, threads=packs.threads_for(fs))
-        kept = faults.count(None)
-        if kept:
+        masked_rows = [i for i, row in enumerate(rows) if masks.get(row["image_id"])]
+        faults = packs.map_threads(join, masked_rows, threads=packs.threads_for(fs))
+        n_masked = faults.count(None)
+        if n_masked:
             key = mask_key(manifest_id)
-            packs.write_array(store, key, MASK_SIDE, joined, len(rows))
-    culprits = [rows[place]["image_id"] for place in wanted]
-    return kept, _notes(dict(zip(culprits, faults, strict=True)))
+            packs.write_array(store, key, MASK_SIDE, pack_rows, len(rows))
+    culprits = [rows[place]["image_id"] for place in masked_rows]
+    return n_masked, _notes(dict(zip(culprits, faults, strict=True)))
 
 
 def _decoded(data: bytes, size: tuple[int, int], rules: IngestConfig) -> tuple[Grey, str | None]:
@@ -138,10 +140,10 @@ def mask_square(grey: Grey) -> Grey:
 def _notes(faults: Mapping[str, str | None]) -> list[str]:
     notes = []
     for fault in sorted({fault for fault in faults.values() if fault is not None}):
-        images = sorted(image[:12] for image, found in faults.items() if found == fault)
+        images = sorted(image[:12] for image, image_fault in faults.items() if image_fault == fault)
         more = f" and {len(images) - _NAMED} more" if len(images) > _NAMED else ""
-        named = ", ".join(images[:_NAMED]) + more
-        notes.append(f"masks set aside that {fault}: of image {named}")
+        listing = ", ".join(images[:_NAMED]) + more
+        notes.append(f"masks set aside that {fault}: of image {listing}")
     return notes
 
 

@@ -148,9 +148,9 @@ def open_array(store: Store, key: str, shape: tuple[int, int, int], scratch: Pat
     return pack
 
 
-def _damaged(local: Path, shape: tuple[int, int, int], found: str) -> InputError:
+def _damaged(local: Path, shape: tuple[int, int, int], contents: str) -> InputError:
     return InputError(
-        f"{local}: expected a pack of uint8 {shape}, found {found}; "
+        f"{local}: expected a pack of uint8 {shape}, found {contents}; "
         "delete this file (and the store's object, if it is damaged too) and ingest again"
     )
 
@@ -192,18 +192,18 @@ def ensure_packs(
     if not lacking:
         return
     included = images.filter(images["included"]).select(["image_id", "uri"]).to_pylist()
-    found = {row["image_id"]: row["uri"] for row in included} | dict(uris or {})
+    uri_by_image = {row["image_id"]: row["uri"] for row in included} | dict(uris or {})
     order = list(pack_index(images))
     with resized_rows(len(order), lacking) as resized:
 
         def resize(row: int) -> None:
-            fs, path = filesystem(found[order[row]])
+            fs, path = filesystem(uri_by_image[order[row]])
             picture = pictures.decode(read_verified(fs, path, order[row]), rules)
             for side, rows in resized.items():
                 rows[row] = pictures.resize(picture.grey, side)
 
         # They were found below one source: one of them says where all are.
-        threads = threads_for(filesystem(found[order[0]])[0]) if order else 1
+        threads = threads_for(filesystem(uri_by_image[order[0]])[0]) if order else 1
         map_threads(resize, range(len(order)), threads=threads)
         write_packs(store, manifest_id, resized, range(len(order)))
 
@@ -352,13 +352,13 @@ def read_verified(fs: fsspec.AbstractFileSystem, path: str, image_id: str) -> by
     try:
         data = bytes(read_with_retries(lambda: fs.cat_file(path), path))
     except OSError as error:
-        found = type(error).__name__
+        fault = type(error).__name__
     else:
         if hashlib.sha256(data).hexdigest() == image_id:
             return data
-        found = "other contents"
+        fault = "other contents"
     msg = (
-        f"{path}: expected the file that was ingested as image {image_id[:12]}, found {found}; "
+        f"{path}: expected the file that was ingested as image {image_id[:12]}, found {fault}; "
         "put that file back, or ingest the image set again from where it lies now"
     )
     raise InputError(msg)

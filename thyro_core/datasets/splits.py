@@ -91,39 +91,39 @@ def choose_groups(sizes: IntArray, target: IntArray, rng: np.random.Generator) -
     return chosen
 
 
-def _cells(sizes: IntArray, left: IntArray) -> int:
-    return int((left + sizes.max(axis=0) + 1).prod())
+def _cells(sizes: IntArray, remaining: IntArray) -> int:
+    return int((remaining + sizes.max(axis=0) + 1).prod())
 
 
 def _take(order: list[int], sizes: IntArray, target: IntArray) -> list[int]:
     """Groups in the order given while, of each class, two largest groups' worth is left to find."""
     margin = 2 * sizes.max(axis=0)
-    left = target
-    taken = []
+    remaining = target
+    groups = []
     for group in order:
-        if np.all((left - sizes[group] >= margin)[sizes[group] > 0]):
-            taken.append(group)
-            left = left - sizes[group]
-    return taken
+        if np.all((remaining - sizes[group] >= margin)[sizes[group] > 0]):
+            groups.append(group)
+            remaining = remaining - sizes[group]
+    return groups
 
 
-def _fill(rest: list[int], sizes: IntArray, left: IntArray, target: IntArray) -> list[int]:
+def _fill(rest: list[int], sizes: IntArray, remaining: IntArray, target: IntArray) -> list[int]:
     """Groups among `rest`, the earliest preferred, that come closest to the images left to find."""
-    extent = left + sizes.max(axis=0) + 1
-    rest = rest[: max(1, _MOST_CELLS // _cells(sizes, left))]
+    extent = remaining + sizes.max(axis=0) + 1
+    rest = rest[: max(1, _MOST_CELLS // _cells(sizes, remaining))]
     reach = [np.zeros(extent, dtype=bool)]
     reach[0][0, 0] = True
     for group in reversed(rest):
         reach.append(reach[-1] | _shifted(reach[-1], sizes[group]))
     reach.reverse()
-    here = _closest(reach[0], left, target)
-    taken = []
+    here = _closest(reach[0], remaining, target)
+    groups = []
     for position, group in enumerate(rest):
         before = here - sizes[group]
         if np.all(before >= 0) and reach[position + 1][tuple(before)]:
-            taken.append(group)
+            groups.append(group)
             here = before
-    return taken
+    return groups
 
 
 def _shifted(reach: BoolArray, size: IntArray) -> BoolArray:
@@ -134,10 +134,10 @@ def _shifted(reach: BoolArray, size: IntArray) -> BoolArray:
     return moved
 
 
-def _closest(reach: BoolArray, left: IntArray, target: IntArray) -> IntArray:
+def _closest(reach: BoolArray, remaining: IntArray, target: IntArray) -> IntArray:
     cells = np.argwhere(reach)
-    deviation = np.abs(cells - left) / np.maximum(target, 1)
-    empty = (cells - left + target <= 0) & (target > 0)
+    deviation = np.abs(cells - remaining) / np.maximum(target, 1)
+    empty = (cells - remaining + target <= 0) & (target > 0)
     cost = deviation.sum(axis=1) + 1000.0 * empty.sum(axis=1)
     best = np.lexsort((cells[:, 1], cells[:, 0], np.round(cost, 9)))[0]
     return np.asarray(cells[best], dtype=np.int64)
@@ -158,10 +158,12 @@ def _groups(rows: _Labelled) -> tuple[IntArray, IntArray]:
     """Each image's group number, shape (n,), and each group's class counts, shape (groups, 2)."""
     counts = np.bincount(rows.label, minlength=2)
     if counts.min() < 2:
-        found = ", ".join(f"{n} {name}" for n, name in zip(counts, CLASS_NAMES, strict=False))
+        class_counts = ", ".join(
+            f"{n} {name}" for n, name in zip(counts, CLASS_NAMES, strict=False)
+        )
         msg = (
-            f"the image set has {found} usable labelled images; a study needs at least 2 of each "
-            "class: check the labels and the excluded images in the `images` table"
+            f"the image set has {class_counts} usable labelled images; a study needs at least 2 "
+            "of each class: check the labels and the excluded images in the `images` table"
         )
         raise InputError(msg)
     _, group = np.unique(rows.group_id.astype(str), return_inverse=True)
@@ -186,12 +188,12 @@ def _folds(rows: _Labelled, group: IntArray, config: StudyConfig) -> list[BoolAr
         )
         raise InputError(msg)
     folds = StratifiedGroupKFold(config.splits, shuffle=True, random_state=config.seed)
-    chosen = []
+    folds_by_group = []
     for _, test in folds.split(np.zeros(len(group)), rows.label, group):
         mask = np.zeros(int(group.max()) + 1, dtype=bool)
         mask[group[test]] = True
-        chosen.append(mask)
-    return chosen
+        folds_by_group.append(mask)
+    return folds_by_group
 
 
 def _roles(
@@ -210,9 +212,9 @@ def _roles(
         val = choose_groups(sizes[free], _targets(label, config.val_fraction), rng)
         roles[free[val]] = "val"
     for role in ("train", "test"):
-        found = sizes[roles == role].sum(axis=0)
-        if found.min() == 0:
-            lacking = CLASS_NAMES[int(found.argmin())]
+        counts = sizes[roles == role].sum(axis=0)
+        if counts.min() == 0:
+            lacking = CLASS_NAMES[int(counts.argmin())]
             msg = (
                 f"split {split}: its {role} part has no {lacking} image, because whole groups "
                 "(patients, near-duplicates) stay together; use fewer splits, another "
@@ -249,12 +251,12 @@ def split_notes(splits: pa.Table, config: StudyConfig) -> tuple[str, ...]:
     frame = splits.select(["split", "label", "role"]).to_pandas()
     notes = []
     for split, rows in frame.groupby("split"):
-        wanted = _targets(rows["label"].to_numpy(np.int64), config.test_fraction)
+        target = _targets(rows["label"].to_numpy(np.int64), config.test_fraction)
         test = rows.loc[rows["role"] == "test", "label"].to_numpy(np.int64)
-        found = np.bincount(test, minlength=2)
-        if np.any(found != wanted):
+        counts = np.bincount(test, minlength=2)
+        if np.any(counts != target):
             notes.append(
-                f"split {split}: {found[0]} benign and {found[1]} malignant test images instead "
-                f"of {wanted[0]} and {wanted[1]}, because whole groups stay together"
+                f"split {split}: {counts[0]} benign and {counts[1]} malignant test images instead "
+                f"of {target[0]} and {target[1]}, because whole groups stay together"
             )
     return tuple(notes)

@@ -64,13 +64,13 @@ def fit_temperature(label: IntArray, margin: FloatArray) -> float:
     if not label.size or label.shape != margin.shape or not np.isfinite(margin).all():
         msg = f"expected finite margins, one a label, found {margin.shape} for {label.shape}"
         raise ValueError(msg)
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda inverse: negative_log_likelihood(label, margin, math.exp(-inverse)),
         bounds=(-math.log(HIGHEST), -math.log(LOWEST)),
         method="bounded",
         options={"xatol": 1e-10},
     )
-    best = math.exp(-float(found.x))
+    best = math.exp(-float(optimum.x))
     # The search stops just short of a bound.
     for bound in (LOWEST, HIGHEST):
         if abs(best / bound - 1) < _BY_SIZE:
@@ -91,9 +91,9 @@ def calibration_quality(
         temperature: above 0.
     """
     once = np.ones((1, label.size))
-    found = weighted_metrics(label, sigmoid(margin / temperature), once, 0.5)
+    values = weighted_metrics(label, sigmoid(margin / temperature), once, 0.5)
     nll = negative_log_likelihood(label, margin, temperature)
-    return CalibrationFigures(nll, float(found["brier"][0]), float(found["ece"][0]))
+    return CalibrationFigures(nll, float(values["brier"][0]), float(values["ece"][0]))
 
 
 def cross_fitted_calibration(rows: OutOfFoldPredictions) -> CrossFittedCalibration:
@@ -109,10 +109,10 @@ def cross_fitted_calibration(rows: OutOfFoldPredictions) -> CrossFittedCalibrati
         inside, outside = rows.inside(split), rows.outside(split)
         if not outside.any():
             continue
-        chosen = fit_temperature(rows.label[outside], rows.margin[outside])
+        temperature = fit_temperature(rows.label[outside], rows.margin[outside])
         label, margin = rows.label[inside], rows.margin[inside]
         before.append(calibration_quality(label, margin, 1.0))
-        after.append(calibration_quality(label, margin, chosen))
+        after.append(calibration_quality(label, margin, temperature))
     return CrossFittedCalibration(_means(before), _means(after), len(after))
 
 

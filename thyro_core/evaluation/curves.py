@@ -200,9 +200,9 @@ def decision_curve(
     if not ((x >= 0) & (x < 1)).all():
         msg = f"threshold probabilities must lie in 0 to below 1, found {list(thresholds)}"
         raise ValueError(msg)
-    sound = [as_valid_arrays(*part) for part in parts]
-    model = [_net_benefit(label, probability, x) for label, probability in sound]
-    everyone = [_net_benefit(label, np.ones(label.size), x) for label, _ in sound]
+    arrays = [as_valid_arrays(*part) for part in parts]
+    model = [_net_benefit(label, probability, x) for label, probability in arrays]
+    everyone = [_net_benefit(label, np.ones(label.size), x) for label, _ in arrays]
     return DecisionCurve(
         _band(x, model, test_train_ratio),
         np.mean(everyone, axis=0) if everyone else np.full(x.shape, np.nan),
@@ -285,18 +285,18 @@ def _curve_band(
 ) -> Band:
     # A quotient, so that a rate such as 3/10 meets its own place of the grid to the last bit.
     x = np.arange(points) / (points - 1)
-    sound = [as_valid_arrays(*part) for part in parts]
-    whole = [part for part in sound if 0 < part[0].sum() < part[0].size]
+    arrays = [as_valid_arrays(*part) for part in parts]
+    whole = [part for part in arrays if 0 < part[0].sum() < part[0].size]
     band = _band(x, [curve(*part, x) for part in whole], ratio)
     low, high = np.clip(band.low, 0, 1), np.clip(band.high, 0, 1)
-    return band._replace(low=low, high=high, left_out=len(sound) - len(whole))
+    return band._replace(low=low, high=high, left_out=len(arrays) - len(whole))
 
 
 def _band(x: AnyFloatArray, curves: Sequence[AnyFloatArray], ratio: float) -> Band:
     columns = np.array(curves, dtype=np.float64).reshape(len(curves), x.size).T
-    found = [mean_interval(column, ratio) for column in columns]
+    intervals = [mean_interval(column, ratio) for column in columns]
     mean, low, high = (
-        np.array([getattr(at, name) for at in found]) for name in ("mean", "low", "high")
+        np.array([getattr(at, name) for at in intervals]) for name in ("mean", "low", "high")
     )
     return Band(x, mean, low, high, len(curves))
 
@@ -306,8 +306,8 @@ def _sensitivity_at(
 ) -> AnyFloatArray:
     false_rate, true_rate, _ = roc_curve(label, probability)
     # Of several points at one x, np.interp takes the last at that x: the uppermost.
-    found: AnyFloatArray = np.interp(x, false_rate, true_rate)
-    return found
+    sensitivity: AnyFloatArray = np.interp(x, false_rate, true_rate)
+    return sensitivity
 
 
 def _precision_at(
@@ -317,13 +317,13 @@ def _precision_at(
     malignant = label.sum()
     alarms = np.round(false_rate * (label.size - malignant))
     # Mirrored, so that of several points of one recall the one with fewest alarms counts.
-    met = np.interp(-x, -true_rate[::-1], alarms[::-1])
+    false_alarms = np.interp(-x, -true_rate[::-1], alarms[::-1])
     first = int(np.argmax(true_rate > 0))
     hits = true_rate[first] * malignant
     limit = 0.0 if alarms[first - 1] else hits / (hits + alarms[first])
-    wanted = x * malignant
+    recalled = x * malignant
     precision = np.full(x.shape, limit)
-    np.divide(wanted, wanted + met, out=precision, where=x > 0)
+    np.divide(recalled, recalled + false_alarms, out=precision, where=x > 0)
     return precision
 
 

@@ -99,11 +99,11 @@ def as_valid_arrays(
     if not np.isin(labels, (0, 1)).all():
         msg = "label must be 0 (benign) or 1 (malignant) everywhere; leave unlabelled images out"
         raise ValueError(msg)
-    sound = (probabilities >= 0.0) & (probabilities <= 1.0)
-    if not sound.all():
+    in_range = (probabilities >= 0.0) & (probabilities <= 1.0)
+    if not in_range.all():
         msg = (
-            f"probability must lie in 0 to 1, found {np.count_nonzero(~sound)} of "
-            f"{sound.size} that are NaN or outside: the network's output is not usable"
+            f"probability must lie in 0 to 1, found {np.count_nonzero(~in_range)} of "
+            f"{in_range.size} that are NaN or outside: the network's output is not usable"
         )
         raise ValueError(msg)
     return labels.astype(np.int64), probabilities

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from thyro_core.evaluation.uncertainty import mean_test_train_ratio
 from thyro_core.types import BoolArray, FloatArray, IntArray
 
 
@@ -67,17 +68,16 @@ def out_of_fold_predictions(
         ValueError: there are none, or they are not of exactly the splits' test images.
     """
     own = predictions.filter(pc.equal(predictions["architecture"], architecture)).to_pandas()
-    listed = splits.to_pandas()
-    tests = listed[listed["role"] == "test"]
-    joined = own.merge(tests[["split", "image_id", "group_id"]], on=["split", "image_id"])
-    if own.empty or not len(joined) == len(own) == len(tests):
+    split_rows = splits.to_pandas()
+    tests = split_rows[split_rows["role"] == "test"]
+    test_rows = own.merge(tests[["split", "image_id", "group_id"]], on=["split", "image_id"])
+    if own.empty or not len(test_rows) == len(own) == len(tests):
         msg = (
             f"{architecture}: expected a prediction of each of the {len(tests)} test images, "
-            f"found {len(own)}, {len(joined)} of them of test images"
+            f"found {len(own)}, {len(test_rows)} of them of test images"
         )
         raise ValueError(msg)
-    rows = joined.sort_values(["split", "image_id"])
-    sizes = listed.groupby(["split", "role"]).size().unstack()
+    rows = test_rows.sort_values(["split", "image_id"])
     margin = rows["logit_malignant"].astype("float64") - rows["logit_benign"].astype("float64")
     return OutOfFoldPredictions(
         split=rows["split"].to_numpy(np.int64),
@@ -85,7 +85,7 @@ def out_of_fold_predictions(
         group=rows["group_id"].to_numpy(object),
         label=rows["label"].to_numpy(np.int64),
         margin=margin.to_numpy(np.float64),
-        ratio=float((sizes["test"] / sizes["train"]).mean()),
+        ratio=mean_test_train_ratio(splits),
     )
 
 

@@ -15,6 +15,7 @@ from thyro_core.evaluation.uncertainty import (
     delong,
     holm,
     mean_interval,
+    mean_test_train_ratio,
     nadeau_bengio,
 )
 from thyro_core.tables.schemas import rows_to_table
@@ -68,13 +69,13 @@ def metrics_table(
     rows: list[_Row] = []
     for architecture, parts in _by_architecture(predictions, splits, config).items():
         values = {split: _values(part, config.threshold) for split, part in parts.items()}
-        found = [
+        new_rows = [
             *_split_rows(architecture, parts, values, config),
-            *_mean_rows(values, _ratio(splits, list(parts))),
+            *_mean_rows(values, mean_test_train_ratio(splits, list(parts))),
             *_pooled_rows(pd.concat(parts.values()), config.threshold),
         ]
-        found.sort(key=lambda row: _METRIC_ORDER[row["metric"]])
-        rows += [row | {"study_id": study_id, "architecture": architecture} for row in found]
+        new_rows.sort(key=lambda row: _METRIC_ORDER[row["metric"]])
+        rows += [row | {"study_id": study_id, "architecture": architecture} for row in new_rows]
     return rows_to_table("metrics", rows)
 
 
@@ -108,10 +109,10 @@ def comparisons_table(
         shared = sorted(parts.get(first, {}).keys() & parts[baseline].keys())
         pairs = {split: (parts[first][split], parts[baseline][split]) for split in shared}
         if pairs:
-            ratio = _ratio(splits, shared)
-            found = [*_delong_rows(pairs), *_corrected_rows(pairs, config.threshold, ratio)]
-            found.sort(key=lambda row: _METRIC_ORDER[row["metric"]])
-            rows += [row | {"baseline": baseline} for row in found]
+            ratio = mean_test_train_ratio(splits, shared)
+            new_rows = [*_delong_rows(pairs), *_corrected_rows(pairs, config.threshold, ratio)]
+            new_rows.sort(key=lambda row: _METRIC_ORDER[row["metric"]])
+            rows += [row | {"baseline": baseline} for row in new_rows]
     constant = {"study_id": study_id, "architecture": first}
     return rows_to_table("comparisons", [row | constant for row in _adjusted(rows)])
 
@@ -136,18 +137,18 @@ def _by_architecture(
     if strangers:
         msg = f"predictions: {', '.join(strangers)} not among the config's architectures"
         raise ValueError(msg)
-    listed = splits.to_pandas()
-    tests = dict(iter(listed[listed["role"] == "test"].groupby("split")))
-    found: dict[str, _Parts] = {}
+    split_rows = splits.to_pandas()
+    tests = dict(iter(split_rows[split_rows["role"] == "test"].groupby("split")))
+    parts_by_architecture: dict[str, _Parts] = {}
     for name in config.architectures:
         of_name = frame[frame["architecture"] == name]
         parts = {
-            int(split): _test_part(split, name, part, tests.get(split, listed.iloc[:0]))
+            int(split): _test_part(split, name, part, tests.get(split, split_rows.iloc[:0]))
             for split, part in of_name.groupby("split")
         }
         if parts:
-            found[name] = parts
-    return found
+            parts_by_architecture[name] = parts
+    return parts_by_architecture
 
 
 def _test_part(
@@ -165,13 +166,6 @@ def _test_part(
     group = expected["group_id"].to_numpy()
     cluster = part["patient_id"].where(part["patient_id"].notna(), group)
     return part.assign(cluster=cluster.astype(str))
-
-
-def _ratio(splits: pa.Table, numbers: list[int]) -> float:
-    """Mean of n_test / n_train over the splits of these numbers."""
-    frame = splits.to_pandas()
-    counts = pd.crosstab(frame["split"], frame["role"]).loc[numbers]
-    return float((counts["test"] / counts["train"]).mean())
 
 
 def _values(part: pd.DataFrame, threshold: float) -> dict[str, float]:

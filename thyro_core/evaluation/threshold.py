@@ -131,8 +131,8 @@ def _split_point(
     threshold = threshold_for(rows.label[outside], probability[outside], sensitivity)
     if math.isnan(threshold):
         return SplitThreshold(split, math.nan, math.nan, math.nan)
-    found = rates(rows.label[inside], probability[inside] >= threshold)
-    return SplitThreshold(split, threshold, *found)
+    sensitivity_specificity = rates(rows.label[inside], probability[inside] >= threshold)
+    return SplitThreshold(split, threshold, *sensitivity_specificity)
 
 
 def _image_calls(

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
 from scipy import stats
 
 from thyro_core.evaluation.metrics import METRICS, as_valid_arrays, weighted_metrics
@@ -162,6 +164,20 @@ def mean_interval(values: npt.ArrayLike, test_train_ratio: float) -> MeanInterva
     defined = array[~np.isnan(array)] if array.ndim == 1 else array
     test = nadeau_bengio(defined, test_train_ratio)
     return MeanInterval(test.mean, test.sd, test.ci_low, test.ci_high, defined.size)
+
+
+def mean_test_train_ratio(splits: pa.Table, numbers: Sequence[int] | None = None) -> float:
+    """Mean of n_test / n_train over splits, for Nadeau and Bengio's variance.
+
+    Args:
+        splits: table `splits` of a study.
+        numbers: the splits that count; None: all.
+    """
+    frame = splits.select(["split", "role"]).to_pandas()
+    counts = pd.crosstab(frame["split"], frame["role"])
+    if numbers is not None:
+        counts = counts.loc[list(numbers)]
+    return float((counts["test"] / counts["train"]).mean())
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -56,9 +56,9 @@ def annotation_mask(grey: Grey) -> npt.NDArray[np.bool_]:
     parts, count = ndimage.label(candidates, structure=_EIGHT_NEIGHBOURS)
     pixels = np.bincount(parts.ravel(), minlength=count + 1)
     strokes = np.bincount(parts[standing], minlength=count + 1)
-    kept = (strokes >= STANDING_PIXELS) & (strokes >= STANDING_PART * pixels)
-    kept[0] = False
-    return np.asarray(kept[parts])
+    is_annotation = (strokes >= STANDING_PIXELS) & (strokes >= STANDING_PART * pixels)
+    is_annotation[0] = False
+    return np.asarray(is_annotation[parts])
 
 
 def _rises(

@@ -66,13 +66,13 @@ def approximate_candidates(descriptors: Descriptors, hashes: Hashes, distance: i
     Whether two images are a pair depends on these two only. Arguments as for `candidates`.
     """
     waves = _waves(descriptors)
-    found = [np.empty(0, np.int64)]
+    pair_codes = [np.empty(0, np.int64)]
     for signs in _signs():
         for left, right in _meetings(_codes(waves @ signs)):
             near = np.bitwise_count(hashes[left] ^ hashes[right]) <= distance
             low, high = np.minimum(left, right)[near], np.maximum(left, right)[near]
-            found.append(np.unique(low * len(hashes) + high))
-    pairs = np.unique(np.concatenate(found))
+            pair_codes.append(np.unique(low * len(hashes) + high))
+    pairs = np.unique(np.concatenate(pair_codes))
     return np.stack(np.divmod(pairs, max(len(hashes), 1)), axis=1)
 
 

@@ -169,10 +169,10 @@ def _dataset(data: bytes) -> Dataset:
 
 def _patient(dataset: Dataset, pseudonymise: Pseudonymise) -> str | None:
     try:
-        given = [dataset.get(name) for name in ("PatientID", "IssuerOfPatientID")]
+        values = [dataset.get(name) for name in ("PatientID", "IssuerOfPatientID")]
     except _READER_ERRORS:
         return None
-    patient, issuer = (None if value is None else str(value) for value in given)
+    patient, issuer = (None if value is None else str(value) for value in values)
     return pseudonymise(patient, issuer)
 
 
@@ -212,8 +212,8 @@ def _check_bounds(dataset: Dataset, bounds: ClipBounds) -> int:
     bits, samples = int(dataset.BitsAllocated), int(dataset.SamplesPerPixel)
     photometric = str(dataset.PhotometricInterpretation).strip().upper()
     if bits not in (8, 16) or PHOTOMETRIC.get(photometric) != samples:
-        known = photometric if photometric in PHOTOMETRIC else "unknown"
-        msg = f"{samples} samples of {bits} bits, photometric interpretation {known}: not supported"
+        name = photometric if photometric in PHOTOMETRIC else "unknown"
+        msg = f"{samples} samples of {bits} bits, photometric interpretation {name}: not supported"
         raise RefusedError(msg, "undecodable")
     if min(rows, columns, n) < 1 or "PixelData" not in dataset:
         msg = f"no pixels: {columns} x {rows}, {n} frames"
@@ -257,5 +257,5 @@ def _frame(dataset: Dataset, index: int, box: Box | None) -> DicomFrame:
 
 def evenly_spaced(n: int, most: int) -> list[int]:
     """At most `most` of n frames, evenly spaced: the middles of as many equal parts of the clip."""
-    taken = min(n, most)
-    return [(2 * i + 1) * n // (2 * taken) for i in range(taken)]
+    count = min(n, most)
+    return [(2 * i + 1) * n // (2 * count) for i in range(count)]

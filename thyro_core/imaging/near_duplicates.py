@@ -116,12 +116,12 @@ def near_duplicates(
     if not 0 <= hash_distance <= _HASH_BITS or not 0 < correlation <= 1:
         msg = f"expected 0..64 bits and 0 < correlation <= 1, found {hash_distance}, {correlation}"
         raise ValueError(msg)
-    shown = np.array([k for k, item in enumerate(fingerprints) if item.descriptor.any()], int)
-    hashes = np.array([int(fingerprints[k].phash, 16) for k in shown], np.uint64)
-    descriptors = _stacked(fingerprints, shown)
+    textured = np.array([k for k, item in enumerate(fingerprints) if item.descriptor.any()], int)
+    hashes = np.array([int(fingerprints[k].phash, 16) for k in textured], np.uint64)
+    descriptors = _stacked(fingerprints, textured)
     near = candidates(descriptors, hashes, hash_distance)
-    kept = shown[near[_confirmed(descriptors, near, correlation)]]
-    return [(int(i), int(j)) for i, j in kept]
+    matches = textured[near[_confirmed(descriptors, near, correlation)]]
+    return [(int(i), int(j)) for i, j in matches]
 
 
 def group_labels(pairs: Sequence[tuple[int, int]], n: int) -> IntArray:
@@ -174,18 +174,18 @@ def _confirmed(
     descriptors: npt.NDArray[np.int8], pairs: IntArray, correlation: float
 ) -> npt.NDArray[np.bool_]:
     """Which pairs correlate enough; a glance at half the resolution spares most strangers."""
-    kept = np.zeros(len(pairs), np.bool_)
+    confirmed = np.zeros(len(pairs), np.bool_)
     for start in range(0, len(pairs), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(pairs)))
         left, right = (descriptors[pairs[rows, side]].astype(np.float32) for side in (0, 1))
         glance = _either_way(_halved(left), _halved(right), _GLANCE_ROUNDS)
         near = glance >= _GLANCE_SHARE * correlation
         there = registered_correlation(left[near], right[near]) >= correlation
-        kept[rows[near][there]] = True
+        confirmed[rows[near][there]] = True
         again = np.flatnonzero(near)[~there]
         back = registered_correlation(right[again], left[again]) >= correlation
-        kept[rows[again[back]]] = True
-    return kept
+        confirmed[rows[again[back]]] = True
+    return confirmed
 
 
 def _stacked(fingerprints: Sequence[Fingerprint], positions: IntArray) -> npt.NDArray[np.int8]:
@@ -231,9 +231,9 @@ def registered_correlation(
     shift = np.zeros((len(fixed), 2), np.float32)
     best = np.full(len(fixed), -1.0, np.float32)
     for _ in range(rounds):
-        seen = _standard(_sampled(moving, grid, stretch, shift))
-        best = np.maximum(best, (target * seen).sum(axis=(1, 2)))
-        step = (solve @ (seen - target).reshape(len(fixed), grid.size**2, 1))[:, :, 0]
+        sample = _standard(_sampled(moving, grid, stretch, shift))
+        best = np.maximum(best, (target * sample).sum(axis=(1, 2)))
+        step = (solve @ (sample - target).reshape(len(fixed), grid.size**2, 1))[:, :, 0]
         stretch = np.clip(stretch / (1 + np.clip(step[:, :2], -0.2, 0.2)), 0.7, 1.4)
         shift = np.clip(shift - stretch * step[:, 2:], -side / 10, side / 10)
     return best

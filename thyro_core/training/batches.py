@@ -43,10 +43,10 @@ class Examples:
         """Pixels of the examples at these positions: float32, b x 1 x side x side, 0 to 1."""
         rows = self.rows[positions.numpy()]
         if isinstance(self.pixels, Tensor):
-            chosen = self.pixels[torch.from_numpy(rows).to(self.pixels.device)]
+            pixels = self.pixels[torch.from_numpy(rows).to(self.pixels.device)]
         else:
-            chosen = torch.from_numpy(self.pixels[rows])
-        return chosen.unsqueeze(1).float() / 255.0
+            pixels = torch.from_numpy(self.pixels[rows])
+        return pixels.unsqueeze(1).float() / 255.0
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ def job_device(gpus: float) -> torch.device:
     return torch.device("cuda" if gpus > 0 and torch.cuda.is_available() else "cpu")
 
 
-def choose_precision(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+def choose_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
     """bf16 where `auto` meets hardware that computes in it faster than in fp32; else as wanted."""
-    if wanted != "auto":
-        return wanted
+    if precision != "auto":
+        return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if _bf16_pays(torch.cpu.get_capabilities()) else "fp32"

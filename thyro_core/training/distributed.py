@@ -86,9 +86,9 @@ class WorkerGroup:
         Raises:
             RuntimeError: they did not.
         """
-        found = self.all_gather(torch.tensor([value], device=device)).flatten().tolist()
-        if len(set(found)) > 1:
-            msg = f"{what}: expected the same for all workers of a job, found {found} by rank"
+        ranks = self.all_gather(torch.tensor([value], device=device)).flatten().tolist()
+        if len(set(ranks)) > 1:
+            msg = f"{what}: expected the same for all workers of a job, found {ranks} by rank"
             raise RuntimeError(msg)
 
 

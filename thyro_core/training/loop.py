@@ -183,7 +183,9 @@ def train(
             for group in run.optimiser.param_groups:
                 group["lr"] = rate
             started = time.perf_counter()
-            loss = _train_epoch(run, train_set, (epoch, batch), recipe, after_batch)
+            loss = _train_epoch(
+                run, train_set, recipe, epoch=epoch, batch=batch, after_batch=after_batch
+            )
             seconds = time.perf_counter() - started
             val_loss = None if val_set is None else _mean_loss(run.model, val_set, recipe)
             run.history.append(
@@ -195,11 +197,12 @@ def train(
 def _train_epoch(
     run: Run,
     examples: Examples,
-    position: tuple[int, GlobalBatch],
     recipe: Recipe,
+    *,
+    epoch: int,
+    batch: GlobalBatch,
     after_batch: Callable[[int, float], None],
 ) -> float:
-    epoch, batch = position
     draws = draw_epoch(len(examples), epoch, recipe.seed, recipe.config)
     # Dropout draws from torch's global generators: seeded anew, an epoch needs no past.
     torch.manual_seed(stream_seed(recipe.seed, _DROPOUT_STREAM, epoch))
@@ -226,20 +229,20 @@ def _train_epoch(
 def _training_batch(
     examples: Examples, draws: EpochDraws, start: int, stop: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    chosen = draws.order[start:stop]
-    grey = examples.grey(chosen).to(device)
+    positions = draws.order[start:stop]
+    grey = examples.grey(positions).to(device)
     angle, mirror = (part[start:stop].to(device) for part in (draws.angle, draws.mirror))
-    return normalise(augment(grey, angle, mirror)), examples.labels[chosen.to(device)]
+    return normalise(augment(grey, angle, mirror)), examples.labels[positions.to(device)]
 
 
-def train_step(run: Run, images: Tensor, labels: Tensor, whole: int, recipe: Recipe) -> Tensor:
+def train_step(run: Run, images: Tensor, labels: Tensor, batch_size: int, recipe: Recipe) -> Tensor:
     """One optimiser step.
 
     Args:
         run: the network (in training mode) and its optimiser, changed in place.
         images: this worker's share of the batch: float32, b x 3 x side x side, on the device.
         labels: int64, shape (b,), on the device.
-        whole: images of the whole batch; b, if one process trains alone.
+        batch_size: images of all shares; b if one process trains alone.
         recipe: loss and precision.
 
     Returns:
@@ -250,11 +253,11 @@ def train_step(run: Run, images: Tensor, labels: Tensor, whole: int, recipe: Rec
     with recipe.autocast():
         output = run.model(images)
     if isinstance(output, tuple):
-        loss = focal_losses(output[0], labels, alpha, gamma).sum() / whole
-        aux = focal_losses(output[1], labels, alpha, gamma).sum() / whole
+        loss = focal_losses(output[0], labels, alpha, gamma).sum() / batch_size
+        aux = focal_losses(output[1], labels, alpha, gamma).sum() / batch_size
         loss = loss + AUX_WEIGHT * aux
     else:
-        loss = focal_losses(output, labels, alpha, gamma).sum() / whole
+        loss = focal_losses(output, labels, alpha, gamma).sum() / batch_size
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     recipe.workers.all_reduce_gradients(run.model.parameters())

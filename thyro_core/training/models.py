@@ -145,11 +145,11 @@ def load_starting_weights(
 
 
 def _random_layers(
-    own: Mapping[str, Tensor], given: Mapping[str, Tensor], architecture: Architecture
+    own: Mapping[str, Tensor], names: Mapping[str, Tensor], architecture: Architecture
 ) -> tuple[str, ...]:
     # num_batches_tracked counts steps; nothing is computed from it.
     heads = _HEADS[architecture]
-    missing = (name for name in own if name not in given and not name.startswith(heads))
+    missing = (name for name in own if name not in names and not name.startswith(heads))
     layers = (_layer(name) for name in missing if not name.endswith("num_batches_tracked"))
     return tuple(dict.fromkeys(layers))
 
@@ -176,5 +176,5 @@ def _check_tensor(name: str, value: Tensor, own: Tensor | None, where: str) -> N
 
 
 def _layer(name: str) -> str:
-    found = _GROUP.match(name)
-    return found.group() if found else name
+    match = _GROUP.match(name)
+    return match.group() if match else name

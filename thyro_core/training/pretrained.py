@@ -116,17 +116,17 @@ def load_weights(start: StartingWeights, store: Store, scratch: Path) -> dict[st
 
     try:
         path = store.local(start.key, scratch)
-        found = _sha256(path)
+        digest = _sha256(path)
     except FileNotFoundError as error:
         msg = (
             f"{store.path(start.key)}: expected the starting weights of {start.architecture} "
             f"({start.origin}), found no file; start the study again to have them copied"
         )
         raise InputError(msg) from error
-    if found != start.sha256:
+    if digest != start.sha256:
         msg = (
             f"{path}: expected SHA-256 {start.sha256} (weights of {start.architecture}), found "
-            f"{found}; the copy is damaged: delete it and start the study again"
+            f"{digest}; the copy is damaged: delete it and start the study again"
         )
         raise InputError(msg)
     return dict(load_file(path))
@@ -180,23 +180,23 @@ def _keep_url(
 ) -> StartingWeights:
     if not url.endswith(_SUFFIX):
         url = f"{url.rstrip('/')}/{architecture}{_SUFFIX}"
-    shown = redact(url)
+    public_url = redact(url)
     fs, path = filesystem(url)
     try:
         source = fs.open(path, "rb")
     except OSError as error:
         # Not the error's own text: it may hold the address with its password.
-        found = "no such file" if isinstance(error, FileNotFoundError) else type(error).__name__
-        msg = f"expected {shown}, found {found}"
+        digest = "no such file" if isinstance(error, FileNotFoundError) else type(error).__name__
+        msg = f"expected {public_url}, found {digest}"
         raise _UnavailableError(msg) from error
     with source, tempfile.NamedTemporaryFile(dir=scratch, prefix="weights-") as file:
         shutil.copyfileobj(source, file)
         file.flush()
-        known, found = _known_sha256(fs, path), _sha256(Path(file.name))
-        if known not in {None, found}:
-            msg = f"{shown}: expected SHA-256 {known}, as noted beside it, found {found}"
+        expected, digest = _known_sha256(fs, path), _sha256(Path(file.name))
+        if expected not in {None, digest}:
+            msg = f"{public_url}: expected SHA-256 {expected}, as noted beside it, found {digest}"
             raise InputError(msg + "; copy the file again")
-        return _keep(Path(file.name), kind + shown, architecture, store)
+        return _keep(Path(file.name), kind + public_url, architecture, store)
 
 
 def _keep(file: Path, origin: str, architecture: str, store: Store) -> StartingWeights:
@@ -276,9 +276,9 @@ def _download(url: str, sha256_prefix: str, target: Path) -> None:
     except _NETWORK as error:
         msg = f"{url}: {type(error).__name__} {error}"
         raise _UnavailableError(msg) from error
-    found = _sha256(target)
-    if not found.startswith(sha256_prefix):
-        msg = f"{url}: expected SHA-256 {sha256_prefix}..., found {found[:16]}..."
+    digest = _sha256(target)
+    if not digest.startswith(sha256_prefix):
+        msg = f"{url}: expected SHA-256 {sha256_prefix}..., found {digest[:16]}..."
         raise _UnavailableError(msg)
 
 

@@ -109,16 +109,16 @@ class SyncBatchNorm(_BatchNorm):
         if not self.training:
             return super().forward(values)
         with torch.no_grad():
-            found = _moments(values, self._workers)
-            self._track(found)
-        normalised: Tensor = _Normalise.apply(values, self.weight, self.bias, found, self.eps)  # type: ignore[no-untyped-call]
+            moments = _moments(values, self._workers)
+            self._track(moments)
+        normalised: Tensor = _Normalise.apply(values, self.weight, self.bias, moments, self.eps)  # type: ignore[no-untyped-call]
         return normalised
 
-    def _track(self, found: "_Moments") -> None:
+    def _track(self, moments: "_Moments") -> None:
         if self.running_mean is None or self.running_var is None or self.momentum is None:
             return
-        unbiased = found.var * (found.count / (found.count - 1))
-        self.running_mean.lerp_(found.mean, self.momentum)
+        unbiased = moments.var * (moments.count / (moments.count - 1))
+        self.running_mean.lerp_(moments.mean, self.momentum)
         self.running_var.lerp_(unbiased, self.momentum)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
@@ -173,13 +173,13 @@ class _Normalise(torch.autograd.Function):
         values: Tensor,
         weight: Tensor,
         bias: Tensor,
-        found: _Moments,
+        moments: _Moments,
         eps: float,
     ) -> Tensor:
-        ctx.save_for_backward(values, weight, found.mean, torch.rsqrt(found.var + eps))
-        ctx.found = found
+        ctx.save_for_backward(values, weight, moments.mean, torch.rsqrt(moments.var + eps))
+        ctx.moments = moments
         return functional.batch_norm(
-            values, found.mean, found.var, weight, bias, training=False, eps=eps
+            values, moments.mean, moments.var, weight, bias, training=False, eps=eps
         )
 
     @staticmethod
@@ -190,7 +190,7 @@ class _Normalise(torch.autograd.Function):
         slope = _wide(gradient)
         scaled = (_wide(values) - mean.view(shape)) * inverse.view(shape)
         own = torch.stack([slope.sum(_other(values)), (slope * scaled).sum(_other(values))])
-        whole = ctx.found.workers.all_reduce(own.clone()) / ctx.found.count
+        whole = ctx.moments.workers.all_reduce(own.clone()) / ctx.moments.count
         inner = slope - whole[0].view(shape) - scaled * whole[1].view(shape)
         back = inner * (weight * inverse).view(shape)
         # The team adds up the gradients of all parameters: here each worker gives its own part.

@@ -68,8 +68,8 @@ def phantom(seed: int, index: int, malignant: bool) -> Phantom:
     amplitude, beam = np.power(np.float32(10.0), level / np.float32(20.0)), _beam(scan, grid)
     looks = [_envelope(speckle_rng, amplitude, *beam) for _ in range(scan.looks)]
     picture = _on_screen(scan, _compress(np.mean(looks, axis=0), scan))
-    drawn = _marks(scan, np.rint(picture).astype(np.uint8))
-    return Phantom(drawn, _on_screen(scan, mask.astype(np.float32)) > 0.5, features)
+    image = _marks(scan, np.rint(picture).astype(np.uint8))
+    return Phantom(image, _on_screen(scan, mask.astype(np.float32)) > 0.5, features)
 
 
 def _pixels_per_depth(scan: Scan) -> float:
@@ -269,8 +269,8 @@ def _encoded(tasks: list[_Task], processes: int | None = None) -> Iterator[tuple
 
 
 def _encode(task: _Task) -> tuple[bytes, bytes]:
-    made = phantom(*task)
-    return _png(made.image), _png(made.mask.astype(np.uint8) * np.uint8(255))
+    rendering = phantom(*task)
+    return _png(rendering.image), _png(rendering.mask.astype(np.uint8) * np.uint8(255))
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
