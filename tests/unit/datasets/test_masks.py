@@ -214,14 +214,14 @@ def test_in_an_object_store_it_is_the_same(tmp_path, store):
 def test_a_mask_that_changes_while_it_is_read_is_an_error(tmp_path, store, monkeypatch):
     files = changed(good(), one=encode(disc((30, 30), 9)))
     source = put(tmp_path / "set", files, ["a.png,0,m/one.png", "b.png,1,"], HEADER)
-    real = mask_packs.hashed
+    real = mask_packs.mask_digests
 
     def hash_then_change(fs, root, names):
         found = real(fs, root, names)
         Path(source, "m/one.png").write_bytes(encode(disc((30, 30), 5)))
         return found
 
-    monkeypatch.setattr(mask_packs, "hashed", hash_then_change)
+    monkeypatch.setattr(mask_packs, "mask_digests", hash_then_change)
     with pytest.raises(InputError, match=r"one\.png: expected the file .* found other contents"):
         ingest(source, RULES, store, (16,))
 
