@@ -165,7 +165,7 @@ def store(tmp_path) -> Store:
 @pytest.fixture
 def stopped_decoding(monkeypatch):
     def stop() -> None:
-        def refuse(data: bytes, rules: IngestConfig) -> decode.Picture:
+        def refuse(data: bytes, rules: IngestConfig) -> decode.DecodedImage:
             raise AssertionError("decoded again")
 
         monkeypatch.setattr(decode, "decode", refuse)
@@ -420,15 +420,18 @@ def test_a_new_side_adds_its_pack_from_where_the_files_are_now(tmp_path, store):
     assert store.read(key) == whole.read(key)
 
 
-@pytest.mark.parametrize("method", ["write_table", "write"])
-def test_a_kill_before_the_end_leaves_a_state_to_resume(method, tmp_path, store, monkeypatch):
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("thyro_core.datasets.manifest", "write_table"), ("thyro_core.store.store.Store", "write")],
+)
+def test_a_kill_before_the_end_leaves_a_state_to_resume(place, name, tmp_path, store, monkeypatch):
     source = small(tmp_path / "set")
 
     def die(*args: object, **keys: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, method, die)
+        patch.setattr(f"{place}.{name}", die)
         with pytest.raises(KeyboardInterrupt):
             ingest(source, RULES, store, SIDES)
     (manifest_id,) = {key.split("/")[1] for key in store.keys("packs")}
