@@ -280,7 +280,9 @@ def test_bf16_keeps_the_weights_of_a_deep_network_in_float32() -> None:
         parameters = list(run.model.parameters())
         assert {parameter.dtype for parameter in parameters} == {torch.float32}
         losses[precision] = run.history[0].loss
-        squares = [((new - old) ** 2).sum() for new, old in zip(parameters, before, strict=True)]
+        squares = [
+            ((new.detach() - old) ** 2).sum() for new, old in zip(parameters, before, strict=True)
+        ]
         updates[precision] = math.sqrt(float(sum(squares)))
     assert losses["bf16"] != losses["fp32"]
     assert updates["bf16"] == pytest.approx(updates["fp32"], rel=BF16_ROUNDING)
