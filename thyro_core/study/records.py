@@ -19,7 +19,7 @@ from thyro_core.study.plan import StudyPlan
 from thyro_core.study.progress import read_job_progress
 from thyro_core.study.provenance import git_commit, versions
 from thyro_core.tables import schemas
-from thyro_core.training.timer import RunTimer, RunCost
+from thyro_core.training.timer import RunCost, RunTimer
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class RunFacts:
     started: str
     peak_memory: int
     resumed_epochs: int
-    spent: Spent
+    spent: RunCost
 
 
 def write_finished(store: Store, plan: StudyPlan, facts: RunFacts) -> None:
@@ -60,9 +60,9 @@ def write_failed(
         "architecture": architecture,
         "status": "failed",
         "error": error,
-        "started": meter.started.isoformat(),
+        "started": timer.started.isoformat(),
     }
-    _write_record(store, plan, columns | asdict(meter.spent()))
+    _write_record(store, plan, columns | asdict(timer.cost()))
 
 
 def _write_record(store: Store, plan: StudyPlan, columns: dict[str, Any]) -> None:
@@ -91,18 +91,18 @@ def read_record(
     return record
 
 
-def earlier_costs(store: Store, study_id: str, split: int, architecture: str) -> Iterator[Spent]:
+def earlier_costs(store: Store, study_id: str, split: int, architecture: str) -> Iterator[RunCost]:
     """What earlier attempts at a run published of their cost; its checkpoint holds more.
 
     Each value is a sum up to its own moment: the largest one includes the others.
     """
     progress = read_job_progress(store, study_id, split)
     if progress is not None and progress.architecture == architecture:
-        yield Spent(progress.seconds, progress.gpu_seconds)
+        yield RunCost(progress.seconds, progress.gpu_seconds)
     record = read_record(store, study_id, split, architecture)
     if record is not None and record["status"] == "failed":
         # Failures recorded by older versions may lack the cost.
-        yield Spent(record["seconds"] or 0.0, record["gpu_seconds"] or 0.0)
+        yield RunCost(record["seconds"] or 0.0, record["gpu_seconds"] or 0.0)
 
 
 def runs_table(store: Store, plan: StudyPlan) -> pa.Table:

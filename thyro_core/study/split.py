@@ -40,10 +40,10 @@ from thyro_core.training.batches import Examples
 from thyro_core.training.checkpoint import RunCheckpoint
 from thyro_core.training.device import (
     device_name,
-    release_freed_memory,
     job_device,
     peak_memory,
     prepare_torch,
+    release_freed_memory,
 )
 from thyro_core.training.distributed import PeerLostError, WorkerGroup, current_group
 from thyro_core.training.inference import recalibrate_batchnorm
@@ -157,7 +157,7 @@ def prepare_run(split: PreparedSplit, architecture: Architecture, seed: int) -> 
         alpha=balanced_alpha(examples["train"].labels) if alpha is None else alpha,
         precision=split.plan.precision,
         device=split.device,
-        team=split.team,
+        workers=split.workers,
     )
     model = build(architecture, side, seed)
     start = split.plan.weights[architecture]
@@ -173,7 +173,7 @@ def _run_or_record_failure(
     split: PreparedSplit, architecture: Architecture, report: JobReporter
 ) -> str | None:
     """Run one architecture; returns the error that stopped it, or None."""
-    job, team = split.job, split.team
+    job, workers = split.job, split.workers
     timer = RunTimer(job.resources.gpus * job.resources.workers)
     for cost in records.earlier_costs(split.store, job.study_id, job.split, architecture):
         timer.add_earlier(cost)
