@@ -28,7 +28,7 @@ from thyro_core.screening.files import stream_files
 from thyro_core.screening.night import (
     Means,
     NightResult,
-    conclude,
+    conclude_night,
     make_job,
     plan_night,
     recover,
@@ -102,7 +102,7 @@ def _screen(
         started = time.monotonic()
         counts = _stream(opened, batch, night, ray, night_lock)
         night_lock.check()
-        result = conclude(opened, night, counts, time.monotonic() - started)
+        result = conclude_night(opened, night, counts, time.monotonic() - started)
         write_worklist_page(opened, result.worklist)
     _publish(opened, result)
     return f"{night.date}/{night.batch_id}"

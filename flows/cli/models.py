@@ -59,7 +59,7 @@ def promote(
 
 def _show_model(store: "Store", model_id: str, *, as_json: bool) -> None:
     from thyro_core.registry.bundle import load_bundle
-    from thyro_core.registry.card_text import card_rows
+    from thyro_core.registry.card_pages import card_rows
     from thyro_core.registry.champion import read_champion
 
     card, champion = load_bundle(store, model_id).card, read_champion(store)
@@ -103,7 +103,7 @@ def models(
         raise InputError(msg)
     if rollback:
         champions.rollback(opened, reason or "rolled back")
-    rows, champion = champions.models(opened), champions.read_champion(opened)
+    rows, champion = champions.list_models(opened), champions.read_champion(opened)
     history = champion.history if champion else ()
     if as_json:
         print_json(

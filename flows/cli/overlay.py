@@ -35,13 +35,13 @@ def overlay(
 ) -> None:
     """Draw a test image beside itself with the Grad-CAM map over it."""
     from thyro_core.explain.overlay import png_bytes
-    from thyro_core.reporting.map_lookup import Wanted, explained_image
+    from thyro_core.reporting.map_lookup import MapRequest, explained_image
     from thyro_core.reporting.overlay import overlay_sheet, sheet_text
     from thyro_core.settings import Settings, scratch_folder
     from thyro_core.store.store import open_store
 
     settings = Settings()
-    query = Wanted(study, image_id, int(target is Target.MALIGNANT), architecture, split)
+    query = MapRequest(study, image_id, int(target is Target.MALIGNANT), architecture, split)
     image = explained_image(open_store(store or settings.store), query, scratch_folder(settings))
     file = output or Path(f"{image.image_id[:12]}-{image.architecture}.png")
     file.write_bytes(png_bytes(overlay_sheet(image)))

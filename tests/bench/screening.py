@@ -36,7 +36,7 @@ from thyro_core.registry.champion import champion
 from thyro_core.registry.ensemble import load_members
 from thyro_core.registry.promote import PromotionConfig, promote
 from thyro_core.screening.config import ScreeningRules
-from thyro_core.screening.night import Means, conclude, make_job, plan_night
+from thyro_core.screening.night import Means, conclude_night, make_job, plan_night
 from thyro_core.screening.pseudonyms import Pseudonymiser
 from thyro_core.screening.reader import read_screening_images
 from thyro_core.screening.rules import Counts
@@ -184,7 +184,7 @@ class Night:
             over.set()
             watcher.join()
         self.seconds = time.monotonic() - started
-        self.totals = conclude(store, plan, self.total, self.seconds).totals
+        self.totals = conclude_night(store, plan, self.total, self.seconds).totals
 
     @property
     def whole(self) -> float:

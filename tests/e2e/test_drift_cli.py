@@ -159,16 +159,16 @@ def test_the_picture_has_real_colours_and_says_what_it_shows(store: Store, tmp_p
 def test_a_breach_is_announced_and_calm_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     from flows import drift as module
     from tests.unit.screening.test_drift import QUICK, REFERENCE_SET, batch
-    from thyro_core.screening.drift import compare
+    from thyro_core.screening.drift import compare_with_training
 
     artifacts, events = [], []
     monkeypatch.setattr(
         module, "create_markdown_artifact", lambda text, **kind: artifacts.append((text, kind))
     )
     monkeypatch.setattr(module, "emit_event", lambda name, **what: events.append((name, what)))
-    module.announce(compare(REFERENCE_SET, batch(), QUICK), 20261103, "n1", MODEL)
+    module.announce(compare_with_training(REFERENCE_SET, batch(), QUICK), 20261103, "n1", MODEL)
     assert artifacts == events == []
-    report = compare(REFERENCE_SET, batch(score=0.3), QUICK)
+    report = compare_with_training(REFERENCE_SET, batch(score=0.3), QUICK)
     module.announce(report, 20261103, "n1", MODEL)
     ((text, kind),), ((name, what),) = artifacts, events
     assert NOTICE in text
@@ -185,10 +185,10 @@ NIGHT = """
 from prefect import flow
 from flows.drift import announce
 from tests.unit.screening.test_drift import QUICK, REFERENCE_SET, batch
-from thyro_core.screening.drift import compare
+from thyro_core.screening.drift import compare_with_training
 @flow(name="night")
 def night():
-    report = compare(REFERENCE_SET, batch(score=0.3), QUICK)
+    report = compare_with_training(REFERENCE_SET, batch(score=0.3), QUICK)
     announce(report, 20261103, "n0123456789abcdef", "b1111111111111111")
 night()
 """

@@ -20,7 +20,7 @@ from tests.unit.registry import test_champion
 from tests.unit.registry.test_champion import asked
 from thyro_core import NOTICE
 from thyro_core.errors import InputError
-from thyro_core.registry.champion import champion, crown
+from thyro_core.registry.champion import champion, set_champion
 from thyro_core.registry.promote import PromotionConfig, promote
 from thyro_core.store.keys import card_key, champion_key
 from thyro_core.store.store import Store, open_store
@@ -129,8 +129,8 @@ def test_an_empty_registry_is_said(store: Store) -> None:
 
 def test_models_are_listed_and_rolled_back(store: Store) -> None:
     a, b = put_card(store, 1), put_card(store, 2)
-    crown(store, a, "promoted", "first [study]", asked)
-    crown(store, b, "forced", "new device", asked)
+    set_champion(store, a, "promoted", "first [study]", asked)
+    set_champion(store, b, "forced", "new device", asked)
     shown = listed(store)
     assert NOTICE in " ".join(shown.split())
     assert shown.index(b) < shown.index(a)
@@ -152,7 +152,7 @@ def test_models_are_listed_and_rolled_back(store: Store) -> None:
 
 def test_a_damaged_card_is_named_and_hides_no_other(store: Store) -> None:
     a, b = put_card(store, 1), put_card(store, 2)
-    crown(store, b, "promoted", "because", asked)
+    set_champion(store, b, "promoted", "because", asked)
     store.write(card_key(b), b"{")
     shown = listed(store)
     assert a in shown

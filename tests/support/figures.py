@@ -15,7 +15,7 @@ from thyro_core.evaluation.metrics import METRICS, PAPER_METRICS
 from thyro_core.explain.features import FEATURES
 from thyro_core.reporting.figures import curves as plots
 from thyro_core.reporting.figures import dots
-from thyro_core.reporting.figures.parts import Estimate
+from thyro_core.reporting.figures.style import Estimate
 
 RATIO = 151 / 357
 

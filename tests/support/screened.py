@@ -15,14 +15,21 @@ from pydantic import SecretStr
 
 from tests.support.dicoms import speckle
 from tests.support.finished_study import finished_study
-from thyro_core.registry.build import Order, make_bundle
+from thyro_core.registry.build import BundleSpec, make_bundle
 from thyro_core.registry.bundle import Bundle
-from thyro_core.registry.champion import crown
+from thyro_core.registry.champion import set_champion
 from thyro_core.reporting.worklist import write_worklist_page
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.decode import BlockDecoder
 from thyro_core.screening.files import blocks
-from thyro_core.screening.night import Means, NightResult, conclude, make_job, plan_night, recover
+from thyro_core.screening.night import (
+    Means,
+    NightResult,
+    conclude_night,
+    make_job,
+    plan_night,
+    recover,
+)
 from thyro_core.screening.pseudonyms import Pseudonymiser
 from thyro_core.screening.reader import ScreeningImage
 from thyro_core.screening.rules import Counts
@@ -72,8 +79,8 @@ def promoted(folder: Path, store: str | None = None) -> tuple[Store, Bundle]:
     """A small study's models as the champion of a store."""
     training_set(folder / "set")
     opened, plan = finished_study(folder, store, splits=2, epochs=3)
-    bundle = make_bundle(opened, Order(plan, "resnet18", 0.5), folder / "scratch")
-    crown(opened, bundle.model_id, "promoted", "for the tests", lambda _: "not asked")
+    bundle = make_bundle(opened, BundleSpec(plan, "resnet18", 0.5), folder / "scratch")
+    set_champion(opened, bundle.model_id, "promoted", "for the tests", lambda _: "not asked")
     return opened, bundle
 
 
@@ -115,7 +122,7 @@ class Ward:
         finally:
             decode.close()
         total.check()
-        result = conclude(self.store, night, total, 1.0)
+        result = conclude_night(self.store, night, total, 1.0)
         write_worklist_page(self.store, result.worklist)
         return result
 

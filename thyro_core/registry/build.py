@@ -48,12 +48,12 @@ NOT_INTENDED = (
     "Any diagnosis or treatment; images of other devices, settings or populations without a check "
     "on them; leaving an image unread because of its score."
 )
-_STREAM = 1 << 22
+_PIECE_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
-class Order:
-    """What decides a bundle, beside the members' bytes."""
+class BundleSpec:
+    """The inputs of a bundle, beside the members' bytes."""
 
     plan: StudyPlan
     architecture: Architecture
@@ -70,114 +70,114 @@ class _Tables:
     images: pa.Table
 
 
-def make_bundle(store: Store, order: Order, scratch: Path) -> Bundle:
+def make_bundle(store: Store, spec: BundleSpec, scratch: Path) -> Bundle:
     """The bundle of a finished study's architecture; one that is there already stays as it is.
 
     The same study, architecture and sensitivity give the same bytes; nothing is stamped with a
-    time. Whoever dies half way leaves files without a card, which is no model yet.
+    time. A program that dies half way leaves files without a card, which is no model yet.
 
     Args:
         store: holds the study; the bundle goes to `registry/models/<model_id>`.
-        order: what to bundle.
+        spec: what to bundle.
         scratch: node-local folder.
 
     Raises:
         InputError: the study kept no models, or one is gone or damaged.
     """
-    tables = _tables(store, order)
-    wanted = _member_hashes(order, tables.runs)
-    model_id = _model_id(order, wanted)
+    tables = _tables(store, spec)
+    hashes = _member_hashes(spec, tables.runs)
+    model_id = _model_id(spec, hashes)
     if store.exists(card_key(model_id)):
         return load_bundle(store, model_id)
-    for split, name in enumerate(wanted):
-        source = model_key(order.plan.study_id, split, order.architecture)
-        _copy(store, source, f"{bundle_prefix(model_id)}/{name}", wanted[name])
-    rows = out_of_fold_predictions(tables.predictions, tables.splits, order.architecture)
-    card = _card(order, model_id, wanted, tables, rows)
+    for split, name in enumerate(hashes):
+        source = model_key(spec.plan.study_id, split, spec.architecture)
+        _copy_member(store, source, f"{bundle_prefix(model_id)}/{name}", hashes[name])
+    rows = out_of_fold_predictions(tables.predictions, tables.splits, spec.architecture)
+    card = _card(spec, model_id, hashes, tables, rows)
     reference = _reference(store, card, tables, rows, scratch)
     data = _parquet(reference)
     store.write(f"{bundle_prefix(model_id)}/{REFERENCE_FILE}", data)
     files = card.files | {REFERENCE_FILE: hashlib.sha256(data).hexdigest()}
-    notes = (*study_notes(store, order.plan), *card.warnings)
-    update = {"files": files, "embedding": _distances(card, reference), "warnings": notes}
+    notes = (*study_notes(store, spec.plan), *card.warnings)
+    update = {"files": files, "embedding": _embedding_facts(card, reference), "warnings": notes}
     store.write(card_key(model_id), card_bytes(card.model_copy(update=update)))
     return load_bundle(store, model_id)
 
 
-def _tables(store: Store, order: Order) -> _Tables:
-    study_id = order.plan.study_id
+def _tables(store: Store, spec: BundleSpec) -> _Tables:
+    study_id = spec.plan.study_id
     runs = read_table(store, "runs", study_id=study_id)
-    own = runs.filter(pc.equal(runs["architecture"], order.architecture)).sort_by("split")
+    own = runs.filter(pc.equal(runs["architecture"], spec.architecture)).sort_by("split")
     return _Tables(
         predictions=read_table(store, "predictions", study_id=study_id),
         splits=read_table(store, "splits", study_id=study_id),
         metrics=read_table(store, "metrics", study_id=study_id),
         runs=own,
-        images=read_table(store, "images", manifest_id=order.plan.manifest_id),
+        images=read_table(store, "images", manifest_id=spec.plan.manifest_id),
     )
 
 
-def _member_hashes(order: Order, runs: pa.Table) -> dict[str, str]:
+def _member_hashes(spec: BundleSpec, runs: pa.Table) -> dict[str, str]:
     """SHA-256 of each member's weights, by file name, in the order of the splits."""
-    hashes = dict(zip(runs["split"].to_pylist(), runs["model_sha256"].to_pylist(), strict=True))
-    lacking = [split for split in range(order.plan.config.splits) if hashes.get(split) is None]
+    by_split = dict(zip(runs["split"].to_pylist(), runs["model_sha256"].to_pylist(), strict=True))
+    lacking = [split for split in range(spec.plan.config.splits) if by_split.get(split) is None]
     if lacking:
         msg = (
-            f"study {order.plan.study_id}, {order.architecture}: expected the trained weights of "
-            f"all {order.plan.config.splits} splits, found none of {', '.join(map(str, lacking))}; "
+            f"study {spec.plan.study_id}, {spec.architecture}: expected the trained weights of "
+            f"all {spec.plan.config.splits} splits, found none of {', '.join(map(str, lacking))}; "
             "run the study with THYRO_KEEP_MODELS=true, in another store or after deleting these "
             "runs' predictions"
         )
         raise InputError(msg)
-    return {f"split={split}.safetensors": str(hashes[split]) for split in sorted(hashes)}
+    return {f"split={split}.safetensors": str(by_split[split]) for split in sorted(by_split)}
 
 
-def _model_id(order: Order, wanted: Mapping[str, str]) -> str:
+def _model_id(spec: BundleSpec, hashes: Mapping[str, str]) -> str:
     deciding = {
-        "study_id": order.plan.study_id,
-        "architecture": order.architecture,
-        "members": list(wanted.values()),
-        "target_sensitivity": order.sensitivity,
+        "study_id": spec.plan.study_id,
+        "architecture": spec.architecture,
+        "members": list(hashes.values()),
+        "target_sensitivity": spec.sensitivity,
         "recipe": RECIPE,
         "card_version": CARD_VERSION,
     }
     return content_id("b", deciding)
 
 
-def _copy(store: Store, source: str, target: str, wanted: str) -> None:
-    """Copy an object if its bytes are the wanted ones, and only then."""
+def _copy_member(store: Store, source: str, target: str, sha256: str) -> None:
+    """Copy an object if its bytes have this SHA-256, and only then."""
     digest = hashlib.sha256()
     try:
         with store.fs.open(store.path(source), "rb") as file:
-            while piece := file.read(_STREAM):
+            while piece := file.read(_PIECE_BYTES):
                 digest.update(piece)
     except FileNotFoundError as error:
-        raise _lost(source, wanted, "no file") from error
-    if digest.hexdigest() != wanted:
-        raise _lost(source, wanted, digest.hexdigest())
+        raise _lost_weights(source, sha256, "no file") from error
+    if digest.hexdigest() != sha256:
+        raise _lost_weights(source, sha256, digest.hexdigest())
     with store.fs.open(store.path(source), "rb") as file, store.writing(target) as out:
-        shutil.copyfileobj(file, out, _STREAM)
+        shutil.copyfileobj(file, out, _PIECE_BYTES)
 
 
-def _lost(source: str, wanted: str, found: str) -> InputError:
+def _lost_weights(source: str, sha256: str, actual: str) -> InputError:
     return InputError(
-        f"{source}: expected the trained weights with SHA-256 {wanted}, found {found}; restore "
+        f"{source}: expected the trained weights with SHA-256 {sha256}, found {actual}; restore "
         "the file, or delete that run's predictions and start the study again"
     )
 
 
 def _card(
-    order: Order,
+    spec: BundleSpec,
     model_id: str,
-    wanted: Mapping[str, str],
+    hashes: Mapping[str, str],
     tables: _Tables,
     rows: OutOfFoldPredictions,
 ) -> Card:
     """The card but for the reference set and the study's notes."""
-    plan = order.plan
-    start = plan.weights[order.architecture]
+    plan = spec.plan
+    start = plan.weights[spec.architecture]
     calibration = calibration_figures(rows)
-    point = operating_figures(rows, calibration.temperature, order.sensitivity)
+    point = operating_figures(rows, calibration.temperature, spec.sensitivity)
     versions, commits = versions_of(tables.runs)
     config = canonical_json(plan.config)
     return Card(
@@ -187,11 +187,11 @@ def _card(
         intended_use=INTENDED_USE,
         not_intended=NOT_INTENDED,
         licence=_licence(start.origin),
-        warnings=(*_start_warnings(order), *warnings_of(rows, calibration, point)),
-        architecture=order.architecture,
-        side=plan.config.side(order.architecture),
-        members=tuple(wanted),
-        files=dict(wanted),
+        warnings=(*_start_warnings(spec), *warnings_of(rows, calibration, point)),
+        architecture=spec.architecture,
+        side=plan.config.side(spec.architecture),
+        members=tuple(hashes),
+        files=dict(hashes),
         study_id=plan.study_id,
         study_config=plan.config,
         config_sha256=hashlib.sha256(config.encode()).hexdigest(),
@@ -199,7 +199,7 @@ def _card(
         recipe=RECIPE,
         data=data_figures(plan.manifest_id, tables.splits),
         starting_weights={"origin": start.origin, "sha256": start.sha256},
-        metrics=metric_figures(tables.metrics, order.architecture),
+        metrics=metric_figures(tables.metrics, spec.architecture),
         calibration=calibration,
         operating_point=point,
         embedding=Embedding(layer="", neighbours=NEIGHBOURS, held_out=0, distances={}),
@@ -220,14 +220,14 @@ def _licence(origin: str) -> str:
     )
 
 
-def _start_warnings(order: Order) -> tuple[str, ...]:
-    if order.plan.weights[order.architecture].key is not None:
+def _start_warnings(spec: BundleSpec) -> tuple[str, ...]:
+    if spec.plan.weights[spec.architecture].key is not None:
         return ()
-    said = (
-        f"WARNING: {order.architecture} was trained from RANDOM weights, not from ImageNet's: "
+    warning = (
+        f"WARNING: {spec.architecture} was trained from RANDOM weights, not from ImageNet's: "
         "expect far worse results than the paper's"
     )
-    return (said,)
+    return (warning,)
 
 
 def _reference(
@@ -247,36 +247,31 @@ def _reference(
     places = np.array([index[image_id] for image_id in ids], dtype=np.int64)
     embeddings = training_embeddings(first, store, scratch, places, len(index))
     means = image_means(rows, rows.probability(card.calibration.temperature))
-    scored = dict(zip(means.image, zip(means.mean, means.sd, strict=True), strict=True))
-    trained = _trained_on(tables.splits)
+    by_image = dict(zip(means.image, zip(means.mean, means.sd, strict=True), strict=True))
+    splits = tables.splits
+    first_train = pc.and_(pc.equal(splits["split"], 0), pc.equal(splits["role"], "train"))
+    train_ids = set(splits.filter(first_train)["image_id"].to_pylist())
     columns = {
         "image_id": ids,
         "label": [labels[image_id] for image_id in ids],
-        "prob_malignant": [scored.get(image_id, (math.nan,))[0] for image_id in ids],
-        "sd": [scored.get(image_id, (math.nan, math.nan))[1] for image_id in ids],
+        "prob_malignant": [by_image.get(image_id, (math.nan,))[0] for image_id in ids],
+        "sd": [by_image.get(image_id, (math.nan, math.nan))[1] for image_id in ids],
         **_image_statistics(tables.images, ids),
-        "held_out": [image_id not in trained for image_id in ids],
+        "held_out": [image_id not in train_ids for image_id in ids],
         "embedding": list(embeddings),
     }
     arrays = [pa.array(columns[field.name], field.type) for field in REFERENCE]
     return pa.Table.from_arrays(arrays, schema=REFERENCE)
 
 
-def _trained_on(splits: pa.Table) -> set[str]:
-    """Images that the first member was trained on."""
-    chosen = splits.filter(pc.and_(pc.equal(splits["split"], 0), pc.equal(splits["role"], "train")))
-    return set(chosen["image_id"].to_pylist())
-
-
 def _image_statistics(images: pa.Table, ids: list[str]) -> dict[str, list[float]]:
-    included = images.filter(images["included"]).to_pylist()
-    rows = {row["image_id"]: row for row in included}
+    rows = {row["image_id"]: row for row in images.filter(images["included"]).to_pylist()}
     names = {"mean": "mean", "grey_sd": "sd", "sharpness": "sharpness"}
     names["overlay_share"] = "overlay_share"
     return {new: [rows[image_id][old] for image_id in ids] for new, old in names.items()}
 
 
-def _distances(card: Card, reference: pa.Table) -> Embedding:
+def _embedding_facts(card: Card, reference: pa.Table) -> Embedding:
     from thyro_core.training.models import LAST_CONV
 
     return Embedding(

@@ -69,9 +69,9 @@ def load_bundle(store: Store, model_id: str) -> Bundle:
     """
     key = card_key(model_id)
     if not store.exists(key):
-        known = ", ".join(model_ids(store)) or "none"
+        names = ", ".join(model_ids(store)) or "none"
         msg = (
-            f"{redact(store.url)}: expected a promoted model {model_id}, found {known}; check the "
+            f"{redact(store.url)}: expected a promoted model {model_id}, found {names}; check the "
             "id and --store, or promote a study first"
         )
         raise InputError(msg)
@@ -114,18 +114,19 @@ def reference(store: Store, model_id: str) -> pa.Table:
     """
     bundle = load_bundle(store, model_id)
     key = f"{bundle_prefix(model_id)}/{REFERENCE_FILE}"
-    wanted = bundle.card["files"].get(REFERENCE_FILE)
+    sha256 = bundle.card["files"].get(REFERENCE_FILE)
     data = store.read(key) if store.exists(key) else None
-    if data is None or hashlib.sha256(data).hexdigest() != wanted:
-        raise damaged(key, wanted, None if data is None else hashlib.sha256(data).hexdigest())
+    actual = None if data is None else hashlib.sha256(data).hexdigest()
+    if data is None or actual != sha256:
+        raise damaged_file(key, sha256, actual)
     # Not pq.read_table: its scanner's threads can abort a process that exits right after.
     return pq.ParquetFile(io.BytesIO(data)).read().cast(REFERENCE)
 
 
-def damaged(place: str, wanted: str | None, found: str | None) -> InputError:
-    """The error for a bundle's file that is gone (`found` None) or has another SHA-256."""
+def damaged_file(place: str, sha256: str | None, actual: str | None) -> InputError:
+    """The error for a bundle's file that is gone (`actual` None) or has another SHA-256."""
     return InputError(
-        f"{place}: expected SHA-256 {wanted}, as the model's card says, found "
-        f"{found or 'no file'}; delete the model's card.json (and this file) and promote the "
+        f"{place}: expected SHA-256 {sha256}, as the model's card says, found "
+        f"{actual or 'no file'}; delete the model's card.json (and this file) and promote the "
         "study again"
     )

@@ -16,7 +16,7 @@ from thyro_core.config import Architecture, StudyConfig, canonical_json
 CARD_VERSION = 1
 """Raised whenever a field changes its name or meaning."""
 
-_Share = Annotated[float, Field(ge=0.0, le=1.0)]
+_Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -41,15 +41,15 @@ class OperatingPoint(_Part):
     """The threshold and what it does, estimated on images that did not choose it."""
 
     method: str
-    target_sensitivity: _Share
-    threshold: _Share
+    target_sensitivity: _Fraction
+    threshold: _Fraction
     sensitivity: Figure = Field(description="Cross-fitted, mean over splits, Nadeau-Bengio.")
     specificity: Figure = Field(description="Cross-fitted, mean over splits, Nadeau-Bengio.")
     image_sensitivity: Figure = Field(description="Cross-fitted, images once, Clopper-Pearson.")
     image_specificity: Figure = Field(description="Cross-fitted, images once, Clopper-Pearson.")
 
 
-class Fit(_Part):
+class CardFit(_Part):
     """How well probabilities fit, on held-out predictions; null: undefined."""
 
     nll: float | None
@@ -57,18 +57,18 @@ class Fit(_Part):
     ece: float | None
 
 
-class Calibration(_Part):
+class CardCalibration(_Part):
     """The temperature and what it changes."""
 
     temperature: Annotated[float, Field(gt=0.0)]
-    before: Fit
-    after: Fit
-    cross_fitted_before: Fit
-    cross_fitted_after: Fit
+    before: CardFit
+    after: CardFit
+    cross_fitted_before: CardFit
+    cross_fitted_after: CardFit
     cross_fitted_n: int = Field(description="Splits the cross-fitted means are taken over.")
 
 
-class Data(_Part):
+class CardData(_Part):
     """What the members were trained and tested on."""
 
     manifest_id: str
@@ -106,10 +106,10 @@ class Card(_Part):
     config_sha256: _Sha256
     precision: str
     recipe: int
-    data: Data
+    data: CardData
     starting_weights: dict[str, str | None]
     metrics: dict[str, Figure]
-    calibration: Calibration
+    calibration: CardCalibration
     operating_point: OperatingPoint
     embedding: Embedding
     versions: dict[str, str]

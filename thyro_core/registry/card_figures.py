@@ -20,7 +20,7 @@ from thyro_core.evaluation.metrics import METRICS
 from thyro_core.evaluation.out_of_fold import OutOfFoldPredictions
 from thyro_core.evaluation.threshold import Proportion, cross_fitted_threshold, threshold_for
 from thyro_core.evaluation.uncertainty import MeanInterval
-from thyro_core.registry.card import Calibration, Data, Figure, Fit, OperatingPoint
+from thyro_core.registry.card import CardCalibration, CardData, CardFit, Figure, OperatingPoint
 
 _CLOSE = 0.02  # by which an estimate may fall short of the target without a warning
 
@@ -35,21 +35,21 @@ METHOD = (
 """How the threshold is chosen and judged."""
 
 
-def calibration_figures(rows: OutOfFoldPredictions) -> Calibration:
+def calibration_figures(rows: OutOfFoldPredictions) -> CardCalibration:
     """The temperature, and calibration before and after it.
 
     Args:
         rows: held-out predictions.
     """
     temperature = fit_temperature(rows.label, rows.margin)
-    crossed = cross_fitted_calibration(rows)
-    return Calibration(
+    cross_fitted = cross_fitted_calibration(rows)
+    return CardCalibration(
         temperature=temperature,
-        before=_fit(calibration_quality(rows.label, rows.margin, 1.0)),
-        after=_fit(calibration_quality(rows.label, rows.margin, temperature)),
-        cross_fitted_before=_fit(crossed.before),
-        cross_fitted_after=_fit(crossed.after),
-        cross_fitted_n=crossed.n,
+        before=_card_fit(calibration_quality(rows.label, rows.margin, 1.0)),
+        after=_card_fit(calibration_quality(rows.label, rows.margin, temperature)),
+        cross_fitted_before=_card_fit(cross_fitted.before),
+        cross_fitted_after=_card_fit(cross_fitted.after),
+        cross_fitted_n=cross_fitted.n,
     )
 
 
@@ -71,15 +71,15 @@ def operating_figures(
     if math.isnan(threshold):
         msg = "expected malignant images among the held-out predictions, found none; add some"
         raise InputError(msg)
-    found = cross_fitted_threshold(rows, probability, sensitivity)
+    point = cross_fitted_threshold(rows, probability, sensitivity)
     return OperatingPoint(
         method=METHOD,
         target_sensitivity=sensitivity,
         threshold=threshold,
-        sensitivity=_figure(found.sensitivity),
-        specificity=_figure(found.specificity),
-        image_sensitivity=_figure(found.image_sensitivity),
-        image_specificity=_figure(found.image_specificity),
+        sensitivity=_figure(point.sensitivity),
+        specificity=_figure(point.specificity),
+        image_sensitivity=_figure(point.image_sensitivity),
+        image_specificity=_figure(point.image_specificity),
     )
 
 
@@ -105,7 +105,7 @@ def metric_figures(metrics: pa.Table, architecture: str) -> dict[str, Figure]:
     }
 
 
-def data_figures(manifest_id: str, splits: pa.Table) -> Data:
+def data_figures(manifest_id: str, splits: pa.Table) -> CardData:
     """How many images of what kind took part, and the hash of which.
 
     Args:
@@ -115,7 +115,7 @@ def data_figures(manifest_id: str, splits: pa.Table) -> Data:
     rows = splits.select(["image_id", "patient_id", "label"]).to_pylist()
     labels = {row["image_id"]: row["label"] for row in rows}
     text = "".join(f"{image_id} {labels[image_id]}\n" for image_id in sorted(labels))
-    return Data(
+    return CardData(
         manifest_id=manifest_id,
         images=len(labels),
         malignant=sum(labels.values()),
@@ -130,25 +130,27 @@ def versions_of(runs: pa.Table) -> tuple[dict[str, str], tuple[str, ...]]:
     Args:
         runs: the members' rows of the table `runs`.
     """
-    found: dict[str, set[str]] = {}
+    versions: dict[str, set[str]] = {}
     for text in runs["versions"].to_pylist():
         for name, version in json.loads(text or "{}").items():
-            found.setdefault(name, set()).add(version)
+            versions.setdefault(name, set()).add(version)
     commits = sorted(set(runs["git_commit"].to_pylist()) - {None})
-    return {name: ", ".join(sorted(each)) for name, each in sorted(found.items())}, tuple(commits)
+    return {name: ", ".join(sorted(each)) for name, each in sorted(versions.items())}, tuple(
+        commits
+    )
 
 
 def warnings_of(
-    rows: OutOfFoldPredictions, fitted: Calibration, point: OperatingPoint
+    rows: OutOfFoldPredictions, calibration: CardCalibration, point: OperatingPoint
 ) -> list[str]:
     """What a reader of the card must not miss of its calibration and its threshold."""
-    found = []
-    if fitted.temperature in {LOWEST, HIGHEST}:
-        found.append(
-            f"the temperature is at its bound {fitted.temperature:g}: held-out images are "
+    warnings = []
+    if calibration.temperature in {LOWEST, HIGHEST}:
+        warnings.append(
+            f"the temperature is at its bound {calibration.temperature:g}: held-out images are "
             "separated perfectly, or not at all; look for leakage first"
         )
-    found += [
+    warnings += [
         f"the cross-fitted {name.replace('_', ' ')} {figure.value:.3f} is below the declared "
         f"{point.target_sensitivity:g}: expect the threshold to miss more than it aims to"
         for name, figure in (
@@ -159,11 +161,11 @@ def warnings_of(
     ]
     malignant = len(set(rows.image[rows.label == 1]))
     if malignant * (1 - point.target_sensitivity) < 1:
-        found.append(
+        warnings.append(
             f"{malignant} malignant images are too few to tell a sensitivity of "
             f"{point.target_sensitivity:g} from 1"
         )
-    return found
+    return warnings
 
 
 def number(value: float | None) -> float | None:
@@ -171,10 +173,12 @@ def number(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
 
 
-def _figure(found: MeanInterval | Proportion) -> Figure:
-    value = found.mean if isinstance(found, MeanInterval) else found.value
-    return Figure(value=number(value), low=number(found.low), high=number(found.high), n=found.n)
+def _figure(interval: MeanInterval | Proportion) -> Figure:
+    value = interval.mean if isinstance(interval, MeanInterval) else interval.value
+    return Figure(
+        value=number(value), low=number(interval.low), high=number(interval.high), n=interval.n
+    )
 
 
-def _fit(found: CalibrationFigures) -> Fit:
-    return Fit(**{name: number(value) for name, value in found._asdict().items()})
+def _card_fit(figures: CalibrationFigures) -> CardFit:
+    return CardFit(**{name: number(value) for name, value in figures._asdict().items()})

@@ -90,7 +90,7 @@ def read_champion(store: Store) -> Champion | None:
     Raises:
         InputError: the file is damaged.
     """
-    return _parse(store, read_versioned(store, champion_key()))
+    return _parse_champion(store, read_versioned(store, champion_key()))
 
 
 def champion(store: Store) -> str:
@@ -99,14 +99,14 @@ def champion(store: Store) -> str:
     Raises:
         InputError: none was promoted yet, or the file is damaged.
     """
-    found = read_champion(store)
-    if found is None:
+    current = read_champion(store)
+    if current is None:
         msg = (
             f"{redact(store.url)}: expected a promoted model, found none; promote a finished study "
             "first: thyro promote STUDY_ID"
         )
         raise InputError(msg)
-    return found.model_id
+    return current.model_id
 
 
 def checked_reason(text: str) -> str:
@@ -125,7 +125,7 @@ def checked_reason(text: str) -> str:
     return reason
 
 
-def crown(
+def set_champion(
     store: Store, model_id: str, how: Literal["promoted", "forced"], why: str,
     gate: Callable[[str | None], str],
 ) -> Change | None:  # fmt: skip
@@ -136,8 +136,8 @@ def crown(
         model_id: the model; its bundle must be whole.
         how: promoted, or forced past a gate.
         why: the reason, see `checked_reason`.
-        gate: asked with the champion's id (None: none) right before each try, as it may have
-            changed; says how the two compare, or raises.
+        gate: called with the champion's id (None: none) right before each try, as it may have
+            changed; returns how the two compare, or raises.
 
     Returns:
         The change; None: it is the champion already.
@@ -151,10 +151,15 @@ def crown(
         before = old.model_id if old else None
         if before == model_id:
             return None
-        found = gate(before)
+        verdict = gate(before)
         now = datetime.now(UTC)
         return Change(
-            model_id=model_id, before=before, when=now, how=how, why=checked_reason(why), gate=found
+            model_id=model_id,
+            before=before,
+            when=now,
+            how=how,
+            why=checked_reason(why),
+            gate=verdict,
         )
 
     return _append(store, change)
@@ -170,38 +175,38 @@ def rollback(store: Store, why: str = "rolled back") -> Change:
     """
 
     def change(old: Champion | None) -> Change:
-        past = _standing(old)
-        if len(past) < 2:
+        standing = _standing(old)
+        if len(standing) < 2:
             msg = (
                 f"{redact(store.url)}: expected a champion before the current one, found "
-                f"{'none' if past else 'no champion at all'}; see `thyro models`"
+                f"{'none' if standing else 'no champion at all'}; see `thyro models`"
             )
             raise InputError(msg)
-        load_bundle(store, past[-2])
+        load_bundle(store, standing[-2])
         return Change(
-            model_id=past[-2], before=past[-1], when=datetime.now(UTC), how="rollback",
+            model_id=standing[-2], before=standing[-1], when=datetime.now(UTC), how="rollback",
             why=checked_reason(why), gate="not asked",
         )  # fmt: skip
 
-    made = _append(store, change)
-    if made is None:
+    new = _append(store, change)
+    if new is None:
         msg = "a rollback is always a change"
         raise AssertionError(msg)
-    return made
+    return new
 
 
-def models(store: Store) -> list[ModelRow]:
+def list_models(store: Store) -> list[ModelRow]:
     """All promoted models, the champion first, then by id.
 
     Raises:
         InputError: champion.json is damaged. A damaged card is a row with a fault.
     """
     current = read_champion(store)
-    rows = [_row(store, model_id, current) for model_id in model_ids(store)]
+    rows = [_model_row(store, model_id, current) for model_id in model_ids(store)]
     return sorted(rows, key=lambda row: (not row.is_champion, row.model_id))
 
 
-def _row(store: Store, model_id: str, current: Champion | None) -> ModelRow:
+def _model_row(store: Store, model_id: str, current: Champion | None) -> ModelRow:
     changes = tuple(
         change for change in (current.history if current else ()) if change.model_id == model_id
     )
@@ -224,13 +229,13 @@ def _row(store: Store, model_id: str, current: Champion | None) -> ModelRow:
 
 def _standing(current: Champion | None) -> list[str]:
     """Champions that a rollback can go back over, the current one last."""
-    past: list[str] = []
+    standing: list[str] = []
     for change in current.history if current else ():
         if change.how == "rollback":
-            past.pop()
+            standing.pop()
         else:
-            past.append(change.model_id)
-    return past
+            standing.append(change.model_id)
+    return standing
 
 
 def _append(store: Store, make: Callable[[Champion | None], Change | None]) -> Change | None:
@@ -238,7 +243,7 @@ def _append(store: Store, make: Callable[[Champion | None], Change | None]) -> C
 
     def attempt() -> Change | None:
         versioned = read_versioned(store, key)
-        old = _parse(store, versioned)
+        old = _parse_champion(store, versioned)
         change = make(old)
         if change is None:
             return None
@@ -262,20 +267,20 @@ def _append(store: Store, make: Callable[[Champion | None], Change | None]) -> C
     return change
 
 
-def _parse(store: Store, versioned: Versioned) -> Champion | None:
+def _parse_champion(store: Store, versioned: Versioned) -> Champion | None:
     if versioned.data is None:
         return None
     try:
-        found = Champion.model_validate(json.loads(versioned.data))
-        standing = _standing(found)
+        value = Champion.model_validate(json.loads(versioned.data))
+        standing = _standing(value)
     except (ValidationError, ValueError, IndexError) as error:
-        raise _damaged(store) from error
-    if not standing or standing[-1] != found.model_id:
-        raise _damaged(store)
-    return found
+        raise _damaged_champion(store) from error
+    if not standing or standing[-1] != value.model_id:
+        raise _damaged_champion(store)
+    return value
 
 
-def _damaged(store: Store) -> InputError:
+def _damaged_champion(store: Store) -> InputError:
     return InputError(
         f"{redact(store.url)}/{champion_key()}: expected the champion and its history, found "
         "a damaged file; restore it from a copy, or delete it and promote again"

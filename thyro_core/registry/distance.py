@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.spatial.distance import cdist
 
-Array = npt.NDArray[np.float64]
+from thyro_core.types import FloatArray
 
 NEIGHBOURS = 5
 """Which nearest training embedding counts."""
@@ -21,10 +21,10 @@ NEIGHBOURS = 5
 QUANTILES: tuple[float, ...] = (0.9, 0.95, 0.99, 0.995, 1.0)
 """Shares of held-out training images that a card states the distance of."""
 
-_BLOCK = 256
+_BLOCK_ROWS = 256
 
 
-def embedding_distance(reference: pa.Table, embeddings: npt.ArrayLike) -> Array:
+def embedding_distance(reference: pa.Table, embeddings: npt.ArrayLike) -> FloatArray:
     """Distance of each image to its fifth nearest training embedding.
 
     With fewer than five training images the farthest of them counts.
@@ -39,29 +39,32 @@ def embedding_distance(reference: pa.Table, embeddings: npt.ArrayLike) -> Array:
     Raises:
         ValueError: the embeddings are not of the reference's k, or the reference is empty.
     """
-    known = embedding_matrix(reference)
-    asked = np.asarray(embeddings, dtype=np.float64)
-    if not len(known) or asked.ndim != 2 or asked.shape[1] != known.shape[1]:
+    training = embedding_matrix(reference)
+    images = np.asarray(embeddings, dtype=np.float64)
+    if not len(training) or images.ndim != 2 or images.shape[1] != training.shape[1]:
         msg = (
-            f"expected embeddings of shape (b, {known.shape[1]}), as the {len(known)} of the "
-            f"reference set, found {asked.shape}"
+            f"expected embeddings of shape (b, {training.shape[1]}), as the {len(training)} of the "
+            f"reference set, found {images.shape}"
         )
         raise ValueError(msg)
-    unit = _unit(known)
-    place = min(NEIGHBOURS, len(known)) - 1
-    blocks = [np.partition(d, place, axis=1)[:, place] for _, d in _distances(asked, known, unit)]
-    found = np.concatenate([*blocks, np.empty(0)])
-    return np.where(np.isfinite(asked).all(axis=1), found, np.nan)
+    unit = _unit(training)
+    place = min(NEIGHBOURS, len(training)) - 1
+    blocks = [
+        np.partition(d, place, axis=1)[:, place]
+        for _, d in _blocks_of_distances(images, training, unit)
+    ]
+    distances = np.concatenate([*blocks, np.empty(0)])
+    return np.where(np.isfinite(images).all(axis=1), distances, np.nan)
 
 
-def training_distances(reference: pa.Table) -> Array:
+def training_distances(reference: pa.Table) -> FloatArray:
     """Each training image's own distance to the others: (n,), NaN if it is alone."""
-    known = embedding_matrix(reference)
-    if len(known) < 2:
-        return np.full(len(known), np.nan)
-    place = min(NEIGHBOURS, len(known) - 1) - 1
+    training = embedding_matrix(reference)
+    if len(training) < 2:
+        return np.full(len(training), np.nan)
+    place = min(NEIGHBOURS, len(training) - 1) - 1
     blocks = []
-    for start, distances in _distances(known, known, _unit(known)):
+    for start, distances in _blocks_of_distances(training, training, _unit(training)):
         rows = np.arange(len(distances))
         distances[rows, start + rows] = np.inf
         blocks.append(np.partition(distances, place, axis=1)[:, place])
@@ -90,29 +93,34 @@ def distance_bound(reference: pa.Table, quantile: float) -> float:
         raise ValueError(msg)
     distances = training_distances(reference)
     held_out = np.asarray(reference["held_out"].to_numpy(), dtype=bool)
-    chosen = distances[held_out] if held_out.any() else distances
-    chosen = chosen[np.isfinite(chosen)]
-    return float(np.quantile(chosen, quantile, method="higher")) if chosen.size else float("nan")
+    if held_out.any():
+        distances = distances[held_out]
+    distances = distances[np.isfinite(distances)]
+    return (
+        float(np.quantile(distances, quantile, method="higher")) if distances.size else float("nan")
+    )
 
 
-def embedding_matrix(reference: pa.Table) -> Array:
+def embedding_matrix(reference: pa.Table) -> FloatArray:
     """The column `embedding` as one array: (n, k), float64; (0, 0) for no rows."""
     column = reference["embedding"].combine_chunks()
     if not len(column):
         return np.empty((0, 0))
     flat = column.flatten().to_numpy(zero_copy_only=False)
-    matrix: Array = flat.astype(np.float64).reshape(len(column), -1)
+    matrix: FloatArray = flat.astype(np.float64).reshape(len(column), -1)
     return matrix
 
 
-def _unit(known: Array) -> Array:
+def _unit(training: FloatArray) -> FloatArray:
     """(k,): what a dimension is divided by; one that never varies keeps its own unit."""
-    sd: Array = known.std(axis=0)
+    sd: FloatArray = training.std(axis=0)
     return np.where(sd > 0, sd, 1.0)
 
 
-def _distances(asked: Array, known: Array, unit: Array) -> Iterator[tuple[int, Array]]:
+def _blocks_of_distances(
+    images: FloatArray, training: FloatArray, unit: FloatArray
+) -> Iterator[tuple[int, FloatArray]]:
     """Start row and (rows, n) distances, block by block: the whole matrix may be large."""
-    scaled = known / unit
-    for start in range(0, len(asked), _BLOCK):
-        yield start, cdist(asked[start : start + _BLOCK] / unit, scaled)
+    scaled = training / unit
+    for start in range(0, len(images), _BLOCK_ROWS):
+        yield start, cdist(images[start : start + _BLOCK_ROWS] / unit, scaled)

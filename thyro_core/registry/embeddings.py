@@ -1,4 +1,4 @@
-"""Embeddings of a whole pack, the same bytes whoever asks: one thread, batches of one size."""
+"""Embeddings of a whole pack, the same bytes each time: one thread, batches of one size."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,22 +12,21 @@ from torch import Tensor, nn
 
 from thyro_core.config import Architecture
 from thyro_core.errors import InputError
-from thyro_core.registry.bundle import Bundle, damaged
+from thyro_core.registry.bundle import Bundle, damaged_file
 from thyro_core.store.store import Store
 from thyro_core.training.models import body_and_head, build
-
-Array = npt.NDArray[np.float64]
+from thyro_core.types import FloatArray
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What an ensemble says of b images; float64."""
+class EnsembleScores:
+    """An ensemble's predictions for b images; float64."""
 
-    mean: Array
+    mean: FloatArray
     """(b,), mean over members of the probability of malignant."""
-    sd: Array
+    sd: FloatArray
     """(b,), its standard deviation over members (ddof 1); NaN for one member."""
-    members: Array
+    members: FloatArray
     """(b, m), each member's temperature-scaled probability of malignant."""
 
 
@@ -54,15 +52,15 @@ def _member(bundle: Bundle, key: str, store: Store, scratch: Path, pattern: nn.M
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    wanted = bundle.card["files"][key.rpartition("/")[2]]
+    sha256 = bundle.card["files"][key.rpartition("/")[2]]
     try:
         path = store.local(key, scratch)
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:
-        raise damaged(store.path(key), wanted, None) from error
-    if found != wanted:
-        raise damaged(str(path), wanted, found)
+        raise damaged_file(store.path(key), sha256, None) from error
+    if actual != sha256:
+        raise damaged_file(str(path), sha256, actual)
     model = copy.deepcopy(pattern)
     try:
         model.load_state_dict(load_file(path))
@@ -72,23 +70,7 @@ def _member(bundle: Bundle, key: str, store: Store, scratch: Path, pattern: nn.M
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def ensemble(members: Sequence[nn.Module], images: Tensor, temperature: float) -> Scores:
-    """Scores of one batch.
-
-    Args:
-        members: m networks with two outputs (benign, malignant), in evaluation mode.
-        images: float32, b x 3 x side x side, normalised, on the members' device.
-        temperature: what logits are divided by; above 0.
-
-    Returns:
-        Scores of the b images.
-    """
-    with torch.inference_mode():
-        logits = torch.stack([member(images) for member in members], dim=1)
-    return scores(logits.double().cpu().numpy(), temperature)
-
-
-def scores(logits: npt.ArrayLike, temperature: float) -> Scores:
+def ensemble_scores(logits: npt.ArrayLike, temperature: float) -> EnsembleScores:
     """Scores from logits.
 
     Args:
@@ -102,7 +84,7 @@ def scores(logits: npt.ArrayLike, temperature: float) -> Scores:
     probability = np.where(margin >= 0, 1.0, small) / (1.0 + small)
     spread = probability.shape[1] > 1
     sd = probability.std(axis=1, ddof=1) if spread else np.full(len(probability), np.nan)
-    return Scores(probability.mean(axis=1), sd, probability)
+    return EnsembleScores(probability.mean(axis=1), sd, probability)
 
 
 def embedding(
@@ -120,9 +102,9 @@ def embedding(
     """
     body, _ = body_and_head(member, architecture)
     with torch.inference_mode():
-        return pooled(body(images))
+        return spatial_mean(body(images))
 
 
-def pooled(features: Tensor) -> npt.NDArray[np.float32]:
+def spatial_mean(features: Tensor) -> npt.NDArray[np.float32]:
     """The embedding that a feature map, b x k x h x w, stands for: float32, (b, k)."""
     return np.asarray(features.float().mean(dim=(2, 3)).cpu().numpy(), dtype=np.float32)

@@ -24,7 +24,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class _Study:
+class _StudyAucs:
     auc: dict[int, float]
     """AUC of each split."""
     tests: dict[int, frozenset[str]]
@@ -33,7 +33,9 @@ class _Study:
     """Mean of n_test / n_train."""
 
 
-def compare(store: Store, plan: StudyPlan, architecture: str, champion: Bundle) -> Verdict:
+def compare_with_champion(
+    store: Store, plan: StudyPlan, architecture: str, champion: Bundle
+) -> Verdict:
     """Compare a study's architecture with the champion by AUC.
 
     On the same manifest: over the splits whose test parts are the same images in both studies, if
@@ -56,29 +58,31 @@ def compare(store: Store, plan: StudyPlan, architecture: str, champion: Bundle) 
         return Verdict(False, text)
     new = _study(store, plan.study_id, architecture)
     old = _study(store, card["study_id"], champion.architecture)
-    shared = sorted(split for split in new.auc if old.tests.get(split) == new.tests[split])
-    if len(shared) > 1 and all(split in old.auc for split in shared):
-        return _paired(new, old, shared, champion.model_id)
+    splits = sorted(split for split in new.auc if old.tests.get(split) == new.tests[split])
+    if len(splits) > 1 and all(split in old.auc for split in splits):
+        return _compare_splits(new, old, splits, champion.model_id)
     # The champion's study may be gone; its card stays.
-    before = float(np.mean(list(old.auc.values()))) if old.auc else _number(card["metrics"]["auc"])
-    return _verdict(float(np.mean(list(new.auc.values()))), before, champion.model_id)
+    before = (
+        float(np.mean(list(old.auc.values()))) if old.auc else _value_or_nan(card["metrics"]["auc"])
+    )
+    return _compare_means(float(np.mean(list(new.auc.values()))), before, champion.model_id)
 
 
-def _paired(new: _Study, old: _Study, shared: list[int], model_id: str) -> Verdict:
-    test = nadeau_bengio([new.auc[split] - old.auc[split] for split in shared], new.ratio)
+def _compare_splits(new: _StudyAucs, old: _StudyAucs, splits: list[int], model_id: str) -> Verdict:
+    test = nadeau_bengio([new.auc[split] - old.auc[split] for split in splits], new.ratio)
     text = (
         f"AUC {test.mean:+.4f} against {model_id} (95 % interval {test.ci_low:+.4f} to "
-        f"{test.ci_high:+.4f}, P {test.p:.3f}) over {len(shared)} splits of the same images"
+        f"{test.ci_high:+.4f}, P {test.p:.3f}) over {len(splits)} splits of the same images"
     )
     return Verdict(not test.mean >= 0, text)
 
 
-def _verdict(now: float, before: float, model_id: str) -> Verdict:
+def _compare_means(now: float, before: float, model_id: str) -> Verdict:
     text = f"mean AUC {now:.4f} against {before:.4f} of {model_id}, over other splits"
     return Verdict(not (now >= before or np.isnan(before)), text)
 
 
-def _study(store: Store, study_id: str, architecture: str) -> _Study:
+def _study(store: Store, study_id: str, architecture: str) -> _StudyAucs:
     metrics = read_table(store, "metrics", study_id=study_id)
     rows = metrics.filter(
         pc.and_(
@@ -87,7 +91,7 @@ def _study(store: Store, study_id: str, architecture: str) -> _Study:
         )
     )
     auc = dict(zip(rows["split"].to_pylist(), rows["value"].to_pylist(), strict=True))
-    return _Study(auc, *_test_parts(read_table(store, "splits", study_id=study_id)))
+    return _StudyAucs(auc, *_test_parts(read_table(store, "splits", study_id=study_id)))
 
 
 def _test_parts(splits: pa.Table) -> tuple[dict[int, frozenset[str]], float]:
@@ -98,6 +102,6 @@ def _test_parts(splits: pa.Table) -> tuple[dict[int, frozenset[str]], float]:
     return {int(split): images for split, images in tests.items()}, ratio
 
 
-def _number(figure: dict[str, float | None]) -> float:
+def _value_or_nan(figure: dict[str, float | None]) -> float:
     value = figure["value"]
     return float("nan") if value is None else value

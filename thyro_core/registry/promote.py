@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from thyro_core.config import Architecture
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.registry import champion as champions
-from thyro_core.registry.build import Order, make_bundle
+from thyro_core.registry.build import BundleSpec, make_bundle
 from thyro_core.registry.bundle import Bundle, load_bundle
-from thyro_core.registry.gate import compare
+from thyro_core.registry.gate import compare_with_champion
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan, load_plan
 from thyro_core.study.verify.verify import verify_study
@@ -57,7 +57,7 @@ class GateError(ThyroError):
 
 @dataclass(frozen=True)
 class Promotion:
-    """What a promotion came to."""
+    """The result of a promotion."""
 
     bundle: Bundle
     change: champions.Change | None
@@ -79,7 +79,7 @@ def promote(
         store: holds the study and the registry.
         config: what to promote.
         scratch: node-local folder.
-        say: told what is being done, one short line each.
+        say: receives progress, one short line each.
 
     Raises:
         InputError: there is no such study or architecture, or it kept no models.
@@ -87,7 +87,7 @@ def promote(
         ThyroError: the study does not verify.
     """
     plan = load_plan(store, config.study_id)
-    architecture = _architecture(plan, config)
+    architecture = _promoted_architecture(plan, config)
     why = champions.checked_reason(config.reason or _WHY)
 
     def gate(champion: str | None) -> str:
@@ -97,12 +97,12 @@ def promote(
     gate(current.model_id if current else None)
     _verify(store, plan.study_id, say)
     say("bundling the models")
-    bundle = make_bundle(store, Order(plan, architecture, config.sensitivity), scratch)
+    bundle = make_bundle(store, BundleSpec(plan, architecture, config.sensitivity), scratch)
     how: Literal["promoted", "forced"] = "forced" if config.force else "promoted"
-    return Promotion(bundle, champions.crown(store, bundle.model_id, how, why, gate))
+    return Promotion(bundle, champions.set_champion(store, bundle.model_id, how, why, gate))
 
 
-def _architecture(plan: StudyPlan, config: PromotionConfig) -> Architecture:
+def _promoted_architecture(plan: StudyPlan, config: PromotionConfig) -> Architecture:
     if config.architecture == "first":
         return plan.config.architectures[0]
     if config.architecture not in plan.config.architectures:
@@ -115,15 +115,15 @@ def _architecture(plan: StudyPlan, config: PromotionConfig) -> Architecture:
 
 
 def _verify(store: Store, study_id: str, say: Callable[[str], None]) -> None:
-    failed = []
+    failures = []
     for check in verify_study(store, study_id):
         say(f"verifying: {check.name}")
         if not check.passed:
-            failed.append(f"{check.name}: {check.detail}")
-    if failed:
+            failures.append(f"{check.name}: {check.detail}")
+    if failures:
         msg = (
             f"study {study_id}: expected a finished study that verifies, found "
-            f"{len(failed)} failed checks: {'; '.join(failed)}"
+            f"{len(failures)} failed checks: {'; '.join(failures)}"
         )
         raise ThyroError(msg)
 
@@ -134,7 +134,7 @@ def _gate(
     if champion is None:
         return NO_CHAMPION
     try:
-        verdict = compare(store, plan, architecture, load_bundle(store, champion))
+        verdict = compare_with_champion(store, plan, architecture, load_bundle(store, champion))
     except InputError as error:
         # A champion that nobody can load any more must not stand in the way for ever.
         if not force:

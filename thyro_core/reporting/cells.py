@@ -1,4 +1,4 @@
-"""Numbers that carry where they come from, so that a reader, or a test, can derive them again."""
+"""Numbers with their origin, from which a reader, or a test, can derive them again."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ _MINUS = "\N{MINUS SIGN}"
 _SPACE = "\N{NO-BREAK SPACE}"
 
 
-def _fixed(value: float, digits: int) -> str:
+def _decimal(value: float, digits: int) -> str:
     # Adding zero turns what is rounded to -0 into 0.
     return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", _MINUS)
 
@@ -32,24 +32,24 @@ def _short(value: float) -> str:
 
 FORMATS: Mapping[str, Callable[[float], str]] = MappingProxyType(
     {
-        "count": lambda value: _fixed(value, 0),
-        "whole": lambda value: _fixed(value, 0).replace(",", ""),
-        "one": lambda value: _fixed(value, 1),
-        "two": lambda value: _fixed(value, 2),
-        "three": lambda value: _fixed(value, 3),
+        "count": lambda value: _decimal(value, 0),
+        "whole": lambda value: _decimal(value, 0).replace(",", ""),
+        "one": lambda value: _decimal(value, 1),
+        "two": lambda value: _decimal(value, 2),
+        "three": lambda value: _decimal(value, 3),
         # Intervals over splits are not cut at the metric's bounds; a page does it.
-        "bounded": lambda value: _fixed(min(max(value, 0.0), 1.0), 3),
-        "percent": lambda value: f"{_fixed(100 * value, 1)}{_SPACE}%",
+        "bounded": lambda value: _decimal(min(max(value, 0.0), 1.0), 3),
+        "percent": lambda value: f"{_decimal(100 * value, 1)}{_SPACE}%",
         "p": _p_value,
         "short": _short,
-        "mebibytes": lambda value: _fixed(value / 2**20, 0),
+        "mebibytes": lambda value: _decimal(value / 2**20, 0),
     }
 )
 """How a number is shown, by name; what is neither finite nor a number is shown alike in all."""
 
 
 @dataclass(frozen=True)
-class Traced:
+class Cell:
     """A number, or a word, of a page, with its origin; templates render it as `<data>`."""
 
     value: float | str | None
@@ -64,8 +64,8 @@ class Traced:
     def text(self) -> str:
         """What is shown: the exact value, so that no last bit decides how it is rounded."""
         if isinstance(self.value, float):
-            return shown(float(exact(self.value)), self.form)
-        return shown(self.value, self.form)
+            return display(float(exact(self.value)), self.form)
+        return display(self.value, self.form)
 
     def __html__(self) -> Markup:
         """The element, escaped; Jinja and other markup take it as it is."""
@@ -75,7 +75,7 @@ class Traced:
         )
 
 
-def shown(value: float | str | None, form: str) -> str:
+def display(value: float | str | None, form: str) -> str:
     """A value as a page shows it.
 
     Raises:
@@ -99,16 +99,16 @@ def exact(value: float | str | None) -> str:
     return value if isinstance(value, str) else f"{value:.10g}"
 
 
-def defined(value: float | str, form: str = "short") -> Traced:
+def definition(value: float | str, form: str = "short") -> Cell:
     """A number that holds by definition: a level, a bound, a scale."""
-    return Traced(value, form, ("source", "definition"))
+    return Cell(value, form, ("source", "definition"))
 
 
-def literature(value: float | str, form: str = "short") -> Traced:
+def literature(value: float | str, form: str = "short") -> Cell:
     """A number that others published."""
-    return Traced(value, form, ("source", "literature"))
+    return Cell(value, form, ("source", "literature"))
 
 
-def paper(value: float, form: str = "three") -> Traced:
+def paper(value: float, form: str = "three") -> Cell:
     """A number of the paper that this study repeats."""
-    return Traced(value, form, ("source", "paper"))
+    return Cell(value, form, ("source", "paper"))

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from thyro_core import NOTICE
-from thyro_core.reporting.figures.parts import hollow
+from thyro_core.reporting.figures.style import hollow
 from thyro_core.reporting.figures.svg import (
     CSS_VARIABLES,
     GRID,
@@ -26,17 +26,17 @@ from thyro_core.reporting.figures.svg import (
     LIGHT,
     PAPER,
     SERIES,
-    Words,
+    AltText,
     as_svg,
     drawing,
 )
-from thyro_core.reporting.html import render
+from thyro_core.reporting.html import render_page
 from thyro_core.screening.drift import DriftThresholds, breaches_of
 
 _WIDTH, _HEIGHT, _PICTURE_DPI = 440.0, 900.0, 144
-_LINES = ("-", (0, (5, 1.6)), (0, (1.3, 1.3)))
+_LINE_STYLES = ("-", (0, (5, 1.6)), (0, (1.3, 1.3)))
 _MARKERS = "osD"
-_NAMES: Mapping[str, str] = {
+_FIGURE_NAMES: Mapping[str, str] = {
     "psi_score": "score",
     "psi_mean": "mean grey level",
     "psi_sharpness": "sharpness",
@@ -71,8 +71,8 @@ def batches_since(batches: pa.Table, since: dt.date) -> pa.Table:
         batches: table `screening_batches`.
         since: the first date.
     """
-    chosen = batches.filter(pc.greater_equal(batches["date"], int(since.strftime("%Y%m%d"))))
-    return chosen.sort_by([("date", "ascending"), ("batch_id", "ascending")])
+    rows = batches.filter(pc.greater_equal(batches["date"], int(since.strftime("%Y%m%d"))))
+    return rows.sort_by([("date", "ascending"), ("batch_id", "ascending")])
 
 
 def drift_page(batches: pa.Table, thresholds: DriftThresholds) -> str:
@@ -83,16 +83,16 @@ def drift_page(batches: pa.Table, thresholds: DriftThresholds) -> str:
         thresholds: the bounds to mark.
     """
     with drawing("drift", _WIDTH, _HEIGHT) as figure:
-        _draw(figure, batches, thresholds)
-        plot = as_svg(figure, "drift", Words("Drift over nights", drift_text(batches)))
-    return render(
+        _draw_panels(figure, batches, thresholds)
+        plot = as_svg(figure, "drift", AltText("Drift over nights", drift_text(batches)))
+    return render_page(
         "drift.html",
         notice=NOTICE,
         colours=CSS_VARIABLES,
         plot=plot,
-        told=_summary(batches),
-        rows=[_told(row) for row in batches.to_pylist()],
-        columns=[f"{panel.label}: {_NAMES[name]}" for panel, name in _figures()],
+        summary=_headline(batches),
+        rows=[_table_row(row) for row in batches.to_pylist()],
+        columns=[f"{panel.label}: {_FIGURE_NAMES[name]}" for panel, name in _figures()],
     )
 
 
@@ -105,7 +105,7 @@ def drift_picture(batches: pa.Table, thresholds: DriftThresholds) -> bytes:
     """
     buffer = io.BytesIO()
     with drawing("drift", _WIDTH, _HEIGHT) as figure, _in_colour() as colour:
-        _draw(figure, batches, thresholds, colour)
+        _draw_panels(figure, batches, thresholds, colour)
         figure.suptitle(f"Drift over nights. {NOTICE}", fontsize=9)
         metadata = {"Title": "Drift over nights", "Description": drift_text(batches)}
         figure.savefig(
@@ -115,29 +115,29 @@ def drift_picture(batches: pa.Table, thresholds: DriftThresholds) -> bytes:
 
 
 def drift_text(batches: pa.Table) -> str:
-    """What is to be seen, in sentences.
+    """The plot's text alternative.
 
     Args:
         batches: rows of `screening_batches`, by date; at least one.
     """
-    said = "; ".join(
+    breaches = "; ".join(
         f"{row['night']}, batch {row['batch']}: {row['breaches']}"
-        for row in map(_told, batches.to_pylist())
+        for row in map(_table_row, batches.to_pylist())
         if row["breaches"]
     )
-    return f"{_summary(batches)} {said}".strip()
+    return f"{_headline(batches)} {breaches}".strip()
 
 
-def _summary(batches: pa.Table) -> str:
+def _headline(batches: pa.Table) -> str:
     rows = batches.to_pylist()
     nights = [_day(row["date"]).isoformat() for row in rows]
-    judged = sum(row["psi_score"] is not None for row in rows)
-    past = sum(bool(row["breaches"]) for row in rows)
+    n_judged = sum(row["psi_score"] is not None for row in rows)
+    n_past = sum(bool(row["breaches"]) for row in rows)
     models = ", ".join(sorted({row["model_id"] for row in rows}))
     return (
         f"{len(rows)} batches of {len(set(nights))} nights from {nights[0]} to {nights[-1]}, "
-        f"scored by {models}; {judged} had enough scored images to be judged, {past} are past a "
-        "bound."
+        f"scored by {models}; {n_judged} had enough scored images to be judged, {n_past} are past "
+        "a bound."
     )
 
 
@@ -145,10 +145,10 @@ def _figures() -> Iterator[tuple[_Panel, str]]:
     return ((panel, name) for panel in _PANELS for name in panel.figures)
 
 
-def _told(row: Mapping[str, Any]) -> dict[str, Any]:
-    past = breaches_of(row)
+def _table_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    breaches = breaches_of(row)
     cells = [
-        "" if row[name] is None else f"{row[name]:.3f}" + "*" * (name in past)
+        "" if row[name] is None else f"{row[name]:.3f}" + "*" * (name in breaches)
         for _, name in _figures()
     ]
     return {
@@ -157,7 +157,7 @@ def _told(row: Mapping[str, Any]) -> dict[str, Any]:
         "model": row["model_id"],
         "scored": f"{row['scored']} of {row['received']}",
         "cells": cells,
-        "breaches": ", ".join(f"{name} {row[name]:.3f}" for name in past),
+        "breaches": ", ".join(f"{name} {row[name]:.3f}" for name in breaches),
     }
 
 
@@ -178,7 +178,7 @@ def _in_colour() -> Iterator[Mapping[str, str]]:
         yield colour
 
 
-def _draw(
+def _draw_panels(
     figure: Figure, batches: pa.Table, thresholds: DriftThresholds,
     colour: Mapping[str, str] | None = None,
 ) -> None:  # fmt: skip
@@ -212,11 +212,11 @@ def _series(
     """A figure over the nights: hollow where it is within its bound, filled where it is not."""
     colour, days = colours[SERIES[place]], np.array([_day(row["date"]) for row in rows], "M8[D]")
     values = np.array([math.nan if row[name] is None else row[name] for row in rows], float)
-    past = [name in breaches_of(row) for row in rows]
-    axes.plot(days, values, color=colour, linestyle=_LINES[place], label=_NAMES[name],
+    is_past = [name in breaches_of(row) for row in rows]
+    axes.plot(days, values, color=colour, linestyle=_LINE_STYLES[place], label=_FIGURE_NAMES[name],
               marker=_MARKERS[place], gid=f"series-{name}",
               **hollow(False, colour) | {"markerfacecolor": colours[PAPER]})  # fmt: skip
     axes.plot(
-        days[past], values[past], color=colour, linestyle="none",
+        days[is_past], values[is_past], color=colour, linestyle="none",
         marker=_MARKERS[place], markersize=8,
     )  # fmt: skip

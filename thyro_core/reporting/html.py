@@ -16,7 +16,7 @@ def _environment() -> Environment:
     )
 
 
-def render(template: str, **values: object) -> str:
+def render_page(template: str, **values: object) -> str:
     """A page.
 
     Args:

@@ -1,4 +1,4 @@
-"""One image's Grad-CAM map out of a store, with its pixels and what was predicted for it."""
+"""One image's Grad-CAM map out of a store, with its pixels and its prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ from thyro_core.study.plan import StudyPlan, load_plan
 from thyro_core.tables.io import read_table
 from thyro_core.types import Float32Array
 
-_SHORT = 12
-_NAMED = 3
+_ID_DIGITS = 12
+_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which map is asked for."""
+class MapRequest:
+    """Which map, of which image."""
 
     study_id: str
     image: str
@@ -41,7 +41,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class ExplainedImage:
-    """A test image, what a network said of it, and what that rests on."""
+    """A test image, a network's prediction for it, and the Grad-CAM map of that."""
 
     image_id: str
     architecture: str
@@ -59,41 +59,41 @@ class ExplainedImage:
     """(h, w), the raw map, at least 0."""
 
 
-def explained_image(store: Store, wanted: Wanted, scratch: Path) -> ExplainedImage:
-    """The map that is asked for, and its image.
+def explained_image(store: Store, request: MapRequest, scratch: Path) -> ExplainedImage:
+    """The requested map, and its image.
 
     Args:
         store: a store with the study's `splits`, `predictions`, `cams`, `images` and packs.
-        wanted: study, image and class; the rest has defaults.
+        request: study, image and class; the rest has defaults.
         scratch: node-local folder for the pack of a remote store.
 
     Raises:
         InputError: there is no such study, architecture or image, several images begin so, or
             the image was not tested (in that split, or in one that is finished).
     """
-    plan = load_plan(store, wanted.study_id)
-    architecture = _architecture(plan, wanted.architecture)
+    plan = load_plan(store, request.study_id)
+    architecture = _study_architecture(plan, request.architecture)
     images = read_table(store, "images", manifest_id=plan.manifest_id)
-    image_id = _whole_id(wanted.image.strip().lower(), images, plan)
-    split = _split(store, plan, architecture, image_id, wanted.split)
+    image_id = _whole_id(request.image.strip().lower(), images, plan)
+    split = _split(store, plan, architecture, image_id, request.split)
     keys = hive_keys(plan.study_id, split, architecture)
-    prediction = _of_image(read_table(store, "predictions", **keys), image_id).to_pylist()[0]
-    cams = _of_image(read_table(store, "cams", **keys), image_id)
-    cams = cams.filter(pc.field("target_class") == wanted.target)
+    prediction = _rows_of_image(read_table(store, "predictions", **keys), image_id).to_pylist()[0]
+    cams = _rows_of_image(read_table(store, "cams", **keys), image_id)
+    cams = cams.filter(pc.field("target_class") == request.target)
     if cams.num_rows != 1:
         msg = (
-            f"{store.url}: expected one map of image {image_id[:_SHORT]} in table cams, split "
+            f"{store.url}: expected one map of image {image_id[:_ID_DIGITS]} in table cams, split "
             f"{split}, {architecture}, found {cams.num_rows}; `thyro verify` says what is damaged"
         )
         raise InputError(msg)
     index = pack_index(images)
     pack = open_pack(store, plan.manifest_id, plan.config.side(architecture), scratch, len(index))
-    row = _of_image(images, image_id).to_pylist()[0]
+    row = _rows_of_image(images, image_id).to_pylist()[0]
     return ExplainedImage(
         image_id=image_id,
         architecture=architecture,
         split=split,
-        target=wanted.target,
+        target=request.target,
         label=prediction["label"],
         prob_malignant=prediction["prob_malignant"],
         grey=np.array(pack[index[image_id]]),
@@ -103,72 +103,72 @@ def explained_image(store: Store, wanted: Wanted, scratch: Path) -> ExplainedIma
     )
 
 
-def _of_image(table: pa.Table, image_id: str) -> pa.Table:
+def _rows_of_image(table: pa.Table, image_id: str) -> pa.Table:
     return table.filter(pc.field("image_id") == image_id)
 
 
-def _architecture(plan: StudyPlan, name: str | None) -> Architecture:
-    for known in plan.config.architectures:
-        if name in (known, None):
-            return known
-    known_names = ", ".join(plan.config.architectures)
-    msg = f"study {plan.study_id}: expected one of its architectures ({known_names}), found {name}"
+def _study_architecture(plan: StudyPlan, name: str | None) -> Architecture:
+    for architecture in plan.config.architectures:
+        if name in (architecture, None):
+            return architecture
+    names = ", ".join(plan.config.architectures)
+    msg = f"study {plan.study_id}: expected one of its architectures ({names}), found {name}"
     raise InputError(msg)
 
 
 def _whole_id(prefix: str, images: pa.Table, plan: StudyPlan) -> str:
     """The one included image whose id begins so."""
-    included = images.filter(images["included"])["image_id"].to_pylist()
-    found = sorted(image_id for image_id in included if image_id.startswith(prefix))
-    if len(found) == 1:
-        return str(found[0])
+    image_ids = images.filter(images["included"])["image_id"].to_pylist()
+    matches = sorted(image_id for image_id in image_ids if image_id.startswith(prefix))
+    if len(matches) == 1:
+        return str(matches[0])
     where = f"image {prefix or '(empty)'}: expected the beginning of one image_id of study"
-    if found:
+    if matches:
         msg = (
-            f"{where} {plan.study_id}, found {len(found)} that begin so ({_some(found)}); "
-            "give more digits"
+            f"{where} {plan.study_id}, found {len(matches)} that begin so "
+            f"({_example_ids(matches)}); give more digits"
         )
     else:
-        msg = f"{where} {plan.study_id}, found none; {_hint(prefix, images, included)}"
+        msg = f"{where} {plan.study_id}, found none; {_nearest_images(prefix, images, image_ids)}"
     raise InputError(msg)
 
 
-def _hint(prefix: str, images: pa.Table, included: Sequence[str]) -> str:
-    """What may have been meant: an image left out of the study, or one with a similar id."""
+def _nearest_images(prefix: str, images: pa.Table, image_ids: Sequence[str]) -> str:
+    """A hint: an excluded image with this prefix, or images with similar ids."""
     rows = images.filter(pc.invert(images["included"])).select(["image_id", "reason"]).to_pylist()
     for row in rows:
         if row["image_id"] is not None and row["image_id"].startswith(prefix):
             return f"the image that begins so is excluded: {row['reason']}"
     # Of several that begin alike, the first in order.
-    beginnings = {image_id[: len(prefix)]: image_id for image_id in sorted(included, reverse=True)}
-    near = get_close_matches(prefix, beginnings, n=_NAMED)
+    beginnings = {image_id[: len(prefix)]: image_id for image_id in sorted(image_ids, reverse=True)}
+    near = get_close_matches(prefix, beginnings, n=_EXAMPLES)
     if near:
-        return f"the nearest: {_some([beginnings[name] for name in near])}"
-    return f"there are {len(included)}, from {_some(sorted(included))}"
+        return f"the nearest: {_example_ids([beginnings[name] for name in near])}"
+    return f"there are {len(image_ids)}, from {_example_ids(sorted(image_ids))}"
 
 
-def _some(image_ids: Sequence[str]) -> str:
-    more = ", ..." if len(image_ids) > _NAMED else ""
-    return ", ".join(image_id[:_SHORT] for image_id in image_ids[:_NAMED]) + more
+def _example_ids(image_ids: Sequence[str]) -> str:
+    more = ", ..." if len(image_ids) > _EXAMPLES else ""
+    return ", ".join(image_id[:_ID_DIGITS] for image_id in image_ids[:_EXAMPLES]) + more
 
 
 def _split(
-    store: Store, plan: StudyPlan, architecture: str, image_id: str, wanted: int | None
+    store: Store, plan: StudyPlan, architecture: str, image_id: str, split: int | None
 ) -> int:
-    """The split asked for, or the first finished one, if the image was tested in it."""
-    rows = _of_image(read_table(store, "splits", study_id=plan.study_id), image_id)
-    tested = sorted(rows.filter(pc.field("role") == "test")["split"].to_pylist())
-    named = ", ".join(map(str, tested)) or "none"
-    image = f"image {image_id[:_SHORT]}"
-    if not tested or (wanted is not None and wanted not in tested):
-        asked = "a split" if wanted is None else f"split {wanted}"
-        msg = f"{image}: expected {asked} with it in the test part, found splits with it: {named}"
+    """The requested split, or the first finished one, in which the image was tested."""
+    rows = _rows_of_image(read_table(store, "splits", study_id=plan.study_id), image_id)
+    test_splits = sorted(rows.filter(pc.field("role") == "test")["split"].to_pylist())
+    names = ", ".join(map(str, test_splits)) or "none"
+    image = f"image {image_id[:_ID_DIGITS]}"
+    if not test_splits or (split is not None and split not in test_splits):
+        what = "a split" if split is None else f"split {split}"
+        msg = f"{image}: expected {what} with it in the test part, found splits with it: {names}"
         raise InputError(msg)
-    for split in tested if wanted is None else [wanted]:
-        if is_finished(store, plan.study_id, split, architecture):
-            return int(split)
+    for number in test_splits if split is None else [split]:
+        if is_finished(store, plan.study_id, number, architecture):
+            return int(number)
     msg = (
-        f"{image}: expected a finished split of {architecture} that tested it (of {named}), found "
+        f"{image}: expected a finished split of {architecture} that tested it (of {names}), found "
         "none; start the study's command again"
     )
     raise InputError(msg)

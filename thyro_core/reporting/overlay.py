@@ -1,4 +1,4 @@
-"""An image beside its overlay, a colour bar and a line that says what it is: one picture."""
+"""An image beside its overlay, a colour bar and a caption: one picture."""
 
 from typing import NamedTuple
 
@@ -7,14 +7,14 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from thyro_core import NOTICE
+from thyro_core.config import CLASS_NAMES
 from thyro_core.explain.overlay import overlay_map
 from thyro_core.reporting.map_lookup import ExplainedImage
 
-_CLASSES = ("benign", "malignant")
 _SIDE = 448
 _NARROWEST = 32
-_MARGIN = 16
-_LINE = 22
+_SHEET_MARGIN = 16
+_LINE_HEIGHT = 22
 _TEXT = 15
 _BAR = 18
 _BAR_LABEL = 90
@@ -38,36 +38,39 @@ def overlay_sheet(image: ExplainedImage) -> npt.NDArray[np.uint8]:
     size = _picture_size(image)
     line = sheet_text(image)
     font = ImageFont.load_default(_TEXT)
-    pictures = 2 * (size.width + _MARGIN) + _BAR + _BAR_LABEL
+    pictures = 2 * (size.width + _SHEET_MARGIN) + _BAR + _BAR_LABEL
     words = max(int(font.getlength(text)) for text in (line, NOTICE))
-    top = _MARGIN + _LINE
-    whole = (max(pictures, words) + 2 * _MARGIN, top + size.height + _LINE + 2 * _MARGIN)
+    top = _SHEET_MARGIN + _LINE_HEIGHT
+    whole = (
+        max(pictures, words) + 2 * _SHEET_MARGIN,
+        top + size.height + _LINE_HEIGHT + 2 * _SHEET_MARGIN,
+    )
     sheet = Image.new("RGB", whole, _WHITE)
     grey = np.asarray(Image.fromarray(image.grey).resize(size, Image.Resampling.BICUBIC))
-    sheet.paste(Image.fromarray(grey), (_MARGIN, top))
-    second = 2 * _MARGIN + size.width
+    sheet.paste(Image.fromarray(grey), (_SHEET_MARGIN, top))
+    second = 2 * _SHEET_MARGIN + size.width
     sheet.paste(Image.fromarray(overlay_map(grey, image.cam)), (second, top))
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, _MARGIN - 2), line, _BLACK, font)
-    draw.text((_MARGIN, top + size.height + _MARGIN), NOTICE, _BLACK, font)
+    draw.text((_SHEET_MARGIN, _SHEET_MARGIN - 2), line, _BLACK, font)
+    draw.text((_SHEET_MARGIN, top + size.height + _SHEET_MARGIN), NOTICE, _BLACK, font)
     peak = float(image.cam.max())
     if peak > 0:
-        left = second + size.width + _MARGIN
-        sheet.paste(Image.fromarray(_bar(size.height)), (left, top))
+        bar_left = second + size.width + _SHEET_MARGIN
+        sheet.paste(Image.fromarray(_bar(size.height)), (bar_left, top))
         for text, middle, anchor in ((f"{peak:.3g}", top, "lt"), ("0", top + size.height, "lb")):
-            draw.text((left + _BAR + 6, middle), text, _BLACK, font, anchor=anchor)
+            draw.text((bar_left + _BAR + 6, middle), text, _BLACK, font, anchor=anchor)
     return np.array(sheet)
 
 
 def sheet_text(image: ExplainedImage) -> str:
-    """What the picture is: image, network, split, class, probability and label, in one line."""
+    """The caption: image, network, split, class, probability and label, in one line."""
     facts = [
         image.image_id[:12],
         image.architecture,
         f"split {image.split}",
-        f"Grad-CAM for {_CLASSES[image.target]}",
+        f"Grad-CAM for {CLASS_NAMES[image.target]}",
         f"P(malignant) {image.prob_malignant:.3f}",
-        f"label {'none' if image.label is None else _CLASSES[image.label]}",
+        f"label {'none' if image.label is None else CLASS_NAMES[image.label]}",
     ]
     if not image.cam.any():
         facts.append("empty map: no evidence")

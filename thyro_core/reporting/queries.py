@@ -1,13 +1,13 @@
-"""A study's tables, asked in SQL, with every answer traced to the one SELECT that gives it."""
+"""SQL queries on a study's tables; each figure carries the one SELECT that gives it."""
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from duckdb import DuckDBPyConnection
 
-from thyro_core.reporting.cells import Traced
+from thyro_core.reporting.cells import Cell
 from thyro_core.tables.schemas import TABLES
 
 Expressions = Mapping[str, tuple[str, str]]
@@ -15,7 +15,7 @@ Expressions = Mapping[str, tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table, and the columns that tell it from all others."""
 
     table: str
@@ -26,10 +26,10 @@ class Row:
         """The plain value, for choosing and sorting."""
         return self.values[column]
 
-    def cell(self, column: str, form: str) -> Traced:
+    def cell(self, column: str, form: str) -> Cell:
         """A value as a page shows it."""
         sql = f"SELECT {column} FROM {self.table} WHERE {condition(self.key)}"
-        return Traced(plain(self.values[column]), form, ("sql", sql))
+        return Cell(plain(self.values[column]), form, ("sql", sql))
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,16 @@ class Tables:
     study_id: str
     manifest_id: str
 
-    def ask(self, sql: str) -> list[dict[str, Any]]:
+    def query(self, sql: str) -> list[dict[str, Any]]:
         """The rows of any SELECT."""
-        answer = self.connection.sql(sql)
-        return [dict(zip(answer.columns, row, strict=True)) for row in answer.fetchall()]
+        relation = self.connection.sql(sql)
+        return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
 
     def source(self, table: str, **key: object) -> str:
         """The study's rows of a table, for the FROM of a SELECT."""
-        return f"{table} WHERE {condition(self._of(table) | key)}"
+        return f"{table} WHERE {condition(self._study_key(table) | key)}"
 
-    def rows(self, table: str, identity: Sequence[str], **key: object) -> list[Row]:
+    def rows(self, table: str, identity: Sequence[str], **key: object) -> list[TableRow]:
         """The study's rows, sorted by what identifies them.
 
         Args:
@@ -64,33 +64,35 @@ class Tables:
             key: only rows with these values; None: null.
         """
         order = ", ".join(identity)
-        found = self.ask(f"SELECT * FROM {self.source(table, **key)} ORDER BY {order}")
-        fixed = self._of(table)
-        return [Row(table, fixed | {name: row[name] for name in identity}, row) for row in found]
+        rows = self.query(f"SELECT * FROM {self.source(table, **key)} ORDER BY {order}")
+        study = self._study_key(table)
+        return [
+            TableRow(table, study | {name: row[name] for name in identity}, row) for row in rows
+        ]
 
-    def figures(self, source: str, expressions: Expressions) -> dict[str, Traced]:
-        """Several figures of one source, asked at once, each traced to its own SELECT.
+    def figures(self, source: str, expressions: Expressions) -> dict[str, Cell]:
+        """Several figures of one source by one query, each with a SELECT of its own.
 
         Args:
             source: what stands behind FROM, with its WHERE.
-            expressions: what is asked, by name.
+            expressions: the figures, by name.
         """
-        asked = ", ".join(f"{sql} AS {name}" for name, (sql, _) in expressions.items())
-        (row,) = self.ask(f"SELECT {asked} FROM {source}")
+        columns = ", ".join(f"{sql} AS {name}" for name, (sql, _) in expressions.items())
+        (row,) = self.query(f"SELECT {columns} FROM {source}")
         return {
-            name: Traced(plain(row[name]), form, ("sql", f"SELECT {sql} FROM {source}"))
+            name: Cell(plain(row[name]), form, ("sql", f"SELECT {sql} FROM {source}"))
             for name, (sql, form) in expressions.items()
         }
 
-    def figure(self, expression: str, source: str, form: str) -> Traced:
+    def figure(self, expression: str, source: str, form: str) -> Cell:
         """One figure."""
-        return self.figures(source, {"asked": (expression, form)})["asked"]
+        return self.figures(source, {"figure": (expression, form)})["figure"]
 
     def has(self, table: str) -> bool:
         """Whether the study has rows in a table."""
-        return bool(self.ask(f"SELECT 1 FROM {self.source(table)} LIMIT 1"))
+        return bool(self.query(f"SELECT 1 FROM {self.source(table)} LIMIT 1"))
 
-    def _of(self, table: str) -> dict[str, object]:
+    def _study_key(self, table: str) -> dict[str, object]:
         if "study_id" in TABLES[table].hive:
             return {"study_id": self.study_id}
         return {"manifest_id": self.manifest_id}
@@ -98,12 +100,10 @@ class Tables:
 
 def condition(key: Mapping[str, object]) -> str:
     """A WHERE that only rows with these values meet; None stands for null."""
-    return " AND ".join(_tests(key))
-
-
-def _tests(key: Mapping[str, object]) -> Iterator[str]:
-    for column, value in key.items():
-        yield f"{column} IS NULL" if value is None else f"{column} = {literal(value)}"
+    return " AND ".join(
+        f"{column} IS NULL" if value is None else f"{column} = {literal(value)}"
+        for column, value in key.items()
+    )
 
 
 def literal(value: object) -> str:

@@ -1,10 +1,9 @@
-"""A study's report: one HTML file that a clinician opens in a browser, every number traced.
+"""A study's report: one HTML file that a clinician opens in a browser, numbers with their origin.
 
 The page is a function of the store: no time of writing, no script, nothing from any network.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,18 @@ from thyro_core.errors import IncompleteStudyError
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES, METRIC_NAMES
 from thyro_core.evaluation.metrics import PAPER
 from thyro_core.evaluation.plausibility import CHECKS
-from thyro_core.reporting.cells import Traced, defined, literature, paper
-from thyro_core.reporting.figures.all import figures
+from thyro_core.reporting.cells import Cell, definition, literature, paper
 from thyro_core.reporting.figures.curves import colour_bar
-from thyro_core.reporting.figures.svg import CSS_VARIABLES, LIGHT
-from thyro_core.reporting.html import render
+from thyro_core.reporting.figures.svg import CSS_VARIABLES, LIGHT, root_rule
+from thyro_core.reporting.html import render_page
 from thyro_core.reporting.queries import Tables
 from thyro_core.reporting.sections.cohort import cohort, leakage
-from thyro_core.reporting.sections.curves import data, drawn
+from thyro_core.reporting.sections.curves import make_plot, plot_data
 from thyro_core.reporting.sections.gallery import gallery
-from thyro_core.reporting.sections.maps import families, features, trust
+from thyro_core.reporting.sections.maps import families, feature_tests, trust
 from thyro_core.reporting.sections.performance import Performance, comparisons, performance
-from thyro_core.reporting.sections.provenance import configured, provenance
+from thyro_core.reporting.sections.plots import report_plots
+from thyro_core.reporting.sections.provenance import config_cell, provenance
 from thyro_core.store.keys import report_key, table_key
 from thyro_core.store.store import Store
 from thyro_core.study.lifecycle import study_notes, unfinished_runs
@@ -60,7 +59,7 @@ _WIDE = 0.2
 
 @dataclass(frozen=True)
 class Brief:
-    """What the summary says in words."""
+    """Facts of the summary that stand in words."""
 
     against_paper: str
     """Where the first architecture's AUC interval lies: below, within (around) or above the
@@ -90,8 +89,10 @@ def render_report(store: Store, study_id: str, scratch: Path) -> str:
     try:
         with results.asking():
             tables = Tables(results.connection, study_id, plan.manifest_id)
-            told = _told(tables, plan)
-            return render("report.html", **told, **_drawn(tables, store, plan, told, scratch))
+            values = _text_values(tables, plan)
+            return render_page(
+                "report.html", **values, **_figure_values(tables, store, plan, values, scratch)
+            )
     finally:
         results.connection.close()
 
@@ -112,12 +113,12 @@ def write_report(store: Store, study_id: str, scratch: Path) -> str:
 
 
 def _check_finished(store: Store, plan: StudyPlan) -> None:
-    left = unfinished_runs(store, plan)
-    concluded = store.exists(table_key("metrics", study_id=plan.study_id))
-    if left or not concluded:
-        names = ", ".join(f"split {split} {architecture}" for split, architecture in left[:8])
-        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
-        what = f"{len(left)} runs to go ({names}{more})" if left else "no metrics yet"
+    missing = unfinished_runs(store, plan)
+    has_metrics = store.exists(table_key("metrics", study_id=plan.study_id))
+    if missing or not has_metrics:
+        names = ", ".join(f"split {split} {architecture}" for split, architecture in missing[:8])
+        more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
+        what = f"{len(missing)} runs to go ({names}{more})" if missing else "no metrics yet"
         msg = (
             f"study {plan.study_id}: expected a finished study, found {what}; "
             "start its `thyro study` command again, then ask for the report"
@@ -125,16 +126,16 @@ def _check_finished(store: Store, plan: StudyPlan) -> None:
         raise IncompleteStudyError(msg)
 
 
-def _is_number(traced: Traced) -> bool:
-    return isinstance(traced.value, float) and math.isfinite(traced.value)
+def _is_number(cell: Cell) -> bool:
+    return isinstance(cell.value, float) and math.isfinite(cell.value)
 
 
-def _told(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
-    """What the templates show as text and tables."""
-    measured = performance(tables, plan.config)
+def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
+    """Variables of the templates: text and tables."""
+    metrics = performance(tables, plan.config)
     return {
-        "config": lambda name, form="short": configured(plan, name, form),
-        "defined": defined,
+        "config": lambda name, form="short": config_cell(plan, name, form),
+        "definition": definition,
         "literature": literature,
         "paper": paper,
         "is_number": _is_number,
@@ -142,52 +143,50 @@ def _told(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "metric_labels": METRIC_NAMES,
         "plan": plan,
         "notice": NOTICE,
-        "colours": f"{CSS_VARIABLES}@media print{{:root{{{_declared(LIGHT)}}}}}",
+        "colours": f"{CSS_VARIABLES}@media print{{{root_rule(LIGHT)}}}",
         "contents": CONTENTS,
         "suspicion_checks": CHECKS,
-        "brief": _brief(measured, plan),
+        "brief": _brief(metrics, plan),
         "cohort": cohort(tables),
         "leakage": leakage(tables),
-        "performance": measured,
+        "performance": metrics,
         "comparisons": comparisons(tables, plan.config),
-        "features": features(tables, plan.config),
+        "features": feature_tests(tables, plan.config),
         "families": families(tables, plan.config),
         "trust": trust(tables, plan.config),
         "provenance": provenance(tables, plan),
     }
 
 
-def _declared(colours: Mapping[str, str]) -> str:
-    return "".join(f"--{name}:{value};" for name, value in colours.items())
-
-
-def _drawn(
-    tables: Tables, store: Store, plan: StudyPlan, told: dict[str, Any], scratch: Path
+def _figure_values(
+    tables: Tables, store: Store, plan: StudyPlan, values: dict[str, Any], scratch: Path
 ) -> dict[str, Any]:
-    """What the templates show as plots and images, and the notes."""
-    stored = {
+    """Variables of the templates: plots, images and notes."""
+    stored_tables = {
         name: read_table(store, name, study_id=plan.study_id)
         for name in ("predictions", "epochs", "metrics")
     }
-    found = data(tables, plan.config, stored["predictions"], stored["epochs"])
+    data = plot_data(tables, plan.config, stored_tables["predictions"], stored_tables["epochs"])
     return {
-        "figures": figures(found, told["comparisons"], told["features"]),
+        "figures": report_plots(data, values["comparisons"], values["features"]),
         "gallery": gallery(tables, store, plan, scratch),
-        "bar": drawn("bar", colour_bar("plot-bar", "no evidence", "the map's largest value")).svg,
-        "notes": (*plan.notes, *undefined_notes(stored["metrics"])),
+        "bar": make_plot(
+            "bar", colour_bar("plot-bar", "no evidence", "the map's largest value")
+        ).svg,
+        "notes": (*plan.notes, *undefined_notes(stored_tables["metrics"])),
         "split_notes": study_notes(store, plan)[len(plan.notes) :],
     }
 
 
-def _brief(measured: Performance, plan: StudyPlan) -> Brief:
-    auc = measured.means[plan.config.architectures[0]]["auc"]
+def _brief(metrics: Performance, plan: StudyPlan) -> Brief:
+    auc = metrics.means[plan.config.architectures[0]]["auc"]
     where, wide = "", False
     if isinstance(auc.low.value, float) and isinstance(auc.high.value, float):
         low, high = auc.low.value, auc.high.value
         where = "below" if high < PAPER["auc"] else "above" if low > PAPER["auc"] else "within"
         where = where if math.isfinite(low) else ""
         wide = high - low > _WIDE
-    cells = [cell for of in measured.means.values() for cell in of.values()]
+    cells = [cell for of in metrics.means.values() for cell in of.values()]
     return Brief(
         against_paper=where,
         wide=wide,

@@ -5,7 +5,7 @@ images of each band; it says what it leaves out.
 """
 
 from thyro_core import NOTICE
-from thyro_core.reporting.html import render
+from thyro_core.reporting.html import render_page
 from thyro_core.screening.drift import breaches_of
 from thyro_core.screening.rules import BANDS
 from thyro_core.screening.worklist import MOST_PICTURES, Worklist, why
@@ -31,7 +31,7 @@ def worklist_page(worklist: Worklist) -> str:
         {"name": band, "count": counts[band], "rows": [row for row in rows if row["band"] == band]}
         for band in BANDS
     ]
-    return render(
+    return render_page(
         "worklist.html",
         date=worklist.date,
         bands=bands,

@@ -1,4 +1,4 @@
-"""From a block of files to a block of images: read, hash, pass over what is known, decode, judge.
+"""From a block of files to a block of images: read, hash, skip known files, decode, check.
 
 Runs in a worker, without Ray and without torch.
 """
@@ -24,12 +24,12 @@ from thyro_core.store.listing import refusal_types
 from thyro_core.store.store import filesystem, open_store
 from thyro_core.tables import schemas
 
-_TRIES = 2
+_DECODER_TRIES = 2
 
 
 @dataclass(frozen=True)
 class ScreeningJob:
-    """What a worker needs to know: keys and small settings, never arrays."""
+    """A worker's job: keys and small settings, never arrays."""
 
     store: str
     source: str
@@ -73,20 +73,20 @@ class BlockDecoder:
 
     def __call__(self, files: Iterable[FoundFile]) -> DecodedBlock:
         """The images of a block of files that are not known yet."""
-        counts, rows, seen = Counts(), [], set()
+        counts, rows, file_ids = Counts(), [], set()
         for file in files:
             data = self._read(file)
             if data is None:
                 counts += Counts(files=1, late=1)
                 continue
             file_id = data if isinstance(data, str) else hashlib.sha256(data).hexdigest()
-            if file_id in seen or file_id in self._known:
+            if file_id in file_ids or file_id in self._known:
                 counts += Counts(files=1, known=1)
                 continue
-            seen.add(file_id)
-            found = [self._row(file, file_id, image) for image in self._images(data, file_id)]
-            counts += Counts(files=1, fresh=1, images=len(found))
-            rows += found
+            file_ids.add(file_id)
+            images = [self._row(file, file_id, image) for image in self._images(data, file_id)]
+            counts += Counts(files=1, fresh=1, images=len(images))
+            rows += images
         return DecodedBlock(pa.Table.from_pylist(rows, schema=block_schema()), counts)
 
     def close(self) -> None:
@@ -109,13 +109,13 @@ class BlockDecoder:
         if isinstance(data, str):
             detail = f"more than max_bytes = {self._job.night.rules.max_bytes}"
             return [ScreeningImage(file_id, 0, reason="too_large", detail=detail)]
-        for _ in range(_TRIES):
+        for _ in range(_DECODER_TRIES):
             try:
                 # Not the file's name: it may be a person's.
                 return self._decode(data, file_id[:12])
             except DecoderDiedError as error:
                 reason = error.reason
-        return [ScreeningImage(file_id, 0, reason=reason, detail=f"{_TRIES} times")]
+        return [ScreeningImage(file_id, 0, reason=reason, detail=f"{_DECODER_TRIES} times")]
 
     def _row(self, file: FoundFile, file_id: str, image: ScreeningImage) -> dict[str, Any]:
         night = self._job.night

@@ -1,4 +1,4 @@
-"""Is this batch still like the training set? Figures, declared bounds, and breaches in words.
+"""Drift of a batch from the training set: figures, declared bounds, and breaches in words.
 
 A breach needs size and certainty: a figure past its bound, and not by chance. Large batches make
 any difference certain, small ones make chance look large. Drift of scores may be drift of the
@@ -19,8 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from thyro_core import NOTICE
 from thyro_core.registry.distance import embedding_matrix
 from thyro_core.screening.drift_statistics import KsTest, MmdTest, ks, mmd, psi, psi_chance
-
-Array = npt.NDArray[np.float64]
+from thyro_core.types import FloatArray
 
 FIGURES: tuple[str, ...] = (
     "psi_score",
@@ -37,7 +36,7 @@ FIGURES: tuple[str, ...] = (
 """The figures of a batch, by their names in the table `screening_batches`."""
 
 _SCALARS = {"score": "prob_malignant", "mean": "mean", "sharpness": "sharpness"}
-_Share = Annotated[float, Field(ge=0.0, le=1.0)]
+_Proportion = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class DriftThresholds(BaseModel):
@@ -51,7 +50,7 @@ class DriftThresholds(BaseModel):
     psi: Annotated[float, Field(ge=0.0)] = Field(
         0.25, description="Population stability index from which a figure has drifted."
     )
-    ks: _Share = Field(
+    ks: _Proportion = Field(
         0.2, description="Kolmogorov-Smirnov distance from which a figure has drifted."
     )
     mmd: Annotated[float, Field(ge=0.0)] = Field(
@@ -62,7 +61,7 @@ class DriftThresholds(BaseModel):
     p: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.001, description="P above which a difference counts as chance, however large."
     )
-    share_rejected: _Share = Field(
+    share_rejected: _Proportion = Field(
         0.2, description="Share of received images not scored from which the source has changed."
     )
     mmd_size: Annotated[int, Field(ge=10, le=2000)] = Field(
@@ -134,7 +133,7 @@ def breaches_of(row: Mapping[str, Any]) -> list[str]:
     return [name for name in (row["breaches"] or "").split(",") if name]
 
 
-def compare(
+def compare_with_training(
     reference: pa.Table,
     batch: pa.Table,
     thresholds: DriftThresholds,
@@ -168,8 +167,8 @@ def compare(
     breaches: list[Breach] = []
     if n >= thresholds.minimum:
         for name in _SCALARS:
-            breaches += _scalar(reference, scored, name, values, thresholds)
-        breaches += _embedded(reference, scored, embeddings, values, thresholds)
+            breaches += _scalar_breaches(reference, scored, name, values, thresholds)
+        breaches += _embedding_breaches(reference, scored, embeddings, values, thresholds)
     if received >= thresholds.minimum and share > thresholds.share_rejected:
         breaches.append(Breach("share_rejected", share, thresholds.share_rejected))
     return DriftReport(received, n, values, tuple(breaches), _too_few(n, thresholds.minimum))
@@ -181,21 +180,19 @@ def _too_few(n: int, minimum: int) -> str | None:
     return f"too few to judge: {n} scored images, at least {minimum} are needed"
 
 
-def _scalar(
+def _scalar_breaches(
     reference: pa.Table, batch: pa.Table, name: str, values: dict[str, float],
     thresholds: DriftThresholds,
 ) -> list[Breach]:  # fmt: skip
     """Figures of one column, put into `values`, and what they breach."""
-    known, asked = (_finite(table[_SCALARS[name]]) for table in (reference, batch))
-    if not known.size or not asked.size:
+    x, y = (_finite_values(table[_SCALARS[name]]) for table in (reference, batch))
+    if not x.size or not y.size:
         return []
-    index, test = psi(known, asked), ks(known, asked)
+    index, test = psi(x, y), ks(x, y)
     values[f"psi_{name}"], values[f"ks_{name}"] = index, test.distance
     if name == "score":
         values["ks_score_p"] = test.p
-    return _psi_breach(name, index, known.size, asked.size, thresholds) + _ks_breach(
-        name, test, thresholds
-    )
+    return _psi_breach(name, index, x.size, y.size, thresholds) + _ks_breach(name, test, thresholds)
 
 
 def _psi_breach(
@@ -206,36 +203,34 @@ def _psi_breach(
 
 
 def _ks_breach(name: str, test: KsTest, thresholds: DriftThresholds) -> list[Breach]:
-    drifted = test.distance > thresholds.ks and test.p < thresholds.p
-    return [Breach(f"ks_{name}", test.distance, thresholds.ks)] if drifted else []
+    has_drifted = test.distance > thresholds.ks and test.p < thresholds.p
+    return [Breach(f"ks_{name}", test.distance, thresholds.ks)] if has_drifted else []
 
 
-def _embedded(
+def _embedding_breaches(
     reference: pa.Table, batch: pa.Table, embeddings: npt.ArrayLike | None,
     values: dict[str, float], thresholds: DriftThresholds,
 ) -> list[Breach]:  # fmt: skip
-    asked = _embeddings(batch, embeddings)
-    held_out = reference.filter(reference["held_out"])
-    known = embedding_matrix(held_out if held_out.num_rows > 1 else reference)
-    if len(asked) < thresholds.minimum or len(known) < 2:
+    y = _embeddings(batch, embeddings)
+    out_of_training = reference.filter(reference["held_out"])
+    x = embedding_matrix(out_of_training if out_of_training.num_rows > 1 else reference)
+    if len(y) < thresholds.minimum or len(x) < 2:
         return []
-    found: MmdTest = mmd(
-        known, asked, thresholds.mmd_size, thresholds.permutations, thresholds.seed
-    )
-    values["mmd"], values["mmd_p"] = found
-    drifted = found.value > thresholds.mmd and found.p < thresholds.p
-    return [Breach("mmd", found.value, thresholds.mmd)] if drifted else []
+    test: MmdTest = mmd(x, y, thresholds.mmd_size, thresholds.permutations, thresholds.seed)
+    values["mmd"], values["mmd_p"] = test
+    has_drifted = test.value > thresholds.mmd and test.p < thresholds.p
+    return [Breach("mmd", test.value, thresholds.mmd)] if has_drifted else []
 
 
-def _embeddings(batch: pa.Table, given: npt.ArrayLike | None) -> Array:
-    if given is not None:
-        return np.asarray(given, dtype=np.float64)
+def _embeddings(batch: pa.Table, sample: npt.ArrayLike | None) -> FloatArray:
+    if sample is not None:
+        return np.asarray(sample, dtype=np.float64)
     if "embedding" not in batch.column_names:
         return np.empty((0, 0))
     return embedding_matrix(batch.filter(batch["embedding"].is_valid()))
 
 
-def _finite(column: pa.ChunkedArray) -> Array:
+def _finite_values(column: pa.ChunkedArray) -> FloatArray:
     values = np.asarray(column.drop_null().to_numpy(), dtype=np.float64)
     return values[np.isfinite(values)]
 
@@ -244,7 +239,7 @@ def drift_markdown(report: DriftReport, batch: str, model_id: str) -> str:
     """A batch's drift as a Markdown page.
 
     Args:
-        report: what `compare` gave.
+        report: the result of `compare_with_training`.
         batch: what the batch is called; nothing that names a person.
         model_id: the model that scored it.
     """

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy import stats
 from scipy.spatial.distance import cdist, pdist
 
-Array = npt.NDArray[np.float64]
+from thyro_core.types import FloatArray
 
 BINS = 10
 """Bins of the population stability index."""
@@ -15,9 +15,9 @@ BINS = 10
 PSEUDO_COUNT = 0.5
 """Added to the count of every bin: an empty one would make the index infinite."""
 
-_BLOCK = 250
+_BLOCK_RELABELLINGS = 250
 _EXACT = 50
-_ROUNDING = 1e-12
+_ROUNDING_ERROR = 1e-12
 
 
 class KsTest(NamedTuple):
@@ -50,15 +50,15 @@ def psi(reference: npt.ArrayLike, batch: npt.ArrayLike, bins: int = BINS) -> flo
     Returns:
         At least 0; NaN if either is empty.
     """
-    known, asked = np.asarray(reference, np.float64), np.asarray(batch, np.float64)
-    if not known.size or not asked.size:
+    x, y = np.asarray(reference, np.float64), np.asarray(batch, np.float64)
+    if not x.size or not y.size:
         return float("nan")
-    edges = np.unique(np.quantile(known, np.arange(1, bins) / bins))
-    p, q = (_shares(values, edges) for values in (known, asked))
+    edges = np.unique(np.quantile(x, np.arange(1, bins) / bins))
+    p, q = (_shares(values, edges) for values in (x, y))
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def _shares(values: Array, edges: Array) -> Array:
+def _shares(values: FloatArray, edges: FloatArray) -> FloatArray:
     cells = np.searchsorted(edges, values, side="left")
     counts = np.bincount(cells, minlength=len(edges) + 1) + PSEUDO_COUNT
     return np.asarray(counts / counts.sum())
@@ -86,12 +86,12 @@ def ks(reference: npt.ArrayLike, batch: npt.ArrayLike) -> KsTest:
         reference: (m,) finite values.
         batch: (n,) finite values.
     """
-    known, asked = np.asarray(reference, np.float64), np.asarray(batch, np.float64)
-    if not known.size or not asked.size:
+    x, y = np.asarray(reference, np.float64), np.asarray(batch, np.float64)
+    if not x.size or not y.size:
         return KsTest(float("nan"), float("nan"))
-    method = "exact" if max(known.size, asked.size) < _EXACT else "asymp"
-    found = stats.ks_2samp(known, asked, method=method)
-    return KsTest(float(found.statistic), float(found.pvalue))
+    method = "exact" if max(x.size, y.size) < _EXACT else "asymp"
+    test = stats.ks_2samp(x, y, method=method)
+    return KsTest(float(test.statistic), float(test.pvalue))
 
 
 def mmd(
@@ -124,37 +124,35 @@ def mmd(
     Raises:
         ValueError: the vectors differ in length, or are not finite.
     """
-    known, asked = np.asarray(reference, np.float64), np.asarray(batch, np.float64)
-    if min(len(known), len(asked)) < 2:
+    x, y = np.asarray(reference, np.float64), np.asarray(batch, np.float64)
+    if min(len(x), len(y)) < 2:
         return MmdTest(float("nan"), float("nan"))
-    if known.shape[1] != asked.shape[1] or not (
-        np.isfinite(known).all() and np.isfinite(asked).all()
-    ):
-        msg = f"expected finite vectors of one length, found {known.shape} and {asked.shape}"
+    if x.shape[1] != y.shape[1] or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        msg = f"expected finite vectors of one length, found {x.shape} and {y.shape}"
         raise ValueError(msg)
     rng = np.random.default_rng(seed)
-    known, asked = _drawn(known, size, rng), _drawn(asked, size, rng)
-    kernel = _kernel(np.concatenate([known, asked]))
+    x, y = _subsample(x, size, rng), _subsample(y, size, rng)
+    kernel = _kernel(np.concatenate([x, y]))
     first = np.zeros(len(kernel))
-    first[: len(known)] = 1.0
-    observed = float(_discrepancies(kernel, first[None])[0])
-    reached = 1
-    for start in range(0, permutations, _BLOCK):
-        block = np.tile(first, (min(_BLOCK, permutations - start), 1))
-        found = _discrepancies(kernel, rng.permuted(block, axis=1))
-        reached += int((found >= observed - _ROUNDING).sum())
-    return MmdTest(observed, reached / (permutations + 1))
+    first[: len(x)] = 1.0
+    statistic = float(_discrepancies(kernel, first[None])[0])
+    n_reached = 1
+    for start in range(0, permutations, _BLOCK_RELABELLINGS):
+        block = np.tile(first, (min(_BLOCK_RELABELLINGS, permutations - start), 1))
+        values = _discrepancies(kernel, rng.permuted(block, axis=1))
+        n_reached += int((values >= statistic - _ROUNDING_ERROR).sum())
+    return MmdTest(statistic, n_reached / (permutations + 1))
 
 
-def _drawn(vectors: Array, size: int, rng: np.random.Generator) -> Array:
+def _subsample(vectors: FloatArray, size: int, rng: np.random.Generator) -> FloatArray:
     """At most `size` of the vectors; the same ones in whatever order they come."""
-    ordered = vectors[np.lexsort(vectors.T[::-1])]
-    if len(ordered) <= size:
-        return np.asarray(ordered)
-    return np.asarray(ordered[np.sort(rng.choice(len(ordered), size, replace=False))])
+    in_order = vectors[np.lexsort(vectors.T[::-1])]
+    if len(in_order) <= size:
+        return np.asarray(in_order)
+    return np.asarray(in_order[np.sort(rng.choice(len(in_order), size, replace=False))])
 
 
-def _kernel(pooled: Array) -> Array:
+def _kernel(pooled: FloatArray) -> FloatArray:
     """(N, N) of all vectors with one another; all ones if they are all the same."""
     sd = pooled.std(axis=0)
     scaled = pooled / np.where(sd > 0, sd, 1.0)
@@ -163,7 +161,7 @@ def _kernel(pooled: Array) -> Array:
     return np.asarray(np.exp(-squares / (2 * (median or 1.0))))
 
 
-def _discrepancies(kernel: Array, first: Array) -> Array:
+def _discrepancies(kernel: FloatArray, first: FloatArray) -> FloatArray:
     """Unbiased squared discrepancies, (r,), of r labellings.
 
     Args:

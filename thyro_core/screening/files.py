@@ -81,8 +81,8 @@ def check_batch(batch: str) -> None:
 
 def _is_image(name: str) -> bool:
     path = PurePosixPath(name)
-    known = path.suffix.lower() in NO_IMAGES or path.name.lower() in _NO_IMAGE_NAMES
-    return not known and not is_hidden(name)
+    is_other = path.suffix.lower() in NO_IMAGES or path.name.lower() in _NO_IMAGE_NAMES
+    return not is_other and not is_hidden(name)
 
 
 def _walk(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[tuple[str, int]]:
@@ -122,9 +122,9 @@ def _walk_s3(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[tuple[str, in
     query = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
     while True:
         page = fs.call_s3("list_objects_v2", **query)
-        for found in page.get("Contents", ()):
-            if not found["Key"].endswith("/"):
-                yield f"{bucket}/{found['Key']}", int(found["Size"])
+        for entry in page.get("Contents", ()):
+            if not entry["Key"].endswith("/"):
+                yield f"{bucket}/{entry['Key']}", int(entry["Size"])
         if not page.get("IsTruncated"):
             return
         query["ContinuationToken"] = page["NextContinuationToken"]

@@ -1,4 +1,4 @@
-"""Files that a model has seen: sorted hashes in one object, asked without reading it whole.
+"""Files that a model has scored: sorted hashes in one object, searched without reading it whole.
 
 Half of each SHA-256 is kept, 32 hexadecimal digits an image, in a file that all workers of a node
 map into memory: a million images are 32 MB of disk and no memory of their own.
@@ -18,9 +18,9 @@ from thyro_core.store.store import Store
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_DIGITS = 32
-_MEMORY = "256MB"
-_ROWS = 65_536
+_HASH_DIGITS = 32
+_SORT_MEMORY = "256MB"
+_BATCH_ROWS = 65_536
 
 
 class KnownFiles:
@@ -36,13 +36,13 @@ class KnownFiles:
         with store.local(key, scratch).open("rb") as file:
             size = file.seek(0, 2)
             # Nothing can be mapped of an empty file.
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-        self._hashes = np.frombuffer(mapped, dtype=f"S{_DIGITS}")
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+        self._hashes = np.frombuffer(mapping, dtype=f"S{_HASH_DIGITS}")
 
     def __contains__(self, file_id: object) -> bool:
-        wanted = np.bytes_(str(file_id)[:_DIGITS].encode())
-        place = int(np.searchsorted(self._hashes, wanted))
-        return place < len(self._hashes) and self._hashes[place] == wanted
+        digits = np.bytes_(str(file_id)[:_HASH_DIGITS].encode())
+        place = int(np.searchsorted(self._hashes, digits))
+        return place < len(self._hashes) and self._hashes[place] == digits
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -59,7 +59,7 @@ def write_known(parts: Iterable[pa.Table], out: IO[bytes]) -> None:
         import duckdb
 
         connection = duckdb.connect(
-            f"{folder}/known.duckdb", config={"memory_limit": _MEMORY, "threads": 1}
+            f"{folder}/known.duckdb", config={"memory_limit": _SORT_MEMORY, "threads": 1}
         )
         try:
             connection.execute("CREATE TABLE known (hash VARCHAR)")
@@ -67,13 +67,15 @@ def write_known(parts: Iterable[pa.Table], out: IO[bytes]) -> None:
                 connection.register("part", part.select(["file_id"]))
                 connection.execute("INSERT INTO known SELECT left(file_id, 32) FROM part")
                 connection.unregister("part")
-            for batch in _sorted(connection):
+            for batch in _hashes_in_order(connection):
                 out.write("".join(batch).encode())
         finally:
             connection.close()
 
 
-def _sorted(connection: "DuckDBPyConnection") -> Iterator[list[str]]:
-    reader = connection.sql("SELECT DISTINCT hash FROM known ORDER BY hash").to_arrow_reader(_ROWS)
+def _hashes_in_order(connection: "DuckDBPyConnection") -> Iterator[list[str]]:
+    reader = connection.sql("SELECT DISTINCT hash FROM known ORDER BY hash").to_arrow_reader(
+        _BATCH_ROWS
+    )
     for batch in reader:
         yield batch["hash"].to_pylist()

@@ -12,30 +12,28 @@ from thyro_core.explain.gradcam import cams_of_features
 from thyro_core.explain.maps import check_maps
 from thyro_core.registry.bundle import load_bundle, reference
 from thyro_core.registry.distance import distance_bound, embedding_distance
-from thyro_core.registry.ensemble import load_members, pooled, scores
+from thyro_core.registry.ensemble import ensemble_scores, load_members, spatial_mean
 from thyro_core.screening.config import ScreeningRules
-from thyro_core.screening.rules import Limits, near_quantile
+from thyro_core.screening.rules import BandLimits, near_quantile
 from thyro_core.store.store import Store
 from thyro_core.training.batches import normalise
 from thyro_core.training.device import job_device, prepare_torch
 from thyro_core.training.models import LAST_CONV, body_and_head
+from thyro_core.types import FloatArray, Grey
 
 TOGETHER = 32
 """Images of one forward pass."""
 
-Pixels = npt.NDArray[np.uint8]
-Array = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class BlockScores:
-    """What the ensemble says of n images."""
+    """The ensemble's scores of n images."""
 
-    mean: Array
+    mean: FloatArray
     """(n,), mean over members of the probability of malignant."""
-    sd: Array
+    sd: FloatArray
     """(n,), its standard deviation over members."""
-    distance: Array
+    distance: FloatArray
     """(n,), embedding distance from the training set."""
     embeddings: npt.NDArray[np.float32]
     """(n, k), of the first member."""
@@ -69,17 +67,17 @@ class ScreeningModel:
         """Side of the input [pixels]."""
         return self._bundle.side
 
-    def limits(self, rules: ScreeningRules) -> Limits:
+    def limits(self, rules: ScreeningRules) -> BandLimits:
         """The bounds of this model under these rules."""
         quantile = rules.outlier_quantile
-        return Limits(
+        return BandLimits(
             threshold=self._bundle.threshold,
             review_sds=rules.review_sds,
             outlier=distance_bound(self._reference, quantile),
             near=distance_bound(self._reference, near_quantile(quantile)),
         )
 
-    def score(self, pixels: Pixels) -> BlockScores:
+    def score(self, pixels: Grey) -> BlockScores:
         """Scores of n images.
 
         Args:
@@ -87,40 +85,40 @@ class ScreeningModel:
         """
         features = self._features(pixels)
         with torch.no_grad():
-            logits = [head(found) for (_, head), found in zip(self._parts, features, strict=True)]
+            logits = [head(maps) for (_, head), maps in zip(self._parts, features, strict=True)]
         together = torch.stack(logits, dim=1).double().cpu().numpy()
-        found = scores(together, self._bundle.temperature)
-        embeddings = pooled(features[0])
+        ensemble = ensemble_scores(together, self._bundle.temperature)
+        embeddings = spatial_mean(features[0])
         distance = embedding_distance(self._reference, embeddings)
-        return BlockScores(found.mean, found.sd, distance, embeddings, features)
+        return BlockScores(ensemble.mean, ensemble.sd, distance, embeddings, features)
 
-    def maps(self, seen: BlockScores, chosen: list[int]) -> npt.NDArray[np.float32]:
+    def maps(self, scores: BlockScores, rows: list[int]) -> npt.NDArray[np.float32]:
         """Members' mean raw Grad-CAM of both classes: float32, (n, 2, h, w).
 
         Args:
-            seen: what `score` said of a block.
-            chosen: positions of n images of it, at least one.
+            scores: the result of `score` for a block.
+            rows: positions of n images of it, at least one.
 
         Raises:
             CamError: a map is not finite.
         """
         maps = [
-            cams_of_features(head, features[chosen])[1]
-            for (_, head), features in zip(self._parts, seen.features, strict=True)
+            cams_of_features(head, features[rows])[1]
+            for (_, head), features in zip(self._parts, scores.features, strict=True)
         ]
-        found: npt.NDArray[np.float32] = torch.stack(maps).mean(dim=0).numpy()
-        check_maps(found, len(chosen))
-        return found
+        mean: npt.NDArray[np.float32] = torch.stack(maps).mean(dim=0).numpy()
+        check_maps(mean, len(rows))
+        return mean
 
-    def _features(self, pixels: Pixels) -> tuple[Tensor, ...]:
+    def _features(self, pixels: Grey) -> tuple[Tensor, ...]:
         batches = self._batches(pixels)
         with torch.no_grad():
             return tuple(torch.cat([body(some) for some in batches]) for body, _ in self._parts)
 
-    def _batches(self, pixels: Pixels) -> list[Tensor]:
+    def _batches(self, pixels: Grey) -> list[Tensor]:
         starts = range(0, len(pixels), TOGETHER)
         return [self._input(pixels[start : start + TOGETHER]) for start in starts]
 
-    def _input(self, pixels: Pixels) -> Tensor:
+    def _input(self, pixels: Grey) -> Tensor:
         grey = torch.from_numpy(np.array(pixels)).to(self._device).unsqueeze(1).float() / 255.0
         return normalise(grey)

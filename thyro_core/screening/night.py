@@ -11,7 +11,7 @@ from thyro_core.registry.bundle import load_bundle, reference
 from thyro_core.registry.champion import champion
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.decode import ScreeningJob
-from thyro_core.screening.drift import DriftReport, DriftThresholds, compare
+from thyro_core.screening.drift import DriftReport, DriftThresholds, compare_with_training
 from thyro_core.screening.files import check_batch, full_url
 from thyro_core.screening.rules import Counts, Night, Totals, date_number, sum_totals
 from thyro_core.screening.sandbox import READER
@@ -33,7 +33,7 @@ from thyro_core.urls import redact
 
 @dataclass(frozen=True)
 class Means:
-    """What a screening works with, none of which changes a result."""
+    """Resources of a screening; none of them changes a result."""
 
     scratch: Path
     threads: int = 1
@@ -44,7 +44,7 @@ class Means:
 
 @dataclass(frozen=True)
 class NightResult:
-    """What a night's batch has come to."""
+    """The result of a night's batch."""
 
     night: Night
     totals: Totals
@@ -56,7 +56,7 @@ class NightResult:
     drift: DriftReport
     """This batch against the training set."""
     worklist: Worklist
-    """What the page of the date shows; whoever concludes a night writes it."""
+    """What the page of the date shows; the caller of `conclude_night` writes the page."""
 
     @property
     def breaches(self) -> tuple[str, ...]:
@@ -92,9 +92,9 @@ def today(timezone: str) -> str:
 
 
 def recover(store: Store) -> Iterator[NightResult]:
-    """Conclude what runs that died have left, one night's batch after the other."""
+    """Conclude the nights' batches that dead runs left unfinished, one after the other."""
     for night in unfinished_nights(store):
-        yield conclude(store, night)
+        yield conclude_night(store, night)
 
 
 def make_job(store: Store, source: str, night: Night, means: Means) -> ScreeningJob:
@@ -114,7 +114,7 @@ def make_job(store: Store, source: str, night: Night, means: Means) -> Screening
     )
 
 
-def conclude(
+def conclude_night(
     store: Store, night: Night, counts: Counts | None = None, seconds: float | None = None
 ) -> NightResult:
     """Write a night's tables and the CSV of its date's worklist; the page is the caller's to write.
@@ -150,9 +150,9 @@ def conclude(
 
 def _drift(store: Store, night: Night) -> DriftReport:
     """The batch against the training set; of a large one a random sample."""
-    known = reference(store, night.model_id)
+    training = reference(store, night.model_id)
     sample = drift_sample(store, night)
-    return compare(known, sample.rows, DriftThresholds(), sample.embeddings)
+    return compare_with_training(training, sample.rows, DriftThresholds(), sample.embeddings)
 
 
 def _share_rejected(totals: Totals) -> float | None:

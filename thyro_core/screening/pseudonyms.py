@@ -12,7 +12,7 @@ from thyro_core.errors import InputError
 PREFIX = "q"
 """What a pseudonym begins with: neither a hash of an image nor a number."""
 
-_DIGITS = 32
+_PSEUDONYM_DIGITS = 32
 _SHORTEST = 16
 
 
@@ -31,7 +31,7 @@ class Pseudonymiser:
 
     def __init__(self, key: SecretStr | None) -> None:
         self._key = key.get_secret_value().strip().encode() if key is not None else None
-        self._refused = False
+        self._has_refused = False
         if self._key is not None and len(self._key) < _SHORTEST:
             msg = (
                 f"THYRO_PSEUDONYM_KEY: expected at least {_SHORTEST} bytes, found "
@@ -52,20 +52,20 @@ class Pseudonymiser:
         Returns:
             None without an id, and without a key.
         """
-        same_id, same_issuer = _normalised(patient_id), _normalised(issuer)
+        same_id, same_issuer = _normalise(patient_id), _normalise(issuer)
         if not same_id:
             return None
         if self._key is None:
-            self._refused = True
+            self._has_refused = True
             return None
         # As JSON, so that no two pairs of issuer and id are one text.
         message = json.dumps([same_issuer, same_id]).encode()
-        return PREFIX + hmac.new(self._key, message, hashlib.sha256).hexdigest()[:_DIGITS]
+        return PREFIX + hmac.new(self._key, message, hashlib.sha256).hexdigest()[:_PSEUDONYM_DIGITS]
 
     @property
     def note(self) -> str | None:
         """What a reader must know, in one sentence; None if no id had to be refused."""
-        if not self._refused:
+        if not self._has_refused:
             return None
         return (
             "Patient ids were given but no key for pseudonyms, so images of one patient are not "
@@ -73,6 +73,6 @@ class Pseudonymiser:
         )
 
 
-def _normalised(text: str | None) -> str:
+def _normalise(text: str | None) -> str:
     whole = (text or "").replace("\0", " ")
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", whole).casefold()).strip()

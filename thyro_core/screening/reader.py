@@ -1,21 +1,17 @@
-"""What a nightly screening makes of one file: images to score, or the reason why not."""
+"""One file of a nightly screening: its images to score, or the reason why not."""
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
 
 from thyro_core.imaging.decode import TooLargeError, UndecodableError, decode
 from thyro_core.imaging.dicom import Pseudonymise, is_dicom, read_dicom
 from thyro_core.imaging.quality import grey_statistics, sharpness
 from thyro_core.imaging.ultrasound import ultrasound_fault
 from thyro_core.screening.config import ScreeningRules
+from thyro_core.types import Grey
 
-Grey = npt.NDArray[np.uint8]
-
-REASONS: tuple[str, ...] = (
+IMAGE_REASONS: tuple[str, ...] = (
     "undecodable",
     "too_large",
     "too_small",
@@ -36,7 +32,7 @@ class ScreeningImage:
         frame: The frame's position in its file, from 0.
         grey: uint8 (H, W); None for an image that is not scored.
         patient_id: Pseudonym; None: the file names no patient, or there is no key.
-        reason: One of `REASONS`; None: the image is fit to be scored.
+        reason: One of `IMAGE_REASONS`; None: the image is fit to be scored.
         detail: The reason's particulars, numbers and words of closed lists only.
         burned_in: Whether the file says that names may be drawn into its pixels.
         mean: Mean grey level, 0 to 255; this and what follows is None for what is not decoded.
@@ -97,39 +93,39 @@ def read_screening_images(
     file_id = hashlib.sha256(data).hexdigest()
     if len(data) > rules.max_bytes:
         detail = f"{len(data)} bytes, more than max_bytes = {rules.max_bytes}"
-        return [_rejected(_Origin(file_id), "too_large", detail)]
+        return [_reject(_Origin(file_id), "too_large", detail)]
     if is_dicom(data):
         return list(_of_dicom(data, file_id, rules, pseudonymise))
     try:
         picture = decode(data, rules)
-        return [_judged(_Origin(file_id), picture.grey, picture.overlay_share, rules)]
+        return [_check_image(_Origin(file_id), picture.grey, picture.overlay_share, rules)]
     except TooLargeError as error:
-        return [_rejected(_Origin(file_id), "too_large", error.detail)]
+        return [_reject(_Origin(file_id), "too_large", error.detail)]
     except UndecodableError as error:
-        return [_rejected(_Origin(file_id), "undecodable", error.detail)]
+        return [_reject(_Origin(file_id), "undecodable", error.detail)]
 
 
 def _of_dicom(
     data: bytes, file_id: str, rules: ScreeningRules, pseudonymise: Pseudonymise
 ) -> Iterator[ScreeningImage]:
-    found = read_dicom(data, rules, pseudonymise)
-    if found.reason is not None:
-        origin = _Origin(file_id, 0, found.patient_id, found.burned_in)
-        yield _rejected(origin, found.reason, found.detail)
-    for frame in found.frames:
-        image_id = _frame_id(file_id, frame.index) if found.is_clip else file_id
-        origin = _Origin(image_id, frame.index, found.patient_id, found.burned_in)
+    contents = read_dicom(data, rules, pseudonymise)
+    if contents.reason is not None:
+        origin = _Origin(file_id, 0, contents.patient_id, contents.burned_in)
+        yield _reject(origin, contents.reason, contents.detail)
+    for frame in contents.frames:
+        image_id = _frame_id(file_id, frame.index) if contents.is_clip else file_id
+        origin = _Origin(image_id, frame.index, contents.patient_id, contents.burned_in)
         if frame.image is None:
-            yield _rejected(origin, frame.reason or "undecodable", frame.detail)
+            yield _reject(origin, frame.reason or "undecodable", frame.detail)
         else:
-            yield _judged(origin, frame.image.grey, frame.image.overlay_share, rules)
+            yield _check_image(origin, frame.image.grey, frame.image.overlay_share, rules)
 
 
 def _frame_id(file_id: str, frame: int) -> str:
     return hashlib.sha256(f"{file_id}/{frame}".encode()).hexdigest()
 
 
-def _rejected(origin: _Origin, reason: str, detail: str | None) -> ScreeningImage:
+def _reject(origin: _Origin, reason: str, detail: str | None) -> ScreeningImage:
     return ScreeningImage(
         origin.image_id,
         origin.frame,
@@ -140,10 +136,12 @@ def _rejected(origin: _Origin, reason: str, detail: str | None) -> ScreeningImag
     )
 
 
-def _judged(origin: _Origin, grey: Grey, share: float, rules: ScreeningRules) -> ScreeningImage:
+def _check_image(
+    origin: _Origin, grey: Grey, share: float, rules: ScreeningRules
+) -> ScreeningImage:
     mean, sd = grey_statistics(grey)
     focus = sharpness(grey)
-    reason, detail = _verdict(grey, share, focus, rules)
+    reason, detail = _reason_of(grey, share, focus, rules)
     return ScreeningImage(
         image_id=origin.image_id,
         frame=origin.frame,
@@ -161,7 +159,7 @@ def _judged(origin: _Origin, grey: Grey, share: float, rules: ScreeningRules) ->
     )
 
 
-def _verdict(
+def _reason_of(
     grey: Grey, share: float, focus: float, rules: ScreeningRules
 ) -> tuple[str | None, str | None]:
     height, width = grey.shape

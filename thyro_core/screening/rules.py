@@ -16,10 +16,12 @@ from thyro_core.config import content_id
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.screening.config import ScreeningRules
 
-Band = Literal["refer", "review", "routine", "not scored"]
+ReadingBand = Literal["refer", "review", "routine", "not scored"]
 Status = Literal["scored", "rejected", "failed"]
+ScreeningRow = dict[str, Any]
+"""A row of a screening's table, by column."""
 
-BANDS: tuple[Band, ...] = ("refer", "review", "not scored", "routine")
+BANDS: tuple[ReadingBand, ...] = ("refer", "review", "not scored", "routine")
 """In the order in which a reader meets them."""
 
 FAILED: tuple[str, ...] = ("undecodable", "crashed_decoder", "hung_decoder")
@@ -43,7 +45,7 @@ WHY: Mapping[str, str] = MappingProxyType(
 """Every reason in words."""
 
 # Above the worklist's order within a band, by probability; not scored stands before routine.
-_STEP: Mapping[Band, float] = MappingProxyType(
+_BAND_STEP: Mapping[ReadingBand, float] = MappingProxyType(
     {"refer": 6.0, "review": 4.0, "not scored": 2.0, "routine": 0.0}
 )
 
@@ -78,19 +80,19 @@ def date_number(text: str) -> int:
         InputError: it is no date.
     """
     try:
-        found = date.fromisoformat(text)
+        value = date.fromisoformat(text)
     except ValueError as error:
         msg = f"date: expected one such as 2026-11-25, found {text!r}"
         raise InputError(msg) from error
-    if found.isoformat() != text:
-        msg = f"date: expected {found.isoformat()}, found {text!r}"
+    if value.isoformat() != text:
+        msg = f"date: expected {value.isoformat()}, found {text!r}"
         raise InputError(msg)
-    return found.year * 10_000 + found.month * 100 + found.day
+    return value.year * 10_000 + value.month * 100 + value.day
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What decides a band."""
+class BandLimits:
+    """The bounds of the bands."""
 
     threshold: float
     """Mean probability from which an image is referred."""
@@ -102,11 +104,11 @@ class Limits:
 
 
 def near_quantile(outlier_quantile: float) -> float:
-    """The quantile of `Limits.near`: as many training images again lie beyond it."""
+    """The quantile of `BandLimits.near`: as many training images again lie beyond it."""
     return max(0.0, 1 - 2 * (1 - outlier_quantile))
 
 
-def is_unlike(distance: float, limits: Limits) -> bool:
+def is_unlike(distance: float, limits: BandLimits) -> bool:
     """Whether an image is too far from the training set; one without a distance is.
 
     Where the training set is too small for a bound (NaN), none is too far.
@@ -114,8 +116,10 @@ def is_unlike(distance: float, limits: Limits) -> bool:
     return isnan(distance) or distance > limits.outlier
 
 
-def band_of(mean: float, sd: float, distance: float, limits: Limits) -> tuple[Band, str | None]:
-    """Band of a scored image, and the reason of a review.
+def band_of(
+    mean: float, sd: float, distance: float, limits: BandLimits
+) -> tuple[ReadingBand, str | None]:
+    """ReadingBand of a scored image, and the reason of a review.
 
     Args:
         mean: mean probability over members.
@@ -132,12 +136,12 @@ def band_of(mean: float, sd: float, distance: float, limits: Limits) -> tuple[Ba
     return "routine", None
 
 
-def rank_key(band: Band, mean: float | None) -> float:
+def rank_key(band: ReadingBand, mean: float | None) -> float:
     """Place in the worklist, highest first: band by band, within one by probability."""
-    return _STEP[band] + (mean or 0.0)
+    return _BAND_STEP[band] + (mean or 0.0)
 
 
-def status_of(reason: str) -> Status:
+def unscored_status(reason: str) -> Status:
     """Status of an image that is not scored."""
     return "failed" if reason in FAILED else "rejected"
 
@@ -145,7 +149,7 @@ def status_of(reason: str) -> Status:
 def unscored(reason: str) -> dict[str, Any]:
     """Columns of `screening` that say that an image is not scored."""
     return {
-        "status": status_of(reason),
+        "status": unscored_status(reason),
         "reason": reason,
         "band": "not scored",
         "rank_key": rank_key("not scored", None),
@@ -170,9 +174,9 @@ class Totals:
         Raises:
             ThyroError: received is not scored + rejected + failed, or scored not the three bands.
         """
-        ended = self.scored + self.rejected + self.failed
-        banded = self.refer + self.review + self.routine
-        if self.received != ended or self.scored != banded:
+        n_images = self.scored + self.rejected + self.failed
+        n_banded = self.refer + self.review + self.routine
+        if self.received != n_images or self.scored != n_banded:
             msg = (
                 f"{where}: expected received = scored + rejected + failed and scored = refer + "
                 f"review + routine, found {self.received} = {self.scored} + {self.rejected} + "

@@ -1,8 +1,8 @@
-"""Decode files of strangers in a process of its own: what kills it kills nothing else.
+"""Decode untrusted files in a separate process: a crash of the decoder harms nothing else.
 
 A decoder is C code that meets bytes nobody has checked. One file in a million makes it crash, run
-for ever or take all memory. The process lives as long as it survives; who asks it knows which file
-it was at when it died.
+for ever or take all memory. The process is used until it dies; its caller knows which file
+it was decoding then.
 """
 
 import os
@@ -28,7 +28,7 @@ SECONDS = 120.0
 MOST_MEMORY = 4 * 1024**3
 """Address space of the process [bytes]; a file that wants more fails alone."""
 
-_GONE = (EOFError, BrokenPipeError, ConnectionResetError)
+_PIPE_ERRORS = (EOFError, BrokenPipeError, ConnectionResetError)
 
 
 class DecoderDiedError(Exception):
@@ -71,9 +71,9 @@ class DecoderProcess:
         try:
             pipe.send((data, name))
             if pipe.poll(self._seconds):
-                found: list[ScreeningImage] = pipe.recv()
-                return found
-        except _GONE as error:
+                images: list[ScreeningImage] = pipe.recv()
+                return images
+        except _PIPE_ERRORS as error:
             self.close()
             raise DecoderDiedError("crashed_decoder") from error  # noqa: EM101
         self.close()
@@ -104,18 +104,18 @@ class DecoderProcess:
         return process, ours
 
 
-def serve(pipe: Connection) -> None:
+def serve_files(pipe: Connection) -> None:
     """Answer until the other end is gone, which is also how its death is noticed."""
     rules, key, reader = pipe.recv()
     module, _, name = str(reader).partition(":")
-    read: Callable[..., list[ScreeningImage]] = getattr(import_module(module), name)
+    read_images: Callable[..., list[ScreeningImage]] = getattr(import_module(module), name)
     pseudonymise = Pseudonymiser(key)
     while True:
         try:
             data, label = pipe.recv()
         except EOFError:
             return
-        pipe.send(read(data, label, rules, pseudonymise))
+        pipe.send(read_images(data, label, rules, pseudonymise))
 
 
 def main() -> None:
@@ -123,7 +123,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     # A crash is expected here; its memory image may hold a patient's picture.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    serve(Connection(int(sys.argv[1])))
+    serve_files(Connection(int(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -18,18 +18,25 @@ from PIL import Image
 from thyro_core.explain.maps import cams_table
 from thyro_core.explain.overlay import overlay_map
 from thyro_core.screening.decode import DecodedBlock, ScreeningJob, pixels_of
-from thyro_core.screening.model import BlockScores, Pixels, ScreeningModel
-from thyro_core.screening.rules import Counts, Limits, band_of, is_unlike, rank_key, unscored
+from thyro_core.screening.model import BlockScores, ScreeningModel
+from thyro_core.screening.rules import (
+    BandLimits,
+    Counts,
+    ScreeningRow,
+    band_of,
+    is_unlike,
+    rank_key,
+    unscored,
+)
 from thyro_core.screening.store import EXTRAS, write_chunk
 from thyro_core.store.store import open_store
 from thyro_core.tables import schemas
+from thyro_core.types import Grey
 
 PICTURE_SIDE = 192
 """Longer side of a picture in the worklist [pixels]."""
 
-_QUALITY = 80
-
-Row = dict[str, Any]
+_JPEG_QUALITY = 80
 
 
 class BlockScorer:
@@ -54,30 +61,33 @@ class BlockScorer:
         if scores is not None:
             for i, row in enumerate(open_rows):
                 row.update(verdict(scores, i, self._limits))
-        referred = [i for i, row in enumerate(open_rows) if row["band"] == "refer"]
-        maps = self._model.maps(scores, referred) if scores and referred else None
-        self._write(rows, open_rows, scores, (referred, pixels, maps))
+        positions = [i for i, row in enumerate(open_rows) if row["band"] == "refer"]
+        maps = self._model.maps(scores, positions) if scores and positions else None
+        self._write(rows, open_rows, scores, positions=positions, pixels=pixels, maps=maps)
         scored = sum(row["status"] == "scored" for row in rows)
         return block.counts + Counts(scored=scored)
 
     def _write(
         self,
-        rows: list[Row],
-        open_rows: list[Row],
+        rows: list[ScreeningRow],
+        open_rows: list[ScreeningRow],
         scores: BlockScores | None,
-        seen: tuple[list[int], Pixels, npt.NDArray[np.float32] | None],
+        *,
+        positions: list[int],
+        pixels: Grey,
+        maps: npt.NDArray[np.float32] | None,
     ) -> None:
-        night, (referred, pixels, maps) = self._job.night, seen
+        night = self._job.night
         ids = "".join(row["image_id"] for row in rows)
         name = hashlib.sha256(ids.encode()).hexdigest()[:32]
         pictures = {}
         if maps is not None:
-            shown = [open_rows[i] for i in referred]
-            cams = screening_cams(shown, self._model.layer, maps)
+            refer_rows = [open_rows[i] for i in positions]
+            cams = screening_cams(refer_rows, self._model.layer, maps)
             write_chunk(self._store, night, "cams", name, cams)
             pictures = {
                 row["image_id"]: picture(pixels[i], maps[k, 1], row)
-                for k, (i, row) in enumerate(zip(referred, shown, strict=True))
+                for k, (i, row) in enumerate(zip(positions, refer_rows, strict=True))
                 if not row["burned_in"]
             }
         if scores is not None:
@@ -86,8 +96,8 @@ class BlockScorer:
         write_chunk(self._store, night, "rows", name, schemas.rows_to_table("screening", rows))
 
 
-def verdict(scores: BlockScores, i: int, limits: Limits) -> Row:
-    """Columns of `screening` that say what the ensemble makes of image i."""
+def verdict(scores: BlockScores, i: int, limits: BandLimits) -> ScreeningRow:
+    """Columns of `screening` with the ensemble's verdict on image i."""
     distance = float(scores.distance[i])
     if is_unlike(distance, limits):
         detail = f"distance {distance:.4g}, expected at most {limits.outlier:.4g}"
@@ -128,7 +138,7 @@ def extras_table(
     rows: Sequence[Mapping[str, Any]], scores: BlockScores, pictures: Mapping[str, bytes]
 ) -> pa.Table:
     """Embeddings of the scored images, and pictures of those that have one."""
-    found = [
+    extras = [
         {
             "image_id": row["image_id"],
             "embedding": scores.embeddings[i],
@@ -137,10 +147,10 @@ def extras_table(
         for i, row in enumerate(rows)
         if row["status"] == "scored"
     ]
-    return pa.Table.from_pylist(found, schema=EXTRAS)
+    return pa.Table.from_pylist(extras, schema=EXTRAS)
 
 
-def picture(grey: npt.NDArray[np.uint8], cam: npt.NDArray[np.float32], row: Row) -> bytes:
+def picture(grey: npt.NDArray[np.uint8], cam: npt.NDArray[np.float32], row: ScreeningRow) -> bytes:
     """A small JPEG of an image beside itself with the malignant class's map, in its own shape.
 
     Args:
@@ -159,5 +169,5 @@ def picture(grey: npt.NDArray[np.uint8], cam: npt.NDArray[np.float32], row: Row)
     both.paste(halves[0], (0, 0))
     both.paste(halves[1], (size[0], 0))
     buffer = io.BytesIO()
-    both.save(buffer, "JPEG", quality=_QUALITY)
+    both.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()

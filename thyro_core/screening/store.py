@@ -1,4 +1,4 @@
-"""What a screening leaves in the store: chunks while it runs, one part a night's batch after it."""
+"""A screening's objects in the store: chunks while it runs, then one part a night's batch."""
 
 import hashlib
 import io
@@ -44,7 +44,7 @@ EXTRAS = pa.schema(
 PICTURES = pa.schema([("image_id", pa.string()), ("picture", pa.binary())])
 """The pictures of a night's batch."""
 
-SAMPLE = pa.schema([("image_id", pa.string()), ("embedding", pa.list_(pa.float32()))])
+EMBEDDING_SAMPLE = pa.schema([("image_id", pa.string()), ("embedding", pa.list_(pa.float32()))])
 """Embeddings of 2000 images of a night's batch, for drift: ids are hashes, so the first ones are
 a random sample."""
 
@@ -62,7 +62,7 @@ FROM parts
 
 
 def write_chunk(store: Store, night: Night, kind: str, name: str, table: pa.Table) -> None:
-    """Keep what one block has come to."""
+    """Write the results of one block."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     store.write(chunk_key(night.date, night.batch_id, kind, name), buffer.getvalue())
@@ -74,7 +74,7 @@ def chunks(store: Store, night: Night, kind: str) -> list[str]:
 
 
 def save_night(store: Store, night: Night) -> None:
-    """Say what a night's batch is, before anything else of it is written."""
+    """Record what a night's batch is, before anything else of it is written."""
     key = night_key(night.date, night.batch_id)
     store.write(key, canonical_json(night).encode())
 
@@ -82,8 +82,10 @@ def save_night(store: Store, night: Night) -> None:
 def unfinished_nights(store: Store) -> list[Night]:
     """Nights' batches with chunks that no run has put together yet, oldest first."""
     keys = store.keys("screening")
-    begun = {key.rsplit("/", 2)[0] for key in keys if key.endswith(".parquet") and "/rows/" in key}
-    nights = [f"{prefix}/night.json" for prefix in sorted(begun)]
+    prefixes = {
+        key.rsplit("/", 2)[0] for key in keys if key.endswith(".parquet") and "/rows/" in key
+    }
+    nights = [f"{prefix}/night.json" for prefix in sorted(prefixes)]
     return [Night.model_validate_json(store.read(key)) for key in nights]
 
 
@@ -94,7 +96,7 @@ def publish_known(store: Store, night: Night) -> str:
         The object's key, made of what it holds.
     """
     with tempfile.NamedTemporaryFile(prefix="thyro-") as file:
-        write_known(_seen(store, night.model_id), file)
+        write_known(_scored_files(store, night.model_id), file)
         file.flush()
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -106,7 +108,7 @@ def publish_known(store: Store, night: Night) -> str:
     return key
 
 
-def _seen(store: Store, model_id: str) -> Iterator[pa.Table]:
+def _scored_files(store: Store, model_id: str) -> Iterator[pa.Table]:
     tables = store.keys(table_prefix("screening"))
     loose = [key for night in unfinished_nights(store) for key in chunks(store, night, "rows")]
     for key in (*tables, *loose):
@@ -129,18 +131,18 @@ def gather(store: Store, night: Night) -> Totals:
         ThyroError: an image is not accounted for; the chunks are kept.
     """
     keys: dict[str, str | int] = {"date": night.number, "batch_id": night.batch_id}
-    found = {kind: chunks(store, night, kind) for kind in KINDS}
+    by_kind = {kind: chunks(store, night, kind) for kind in KINDS}
     part = table_key("screening", **keys)
-    if found["rows"] or not store.exists(part):
+    if by_kind["rows"] or not store.exists(part):
         pictures = pictures_key(night.date, night.batch_id)
         sample = sample_key(night.date, night.batch_id)
-        _merge_extras(store, found["extras"], pictures, sample)
+        _merge_extras(store, by_kind["extras"], pictures, sample)
         cams = table_key("screening_cams", **keys)
         by = ("image_id", "target_class")
-        _merge_into(store, cams, found["cams"], schemas.TABLES["screening_cams"].schema, by)
-        before = _distinct_images(store, [*_present(store, part), *found["rows"]])
+        _merge_into(store, cams, by_kind["cams"], schemas.TABLES["screening_cams"].schema, by)
+        before = _distinct_images(store, [*_present(store, part), *by_kind["rows"]])
         schema = schemas.TABLES["screening"].schema
-        rows = _merge_into(store, part, found["rows"], schema, ("image_id",))
+        rows = _merge_into(store, part, by_kind["rows"], schema, ("image_id",))
         if rows != before:
             msg = (
                 f"{part}: expected {before} images, wrote {rows}; the chunks are kept: report this"
@@ -150,7 +152,7 @@ def gather(store: Store, night: Night) -> Totals:
     totals.check(f"night {night.date}, batch {night.batch_id}")
     # The rows last: without them the other kinds would be of no image.
     for kind in reversed(KINDS):
-        for key in found[kind]:
+        for key in by_kind[kind]:
             store.delete(key)
     return totals
 
@@ -191,7 +193,7 @@ def _merge_extras(store: Store, sources: list[str], pictures: str, sample: str) 
         "GROUP BY image_id ORDER BY image_id LIMIT 2000"
     )
     write_merged(store, pictures, [*_present(store, pictures), *sources], PICTURES, with_picture)
-    write_merged(store, sample, [*_present(store, sample), *sources], SAMPLE, some)
+    write_merged(store, sample, [*_present(store, sample), *sources], EMBEDDING_SAMPLE, some)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from thyro_core import NOTICE
-from thyro_core.screening.rules import WHY, Night, Totals
+from thyro_core.screening.rules import WHY, Night, ScreeningRow, Totals
 from thyro_core.store.keys import pictures_key, table_key, worklist_key
 from thyro_core.store.store import Store
 from thyro_core.tables.merge import connected, fetched, select
@@ -46,8 +46,6 @@ QUALIFY row_number() OVER (PARTITION BY band ORDER BY rank)
 ORDER BY rank
 """  # noqa: S608
 
-Row = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Worklist:
@@ -55,13 +53,13 @@ class Worklist:
 
     date: str
     """ISO 8601."""
-    rows: list[Row]
+    rows: list[ScreeningRow]
     """The first rows of `screening` of each band, with their `rank`, in order."""
     pictures: Mapping[str, str]
     """Data URLs by image_id."""
     totals: Totals
     """Counts over all images of the date, shown or not."""
-    batches: list[Row]
+    batches: list[ScreeningRow]
     """Rows of `screening_batches`."""
 
 
@@ -128,7 +126,9 @@ def why(row: Mapping[str, Any]) -> str:
     return REFERRED if row["band"] == "refer" else ""
 
 
-def _pictures(store: Store, date: str, batches: pa.Table, rows: list[Row]) -> dict[str, str]:
+def _pictures(
+    store: Store, date: str, batches: pa.Table, rows: list[ScreeningRow]
+) -> dict[str, str]:
     """Data URLs of the first images' pictures, by image."""
     image_ids = {
         row["image_id"] for row in [r for r in rows if r["band"] == "refer"][:MOST_PICTURES]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tests.support.cards import FIGURE, a_card
 from thyro_core import NOTICE
 from thyro_core.registry.card import CardError, card_bytes, parse_card
-from thyro_core.registry.card_text import card_markdown, card_rows, cell
+from thyro_core.registry.card_pages import card_markdown, card_rows, cell
 
 CARD = a_card(1)
 

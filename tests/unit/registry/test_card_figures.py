@@ -18,7 +18,7 @@ from thyro_core.evaluation.calibration import (
 )
 from thyro_core.evaluation.metrics import METRICS
 from thyro_core.evaluation.threshold import cross_fitted_threshold, threshold_for
-from thyro_core.registry.card import Calibration, Figure, OperatingPoint
+from thyro_core.registry.card import CardCalibration, Figure, OperatingPoint
 from thyro_core.registry.card_figures import (
     calibration_figures,
     data_figures,
@@ -134,9 +134,9 @@ def point(**changes: object) -> OperatingPoint:
     return OperatingPoint.model_validate(given)
 
 
-def fitted(temperature: float) -> Calibration:
+def fitted(temperature: float) -> CardCalibration:
     each = dict.fromkeys(("before", "after", "cross_fitted_before", "cross_fitted_after"), FIT)
-    return Calibration.model_validate(each | {"temperature": temperature, "cross_fitted_n": 3})
+    return CardCalibration.model_validate(each | {"temperature": temperature, "cross_fitted_n": 3})
 
 
 MANY = rows(*((0, f"i{i}", f"g{i}", 1, 0.0) for i in range(40)))

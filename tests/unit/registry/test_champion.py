@@ -17,10 +17,10 @@ from thyro_core.registry import champion as champions
 from thyro_core.registry.champion import (
     champion,
     checked_reason,
-    crown,
-    models,
+    list_models,
     read_champion,
     rollback,
+    set_champion,
 )
 from thyro_core.store.keys import bundle_prefix, card_key, champion_key
 from thyro_core.store.store import Store, open_store
@@ -34,10 +34,10 @@ def put(store: Store, *numbers: int) -> list[str]:
     return [put_card(store, number) for number in numbers]
 
 
-def crowned(store: Store, *numbers: int) -> list[str]:
+def champions_in_turn(store: Store, *numbers: int) -> list[str]:
     ids = put(store, *numbers)
     for model_id in ids:
-        assert crown(store, model_id, "promoted", "because", asked) is not None
+        assert set_champion(store, model_id, "promoted", "because", asked) is not None
     return ids
 
 
@@ -52,8 +52,8 @@ def moves(store: Store) -> list[tuple[str | None, str]]:
 
 def a_change_is_kept_with_its_reason(store: Store) -> None:
     a, b = put(store, 1, 2)
-    first = crown(store, a, "promoted", "  first study ", asked)
-    second = crown(store, b, "forced", "new device", asked)
+    first = set_champion(store, a, "promoted", "  first study ", asked)
+    second = set_champion(store, b, "forced", "new device", asked)
     assert first
     assert second
     assert champion(store) == b
@@ -68,14 +68,14 @@ def a_change_is_kept_with_its_reason(store: Store) -> None:
 
 
 def going_back_goes_one_further_each_time(store: Store) -> None:
-    a, b, c = crowned(store, 1, 2, 3)
+    a, b, c = champions_in_turn(store, 1, 2, 3)
     assert rollback(store).model_id == b
     assert champion(store) == b
     assert rollback(store, "worse in use").model_id == a
     with pytest.raises(InputError, match="expected a champion before the current one, found none"):
         rollback(store)
     assert champion(store) == a
-    crown(store, c, "promoted", "again", asked)
+    set_champion(store, c, "promoted", "again", asked)
     assert rollback(store).model_id == a
     assert moves(store) == [(None, a), (a, b), (b, c), (c, b), (b, a), (a, c), (c, a)]
 
@@ -83,7 +83,7 @@ def going_back_goes_one_further_each_time(store: Store) -> None:
 def at_once_nothing_is_lost(store: Store) -> None:
     ids = put(store, *range(6))
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda each: crown(store, each, "promoted", "race", asked), ids))
+        list(pool.map(lambda each: set_champion(store, each, "promoted", "race", asked), ids))
     found = moves(store)
     assert sorted(after for _, after in found) == ids
     assert [before for before, _ in found] == [None, *(after for _, after in found[:-1])]
@@ -115,7 +115,7 @@ def test_promise(store: Store, promise: Callable[[Store], None]) -> None:
 
 def test_none_yet_is_said_with_the_cure(store: Store) -> None:
     assert read_champion(store) is None
-    assert models(store) == []
+    assert list_models(store) == []
     with pytest.raises(InputError, match="found none; promote a finished study first: thyro prom"):
         champion(store)
     with pytest.raises(InputError, match="found no champion at all"):
@@ -124,13 +124,13 @@ def test_none_yet_is_said_with_the_cure(store: Store) -> None:
 
 
 def test_the_champion_again_changes_nothing(store: Store) -> None:
-    (a,) = crowned(store, 1)
+    (a,) = champions_in_turn(store, 1)
     before = store.read(champion_key())
 
     def never(_: str | None) -> str:
         raise AssertionError("asked the gate")
 
-    assert crown(store, a, "forced", "again", never) is None
+    assert set_champion(store, a, "forced", "again", never) is None
     assert store.read(champion_key()) == before
 
 
@@ -138,24 +138,24 @@ def test_the_gate_is_asked_about_the_champion_of_the_moment(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b, c = put(store, 1, 2, 3)
-    crown(store, a, "promoted", "first", asked)
+    set_champion(store, a, "promoted", "first", asked)
     real, raced = champions.compare_and_swap, []
 
     def swap(*arguments: object) -> bool:
         if not raced:
             raced.append(True)
-            crown(store, b, "promoted", "faster", asked)
+            set_champion(store, b, "promoted", "faster", asked)
         return real(*arguments)
 
     monkeypatch.setattr(champions, "compare_and_swap", swap)
     seen = []
-    crown(store, c, "promoted", "slower", lambda champion: seen.append(champion) or "ok")
+    set_champion(store, c, "promoted", "slower", lambda champion: seen.append(champion) or "ok")
     assert seen == [a, b]
     assert moves(store) == [(None, a), (a, b), (b, c)]
 
 
 def test_a_gate_that_refuses_leaves_the_champion(store: Store) -> None:
-    (a,) = crowned(store, 1)
+    (a,) = champions_in_turn(store, 1)
     before = store.read(champion_key())
     (b,) = put(store, 2)
 
@@ -164,15 +164,15 @@ def test_a_gate_that_refuses_leaves_the_champion(store: Store) -> None:
         raise ThyroError(msg)
 
     with pytest.raises(ThyroError, match="worse"):
-        crown(store, b, "promoted", "try", refuse)
+        set_champion(store, b, "promoted", "try", refuse)
     assert store.read(champion_key()) == before
     assert champion(store) == a
 
 
 def test_a_model_without_a_whole_card_is_not_crowned(store: Store) -> None:
     with pytest.raises(InputError, match="expected a promoted model b2, found none"):
-        crown(store, "b2", "promoted", "because", asked)
-    a, b = crowned(store, 1, 2)
+        set_champion(store, "b2", "promoted", "because", asked)
+    a, b = champions_in_turn(store, 1, 2)
     store.write(card_key(a), b"{}")
     with pytest.raises(InputError, match=f"expected the card of {a}"):
         rollback(store)
@@ -183,7 +183,7 @@ def test_endless_conflicts_end(store: Store, monkeypatch: pytest.MonkeyPatch) ->
     (a,) = put(store, 1)
     monkeypatch.setattr(champions, "compare_and_swap", lambda *_: False)
     with pytest.raises(ThyroError, match="others changed it 50 times"):
-        crown(store, a, "promoted", "because", asked)
+        set_champion(store, a, "promoted", "because", asked)
 
 
 CHANGE = {"model_id": "b1", "from": None, "when": "2026-01-01T00:00:00Z", "how": "promoted",
@@ -205,8 +205,8 @@ def test_a_damaged_history_is_refused_and_left_alone(store: Store, plain: object
     store.write(champion_key(), data)
     (a,) = put(store, 1)
     for act in (
-        lambda: champion(store), lambda: rollback(store), lambda: models(store),
-        lambda: crown(store, a, "forced", "because", asked),
+        lambda: champion(store), lambda: rollback(store), lambda: list_models(store),
+        lambda: set_champion(store, a, "forced", "because", asked),
     ):  # fmt: skip
         with pytest.raises(InputError, match=r"champion\.json: expected the champion and its hist"):
             act()
@@ -225,11 +225,11 @@ def test_a_good_reason_is_kept_as_it_is() -> None:
 
 
 def test_the_listing_has_the_champion_first(store: Store) -> None:
-    a, b, c = crowned(store, 1, 2, 3)
+    a, b, c = champions_in_turn(store, 1, 2, 3)
     rollback(store)
     (d,) = put(store, 4)
     store.write(f"{bundle_prefix('b' + '5' * 16)}/split=0.safetensors", b"half made")
-    rows = models(store)
+    rows = list_models(store)
     assert [row.model_id for row in rows] == [b, a, c, d]
     assert [row.is_champion for row in rows] == [True, False, False, False]
     assert [len(row.changes) for row in rows] == [2, 1, 1, 0]
@@ -238,7 +238,7 @@ def test_the_listing_has_the_champion_first(store: Store) -> None:
 
 VICTIM = """
 import sys
-from thyro_core.registry.champion import crown
+from thyro_core.registry.champion import set_champion
 from thyro_core.store.store import Store, open_store
 store = open_store(sys.argv[1])
 real = Store.writing
@@ -247,13 +247,13 @@ def writing(self, key):
     sys.stdin.readline()
     return real(self, key)
 Store.writing = writing
-crown(store, sys.argv[2], "promoted", "victim", lambda _: "ok")
+set_champion(store, sys.argv[2], "promoted", "victim", lambda _: "ok")
 """
 
 
 def test_a_killed_promotion_leaves_the_champion_and_blocks_nobody(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    (a,) = crowned(store, 1)
+    (a,) = champions_in_turn(store, 1)
     b, c = put(store, 2, 3)
     before = store.read(champion_key())
     with subprocess.Popen(
@@ -265,5 +265,5 @@ def test_a_killed_promotion_leaves_the_champion_and_blocks_nobody(tmp_path: Path
         process.kill()
     assert process.returncode == -9
     assert store.read(champion_key()) == before
-    crown(store, c, "promoted", "next", asked)
+    set_champion(store, c, "promoted", "next", asked)
     assert moves(store) == [(None, a), (a, c)]

@@ -9,7 +9,7 @@ from tests.support.cards import FIGURE, a_card
 from thyro_core.config import StudyConfig
 from thyro_core.evaluation.uncertainty import nadeau_bengio
 from thyro_core.registry.bundle import Bundle
-from thyro_core.registry.gate import Verdict, compare
+from thyro_core.registry.gate import Verdict, compare_with_champion
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.plan import StudyPlan
 from thyro_core.tables import schemas
@@ -55,7 +55,7 @@ def study(store: Store, study_id: str, aucs: dict[str, list[float]], *, shift: i
 
 
 def verdict(store: Store, architecture: str = "resnet18", **options: object) -> Verdict:
-    return compare(store, plan(), architecture, champion(**options))  # type: ignore[arg-type]
+    return compare_with_champion(store, plan(), architecture, champion(**options))  # type: ignore[arg-type]
 
 
 def test_the_paired_difference_decides_on_the_same_splits(store: Store) -> None:
@@ -122,12 +122,12 @@ def test_an_undefined_candidate_is_worse(store: Store) -> None:
 def test_another_architecture_of_the_champion(store: Store) -> None:
     study(store, OLD, {"resnet18": [0.9, 0.9], "vgg16": [0.5, 0.5]})
     study(store, NEW, {"resnet18": [0.7, 0.7]})
-    assert compare(store, plan(), "resnet18", champion("resnet18")).worse
-    assert not compare(store, plan(), "resnet18", champion("vgg16")).worse
+    assert compare_with_champion(store, plan(), "resnet18", champion("resnet18")).worse
+    assert not compare_with_champion(store, plan(), "resnet18", champion("vgg16")).worse
 
 
 def test_other_images_are_not_compared(store: Store) -> None:
-    found = compare(store, plan("m2"), "resnet18", champion())
+    found = compare_with_champion(store, plan("m2"), "resnet18", champion())
     assert found == Verdict(
         False,
         "not compared with b0000000000000001: it was promoted on other images (m1, not m2)",

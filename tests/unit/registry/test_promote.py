@@ -13,16 +13,17 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
+from tests.support.ensembles import ensemble
 from tests.support.finished_study import copy_of, finished_study
 from tests.support.places import REPOSITORY
 from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.registry import build as bundle_making
-from thyro_core.registry.build import Order, make_bundle
+from thyro_core.registry.build import BundleSpec, make_bundle
 from thyro_core.registry.bundle import Bundle, load_bundle, reference
 from thyro_core.registry.champion import champion, read_champion, rollback
 from thyro_core.registry.distance import distance_bound, embedding_distance
-from thyro_core.registry.ensemble import embedding, ensemble, load_members
+from thyro_core.registry.ensemble import embedding, load_members
 from thyro_core.registry.promote import GateError, PromotionConfig, promote
 from thyro_core.store.keys import bundle_prefix, card_key, model_key, run_key
 from thyro_core.store.store import Store, open_store
@@ -199,7 +200,7 @@ def test_the_same_study_elsewhere_gives_the_same_bytes(promoted, finished, tmp_p
     other = copy_of(finished[0], tmp_path / "store")
     torch.set_num_threads(2)
     try:
-        made = make_bundle(other, Order(plan, "resnet18", 0.95), tmp_path / "scratch")
+        made = make_bundle(other, BundleSpec(plan, "resnet18", 0.95), tmp_path / "scratch")
     finally:
         torch.set_num_threads(1)
     assert made == bundle
@@ -271,7 +272,7 @@ def test_a_card_that_was_changed_is_refused_and_made_again(damaged, promoted, tm
     store.delete(bundle.members[0])
     with pytest.raises(InputError, match=r"expected a promoted model .*, found none"):
         load_bundle(store, bundle.model_id)
-    make_bundle(store, Order(promoted[1], "resnet18", 0.95), tmp_path)
+    make_bundle(store, BundleSpec(promoted[1], "resnet18", 0.95), tmp_path)
     assert store.read(key) == whole
 
 
@@ -300,10 +301,10 @@ def test_a_study_that_does_not_verify_is_refused(finished, tmp_path) -> None:
         promote(store, PromotionConfig(study_id=plan.study_id), tmp_path)
     assert store.keys("registry") == []
     with pytest.raises(InputError, match=r"split=1.*expected the trained weights with SHA-256"):
-        make_bundle(store, Order(plan, "resnet18", 0.95), tmp_path)
+        make_bundle(store, BundleSpec(plan, "resnet18", 0.95), tmp_path)
     store.delete(model_key(plan.study_id, 1, "resnet18"))
     with pytest.raises(InputError, match="found no file"):
-        make_bundle(store, Order(plan, "resnet18", 0.95), tmp_path)
+        make_bundle(store, BundleSpec(plan, "resnet18", 0.95), tmp_path)
 
 
 def test_what_the_study_did_not_train_is_refused(promoted, tmp_path) -> None:
@@ -457,7 +458,7 @@ def test_the_process_that_promotes_loads_torch_late() -> None:
 def test_a_study_of_two_members_has_intervals_or_none(tmp_path) -> None:
     """What is undefined is null on the card, and the bundle is made all the same."""
     store, plan = finished_study(tmp_path, splits=2, epochs=1)
-    bundle = make_bundle(store, Order(plan, "resnet18", 0.95), tmp_path / "scratch")
+    bundle = make_bundle(store, BundleSpec(plan, "resnet18", 0.95), tmp_path / "scratch")
     assert len(bundle.members) == 2
     assert b"NaN" not in store.read(card_key(bundle.model_id))
     assert bundle_making.number(float("nan")) is None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import Environment
 
-from thyro_core.reporting.cells import FORMATS, Traced, defined, exact, literature, paper, shown
+from thyro_core.reporting.cells import FORMATS, Cell, definition, display, exact, literature, paper
 
 
 @pytest.mark.parametrize(
@@ -35,17 +35,17 @@ from thyro_core.reporting.cells import FORMATS, Traced, defined, exact, literatu
     ],
 )
 def test_a_value_is_shown_as_declared(value, form, text) -> None:
-    assert shown(value, form) == text
+    assert display(value, form) == text
 
 
 def test_an_unknown_form_is_an_error() -> None:
     with pytest.raises(KeyError):
-        shown(1.0, "fancy")
+        display(1.0, "fancy")
 
 
 @given(st.sampled_from(sorted(FORMATS)), st.floats(-1e6, 1e6))
 def test_no_form_shows_a_negative_zero_or_an_ascii_minus(form, value) -> None:
-    text = shown(value, form)
+    text = display(value, form)
     assert text.strip()
     assert not text.startswith("-")
     assert text.strip("\N{MINUS SIGN}0.") or not text.startswith("\N{MINUS SIGN}0")
@@ -64,7 +64,7 @@ def test_an_undefined_value_stays_so_for_programs() -> None:
 
 def test_it_is_one_element_with_its_origin() -> None:
     sql = "SELECT value FROM metrics WHERE metric = 'auc'"
-    assert Traced(0.5, "three", ("sql", sql)).__html__() == (
+    assert Cell(0.5, "three", ("sql", sql)).__html__() == (
         '<data class="n" value="0.5" data-form="three" '
         'data-sql="SELECT value FROM metrics WHERE metric = &#39;auc&#39;">0.500</data>'
     )
@@ -73,14 +73,14 @@ def test_it_is_one_element_with_its_origin() -> None:
 def test_nothing_in_it_can_become_markup() -> None:
     nasty = '"><script>alert(1)</script>'
     page = Environment(autoescape=True).from_string("{{ it }}")
-    text = page.render(it=Traced(nasty, "text", ("sql", f"SELECT '{nasty}' < 1")))
+    text = page.render(it=Cell(nasty, "text", ("sql", f"SELECT '{nasty}' < 1")))
     assert "<script" not in text
     assert text.count("<") == 2
     assert text.count('"') == 8
 
 
 def test_numbers_that_no_table_holds_say_so() -> None:
-    assert defined(95).origin == ("source", "definition")
+    assert definition(95).origin == ("source", "definition")
     assert literature(0.931).origin == ("source", "literature")
     assert paper(0.997).origin == ("source", "paper")
     assert paper(0.997).text == "0.997"

@@ -30,7 +30,7 @@ from thyro_core.reporting.figures.dots import (
     forest_plot,
     metrics_plot,
 )
-from thyro_core.reporting.figures.parts import LOOKS, Estimate
+from thyro_core.reporting.figures.style import LOOKS, Estimate
 from thyro_core.reporting.figures.svg import CSS_VARIABLES, DARK, LIGHT
 
 SVG = "{http://www.w3.org/2000/svg}"

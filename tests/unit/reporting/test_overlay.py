@@ -25,7 +25,7 @@ from thyro_core.datasets.splits import make_splits
 from thyro_core.errors import InputError
 from thyro_core.explain.overlay import overlay_map, png_bytes
 from thyro_core.imaging.decode import decode, resize
-from thyro_core.reporting.map_lookup import ExplainedImage, Wanted, explained_image
+from thyro_core.reporting.map_lookup import ExplainedImage, MapRequest, explained_image
 from thyro_core.reporting.overlay import overlay_sheet, sheet_text
 from thyro_core.store.keys import table_key
 from thyro_core.store.store import Store, open_store
@@ -102,7 +102,7 @@ def test_the_map_is_the_one_asked_for(made, store, study, tmp_path) -> None:
             prediction = read_table(store, "predictions", **keys)
             (truth,) = prediction.filter(pc.field("image_id") == image_id).to_pylist()
             for target in (0, 1):
-                wanted = Wanted(study, image_id[:10], target, architecture, split)
+                wanted = MapRequest(study, image_id[:10], target, architecture, split)
                 found = explained_image(store, wanted, tmp_path)
                 assert (found.image_id, found.architecture) == (image_id, architecture)
                 assert (found.split, found.target) == (split, target)
@@ -120,18 +120,18 @@ def test_the_map_is_the_one_asked_for(made, store, study, tmp_path) -> None:
 
 def test_defaults_are_the_first_architecture_and_the_first_finished_split(store, study, tmp_path):
     late = image_tested_in(store, study, {1, 2})
-    found = explained_image(store, Wanted(study, late, 1), tmp_path)
+    found = explained_image(store, MapRequest(study, late, 1), tmp_path)
     assert (found.architecture, found.split) == ("alexnet", 1)
     store.delete(table_key("predictions", study_id=study, split=0, architecture="alexnet"))
     both = image_tested_in(store, study, {0, 1})
-    assert explained_image(store, Wanted(study, both.upper(), 1), tmp_path).split == 1
-    other = explained_image(store, Wanted(study, f" {both[:20]} ", 1, "inception_v3"), tmp_path)
+    assert explained_image(store, MapRequest(study, both.upper(), 1), tmp_path).split == 1
+    other = explained_image(store, MapRequest(study, f" {both[:20]} ", 1, "inception_v3"), tmp_path)
     assert other.split == 0
 
 
 def refusal(store: Store, tmp_path: Path, *wanted, **options) -> str:
     with pytest.raises(InputError) as error:
-        explained_image(store, Wanted(*wanted, **options), tmp_path)
+        explained_image(store, MapRequest(*wanted, **options), tmp_path)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -269,7 +269,7 @@ def test_the_command_writes_one_png(store, study, tmp_path, monkeypatch) -> None
     line = said(image_id[:8], "--study", study, "--store", store.url)
     file = Path(f"{image_id[:12]}-alexnet.png")
     assert line.startswith(f"{file}: {image_id[:12]}   alexnet   split 0   Grad-CAM for malignant")
-    image = explained_image(store, Wanted(study, image_id, 1), tmp_path)
+    image = explained_image(store, MapRequest(study, image_id, 1), tmp_path)
     np.testing.assert_array_equal(
         np.array(Image.open(io.BytesIO(file.read_bytes()))), overlay_sheet(image)
     )
@@ -319,6 +319,6 @@ def test_it_reads_a_store_on_s3(s3_server, monkeypatch, tmp_path) -> None:
     image_id = image_tested_in(store, study, {0, 1})
     file = tmp_path / "o.png"
     said(image_id, "--study", study, "--store", store.url, "--output", str(file))
-    image = explained_image(store, Wanted(study, image_id, 1), tmp_path / "scratch")
+    image = explained_image(store, MapRequest(study, image_id, 1), tmp_path / "scratch")
     assert file.read_bytes() == png_bytes(overlay_sheet(image))
     forget_clients()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders import images_table
-from thyro_core.reporting.cells import Traced
+from thyro_core.reporting.cells import Cell
 from thyro_core.reporting.queries import Tables, condition, literal, plain
 from thyro_core.tables import schemas
 
@@ -43,7 +43,7 @@ def test_rows_are_the_studys_own_in_the_order_of_their_identity(tables) -> None:
 def test_a_cell_leads_back_to_itself_and_null_to_null(tables) -> None:
     rows = tables.rows("metrics", ("architecture", "metric", "split"), split=None)
     cell = rows[0].cell("value", "three")
-    assert cell == Traced(
+    assert cell == Cell(
         0.625,
         "three",
         ("sql", f"SELECT value FROM metrics WHERE {AUC}"),

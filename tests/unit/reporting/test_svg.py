@@ -5,9 +5,9 @@ import matplotlib as mpl
 import pytest
 
 from thyro_core.reporting.figures import svg
-from thyro_core.reporting.figures.svg import DARK, LIGHT, Words, as_svg, drawing, inline_svg
+from thyro_core.reporting.figures.svg import DARK, LIGHT, AltText, as_svg, drawing, inline_svg
 
-WORDS = Words("A & B", "a < b")
+WORDS = AltText("A & B", "a < b")
 
 
 def luminance(colour):

@@ -14,7 +14,7 @@ from thyro_core.screening.drift import (
     Breach,
     DriftReport,
     DriftThresholds,
-    compare,
+    compare_with_training,
     drift_markdown,
 )
 from thyro_core.screening.drift_statistics import ks, mmd, psi, psi_chance
@@ -66,7 +66,7 @@ def names(report: DriftReport) -> list[str]:
 
 def test_the_figures_are_those_of_the_columns() -> None:
     table = batch(rejected=10)
-    found = compare(REFERENCE_SET, table, QUICK)
+    found = compare_with_training(REFERENCE_SET, table, QUICK)
     assert tuple(found.values) == FIGURES
     scored = table.slice(0, 200)
     known = np.array(REFERENCE_SET["prob_malignant"])[20:]
@@ -84,7 +84,7 @@ def test_the_figures_are_those_of_the_columns() -> None:
 
 
 def test_no_drift_is_no_breach() -> None:
-    found = [compare(REFERENCE_SET, batch(seed=seed), QUICK) for seed in range(2, 22)]
+    found = [compare_with_training(REFERENCE_SET, batch(seed=seed), QUICK) for seed in range(2, 22)]
     assert [names(report) for report in found] == [[]] * 20
     assert found[0].figures()["breaches"] == ""
     assert found[0].text == "No figure is past its bound."
@@ -100,7 +100,7 @@ def test_no_drift_is_no_breach() -> None:
     ],
 )
 def test_each_drift_breaches_its_own_bounds(shift, expected) -> None:
-    found = compare(REFERENCE_SET, batch(**shift), QUICK)
+    found = compare_with_training(REFERENCE_SET, batch(**shift), QUICK)
     assert names(found) == expected
     for breach in found.breaches:
         assert breach.value == found.values[breach.statistic] > breach.bound
@@ -115,44 +115,48 @@ def test_what_chance_explains_is_no_breach() -> None:
     assert bound > 0.25
     indices = []
     for seed in range(60):
-        found = compare(REFERENCE_SET, batch(60, seed=100 + seed).drop_columns("embedding"), QUICK)
+        found = compare_with_training(
+            REFERENCE_SET, batch(60, seed=100 + seed).drop_columns("embedding"), QUICK
+        )
         indices.append(found.values["psi_score"])
         assert names(found) == []
     assert max(indices) > 0.25
-    far = compare(REFERENCE_SET, batch(60, score=0.3), QUICK)
+    far = compare_with_training(REFERENCE_SET, batch(60, score=0.3), QUICK)
     assert far.breaches[0] == Breach("psi_score", far.values["psi_score"], bound)
 
 
 def test_a_large_batch_is_not_judged_by_certainty_alone() -> None:
-    found = compare(REFERENCE_SET, batch(4000, score=0.06).drop_columns("embedding"), QUICK)
+    found = compare_with_training(
+        REFERENCE_SET, batch(4000, score=0.06).drop_columns("embedding"), QUICK
+    )
     assert found.values["ks_score_p"] < 0.001
     assert names(found) == []
 
 
 def test_a_handful_is_too_few_to_alarm() -> None:
-    found = compare(REFERENCE_SET, batch(49, score=0.5, embedding=5.0), QUICK)
+    found = compare_with_training(REFERENCE_SET, batch(49, score=0.5, embedding=5.0), QUICK)
     assert found.too_few == "too few to judge: 49 scored images, at least 50 are needed"
     assert names(found) == []
     numbers = found.figures()
     assert {name for name, value in numbers.items() if value is not None} == {
         "share_rejected", "breaches",
     }  # fmt: skip
-    assert compare(REFERENCE_SET, batch(50, score=0.5), QUICK).too_few is None
+    assert compare_with_training(REFERENCE_SET, batch(50, score=0.5), QUICK).too_few is None
 
 
 def test_many_rejected_are_a_breach_even_where_none_is_scored() -> None:
-    found = compare(REFERENCE_SET, batch(30, rejected=30), QUICK)
+    found = compare_with_training(REFERENCE_SET, batch(30, rejected=30), QUICK)
     assert found.breaches == (Breach("share_rejected", 0.5, 0.2),)
     assert found.text == (
         "Too few to judge: 30 scored images, at least 50 are needed. "
         "Drift: share_rejected 0.500 (bound 0.200)."
     )
-    assert names(compare(REFERENCE_SET, batch(3, rejected=9), QUICK)) == []
-    assert names(compare(REFERENCE_SET, batch(80, rejected=20), QUICK)) == []
+    assert names(compare_with_training(REFERENCE_SET, batch(3, rejected=9), QUICK)) == []
+    assert names(compare_with_training(REFERENCE_SET, batch(80, rejected=20), QUICK)) == []
 
 
 def test_an_empty_batch_has_no_figures() -> None:
-    found = compare(REFERENCE_SET, batch(1).slice(0, 0), QUICK)
+    found = compare_with_training(REFERENCE_SET, batch(1).slice(0, 0), QUICK)
     assert all(math.isnan(value) for value in found.values.values())
     assert found.figures() == dict.fromkeys(FIGURES) | {"breaches": ""}
 
@@ -161,11 +165,13 @@ def test_embeddings_may_come_apart_from_the_rows_or_not_at_all() -> None:
     table = batch(embedding=1.0)
     vectors = np.array(table["embedding"].to_pylist())
     bare = table.drop_columns("embedding")
-    assert compare(REFERENCE_SET, bare, QUICK, vectors) == compare(REFERENCE_SET, table, QUICK)
-    found = compare(REFERENCE_SET, bare, QUICK)
+    assert compare_with_training(REFERENCE_SET, bare, QUICK, vectors) == compare_with_training(
+        REFERENCE_SET, table, QUICK
+    )
+    found = compare_with_training(REFERENCE_SET, bare, QUICK)
     assert math.isnan(found.values["mmd"])
     assert names(found) == []
-    few = compare(REFERENCE_SET, bare, QUICK, vectors[:9])
+    few = compare_with_training(REFERENCE_SET, bare, QUICK, vectors[:9])
     assert math.isnan(few.values["mmd"])
 
 
@@ -189,12 +195,14 @@ def test_every_threshold_says_what_it_is() -> None:
 
 
 def test_the_page_says_what_is_past_its_bound() -> None:
-    page = drift_markdown(compare(REFERENCE_SET, batch(score=0.3), QUICK), "night 1", "b1")
+    page = drift_markdown(
+        compare_with_training(REFERENCE_SET, batch(score=0.3), QUICK), "night 1", "b1"
+    )
     assert page.startswith("# Drift of night 1 against the training set of b1\n")
     assert f"**{NOTICE}**" in page
     assert "200 of 200 images scored. Drift: psi_score " in page
-    quiet = drift_markdown(compare(REFERENCE_SET, batch(), QUICK), "night 1", "b1")
+    quiet = drift_markdown(compare_with_training(REFERENCE_SET, batch(), QUICK), "night 1", "b1")
     assert "No figure is past its bound." in quiet
-    few = drift_markdown(compare(REFERENCE_SET, batch(3), QUICK), "night 1", "b1")
+    few = drift_markdown(compare_with_training(REFERENCE_SET, batch(3), QUICK), "night 1", "b1")
     assert "3 of 3 images scored. Too few to judge: 3 scored images" in few
     assert "| psi_score | not computed |" in few

@@ -110,10 +110,11 @@ def test_a_night_of_all_fates(ward: Ward) -> None:
 def test_scores_are_the_ensembles_own(ward: Ward, model) -> None:
     import torch
 
+    from tests.support.ensembles import ensemble
     from thyro_core.imaging.decode import decode, resize
     from thyro_core.registry.bundle import reference
     from thyro_core.registry.distance import embedding_distance
-    from thyro_core.registry.ensemble import embedding, ensemble, load_members
+    from thyro_core.registry.ensemble import embedding, load_members
     from thyro_core.training.batches import normalise
 
     files = [write_image(ward.batch / f"{i}.png", i, malignant=i % 2 == 0) for i in range(10)]
@@ -329,7 +330,7 @@ def test_what_a_dead_run_left_is_put_into_its_own_night(ward: Ward) -> None:
 def test_power_cuts_at_every_write_of_the_end(
     ward: Ward, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
-    """`conclude` writes several objects; dying before any of them loses and doubles nothing."""
+    """A night ends with several writes; dying before any of them loses and doubles nothing."""
     for i in range(3):
         write_image(ward.batch / f"{i}.png", i, malignant=True)
     real, seen = Store.writing, Counter()

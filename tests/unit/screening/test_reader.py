@@ -22,7 +22,7 @@ from tests.support.dicoms import PERSON, dataset, dicom, encapsulated, region, s
 from thyro_core.imaging.quality import grey_statistics, sharpness
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.pseudonyms import Pseudonymiser
-from thyro_core.screening.reader import REASONS, ScreeningImage, read_screening_images
+from thyro_core.screening.reader import IMAGE_REASONS, ScreeningImage, read_screening_images
 
 RULES = ScreeningRules()
 MAKE = Pseudonymiser(SecretStr("correct horse battery staple"))
@@ -194,7 +194,7 @@ def test_without_a_key_no_id_leaves() -> None:
 
 def test_every_reason_occurs_and_no_other() -> None:
     seen = {reason for _, reason, _, _ in VERDICTS} - {None}
-    assert seen == set(REASONS)
+    assert seen == set(IMAGE_REASONS)
 
 
 def test_the_rules_are_a_form() -> None:
@@ -295,7 +295,7 @@ def survives(data: bytes) -> None:
         found = read(data)
     assert found
     for image in found:
-        assert image.reason in {None, *REASONS}
+        assert image.reason in {None, *IMAGE_REASONS}
         assert (image.grey is None) == (image.reason is not None)
         assert (image.detail is None) == (image.reason is None)
         assert image.detail is None or len(image.detail) < 200

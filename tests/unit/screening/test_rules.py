@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.screening.config import ScreeningRules
-from thyro_core.screening.reader import REASONS
+from thyro_core.screening.reader import IMAGE_REASONS
 from thyro_core.screening.rules import (
     BANDS,
     FAILED,
     WHY,
+    BandLimits,
     Counts,
-    Limits,
     Night,
     Totals,
     band_of,
@@ -22,12 +22,12 @@ from thyro_core.screening.rules import (
     is_unlike,
     near_quantile,
     rank_key,
-    status_of,
     sum_totals,
     unscored,
+    unscored_status,
 )
 
-LIMITS = Limits(threshold=0.5, review_sds=1.0, outlier=10.0, near=8.0)
+LIMITS = BandLimits(threshold=0.5, review_sds=1.0, outlier=10.0, near=8.0)
 SHARES = st.floats(0, 1)
 
 
@@ -89,7 +89,7 @@ def test_what_is_not_scored_stands_between_review_and_routine() -> None:
 def test_an_image_is_unlike_beyond_the_bound_or_without_a_distance(
     distance, outlier, expected
 ) -> None:
-    assert is_unlike(distance, Limits(0.5, 1, outlier, outlier)) is expected
+    assert is_unlike(distance, BandLimits(0.5, 1, outlier, outlier)) is expected
 
 
 @pytest.mark.parametrize(("outlier", "near"), [(0.99, 0.98), (1.0, 1.0), (0.4, 0.0)])
@@ -98,8 +98,8 @@ def test_as_many_again_are_near(outlier, near) -> None:
 
 
 def test_every_reason_has_its_words_and_its_status() -> None:
-    assert set(REASONS) | set(FAILED) <= WHY.keys()
-    assert {reason: status_of(reason) for reason in ("undecodable", "blurred")} == {
+    assert set(IMAGE_REASONS) | set(FAILED) <= WHY.keys()
+    assert {reason: unscored_status(reason) for reason in ("undecodable", "blurred")} == {
         "undecodable": "failed",
         "blurred": "rejected",
     }

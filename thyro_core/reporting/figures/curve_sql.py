@@ -4,7 +4,7 @@ Each function gives what stands behind FROM: a subquery with one row a split and
 The curves themselves are computed by `curves`; that both agree is what a reader can check.
 """
 
-_STEPS = (
+_THRESHOLD_STEPS = (
     "SELECT split, "
     "sum(label) OVER w AS hits, sum(1 - label) OVER w AS alarms, "
     "sum(label) OVER (PARTITION BY split) AS malignant, "
@@ -57,4 +57,4 @@ def treat_all_at(source: str, threshold: float) -> str:
 
 
 def _steps(source: str) -> str:
-    return _STEPS.format(source=source)
+    return _THRESHOLD_STEPS.format(source=source)

@@ -21,18 +21,18 @@ from thyro_core.evaluation.curves import (
     ppv_npv,
 )
 from thyro_core.explain.overlay import colours
-from thyro_core.reporting.figures.parts import (
+from thyro_core.reporting.figures.style import (
     LEGEND_LINE,
     LOOKS,
     WIDTH,
     Estimate,
+    as_text,
     curve,
     legend,
-    listed,
     plot_axes,
     unit_axes,
 )
-from thyro_core.reporting.figures.svg import FONT, INK, SERIES, Words, as_svg, drawing, inline_svg
+from thyro_core.reporting.figures.svg import FONT, INK, SERIES, AltText, as_svg, drawing, inline_svg
 from thyro_core.types import AnyFloatArray as FloatArray
 
 LEAST_PREVALENCE = 0.001
@@ -41,7 +41,7 @@ LEAST_PREVALENCE = 0.001
 _REFERENCE: dict[str, Any] = {"color": INK, "linewidth": 1.0}
 _BAR, _STOPS = 320, 17
 _LEAST_BENEFIT = 0.01
-_TOLD_PREVALENCES = (0.05, 0.005)
+_TEXT_PREVALENCES = (0.05, 0.005)
 
 
 def roc_plot(name: str, bands: Mapping[str, Band], auc: Mapping[str, Estimate]) -> str:
@@ -50,12 +50,12 @@ def roc_plot(name: str, bands: Mapping[str, Band], auc: Mapping[str, Estimate]) 
         axes = unit_axes(figure, "false positive rate (1 - specificity)", "sensitivity (recall)")
         axes.plot([0, 1], [0, 1], linestyle=(0, (1, 3)), label="chance 0.500", **_REFERENCE)
         for architecture, band in bands.items():
-            _band(axes, architecture, band)
+            _fill_band(axes, architecture, band)
             x, y = np.append(0.0, band.x), np.append(0.0, band.mean)
             curve(axes, architecture, x, y, f"{architecture} {auc[architecture]}")
         legend(figure)
-        text = f"{_over(bands)} with 95 % bands. AUC: {listed(auc)}; chance is 0.5."
-        return as_svg(figure, name, Words("ROC curves", f"Mean sensitivity {text}"))
+        text = f"{_over(bands)} with 95 % bands. AUC: {as_text(auc)}; chance is 0.5."
+        return as_svg(figure, name, AltText("ROC curves", f"Mean sensitivity {text}"))
 
 
 def pr_plot(
@@ -70,15 +70,15 @@ def pr_plot(
         label = f"no skill: prevalence {prevalence:.3f}"
         axes.axhline(prevalence, linestyle=(0, (1, 3)), label=label, **_REFERENCE)
         for architecture, band in bands.items():
-            _band(axes, architecture, band)
+            _fill_band(axes, architecture, band)
             value = average_precision[architecture]
             curve(axes, architecture, band.x, band.mean, f"{architecture} {value}")
         legend(figure)
         text = (
             f"Mean precision {_over(bands)} with 95 % bands. Average precision: "
-            f"{listed(average_precision)}; without skill it is the prevalence, {prevalence:.3f}."
+            f"{as_text(average_precision)}; without skill it is the prevalence, {prevalence:.3f}."
         )
-        return as_svg(figure, name, Words("Precision-recall curves", text))
+        return as_svg(figure, name, AltText("Precision-recall curves", text))
 
 
 def calibration_plot(
@@ -88,12 +88,12 @@ def calibration_plot(
     with drawing(name, WIDTH, 400 + LEGEND_LINE * (len(curves) + 1)) as figure:
         axes = unit_axes(figure, "mean predicted probability", "share malignant")
         axes.plot([0, 1], [0, 1], linestyle=(0, (1, 3)), label="perfectly calibrated", **_REFERENCE)
-        for architecture, found in curves.items():
+        for architecture, line in curves.items():
             look = LOOKS[architecture]
-            axes.vlines(found.probability, found.low, found.high, color=look.colour, linewidth=1.1)
+            axes.vlines(line.probability, line.low, line.high, color=look.colour, linewidth=1.1)
             axes.plot(
-                found.probability,
-                found.share,
+                line.probability,
+                line.share,
                 color=look.colour,
                 linestyle=look.line,
                 linewidth=1.2,
@@ -104,9 +104,9 @@ def calibration_plot(
         legend(figure)
         text = (
             "Share of malignant images in ten bins of predicted probability, with 95 % Wilson "
-            f"intervals, all splits' test images together. Calibration error: {listed(ece)}."
+            f"intervals, all splits' test images together. Calibration error: {as_text(ece)}."
         )
-        return as_svg(figure, name, Words("Calibration", text))
+        return as_svg(figure, name, AltText("Calibration", text))
 
 
 def decision_plot(name: str, curves: Mapping[str, DecisionCurve]) -> str:
@@ -117,19 +117,19 @@ def decision_plot(name: str, curves: Mapping[str, DecisionCurve]) -> str:
         x = first.model.x
         axes.plot(x, first.treat_all, linestyle=(0, (4, 3)), label="treat all", **_REFERENCE)
         axes.plot(x, first.treat_none, linestyle=(0, (1, 3)), label="treat none", **_REFERENCE)
-        for architecture, found in curves.items():
-            _band(axes, architecture, found.model)
-            curve(axes, architecture, x, found.model.mean, architecture)
+        for architecture, line in curves.items():
+            _fill_band(axes, architecture, line.model)
+            curve(axes, architecture, x, line.model.mean, architecture)
         best = max(first.treat_all.max(), *(c.model.mean.max() for c in curves.values()))
         top = max(float(best), _LEAST_BENEFIT)
         axes.set(xlim=(0, 1), ylim=(-0.3 * top, 1.15 * top))
         legend(figure, columns=2)
-        gains = {architecture: _gain(found) for architecture, found in curves.items()}
+        gains = {architecture: _useful_thresholds(line) for architecture, line in curves.items()}
         text = (
             f"Net benefit {_over({k: c.model for k, c in curves.items()})} with 95 % bands. "
-            f"Better than treating all and treating none: {listed(gains)}."
+            f"Better than treating all and treating none: {as_text(gains)}."
         )
-        return as_svg(figure, name, Words("Decision curves", text))
+        return as_svg(figure, name, AltText("Decision curves", text))
 
 
 def ppv_plot(name: str, operating: Mapping[str, tuple[float, float]], prevalence: float) -> str:
@@ -143,55 +143,55 @@ def ppv_plot(name: str, operating: Mapping[str, tuple[float, float]], prevalence
     with drawing(name, WIDTH, 380) as figure:
         axes = plot_axes(figure, "prevalence of malignant", "positive predictive value")
         x = np.geomspace(LEAST_PREVALENCE, 0.5, 80)
-        label = f"this study: {_percent(prevalence)}"
+        label = f"this study: {_percent_text(prevalence)}"
         axes.axvline(prevalence, linestyle=(0, (1, 3)), label=label, **_REFERENCE)
-        told = {}
+        values = {}
         for architecture, (recall, specificity) in operating.items():
             curve(axes, architecture, x, ppv_npv(recall, specificity, x)[0], architecture)
-            at = ppv_npv(recall, specificity, (prevalence, *_TOLD_PREVALENCES))[0]
-            told[architecture] = ", ".join(f"{value:.2f}" for value in at)
+            at = ppv_npv(recall, specificity, (prevalence, *_TEXT_PREVALENCES))[0]
+            values[architecture] = ", ".join(f"{value:.2f}" for value in at)
         axes.set(xscale="log", xlim=(LEAST_PREVALENCE, 0.5), ylim=(-0.02, 1.02))
         axes.set_xticks([0.001, 0.005, 0.02, 0.05, 0.2, 0.5])
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent_text(value)))
         axes.xaxis.set_minor_locator(NullLocator())
         legend(figure, columns=2)
-        where = ", ".join(_percent(share) for share in (prevalence, *_TOLD_PREVALENCES))
+        where = ", ".join(_percent_text(share) for share in (prevalence, *_TEXT_PREVALENCES))
         text = (
             "Positive predictive value at this study's sensitivity and specificity, where "
-            f"{where} are malignant: {listed(told)}."
+            f"{where} are malignant: {as_text(values)}."
         )
-        return as_svg(figure, name, Words("Predictive value by prevalence", text))
+        return as_svg(figure, name, AltText("Predictive value by prevalence", text))
 
 
 def learning_plot(name: str, curves: Mapping[str, LearningCurve]) -> str:
     """Training loss by epoch, mean and range over splits; validation loss where there is one."""
     with drawing(name, WIDTH, 365) as figure:
         axes = plot_axes(figure, "epoch", "focal loss")
-        for architecture, found in curves.items():
+        for architecture, line in curves.items():
             colour = LOOKS[architecture].colour
             axes.fill_between(
-                found.epoch, found.low, found.high, color=colour, alpha=0.14, linewidth=0
+                line.epoch, line.low, line.high, color=colour, alpha=0.14, linewidth=0
             )
-            curve(axes, architecture, found.epoch, found.loss, architecture)
-            if found.val_loss is not None:
+            curve(axes, architecture, line.epoch, line.loss, architecture)
+            if line.val_loss is not None:
                 axes.plot(
-                    found.epoch,
-                    found.val_loss,
+                    line.epoch,
+                    line.val_loss,
                     color=colour,
                     linewidth=0.9,
                     linestyle=LOOKS[architecture].line,
                     gid=f"series-{architecture}-validation",
                 )
-        if any(found.val_loss is not None for found in curves.values()):
+        if any(line.val_loss is not None for line in curves.values()):
             axes.plot([], [], linewidth=0.9, color=INK, label="thin: validation")
-        epochs = np.concatenate([found.epoch for found in curves.values()])
+        epochs = np.concatenate([line.epoch for line in curves.values()])
         axes.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        _logarithmic(axes, np.concatenate([found.low for found in curves.values()]))
+        _logarithmic(axes, np.concatenate([line.low for line in curves.values()]))
         legend(figure, columns=2)
-        ends = {k: f"{found.loss[0]:.3g} to {found.loss[-1]:.3g}" for k, found in curves.items()}
-        text = f"Mean training loss over splits, from first to last epoch: {listed(ends)}."
-        return as_svg(figure, name, Words("Learning curves", text))
+        ends = {k: f"{line.loss[0]:.3g} to {line.loss[-1]:.3g}" for k, line in curves.items()}
+        text = f"Mean training loss over splits, from first to last epoch: {as_text(ends)}."
+        return as_svg(figure, name, AltText("Learning curves", text))
 
 
 def score_plot(name: str, scores: Histogram, threshold: float, architecture: str) -> str:
@@ -214,13 +214,13 @@ def score_plot(name: str, scores: Histogram, threshold: float, architecture: str
         axes.axvline(
             threshold, linestyle=(0, (4, 3)), label=f"threshold {threshold:g}", **_REFERENCE
         )
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(abs(value))))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent_text(abs(value))))
         axes.set_xlim(0, 1)
         legend(figure, columns=2)
         return as_svg(
             figure,
             name,
-            Words("Distribution of probabilities", _scores_told(scores, threshold, architecture)),
+            AltText("Distribution of probabilities", _score_text(scores, threshold, architecture)),
         )
 
 
@@ -242,11 +242,11 @@ def colour_bar(name: str, low: str = "none", high: str = "the map's peak") -> st
         f'<g fill="var(--ink)" font-size="{FONT}"><text x="0" y="26">{escape(low)}</text>'
         f'<text x="{_BAR}" y="26" text-anchor="end">{escape(high)}</text></g>'
     )
-    words = Words("Colours of Grad-CAM maps", f"From dark, {low}, to bright, {high}.")
-    return inline_svg(bar, name, words, (_BAR, 30))
+    alt = AltText("Colours of Grad-CAM maps", f"From dark, {low}, to bright, {high}.")
+    return inline_svg(bar, name, alt, (_BAR, 30))
 
 
-def _band(axes: Axes, architecture: str, band: Band) -> None:
+def _fill_band(axes: Axes, architecture: str, band: Band) -> None:
     if np.isfinite(band.low).any():
         axes.fill_between(
             band.x,
@@ -281,24 +281,24 @@ def _over(bands: Mapping[str, Band]) -> str:
     return f"over {n} splits{extra}"
 
 
-def _gain(found: DecisionCurve) -> str:
+def _useful_thresholds(line: DecisionCurve) -> str:
     """Where the model is of more use than either default."""
-    better = found.model.x[found.model.mean > np.maximum(found.treat_all, found.treat_none)]
+    better = line.model.x[line.model.mean > np.maximum(line.treat_all, line.treat_none)]
     if not better.size:
         return "at no threshold"
     return f"from {better.min():.2f} to {better.max():.2f}"
 
 
-def _percent(share: float) -> str:
+def _percent_text(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _scores_told(scores: Histogram, threshold: float, architecture: str) -> str:
-    called = scores.edges[:-1] >= threshold
+def _score_text(scores: Histogram, threshold: float, architecture: str) -> str:
+    is_positive = scores.edges[:-1] >= threshold
     malignant, benign = (
-        float(shares[called].sum()) for shares in (scores.malignant, scores.benign)
+        float(shares[is_positive].sum()) for shares in (scores.malignant, scores.benign)
     )
     return (
-        f"{architecture}: from the threshold {threshold:g} on lie {_percent(malignant)} of the "
-        f"malignant and {_percent(benign)} of the benign images of all splits' test parts."
+        f"{architecture}: from the threshold {threshold:g} on lie {_percent_text(malignant)} of "
+        f"the malignant and {_percent_text(benign)} of the benign images of all splits' test parts."
     )

@@ -11,18 +11,18 @@ from matplotlib.figure import Figure
 
 from thyro_core.evaluation.metrics import PAPER
 from thyro_core.explain.statistics import SIGNIFICANT
-from thyro_core.reporting.figures.parts import (
+from thyro_core.reporting.figures.style import (
     LEGEND_LINE,
     LOOKS,
     WIDTH,
     Estimate,
     Look,
+    as_text,
     hollow,
     legend,
-    listed,
     plot_axes,
 )
-from thyro_core.reporting.figures.svg import GRID, INK, SERIES, Words, as_svg, drawing
+from thyro_core.reporting.figures.svg import GRID, INK, SERIES, AltText, as_svg, drawing
 
 PUBLISHED = "published, resnet18"
 """Label of the paper's values."""
@@ -36,44 +36,51 @@ FAMILIES: Mapping[str, Look] = dict(
 )
 """How each family of CAM features looks."""
 
-_LINE = 13.0
-_GAP = 0.8
+_ROW_LINE = 13.0
+_ROW_GAP = 0.8
 _AROUND = 70.0
 
 
 def metrics_plot(
     name: str,
     values: Mapping[str, Mapping[str, Estimate]],
-    published: Mapping[str, float] = PAPER,
+    paper_values: Mapping[str, float] = PAPER,
 ) -> str:
     """Each metric's mean over splits and 95 % interval by architecture, beside published values.
 
     Args:
         name: the figure's own on its page.
         values: architecture -> metric -> figure; the metrics of the first one are the rows.
-        published: metric -> published value of ResNet18.
+        paper_values: metric -> published value of ResNet18.
     """
     metrics = list(next(iter(values.values())))
     with drawing(name, WIDTH, _height(len(metrics), len(values), 3)) as figure:
-        axes = _rows(figure, "mean over splits, 95 % interval", metrics)
-        for place, (architecture, found) in enumerate(values.items()):
+        axes = _row_axes(figure, "mean over splits, 95 % interval", metrics)
+        for place, (architecture, estimates) in enumerate(values.items()):
             offset = _offset(place, len(values))
             axes.plot([], [], **_marker(LOOKS[architecture], filled=True), label=architecture)
             for row, metric in enumerate(metrics):
-                ends = found[metric].interval()
+                ends = estimates[metric].interval()
                 _dot(
-                    axes, row + offset, found[metric].value, ends, LOOKS[architecture], filled=True
+                    axes,
+                    row + offset,
+                    estimates[metric].value,
+                    ends,
+                    LOOKS[architecture],
+                    filled=True,
                 )
-        marks = {row: published[m] for row, m in enumerate(metrics) if m in published}
+        marks = {row: paper_values[m] for row, m in enumerate(metrics) if m in paper_values}
         for row, value in marks.items():
             span = [row - 0.4, row + 0.4]
             axes.plot([value] * 2, span, color=INK, linewidth=1.4, gid=f"series-published-{row}")
         if marks:
             axes.plot([], [], color=INK, linewidth=1.4, label=PUBLISHED)
         legend(figure, columns=2)
-        best = {a: ", ".join(f"{m} {found[m]}" for m in metrics) for a, found in values.items()}
-        text = f"Mean over splits with 95 % intervals. {listed(best)}."
-        return as_svg(figure, name, Words("Metrics by architecture", text))
+        best = {
+            a: ", ".join(f"{m} {estimates[m]}" for m in metrics) for a, estimates in values.items()
+        }
+        text = f"Mean over splits with 95 % intervals. {as_text(best)}."
+        return as_svg(figure, name, AltText("Metrics by architecture", text))
 
 
 def forest_plot(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -87,7 +94,7 @@ def forest_plot(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     baselines = list(dict.fromkeys(row["baseline"] for row in rows))
     first = rows[0]["architecture"] if rows else "architecture"
     with drawing(name, WIDTH, _height(len(metrics), len(baselines), 3)) as figure:
-        axes = _rows(figure, f"{first} minus baseline, 95 % interval", metrics)
+        axes = _row_axes(figure, f"{first} minus baseline, 95 % interval", metrics)
         axes.axvline(0, color=INK, linewidth=1.0)
         for baseline in baselines:
             axes.plot([], [], **_marker(LOOKS[baseline], filled=True), label=f"against {baseline}")
@@ -106,13 +113,13 @@ def forest_plot(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
         }
         text = (
             f"{first} minus each baseline, mean over splits with 95 % intervals; filled where "
-            f"Holm's P is below {SIGNIFICANT}: {listed(hits) or 'nowhere'}."
+            f"Holm's P is below {SIGNIFICANT}: {as_text(hits) or 'nowhere'}."
         )
-        return as_svg(figure, name, Words("Comparisons", text))
+        return as_svg(figure, name, AltText("Comparisons", text))
 
 
 def effect_plot(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rank-biserial effect of each CAM feature, families told apart, significant ones filled.
+    """Rank-biserial effect of each CAM feature, one look a family, significant ones filled.
 
     Args:
         name: the figure's own on its page.
@@ -120,7 +127,7 @@ def effect_plot(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """
     features = [row["feature"] for row in rows]
     with drawing(name, WIDTH, _height(len(features), 1, 3)) as figure:
-        axes = _rows(figure, "rank-biserial effect: larger in malignant to the right", features)
+        axes = _row_axes(figure, "rank-biserial effect: larger in malignant to the right", features)
         axes.axvline(0, color=INK, linewidth=1.0)
         for place, row in enumerate(rows):
             look = FAMILIES[row["family"]]
@@ -134,16 +141,16 @@ def effect_plot(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
         hits = {row["feature"]: f"{row['effect_size']:+.2f}" for row in rows if _significant(row)}
         text = (
             "Rank-biserial effect of each feature, above 0 where it is larger in malignant; filled "
-            f"where Holm's P is below {SIGNIFICANT}: {listed(hits) or 'nowhere'}."
+            f"where Holm's P is below {SIGNIFICANT}: {as_text(hits) or 'nowhere'}."
         )
-        return as_svg(figure, name, Words("Effects of Grad-CAM features", text))
+        return as_svg(figure, name, AltText("Effects of Grad-CAM features", text))
 
 
 def _height(rows: int, series: int, legend_lines: int) -> float:
-    return rows * (series * _LINE + _LINE * _GAP) + legend_lines * LEGEND_LINE + _AROUND
+    return rows * (series * _ROW_LINE + _ROW_LINE * _ROW_GAP) + legend_lines * LEGEND_LINE + _AROUND
 
 
-def _rows(figure: Figure, x: str, names: Sequence[str]) -> Axes:
+def _row_axes(figure: Figure, x: str, names: Sequence[str]) -> Axes:
     """Axes with a named row for each, from the top down."""
     axes = plot_axes(figure, x, "")
     axes.set(ylim=(max(len(names), 1) - 0.5, -0.5))
@@ -157,7 +164,7 @@ def _rows(figure: Figure, x: str, names: Sequence[str]) -> Axes:
 
 def _offset(place: int, series: int) -> float:
     """Where a series lies in its row, from above to below the middle."""
-    return (place - (series - 1) / 2) / (series + _GAP)
+    return (place - (series - 1) / 2) / (series + _ROW_GAP)
 
 
 def _marker(look: Look, filled: bool) -> dict[str, Any]:

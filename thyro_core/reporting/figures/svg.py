@@ -1,6 +1,6 @@
 """A figure as one inline `<svg>`: text stays text, colours are the page's, its bytes repeat.
 
-Figures are drawn by matplotlib in stand-in colours, which become CSS variables afterwards; so one
+Figures are svg by matplotlib in stand-in colours, which become CSS variables afterwards; so one
 figure serves a light and a dark page. Nothing of matplotlib's is left but shapes: no global
 styles, no metadata, no reference to anywhere else.
 """
@@ -44,11 +44,12 @@ DARK: Mapping[str, str] = MappingProxyType(
 """The same on a dark page."""
 
 
-def _declared(colours: Mapping[str, str]) -> str:
+def root_rule(colours: Mapping[str, str]) -> str:
+    """CSS that declares colours as variables."""
     return ":root{" + "".join(f"--{name}:{value};" for name, value in colours.items()) + "}"
 
 
-CSS_VARIABLES = f"{_declared(LIGHT)}@media(prefers-color-scheme:dark){{{_declared(DARK)}}}"
+CSS_VARIABLES = f"{root_rule(LIGHT)}@media(prefers-color-scheme:dark){{{root_rule(DARK)}}}"
 """What a page must declare for figures to have colours."""
 
 PAPER, INK, GRID, *SERIES = (f"#0f{place}e1" for place in range(10, 10 + len(LIGHT)))
@@ -99,17 +100,17 @@ _STYLE: Mapping[str, object] = MappingProxyType(
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _POINTS_PER_INCH = 72
 _GROWTH = 1.5
-_KEPT = "series-"
+_ID_PREFIX = "series-"
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
 
-class Words(NamedTuple):
-    """What stands for a figure where it cannot be seen."""
+class AltText(NamedTuple):
+    """The text alternative of a figure."""
 
     title: str
     """What it shows."""
     text: str
-    """What is to be seen in it, in a sentence or two."""
+    """Its content in a sentence or two."""
 
 
 @contextmanager
@@ -129,29 +130,29 @@ def drawing(name: str, width: float, height: float) -> Iterator[Figure]:
         yield figure
 
 
-def as_svg(figure: Figure, name: str, words: Words) -> str:
+def as_svg(figure: Figure, name: str, alt: AltText) -> str:
     """The figure as an inline `<svg>`, as wide as its container.
 
     Only ids that something refers to are kept, and those of artists whose `gid` begins with
     "series-"; all of them begin with the figure's name.
 
     Args:
-        figure: what `drawing` yielded.
+        figure: the figure that `drawing` yields.
         name: the figure's own on its page: letters, digits and hyphens.
-        words: title and text alternative.
+        alt: title and text alternative.
 
     Raises:
         ValueError: the name is no id.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=_NO_METADATA)
-    drawn = buffer.getvalue()
+    svg = buffer.getvalue()
     width, height = (size * _POINTS_PER_INCH for size in figure.get_size_inches())
-    body = drawn[drawn.index(">", drawn.index("<svg")) + 1 : drawn.rindex("</svg>")]
-    return inline_svg(_inline(body, name), name, words, (width, height))
+    body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
+    return inline_svg(_inline(body, name), name, alt, (width, height))
 
 
-def inline_svg(body: str, name: str, words: Words, size: tuple[float, float]) -> str:
+def inline_svg(body: str, name: str, alt: AltText, size: tuple[float, float]) -> str:
     """Elements that use nothing but the page's variables, as an `<svg>` that says what it shows.
 
     It is as wide as its container, up to half as wide again as its natural size.
@@ -159,7 +160,7 @@ def inline_svg(body: str, name: str, words: Words, size: tuple[float, float]) ->
     Args:
         body: the elements; their ids begin with the name.
         name: the figure's own on its page: letters, digits and hyphens.
-        words: title and text alternative.
+        alt: title and text alternative.
         size: natural width and height [CSS pixels].
 
     Raises:
@@ -174,8 +175,8 @@ def inline_svg(body: str, name: str, words: Words, size: tuple[float, float]) ->
         f'style="max-width:{_GROWTH * size[0]:.0f}px" '
         f'viewBox="0 0 {size[0]:g} {size[1]:g}" stroke-linejoin="round" '
         f'font-family="system-ui, sans-serif">'
-        f'<title id="{name}-title">{escape(words.title)}</title>'
-        f'<desc id="{name}-text">{escape(words.text)}</desc>'
+        f'<title id="{name}-title">{escape(alt.title)}</title>'
+        f'<desc id="{name}-text">{escape(alt.text)}</desc>'
         f"{body}</svg>"
     )
 
@@ -184,18 +185,18 @@ def _inline(body: str, name: str) -> str:
     """The body without what has no place in a page, and with the page's colours."""
     body = re.sub(r"<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = body.replace("xlink:href", "href")
-    referred = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
+    references = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
 
-    def attribute(found: re.Match[str]) -> str:
-        key, value = found.groups()
+    def attribute(match: re.Match[str]) -> str:
+        key, value = match.groups()
         if key == "id":
-            kept = value in referred or value.startswith(_KEPT)
-            return f' id="{name}-{value}"' if kept else ""
+            is_needed = value in references or value.startswith(_ID_PREFIX)
+            return f' id="{name}-{value}"' if is_needed else ""
         if value.startswith("rotate(-0 "):
             return ""
         value = re.sub(r"(^#|url\(#)", rf"\g<1>{name}-", value)
         value = re.sub(r"font-family: [^;]+;? ?", "", value)
-        return f' {key}="{" ".join(_NUMBER.sub(_rounded, value).split())}"'
+        return f' {key}="{" ".join(_NUMBER.sub(_round_number, value).split())}"'
 
     body = re.sub(r' ([\w-]+)="([^"]*)"', attribute, body)
     for stand_in, variable in zip((PAPER, INK, GRID, *SERIES), LIGHT, strict=True):
@@ -203,5 +204,5 @@ def _inline(body: str, name: str) -> str:
     return body.strip()
 
 
-def _rounded(number: re.Match[str]) -> str:
+def _round_number(number: re.Match[str]) -> str:
     return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")

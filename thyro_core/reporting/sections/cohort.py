@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from thyro_core.reporting.cells import Traced, paper
+from thyro_core.reporting.cells import Cell, paper
 from thyro_core.reporting.queries import Tables, literal
 
 PAPER_TABLE: dict[str, tuple[int, int, int]] = {
@@ -12,9 +12,9 @@ PAPER_TABLE: dict[str, tuple[int, int, int]] = {
 }
 """Table 1 of the paper: benign, malignant and all images by part."""
 
-_CLASSES = {"benign": "label = 0", "malignant": "label = 1", "all": "true"}
-_ROLES = {"train": "Training", "val": "Validation", "test": "Test"}
-_LINKS = {
+_CLASS_CONDITIONS = {"benign": "label = 0", "malignant": "label = 1", "all": "true"}
+_ROLE_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
+_LINK_TITLES = {
     "image_id": "the same file",
     "pixel_hash": "the same pixels",
     "patient_id": "the same patient",
@@ -23,24 +23,24 @@ _LINKS = {
 
 
 @dataclass(frozen=True)
-class Part:
+class CohortPart:
     """A row of Table 1: images of each class in one part of the splits."""
 
     name: str
-    counts: list[tuple[Traced, Traced]]
+    counts: list[tuple[Cell, Cell]]
     """Benign, malignant, all: fewest and most over the splits."""
-    published: list[Traced]
+    published: list[Cell]
     """The paper's; empty where it has no such part."""
 
 
 @dataclass(frozen=True)
-class Check:
+class LeakageCheck:
     """One thing that must not stand on both sides of a split."""
 
     what: str
-    seen: Traced
+    total: Cell
     """How many there are among the study's images."""
-    shared: Traced
+    shared: Cell
     """How many stand on both sides of a split, over all splits."""
 
 
@@ -48,10 +48,10 @@ class Check:
 class Cohort:
     """The images of the study."""
 
-    figures: dict[str, Traced]
-    reasons: list[tuple[str, Traced]]
-    parts: list[Part]
-    sizes: list[tuple[str, dict[str, Traced]]]
+    figures: dict[str, Cell]
+    reasons: list[tuple[str, Cell]]
+    parts: list[CohortPart]
+    sizes: list[tuple[str, dict[str, Cell]]]
     has_patients: bool
     same_sizes: bool
     """Whether all splits have parts of the same sizes."""
@@ -71,55 +71,56 @@ def cohort(tables: Tables) -> Cohort:
             "unknown": ("count(*) FILTER (included AND patient_id IS NULL)", "count"),
         },
     )
-    parts = _parts(tables)
+    parts = _cohort_parts(tables)
     return Cohort(
         figures=figures,
         reasons=_reasons(tables, images),
         parts=parts,
-        sizes=_sizes(tables, images),
+        sizes=_class_properties(tables, images),
         has_patients=figures["patients"].value != 0,
         same_sizes=all(low.value == high.value for part in parts for low, high in part.counts),
     )
 
 
-def _reasons(tables: Tables, images: str) -> list[tuple[str, Traced]]:
-    asked = tables.ask(
+def _reasons(tables: Tables, images: str) -> list[tuple[str, Cell]]:
+    rows = tables.query(
         f"SELECT DISTINCT reason FROM {images} AND NOT included ORDER BY reason NULLS LAST"
     )
-    names = [row["reason"] for row in asked if row["reason"] is not None]
+    names = [row["reason"] for row in rows if row["reason"] is not None]
     return [
         (name, tables.figure("count(*)", f"{images} AND reason = {literal(name)}", "count"))
         for name in names
     ]
 
 
-def _parts(tables: Tables) -> list[Part]:
+def _cohort_parts(tables: Tables) -> list[CohortPart]:
     splits = tables.source("splits")
-    asked = tables.ask(f"SELECT DISTINCT role FROM {splits}")
-    there = {row["role"] for row in asked}
+    roles = {row["role"] for row in tables.query(f"SELECT DISTINCT role FROM {splits}")}
     rows = [
-        Part(title, _counts(tables, f"{splits} AND role = '{role}'"), _published(role))
-        for role, title in _ROLES.items()
-        if role in there
+        CohortPart(
+            title, _part_counts(tables, f"{splits} AND role = '{role}'"), _paper_counts(role)
+        )
+        for role, title in _ROLE_TITLES.items()
+        if role in roles
     ]
-    return [*rows, Part("All", _counts(tables, splits), _published("all"))]
+    return [*rows, CohortPart("All", _part_counts(tables, splits), _paper_counts("all"))]
 
 
-def _counts(tables: Tables, rows: str) -> list[tuple[Traced, Traced]]:
+def _part_counts(tables: Tables, rows: str) -> list[tuple[Cell, Cell]]:
     """Fewest and most images of each class in any split."""
-    found = []
-    for test in _CLASSES.values():
+    counts = []
+    for test in _CLASS_CONDITIONS.values():
         each = f"(SELECT count(*) FILTER ({test}) AS n FROM {rows} GROUP BY split)"
         ends = tables.figures(each, {"low": ("min(n)", "count"), "high": ("max(n)", "count")})
-        found.append((ends["low"], ends["high"]))
-    return found
+        counts.append((ends["low"], ends["high"]))
+    return counts
 
 
-def _published(role: str) -> list[Traced]:
+def _paper_counts(role: str) -> list[Cell]:
     return [paper(number, "count") for number in PAPER_TABLE.get(role, ())]
 
 
-def _sizes(tables: Tables, images: str) -> list[tuple[str, dict[str, Traced]]]:
+def _class_properties(tables: Tables, images: str) -> list[tuple[str, dict[str, Cell]]]:
     """Size, brightness and sharpness by class: what a network could take for the class."""
     expressions = {
         "width": ("median(width)", "count"),
@@ -130,17 +131,17 @@ def _sizes(tables: Tables, images: str) -> list[tuple[str, dict[str, Traced]]]:
         "overlay": ("avg(overlay_share)", "percent"),
     }
     return [
-        (name, tables.figures(f"{images} AND included AND {_CLASSES[name]}", expressions))
+        (name, tables.figures(f"{images} AND included AND {_CLASS_CONDITIONS[name]}", expressions))
         for name in ("benign", "malignant")
     ]
 
 
 @dataclass(frozen=True)
 class Leakage:
-    """What was looked at for leakage, in figures."""
+    """The checks against leakage, in figures."""
 
-    checks: list[Check]
-    figures: dict[str, Traced]
+    checks: list[LeakageCheck]
+    figures: dict[str, Cell]
     clean: bool
 
 
@@ -148,21 +149,24 @@ def leakage(tables: Tables) -> Leakage:
     """For each kind of link between images, how often it crosses a split: the proof is zeros."""
     splits = f"splits JOIN images USING (image_id) WHERE splits.study_id = '{tables.study_id}'"
     splits += f" AND images.manifest_id = '{tables.manifest_id}'"
-    checks = [Check(what, *_crossings(tables, splits, column)) for column, what in _LINKS.items()]
-    return Leakage(checks, _groups(tables), all(check.shared.value == 0 for check in checks))
+    checks = [
+        LeakageCheck(what, *_crossings(tables, splits, column))
+        for column, what in _LINK_TITLES.items()
+    ]
+    return Leakage(checks, _group_figures(tables), all(check.shared.value == 0 for check in checks))
 
 
-def _crossings(tables: Tables, splits: str, column: str) -> tuple[Traced, Traced]:
+def _crossings(tables: Tables, splits: str, column: str) -> tuple[Cell, Cell]:
     name = f"images.{column}" if column != "image_id" else column
-    seen = tables.figure(f"count(DISTINCT {name})", splits, "count")
+    total = tables.figure(f"count(DISTINCT {name})", splits, "count")
     both = (
         f"(SELECT split, {name} AS link FROM {splits} AND {name} IS NOT NULL "
         "GROUP BY ALL HAVING count(DISTINCT role = 'test') = 2)"
     )
-    return seen, tables.figure("count(*)", both, "count")
+    return total, tables.figure("count(*)", both, "count")
 
 
-def _groups(tables: Tables) -> dict[str, Traced]:
+def _group_figures(tables: Tables) -> dict[str, Cell]:
     included = f"{tables.source('images')} AND included AND label IS NOT NULL"
     groups = (
         "(SELECT count(*) AS n, count(DISTINCT coalesce(patient_id, image_id)) AS units "

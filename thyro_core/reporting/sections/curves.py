@@ -14,13 +14,13 @@ from thyro_core.evaluation import curves
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.evaluation.metrics import ECE_BINS
 from thyro_core.evaluation.uncertainty import LEVEL
-from thyro_core.reporting.cells import Traced, defined
+from thyro_core.reporting.cells import Cell, definition
 from thyro_core.reporting.figures import curve_sql
 from thyro_core.reporting.figures import curves as plots
-from thyro_core.reporting.figures.parts import Estimate
+from thyro_core.reporting.figures.style import Estimate
 from thyro_core.reporting.queries import Tables
 
-Cell = Traced | Markup | str
+SheetCell = Cell | Markup | str
 
 RATES = (0.05, 0.1, 0.2, 0.3, 0.5)
 """False positive rates at which the numbers behind the ROC curves are given."""
@@ -41,7 +41,7 @@ class Sheet:
 
     title: str
     head: list[str | Markup]
-    rows: list[list[Cell]]
+    rows: list[list[SheetCell]]
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Data:
-    """What all plots are drawn from."""
+class PlotData:
+    """The data of all plots."""
 
     tables: Tables
     config: StudyConfig
@@ -78,11 +78,11 @@ class Data:
     def estimates(self, metric: str) -> dict[str, Estimate]:
         """An architecture's mean metric with its interval."""
         rows = self.tables.rows("metrics", ("architecture",), metric=metric, split=None)
-        found = {
+        estimates = {
             row["architecture"]: Estimate(row["value"], row["ci_low"], row["ci_high"])
             for row in rows
         }
-        return {name: found[name] for name in self.parts}
+        return {name: estimates[name] for name in self.parts}
 
     def prevalence(self) -> float:
         """Share of malignant test images, all splits together."""
@@ -90,11 +90,13 @@ class Data:
         return float(label.mean())
 
 
-def data(tables: Tables, config: StudyConfig, predictions: pa.Table, epochs: pa.Table) -> Data:
+def plot_data(
+    tables: Tables, config: StudyConfig, predictions: pa.Table, epochs: pa.Table
+) -> PlotData:
     """Gather what plots need.
 
     Args:
-        tables: to ask.
+        tables: for queries.
         config: the study's.
         predictions: the study's table.
         epochs: the study's table.
@@ -113,32 +115,32 @@ def data(tables: Tables, config: StudyConfig, predictions: pa.Table, epochs: pa.
         f"FROM {tables.source('splits')} GROUP BY split)"
     )
     ratio = tables.figure("avg(r)", sizes, "three").value
-    return Data(tables, config, parts, float(ratio or 0), epochs)
+    return PlotData(tables, config, parts, float(ratio or 0), epochs)
 
 
-def roc(found: Data) -> Plot:
+def roc_figure(data: PlotData) -> Plot:
     """ROC curves over splits."""
-    bands = {name: curves.roc_band(part, found.ratio) for name, part in found.parts.items()}
+    bands = {name: curves.roc_band(part, data.ratio) for name, part in data.parts.items()}
     sheet = _band_sheet(
-        found, bands, RATES, curve_sql.sensitivity_at, ("Mean sensitivity", "False positive rate")
+        data, bands, RATES, curve_sql.sensitivity_at, ("Mean sensitivity", "False positive rate")
     )
-    return drawn("roc", plots.roc_plot("plot-roc", bands, found.estimates("auc")), sheet)
+    return make_plot("roc", plots.roc_plot("plot-roc", bands, data.estimates("auc")), sheet)
 
 
-def precision_recall(found: Data) -> Plot:
+def precision_recall_figure(data: PlotData) -> Plot:
     """Precision-recall curves over splits."""
-    bands = {name: curves.pr_band(part, found.ratio) for name, part in found.parts.items()}
-    sheet = _band_sheet(found, bands, RECALLS, curve_sql.precision_at, ("Mean precision", "Recall"))
-    svg = plots.pr_plot("plot-pr", bands, found.estimates("average_precision"), found.prevalence())
-    return drawn("pr", svg, sheet)
+    bands = {name: curves.pr_band(part, data.ratio) for name, part in data.parts.items()}
+    sheet = _band_sheet(data, bands, RECALLS, curve_sql.precision_at, ("Mean precision", "Recall"))
+    svg = plots.pr_plot("plot-pr", bands, data.estimates("average_precision"), data.prevalence())
+    return make_plot("pr", svg, sheet)
 
 
-def decision(found: Data) -> Plot:
+def decision_figure(data: PlotData) -> Plot:
     """Net benefit by threshold probability."""
-    lines = {name: curves.decision_curve(part, found.ratio) for name, part in found.parts.items()}
+    lines = {name: curves.decision_curve(part, data.ratio) for name, part in data.parts.items()}
     bands = {name: line.model for name, line in lines.items()}
     sheet = _band_sheet(
-        found,
+        data,
         bands,
         THRESHOLDS,
         curve_sql.net_benefit_at,
@@ -148,14 +150,14 @@ def decision(found: Data) -> Plot:
     sheet.head.append("Call all malignant")
     first, line = next(iter(lines.items()))
     for row, x in zip(sheet.rows, THRESHOLDS, strict=True):
-        sql = f"SELECT avg(v) FROM {curve_sql.treat_all_at(found.source(first), x)}"
-        value = float(line.treat_all[_place(line.model.x, x)])
-        row.append(Traced(value, "three", ("sql", sql)))
-    return drawn("decision", plots.decision_plot("plot-decision", lines), sheet)
+        sql = f"SELECT avg(v) FROM {curve_sql.treat_all_at(data.source(first), x)}"
+        value = float(line.treat_all[_nearest_index(line.model.x, x)])
+        row.append(Cell(value, "three", ("sql", sql)))
+    return make_plot("decision", plots.decision_plot("plot-decision", lines), sheet)
 
 
 def _band_sheet(
-    found: Data,
+    data: PlotData,
     bands: Mapping[str, curves.Band],
     places: Sequence[float],
     at: Callable[[str, float], str],
@@ -164,11 +166,11 @@ def _band_sheet(
     bounded: bool = True,
 ) -> Sheet:
     """The bands' numbers at some places, each with the SQL that leads to it another way."""
-    rows: list[list[Cell]] = [
+    rows: list[list[SheetCell]] = [
         [
-            defined(x),
+            definition(x),
             *(
-                _band_cell(band, x, at(found.source(name), x), found.ratio, bounded=bounded)
+                _band_cell(band, x, at(data.source(name), x), data.ratio, bounded=bounded)
                 for name, band in bands.items()
             ),
         ]
@@ -179,14 +181,14 @@ def _band_sheet(
 
 def _band_cell(
     band: curves.Band, x: float, source: str, ratio: float, *, bounded: bool
-) -> Markup | Traced:
-    place = _place(band.x, x)
-    mean = Traced(float(band.mean[place]), "three", ("sql", f"SELECT avg(v) FROM {source}"))
+) -> Markup | Cell:
+    place = _nearest_index(band.x, x)
+    mean = Cell(float(band.mean[place]), "three", ("sql", f"SELECT avg(v) FROM {source}"))
     if band.n < 2:
         return mean
     factor = student.ppf((1 + LEVEL) / 2, band.n - 1) * sqrt(1 / band.n + ratio)
     ends = [
-        Traced(
+        Cell(
             float(value[place]),
             "three",
             (
@@ -204,14 +206,14 @@ def _end(step: float, bounded: bool) -> str:
     return f"greatest(0, least(1, {sql}))" if bounded else sql
 
 
-def _place(x: np.ndarray, wanted: float) -> int:
+def _nearest_index(x: np.ndarray, value: float) -> int:
     """Where on the axis a value stands; the axes hold hundredths."""
-    return int(np.abs(x - wanted).argmin())
+    return int(np.abs(x - value).argmin())
 
 
-def calibration(found: Data) -> Plot:
+def calibration_figure(data: PlotData) -> Plot:
     """Share of malignant images by predicted probability."""
-    lines = {name: curves.calibration_curve(*found.pooled(name)) for name in found.parts}
+    lines = {name: curves.calibration_curve(*data.pooled(name)) for name in data.parts}
     head: list[str | Markup] = ["Probability bin"]
     for name in lines:
         head += [
@@ -219,104 +221,111 @@ def calibration(found: Data) -> Plot:
             "mean probability",
             "malignant",
         ]
-    rows: list[list[Cell]] = []
+    rows: list[list[SheetCell]] = []
     for place in range(ECE_BINS):
         low, high = place / ECE_BINS, (place + 1) / ECE_BINS
-        name_of_bin = Markup("{} to {}").format(defined(low, "one"), defined(high, "one"))
-        rows.append([name_of_bin, *_bin_cells(found, lines, low, high)])
-    svg = plots.calibration_plot("plot-calibration", lines, found.estimates("ece"))
-    return drawn("calibration", svg, Sheet("Calibration by bin of probability", head, rows))
+        name_of_bin = Markup("{} to {}").format(definition(low, "one"), definition(high, "one"))
+        rows.append([name_of_bin, *_bin_cells(data, lines, low, high)])
+    svg = plots.calibration_plot("plot-calibration", lines, data.estimates("ece"))
+    return make_plot("calibration", svg, Sheet("Calibration by bin of probability", head, rows))
 
 
 def _bin_cells(
-    found: Data, lines: Mapping[str, curves.Calibration], low: float, high: float
-) -> Iterable[Cell]:
+    data: PlotData, lines: Mapping[str, curves.Calibration], low: float, high: float
+) -> Iterable[SheetCell]:
     """Count, mean probability and share malignant of a bin: those plotted, with their SQL."""
     above = f"prob_malignant > {low}" if low else "prob_malignant >= 0"
     for name, line in lines.items():
-        source = f"{found.source(name)} AND {above} AND prob_malignant <= {high}"
+        source = f"{data.source(name)} AND {above} AND prob_malignant <= {high}"
         inside = np.flatnonzero((line.probability > low) & (line.probability <= high))
         values = (
             [float(part[inside[0]]) for part in (line.n, line.probability, line.share)]
             if inside.size
             else [0.0, None, None]
         )
-        asked = (("count(*)", "count"), ("avg(prob_malignant)", "three"), ("avg(label)", "three"))
-        for value, (sql, form) in zip(values, asked, strict=True):
-            yield Traced(value, form, ("sql", f"SELECT {sql} FROM {source}"))
+        expressions = (
+            ("count(*)", "count"),
+            ("avg(prob_malignant)", "three"),
+            ("avg(label)", "three"),
+        )
+        for value, (sql, form) in zip(values, expressions, strict=True):
+            yield Cell(value, form, ("sql", f"SELECT {sql} FROM {source}"))
 
 
-def scores(found: Data) -> Plot:
+def score_figure(data: PlotData) -> Plot:
     """How the first architecture's probabilities are distributed, by class."""
-    first = found.config.architectures[0]
-    histogram = curves.score_histogram(*found.pooled(first), bins=2 * ECE_BINS)
-    svg = plots.score_plot("plot-scores", histogram, found.config.threshold, first)
-    rows: list[list[Cell]] = []
+    first = data.config.architectures[0]
+    histogram = curves.score_histogram(*data.pooled(first), bins=2 * ECE_BINS)
+    svg = plots.score_plot("plot-scores", histogram, data.config.threshold, first)
+    rows: list[list[SheetCell]] = []
     for place, (low, high) in enumerate(
         zip(histogram.edges[:-1], histogram.edges[1:], strict=True)
     ):
         test = "<=" if high == 1 else "<"
         inside = f"prob_malignant >= {low} AND prob_malignant {test} {high}"
-        cells: list[Cell] = [Markup("{} to {}").format(defined(low, "two"), defined(high, "two"))]
+        cells: list[SheetCell] = [
+            Markup("{} to {}").format(definition(low, "two"), definition(high, "two"))
+        ]
         for value, shares in enumerate((histogram.benign, histogram.malignant)):
-            source = f"{found.source(first)} AND label = {value}"
+            source = f"{data.source(first)} AND label = {value}"
             sql = f"SELECT avg(({inside})::INT) FROM {source}"
-            cells.append(Traced(float(shares[place]), "percent", ("sql", sql)))
+            cells.append(Cell(float(shares[place]), "percent", ("sql", sql)))
         rows.append(cells)
     head: list[str | Markup] = ["Probability", "of benign images", "of malignant images"]
-    return drawn("scores", svg, Sheet("Share of each class by probability", head, rows))
+    return make_plot("scores", svg, Sheet("Share of each class by probability", head, rows))
 
 
-def ppv(found: Data) -> Plot:
+def ppv_figure(data: PlotData) -> Plot:
     """Predictive values where other shares of images are malignant."""
-    recall, specificity = found.estimates("recall"), found.estimates("specificity")
-    operating = {name: (recall[name].value, specificity[name].value) for name in found.parts}
-    svg = plots.ppv_plot("plot-ppv", operating, found.prevalence())
-    rows: list[list[Cell]] = [
-        [defined(share, "percent"), *_predictive(found, operating, share)] for share in PREVALENCES
+    recall, specificity = data.estimates("recall"), data.estimates("specificity")
+    operating = {name: (recall[name].value, specificity[name].value) for name in data.parts}
+    svg = plots.ppv_plot("plot-ppv", operating, data.prevalence())
+    rows: list[list[SheetCell]] = [
+        [definition(share, "percent"), *_predictive(data, operating, share)]
+        for share in PREVALENCES
     ]
     head: list[str | Markup] = ["Prevalence"]
     for name in operating:
         head += [Markup("{}: PPV").format(architecture_name(name)), "NPV"]
-    return drawn("ppv", svg, Sheet("Predictive values by prevalence", head, rows))
+    return make_plot("ppv", svg, Sheet("Predictive values by prevalence", head, rows))
 
 
 def _predictive(
-    found: Data, operating: Mapping[str, tuple[float, float]], share: float
-) -> Iterable[Cell]:
+    data: PlotData, operating: Mapping[str, tuple[float, float]], share: float
+) -> Iterable[SheetCell]:
     for name, (recall, specificity) in operating.items():
         values = curves.ppv_npv(recall, specificity, [share])
-        source = found.tables.source("metrics", architecture=name, split=None)
+        source = data.tables.source("metrics", architecture=name, split=None)
         rates = (
             "(SELECT max(value) FILTER (metric = 'recall') AS r, "
             f"max(value) FILTER (metric = 'specificity') AS s FROM {source})"
         )
-        asked = (
+        expressions = (
             f"r * {share} / (r * {share} + (1 - s) * (1 - {share}))",
             f"s * (1 - {share}) / (s * (1 - {share}) + (1 - r) * {share})",
         )
-        for (value,), sql in zip(values, asked, strict=True):
-            yield Traced(float(value), "three", ("sql", f"SELECT {sql} FROM {rates}"))
+        for (value,), sql in zip(values, expressions, strict=True):
+            yield Cell(float(value), "three", ("sql", f"SELECT {sql} FROM {rates}"))
 
 
-def learning(found: Data) -> Plot:
+def learning_figure(data: PlotData) -> Plot:
     """Loss by epoch."""
-    lines = curves.learning_curves(found.epochs)
-    lines = {name: lines[name] for name in found.config.architectures if name in lines}
-    last = found.config.epochs
-    chosen = sorted({1, max(1, last // 4), max(1, last // 2), max(1, 3 * last // 4), last})
-    rows: list[list[Cell]] = []
-    for epoch in chosen:
-        cells: list[Cell] = [defined(epoch, "count")]
+    lines = curves.learning_curves(data.epochs)
+    lines = {name: lines[name] for name in data.config.architectures if name in lines}
+    last = data.config.epochs
+    epochs = sorted({1, max(1, last // 4), max(1, last // 2), max(1, 3 * last // 4), last})
+    rows: list[list[SheetCell]] = []
+    for epoch in epochs:
+        cells: list[SheetCell] = [definition(epoch, "count")]
         for name, line in lines.items():
-            source = found.tables.source("epochs", architecture=name, epoch=epoch)
+            source = data.tables.source("epochs", architecture=name, epoch=epoch)
             at = np.flatnonzero(line.epoch == epoch)
             value = float(line.loss[at[0]]) if at.size else None
-            cells.append(Traced(value, "short", ("sql", f"SELECT avg(loss) FROM {source}")))
+            cells.append(Cell(value, "short", ("sql", f"SELECT avg(loss) FROM {source}")))
         rows.append(cells)
     head: list[str | Markup] = ["Epoch", *map(architecture_name, lines)]
     svg = plots.learning_plot("plot-learning", lines)
-    return drawn("learning", svg, Sheet("Mean training loss over splits", head, rows))
+    return make_plot("learning", svg, Sheet("Mean training loss over splits", head, rows))
 
 
 def architecture_name(name: str) -> Markup:
@@ -324,6 +333,6 @@ def architecture_name(name: str) -> Markup:
     return Markup("<span data-id>{}</span>").format(ARCHITECTURE_NAMES[name])
 
 
-def drawn(name: str, svg: str, table: Sheet | None = None) -> Plot:
+def make_plot(name: str, svg: str, table: Sheet | None = None) -> Plot:
     """A figure of the page."""
     return Plot(name, Markup(svg), table)  # noqa: S704

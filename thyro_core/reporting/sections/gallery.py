@@ -16,11 +16,12 @@ from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.errors import InputError
 from thyro_core.explain.maps import stored_maps
 from thyro_core.explain.overlay import overlay_map
-from thyro_core.reporting.cells import Traced
+from thyro_core.reporting.cells import Cell
 from thyro_core.reporting.queries import Tables
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan
 from thyro_core.tables.io import read_table
+from thyro_core.types import Grey
 
 EACH = 2
 """Most certain, and least certain, images of each kind of call."""
@@ -34,14 +35,12 @@ _KINDS = {
     (0, False): "Benign, called benign",
     (0, True): "Benign, called malignant",
 }
-_QUALITY = 88
+_WEBP_QUALITY = 88
 _SHORT_ID = 12
-
-Grey = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Case:
+class GalleryCase:
     """One image: as it is, and with its map."""
 
     name: str
@@ -51,29 +50,29 @@ class Case:
     overlay: str
     side: int
     is_empty: bool
-    probability: Traced
+    probability: Cell
     """Mean over the splits that tested it."""
-    splits: Traced
-    split: Traced
+    splits: Cell
+    split: Cell
     """The split of the map."""
-    there: Traced
+    split_probability: Cell
     """The probability in that split."""
 
 
 @dataclass(frozen=True)
-class Group:
+class GalleryGroup:
     """One kind of call: how many there are, and those that are shown."""
 
     title: str
-    count: Traced
-    cases: list[Case]
+    count: Cell
+    cases: list[GalleryCase]
 
 
 @dataclass(frozen=True)
 class Gallery:
     """All that is shown, or why nothing is."""
 
-    groups: list[Group] = field(default_factory=list)
+    groups: list[GalleryGroup] = field(default_factory=list)
     each: int = EACH
     why: str = ""
 
@@ -93,16 +92,16 @@ def gallery(tables: Tables, store: Store, plan: StudyPlan, scratch: Path) -> Gal
     except InputError:
         why = "the packed images are not in the store any more; ingest the image set again."
         return Gallery(why=why)
-    rows = _tested(tables, plan)
-    chosen = {kind: _chosen(rows, *kind, plan.config.threshold) for kind in _KINDS}
+    rows = _calls_by_image(tables, plan)
+    rows_to_show = {kind: _select_rows(rows, *kind, plan.config.threshold) for kind in _KINDS}
     maps = _Maps(store, plan)
     groups = [
-        Group(
+        GalleryGroup(
             title,
-            _count(tables, plan, *kind),
+            _call_count(tables, plan, *kind),
             [
                 _case(tables, plan, row, rank, _Pixels(pack[index[row["image_id"]]], maps.of(row)))
-                for row, rank in chosen[kind]
+                for row, rank in rows_to_show[kind]
             ],
         )
         for kind, title in _KINDS.items()
@@ -110,17 +109,17 @@ def gallery(tables: Tables, store: Store, plan: StudyPlan, scratch: Path) -> Gal
     return Gallery(groups)
 
 
-def _tested(tables: Tables, plan: StudyPlan) -> list[dict[str, Any]]:
+def _calls_by_image(tables: Tables, plan: StudyPlan) -> list[dict[str, Any]]:
     """One row an image: image_id, label, p (mean probability), split (the first), called."""
     source = tables.source("predictions", architecture=plan.config.architectures[0])
-    return tables.ask(
+    return tables.query(
         "SELECT image_id, any_value(label) AS label, avg(prob_malignant) AS p, "
         f"min(split) AS split, avg(prob_malignant) >= {plan.config.threshold!r} AS called "
         f"FROM {source} GROUP BY image_id ORDER BY image_id"
     )
 
 
-def _chosen(
+def _select_rows(
     rows: list[dict[str, Any]],
     label: int,
     called: bool,
@@ -140,7 +139,7 @@ def _chosen(
     ]
 
 
-def _count(tables: Tables, plan: StudyPlan, label: int, called: bool) -> Traced:
+def _call_count(tables: Tables, plan: StudyPlan, label: int, called: bool) -> Cell:
     source = tables.source("predictions", architecture=plan.config.architectures[0], label=label)
     test = f"avg(prob_malignant) {'>=' if called else '<'} {plan.config.threshold!r}"
     each = f"(SELECT image_id FROM {source} GROUP BY image_id HAVING {test})"
@@ -165,11 +164,11 @@ class _Maps:
                 split=split,
                 architecture=self._plan.config.architectures[0],
             )
-        wanted = (pc.field("image_id") == row["image_id"]) & (
+        is_map = (pc.field("image_id") == row["image_id"]) & (
             pc.field("target_class") == int(row["called"])
         )
-        found = stored_maps(self._parts[split].filter(wanted))
-        return np.asarray(found[0])
+        maps = stored_maps(self._parts[split].filter(is_map))
+        return np.asarray(maps[0])
 
 
 @dataclass(frozen=True)
@@ -180,14 +179,14 @@ class _Pixels:
 
 def _case(
     tables: Tables, plan: StudyPlan, row: Mapping[str, Any], rank: str, pixels: _Pixels
-) -> Case:
+) -> GalleryCase:
     grey = _fitting(np.asarray(pixels.grey))
     peak = float(pixels.cam.max())
     image_id, split = row["image_id"], row["split"]
     first = plan.config.architectures[0]
     own = tables.source("predictions", architecture=first, image_id=image_id)
-    there = tables.source("predictions", split=split, architecture=first, image_id=image_id)
-    return Case(
+    own_split = tables.source("predictions", split=split, architecture=first, image_id=image_id)
+    return GalleryCase(
         name=image_id[:_SHORT_ID],
         rank=rank,
         image=_data_uri(grey),
@@ -202,7 +201,7 @@ def _case(
                 "split": ("min(split)", "count"),
             },
         ),
-        there=tables.figure("prob_malignant", there, "three"),
+        split_probability=tables.figure("prob_malignant", own_split, "three"),
     )
 
 
@@ -215,5 +214,5 @@ def _fitting(grey: Grey) -> Grey:
 
 def _data_uri(pixels: Grey) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="WEBP", quality=_QUALITY, method=6)
+    Image.fromarray(pixels).save(buffer, format="WEBP", quality=_WEBP_QUALITY, method=6)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

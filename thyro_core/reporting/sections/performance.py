@@ -7,21 +7,21 @@ from thyro_core.config import StudyConfig
 from thyro_core.evaluation.metrics import METRICS, PAPER
 from thyro_core.evaluation.plausibility import Suspicion, suspicions
 from thyro_core.evaluation.tables import COUNTS, POOLED
-from thyro_core.reporting.cells import Traced, paper
-from thyro_core.reporting.queries import Row, Tables
+from thyro_core.reporting.cells import Cell, paper
+from thyro_core.reporting.queries import TableRow, Tables
 
-Interval = tuple[Traced, Traced]
+Interval = tuple[Cell, Cell]
 
 
 @dataclass(frozen=True)
-class Cell:
+class MeanCell:
     """A mean over splits, its spread and its 95 % interval."""
 
-    value: Traced
-    sd: Traced
-    low: Traced
-    high: Traced
-    n: Traced
+    value: Cell
+    sd: Cell
+    low: Cell
+    high: Cell
+    n: Cell
     """Splits that define it."""
 
 
@@ -29,13 +29,13 @@ class Cell:
 class Performance:
     """The metrics of a study."""
 
-    means: Mapping[str, Mapping[str, Cell]]
+    means: Mapping[str, Mapping[str, MeanCell]]
     """Architecture -> metric -> cell."""
-    published: Mapping[str, Traced]
+    published: Mapping[str, Cell]
     """The paper's figures, of ResNet18."""
-    splits: Mapping[str, list[Row]]
+    splits: Mapping[str, list[TableRow]]
     """Architecture -> its AUC in each split, rows of `metrics`."""
-    confusions: Mapping[str, Mapping[str, Traced]]
+    confusions: Mapping[str, Mapping[str, Cell]]
     """Architecture -> pooled counts, rates and sizes."""
     suspicions: list[Suspicion]
 
@@ -44,8 +44,8 @@ def performance(tables: Tables, config: StudyConfig) -> Performance:
     """Everything the table `metrics` says, for the config's architectures in their order."""
     rows = tables.rows("metrics", ("architecture", "metric", "split"))
     over = {(row["architecture"], row["metric"]): row for row in rows if row["split"] is None}
-    means: dict[str, dict[str, Cell]] = {
-        name: {metric: _cell(over[name, metric]) for metric in METRICS}
+    means: dict[str, dict[str, MeanCell]] = {
+        name: {metric: _mean_cell(over[name, metric]) for metric in METRICS}
         for name in config.architectures
     }
     aucs: dict[str, float] = {name: over[name, "auc"]["value"] for name in config.architectures}
@@ -59,8 +59,8 @@ def performance(tables: Tables, config: StudyConfig) -> Performance:
     )
 
 
-def _cell(row: Row) -> Cell:
-    return Cell(
+def _mean_cell(row: TableRow) -> MeanCell:
+    return MeanCell(
         value=row.cell("value", "three"),
         sd=row.cell("sd", "three"),
         low=row.cell("ci_low", "bounded"),
@@ -69,7 +69,7 @@ def _cell(row: Row) -> Cell:
     )
 
 
-def _of_splits(rows: list[Row], architecture: str) -> list[Row]:
+def _of_splits(rows: list[TableRow], architecture: str) -> list[TableRow]:
     return [
         row
         for row in rows
@@ -78,7 +78,7 @@ def _of_splits(rows: list[Row], architecture: str) -> list[Row]:
     ]
 
 
-def _confusion(over: Mapping[tuple[str, str], Row], architecture: str) -> dict[str, Traced]:
+def _confusion(over: Mapping[tuple[str, str], TableRow], architecture: str) -> dict[str, Cell]:
     pooled = {
         name: over[architecture, POOLED + name] for name in (*COUNTS, "recall", "specificity")
     }
@@ -97,9 +97,9 @@ def _confusion(over: Mapping[tuple[str, str], Row], architecture: str) -> dict[s
 class Comparisons:
     """The first architecture against each other one."""
 
-    corrected: Mapping[str, list[Row]]
+    corrected: Mapping[str, list[TableRow]]
     """Baseline -> rows of Nadeau and Bengio's test, in the order of `METRICS`."""
-    delong: Mapping[str, Mapping[str, Traced]]
+    delong: Mapping[str, Mapping[str, Cell]]
     """Baseline -> splits tested, splits with P < 0.05 before and after Holm's correction."""
 
 
@@ -117,11 +117,11 @@ def comparisons(tables: Tables, config: StudyConfig) -> Comparisons:
     )
 
 
-def _against(rows: list[Row], baseline: str) -> list[Row]:
+def _against(rows: list[TableRow], baseline: str) -> list[TableRow]:
     return [row for row in rows if row["baseline"] == baseline]
 
 
-def _delong(tables: Tables, baseline: str) -> dict[str, Traced]:
+def _delong(tables: Tables, baseline: str) -> dict[str, Cell]:
     return tables.figures(
         tables.source("comparisons", baseline=baseline, test="delong"),
         {

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from thyro_core.config import IngestConfig, StudyConfig
-from thyro_core.reporting.cells import Traced
-from thyro_core.reporting.queries import Row, Tables
+from thyro_core.reporting.cells import Cell
+from thyro_core.reporting.queries import TableRow, Tables
 from thyro_core.study.plan import StudyPlan
 from thyro_core.urls import redact
 
@@ -16,7 +16,7 @@ class Setting:
     """A field of the config: its value, and what it decides."""
 
     name: str
-    value: Traced
+    value: Cell
     meaning: str
     changed: bool
     """Whether it is not the default."""
@@ -29,9 +29,9 @@ class Provenance:
     study: list[Setting]
     ingest: list[Setting]
     weights: list[dict[str, object]]
-    runs: list[Row]
-    totals: Mapping[str, Traced]
-    versions: list[tuple[str, Traced]]
+    runs: list[TableRow]
+    totals: Mapping[str, Cell]
+    versions: list[tuple[str, Cell]]
     """Packages and versions; several where runs differ."""
     commits: list[str]
 
@@ -71,7 +71,7 @@ def provenance(tables: Tables, plan: StudyPlan) -> Provenance:
     )
 
 
-def configured(plan: StudyPlan, name: str, form: str = "short") -> Traced:
+def config_cell(plan: StudyPlan, name: str, form: str = "short") -> Cell:
     """A field of the study's config as the report shows it; lists are joined, empty is `auto`."""
     value = getattr(plan.config, name)
     if isinstance(value, bool):
@@ -84,28 +84,28 @@ def configured(plan: StudyPlan, name: str, form: str = "short") -> Traced:
         form = "text"
     elif isinstance(value, int):
         form = "count"
-    return Traced(value, form, ("config", name))
+    return Cell(value, form, ("config", name))
 
 
 def _setting(plan: StudyPlan, name: str) -> Setting:
     field = StudyConfig.model_fields[name]
     changed = getattr(plan.config, name) != field.default
-    return Setting(name, configured(plan, name), field.description or "", changed)
+    return Setting(name, config_cell(plan, name), field.description or "", changed)
 
 
-def _versions(tables: Tables) -> list[tuple[str, Traced]]:
-    asked = tables.ask(
+def _versions(tables: Tables) -> list[tuple[str, Cell]]:
+    rows = tables.query(
         f"SELECT DISTINCT versions FROM {tables.source('runs')} AND versions IS NOT NULL ORDER BY 1"
     )
-    names = sorted({name for row in asked for name in json.loads(row["versions"])})
+    names = sorted({name for row in rows for name in json.loads(row["versions"])})
     runs = tables.source("runs")
     expression = "string_agg(DISTINCT versions->>'{0}', ', ' ORDER BY versions->>'{0}')"
     return [(name, tables.figure(expression.format(f'$."{name}"'), runs, "text")) for name in names]
 
 
 def _commits(tables: Tables) -> list[str]:
-    asked = tables.ask(
+    rows = tables.query(
         f"SELECT DISTINCT git_commit FROM {tables.source('runs')} AND git_commit IS NOT NULL "
         "ORDER BY 1"
     )
-    return [row["git_commit"] for row in asked]
+    return [row["git_commit"] for row in rows]

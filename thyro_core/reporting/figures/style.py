@@ -1,4 +1,4 @@
-"""What the plots share: how an architecture looks, how a figure is spelled, axes and legends."""
+"""The plots' common style: looks of the architectures, figures as text, axes and legends."""
 
 from collections.abc import Mapping
 from math import isnan
@@ -46,7 +46,7 @@ Line = str | tuple[int, tuple[float, ...]]
 
 
 class Look(NamedTuple):
-    """How a series is drawn: never told apart by its colour alone."""
+    """How a series is drawn: its colour is never the only difference."""
 
     colour: str
     line: Line
@@ -54,12 +54,12 @@ class Look(NamedTuple):
 
 
 _FEW = 8
-_LINES: tuple[Line, ...] = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (1.3, 1.3)))
+_LINE_TYPES: tuple[Line, ...] = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (1.3, 1.3)))
 LOOKS: Mapping[str, Look] = MappingProxyType(
     {
         architecture: Look(colour, line, marker)
         for architecture, colour, line, marker in zip(
-            ARCHITECTURES, SERIES, _LINES, "osD^", strict=True
+            ARCHITECTURES, SERIES, _LINE_TYPES, "osD^", strict=True
         )
     }
 )
@@ -109,6 +109,6 @@ def legend(figure: Figure, columns: int = 1) -> None:
     figure.legend(loc="outside lower center", ncols=columns)
 
 
-def listed(values: Mapping[str, object]) -> str:
+def as_text(values: Mapping[str, object]) -> str:
     """Named values as a part of a sentence."""
     return "; ".join(f"{name} {value}" for name, value in values.items())

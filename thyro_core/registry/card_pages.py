@@ -5,7 +5,7 @@ from typing import Any
 
 from thyro_core import NOTICE
 
-Card = Mapping[str, Any]
+CardValues = Mapping[str, Any]
 
 _METRICS = ("auc", "average_precision", "brier", "ece")
 _POINT = {
@@ -16,7 +16,7 @@ _POINT = {
 }
 
 
-def card_rows(card: Card) -> list[tuple[str, str]]:
+def card_rows(card: CardValues) -> list[tuple[str, str]]:
     """The key figures: what it is called, and the figure with its 95 % interval.
 
     Args:
@@ -32,12 +32,18 @@ def card_rows(card: Card) -> list[tuple[str, str]]:
         ("threshold", f"{point['threshold']:.6g} for sensitivity {point['target_sensitivity']:g}"),
         *((words, cell(point[name])) for name, words in _POINT.items()),
         ("temperature", f"{calibration['temperature']:.3f}"),
-        ("calibration error", f"{_plain(before['ece'])} before, {_plain(after['ece'])} after"),
-        ("log-likelihood loss", f"{_plain(before['nll'])} before, {_plain(after['nll'])} after"),
+        (
+            "calibration error",
+            f"{_loss_text(before['ece'])} before, {_loss_text(after['ece'])} after",
+        ),
+        (
+            "log-likelihood loss",
+            f"{_loss_text(before['nll'])} before, {_loss_text(after['nll'])} after",
+        ),
     ]
 
 
-def card_markdown(card: Card, standing: str) -> str:
+def card_markdown(card: CardValues, standing: str) -> str:
     """The card's key figures, warnings and purpose as a Markdown page.
 
     Args:
@@ -76,5 +82,5 @@ def cell(figure: Mapping[str, Any]) -> str:
     return f"{value:.3f} ({max(low, 0.0):.2f}-{min(high, 1.0):.2f})"
 
 
-def _plain(value: float | None) -> str:
+def _loss_text(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"

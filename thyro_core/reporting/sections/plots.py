@@ -1,0 +1,67 @@
+"""Every plot of the report, by name; one that has nothing to show is None."""
+
+from dataclasses import dataclass
+
+from thyro_core.evaluation.metrics import PAPER_METRICS
+from thyro_core.reporting.figures import dots
+from thyro_core.reporting.sections import curves
+from thyro_core.reporting.sections.curves import Plot, PlotData, make_plot
+from thyro_core.reporting.sections.maps import FeatureTests
+from thyro_core.reporting.sections.performance import Comparisons
+
+
+@dataclass(frozen=True)
+class ReportPlots:
+    """The report's plots."""
+
+    metrics: Plot
+    roc: Plot
+    pr: Plot
+    calibration: Plot
+    scores: Plot
+    decision: Plot
+    ppv: Plot
+    learning: Plot
+    forest: Plot | None
+    effects: Plot | None
+
+
+def report_plots(
+    data: PlotData, comparisons: Comparisons, features: FeatureTests | None
+) -> ReportPlots:
+    """Draw them all."""
+    return ReportPlots(
+        metrics=_metrics_plot(data),
+        roc=curves.roc_figure(data),
+        pr=curves.precision_recall_figure(data),
+        calibration=curves.calibration_figure(data),
+        scores=curves.score_figure(data),
+        decision=curves.decision_figure(data),
+        ppv=curves.ppv_figure(data),
+        learning=curves.learning_figure(data),
+        forest=_forest(comparisons),
+        effects=_effects(features),
+    )
+
+
+def _metrics_plot(data: PlotData) -> Plot:
+    """The paper's metrics, and specificity; the page's table has the numbers, and the others."""
+    metrics = (*PAPER_METRICS, "specificity")
+    by_metric = {metric: data.estimates(metric) for metric in metrics}
+    values = {name: {metric: of[name] for metric, of in by_metric.items()} for name in data.parts}
+    return make_plot("metrics", dots.metrics_plot("plot-metrics", values))
+
+
+def _forest(comparisons: Comparisons) -> Plot | None:
+    """Differences in AUC; the page's tables have the numbers."""
+    rows = [row.values for of in comparisons.corrected.values() for row in of]
+    auc_rows = [row for row in rows if row["metric"] == "auc"]
+    return make_plot("forest", dots.forest_plot("plot-forest", auc_rows)) if auc_rows else None
+
+
+def _effects(features: FeatureTests | None) -> Plot | None:
+    """Effects of the first architecture with any; the page's table has the numbers."""
+    if features is None:
+        return None
+    rows = [row.values for row in next(iter(features.tests.values()))]
+    return make_plot("effects", dots.effect_plot("plot-effects", rows))
