@@ -40,6 +40,13 @@ def test_every_command_runs_in_the_order_given(tmp_path: Path) -> None:
             timeout=300,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    (notebook,) = re.findall(r"```python\n(.+?)```", TEXT, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", notebook],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "'auc': " in done.stdout
 
 
 def test_every_indented_line_is_marked_as_run_or_is_a_make_target() -> None:

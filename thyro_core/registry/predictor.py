@@ -1,0 +1,142 @@
+"""A promoted model in memory, for notebooks: probabilities and Grad-CAM maps of some images."""
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from thyro_core.config import IngestConfig
+from thyro_core.explain.gradcam import grad_cams
+from thyro_core.explain.maps import check_maps
+from thyro_core.imaging.decode import decode, resize
+from thyro_core.registry.bundle import Bundle, load_bundle
+from thyro_core.registry.champion import champion
+from thyro_core.registry.ensemble import ensemble, load_members
+from thyro_core.settings import Settings, scratch_folder
+from thyro_core.store.store import Store, open_store
+from thyro_core.training.batches import normalise
+from thyro_core.types import Float32Array, Grey
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
+"""A picture file, a PIL image, or uint8 grey levels (height, width) or colours (..., 3)."""
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A promoted model whose members are in memory, on the CPU.
+
+    For research only: it applies none of a screening's checks (burned-in marks, distance from the
+    training set, duplicates).
+
+    Attributes:
+        bundle: id, architecture, threshold, temperature and card of the model.
+        members: its networks, in evaluation mode.
+    """
+
+    bundle: Bundle
+    members: tuple[nn.Module, ...]
+
+    def predict(self, images: Iterable[ImageLike]) -> "pd.DataFrame":
+        """Calibrated probabilities of malignant, one row an image, in the order given.
+
+        Args:
+            images: picture files, PIL images or uint8 arrays; the first frame of a file counts.
+
+        Returns:
+            Columns `prob_malignant` (mean over members), `sd` (over members; NaN for one member)
+            and `positive` (from the model's threshold on).
+
+        Raises:
+            UndecodableError: a file is no picture or is damaged.
+            OSError: a file cannot be read.
+        """
+        import pandas as pd
+
+        scores = [
+            ensemble(self.members, batch, self.bundle.temperature)
+            for batch in _batches(images, self.bundle.side)
+        ]
+        mean = np.concatenate([np.empty(0), *(each.mean for each in scores)])
+        sd = np.concatenate([np.empty(0), *(each.sd for each in scores)])
+        positive = mean >= self.bundle.threshold
+        return pd.DataFrame({"prob_malignant": mean, "sd": sd, "positive": positive})
+
+    def gradcam(self, images: Iterable[ImageLike]) -> Float32Array:
+        """Members' mean raw Grad-CAM maps, not scaled: comparable between images.
+
+        Args:
+            images: as for `predict`.
+
+        Returns:
+            (n, 2, h, w); the second axis is the target class: benign, malignant.
+
+        Raises:
+            UndecodableError: a file is no picture or is damaged.
+            OSError: a file cannot be read.
+            CamError: a map is not finite.
+        """
+        maps: list[Float32Array] = []
+        for batch in _batches(images, self.bundle.side):
+            of_members = [
+                grad_cams(member, self.bundle.architecture, batch)[1] for member in self.members
+            ]
+            maps.append(torch.stack(of_members).mean(dim=0).numpy())
+            check_maps(maps[-1], len(batch))
+        return np.concatenate(maps) if maps else np.empty((0, 2, 0, 0), np.float32)
+
+
+def load_model(store: Store | str, model_id: str | None = None) -> Predictor:
+    """A promoted model, its files checked against its card.
+
+    Args:
+        store: from `open_store`, or its folder or fsspec URL.
+        model_id: as `thyro models` lists it; None: the champion.
+
+    Raises:
+        InputError: there is no such model, or no champion, or a file is gone or damaged.
+    """
+    opened = open_store(store) if isinstance(store, str) else store
+    bundle = load_bundle(opened, champion(opened) if model_id is None else model_id)
+    members = load_members(bundle, opened, scratch_folder(Settings()))
+    return Predictor(bundle, tuple(members))
+
+
+def _batches(images: Iterable[ImageLike], side: int) -> Iterator[Tensor]:
+    inputs: list[Grey] = []
+    for image in images:
+        inputs.append(resize(_grey(image), side))
+        if len(inputs) == _BATCH:
+            yield _normalised(inputs)
+            inputs = []
+    if inputs:
+        yield _normalised(inputs)
+
+
+def _normalised(inputs: list[Grey]) -> Tensor:
+    return normalise(torch.from_numpy(np.stack(inputs)).unsqueeze(1).float() / 255.0)
+
+
+def _grey(image: ImageLike) -> Grey:
+    """The image as ingest decodes it, whatever it comes as."""
+    if isinstance(image, str | Path):
+        return decode(Path(image).read_bytes(), IngestConfig()).grey
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8:
+            msg = f"expected an image of type uint8, found {image.dtype}"
+            raise TypeError(msg)
+        image = Image.fromarray(image)
+    buffer = io.BytesIO()
+    image.save(buffer, "TIFF")
+    return decode(buffer.getvalue(), IngestConfig()).grey
