@@ -1,6 +1,8 @@
 """What all tests share: no deadlines, and no settings of the one who runs them."""
 
+import atexit
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,20 @@ settings.register_profile("thyro", deadline=None)
 # `make fuzz`: new cases each time, and so many that they are a task for a night.
 settings.register_profile("fuzz", deadline=None, max_examples=100_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "thyro"))
+
+
+def _release_test_modules() -> None:
+    """Let go of what the tests' modules hold, DuckDB's types among it, before Python ends.
+
+    Beside torch, something keeps pytest's import hook alive beyond the interpreter's end; the
+    hook holds the session and so the tests' modules, and DuckDB's binding then reports each of
+    its objects that they can reach as leaked, a screen of lines.
+    """
+    for module in [module for name, module in sys.modules.items() if name.startswith("tests.")]:
+        vars(module).clear()
+
+
+atexit.register(_release_test_modules)
 
 
 @pytest.fixture(autouse=True)
