@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,19 @@ def _member(bundle: Bundle, key: str, store: Store, scratch: Path, pattern: nn.M
         msg = f"{path}: expected weights of {bundle.architecture}, found others: {error}"
         raise InputError(msg) from error
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def score_batch(members: Sequence[nn.Module], images: Tensor, temperature: float) -> EnsembleScores:
+    """Scores of one batch by one forward pass of each member.
+
+    Args:
+        members: m networks with two outputs (benign, malignant), in evaluation mode.
+        images: float32, b x 3 x side x side, normalised, on the members' device.
+        temperature: what logits are divided by; above 0.
+    """
+    with torch.inference_mode():
+        logits = torch.stack([member(images) for member in members], dim=1)
+    return ensemble_scores(logits.double().cpu().numpy(), temperature)
 
 
 def ensemble_scores(logits: npt.ArrayLike, temperature: float) -> EnsembleScores:

@@ -18,7 +18,7 @@ from thyro_core.explain.maps import check_maps
 from thyro_core.imaging.decode import decode, resize
 from thyro_core.registry.bundle import Bundle, load_bundle
 from thyro_core.registry.champion import champion
-from thyro_core.registry.ensemble import ensemble, load_members
+from thyro_core.registry.ensemble import load_members, score_batch
 from thyro_core.settings import Settings, scratch_folder
 from thyro_core.store.store import Store, open_store
 from thyro_core.training.batches import normalise
@@ -65,7 +65,7 @@ class Predictor:
         import pandas as pd
 
         scores = [
-            ensemble(self.members, batch, self.bundle.temperature)
+            score_batch(self.members, batch, self.bundle.temperature)
             for batch in _batches(images, self.bundle.side)
         ]
         mean = np.concatenate([np.empty(0), *(each.mean for each in scores)])

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from tests.support.ensembles import ensemble
 from tests.support.finished_study import copy_of, finished_study
 from tests.support.places import REPOSITORY
 from thyro_core.datasets.packs import open_pack, pack_index
@@ -23,7 +22,7 @@ from thyro_core.registry.build import BundleSpec, make_bundle
 from thyro_core.registry.bundle import Bundle, load_bundle, reference
 from thyro_core.registry.champion import champion, read_champion, rollback
 from thyro_core.registry.distance import distance_bound, embedding_distance
-from thyro_core.registry.ensemble import embedding, load_members
+from thyro_core.registry.ensemble import embedding, load_members, score_batch
 from thyro_core.registry.promote import GateError, PromotionConfig, promote
 from thyro_core.store.keys import bundle_prefix, card_key, model_key, run_key
 from thyro_core.store.store import Store, open_store
@@ -109,7 +108,7 @@ def test_an_ensemble_by_hand(promoted, tmp_path) -> None:
     store, plan, bundle = promoted
     members = load_members(bundle, store, tmp_path)
     images = batch(store, plan, sorted(pack_index(read_table(store, "images"))))[:5]
-    found = ensemble(members, images, 2.0)
+    found = score_batch(members, images, 2.0)
     with torch.inference_mode():
         each = torch.stack([torch.softmax(m(images).double() / 2.0, 1)[:, 1] for m in members], 1)
     assert found.members == pytest.approx(each.numpy(), rel=1e-12)
@@ -118,7 +117,7 @@ def test_an_ensemble_by_hand(promoted, tmp_path) -> None:
     assert {array.dtype for array in (found.mean, found.sd, found.members)} == {
         np.dtype(np.float64)
     }
-    alone = ensemble(members[:1], images, 2.0)
+    alone = score_batch(members[:1], images, 2.0)
     assert np.isnan(alone.sd).all()
     assert alone.mean.tolist() == found.members[:, 0].tolist()
 

@@ -110,11 +110,10 @@ def test_a_night_of_all_fates(ward: Ward) -> None:
 def test_scores_are_the_ensembles_own(ward: Ward, model) -> None:
     import torch
 
-    from tests.support.ensembles import ensemble
     from thyro_core.imaging.decode import decode, resize
     from thyro_core.registry.bundle import reference
     from thyro_core.registry.distance import embedding_distance
-    from thyro_core.registry.ensemble import embedding, load_members
+    from thyro_core.registry.ensemble import embedding, load_members, score_batch
     from thyro_core.training.batches import normalise
 
     files = [write_image(ward.batch / f"{i}.png", i, malignant=i % 2 == 0) for i in range(10)]
@@ -125,7 +124,7 @@ def test_scores_are_the_ensembles_own(ward: Ward, model) -> None:
         row = rows(ward)[digest(path)]
         grey = resize(decode(path.read_bytes(), RULES).grey, bundle.side)
         images = normalise(torch.from_numpy(grey)[None, None].float() / 255)
-        said = ensemble(members, images, bundle.temperature)
+        said = score_batch(members, images, bundle.temperature)
         far = embedding_distance(
             reference(ward.store, bundle.model_id),
             embedding(members[0], bundle.architecture, images),
