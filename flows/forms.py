@@ -77,13 +77,13 @@ class ModelForm:
         fields: Mapping[str, Any] = model["properties"]
         order = [*self.first, *(name for name in fields if name not in self.first)]
         model["properties"] = {
-            name: _said(_plain(fields[name])) | {"position": place}
+            name: _said(_plain_schema(fields[name])) | {"position": place}
             for place, name in enumerate(order)
         }
         return schema
 
 
-def _plain(field: Mapping[str, Any]) -> dict[str, Any]:
+def _plain_schema(field: Mapping[str, Any]) -> dict[str, Any]:
     """Without `None` among the types: for an optional field the server takes an empty one."""
     kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
     if len(kinds) != 1:

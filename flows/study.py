@@ -79,7 +79,7 @@ def study(
                 plan = _prepare(manifest, config, opened, settings, allocation)
                 check_lock = lock_scope.enter_context(only_driver(opened, plan.study_id))
                 current_observer().on_plan(opened, plan)
-                errors = _train(opened, plan, settings, cluster, allocation)
+                errors = _train_splits(opened, plan, settings, cluster, allocation)
             check_lock()
             _conclude(opened, plan, errors)
             _report(opened, plan, scratch_folder(settings))
@@ -120,7 +120,7 @@ def _prepare(
     return plan
 
 
-def _train(
+def _train_splits(
     store: Store, plan: StudyPlan, settings: Settings, cluster: Cluster, allocation: Allocation
 ) -> list[ThyroError]:
     """Run the splits that are not done, all at once; Ray packs them. The errors of those failed."""

@@ -24,18 +24,22 @@ settings.register_profile("fuzz", deadline=None, max_examples=100_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "thyro"))
 
 
-def _release_test_modules() -> None:
-    """Let go of what the tests' modules hold, DuckDB's types among it, before Python ends.
+def _release_import_hook() -> None:
+    """Let go of pytest's import hook before Python ends.
 
-    Beside torch, something keeps pytest's import hook alive beyond the interpreter's end; the
-    hook holds the session and so the tests' modules, and DuckDB's binding then reports each of
-    its objects that they can reach as leaked, a screen of lines.
+    Modules keep it as their loader, and beside torch something keeps such a module beyond the
+    interpreter's end. The hook holds the session, so all tests' modules, and DuckDB's binding then
+    reports each of its objects that they can reach as leaked: a screen of lines.
     """
-    for module in [module for name, module in sys.modules.items() if name.startswith("tests.")]:
-        vars(module).clear()
+    hook = __spec__.loader
+    for module in list(sys.modules.values()):
+        spec = getattr(module, "__spec__", None)
+        if spec is not None and spec.loader is hook:
+            spec.loader = None
+            module.__loader__ = None  # type: ignore[assignment]
 
 
-atexit.register(_release_test_modules)
+atexit.register(_release_import_hook)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from thyro_core.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_HEADERS = {
+_DRIFT_HEADERS = {
     "psi_score": "score PSI",
     "ks_score": "score KS",
     "psi_mean": "grey PSI",
@@ -81,13 +81,13 @@ def _show(batches: "pa.Table", output: Path | None) -> None:
     from thyro_core.screening.drift import breaches_of
 
     table = result_table(title="Drift")
-    for name in ("night", "batch", "scored", *_HEADERS.values()):
+    for name in ("night", "batch", "scored", *_DRIFT_HEADERS.values()):
         table.add_column(name, overflow="fold", no_wrap=name in {"night", "scored"})
     lines = []
     for row in batches.to_pylist():
         number, breaches = str(row["date"]), breaches_of(row)
         night = f"{number[:4]}-{number[4:6]}-{number[6:]}"
-        cells = {name: "-" if row[name] is None else f"{row[name]:.3f}" for name in _HEADERS}
+        cells = {name: "-" if row[name] is None else f"{row[name]:.3f}" for name in _DRIFT_HEADERS}
         cells |= {name: f"[bold red]{cells[name]}*[/]" for name in breaches if name in cells}
         table.add_row(night, row["batch_id"], f"{row['scored']}/{row['received']}", *cells.values())
         if breaches:

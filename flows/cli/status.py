@@ -14,7 +14,16 @@ from thyro_core import NOTICE
 if TYPE_CHECKING:
     from thyro_core.study.status import RunStatus, StudyStatus
 
-_HEADERS = ("split", "architecture", "state", "epoch", "images/s", "left", "GPU-seconds", "host")
+_RUN_HEADERS = (
+    "split",
+    "architecture",
+    "state",
+    "epoch",
+    "images/s",
+    "left",
+    "GPU-seconds",
+    "host",
+)
 
 
 def status(study_id: StudyId, store: StoreUrl = None, as_json: Json = False) -> None:
@@ -29,9 +38,9 @@ def status(study_id: StudyId, store: StoreUrl = None, as_json: Json = False) -> 
 
 
 def _show(status: "StudyStatus") -> None:
-    table = result_table(*_HEADERS, title=f"Study {status.study_id}")
+    table = result_table(*_RUN_HEADERS, title=f"Study {status.study_id}")
     for run in status.runs:
-        table.add_row(*_row(run, status.epochs))
+        table.add_row(*_run_row(run, status.epochs))
     print_unbroken(table)
     for run in status.runs:
         if run.error is not None:
@@ -39,7 +48,7 @@ def _show(status: "StudyStatus") -> None:
     say(_totals(status))
 
 
-def _row(run: "RunStatus", epochs: int) -> tuple[str, ...]:
+def _run_row(run: "RunStatus", epochs: int) -> tuple[str, ...]:
     state: str = run.state
     if run.state == "silent" and run.silent_seconds is not None:
         state = f"silent for {clock(run.silent_seconds)}"

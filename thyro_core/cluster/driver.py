@@ -84,11 +84,11 @@ def main(arguments: Sequence[str]) -> int:
         _LOG.warning("stopped")
         return StoppedError.exit_code
     except ThyroError as error:
-        _answer(error=redact(str(error)), of_input=isinstance(error, InputError))
+        _print_answer(error=redact(str(error)), of_input=isinstance(error, InputError))
         return error.exit_code
 
 
-def _answer(**values: object) -> None:
+def _print_answer(**values: object) -> None:
     sys.stdout.write(f"{answer_line(**values)}\n")
     sys.stdout.flush()
 
@@ -99,13 +99,13 @@ def _ask(request: ResourceRequest) -> int:
         from thyro_core.cluster.session_cluster import SessionCluster
 
         allocation = SessionCluster(capacity).allocate(request)
-    _answer(allocation=allocation.text(), version=__version__)
+    _print_answer(allocation=allocation.text(), version=__version__)
     return 0
 
 
 def _train(job_id: str, order: TrainingOrder) -> int:
     study_id = order.job.study_id
-    hint = _hint(order.job.store)
+    hint = _store_hint(order.job.store)
     store = open_store(order.job.store)
     if not store.exists(study_key(study_id)):
         msg = (
@@ -136,7 +136,7 @@ def _train(job_id: str, order: TrainingOrder) -> int:
     return 0 if complete else 1
 
 
-def _hint(store: str) -> str:
+def _store_hint(store: str) -> str:
     if not store.startswith("file:"):
         return ""
     return (

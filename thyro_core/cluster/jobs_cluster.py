@@ -242,13 +242,13 @@ def _stopped_on_interrupt(server: JobServer, job_id: str, log: Log) -> Iterator[
             raise
         log(f"stopping job {job_id} at {server.address}")
         try:
-            _stop(server, job_id)
+            _stop_job(server, job_id)
         except ThyroError as error:
             log(f"{error}; job {job_id} may still run")
         raise
 
 
-def _stop(server: JobServer, job_id: str) -> None:
+def _stop_job(server: JobServer, job_id: str) -> None:
     server.stop(job_id)
     deadline = time.monotonic() + _STOP_SECONDS
     while not server.state(job_id).ended:

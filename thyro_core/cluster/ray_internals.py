@@ -13,7 +13,7 @@ from ray.experimental import internal_kv
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 
-def _key(run: str) -> bytes:
+def _storage_key(run: str) -> bytes:
     return f"thyro-placement-group-{run}".encode()
 
 
@@ -29,14 +29,14 @@ def placement_group_recorder(run: str) -> Any:  # noqa: ANN401
         def after_worker_group_start(self, worker_group: Any) -> None:  # noqa: ANN401
             handle = worker_group.get_worker_group_state().placement_group_handle
             group_id = handle.placement_group.id.binary()
-            internal_kv._internal_kv_put(_key(run), group_id, overwrite=True)  # noqa: SLF001
+            internal_kv._internal_kv_put(_storage_key(run), group_id, overwrite=True)  # noqa: SLF001
 
     return PlacementGroupRecorder()
 
 
 def remove_recorded_placement_group(run: str) -> None:
     """Give back the resources of a run's workers, if they are recorded."""
-    group_id = internal_kv._internal_kv_get(_key(run))  # noqa: SLF001
+    group_id = internal_kv._internal_kv_get(_storage_key(run))  # noqa: SLF001
     if group_id:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(group_id)))
-        internal_kv._internal_kv_del(_key(run))  # noqa: SLF001
+        internal_kv._internal_kv_del(_storage_key(run))  # noqa: SLF001

@@ -103,7 +103,7 @@ def run_blocks(
         try:
             return _run_once(job(), sizes, progress)
         except exceptions.RayTaskError as error:
-            raise _explained(error) from error
+            raise _explain_failure(error) from error
         except exceptions.RayError as error:
             if not remaining:
                 msg = (
@@ -118,7 +118,7 @@ def run_blocks(
 def _run_once(job: ScreeningJob, sizes: Pools, progress: Callable[[Counts], None]) -> Counts:
     total = Counts()
     with _quiet_context():
-        bundles = _dataset(job, sizes).iter_internal_ref_bundles()
+        bundles = _block_dataset(job, sizes).iter_internal_ref_bundles()
         for bundle in bundles:
             for ref in bundle.block_refs:
                 for row in ray.get(ref).to_pylist():
@@ -128,7 +128,7 @@ def _run_once(job: ScreeningJob, sizes: Pools, progress: Callable[[Counts], None
     return total
 
 
-def _explained(error: exceptions.RayTaskError) -> ThyroError:
+def _explain_failure(error: exceptions.RayTaskError) -> ThyroError:
     """The worker's own error, if it is one for people; else the kind of error alone."""
     cause = error.cause
     while isinstance(cause, exceptions.RayTaskError):
@@ -165,7 +165,7 @@ def _quiet_context() -> Iterator[None]:
             setattr(context, name, value)
 
 
-def _dataset(job: ScreeningJob, sizes: Pools) -> "ray.data.Dataset":
+def _block_dataset(job: ScreeningJob, sizes: Pools) -> "ray.data.Dataset":
     listed = ray.data.from_items([{"batch": job.source}]).map_batches(
         _list, batch_format="pyarrow", num_cpus=0
     )

@@ -13,7 +13,7 @@ MAX_XML_BYTES = 1_000_000
 
 _CASE_FILE = re.compile(r"\d+\.xml", re.IGNORECASE)
 _CASE_IMAGE = re.compile(r"(\d+)_\d+")
-_KEPT = ("tirads", "age", "sex")
+_CASE_FIELDS = ("tirads", "age", "sex")
 _FORBIDDEN = ("<!doctype", "<!entity")
 
 
@@ -75,7 +75,7 @@ def parse_case(data: bytes) -> DdtiCase:
     if root.tag != "case":
         msg = "the root is not <case>"
         raise ValueError(msg)
-    attributes = {tag: (root.findtext(tag) or "").strip() for tag in _KEPT}
+    attributes = {tag: (root.findtext(tag) or "").strip() for tag in _CASE_FIELDS}
     return DdtiCase({tag: value for tag, value in attributes.items() if value})
 
 

@@ -91,9 +91,9 @@ def read_image_set(source: str, rules: IngestConfig) -> ImageSet:
     if not folder.sizes and not folder.links_out:
         msg = f"{source}: expected an image set, found no files; {_CURE}"
         raise InputError(msg)
-    layout, entries, notes = _read(folder, rules)
+    layout, entries, notes = _read_layout(folder, rules)
     _check_labels(folder, entries)
-    entries, masks = _with_masks(folder, entries)
+    entries, masks = _attach_masks(folder, entries)
     entries, excluded = _exclude(folder, entries)
     notes += [*masks, *_patient_notes(entries), *excluded, *_ignored_notes(folder, entries)]
     return ImageSet(
@@ -108,7 +108,7 @@ def read_image_set(source: str, rules: IngestConfig) -> ImageSet:
 _Read = tuple[Layout, list[Entry], list[str]]
 
 
-def _read(folder: Listing, rules: IngestConfig) -> _Read:
+def _read_layout(folder: Listing, rules: IngestConfig) -> _Read:
     table = folder.find(_TABLE)
     if table is not None:
         return _from_table(folder, table)
@@ -130,7 +130,7 @@ def _without_masks(names: list[str], mask_names: frozenset[str]) -> tuple[list[s
     )
 
 
-def _with_masks(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], list[str]]:
+def _attach_masks(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], list[str]]:
     """The entries with their masks, and notes on those of no image and on missing ones."""
     images = [entry.name for entry in entries]
     others = {name for name in folder.images() if is_mask(name)} - set(images)

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from thyro_core.errors import LeakageError
 
 _LINKS = ("image_id", "pixel_hash", "patient_id", "group_id")
-_ROLES = {"train": False, "val": False, "test": True}
+_IS_TEST_ROLE = {"train": False, "val": False, "test": True}
 
 
 def check_leakage(splits: pa.Table, images: pa.Table) -> None:
@@ -87,7 +87,7 @@ def _placed(splits: pa.Table, images: pa.Table) -> pd.DataFrame:
     rows = splits.select(["split", "image_id", "role"]).to_pandas()
     rows_by_side: pd.DataFrame = rows.merge(links, on="image_id", how="left")
     strangers = int(rows_by_side["linked"].isna().sum())
-    roles = sorted(set(rows["role"]) - set(_ROLES))
+    roles = sorted(set(rows["role"]) - set(_IS_TEST_ROLE))
     if strangers or roles:
         msg = (
             "expected splits of included images of this manifest with the roles train, val and "
@@ -95,7 +95,7 @@ def _placed(splits: pa.Table, images: pa.Table) -> pd.DataFrame:
             "make the splits again from this manifest"
         )
         raise LeakageError(msg)
-    rows_by_side["test"] = rows_by_side["role"].map(_ROLES).astype(bool)
+    rows_by_side["test"] = rows_by_side["role"].map(_IS_TEST_ROLE).astype(bool)
     return rows_by_side
 
 

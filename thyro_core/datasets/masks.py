@@ -88,7 +88,7 @@ def pack_masks(
             size = row["width"], row["height"]
             for name, sha256 in masks.get(row["image_id"], {}).items():
                 data = packs.read_verified(fs, f"{root}/{name}", sha256)
-                mask, fault = _decoded(data, size, rules)
+                mask, fault = _decode_masks(data, size, rules)
                 if fault is not None:
                     pack_rows[place] = 0
                     return fault
@@ -102,10 +102,12 @@ def pack_masks(
             key = mask_key(manifest_id)
             packs.write_array(store, key, MASK_SIDE, pack_rows, len(rows))
     culprits = [rows[place]["image_id"] for place in masked_rows]
-    return n_masked, _notes(dict(zip(culprits, faults, strict=True)))
+    return n_masked, _mask_notes(dict(zip(culprits, faults, strict=True)))
 
 
-def _decoded(data: bytes, size: tuple[int, int], rules: IngestConfig) -> tuple[Grey, str | None]:
+def _decode_masks(
+    data: bytes, size: tuple[int, int], rules: IngestConfig
+) -> tuple[Grey, str | None]:
     """A mask's square of 0 and 1, and why it cannot be used."""
     nothing = np.zeros((MASK_SIDE, MASK_SIDE), dtype=np.uint8)
     try:
@@ -137,7 +139,7 @@ def mask_square(grey: Grey) -> Grey:
     return (np.asarray(area) >= 0.5).astype(np.uint8)
 
 
-def _notes(faults: Mapping[str, str | None]) -> list[str]:
+def _mask_notes(faults: Mapping[str, str | None]) -> list[str]:
     notes = []
     for fault in sorted({fault for fault in faults.values() if fault is not None}):
         images = sorted(image[:12] for image, image_fault in faults.items() if image_fault == fault)

@@ -177,7 +177,7 @@ def _counts(part: pd.DataFrame, threshold: float) -> dict[str, float]:
     return {name: float(cell) for name, cell in zip(COUNTS, cells, strict=True)}
 
 
-def _sizes(part: pd.DataFrame) -> _Row:
+def _size_columns(part: pd.DataFrame) -> _Row:
     return {"n": len(part), "n_positive": int(part["label"].sum())}
 
 
@@ -193,7 +193,7 @@ def _split_rows(
             config.resamples,
             job_seed(config.seed, split, architecture),
         )
-        cells = _NO_INTERVAL | {"split": split} | _sizes(part)
+        cells = _NO_INTERVAL | {"split": split} | _size_columns(part)
         for name, value in values[split].items():
             low, high = intervals[name]
             yield cells | {"metric": name, "value": value, "ci_low": low, "ci_high": high}
@@ -219,7 +219,7 @@ def _mean_rows(values: dict[int, dict[str, float]], ratio: float) -> Iterator[_R
 def _pooled_rows(pool: pd.DataFrame, threshold: float) -> Iterator[_Row]:
     for name, value in (_values(pool, threshold) | _counts(pool, threshold)).items():
         row = {"split": None, "metric": POOLED + name, "value": value}
-        yield row | _NO_INTERVAL | _sizes(pool)
+        yield row | _NO_INTERVAL | _size_columns(pool)
 
 
 def _delong_rows(pairs: dict[int, tuple[pd.DataFrame, pd.DataFrame]]) -> Iterator[_Row]:

@@ -111,7 +111,7 @@ def decode(data: bytes, bounds: ImageBounds) -> DecodedImage:
                 check_scans(data)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return _picture(image)
+            return _open_picture(image)
     except UndecodableError:
         raise
     except DECODER_ERRORS as error:
@@ -183,7 +183,7 @@ def _has_frame(image: ImageFile, index: int) -> bool:
     return True
 
 
-def _picture(image: ImageFile) -> DecodedImage:
+def _open_picture(image: ImageFile) -> DecodedImage:
     bits = _BITS.get(image.mode, 8)
     if bits > 8:
         return DecodedImage(_scale(image), 0.0, bits)

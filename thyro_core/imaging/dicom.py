@@ -123,7 +123,7 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
     patient_id, burned_in = _patient(dataset, pseudonymise), _is_burned_in(dataset)
     try:
         _check_kind(dataset)
-        n = _check_bounds(dataset, bounds)
+        n = _check_dicom_bounds(dataset, bounds)
         _check_syntax(dataset)
         box = tissue_box(dataset)
     except _READER_ERRORS as error:
@@ -200,7 +200,7 @@ def _uid_name(uid: str) -> str:
     return "unknown" if name == uid else name
 
 
-def _check_bounds(dataset: Dataset, bounds: ClipBounds) -> int:
+def _check_dicom_bounds(dataset: Dataset, bounds: ClipBounds) -> int:
     """The number of frames, of a size that may be decoded."""
     rows, columns, n = int(dataset.Rows), int(dataset.Columns), _frame_count(dataset)
     if rows * columns > bounds.max_pixels:

@@ -29,7 +29,7 @@ PHOTOMETRIC = {
 }  # fmt: skip
 """Samples per pixel of each photometric interpretation that is read."""
 
-_FULL_SCALES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
+_FULL_SCALE_LEVELS = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
 _RLE_HEADER = 64
 _RLE_LITERALS = 128
 # Of C.8.5.5.1.1 and C.8.5.5.1.2 of PS3.3.
@@ -199,7 +199,7 @@ def _stored_range(array: npt.NDArray[Any], dataset: Dataset) -> tuple[int, int]:
         return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     if bits < 16:
         return 0, 2**bits - 1
-    return 0, next(scale for scale in _FULL_SCALES if int(array.max()) <= scale)
+    return 0, next(scale for scale in _FULL_SCALE_LEVELS if int(array.max()) <= scale)
 
 
 def _windowed(values: FloatArray, dataset: Dataset, low: float, high: float) -> FloatArray:

@@ -46,7 +46,7 @@ def ultrasound_fault(grey: Grey, overlay_share: float) -> str | None:
     """
     counts = np.array(Image.fromarray(grey).histogram())
     bright = float(counts[_BRIGHT_LEVEL:].sum() / grey.size)
-    sd, bits, smooth = _sd(counts), _entropy(counts / grey.size), coherence(grey)
+    sd, bits, smooth = _standard_deviation(counts), _entropy(counts / grey.size), coherence(grey)
     failed = (
         (sd < LEAST_SD, f"standard deviation {sd:.1f}, expected at least {LEAST_SD:g}"),
         (bits < LEAST_ENTROPY, f"entropy {bits:.2f} bit, expected at least {LEAST_ENTROPY:g}"),
@@ -63,7 +63,7 @@ def ultrasound_fault(grey: Grey, overlay_share: float) -> str | None:
     return next((detail for is_failed, detail in failed if is_failed), None)
 
 
-def _sd(counts: npt.NDArray[np.int64]) -> float:
+def _standard_deviation(counts: npt.NDArray[np.int64]) -> float:
     levels = np.arange(len(counts))
     return grey_sums.mean_and_sd(*(int(counts @ levels**power) for power in range(3)))[1]
 

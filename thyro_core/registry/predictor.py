@@ -116,7 +116,7 @@ def load_model(store: Store | str, model_id: str | None = None) -> Predictor:
 def _batches(images: Iterable[ImageLike], side: int) -> Iterator[Tensor]:
     inputs: list[Grey] = []
     for image in images:
-        inputs.append(resize(_grey(image), side))
+        inputs.append(resize(_grey_levels(image), side))
         if len(inputs) == _BATCH:
             yield _normalised(inputs)
             inputs = []
@@ -128,7 +128,7 @@ def _normalised(inputs: list[Grey]) -> Tensor:
     return normalise(torch.from_numpy(np.stack(inputs)).unsqueeze(1).float() / 255.0)
 
 
-def _grey(image: ImageLike) -> Grey:
+def _grey_levels(image: ImageLike) -> Grey:
     """The image as ingest decodes it, whatever it comes as."""
     if isinstance(image, str | Path):
         return decode(Path(image).read_bytes(), IngestConfig()).grey

@@ -33,7 +33,7 @@ from thyro_core.reporting.figures.svg import (
 from thyro_core.reporting.html import render_page
 from thyro_core.screening.drift import DriftThresholds, breaches_of
 
-_WIDTH, _HEIGHT, _PICTURE_DPI = 440.0, 900.0, 144
+_FIGURE_WIDTH, _HEIGHT, _PICTURE_DPI = 440.0, 900.0, 144
 _LINE_STYLES = ("-", (0, (5, 1.6)), (0, (1.3, 1.3)))
 _MARKERS = "osD"
 _FIGURE_NAMES: Mapping[str, str] = {
@@ -82,7 +82,7 @@ def drift_page(batches: pa.Table, thresholds: DriftThresholds) -> str:
         batches: rows of `screening_batches`, by date; at least one.
         thresholds: the bounds to mark.
     """
-    with drawing("drift", _WIDTH, _HEIGHT) as figure:
+    with drawing("drift", _FIGURE_WIDTH, _HEIGHT) as figure:
         _draw_panels(figure, batches, thresholds)
         plot = as_svg(figure, "drift", AltText("Drift over nights", drift_text(batches)))
     return render_page(
@@ -104,7 +104,7 @@ def drift_picture(batches: pa.Table, thresholds: DriftThresholds) -> bytes:
         thresholds: the bounds to mark.
     """
     buffer = io.BytesIO()
-    with drawing("drift", _WIDTH, _HEIGHT) as figure, _in_colour() as colour:
+    with drawing("drift", _FIGURE_WIDTH, _HEIGHT) as figure, _in_colour() as colour:
         _draw_panels(figure, batches, thresholds, colour)
         figure.suptitle(f"Drift over nights. {NOTICE}", fontsize=9)
         metadata = {"Title": "Drift over nights", "Description": drift_text(batches)}

@@ -16,7 +16,7 @@ _NARROWEST = 32
 _SHEET_MARGIN = 16
 _LINE_HEIGHT = 22
 _TEXT = 15
-_BAR = 18
+_BAR_WIDTH = 18
 _BAR_LABEL = 90
 _MIDDLE_GREY = 128
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
@@ -38,7 +38,7 @@ def overlay_sheet(image: ExplainedImage) -> npt.NDArray[np.uint8]:
     size = _picture_size(image)
     line = sheet_text(image)
     font = ImageFont.load_default(_TEXT)
-    pictures = 2 * (size.width + _SHEET_MARGIN) + _BAR + _BAR_LABEL
+    pictures = 2 * (size.width + _SHEET_MARGIN) + _BAR_WIDTH + _BAR_LABEL
     words = max(int(font.getlength(text)) for text in (line, NOTICE))
     top = _SHEET_MARGIN + _LINE_HEIGHT
     whole = (
@@ -58,7 +58,7 @@ def overlay_sheet(image: ExplainedImage) -> npt.NDArray[np.uint8]:
         bar_left = second + size.width + _SHEET_MARGIN
         sheet.paste(Image.fromarray(_bar(size.height)), (bar_left, top))
         for text, middle, anchor in ((f"{peak:.3g}", top, "lt"), ("0", top + size.height, "lb")):
-            draw.text((bar_left + _BAR + 6, middle), text, _BLACK, font, anchor=anchor)
+            draw.text((bar_left + _BAR_WIDTH + 6, middle), text, _BLACK, font, anchor=anchor)
     return np.array(sheet)
 
 
@@ -84,4 +84,4 @@ def _picture_size(image: ExplainedImage) -> _Size:
 
 def _bar(height: int) -> npt.NDArray[np.uint8]:
     ramp: npt.NDArray[np.float32] = np.linspace(1, 0, height, dtype=np.float32)[:, None]
-    return overlay_map(np.full((height, _BAR), _MIDDLE_GREY, np.uint8), ramp)
+    return overlay_map(np.full((height, _BAR_WIDTH), _MIDDLE_GREY, np.uint8), ramp)

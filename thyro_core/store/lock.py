@@ -161,7 +161,7 @@ class Lock:
         with suppress(*_STORE_ERRORS):
             own = self._read_own()
             if own is not None:
-                compare_and_swap(self._store, self._key, _encode(self._hold(0.0)), own)
+                compare_and_swap(self._store, self._key, _encode_lock(self._hold(0.0)), own)
 
     def check(self) -> None:
         """Make sure, by a request to the store, that the lock is still held.
@@ -198,7 +198,9 @@ class Lock:
     def _put(self, old: Versioned) -> bool:
         """Write our hold in place of the old content; its period starts before the writing."""
         started = time.monotonic()
-        if not compare_and_swap(self._store, self._key, _encode(self._hold(self._seconds)), old):
+        if not compare_and_swap(
+            self._store, self._key, _encode_lock(self._hold(self._seconds)), old
+        ):
             return False
         self._valid_until = started + self._seconds
         return True
@@ -226,7 +228,7 @@ class Lock:
 _NOBODY = Hold("somebody", "", "a moment ago", "", 0.0, "")
 
 
-def _encode(hold: Hold) -> bytes:
+def _encode_lock(hold: Hold) -> bytes:
     return json.dumps(asdict(hold), sort_keys=True).encode()
 
 

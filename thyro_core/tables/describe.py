@@ -58,7 +58,7 @@ def _chosen(name: str | None) -> list[Table]:
     return [TABLES[name]]
 
 
-def _columns(table: Table) -> list[tuple[str, str, str]]:
+def _column_lines(table: Table) -> list[tuple[str, str, str]]:
     return [
         (field.name, type_name(field.type), field.metadata[b"doc"].decode())
         for field in table.schema
@@ -66,7 +66,7 @@ def _columns(table: Table) -> list[tuple[str, str, str]]:
 
 
 def _table_markdown(table: Table) -> str:
-    rows = [(f"`{name}`", kind, doc) for name, kind, doc in _columns(table)]
+    rows = [(f"`{name}`", kind, doc) for name, kind, doc in _column_lines(table)]
     return "\n".join(
         [
             f"## `{table.name}`",
@@ -86,7 +86,7 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def _table_text(table: Table) -> str:
-    columns = _columns(table)
+    columns = _column_lines(table)
     first = max(len(name) for name, _, _ in columns)
     second = max(len(kind) for _, kind, _ in columns)
     lines = [f"{table.name}: a row is {table.row}; keys: {', '.join(table.hive)}"]

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from thyro_core.config import Architecture, StudyConfig
 
-_KEPT = MappingProxyType(
+_ACTIVATION_VALUES = MappingProxyType(
     {"resnet18": 22.3e6, "alexnet": 3.8e6, "vgg16": 73.3e6, "inception_v3": 98.5e6}
 )
 """What one training image keeps for the backward pass at the paper's sizes [bytes]."""
@@ -32,7 +32,7 @@ _CPU_BYTES_PER_PARAMETER = 20
 _CPU_ROOM = 1.7
 """Without a GPU, in fp32; with the copies of the weights that bf16 takes, it covers that too."""
 
-_PAPER_SIDE = 224
+_REFERENCE_SIDE = 224
 _USABLE = 0.95
 
 
@@ -58,17 +58,17 @@ def job_cpu_bytes(config: StudyConfig) -> int:
 
 
 def _cpu_bytes(config: StudyConfig, architecture: Architecture) -> float:
-    batch = config.batch_size * _KEPT[architecture] * _area(config) * _CPU_ROOM
+    batch = config.batch_size * _ACTIVATION_VALUES[architecture] * _area(config) * _CPU_ROOM
     return _PROCESS + _PARAMETERS[architecture] * _CPU_BYTES_PER_PARAMETER + batch
 
 
 def _area(config: StudyConfig) -> float:
     """The images' area, as a share of the paper's."""
-    return (config.image_size / _PAPER_SIDE) ** 2
+    return (config.image_size / _REFERENCE_SIDE) ** 2
 
 
 def _gpu_bytes(config: StudyConfig, architecture: Architecture, images: int) -> float:
-    batch = config.batch_size * _KEPT[architecture] * _area(config) * _ROOM
+    batch = config.batch_size * _ACTIVATION_VALUES[architecture] * _area(config) * _ROOM
     pack = images * config.side(architecture) ** 2
     return _CONTEXT + _PARAMETERS[architecture] * _BYTES_PER_PARAMETER + batch + pack
 

@@ -40,7 +40,7 @@ _POOLED: Mapping[Architecture, range] = MappingProxyType(
 # The auxiliary head's 5x5 convolution needs a 17x17 map.
 _AUX_SIDE = 299
 _AUX = "AuxLogits."
-_GROUP = re.compile(r"[^.]+(\.\d+)?")
+_PARAMETER_GROUP = re.compile(r"[^.]+(\.\d+)?")
 
 
 def build(architecture: Architecture, side: int, seed: int) -> nn.Module:
@@ -176,5 +176,5 @@ def _check_tensor(name: str, value: Tensor, own: Tensor | None, where: str) -> N
 
 
 def _layer(name: str) -> str:
-    match = _GROUP.match(name)
+    match = _PARAMETER_GROUP.match(name)
     return match.group() if match else name

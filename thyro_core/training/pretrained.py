@@ -88,7 +88,9 @@ def resolve_weights(
         msg += f" for {', '.join(architectures)}; name the folder, or study one architecture"
         raise InputError(msg)
     scratch.mkdir(parents=True, exist_ok=True)
-    starts = {name: _start(weights, name, mirror, store, scratch) for name in architectures}
+    starts = {
+        name: _starting_weights(weights, name, mirror, store, scratch) for name in architectures
+    }
     for warning in filter(None, (start.warning for start in starts.values())):
         _LOG.warning(warning)
     return starts
@@ -132,7 +134,7 @@ def load_weights(start: StartingWeights, store: Store, scratch: Path) -> dict[st
     return dict(load_file(path))
 
 
-def _start(
+def _starting_weights(
     weights: str, architecture: str, mirror: str | None, store: Store, scratch: Path
 ) -> StartingWeights:
     if weights == "none":
@@ -224,15 +226,15 @@ def _sha256(path: Path) -> str:
 def _known_sha256(fs: fsspec.AbstractFileSystem, path: str) -> str | None:
     """The SHA-256 that `<file>.sha256` or `SHA256SUMS` beside a file notes, if any."""
     folder, _, name = path.rpartition("/")
-    noted = _text(fs, f"{path}.sha256").split()[:1]
-    for line in _text(fs, f"{folder}/SHA256SUMS").splitlines():
+    noted = _read_text(fs, f"{path}.sha256").split()[:1]
+    for line in _read_text(fs, f"{folder}/SHA256SUMS").splitlines():
         digest, _, file = line.partition(" ")
         if PurePosixPath(file.strip(" *")).name == name:
             noted.append(digest)
     return noted[0].lower() if noted else None
 
 
-def _text(fs: fsspec.AbstractFileSystem, path: str) -> str:
+def _read_text(fs: fsspec.AbstractFileSystem, path: str) -> str:
     try:
         return str(fs.cat_file(path).decode("utf-8", errors="replace"))
     except (FileNotFoundError, PermissionError):

@@ -102,7 +102,7 @@ def test_blocks_change_nothing_and_loops_agree(known, asked):
     with pytest.MonkeyPatch.context() as patch:
         whole = embedding_distance(reference(known), asked)
         alone = training_distances(reference(known))
-        patch.setattr(module, "_BLOCK", 2)
+        patch.setattr(module, "_BLOCK_ROWS", 2)
         assert embedding_distance(reference(known), asked).tolist() == whole.tolist()
         assert training_distances(reference(known)).tolist() == pytest.approx(
             alone.tolist(), nan_ok=True

@@ -321,12 +321,12 @@ def test_a_worse_model_is_refused_before_anything_is_made(promoted, tmp_path, mo
     before = copied.keys("registry")
     import thyro_core.registry.promote as module
 
-    real = module.compare
+    real = module.compare_with_champion
 
     def worse(*arguments: object):
         return type(real(*arguments))(True, "AUC -0.5")
 
-    monkeypatch.setattr(module, "compare", worse)
+    monkeypatch.setattr(module, "compare_with_champion", worse)
     config = PromotionConfig(study_id=plan.study_id, sensitivity=0.6)
     with pytest.raises(GateError, match=r"found AUC -0\.5; .*give --force and --reason TEXT"):
         promote(copied, config, tmp_path)

@@ -27,6 +27,7 @@ from thyro_core.errors import InputError
 from thyro_core.store.keys import weights_key
 from thyro_core.store.store import open_store
 from thyro_core.training import pretrained
+from thyro_core.urls import redact
 
 TENSORS = {
     "conv1.weight": torch.arange(24, dtype=torch.float16).reshape(2, 3, 2, 2),
@@ -133,7 +134,7 @@ def pth(tmp_path, value, **options):
 
 
 def one(value, mirror, store, scratch):
-    found = pretrained.resolve(value, ("resnet18",), mirror and str(mirror), store, scratch)
+    found = pretrained.resolve_weights(value, ("resnet18",), mirror and str(mirror), store, scratch)
     assert list(found) == ["resnet18"]
     return found["resnet18"]
 
@@ -151,7 +152,7 @@ def test_none_touches_no_source(mirror, store, scratch, monkeypatch):
     monkeypatch.setattr(pretrained, "_torchvision_url", lambda _: pytest.fail("asked"))
     start = one("none", mirror, store, scratch)
     assert start == pretrained.StartingWeights("resnet18", "none", None, None, None)
-    assert pretrained.load(start, store, scratch) is None
+    assert pretrained.load_weights(start, store, scratch) is None
     assert store.keys("") == []
 
 
@@ -162,7 +163,7 @@ def test_the_mirror_comes_first(value, mirror, store, scratch, monkeypatch, capl
     origin = f"mirror: {mirror}/resnet18.safetensors"
     assert start == pretrained.StartingWeights("resnet18", origin, SHA256, KEY, None)
     assert store.read(KEY) == FILE
-    assert is_same(pretrained.load(start, store, scratch))
+    assert is_same(pretrained.load_weights(start, store, scratch))
     assert caplog.records == []
 
 
@@ -179,7 +180,7 @@ def test_torchvision_comes_second(value, store, scratch, published, caplog):
     assert start.origin == "torchvision: IMAGENET1K_V1"
     assert start.warning is None
     assert hashlib.sha256(store.read(start.key)).hexdigest() == start.sha256
-    assert is_same(pretrained.load(start, store, scratch))
+    assert is_same(pretrained.load_weights(start, store, scratch))
     assert caplog.records == []
 
 
@@ -206,7 +207,7 @@ def test_auto_ends_at_random_with_a_warning_nobody_misses(mirror, store, scratch
     assert [(r.levelno, r.getMessage()) for r in caplog.records] == [
         (logging.WARNING, start.warning)
     ]
-    assert pretrained.load(start, store, scratch) is None
+    assert pretrained.load_weights(start, store, scratch) is None
 
 
 def test_imagenet_never_ends_at_random(store, scratch):
@@ -217,7 +218,7 @@ def test_imagenet_never_ends_at_random(store, scratch):
 
 
 def test_each_architecture_is_decided_on_its_own(mirror, store, scratch):
-    found = pretrained.resolve("auto", ("vgg16", "resnet18"), str(mirror), store, scratch)
+    found = pretrained.resolve_weights("auto", ("vgg16", "resnet18"), str(mirror), store, scratch)
     assert list(found) == ["vgg16", "resnet18"]
     assert [start.architecture for start in found.values()] == ["vgg16", "resnet18"]
     assert (found["vgg16"].key, found["resnet18"].key) == (None, KEY)
@@ -237,7 +238,7 @@ def test_a_url_is_strict(value, mirror, store, scratch):
 def test_one_file_cannot_serve_two_architectures(mirror, store, scratch):
     url = f"{mirror}/resnet18.safetensors"
     with pytest.raises(InputError, match=r"expected a folder.*resnet18, vgg16"):
-        pretrained.resolve(url, ("resnet18", "vgg16"), None, store, scratch)
+        pretrained.resolve_weights(url, ("resnet18", "vgg16"), None, store, scratch)
 
 
 @pytest.mark.parametrize("value", ["auto", "imagenet", "{}"])
@@ -280,9 +281,9 @@ def test_an_unreadable_mirror_is_named_without_its_secrets(store, scratch, monke
 
 
 def test_signatures_and_passwords_stay_out_of_the_origin():
-    public = pretrained.public("https://jane:secret@host:81/a/b.safetensors?X-Signature=abc#d")
+    public = redact("https://jane:secret@host:81/a/b.safetensors?X-Signature=abc#d")
     assert public == "https://host:81/a/b.safetensors"
-    assert pretrained.public("/data/what?/w@2") == "/data/what?/w@2"
+    assert redact("/data/what?/w@2") == "/data/what?/w@2"
 
 
 def test_a_full_disk_is_no_reason_to_start_at_random(mirror, store, scratch, monkeypatch):
@@ -331,7 +332,7 @@ def test_a_download_is_made_once_per_node(store, scratch, site, official, tmp_pa
 def test_the_old_format_of_torch_is_read_too(store, scratch, site, official, tmp_path):
     data = pth(tmp_path, TENSORS, _use_new_zipfile_serialization=False)
     official["resnet18"] = publish(site, data)
-    assert is_same(pretrained.load(one("auto", None, store, scratch), store, scratch))
+    assert is_same(pretrained.load_weights(one("auto", None, store, scratch), store, scratch))
 
 
 class Trap:
@@ -390,7 +391,7 @@ def test_a_resume_needs_no_mirror(mirror, memory, scratch, tmp_path):
     (mirror / "resnet18.safetensors").unlink()
     again = pretrained.StartingWeights(**json.loads(json.dumps(asdict(start))))
     assert again == start
-    assert is_same(pretrained.load(again, memory, tmp_path / "another node"))
+    assert is_same(pretrained.load_weights(again, memory, tmp_path / "another node"))
 
 
 def test_the_copy_is_not_written_twice(mirror, store, scratch):
@@ -403,16 +404,16 @@ def test_the_copy_is_not_written_twice(mirror, store, scratch):
 
 def test_a_damaged_node_copy_is_refused_until_it_is_deleted(mirror, memory, scratch):
     start = one("auto", mirror, memory, scratch)
-    pretrained.load(start, memory, scratch)
+    pretrained.load_weights(start, memory, scratch)
     (copy,) = [p for p in scratch.rglob("*.safetensors") if p.is_file()]
     other = save({name: value + 1 for name, value in TENSORS.items()})
     copy.write_bytes(other)
     found = hashlib.sha256(other).hexdigest()
     with pytest.raises(InputError, match=f"{SHA256}.*found {found}.*delete it") as caught:
-        pretrained.load(start, memory, scratch)
+        pretrained.load_weights(start, memory, scratch)
     assert str(copy) in str(caught.value)
     copy.unlink()
-    assert is_same(pretrained.load(start, memory, scratch))
+    assert is_same(pretrained.load_weights(start, memory, scratch))
 
 
 @pytest.mark.parametrize("kind", ["store", "memory"])
@@ -421,7 +422,7 @@ def test_a_copy_that_is_gone_is_named(kind, mirror, scratch, request):
     start = one("auto", mirror, store, scratch)
     store.delete(start.key)
     with pytest.raises(InputError, match="found no file; start the study again") as caught:
-        pretrained.load(start, store, scratch)
+        pretrained.load_weights(start, store, scratch)
     assert start.key in str(caught.value)
 
 
@@ -437,7 +438,7 @@ from pathlib import Path
 from thyro_core.training import pretrained as weights
 from thyro_core.store.store import open_store
 store, mirror, scratch = sys.argv[1:]
-found = weights.resolve("auto", ("resnet18",), mirror, open_store(store), Path(scratch))
+found = weights.resolve_weights("auto", ("resnet18",), mirror, open_store(store), Path(scratch))
 assert found["resnet18"].key, found
 loaded = {"torch", "ray", "prefect"} & set(sys.modules)
 assert not loaded, loaded
@@ -459,7 +460,7 @@ def test_ten_processes_at_once_make_one_good_copy(store, scratch, site):
     )
     arguments = ("auto", ("resnet18",), site.address, store, scratch)
     with context.Pool(10) as pool:
-        found = pool.starmap(pretrained.resolve, [arguments] * 10, chunksize=1)
+        found = pool.starmap(pretrained.resolve_weights, [arguments] * 10, chunksize=1)
     assert [start["resnet18"].sha256 for start in found] == [SHA256] * 10
     assert [p.name for p in Path(store.path("weights")).iterdir()] == [Path(KEY).name]
     assert store.read(KEY) == FILE
@@ -482,7 +483,7 @@ def test_ten_jobs_at_once_fetch_one_copy(mirror, memory, scratch, monkeypatch):
     opened = []
     real = memory.fs.open
     monkeypatch.setattr(memory.fs, "open", lambda *a, **k: opened.append(a) or real(*a, **k))
-    assert all(map(is_same, at_once(10, lambda: pretrained.load(start, memory, scratch))))
+    assert all(map(is_same, at_once(10, lambda: pretrained.load_weights(start, memory, scratch))))
     assert len(opened) == 1
 
 

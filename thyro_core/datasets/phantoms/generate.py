@@ -31,9 +31,9 @@ _NOISE_DB = -60.0
 _WORTH_A_PROCESS = 16
 """Images per process below which starting it costs more than it saves."""
 _MOST_PROCESSES = 8
-_MARGIN = 16
+_FRAME_MARGIN = 16
 """Spare lines at each side [lines], so that the beam's tail does not come round from the other."""
-_LABELS = "labels.csv"
+_LABELS_FILE = "labels.csv"
 _NEPER = np.float32(np.log(10.0) / 10.0)
 _Task = tuple[int, int, bool]
 
@@ -138,14 +138,16 @@ def _envelope(
         lateral: SD of the point spread across lines [lines], (rows, 1): it grows off the focus.
     """
     lines = amplitude.shape[1]
-    spare = fft.next_fast_len(lines + 2 * _MARGIN) - lines - _MARGIN
-    amplitude = np.pad(amplitude, ((0, 0), (_MARGIN, spare)), mode="edge")
+    spare = fft.next_fast_len(lines + 2 * _FRAME_MARGIN) - lines - _FRAME_MARGIN
+    amplitude = np.pad(amplitude, ((0, 0), (_FRAME_MARGIN, spare)), mode="edge")
     parts = rng.standard_normal((2, *amplitude.shape), dtype=np.float32)
     field = (parts[0] + 1j * parts[1]) * (amplitude * np.float32(0.5**0.5))
     waves = np.float32(2.0 * np.pi) * fft.fftfreq(amplitude.shape[1]).astype(np.float32)
     spread = np.exp(-0.5 * np.square(lateral * waves))
     spread /= np.sqrt(np.mean(np.square(spread), axis=1, keepdims=True))
-    field = fft.ifft(fft.fft(field, axis=1) * spread, axis=1)[:, _MARGIN : _MARGIN + lines]
+    field = fft.ifft(fft.fft(field, axis=1) * spread, axis=1)[
+        :, _FRAME_MARGIN : _FRAME_MARGIN + lines
+    ]
     pulse = ndimage.gaussian_filter1d(np.eye(1, 65, 32)[0], axial)
     field = ndimage.gaussian_filter1d(field, axial, axis=0)
     return np.asarray(np.abs(field) / np.sqrt(np.sum(np.square(pulse))), dtype=np.float32)
@@ -214,7 +216,7 @@ def write_phantoms(
     _check_counts(images, malignant, seed)
     store, names = open_store(dest), [f"p{index + 1:04d}.png" for index in range(images)]
     _check_ours(store, names)
-    store.delete(_LABELS)
+    store.delete(_LABELS_FILE)
     order = np.random.default_rng([seed, images, malignant]).permutation(images)
     tasks = [(seed, index, bool(rank < malignant)) for index, rank in enumerate(order)]
     for done, (name, (image, mask)) in enumerate(zip(names, _encoded(tasks), strict=True), 1):
@@ -222,7 +224,7 @@ def write_phantoms(
         store.write(f"masks/{name}", mask)
         if progress is not None:
             progress(done)
-    store.write(_LABELS, _labels(names, tasks))
+    store.write(_LABELS_FILE, _labels(names, tasks))
 
 
 def _check_counts(images: int, malignant: int, seed: int) -> None:
@@ -236,7 +238,7 @@ def _check_counts(images: int, malignant: int, seed: int) -> None:
 
 def _check_ours(store: Store, names: list[str]) -> None:
     """Never mix phantoms with other images, nor overwrite the labels of real ones."""
-    ours = {_LABELS} | {f"{folder}/{name}" for folder in ("images", "masks") for name in names}
+    ours = {_LABELS_FILE} | {f"{folder}/{name}" for folder in ("images", "masks") for name in names}
     foreign = [key for key in store.keys("") if key not in ours]
     if foreign:
         msg = (
