@@ -272,7 +272,7 @@ class TestDots:
         assert [np.sign(y[1, 1] - x[0, 1]) for x, y in pairwise(places)] == [1] * 4
 
     def test_nothing_published_is_nothing_marked(self):
-        figure = metrics_plot("metrics", figures.metric_values(), published={})
+        figure = metrics_plot("metrics", figures.metric_values(), paper_values={})
         assert PUBLISHED not in texts(figure)
         assert [name for name in ids(figure) if "published" in name] == []
 

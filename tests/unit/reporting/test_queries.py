@@ -48,7 +48,7 @@ def test_a_cell_leads_back_to_itself_and_null_to_null(tables) -> None:
         "three",
         ("sql", f"SELECT value FROM metrics WHERE {AUC}"),
     )
-    assert tables.ask(cell.origin[1]) == [{"value": 0.625}]
+    assert tables.query(cell.origin[1]) == [{"value": 0.625}]
     assert rows[0].cell("sd", "three").value is None
 
 
