@@ -429,10 +429,10 @@ def a_dicom_file_gives_bounded_frames_or_reasons(data: bytes) -> None:
     found = read_dicom(data, SMALL_NIGHT, lambda *_: "q1")
     assert (found.reason is None) == bool(found.frames)
     for frame in found.frames:
-        assert (frame.decoded is None) == (frame.reason is not None)
-        if frame.decoded is not None:
-            assert frame.decoded.grey.dtype == np.uint8
-            assert 0 < frame.decoded.grey.size <= SMALL_NIGHT.max_pixels
+        assert (frame.image is None) == (frame.reason is not None)
+        if frame.image is not None:
+            assert frame.image.grey.dtype == np.uint8
+            assert 0 < frame.image.grey.size <= SMALL_NIGHT.max_pixels
     told = [found.reason, found.detail, *(f.detail for f in found.frames)]
     assert [name for name in NAMES if name in str(told)] == []
 
