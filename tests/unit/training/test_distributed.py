@@ -40,11 +40,11 @@ def numbers(tensors: dict[str, Any]) -> dict[str, np.ndarray]:
 def test_shares_cover_a_batch_in_order_and_a_process_alone_has_all_of_it() -> None:
     for size in (1, 2, 3, 8):
         for n in (1, 2, 5, 32):
-            bounds = [WorkerGroup(rank, size).share(n) for rank in range(size)]
+            bounds = [WorkerGroup(rank, size).shard(n) for rank in range(size)]
             images = [image for start, stop in bounds for image in range(start, stop)]
             assert images == list(range(n))
     assert current_group() == SINGLE_WORKER
-    assert SINGLE_WORKER.share(7) == (0, 7)
+    assert SINGLE_WORKER.shard(7) == (0, 7)
 
 
 def batchnorm_case(n: int, dtype: torch.dtype) -> tuple[nn.BatchNorm2d, torch.Tensor, torch.Tensor]:
