@@ -55,7 +55,7 @@ def without_secret(address: str) -> str:
     return address
 
 
-def _checked(address: str) -> str:
+def _without_secret(address: str) -> str:
     try:
         return without_secret(address)
     except InputError as error:
@@ -77,7 +77,7 @@ class ModelForm:
         fields: Mapping[str, Any] = model["properties"]
         order = [*self.first, *(name for name in fields if name not in self.first)]
         model["properties"] = {
-            name: _said(_plain_schema(fields[name])) | {"position": place}
+            name: _with_bounds(_plain_schema(fields[name])) | {"position": place}
             for place, name in enumerate(order)
         }
         return schema
@@ -92,7 +92,7 @@ def _plain_schema(field: Mapping[str, Any]) -> dict[str, Any]:
     return {**kinds[0], **rest}
 
 
-def _said(field: dict[str, Any]) -> dict[str, Any]:
+def _with_bounds(field: dict[str, Any]) -> dict[str, Any]:
     """With its bounds in the description: the form shows them only when they are broken."""
     bounds = [
         f"{word} {field[key]:g}" if isinstance(field[key], float) else f"{word} {field[key]}"
@@ -105,12 +105,14 @@ def _said(field: dict[str, Any]) -> dict[str, Any]:
 
 Source = Annotated[
     str,
-    AfterValidator(_checked),
+    AfterValidator(_without_secret),
     Field(min_length=1, json_schema_extra={"pattern": _NO_SECRET + r".*\S"}),
 ]
 """Address of images; required."""
 
-Address = Annotated[str, AfterValidator(_checked), Field(json_schema_extra={"pattern": _NO_SECRET})]
+Address = Annotated[
+    str, AfterValidator(_without_secret), Field(json_schema_extra={"pattern": _NO_SECRET})
+]
 """Any other address; empty: the setting's."""
 
 StudyForm = Annotated[StudyConfig, ModelForm(_FIRST)]

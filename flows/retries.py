@@ -15,8 +15,8 @@ from prefect.tasks import exponential_backoff
 
 from thyro_core.store.retry import is_transient
 
-P = ParamSpec("P")
-R = TypeVar("R")
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 RETRIES = 4
 """Number of attempts after the first one."""
@@ -31,7 +31,7 @@ def _should_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bo
     return isinstance(state.data, BaseException) and is_transient(state.data)
 
 
-def step(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+def step(name: str) -> Callable[[Callable[Parameters, Result]], Task[Parameters, Result]]:
     """Decorator for a task of a flow that uses a store: it is retried after transient errors."""
     return task(
         name=name,

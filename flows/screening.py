@@ -44,7 +44,7 @@ from thyro_core.store.store import Store, open_store
 LOCK_SECONDS = 120.0
 """After so long without a sign of life a run counts as dead, and the next one may start [s]."""
 
-_COUNTS = ("received", "scored", "rejected", "failed", "refer", "review", "routine")
+_COUNT_COLUMNS = ("received", "scored", "rejected", "failed", "refer", "review", "routine")
 
 NightDate = Annotated[str, Field(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$")]
 """A date, or empty."""
@@ -163,12 +163,12 @@ def _publish(store: Store, result: NightResult) -> None:
     key = f"screening-{night.date}-{night.batch_id}"
     page = summary(store, result)
     best_effort(create_markdown_artifact, page, key=key, description="A night's screening")
-    counts = [[name, str(getattr(totals, name))] for name in _COUNTS]
+    counts = [[name, str(getattr(totals, name))] for name in _COUNT_COLUMNS]
     show_table(f"{key}-counts", [["state", "images"], *counts], "What became of the images")
     rows = unscored_rows(store, night)
     if rows:
-        said = "Images not scored, and why"
-        best_effort(create_table_artifact, rows, key=f"{key}-unscored", description=said)
+        title = "Images not scored, and why"
+        best_effort(create_table_artifact, rows, key=f"{key}-unscored", description=title)
         get_run_logger().warning(
             "%d images are not scored: the worklist says why; read them as if there were no model",
             totals.rejected + totals.failed,
@@ -179,7 +179,7 @@ def _publish(store: Store, result: NightResult) -> None:
 def summary(store: Store, result: NightResult) -> str:
     """A night's batch in Markdown."""
     night, counts = result.night, result.counts
-    names = _COUNTS
+    names = _COUNT_COLUMNS
     values = (str(getattr(result.totals, name)) for name in names)
     drift = f"**Drift: {'; '.join(result.breaches)}.** Trust the order less.\n\n"
     worklist = f"{store.url}/{worklist_key(night.date, 'html')}"

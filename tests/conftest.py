@@ -3,6 +3,8 @@
 import atexit
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +13,16 @@ from hypothesis import settings
 
 from tests.support.browser import browser
 from tests.support.finished_study import finished
+from tests.support.prefect_process import stop_prefect
 from tests.support.report_store import full
 from tests.support.s3server import s3_server
 from tests.support.screened import model, ward
 
 # Here and nowhere else: a fixture that two modules import is two fixtures, and two servers.
 __all__ = ["browser", "finished", "full", "model", "s3_server", "ward"]
+
+# fsspec's and Prefect's event loops, and the pools of asyncio and anyio.
+_PROCESS_WIDE_THREADS = ("fsspecIO", "asyncio_", "AnyIO", "GlobalEventLoop")
 
 settings.register_profile("thyro", deadline=None)
 # `make fuzz`: new cases each time, and so many that they are a task for a night.
@@ -48,6 +54,25 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [name for name in os.environ if name.startswith("THYRO_")]:
         if name != "THYRO_SHARED":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet_process() -> Iterator[None]:
+    """No module's server, client or thread is still at work in the next one.
+
+    Threads of libraries that serve the whole process and sleep while nobody calls them may stay.
+    """
+    before = set(threading.enumerate())
+    yield
+    stop_prefect()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        threads = [thread for thread in threading.enumerate() if thread not in before]
+        names = sorted(t.name for t in threads if not t.name.startswith(_PROCESS_WIDE_THREADS))
+        if not names:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"threads that the tests of this module left at work: {', '.join(names)}")
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,8 @@ def read_config(file: Path | None, assignments: Sequence[str]) -> StudyConfig:
     try:
         return StudyConfig.model_validate(values)
     except ValidationError as error:
-        known = ", ".join(sorted(StudyConfig.model_fields))
-        facts = validation_facts(error, f"is no config key; the keys are {known}")
+        keys = ", ".join(sorted(StudyConfig.model_fields))
+        facts = validation_facts(error, f"is no config key; the keys are {keys}")
         msg = f"config ({file}): {facts}" if file else f"config: {facts}"
         raise InputError(msg) from error
 

@@ -55,7 +55,7 @@ def drift(
     if as_json:
         print_json({"batches": batches.to_pylist(), "notice": NOTICE})
         return
-    _show(batches, output)
+    _print_batches(batches, output)
 
 
 def _date(text: str) -> dt.date:
@@ -77,7 +77,7 @@ def _write(output: Path, batches: "pa.Table") -> None:
         output.write_text(drift_page(batches, thresholds), encoding="utf-8")
 
 
-def _show(batches: "pa.Table", output: Path | None) -> None:
+def _print_batches(batches: "pa.Table", output: Path | None) -> None:
     from thyro_core.screening.drift import breaches_of
 
     table = result_table(title="Drift")

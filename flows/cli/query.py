@@ -49,7 +49,7 @@ def query(
         raise InputError(msg)
     rows = run_query(store or Settings().store, sql)
     if format_ is Format.TABLE:
-        _show(rows)
+        _print_rows(rows)
     else:
         render(rows, cast("FileFormat", format_.value), file)
         file.flush()
@@ -65,7 +65,7 @@ def tables(
     typer.echo((tables_markdown if markdown else tables_text)(name))
 
 
-def _show(rows: "pa.Table") -> None:
+def _print_rows(rows: "pa.Table") -> None:
     import pyarrow as pa
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)

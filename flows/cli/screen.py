@@ -54,7 +54,7 @@ def screen(
                 place = screening(batch, night, model or "", rules, opened.url, ray or "")
         finally:
             observer.reset(token)
-    _show(opened, place, as_json=as_json)
+    _print_counts(opened, place, as_json=as_json)
 
 
 def _rules(items: Sequence[str]) -> "ScreeningRules":
@@ -66,12 +66,12 @@ def _rules(items: Sequence[str]) -> "ScreeningRules":
     try:
         return ScreeningRules.model_validate(dict(map(split_assignment, items)))
     except ValidationError as error:
-        known = ", ".join(ScreeningRules.model_fields)
-        msg = f"rules: {validation_facts(error)}; the rules are {known}"
+        names = ", ".join(ScreeningRules.model_fields)
+        msg = f"rules: {validation_facts(error)}; the rules are {names}"
         raise InputError(msg) from error
 
 
-def _show(store: "Store", place: str, *, as_json: bool) -> None:
+def _print_counts(store: "Store", place: str, *, as_json: bool) -> None:
     from thyro_core.screening.store import batch_row
     from thyro_core.store.keys import worklist_key
 

@@ -34,10 +34,10 @@ def status(study_id: StudyId, store: StoreUrl = None, as_json: Json = False) -> 
     if as_json:
         print_json(asdict(current) | {"notice": NOTICE})
     else:
-        _show(current)
+        _print_status(current)
 
 
-def _show(status: "StudyStatus") -> None:
+def _print_status(status: "StudyStatus") -> None:
     table = result_table(*_RUN_HEADERS, title=f"Study {status.study_id}")
     for run in status.runs:
         table.add_row(*_run_row(run, status.epochs))

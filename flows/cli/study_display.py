@@ -21,7 +21,7 @@ from thyro_core.study.plan import StudyPlan
 from thyro_core.study.progress import JobProgress, read_positions, running_splits, study_progress
 
 _REFRESH_SECONDS = 1.0
-_QUIET_SECONDS = 30.0
+_SILENCE_SECONDS = 30.0
 
 
 class StudyDisplay(Observer):
@@ -110,7 +110,7 @@ class StudyDisplay(Observer):
             # What cannot be read now is shown at the next turn.
             with suppress(OSError, StoreError):
                 line = self._refresh(store.without_retries(), plan)
-            if not self._console.is_terminal and time.monotonic() - printed > _QUIET_SECONDS:
+            if not self._console.is_terminal and time.monotonic() - printed > _SILENCE_SECONDS:
                 printed = time.monotonic()
                 self._console.print(line)
 

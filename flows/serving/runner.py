@@ -17,7 +17,7 @@ from flows.serving.deployments import HEARTBEAT_SECONDS, ensure_automation
 from flows.serving.server import answers, configured_url, own_server
 from thyro_core.errors import InputError, ThyroError
 
-_POLL_SECONDS = 5.0
+_RUNNER_POLL_SECONDS = 5.0
 _TICK_SECONDS = 0.05
 _LOST = (HTTPError, OSError, RuntimeError)
 
@@ -95,7 +95,9 @@ class _Runner(Runner):
 async def _serve(
     entries: Sequence[RunnerDeployment], ready: Callable[[], None], ending: Callable[[], None]
 ) -> None:
-    runner = _Runner("thyro", query_seconds=_POLL_SECONDS, heartbeat_seconds=HEARTBEAT_SECONDS)
+    runner = _Runner(
+        "thyro", query_seconds=_RUNNER_POLL_SECONDS, heartbeat_seconds=HEARTBEAT_SECONDS
+    )
     await ensure_automation()
     for deployment in entries:
         await runner.aadd_deployment(deployment)

@@ -23,9 +23,9 @@ from thyro_core.urls import redact
 START_SECONDS = 180.0
 """How long a server may take to answer: the first start makes its database."""
 
-_STOP_SECONDS = 20.0
-_ANSWER_SECONDS = 5.0
-_POLL_SECONDS = 0.25
+_SERVER_STOP_SECONDS = 20.0
+_SERVER_ANSWER_SECONDS = 5.0
+_SERVER_POLL_SECONDS = 0.25
 
 LOST = (httpx.HTTPError, ObjectNotFound, RuntimeError)
 """What Prefect's client raises when its server is away, fails, or knows nothing of a run."""
@@ -77,7 +77,7 @@ def configured_url() -> str | None:
 def answers(api_url: str) -> bool:
     """Whether a Prefect server answers at an address such as http://127.0.0.1:4200/api."""
     try:
-        with urlopen(f"{api_url.rstrip('/')}/health", timeout=_ANSWER_SECONDS) as reply:  # noqa: S310
+        with urlopen(f"{api_url.rstrip('/')}/health", timeout=_SERVER_ANSWER_SECONDS) as reply:  # noqa: S310
             return bool(reply.read().strip() == b"true")
     except HTTPError as error:
         error.close()
@@ -164,7 +164,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
         if time.monotonic() > deadline:
             msg = f"the Prefect server did not answer within {START_SECONDS:g} s; see {log}"
             raise ThyroError(msg)
-        time.sleep(_POLL_SECONDS)
+        time.sleep(_SERVER_POLL_SECONDS)
 
 
 def _last_words(log: Path) -> str:
@@ -177,5 +177,5 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, how)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_SECONDS)
+            process.wait(_SERVER_STOP_SECONDS)
             return

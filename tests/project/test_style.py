@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import tokenize
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 
@@ -195,7 +195,7 @@ def repeated(modules: Iterable[ast.Module]) -> tuple[set[str], float]:
 
 def test_a_top_level_name_stands_in_one_module() -> None:
     names, share = repeated(tree(file) for file in FILES)
-    assert share <= 0.0211, f"the bound may only fall, to 0.02: {sorted(names)}"
+    assert share <= 0.02, sorted(names)
 
 
 def test_repeated_names_are_counted() -> None:
@@ -208,16 +208,18 @@ PARTICIPLES = {
     "wanted",
 }  # fmt: skip
 
-# Names that are bare participles, by package: the bounds may only fall, to none.
-PARTICIPLE_BOUNDS = {
-    "flows/cli": 2, "flows/forms.py": 1, "flows/screening.py": 1, "thyro_core/datasets": 5,
-    "thyro_core/imaging": 8, "thyro_core/screening": 2, "thyro_core/store": 1,
-    "thyro_core/study": 4, "thyro_core/tables": 5, "thyro_core/training": 1,
-}  # fmt: skip
+# Names that tables and stores of earlier versions already have: a lock's time, a night's count.
+STORED_NAMES = {("thyro_core/store/lock.py", "kept"), ("thyro_core/screening/rules.py", "known")}
 
 
 def participles(module: ast.Module) -> Iterator[tuple[int, str]]:
-    """Where a function, class, argument or variable has a bare participle as its name."""
+    """Where a function, class, argument or variable has a bare participle as its name.
+
+    `left` beside `right` or `top` is a side, and no participle.
+    """
+    words = {node.id for node in ast.walk(module) if isinstance(node, ast.Name)}
+    words |= {node.arg for node in ast.walk(module) if isinstance(node, ast.arg)}
+    sides = {"left"} if words & {"right", "top"} else set()
     for node in ast.walk(module):
         if isinstance(node, Function | ast.ClassDef | ast.ExceptHandler):
             name = node.name
@@ -227,18 +229,18 @@ def participles(module: ast.Module) -> Iterator[tuple[int, str]]:
             name = node.id
         else:
             continue
-        if name and name.strip("_").lower() in PARTICIPLES:
+        if name and name.strip("_").lower() in PARTICIPLES - sides:
             yield node.lineno, name
 
 
 def test_no_name_is_a_bare_participle() -> None:
-    places = defaultdict(list)
-    for file in FILES:
-        for line, name in participles(tree(file)):
-            places[room(file)].append(f"{file}:{line} {name}")
-    counts = Counter({package: len(lines) for package, lines in places.items()})
-    over = excess(counts, PARTICIPLE_BOUNDS)
-    assert over == {}, {package: places[package] for package in over}
+    places = [
+        f"{file}:{line} {name}"
+        for file in FILES
+        for line, name in participles(tree(file))
+        if (file, name) not in STORED_NAMES
+    ]
+    assert places == []
 
 
 def test_participles_are_recognised() -> None:
@@ -248,10 +250,14 @@ def test_participles_are_recognised() -> None:
     )
     names = sorted(name for _, name in participles(ast.parse(text)))
     assert names == ["Known", "_told", "found", "left", "seen"]
-    assert excess(Counter(a=2, b=1), {"a": 2}) == {"b": 1}
+    assert list(participles(ast.parse("left, right = 0, 1"))) == []
 
 
-GLOBAL_DRAWS = {("random", name) for name in dir(random) if name != "Random"}
+TEST_FILES = sorted(
+    path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "tests").rglob("*.py")
+)
+
+GLOBAL_DRAWS = {("random", name) for name in dir(random) if name not in {"Random", "getstate"}}
 
 
 def global_draws(module: ast.Module) -> list[int]:
@@ -266,8 +272,9 @@ def global_draws(module: ast.Module) -> list[int]:
 
 
 def test_nothing_draws_from_the_global_generator() -> None:
-    """Another thread's draw from it makes Hypothesis fail, and any seed of it would be shared."""
-    assert {file: lines for file in FILES if (lines := global_draws(tree(file)))} == {}
+    """A draw in a Hypothesis strategy cannot be replayed, and any seed of it would be shared."""
+    files = [*FILES, *TEST_FILES]
+    assert {file: lines for file in files if (lines := global_draws(tree(file)))} == {}
 
 
 def test_global_draws_are_recognised() -> None:

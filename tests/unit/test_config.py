@@ -166,9 +166,9 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.text(), json_values, max_size=5), st.randoms())
-def test_canonical_json_loses_nothing_and_forgets_the_order(value: dict, random: object) -> None:
+def test_canonical_json_loses_nothing_and_forgets_the_order(value: dict, generator: object) -> None:
     items = list(value.items())
-    random.shuffle(items)
+    generator.shuffle(items)
     assert canonical_json(dict(items)) == canonical_json(value)
     assert json.loads(canonical_json(value)) == value
 

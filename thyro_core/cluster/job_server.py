@@ -13,10 +13,10 @@ from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
 
 Answer = TypeVar("Answer")
 
-LOST_SECONDS = 60.0
+SERVER_LOST_SECONDS = 60.0
 """A head that has not answered for so long counts as lost [s]."""
 
-_TIMEOUT = (10.0, 60.0)  # to connect, to answer [s]: a busy head is slow
+_REQUEST_SECONDS = (10.0, 60.0)  # to connect, to answer [s]: a busy head is slow
 _FIRST_PAUSE = 0.5
 # Ray's client for logs prefers these to any address that it is given.
 _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -55,7 +55,9 @@ class JobServer:
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         self.address = address
         self._headers = headers
-        self._policy = RetryPolicy(LOST_SECONDS, first_wait=_FIRST_PAUSE, retry_on=_is_transient)
+        self._policy = RetryPolicy(
+            SERVER_LOST_SECONDS, first_wait=_FIRST_PAUSE, retry_on=_is_transient
+        )
 
     def version(self) -> str:
         """Ray's version on the cluster, by one attempt.
@@ -120,7 +122,7 @@ class JobServer:
             f"{self.address}/api/{path}",
             json=body,
             headers=self._headers,
-            timeout=_TIMEOUT,
+            timeout=_REQUEST_SECONDS,
         )
         if not response.ok:
             raise _RefusedError(response)
@@ -132,7 +134,7 @@ class JobServer:
         except RetriesExhaustedError as exhausted:
             error = exhausted.error
             msg = (
-                f"Ray's head at {self.address} has not answered for {LOST_SECONDS:g} s "
+                f"Ray's head at {self.address} has not answered for {SERVER_LOST_SECONDS:g} s "
                 f"({_reason(error)}); what is finished is kept: when it answers again, the same "
                 "command goes on, with the job that runs there if it still does"
             )

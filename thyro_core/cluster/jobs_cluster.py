@@ -22,7 +22,7 @@ from thyro_core.study.outcomes import read_outcomes
 
 Log = Callable[[str], None]
 
-_POLL_SECONDS = 2.0
+_JOB_POLL_SECONDS = 2.0
 _STOP_SECONDS = 60.0
 _SUBMIT_ATTEMPTS = 5
 _REQUEST = "thyro_request"
@@ -223,7 +223,7 @@ def _follow(
             poll()
             if state.ended:
                 break
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_JOB_POLL_SECONDS)
     job_log.add(server.log(job_id), 0)
     job_log.end()
     return _JobEnd(server, state, job_log)

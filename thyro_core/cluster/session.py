@@ -16,7 +16,7 @@ from thyro_core.errors import InputError, ThyroError
 # Only keys and small specs travel through Ray's object store; its default takes 30 % of memory.
 _OBJECT_STORE_BYTES = 128 * 1024**2
 
-_CONNECT_SECONDS = 10.0
+_PORT_SECONDS = 10.0
 
 POLL_SECONDS = 1.0
 """How long a thread waits for its job before it checks the cluster again."""
@@ -57,7 +57,7 @@ def session(address: str) -> Iterator[Capacity]:
     Raises:
         InputError: no cluster answers at the address, or it is of a kind that cannot be joined.
     """
-    _check_kind(address)
+    _check_address(address)
     # Read by Ray when it is imported. Workers at niceness 15 starve beside anything else.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")
@@ -101,7 +101,7 @@ def session(address: str) -> Iterator[Capacity]:
         ray.shutdown()
 
 
-def _check_kind(address: str) -> None:
+def _check_address(address: str) -> None:
     kind, separator, rest = address.partition("://")
     if not separator:
         return
@@ -160,7 +160,7 @@ def _check_listening(address: str) -> None:
     if not address.rpartition(":")[2].isdigit():
         raise _no_cluster(address, "no port after the colon")
     try:
-        check_connection(address, _CONNECT_SECONDS)
+        check_connection(address, _PORT_SECONDS)
     except OSError as error:
         raise _no_cluster(address, error) from error
 

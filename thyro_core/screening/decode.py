@@ -37,7 +37,7 @@ class ScreeningJob:
     night: Night
     side: int
     """Side of the network's input [pixels]."""
-    known: str
+    known_key: str
     """Key of the hashes to pass over."""
     scratch: str
     keep_names: bool = False
@@ -68,7 +68,7 @@ class BlockDecoder:
     def __init__(self, job: ScreeningJob) -> None:
         self._job = job
         self._fs, self._root = filesystem(job.source)
-        self._known = KnownFiles(open_store(job.store), job.known, Path(job.scratch))
+        self._known = KnownFiles(open_store(job.store), job.known_key, Path(job.scratch))
         self._decode = DecoderProcess(job.night.rules, Settings().pseudonym_key, job.reader)
 
     def __call__(self, files: Iterable[FoundFile]) -> DecodedBlock:

@@ -105,7 +105,7 @@ def make_job(store: Store, source: str, night: Night, means: Means) -> Screening
         source=full_url(source),
         night=night,
         side=load_bundle(store, night.model_id).side,
-        known=publish_known(store, night),
+        known_key=publish_known(store, night),
         scratch=str(means.scratch),
         keep_names=means.keep_names,
         threads=means.threads,

@@ -15,7 +15,7 @@ _ENDED = frozenset("ZXx")
 
 def this_process() -> str:
     """A process-unique name, on any machine; empty: not known here."""
-    machine, start_time = _machine(), _start_time(os.getpid())
+    machine, start_time = _machine_id(), _start_time(os.getpid())
     return f"{machine}/{os.getpid()}/{start_time}" if machine and start_time else ""
 
 
@@ -33,13 +33,13 @@ def _is_running(process: str) -> bool | None:
     """Whether a process runs; None: it cannot be known here."""
     rest, _, start_time = process.rpartition("/")
     machine, _, pid = rest.rpartition("/")
-    if not machine or machine != _machine() or not pid.isdigit():
+    if not machine or machine != _machine_id() or not pid.isdigit():
         return None
     return _start_time(int(pid)) == start_time
 
 
 @cache
-def _machine() -> str:
+def _machine_id() -> str:
     """The boot id of this machine, and the namespace of the process ids here."""
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

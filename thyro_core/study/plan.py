@@ -70,8 +70,10 @@ def load_plan(store: Store, study_id: str) -> StudyPlan:
     """
     key = study_key(study_id)
     if not store.exists(key):
-        known = ", ".join(study_ids(store)) or "none"
-        msg = f"{store.url}: expected a study {study_id}, found {known}; check the id and --store"
+        existing = ", ".join(study_ids(store)) or "none"
+        msg = (
+            f"{store.url}: expected a study {study_id}, found {existing}; check the id and --store"
+        )
         raise InputError(msg)
     plain = json.loads(store.read(key))
     return StudyPlan(

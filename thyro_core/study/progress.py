@@ -298,5 +298,5 @@ def read_job_progress(store: Store, study_id: str, split: int) -> JobProgress | 
 def parse_job_progress(data: bytes) -> JobProgress:
     """A published position; what a newer version adds to it is passed over."""
     plain = json.loads(data)
-    known = {field.name for field in fields(JobProgress)}
-    return JobProgress(**{name: value for name, value in plain.items() if name in known})
+    names = {field.name for field in fields(JobProgress)}
+    return JobProgress(**{name: value for name, value in plain.items() if name in names})

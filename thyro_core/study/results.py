@@ -40,8 +40,8 @@ class Study:
             InputError: a study has no such table.
         """
         if name not in STUDY_TABLES:
-            known = ", ".join(STUDY_TABLES)
-            msg = f"{name}: expected the name of a study's table, one of {known}"
+            names = ", ".join(STUDY_TABLES)
+            msg = f"{name}: expected the name of a study's table, one of {names}"
             raise InputError(msg)
         return read_table(self.store, name, study_id=self.plan.study_id)
 

@@ -68,7 +68,7 @@ CURVE_STEPS = 10
 """Steps in which the pixels of an image are removed or brought back."""
 
 _MASK = "null: no mask"
-_DRAWN = "null: not drawn for this check"
+_NOT_SAMPLED = "null: not drawn for this check"
 _EMPTY = "NaN: empty map"
 _REAL = pa.float64()
 
@@ -129,7 +129,7 @@ TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
         (
             "Spearman's correlation with the map of a copy whose head and last block are random, "
             f"mean of {RANDOMISATIONS} copies; 0: the map follows the weights, 1: it ignores them; "
-            f"{_EMPTY} or undefined; {_DRAWN}."
+            f"{_EMPTY} or undefined; {_NOT_SAMPLED}."
         ),
     ),
     (
@@ -138,19 +138,19 @@ TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
         (
             "Area under the probability of malignant while the map's highest pixels give way to "
             f"the image's mean first, {CURVE_STEPS} steps; below deletion_random: the map shows "
-            f"what it rests on; {_EMPTY}; {_DRAWN}."
+            f"what it rests on; {_EMPTY}; {_NOT_SAMPLED}."
         ),
     ),
-    ("deletion_random", _REAL, f"The same in the order of a random map: chance; {_DRAWN}."),
+    ("deletion_random", _REAL, f"The same in the order of a random map: chance; {_NOT_SAMPLED}."),
     (
         "insertion",
         _REAL,
         (
             "Area under the probability of malignant while the map's highest pixels come back to "
             "the blurred image first; above insertion_random: the map shows what it rests on; "
-            f"{_EMPTY}; {_DRAWN}."
+            f"{_EMPTY}; {_NOT_SAMPLED}."
         ),
     ),
-    ("insertion_random", _REAL, f"The same in the order of a random map: chance; {_DRAWN}."),
+    ("insertion_random", _REAL, f"The same in the order of a random map: chance; {_NOT_SAMPLED}."),
 )
 """Columns of `cam_trust` that check one image's map."""

@@ -16,7 +16,7 @@ from thyro_core.errors import InputError
 
 Format = Literal["csv", "json", "parquet"]
 
-_ROWS_AT_ONCE = 1024
+_EXPORT_ROWS = 1024
 
 
 def render(table: pa.Table, fmt: Format, out: BinaryIO) -> None:
@@ -63,7 +63,7 @@ def _write_parquet(table: pa.Table, out: BinaryIO) -> None:
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, object]]:
-    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+    for batch in table.to_batches(max_chunksize=_EXPORT_ROWS):
         yield from batch.to_pylist()
 
 

@@ -108,12 +108,12 @@ def run_query(store_url: str, sql: str) -> pa.Table:
 
 def _parts(store: Store) -> dict[str, list[str]]:
     """Keys of the parts of every registered table."""
-    found: dict[str, list[str]] = {name: [] for name in schemas.TABLES}
+    parts_by_table: dict[str, list[str]] = {name: [] for name in schemas.TABLES}
     for key in store.keys(table_prefix("").rstrip("/")):
         name = key.split("/")[1]
-        if name in found and key.endswith(".parquet"):
-            found[name].append(key)
-    return found
+        if name in parts_by_table and key.endswith(".parquet"):
+            parts_by_table[name].append(key)
+    return parts_by_table
 
 
 def connect(store: Store) -> Results:
@@ -213,8 +213,8 @@ def _path_says(table: schemas.Table, key: str) -> pc.Expression:
 def _fetch(store: Store, keys: list[str]) -> list[bytes]:
     places = [store.path(key) for key in keys]
     whole = [None] * len(keys)
-    found: list[bytes] = store.fs.cat_ranges(places, whole, whole, on_error="raise")
-    return found
+    blobs: list[bytes] = store.fs.cat_ranges(places, whole, whole, on_error="raise")
+    return blobs
 
 
 def _read(
@@ -232,8 +232,8 @@ def _read(
     except (pa.ArrowException, OSError) as error:
         msg = f"{key}: expected a part of the table, found: {error}; `thyro verify` says more"
         raise InputError(msg) from error
-    found: list[pa.RecordBatch] = rows.to_batches()
-    return found
+    batches: list[pa.RecordBatch] = rows.to_batches()
+    return batches
 
 
 def _check_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -260,8 +260,8 @@ def _with_own_names(table: pa.Table) -> pa.Table:
 
 def _refusal(error: duckdb.Error) -> str:
     """DuckDB's message in one line, without its drawing of where and without a traceback."""
-    said = str(error).split("\n\nLINE ")[0].split(". Detail: Python exception")[0]
-    msg = f"query: expected SQL that DuckDB can answer, found: {' '.join(said.split())}"
+    text = str(error).split("\n\nLINE ")[0].split(". Detail: Python exception")[0]
+    msg = f"query: expected SQL that DuckDB can answer, found: {' '.join(text.split())}"
     if isinstance(error, duckdb.BinderException | duckdb.CatalogException):
         return f"{msg}; `thyro tables` lists every table and column"
     return msg

@@ -137,10 +137,10 @@ class TestRoc:
         assert abs(np.trapezoid(band.mean, band.x) - mean_auc) <= 0.5 / 30 + 1e-9
 
     @given(splits, st.randoms(use_true_random=False))
-    def test_order_of_images_changes_no_bit(self, cases, random):
+    def test_order_of_images_changes_no_bit(self, cases, generator):
         def shuffled(label, probability):
             order = list(range(len(label)))
-            random.shuffle(order)
+            generator.shuffle(order)
             return label[order], probability[order]
 
         mixed = [shuffled(*case) for case in cases]

@@ -164,10 +164,10 @@ class TestAgainstScikitLearn:
 
 class TestProperties:
     @given(scored(), st.randoms(use_true_random=False))
-    def test_row_order_does_not_matter(self, case, random):
+    def test_row_order_does_not_matter(self, case, generator):
         label, probability = case
         order = list(range(label.size))
-        random.shuffle(order)
+        generator.shuffle(order)
         assert quiet_metrics(label[order], probability[order]) == pytest.approx(
             quiet_metrics(label, probability), nan_ok=True
         )

@@ -123,7 +123,7 @@ def test_without_a_terminal_a_line_appears_now_and_then(
     store: Store, plan: StudyPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_REFRESH_SECONDS", 0.001)
-    monkeypatch.setattr(module, "_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_SILENCE_SECONDS", 0.0)
     publish_after(store, plan, seconds=100.0)
     display, out = plain()
     refreshed = []

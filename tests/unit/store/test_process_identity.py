@@ -51,10 +51,10 @@ def test_of_another_machine_nothing_is_known(name: str) -> None:
 def test_without_proc_nothing_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     name = this_process()
     monkeypatch.setattr(process_identity, "_PROC", tmp_path)
-    process_identity._machine.cache_clear()
+    process_identity._machine_id.cache_clear()
     try:
         assert this_process() == ""
         assert (is_here(name), is_gone(name)) == (False, False)
         assert (is_here(""), is_gone("")) == (False, False)
     finally:
-        process_identity._machine.cache_clear()
+        process_identity._machine_id.cache_clear()

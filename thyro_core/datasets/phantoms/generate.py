@@ -163,8 +163,8 @@ def _on_screen(scan: Scan, lines: Float32Array) -> Float32Array:
     """Put scan lines onto the screen, float32 (height, width), 0 where nothing was scanned."""
     if not scan.fan:
         screen = np.zeros((scan.height, scan.width), np.float32)
-        left = (scan.width - lines.shape[1]) // 2
-        screen[scan.top : scan.top + lines.shape[0], left : left + lines.shape[1]] = lines
+        column = (scan.width - lines.shape[1]) // 2
+        screen[scan.top : scan.top + lines.shape[0], column : column + lines.shape[1]] = lines
         return screen
     scale = _pixels_per_depth(scan)
     apex = scan.top - scale * scan.radius * np.cos(scan.half_angle)
@@ -185,8 +185,8 @@ def _marks(scan: Scan, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     focus = int(scan.top + scan.nodule_z * (scan.height - scan.top))
     for column in range(6):
         image[focus - 5 + column : focus + 6 - column, 6 + column] = 200
-    left = scan.width // 2 + scan.side * scan.width // 4
-    image[2:4, left : left + 8] = image[2:11, left + 3 : left + 5] = 210
+    start = scan.width // 2 + scan.side * scan.width // 4
+    image[2:4, start : start + 8] = image[2:11, start + 3 : start + 5] = 210
     return image
 
 
