@@ -24,6 +24,11 @@ __all__ = ["browser", "finished", "full", "model", "s3_server", "ward"]
 # fsspec's and Prefect's event loops, and the pools of asyncio and anyio.
 _PROCESS_WIDE_THREADS = ("fsspecIO", "asyncio_", "AnyIO", "GlobalEventLoop")
 
+# As for a command: flows that run in this process start a server of Prefect's, at its own pace.
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
 settings.register_profile("thyro", deadline=None)
 # `make fuzz`: new cases each time, and so many that they are a task for a night.
 settings.register_profile("fuzz", deadline=None, max_examples=100_000)
