@@ -63,13 +63,18 @@ def _show_results(store: "Store", study_id: str, seconds: float, *, as_json: boo
     from thyro_core.store.keys import report_key
     from thyro_core.study.lifecycle import study_notes, table_locations
     from thyro_core.study.plan import load_plan
-    from thyro_core.study.summary import metric_summaries, summary_rows, undefined_notes
+    from thyro_core.study.summary import (
+        chance_notes,
+        metric_summaries,
+        summary_rows,
+        undefined_notes,
+    )
     from thyro_core.tables.io import read_table
 
     plan = load_plan(store, study_id)
     metrics = read_table(store, "metrics", study_id=study_id)
     means = metric_summaries(metrics, plan.config)
-    undefined = undefined_notes(metrics)
+    doubts = (*chance_notes(means), *undefined_notes(metrics))
     tables = table_locations(store, plan)
     key = report_key(study_id)
     page = f"{store.url}/{key}" if store.exists(key) else None
@@ -81,7 +86,7 @@ def _show_results(store: "Store", study_id: str, seconds: float, *, as_json: boo
                 "tables": tables,
                 "report": page,
                 "metrics": means,
-                "notes": [*study_notes(store, plan), *undefined],
+                "notes": [*study_notes(store, plan), *doubts],
                 "notice": NOTICE,
                 "seconds": round(seconds, 1),
             }
@@ -93,7 +98,7 @@ def _show_results(store: "Store", study_id: str, seconds: float, *, as_json: boo
     for row in rows:
         table.add_row(*(cell.replace(" (", "\n").rstrip(")").replace(", ", "\n") for cell in row))
     out.print(table)
-    for text in undefined:
+    for text in doubts:
         note(text)
     for name, place in tables.items():
         say(f"{name:<12} {escape(place)}")

@@ -15,7 +15,7 @@ from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table
 
 UNREAD = {"data", "svg", "style", "title", "head"}
-ACCOUNTED = {"data-id", "data-note", "data-claim"}
+ACCOUNTED = {"data-id", "data-note", "data-finding"}
 SPELLINGS = {
     "count": ",.0f", "whole": ".0f", "one": ",.1f", "two": ",.2f", "three": ",.3f", "p": ".3f",
     "bounded": ",.3f", "percent": ",.1f", "mebibytes": ",.0f", "short": ".4g",
@@ -103,7 +103,8 @@ def untraced(element: Element) -> Iterator[str]:
             if re.search(r"\d", child):
                 yield f"<{element.tag}> {child.strip()}"
         elif child.tag in {"svg", "style", "title", "head"} or (
-            child.tag == "data" or {"data-id", "data-note", "data-claim"} & child.attributes.keys()
+            child.tag == "data"
+            or {"data-id", "data-note", "data-finding"} & child.attributes.keys()
         ):
             continue
         else:

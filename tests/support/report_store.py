@@ -200,7 +200,9 @@ def _tests(store, plan, splits) -> pa.Table:
     rows = [
         row
         for name in plan.config.architectures
-        for row in cam_tests(_of(store, plan, name), _patients(splits))
+        for row in cam_tests(
+            _of(store, plan, name), _of(store, plan, name, "predictions"), _patients(splits)
+        )
     ]
     return schemas.rows_to_table("cam_tests", rows)
 
@@ -218,9 +220,9 @@ def _families(store, plan, splits) -> pa.Table:
     return schemas.rows_to_table("cam_families", rows)
 
 
-def _of(store: Store, plan: StudyPlan, architecture: str) -> pa.Table:
-    features = read_table(store, "cam_features", study_id=plan.study_id)
-    return features.filter(pc.field("architecture") == architecture)
+def _of(store: Store, plan: StudyPlan, architecture: str, table: str = "cam_features") -> pa.Table:
+    rows = read_table(store, table, study_id=plan.study_id)
+    return rows.filter(pc.field("architecture") == architecture)
 
 
 def _patients(splits: pa.Table) -> dict[str, str]:

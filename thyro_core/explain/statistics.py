@@ -1,8 +1,9 @@
-"""Do highlighted regions of malignant nodules differ from benign ones, and in which features?
+"""In which features do highlighted regions of malignant and benign images differ, and why?
 
 An image stands in the test parts of several splits, and a patient may have several images; neither
-is evidence of its own. Features are averaged over splits first (mean of the defined values), and a
-test takes one image of a patient.
+is evidence of its own. For what differs by class features are averaged over splits first (mean of
+the defined values), and a test takes one image of a patient; for what differs given the score see
+`conditional`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-from scipy.stats import mannwhitneyu, rankdata
+from scipy.stats import mannwhitneyu, rankdata, spearmanr
 from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
 from thyro_core.evaluation.uncertainty import holm, mean_interval, nadeau_bengio
+from thyro_core.explain.conditional import ScoredImages, conditional_test
 from thyro_core.explain.regions import DEFAULT_SHARE
 from thyro_core.tables.cam_columns import FEATURES
 from thyro_core.types import FloatArray, IntArray
@@ -33,6 +35,9 @@ REPEATS = 10
 
 # Means over splits that differ by rounding alone are ties, not ranks.
 _DECIMALS = 12
+
+_P_COLUMNS = ("p", "p_conditional")
+_FEWEST_PAIRS = 3
 
 _Fold = tuple[IntArray, IntArray]
 """Training rows and test rows."""
@@ -83,16 +88,20 @@ def mann_whitney(malignant: npt.ArrayLike, benign: npt.ArrayLike) -> MannWhitney
     return MannWhitney(float(test.statistic), float(effect), float(test.pvalue))
 
 
-def cam_tests(features: pa.Table, patients: Mapping[str, str | None]) -> list[dict[str, Any]]:
+def cam_tests(
+    features: pa.Table, predictions: pa.Table, patients: Mapping[str, str | None]
+) -> list[dict[str, Any]]:
     """Benign against malignant, each feature at each share of the peak: rows of `cam_tests`.
 
-    Of a patient's images with a defined value the one with the smallest image_id is taken; ids
-    are hashes of the file, so this is as good as a random choice and needs no seed. Holm's
-    correction is over all features of a share; the shares are repeats of one question, not
+    By class: of a patient's images with a defined value the one with the smallest image_id is
+    taken; ids are hashes of the file, so this is as good as a random choice and needs no seed.
+    Given the score: all images, see `conditional.conditional_test`. Holm's correction, of either
+    P by itself, is over all features of a share; the shares are repeats of one question, not
     further questions, and only `regions.DEFAULT_SHARE` is the one to quote.
 
     Args:
         features: Table `cam_features` of one study and architecture, all splits and shares.
+        predictions: Its table `predictions`, at least of the same images and splits.
         patients: The patient of each image; None: unknown, the image stands for itself. Where
             near-duplicates without patients are grouped, give the group.
 
@@ -101,15 +110,24 @@ def cam_tests(features: pa.Table, patients: Mapping[str, str | None]) -> list[di
 
     Raises:
         ValueError: several studies or architectures, an image twice in a split, an image without
-            a label, with two labels, or not among `patients`.
+            a label, with two labels, not among `patients`, or without a prediction.
     """
+    scored = _with_scores(features, predictions)
     rows: list[dict[str, Any]] = []
     for share, images in _by_share(features, patients):
-        tests = [_test_feature(images, feature) for feature in FEATURES]
-        adjusted = holm([test["p"] for test in tests])
+        own = scored[scored["threshold"] == share]
+        scored_images = _scored_images(own, patients)
+        scores = own.groupby("image_id")["score"].mean()
+        tests = [
+            _test_feature(images, feature)
+            | {"score_correlation": _benign_correlation(images, feature, scores)}
+            | _conditional_columns(scored_images, own[feature].to_numpy(np.float64))
+            for feature in FEATURES
+        ]
+        adjusted = {f"{name}_adjusted": holm([test[name] for test in tests]) for name in _P_COLUMNS}
         rows += [
-            test | {"threshold": share, "p_adjusted": p}
-            for test, p in zip(tests, adjusted, strict=True)
+            test | {"threshold": share} | {name: adjusted[name][i] for name in adjusted}
+            for i, test in enumerate(tests)
         ]
     keys = features.select(["study_id", "architecture"]).slice(0, 1).to_pylist()
     return [keys[0] | row for row in rows]
@@ -155,11 +173,11 @@ def family_auc(
     return results
 
 
-def shape_claim(rows: Sequence[Mapping[str, Any]], share: float = DEFAULT_SHARE) -> str:
-    """One sentence: does the paper's "significant differences in shape features" hold here?
+def shape_finding(rows: Sequence[Mapping[str, Any]], share: float = DEFAULT_SHARE) -> str:
+    """Which shape features differ by class, and which of them given the score: two sentences.
 
-    A claim that is refuted here may be true: a test that finds nothing in few images proves no
-    absence.
+    Only for a network that tells the classes apart: the caller has that condition. That none
+    differs proves no equality.
 
     Args:
         rows: Rows of `cam_tests`, of one architecture.
@@ -176,25 +194,77 @@ def shape_claim(rows: Sequence[Mapping[str, Any]], share: float = DEFAULT_SHARE)
             f"found those of {sorted(architectures) or 'none'}"
         )
         raise ValueError(msg)
-    start = f"{architectures.pop()}: the paper's significant differences in shape features are"
-    by_p = sorted((row for row in shape if row["p"] == row["p"]), key=lambda row: row["p"])
-    if not by_p:
-        return f"{start} not testable: no shape feature is defined in both classes."
-    how = f"Holm-adjusted P < {SIGNIFICANT}, share {share:g}, n = {max(r['n'] for r in by_p)}"
-    hits = [row for row in by_p if row["p_adjusted"] < SIGNIFICANT]
-    others = ", ".join(row["feature"] for row in shape if row not in hits)
-    if not hits:
-        nearest = _feature_phrase(by_p[0])
-        return f"{start} refuted here ({how}): none differs, the nearest being {nearest}."
-    rest = f"; not for {others}" if others else ""
-    return f"{start} confirmed ({how}) for {'; '.join(map(_feature_phrase, hits))}{rest}."
+    name, counts = architectures.pop(), [row["n"] for row in shape if row["p"] == row["p"]]
+    if not counts:
+        return f"{name}: no shape feature is defined in both classes, so that none can be tested."
+    how = f"Holm-adjusted P < {SIGNIFICANT}, share {share:g}, n = {max(counts)}"
+    by_class = _phrases(shape, "p_adjusted", "effect_size", 0.0)
+    given_score = _phrases(shape, "p_conditional_adjusted", "odds_ratio", 1.0)
+    testable = [p for row in shape if (p := row["p_conditional_adjusted"]) == p]
+    start = f"{name}: no shape feature is shown to differ by class ({how})."
+    if by_class:
+        start = f"{name}: shape features that differ by class ({how}): {by_class}."
+    if not testable:
+        return f"{start} Given the score none can be tested."
+    if given_score:
+        return f"{start} Given the score these still differ: {given_score}."
+    nearest = f"smallest adjusted P {_size_of(min(testable))}"
+    return f"{start} Given the score none is shown to differ ({nearest})."
 
 
-def _feature_phrase(row: Mapping[str, Any]) -> str:
-    p = row["p_adjusted"]
-    size = f"= {p:.2g}" if p >= 0.001 else "< 0.001"
-    where = "larger" if row["effect_size"] > 0 else "smaller"
-    return f"{row['feature']} ({where} in malignant, P {size})"
+def _phrases(rows: Sequence[Mapping[str, Any]], p: str, effect: str, level: float) -> str:
+    """The features below the bound on P, the surest first, with their direction."""
+    hits = sorted((row for row in rows if row[p] < SIGNIFICANT), key=lambda row: row[p])
+    sides = ["larger" if row[effect] > level else "smaller" for row in hits]
+    return "; ".join(
+        f"{row['feature']} ({side} in malignant, P {_size_of(row[p], '= ')})"
+        for row, side in zip(hits, sides, strict=True)
+    )
+
+
+def _size_of(p: float, equals: str = "") -> str:
+    return f"{equals}{p:.2g}" if p >= 0.001 else "< 0.001"
+
+
+def _with_scores(features: pa.Table, predictions: pa.Table) -> pd.DataFrame:
+    """`features` sorted, with the network's log odds of malignant of each split and image."""
+    keys = ["split", "image_id"]
+    logits = predictions.select([*keys, "logit_malignant", "logit_benign"]).to_pandas()
+    logits["score"] = logits["logit_malignant"].astype(np.float64) - logits["logit_benign"]
+    frame = features.to_pandas().sort_values(["threshold", "image_id", "split"])
+    joined: pd.DataFrame = frame.merge(logits[[*keys, "score"]], on=keys, how="left", sort=False)
+    if joined["score"].isna().any() or len(joined) != len(frame):
+        msg = (
+            "predictions: expected one of each image and split in cam_features, found "
+            f"{joined['score'].isna().sum()} rows without and {len(joined)} for {len(frame)}"
+        )
+        raise ValueError(msg)
+    return joined
+
+
+def _scored_images(rows: pd.DataFrame, patients: Mapping[str, str | None]) -> ScoredImages:
+    names = [patients.get(image) or f"image {image}" for image in rows["image_id"]]
+    return ScoredImages(
+        rows["split"].to_numpy(np.int64),
+        np.unique(np.array(names, dtype=object), return_inverse=True)[1],
+        rows["label"].to_numpy(np.int64),
+        rows["score"].to_numpy(np.float64),
+    )
+
+
+def _conditional_columns(images: ScoredImages, values: FloatArray) -> dict[str, float]:
+    test = conditional_test(images, values)
+    return {"odds_ratio": test.odds_ratio, "p_conditional": test.p}
+
+
+def _benign_correlation(images: pd.DataFrame, feature: str, scores: pd.Series) -> float:
+    """Spearman's correlation of a feature and the score, both means over splits, in the benign."""
+    benign = images[(images["label"] == 0) & images[feature].notna()]
+    benign = benign.drop_duplicates("patient")
+    x, y = benign[feature].to_numpy(), scores.loc[benign.index].to_numpy()
+    if len(x) < _FEWEST_PAIRS or not np.ptp(x) or not np.ptp(y):
+        return float("nan")
+    return float(spearmanr(x, y).statistic)
 
 
 def _by_share(

@@ -17,13 +17,19 @@ def patients_of(splits: pa.Table) -> dict[str, str]:
 
 
 def cam_tests_table(
-    study_id: str, features: pa.Table, splits: pa.Table, config: StudyConfig
+    study_id: str,
+    features: pa.Table,
+    predictions: pa.Table,
+    splits: pa.Table,
+    *,
+    config: StudyConfig,
 ) -> pa.Table:
     """The table `cam_tests` of a study: benign against malignant in each feature of the regions.
 
     Args:
         study_id: the study.
         features: its table `cam_features`; an architecture without rows gets none.
+        predictions: its table `predictions`, for the scores.
         splits: its table `splits`.
         config: its config, for the order of architectures.
 
@@ -31,8 +37,13 @@ def cam_tests_table(
         ValueError: see `statistics.cam_tests`.
     """
     patients = patients_of(splits)
-    parts = _features_by_architecture(features, config)
-    rows = [row for _, part in parts for row in cam_tests(part, patients)]
+    rows = [
+        row
+        for name, part in _features_by_architecture(features, config)
+        for row in cam_tests(
+            part, predictions.filter(pc.equal(predictions["architecture"], name)), patients
+        )
+    ]
     return rows_to_table("cam_tests", [row | {"study_id": study_id} for row in rows])
 
 

@@ -21,7 +21,7 @@ from thyro_core.reporting.queries import Tables
 from thyro_core.reporting.sections.cohort import cohort, leakage
 from thyro_core.reporting.sections.curves import make_plot, plot_data
 from thyro_core.reporting.sections.gallery import gallery
-from thyro_core.reporting.sections.maps import families, feature_tests, trust
+from thyro_core.reporting.sections.maps import empty_maps, families, feature_tests, trust
 from thyro_core.reporting.sections.performance import Performance, comparisons, performance
 from thyro_core.reporting.sections.plots import report_plots
 from thyro_core.reporting.sections.provenance import config_cell, provenance
@@ -151,7 +151,9 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "leakage": leakage(tables),
         "performance": metrics,
         "comparisons": comparisons(tables, plan.config),
-        "features": feature_tests(tables, plan.config),
+        "features": feature_tests(tables, plan.config, metrics.evidence),
+        "at_chance": [name for name, kind in metrics.evidence.items() if kind != "apart"],
+        "empty_maps": empty_maps(tables, plan.config),
         "families": families(tables, plan.config),
         "trust": trust(tables, plan.config),
         "provenance": provenance(tables, plan),
@@ -181,10 +183,9 @@ def _figure_values(
 def _brief(metrics: Performance, plan: StudyPlan) -> Brief:
     auc = metrics.means[plan.config.architectures[0]]["auc"]
     where, wide = "", False
-    if isinstance(auc.low.value, float) and isinstance(auc.high.value, float):
-        low, high = auc.low.value, auc.high.value
+    low, high = auc.low.value, auc.high.value
+    if isinstance(low, float) and isinstance(high, float) and math.isfinite(low):
         where = "below" if high < PAPER["auc"] else "above" if low > PAPER["auc"] else "within"
-        where = where if math.isfinite(low) else ""
         wide = high - low > _WIDE
     cells = [cell for of in metrics.means.values() for cell in of.values()]
     return Brief(

@@ -112,11 +112,12 @@ def conclude_study(store: Store, plan: StudyPlan) -> None:
     for name, make_table, source in (
         ("metrics", metrics_table, predictions),
         ("comparisons", comparisons_table, predictions),
-        ("cam_tests", cam_tests_table, features),
         ("cam_families", cam_families_table, features),
     ):
         table = make_table(plan.study_id, source, splits, plan.config)
         write_table(store, name, table, study_id=plan.study_id)
+    tests = cam_tests_table(plan.study_id, features, predictions, splits, config=plan.config)
+    write_table(store, "cam_tests", tests, study_id=plan.study_id)
 
 
 def study_notes(store: Store, plan: StudyPlan) -> tuple[str, ...]:

@@ -7,11 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from thyro_core import NOTICE
-from thyro_core.config import StudyConfig
+from thyro_core.config import Architecture, StudyConfig
+from thyro_core.evaluation.evidence import class_evidence, evidence_notes
 from thyro_core.evaluation.metrics import METRICS, PAPER, PAPER_METRICS
 from thyro_core.study.plan import StudyPlan
 
-MetricSummaries = Mapping[str, Mapping[str, Mapping[str, float | None]]]
+MetricSummaries = Mapping[Architecture, Mapping[str, Mapping[str, float | None]]]
 
 _METRIC_FIELDS = ("value", "ci_low", "ci_high")
 PAPER_ROW = "paper, resnet18"
@@ -69,6 +70,7 @@ def markdown_summary(plan: StudyPlan, summaries: MetricSummaries, notes: Sequenc
         "",
         f"Mean over {plan.config.splits} splits ({plan.config.scheme}), 95 % interval in brackets.",
         "",
+        *(f"{note[0].upper()}{note[1:]}.\n" for note in chance_notes(summaries)),
         "| " + " | ".join(header) + " |",
         "|" + "---|" * len(header),
         *("| " + " | ".join(row) + " |" for row in rows),
@@ -80,6 +82,16 @@ def markdown_summary(plan: StudyPlan, summaries: MetricSummaries, notes: Sequenc
         *(f"- {note}" for note in notes),
     ]
     return "\n".join(lines) + "\n"
+
+
+def chance_notes(summaries: MetricSummaries) -> tuple[str, ...]:
+    """One sentence for each network that is not shown to tell the classes apart."""
+    return evidence_notes(
+        {
+            name: class_evidence(values["auc"]["ci_low"], values["auc"]["ci_high"])
+            for name, values in summaries.items()
+        }
+    )
 
 
 def undefined_notes(metrics: pa.Table) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ import pyarrow as pa
 from thyro_core.tables import screening_columns
 from thyro_core.tables.cam_columns import FEATURE_COLUMNS, TRUST_COLUMNS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: `cam_tests` has each feature's test given the score."""
 
 _STRING = pa.string()
 _INT = pa.int32()
@@ -225,7 +226,23 @@ TABLES: dict[str, Table] = {
                 _REAL,
                 "P, Holm's correction over all features of this architecture and threshold.",
             ),
-            ("n", _INT, "Patients with a defined value, one image of each."),
+            (
+                "score_correlation",
+                _REAL,
+                "Spearman's correlation of feature and score (log odds), among the benign alone.",
+            ),
+            (
+                "odds_ratio",
+                _REAL,
+                "Of malignant per SD of the feature's rank, given the score; NaN: not testable.",
+            ),
+            (
+                "p_conditional",
+                _REAL,
+                "Two-sided P given the score, see `thyro_core.explain.conditional`.",
+            ),
+            ("p_conditional_adjusted", _REAL, "Its Holm correction, over the same features."),
+            ("n", _INT, "Patients with a defined value; by class one image of each is taken."),
             ("median_benign", _REAL, "Median over the benign, in the feature's unit."),
             ("median_malignant", _REAL, "Median over the malignant, in the feature's unit."),
         ),

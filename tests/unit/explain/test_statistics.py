@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from thyro_core.evaluation.uncertainty import holm
 from thyro_core.explain import statistics
 from thyro_core.explain.statistics import (
-    cam_tests,
     family_auc,
     mann_whitney,
-    shape_claim,
+    shape_finding,
 )
 from thyro_core.tables.cam_columns import FEATURES
 from thyro_core.tables.schemas import TABLES
@@ -51,6 +50,34 @@ def table(*frames):
 def alone(features):
     """Every image of a patient of its own."""
     return dict.fromkeys(features["image_id"].to_pylist())
+
+
+def predictions_of(features, scores=None):
+    """One prediction a row and split; `scores` maps an image's id to its log odds, else noise."""
+    pairs = sorted(set(zip(*(features[c].to_pylist() for c in ("split", "image_id")), strict=True)))
+    noise = np.random.default_rng(len(pairs)).normal(size=len(pairs))
+    return pa.table(
+        {
+            "split": [split for split, _ in pairs],
+            "image_id": [image for _, image in pairs],
+            "logit_malignant": [
+                noise[i] if scores is None else scores[image] for i, (_, image) in enumerate(pairs)
+            ],
+            "logit_benign": np.zeros(len(pairs)),
+        }
+    )
+
+
+def cam_tests(features, patients, scores=None):
+    return statistics.cam_tests(features, predictions_of(features, scores), patients)
+
+
+CONDITIONAL = ("score_correlation", "odds_ratio", "p_conditional", "p_conditional_adjusted")
+
+
+def without_scores(rows):
+    """What does not depend on the scores, which `predictions_of` draws."""
+    return [{name: row[name] for name in row if name not in CONDITIONAL} for row in rows]
 
 
 def by_feature(rows, share=0.5):
@@ -163,7 +190,8 @@ class TestCamTests:
         values = normal(20)
         once = table(frame(values, label))
         often = table(*(frame(values, label, split=k) for k in range(7)))
-        assert cam_tests(often, alone(often)) == cam_tests(once, alone(once))
+        found = (without_scores(cam_tests(each, alone(each))) for each in (often, once))
+        assert next(found) == next(found)
 
     def test_copies_of_a_patients_image_are_no_evidence(self):
         label = np.array([0, 1] * 10)
@@ -173,7 +201,8 @@ class TestCamTests:
         ids = [f"c{k:03}" for k in range(80)]
         fourfold = table(frame(values[copies], label[copies], ids=ids))
         patients = {name: f"p{copy}" for name, copy in zip(ids, copies, strict=True)}
-        assert cam_tests(fourfold, patients) == cam_tests(single, alone(single))
+        found = without_scores(cam_tests(fourfold, patients))
+        assert found == without_scores(cam_tests(single, alone(single)))
 
     def test_a_patients_smallest_id_with_a_value_is_taken(self):
         label = [0, 1, 0, 1, 1]
@@ -207,7 +236,7 @@ class TestCamTests:
         parts = pd.concat(frame(normal(30, k), label, split=k) for k in range(3))
         patients = {name: f"p{k // 2}" for k, name in enumerate(sorted(set(parts["image_id"])))}
         shuffled = parts.sample(frac=1, random_state=1)
-        assert cam_tests(table(shuffled), patients) == cam_tests(table(parts), patients)
+        assert repr(cam_tests(table(shuffled), patients)) == repr(cam_tests(table(parts), patients))
         found = [family_auc(table(rows), patients, 3) for rows in (shuffled, parts)]
         assert repr(found[0]) == repr(found[1])
 
@@ -345,7 +374,7 @@ class TestFamilyAuc:
         assert all(found.auc > 0.9 for found in family_auc(features, patients, 0))
 
 
-def claim_rows(adjusted, effect=0.4, family="shape", share=0.5, architecture="resnet18"):
+def finding_rows(by_class, given, family="shape", share=0.5, architecture="resnet18", effect=0.4):
     """Rows of `cam_tests` for the first shape features, with these adjusted P values."""
     return [
         {
@@ -356,61 +385,89 @@ def claim_rows(adjusted, effect=0.4, family="shape", share=0.5, architecture="re
             "effect_size": effect,
             "p": p / 9,
             "p_adjusted": p,
+            "odds_ratio": 1 + effect,
+            "p_conditional": q / 9,
+            "p_conditional_adjusted": q,
             "n": 97,
         }
-        for name, p in zip(SHAPE, adjusted, strict=False)
+        for name, p, q in zip(SHAPE, by_class, given, strict=False)
     ]
 
 
-class TestShapeClaim:
-    def test_confirms_by_name_with_direction(self):
-        found = shape_claim(claim_rows([0.2, 0.03, 0.0004], effect=-0.4))
-        assert found == (
-            "resnet18: the paper's significant differences in shape features are confirmed "
-            "(Holm-adjusted P < 0.05, share 0.5, n = 97) for "
+HOW = "(Holm-adjusted P < 0.05, share 0.5, n = 97)"
+
+
+class TestShapeFinding:
+    def test_a_difference_that_follows_from_the_score_is_told_from_one_that_does_not(self):
+        rows = finding_rows([0.2, 0.03, 0.0004], [0.9, 0.85, 0.7], effect=-0.4)
+        assert shape_finding(rows) == (
+            f"resnet18: shape features that differ by class {HOW}: "
             "circularity (smaller in malignant, P < 0.001); "
-            "perimeter (smaller in malignant, P = 0.03); not for area."
+            "perimeter (smaller in malignant, P = 0.03). "
+            "Given the score none is shown to differ (smallest adjusted P 0.7)."
         )
 
-    def test_refutes_and_names_the_nearest(self):
-        found = shape_claim(claim_rows([0.2, 0.05]))
+    def test_what_differs_given_the_score_is_named_with_its_own_direction(self):
+        found = shape_finding(finding_rows([0.2, 0.05], [0.6, 0.01]))
         assert found == (
-            "resnet18: the paper's significant differences in shape features are refuted here "
-            "(Holm-adjusted P < 0.05, share 0.5, n = 97): none differs, the nearest being "
-            "perimeter (larger in malignant, P = 0.05)."
+            f"resnet18: no shape feature is shown to differ by class {HOW}. "
+            "Given the score these still differ: perimeter (larger in malignant, P = 0.01)."
         )
 
-    def test_all_of_them(self):
-        assert shape_claim(claim_rows([0.01])).endswith("P = 0.01).")
+    def test_it_neither_confirms_nor_refutes(self):
+        for p in (0.001, 0.5, NAN):
+            found = shape_finding(finding_rows([p], [p]))
+            assert "confirm" not in found
+            assert "refute" not in found
 
     def test_undefined_everywhere_is_said(self):
-        assert "not testable" in shape_claim(claim_rows([NAN, NAN]))
+        found = shape_finding(finding_rows([NAN, NAN], [NAN, NAN]))
+        assert found == (
+            "resnet18: no shape feature is defined in both classes, so that none can be tested."
+        )
 
-    def test_undefined_is_not_confirmed(self):
-        assert shape_claim(claim_rows([NAN, 0.01])).endswith("; not for area.")
+    def test_a_difference_that_cannot_be_tested_given_the_score_says_so(self):
+        found = shape_finding(finding_rows([0.01], [NAN]))
+        assert found.endswith("P = 0.01). Given the score none can be tested.")
 
     def test_other_families_and_shares_have_no_say(self):
-        rows = claim_rows([0.2])
-        rows += claim_rows([0.001], family="texture") + claim_rows([0.001], share=0.3)
-        assert "refuted" in shape_claim(rows)
-        assert "confirmed" in shape_claim(rows, share=0.3)
+        rows = finding_rows([0.2], [0.2])
+        rows += finding_rows([0.001], [0.001], family="texture")
+        rows += finding_rows([0.001], [0.001], share=0.3)
+        assert "no shape feature is shown to differ by class" in shape_finding(rows)
+        assert "these still differ: area" in shape_finding(rows, share=0.3)
 
     @pytest.mark.parametrize(
         "rows",
         [
             [],
-            claim_rows([0.1], share=0.3),
-            claim_rows([0.1]) + claim_rows([0.1], architecture="vgg16"),
+            finding_rows([0.1], [0.1], share=0.3),
+            finding_rows([0.1], [0.1]) + finding_rows([0.1], [0.1], architecture="vgg16"),
         ],
     )
     def test_speaks_of_one_architecture(self, rows):
         with pytest.raises(ValueError, match="one architecture"):
-            shape_claim(rows)
+            shape_finding(rows)
 
-    def test_reads_what_cam_tests_writes(self):
-        values, label = normal(80), np.array([0, 1] * 40)
+    def test_maps_whose_form_is_the_score_s_differ_by_class_and_not_given_the_score(self):
+        """The claim that holds for any classifier: each feature is the score, and some noise."""
+        generator, label = np.random.default_rng(4), np.array([0, 1] * 60)
+        score = generator.normal(size=120) + 1.5 * label
+        values = score[:, None] + generator.normal(0, 0.3, (120, len(FEATURES)))
+        features = table(frame(values, label))
+        scores = dict(zip(features["image_id"].to_pylist(), score, strict=True))
+        found = shape_finding(cam_tests(features, alone(features), scores))
+        by_class, given = found.split(" Given the score ")
+        assert by_class.count("larger in malignant, P < 0.001") == len(SHAPE)
+        assert given.startswith("none is shown to differ")
+        rows = cam_tests(features, alone(features), scores)
+        assert min(row["score_correlation"] for row in rows) > 0.8
+
+    def test_what_the_score_does_not_know_stays(self):
+        values, label = normal(120), np.array([0, 1] * 60)
         values[label == 1, 2] -= 2
         features = table(frame(values, label))
-        found = shape_claim(cam_tests(features, alone(features)))
-        assert "confirmed" in found
-        assert "for circularity (smaller in malignant, P < 0.001); not for area, " in found
+        score = np.random.default_rng(3).normal(size=120) + label
+        scores = dict(zip(features["image_id"].to_pylist(), score, strict=True))
+        found = shape_finding(cam_tests(features, alone(features), scores))
+        assert "differ: circularity (smaller in malignant, P < 0.001)." in found

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from thyro_core.config import StudyConfig
@@ -50,20 +51,42 @@ def features(architecture, scale=1.0):
     return pa.concat_tables(parts)
 
 
+def scores():
+    rng = np.random.default_rng(9)
+    rows = [
+        {
+            "study_id": "s0", "split": split, "architecture": architecture,
+            "image_id": f"{i:064x}", "patient_id": None, "label": i % 2, "logit_benign": 0.0,
+            "logit_malignant": float(np.float32(rng.normal())), "prob_malignant": 0.5,
+        }
+        for architecture in CONFIG.architectures for split in (0, 1) for i in range(N)
+    ]  # fmt: skip
+    return rows_to_table("predictions", rows)
+
+
+def own_scores(architecture):
+    return scores().filter(pc.field("architecture") == architecture)
+
+
 def both():
     return pa.concat_tables([features("resnet18"), features("vgg16")])
 
 
 def test_rows_are_each_architectures_in_the_configs_order():
-    table = cam_tests_table("s0", both(), splits(), CONFIG)
+    table = cam_tests_table("s0", both(), scores(), splits(), config=CONFIG)
     assert table.schema.equals(schemas.TABLES["cam_tests"].schema, check_metadata=True)
     assert [(r["architecture"], r["threshold"], r["feature"]) for r in table.to_pylist()] == [
         (architecture, share, feature)
         for architecture in CONFIG.architectures for share in SHARES for feature in FEATURES
     ]  # fmt: skip
-    alone = cam_tests(features("resnet18"), patients_of(splits()))
+    alone = cam_tests(features("resnet18"), own_scores("resnet18"), patients_of(splits()))
     own = [row for row in table.to_pylist() if row["architecture"] == "resnet18"]
     assert repr(own) == repr([{name: row[name] for name in own[0]} for row in alone])
+
+
+def test_a_feature_without_a_prediction_is_refused():
+    with pytest.raises(ValueError, match="predictions: expected one of each image and split"):
+        cam_tests(features("resnet18"), own_scores("resnet18")[:-1], patients_of(splits()))
 
 
 def test_families_are_those_of_the_configs_seed():
@@ -83,12 +106,13 @@ def test_a_patient_is_one_and_else_the_group_is():
     found = patients_of(splits(patients))
     assert found[f"{0:064x}"] == found[f"{1:064x}"] == "p0"
     assert found[f"{2:064x}"] == "g2"
-    counts = cam_tests_table("s0", both(), splits(patients), CONFIG)["n"].to_pylist()
+    counts = cam_tests_table("s0", both(), scores(), splits(patients), config=CONFIG)
+    counts = counts["n"].to_pylist()
     assert max(counts) == N - 1
 
 
 def test_maps_that_are_all_empty_are_undefined_not_a_crash():
-    table = cam_tests_table("s0", features("vgg16", 0.0), splits(), CONFIG)
+    table = cam_tests_table("s0", features("vgg16", 0.0), scores(), splits(), config=CONFIG)
     assert table.num_rows == len(SHARES) * len(FEATURES)
     for row in table.to_pylist():
         assert row["n"] == 0
@@ -100,7 +124,7 @@ def test_maps_that_are_all_empty_are_undefined_not_a_crash():
 
 def test_a_study_older_than_the_tables_gets_empty_ones():
     nothing = schemas.TABLES["cam_features"].schema.empty_table()
-    assert cam_tests_table("s0", nothing, splits(), CONFIG).num_rows == 0
+    assert cam_tests_table("s0", nothing, scores(), splits(), config=CONFIG).num_rows == 0
     assert cam_families_table("s0", nothing, splits(), CONFIG).num_rows == 0
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -13,8 +14,9 @@ from tests.support.report_checks import check_shown, check_traces, numbers, untr
 from tests.support.report_store import NO_MASKS, fabricated, images
 from thyro_core.config import StudyConfig
 from thyro_core.errors import IncompleteStudyError, InputError
+from thyro_core.evaluation.evidence import class_evidence
 from thyro_core.evaluation.metrics import PAPER
-from thyro_core.explain.statistics import shape_claim
+from thyro_core.explain.statistics import shape_finding
 from thyro_core.reporting.report import CONTENTS, render_report, write_report
 from thyro_core.reporting.sections.cohort import PAPER_TABLE
 from thyro_core.store.keys import report_key, study_key, table_key
@@ -94,22 +96,97 @@ def test_what_is_marked_as_an_id_is_no_measured_number(page) -> None:
     assert [text for text in marked if not allowed.fullmatch(text) and text not in meanings] == []
 
 
-def test_notes_and_claims_are_those_of_the_tables(full, page) -> None:
+def test_notes_and_findings_are_those_of_the_tables(full, page) -> None:
     store, plan = full
     metrics = read_table(store, "metrics", study_id=plan.study_id)
     notes = [each.text for each in page.walk() if "data-note" in each.attributes]
     assert sorted(notes) == sorted((*study_notes(store, plan), *undefined_notes(metrics)))
     assert "60 masks left out: no images" in notes
     tests = read_table(store, "cam_tests", study_id=plan.study_id)
-    claims = {
-        each.attributes["data-claim"]: each.text
-        for each in page.walk()
-        if "data-claim" in each.attributes
-    }
-    assert list(claims) == list(plan.config.architectures)
-    for name, claim in claims.items():
+    findings = findings_of(page)
+    assert list(findings) == [
+        name for name in plan.config.architectures if evidence_of(metrics, name) == "apart"
+    ]
+    assert findings
+    for name, finding in findings.items():
         rows = tests.filter(pc.field("architecture") == name).to_pylist()
-        assert claim == shape_claim(rows)
+        assert finding == shape_finding(rows)
+
+
+def findings_of(page: Element) -> dict[str, str]:
+    return {
+        each.attributes["data-finding"]: each.text
+        for each in page.walk()
+        if "data-finding" in each.attributes
+    }
+
+
+def evidence_of(metrics: pa.Table, architecture: str) -> str:
+    row = metrics.filter(
+        (pc.field("architecture") == architecture)
+        & (pc.field("metric") == "auc")
+        & pc.field("split").is_null()
+    ).to_pylist()[0]
+    return class_evidence(row["ci_low"], row["ci_high"])
+
+
+WITH_NUMBERS = (
+    "performance", "curves", "calibration", "decision", "confusion", "ppv", "comparisons",
+    "gallery", "features", "trust",
+)  # fmt: skip
+"""Sections that show figures of networks, and so need to say where there is no finding."""
+
+
+def test_a_network_at_chance_has_no_finding_anywhere(tmp_path) -> None:
+    store, plan = fabricated(tmp_path, skill=0.0, **SMALL | {"splits": 5})
+    metrics = read_table(store, "metrics", study_id=plan.study_id)
+    assert evidence_of(metrics, "resnet18") == "none"
+    page = rendered(store, plan, tmp_path)
+    brief = page.by_id("brief")
+    (lead,) = [each for each in brief.find("p") if "data-evidence" in each.attributes]
+    assert lead.text.startswith(
+        "There is no evidence that ResNet18 tells malignant from benign nodules: the 95"
+    )
+    assert "told malignant from benign" not in page.text
+    assert "agrees with it" not in brief.text
+    assert "compatible with it" not in brief.text
+    assert "Here the network is not shown to tell the classes apart" in brief.text
+    for section in WITH_NUMBERS:
+        assert "No finding: ResNet18 is not shown" in page.by_id(section).text, section
+    assert findings_of(page) == {}
+    assert [e for e in page.walk() if e.attributes.get("id") == "figure-effects"] == []
+    assert "these still differ" not in page.by_id("features").text
+
+
+def test_a_network_with_evidence_needs_no_caution(full, page) -> None:
+    store, plan = full
+    metrics = read_table(store, "metrics", study_id=plan.study_id)
+    assert evidence_of(metrics, "resnet18") == "apart"
+    assert "told malignant from benign nodules with a mean AUC" in page.by_id("brief").text
+    cautions = {each.text for each in page.walk() if "data-no-finding" in each.attributes}
+    names = [n for n in plan.config.architectures if evidence_of(metrics, n) != "apart"]
+    assert bool(cautions) == bool(names)
+    assert not any("ResNet18" in text for text in cautions)
+
+
+def test_it_says_that_it_is_internal_validation(page) -> None:
+    for tag in ("title", "h1"):
+        assert "internal validation" in page.find(tag)[0].text
+
+
+def test_empty_maps_are_counted_by_class(full, page) -> None:
+    store, plan = full
+    trust = read_table(store, "cam_trust", study_id=plan.study_id).to_pandas()
+    (table,) = [t for t in page.by_id("features").find("table") if "by class." in t.text[:40]]
+    rows = [[c.text for c in row.find("td")] for row in table.find("tbody")[0].find("tr")]
+    own = trust[trust["architecture"] == "resnet18"]
+    for label, name in enumerate(("benign", "malignant")):
+        part = own[own["label"] == label]
+        always = part.groupby("image_id")["is_empty"].all()
+        expected = [len(part), part["is_empty"].sum(), len(always), always.sum()]
+        shown = rows[label]
+        assert shown[0] == name
+        assert [int(shown[i]) for i in (1, 2, 4, 5)] == expected
 
 
 def test_the_papers_figures_are_the_papers(page) -> None:

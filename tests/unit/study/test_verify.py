@@ -141,11 +141,13 @@ def conclude(store: Store, study_id: str) -> None:
     for name, make, of in (
         ("metrics", metrics_table, "predictions"),
         ("comparisons", comparisons_table, "predictions"),
-        ("cam_tests", cam_tests_table, "cam_features"),
         ("cam_families", cam_families_table, "cam_features"),
     ):  # fmt: skip
         table = make(study_id, read_table(store, of, study_id=study_id), splits, CONFIG)
         write_table(store, name, table, study_id=study_id)
+    sources = (read_table(store, of, study_id=study_id) for of in ("cam_features", "predictions"))
+    tests = cam_tests_table(study_id, *sources, splits, config=CONFIG)
+    write_table(store, "cam_tests", tests, study_id=study_id)
 
 
 def build(folder: Path, store: Store) -> str:

@@ -6,10 +6,11 @@ from math import sqrt
 
 from scipy.stats import t as student
 
-from thyro_core.config import StudyConfig
+from thyro_core.config import CLASS_NAMES, Architecture, StudyConfig
+from thyro_core.evaluation.evidence import Evidence
 from thyro_core.evaluation.uncertainty import LEVEL
 from thyro_core.explain.regions import SHARES
-from thyro_core.explain.statistics import SIGNIFICANT, shape_claim
+from thyro_core.explain.statistics import SIGNIFICANT, shape_finding
 from thyro_core.reporting.cells import Cell, definition
 from thyro_core.reporting.queries import TableRow, Tables
 from thyro_core.tables.cam_columns import FEATURES
@@ -19,21 +20,33 @@ from thyro_core.tables.cam_columns import FEATURES
 class FeatureTests:
     """Benign against malignant regions."""
 
-    claims: Mapping[str, str]
-    """Architecture -> one sentence on the paper's claim."""
+    findings: Mapping[str, str]
+    """Architecture -> what differs by class and given the score; only of networks that are shown
+    to tell the classes apart."""
     tests: Mapping[str, list[TableRow]]
     """Architecture -> rows of `cam_tests` at the declared share, in the order of `FEATURES`."""
     shares: tuple[float, ...]
-    sensitivity: Mapping[str, list[tuple[Cell, Cell]]]
-    """Architecture -> at each share, shape features that differ and those that were tested."""
+    sensitivity: Mapping[str, list[tuple[Cell, Cell, Cell]]]
+    """Architecture -> at each share, shape features that differ by class, given the score, and
+    those that were tested; only of networks with a finding."""
+    family_size: int = len(FEATURES)
+    """Features that the P values of a network and share are adjusted over."""
 
 
-def feature_tests(tables: Tables, config: StudyConfig) -> FeatureTests | None:
-    """The rows of `cam_tests`; None where it has none."""
+def feature_tests(
+    tables: Tables, config: StudyConfig, evidence: Mapping[Architecture, Evidence]
+) -> FeatureTests | None:
+    """The rows of `cam_tests`; None where it has none.
+
+    Args:
+        tables: of the study.
+        config: its config.
+        evidence: whether each network is shown to tell the classes apart.
+    """
     identity = ("architecture", "threshold", "feature")
     rows = tables.rows("cam_tests", identity, threshold=config.cam_share)
     order = list(FEATURES)
-    tests: dict[str, list[TableRow]] = {
+    tests: dict[Architecture, list[TableRow]] = {
         name: sorted(
             (row for row in rows if row["architecture"] == name),
             key=lambda row: order.index(row["feature"]),
@@ -43,27 +56,60 @@ def feature_tests(tables: Tables, config: StudyConfig) -> FeatureTests | None:
     tests = {name: of for name, of in tests.items() if of}
     if not tests:
         return None
+    with_finding = [name for name in tests if evidence[name] == "apart"]
     return FeatureTests(
-        claims={
-            name: shape_claim([row.values for row in of], config.cam_share)
-            for name, of in tests.items()
+        findings={
+            name: shape_finding([row.values for row in tests[name]], config.cam_share)
+            for name in with_finding
         },
-        tests=tests,
+        tests={str(name): of for name, of in tests.items()},
         shares=SHARES,
-        sensitivity={name: [_hits(tables, name, share) for share in SHARES] for name in tests},
+        sensitivity={
+            name: [_hits(tables, name, share) for share in SHARES] for name in with_finding
+        },
     )
 
 
-def _hits(tables: Tables, architecture: str, share: float) -> tuple[Cell, Cell]:
+def _hits(tables: Tables, architecture: str, share: float) -> tuple[Cell, Cell, Cell]:
     source = tables.source("cam_tests", architecture=architecture, threshold=share, family="shape")
+    given = "isfinite(p_conditional) AND p_conditional_adjusted"
     figures = tables.figures(
         source,
         {
             "hits": (f"count(*) FILTER (isfinite(p) AND p_adjusted < {SIGNIFICANT})", "count"),
+            "given": (f"count(*) FILTER ({given} < {SIGNIFICANT})", "count"),
             "tested": ("count(*) FILTER (isfinite(p))", "count"),
         },
     )
-    return figures["hits"], figures["tested"]
+    return figures["hits"], figures["given"], figures["tested"]
+
+
+def empty_maps(tables: Tables, config: StudyConfig) -> dict[str, dict[str, dict[str, Cell]]]:
+    """Maps without evidence for malignant, by architecture and class; none where `cam_trust` is.
+
+    Counts of maps and of empty ones, their share, images, and images with empty maps only.
+    """
+    if not tables.has("cam_trust"):
+        return {}
+    return {
+        architecture: {
+            name: _empty_counts(tables, architecture, label)
+            for label, name in enumerate(CLASS_NAMES)
+        }
+        for architecture in config.architectures
+    }
+
+
+def _empty_counts(tables: Tables, architecture: str, label: int) -> dict[str, Cell]:
+    source = tables.source("cam_trust", architecture=architecture, label=label)
+    by_image = f"(SELECT bool_and(is_empty) AS e FROM {source} GROUP BY image_id)"
+    maps = {
+        "maps": ("count(*)", "count"),
+        "empty": ("count(*) FILTER (is_empty)", "count"),
+        "share": ("avg(is_empty::INT)", "percent"),
+    }
+    images = {"images": ("count(*)", "count"), "never": ("count(*) FILTER (e)", "count")}
+    return tables.figures(source, maps) | tables.figures(by_image, images)
 
 
 def families(tables: Tables, config: StudyConfig) -> list[TableRow]:

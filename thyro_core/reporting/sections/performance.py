@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from thyro_core.config import StudyConfig
+from thyro_core.config import Architecture, StudyConfig
+from thyro_core.evaluation.evidence import Evidence, class_evidence
 from thyro_core.evaluation.metrics import METRICS, PAPER
 from thyro_core.evaluation.plausibility import Suspicion, suspicions
 from thyro_core.evaluation.tables import COUNTS, POOLED
@@ -38,6 +39,8 @@ class Performance:
     confusions: Mapping[str, Mapping[str, Cell]]
     """Architecture -> pooled counts, rates and sizes."""
     suspicions: list[Suspicion]
+    evidence: Mapping[Architecture, Evidence]
+    """Architecture -> whether its AUC shows that it tells the classes apart."""
 
 
 def performance(tables: Tables, config: StudyConfig) -> Performance:
@@ -56,6 +59,10 @@ def performance(tables: Tables, config: StudyConfig) -> Performance:
         splits={name: _of_splits(rows, name) for name in config.architectures},
         confusions={name: _confusion(over, name) for name in config.architectures},
         suspicions=suspicions(aucs, int(images.value or 0)),
+        evidence={
+            name: class_evidence(over[name, "auc"]["ci_low"], over[name, "auc"]["ci_high"])
+            for name in config.architectures
+        },
     )
 
 

@@ -60,8 +60,8 @@ def _forest(comparisons: Comparisons) -> Plot | None:
 
 
 def _effects(features: FeatureTests | None) -> Plot | None:
-    """Effects of the first architecture with any; the page's table has the numbers."""
-    if features is None:
+    """Effects of the first architecture with a finding; the page's table has the numbers."""
+    if features is None or not features.findings:
         return None
-    rows = [row.values for row in next(iter(features.tests.values()))]
+    rows = [row.values for row in features.tests[next(iter(features.findings))]]
     return make_plot("effects", dots.effect_plot("plot-effects", rows))

@@ -311,8 +311,9 @@ def _check_cam_trust(study: _StudyTables) -> _Findings:
 
 
 def _check_cam_tests(study: _StudyTables) -> _Findings:
-    plan, features = study.plan, study.tables["cam_features"]
-    expected = cam_tests_table(plan.study_id, features, study.tables["splits"], plan.config)
+    plan = study.plan
+    sources = (study.tables[name] for name in ("cam_features", "predictions", "splits"))
+    expected = cam_tests_table(plan.study_id, *sources, config=plan.config)
     return _compare(study, "cam_tests", ("architecture", "threshold", "feature"), expected)
 
 
