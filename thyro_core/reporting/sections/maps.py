@@ -72,12 +72,12 @@ def feature_tests(
 
 def _hits(tables: Tables, architecture: str, share: float) -> tuple[Cell, Cell, Cell]:
     source = tables.source("cam_tests", architecture=architecture, threshold=share, family="shape")
-    given = "isfinite(p_conditional) AND p_conditional_adjusted"
+    conditional = "isfinite(p_conditional) AND p_conditional_adjusted"
     figures = tables.figures(
         source,
         {
             "hits": (f"count(*) FILTER (isfinite(p) AND p_adjusted < {SIGNIFICANT})", "count"),
-            "given": (f"count(*) FILTER ({given} < {SIGNIFICANT})", "count"),
+            "given": (f"count(*) FILTER ({conditional} < {SIGNIFICANT})", "count"),
             "tested": ("count(*) FILTER (isfinite(p))", "count"),
         },
     )
