@@ -7,10 +7,11 @@ from prefect import flow, get_run_logger
 from flows.artifacts import ProgressBar, run_of, show_page, show_table
 from flows.forms import Address, ModelForm
 from flows.retries import step
+from thyro_core.host import scratch_folder
 from thyro_core.registry.card_pages import card_markdown
 from thyro_core.registry.promote import Promotion, PromotionConfig
 from thyro_core.registry.promote import promote as run
-from thyro_core.settings import Settings, scratch_folder
+from thyro_core.settings import Settings
 from thyro_core.store.store import open_store
 
 

@@ -22,6 +22,7 @@ from flows.study_lock import announce_wait, lock_owner
 from thyro_core import NOTICE
 from thyro_core.cluster.session import session
 from thyro_core.errors import ThyroError
+from thyro_core.host import scratch_folder
 from thyro_core.reporting.worklist import write_worklist_page
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.files import stream_files
@@ -36,7 +37,7 @@ from thyro_core.screening.night import (
 )
 from thyro_core.screening.rules import Counts, Night
 from thyro_core.screening.worklist import unscored_rows
-from thyro_core.settings import Settings, scratch_folder
+from thyro_core.settings import Settings
 from thyro_core.store.keys import screening_lock_key, worklist_key
 from thyro_core.store.lock import Lock
 from thyro_core.store.store import Store, open_store

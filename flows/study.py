@@ -21,7 +21,8 @@ from thyro_core.cluster.resources import Allocation, ResourceRequest
 from thyro_core.config import StudyConfig
 from thyro_core.datasets.manifest import Manifest
 from thyro_core.errors import IncompleteStudyError, SplitFailedError, ThyroError
-from thyro_core.settings import Settings, scratch_folder
+from thyro_core.host import scratch_folder
+from thyro_core.settings import Settings
 from thyro_core.store.keys import summary_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.job import RestartPolicy, SplitJob
@@ -131,7 +132,7 @@ def _train_splits(
             store=store.url,
             study_id=plan.study_id,
             split=split,
-            scratch=str(scratch_folder(settings)),
+            scratch=str(settings.scratch.absolute()) if settings.scratch else "",
             resources=allocation.resources,
             checkpoint_seconds=settings.checkpoint_seconds,
             keep_models=settings.keep_models,

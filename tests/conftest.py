@@ -3,6 +3,7 @@
 import atexit
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +29,10 @@ _PROCESS_WIDE_THREADS = ("fsspecIO", "asyncio_", "AnyIO", "GlobalEventLoop")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+
+# What a command keeps in its user's cache is gone with the tests.
+_CACHE = tempfile.TemporaryDirectory(prefix="thyro-tests-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 settings.register_profile("thyro", deadline=None)
 # `make fuzz`: new cases each time, and so many that they are a task for a night.

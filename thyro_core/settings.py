@@ -1,6 +1,5 @@
 """Where a study runs: never hashed, because it must not change a result."""
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +17,7 @@ class Settings(BaseSettings):
         None, description="Mirror of ImageNet weights: folder or URL with <arch>.safetensors."
     )
     scratch: Path | None = Field(
-        None, description="Node-local folder for packs and weights; default: the temp folder."
+        None, description="Node-local folder for packs and weights; default: the user's cache."
     )
     ray: str = Field(
         "local",
@@ -69,8 +68,3 @@ class Settings(BaseSettings):
         "patient ids are dropped.",
     )
     log_json: bool = Field(False, description="Write logs as JSON, one object a line.")
-
-
-def scratch_folder(settings: Settings) -> Path:
-    """The node-local folder for packs and weights."""
-    return settings.scratch or Path(tempfile.gettempdir()) / "thyro-scratch"

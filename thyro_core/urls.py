@@ -4,6 +4,9 @@ import re
 
 
 def redact(text: str) -> str:
-    """A text without the passwords of its URLs, and without their queries and signatures."""
+    """A text without the passwords of its URLs, and without their queries and signatures.
+
+    A file has none: there, ? and # are part of its name.
+    """
     without_password = re.sub(r"(?<=://)[^/\s]+@", "", text)
-    return re.sub(r"(://[^\s?#]+)[?#][^\s;,)]*", r"\1", without_password)
+    return re.sub(r"((?<!file)://[^\s?#]+)[?#][^\s;,)]*", r"\1", without_password)

@@ -20,7 +20,8 @@ def gc(
     ] = False,
 ) -> None:
     """List what the store no longer needs, with sizes; remove it only with --delete."""
-    from thyro_core.settings import Settings, scratch_folder
+    from thyro_core.host import scratch_folder
+    from thyro_core.settings import Settings
     from thyro_core.store.store import open_store
     from thyro_core.study.garbage import find_garbage, remove
 

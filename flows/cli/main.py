@@ -24,6 +24,7 @@ from flows.cli.status import status
 from flows.cli.study import study
 from flows.cli.verify import verify
 from thyro_core import NOTICE
+from thyro_core.host import keep_loopback_direct
 
 app = typer.Typer(
     help=f"Cross-split studies of thyroid ultrasound classifiers. {NOTICE}",
@@ -78,6 +79,7 @@ def _set_environment(*, debug: bool) -> None:
         defaults["PREFECT_INTERNAL_LOGGING_LEVEL"] = "CRITICAL"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    keep_loopback_direct()
 
 
 def _set_up_logs(*, debug: bool) -> None:

@@ -35,9 +35,10 @@ def overlay(
 ) -> None:
     """Draw a test image beside itself with the Grad-CAM map over it."""
     from thyro_core.explain.overlay import png_bytes
+    from thyro_core.host import scratch_folder
     from thyro_core.reporting.map_lookup import MapRequest, explained_image
     from thyro_core.reporting.overlay import overlay_sheet, sheet_text
-    from thyro_core.settings import Settings, scratch_folder
+    from thyro_core.settings import Settings
     from thyro_core.store.store import open_store
 
     settings = Settings()

@@ -1,7 +1,6 @@
 """Probes of this machine: what a study needs, tried one after the other, with the cure."""
 
 import logging
-import os
 import platform
 import re
 import shutil
@@ -25,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 from flows.cli.units import gigabytes
 from thyro_core.config import ARCHITECTURES
 from thyro_core.errors import ThyroError
+from thyro_core.host import cores, memory
 from thyro_core.store.store import Store, filesystem, open_store
 from thyro_core.urls import redact
 
@@ -123,9 +123,7 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _machine() -> _Result:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    cores = len(os.sched_getaffinity(0))
-    return "ok", f"{platform.platform()}, {cores} cores, {gigabytes(memory)} memory"
+    return "ok", f"{platform.platform()}, {cores()} cores, {gigabytes(memory())} memory"
 
 
 def _capped(package: str) -> _Result:

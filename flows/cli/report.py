@@ -22,8 +22,9 @@ def report(
     store: StoreUrl = None,
 ) -> None:
     """Write a finished study's report, one HTML file for a browser, and say where it is."""
+    from thyro_core.host import scratch_folder
     from thyro_core.reporting.report import write_report
-    from thyro_core.settings import Settings, scratch_folder
+    from thyro_core.settings import Settings
     from thyro_core.store.store import open_store
 
     settings = Settings()

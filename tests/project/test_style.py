@@ -373,7 +373,7 @@ def test_importing_a_module_does_no_work() -> None:
     assert calls == set()
 
 
-ROOT = {"__init__", "config", "errors", "logs", "settings", "types", "urls"}
+ROOT = {"__init__", "config", "errors", "host", "logs", "settings", "types", "urls"}
 LAYERS = [
     "cluster | reporting", "screening", "registry", "study", "explain", "datasets | evaluation",
     "tables | training", "store | imaging", "logs", "config | settings | errors | types | urls",

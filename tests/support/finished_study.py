@@ -60,4 +60,6 @@ def copy_of(store: Store, folder: Path) -> Store:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, StudyPlan]:
     """One small finished study for the whole session; copy the store before changing it."""
-    return finished_study(tmp_path_factory.mktemp("finished"))
+    folder = tmp_path_factory.mktemp("finished") / "a [1] *"
+    folder.mkdir()
+    return finished_study(folder)

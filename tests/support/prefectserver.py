@@ -27,7 +27,8 @@ def free_port() -> int:
 
 def environment(home: Path, **extra: str) -> dict[str, str]:
     """An empty home, and nothing of Prefect or Thyro that the one who tests has set."""
-    kept = {n: v for n, v in os.environ.items() if not n.startswith(("THYRO_", "PREFECT_"))}
+    mine = ("THYRO_", "PREFECT_", "XDG_")
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(mine)}
     return kept | {"HOME": str(home), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"} | extra
 
 

@@ -21,6 +21,7 @@ from thyro_core.cluster.job_log import answer_line
 from thyro_core.cluster.resources import ResourceRequest
 from thyro_core.cluster.session import session
 from thyro_core.errors import InputError, StoppedError, ThyroError
+from thyro_core.host import keep_loopback_direct
 from thyro_core.logs import set_up_logs
 from thyro_core.settings import Settings
 from thyro_core.store.keys import study_key
@@ -72,6 +73,7 @@ class TrainingOrder:
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the arguments say; the exit code is 0 if all of it was done."""
+    keep_loopback_direct()
     set_up_logs(as_json=Settings().log_json)
     # The job server's stop; Ray's own handler would leave the jobs to themselves.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

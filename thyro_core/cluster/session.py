@@ -12,9 +12,13 @@ from typing import Any
 from thyro_core.cluster.resources import Capacity, Node, capacity_of
 from thyro_core.cluster.watch import LOST_SECONDS, ClusterWatch, check_connection
 from thyro_core.errors import InputError, ThyroError
+from thyro_core.host import cores, machine_memory, memory
 
 # Only keys and small specs travel through Ray's object store; its default takes 30 % of memory.
 _OBJECT_STORE_BYTES = 128 * 1024**2
+
+# Of what this process may use; Ray itself, and what a job takes beside its tensors, need the rest.
+_MEMORY_SHARE = 0.7
 
 _PORT_SECONDS = 10.0
 
@@ -69,9 +73,14 @@ def session(address: str) -> Iterator[Capacity]:
     import ray
 
     options: dict[str, Any] = {
+        # Ray counts the machine's cores, whatever a scheduler or `taskset` leaves of them.
+        "num_cpus": cores(),
         "object_store_memory": _OBJECT_STORE_BYTES,
         "include_dashboard": False,
     }
+    if memory() < machine_memory():
+        # Ray knows a container's limit, but not that of a job's control group.
+        options["_memory"] = int(_MEMORY_SHARE * memory())
     if ":" in address:
         _check_listening(address)
     sigterm_handler = signal.getsignal(signal.SIGTERM)

@@ -109,6 +109,7 @@ def _train_split(job: SplitJob) -> SplitOutcome:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from thyro_core.host import scratch_folder
     from thyro_core.logs import set_up_logs
     from thyro_core.settings import Settings
     from thyro_core.study.placement import write_placement
@@ -116,8 +117,7 @@ def _train_split(job: SplitJob) -> SplitOutcome:
 
     settings = Settings()
     set_up_logs(as_json=settings.log_json)
-    # The node's own folder, where it has one.
-    job = replace(job, scratch=str(settings.scratch or job.scratch))
+    job = replace(job, scratch=str(scratch_folder(settings, job.scratch)))
     write_placement(job, ray.get_runtime_context().get_node_id())
 
     train_loop: Any = partial(run_split, job)

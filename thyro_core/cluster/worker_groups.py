@@ -8,7 +8,6 @@ such tasks run at once is a seat: a share of the head node's own resource.
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -122,18 +121,21 @@ def _fit(job: SplitJob) -> SplitOutcome | Mapping[int, Exception]:
     )
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from thyro_core.host import scratch_folder
+    from thyro_core.settings import Settings
+
     failures: dict[str, Any] = {
         "max_failures": 0,
         "max_preemption_failures": 0,
         "controller_failure_limit": _START_ATTEMPTS,
     }
     # The workers' current folder is another one.
-    scratch = str(Path(job.scratch).absolute())
+    scratch = str(scratch_folder(Settings(), job.scratch).absolute())
     resources = job.resources
     per_worker: dict[str, float] = {"CPU": resources.cpus}
     if resources.gpus:
         per_worker["GPU"] = resources.gpus
-    train_loop: Any = partial(_work, replace(job, scratch=scratch))
+    train_loop: Any = partial(_work, job)
     trainer = TorchTrainer(
         train_loop,
         torch_config=TorchConfig(timeout_s=_COLLECTIVE_SECONDS),
@@ -169,11 +171,11 @@ def _fit(job: SplitJob) -> SplitOutcome | Mapping[int, Exception]:
 
 def _work(job: SplitJob) -> SplitOutcome:
     # In a worker: Ray Train has made torch's process group.
+    from thyro_core.host import scratch_folder
     from thyro_core.logs import set_up_logs
     from thyro_core.settings import Settings
     from thyro_core.study.split import run_split
 
     settings = Settings()
     set_up_logs(as_json=settings.log_json)
-    # The node's own folder, where it has one.
-    return run_split(replace(job, scratch=str(settings.scratch or job.scratch)))
+    return run_split(replace(job, scratch=str(scratch_folder(settings, job.scratch))))

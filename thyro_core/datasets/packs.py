@@ -24,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core.config import IngestConfig
 from thyro_core.errors import InputError
+from thyro_core.host import cores
 from thyro_core.imaging import decode as pictures
 from thyro_core.store.keys import pack_key
 from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
@@ -42,7 +43,7 @@ TRIES = 3
 _READS = RetryPolicy(attempts=TRIES, retry_on=lambda error: isinstance(error, OSError))
 _AHEAD = 256
 _TOGETHER = 16
-_CORES = os.cpu_count() or 1
+_CORES = cores()
 _WAITING = max(8, _CORES)
 
 

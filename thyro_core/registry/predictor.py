@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from thyro_core.config import IngestConfig
 from thyro_core.explain.gradcam import grad_cams
 from thyro_core.explain.maps import check_maps
+from thyro_core.host import scratch_folder
 from thyro_core.imaging.decode import decode, resize
 from thyro_core.registry.bundle import Bundle, load_bundle
 from thyro_core.registry.champion import champion
 from thyro_core.registry.ensemble import load_members, score_batch
-from thyro_core.settings import Settings, scratch_folder
+from thyro_core.settings import Settings
 from thyro_core.store.store import Store, open_store
 from thyro_core.training.batches import normalise
 from thyro_core.types import Float32Array, Grey

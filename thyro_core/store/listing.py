@@ -58,8 +58,10 @@ class Listing:
             InputError: one cannot be read.
         """
         with explain_refusal(self.url, self.fs):
-            contents = self.fs.cat([f"{self.root}/{name}" for name in names]) if names else {}
-        return {str(path)[len(self.root) :].lstrip("/"): data for path, data in contents.items()}
+            paths, whole = [f"{self.root}/{name}" for name in names], [None] * len(names)
+            # Not `cat`: it takes a path with [, * or ? for a pattern.
+            contents = self.fs.cat_ranges(paths, whole, whole, on_error="raise") if names else []
+        return dict(zip(names, contents, strict=True))
 
     def images(self) -> list[str]:
         """Names of the files with an image's suffix, sorted."""

@@ -61,16 +61,16 @@ class Store:
         """Bytes of many small objects, requested at once; missing objects are left out."""
         if not keys:
             return {}
-        keys_by_path = {self.path(key): key for key in keys}
-        # Not "omit": it leaves out what could not be read, too.
-        results = self.fs.cat(list(keys_by_path), on_error="return")
-        for error in results.values():
-            if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
-                raise error
+        # Not `cat`: it takes a path with [, * or ? for a pattern.
+        paths, whole = [self.path(key) for key in keys], [None] * len(keys)
+        results = self.fs.cat_ranges(paths, whole, whole, on_error="return")
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, FileNotFoundError):
+                raise result
         return {
-            keys_by_path[path]: bytes(data)
-            for path, data in results.items()
-            if not isinstance(data, Exception)
+            key: bytes(result)
+            for key, result in zip(keys, results, strict=True)
+            if not isinstance(result, Exception)
         }
 
     def write(self, key: str, data: bytes) -> None:

@@ -45,7 +45,8 @@ class SplitJob:
         store: URL of the store.
         study_id: The study.
         split: Number of the split.
-        scratch: Folder for temporary files, unless the node has one of its own.
+        scratch: Folder for temporary files on a node whose settings name none; empty: the cache
+            of the node's user.
         resources: What the job holds while it runs.
         skip: Architectures that failed since the job was submitted.
         checkpoint_seconds: Time between two checkpoints [s].

@@ -10,6 +10,7 @@ import torch
 import torch.utils.deterministic
 
 from thyro_core.config import Precision
+from thyro_core.host import peak_bytes
 
 # glibc's malloc.h: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD [bytes], M_ARENA_MAX.
 _MALLOC = {-3: 1 << 30, -1: (1 << 31) - 1, -8: 1}
@@ -97,4 +98,4 @@ def gpu_memory() -> int | None:
 
 def peak_memory() -> int:
     """Peak resident memory of this process [bytes]."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

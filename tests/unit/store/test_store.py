@@ -174,6 +174,14 @@ def a_local_copy_has_the_objects_bytes(store: Store) -> None:
         store.local("packs/m3/224.npy", scratch).read_bytes()
 
 
+def objects_are_read_together(store: Store) -> None:
+    keys = ["a/[1].bin", "a/1.bin", "a/x*y.bin", "a/xzy.bin", "a/q?.bin"]
+    for key in keys:
+        store.write(key, key.encode())
+    assert store.read_all([*keys, "a/none.bin"]) == {key: key.encode() for key in keys}
+    assert store.read_all([]) == {}
+
+
 CONTRACT: tuple[Callable[[Store], None], ...] = (
     an_object_is_what_was_put_last,
     a_large_object_is_whole,
@@ -186,13 +194,15 @@ CONTRACT: tuple[Callable[[Store], None], ...] = (
     a_part_from_another_tool_is_read_as_registered,
     writing_a_table_again_changes_no_byte,
     a_wrong_table_is_not_written,
+    objects_are_read_together,
 )
 
 
 @pytest.fixture(params=["file", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "file":
-        yield open_store(f"file://{tmp_path}/store")
+        # What a shell or `glob` would take for a pattern is a name like any other.
+        yield open_store(f"file://{tmp_path}/a [1] {{b}}*?/store")
         return
     opened = open_store(f"memory://{uuid.uuid4().hex}/store")
     yield opened

@@ -6,7 +6,6 @@ depth and compresses the logarithm. What is scanned is in `phantom_anatomy`.
 
 import io
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from thyro_core.datasets.phantoms import features as phantom_features
 from thyro_core.datasets.phantoms.anatomy import Grid, Scan
 from thyro_core.datasets.phantoms.features import Features
 from thyro_core.errors import InputError
+from thyro_core.host import cores
 from thyro_core.store.store import Store, open_store
 from thyro_core.types import Float32Array
 
@@ -259,7 +259,7 @@ def _labels(names: list[str], tasks: list[_Task]) -> bytes:
 
 def _encoded(tasks: list[_Task], processes: int | None = None) -> Iterator[tuple[bytes, bytes]]:
     """Image and mask of each task as PNG bytes, in order."""
-    affordable = min(os.cpu_count() or 1, _MOST_PROCESSES, len(tasks) // _WORTH_A_PROCESS)
+    affordable = min(cores(), _MOST_PROCESSES, len(tasks) // _WORTH_A_PROCESS)
     workers = affordable if processes is None else processes
     if workers < 2:
         yield from map(_encode, tasks)
