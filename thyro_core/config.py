@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Architecture = Literal["resnet18", "alexnet", "vgg16", "inception_v3"]
-Scheme = Literal["holdout", "kfold"]
+Scheme = Literal["holdout", "kfold", "repeated_kfold"]
 Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal["constant", "cosine"]
 BatchNorm = Literal["recalibrate", "running"]
@@ -21,8 +21,12 @@ CLASS_NAMES: tuple[str, str] = ("benign", "malignant")
 CAM_SHARES: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7)
 """Shares of a map's peak at which regions are cut, to see how far findings depend on the share."""
 
-RECIPE = 3
-"""Version of the numerical recipe; raised whenever the same config gives other numbers."""
+RECIPE = 4
+"""Version of the numerical recipe; raised whenever the same config gives other numbers.
+
+4: every group has the same chance to be tested, whatever its size, and k-fold draws its folds by
+the same rule; splits of sets with groups of several images differ from 3's.
+"""
 
 _INCEPTION_SIDE = 299
 _PAPER_SIDE = 224
@@ -82,10 +86,19 @@ class StudyConfig(IngestConfig):
         description="Networks to train. The first one is compared with each of the others.",
     )
     scheme: Scheme = Field(
-        "holdout", description="Repeated stratified hold-out (the paper) or k-fold."
+        "holdout",
+        description="Repeated stratified hold-out (the paper), k-fold, or repeated k-fold, in "
+        "which every image is tested equally often.",
     )
     splits: Annotated[int, Field(ge=2, le=100)] = Field(
-        10, description="Number of hold-out splits, or of folds."
+        10,
+        description="Number of hold-out splits, or of folds; of repeated k-fold all folds of all "
+        "repetitions.",
+    )
+    folds: Annotated[int, Field(ge=2, le=50)] = Field(
+        5,
+        description="Folds of one repetition of repeated k-fold; splits is a multiple of it. "
+        "Other schemes do not read it.",
     )
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.3, description="Share of each class in a hold-out's test part, rounded down."
@@ -174,6 +187,18 @@ class StudyConfig(IngestConfig):
         return value
 
     @model_validator(mode="after")
+    def _whole_repetitions(self) -> Self:
+        if self.scheme == "repeated_kfold" and self.splits % self.folds:
+            below = self.splits // self.folds * self.folds
+            fits = [n for n in (below, below + self.folds) if n]
+            msg = (
+                f"repeated_kfold runs whole repetitions: splits {self.splits} is no multiple of "
+                f"folds {self.folds}; set splits to {' or '.join(map(str, fits))}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _unique_architectures(self) -> Self:
         if len(set(self.architectures)) != len(self.architectures):
             msg = f"architectures names one twice: {', '.join(self.architectures)}"
@@ -191,6 +216,13 @@ class StudyConfig(IngestConfig):
     def ingest(self) -> IngestConfig:
         """The part that decides the manifest."""
         return IngestConfig(**{name: getattr(self, name) for name in IngestConfig.model_fields})
+
+    @property
+    def fold_count(self) -> int | None:
+        """Folds of a repetition; None: the scheme has none."""
+        if self.scheme == "holdout":
+            return None
+        return self.splits if self.scheme == "kfold" else self.folds
 
     def side(self, architecture: Architecture) -> int:
         """Side of an architecture's square input [pixels]: 224 becomes 299 for Inception_v3."""

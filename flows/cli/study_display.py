@@ -16,7 +16,7 @@ from flows.cli.units import clock
 from flows.observer import Observer
 from thyro_core.errors import StoreError
 from thyro_core.store.store import Store
-from thyro_core.study.lifecycle import study_notes
+from thyro_core.study.lifecycle import study_coverage, study_notes
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.progress import JobProgress, read_positions, running_splits, study_progress
 
@@ -68,6 +68,8 @@ class StudyDisplay(Observer):
             f"Study [bold]{plan.study_id}[/]: {config.splits} splits x "
             f"{', '.join(config.architectures)}, {config.epochs} epochs, {plan.precision}"
         )
+        coverage = study_coverage(store, plan).text
+        say(f"Splits ({config.scheme}): {coverage}", self._console)
         warnings = {start.warning for start in plan.weights.values()}
         for text in study_notes(store, plan):
             if text in warnings:

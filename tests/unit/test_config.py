@@ -30,6 +30,7 @@ BOUNDS: dict[str, tuple[float, float, float, float]] = {
     "hash_distance": (-1, 0, 64, 65),
     "duplicate_correlation": (0.0, 1e-9, 1.0, 1.001),
     "splits": (1, 2, 100, 101),
+    "folds": (1, 2, 50, 51),
     "test_fraction": (0.0, 1e-9, 0.999, 1.0),
     "val_fraction": (-1e-9, 0.0, 0.499, 0.5),
     "image_size": (63, 64, 1024, 1025),
@@ -54,7 +55,7 @@ CHOICES: dict[str, tuple[list[object], list[object]]] = {
         [("vgg16",), ARCHITECTURES],
         [(), ("resnet50",), ("vgg16", "vgg16")],
     ),
-    "scheme": (["holdout", "kfold"], ["Holdout", "bootstrap"]),
+    "scheme": (["holdout", "kfold", "repeated_kfold"], ["Holdout", "bootstrap"]),
     "schedule": (["constant", "cosine"], ["linear"]),
     "batchnorm": (["recalibrate", "running"], ["frozen"]),
     "weights": (["auto", "none", "s3://bucket/weights"], [""]),
@@ -179,6 +180,15 @@ def test_the_share_of_the_peak_is_one_of_those_computed(share: float) -> None:
         StudyConfig(cam_share=share)
 
 
+@pytest.mark.parametrize(("splits", "cure"), [(7, "5 or 10"), (3, "5"), (11, "10 or 15")])
+def test_repeated_kfold_runs_whole_repetitions(splits: int, cure: str) -> None:
+    assert StudyConfig(scheme="repeated_kfold", splits=15).fold_count == 5
+    with pytest.raises(ValidationError, match=f"set splits to {cure}"):
+        StudyConfig(scheme="repeated_kfold", splits=splits)
+    assert StudyConfig(scheme="kfold", splits=splits).fold_count == splits
+    assert StudyConfig(splits=splits).fold_count is None
+
+
 def test_equal_configs_have_one_spelling_however_they_were_written() -> None:
     spelled = StudyConfig.model_validate({"rotation": 10, "learning_rate": "1e-4", "epochs": "30"})
     assert canonical_json(spelled) == canonical_json(StudyConfig())
@@ -197,7 +207,7 @@ def test_every_field_changes_the_id() -> None:
 
 
 def test_the_default_configs_id_is_what_it_was() -> None:
-    assert content_id("s", StudyConfig()) == "sbd7438c3edbfa339", (
+    assert content_id("s", StudyConfig()) == "s00241561a23aeb1b", (
         "The default config no longer hashes to the same id: a field was added, removed, renamed, "
         "or a default or the canonical JSON changed. Every study in every store gets a new id, and "
         "nothing of theirs is found again. If that is meant, tell users and set the new id here."

@@ -1,25 +1,27 @@
 """Which images train and which test: stratified splits that keep every group whole.
 
-Made once, before any job, from the included and labelled images of a manifest. The same seed gives
-the same table whatever the order of the rows it is made from.
+Every group has the same chance to be tested, whatever its size; parts are as near the size asked
+for as that permits. Made once, before any job, from the included and labelled images of a
+manifest. The same seed gives the same table whatever the order of the rows it is made from.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from sklearn.model_selection import StratifiedGroupKFold
+import pyarrow.compute as pc
 
 from thyro_core.config import CLASS_NAMES, StudyConfig
+from thyro_core.datasets.group_sampling import NoChoiceError, draw_folds, draw_groups
 from thyro_core.errors import InputError
 from thyro_core.tables import schemas
 from thyro_core.types import BoolArray, IntArray
 
 ROLES = ("train", "val", "test")
 
-_TEST_STREAM, _VAL_STREAM = 0, 1
-_MOST_CELLS = 50_000_000
+_TEST_STREAM, _VAL_STREAM, _FOLD_STREAM = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -35,112 +37,37 @@ class _Labelled:
 def make_splits(study_id: str, images: pa.Table, config: StudyConfig) -> pa.Table:
     """The `splits` table of a study: one row per split and labelled image.
 
-    Hold-out: each split's test part has floor(test_fraction x n) images of each class, or as close
-    to that as whole groups allow. k-fold: each image is tested in exactly one fold.
+    Hold-out: each split's test part has floor(test_fraction x n) images of each class, or about
+    as many where groups of several images stay together; see `draw_groups`. k-fold: each image is
+    tested in exactly one fold. Repeated k-fold: each image is tested once in every repetition.
 
     Args:
         study_id: written into every row.
         images: an `images` table; rows not included or without a label take no part.
-        config: scheme, splits, test_fraction, val_fraction and seed.
+        config: scheme, splits, folds, test_fraction, val_fraction and seed.
 
     Returns:
         ImageRows by split, then image_id.
 
     Raises:
-        InputError: a class is too small for the scheme, in some split.
+        InputError: a class is too small for the scheme, or has too few groups.
     """
     rows = _labelled(images)
     group, sizes = _groups(rows)
-    if config.scheme == "kfold":
-        tests = _folds(rows, group, config)
-    else:
-        target = _targets(rows.label, config.test_fraction)
-        tests = [
-            choose_groups(sizes, target, np.random.default_rng((config.seed, split, _TEST_STREAM)))
-            for split in range(config.splits)
+    _check_groups(rows, group, sizes)
+    tests = _tests(rows.label, sizes, config)
+    roles = np.array(
+        [
+            _roles(test, sizes, rows.label, config, split=split)[group]
+            for split, test in enumerate(tests)
         ]
+    )
+    coverage = _coverage_columns(roles == "test")
     parts = [
-        _part(study_id, rows, _roles(test, sizes, group, rows.label, config, split), split)
-        for split, test in enumerate(tests)
+        _part(study_id, rows, roles[split], split=split, coverage=coverage)
+        for split in range(len(roles))
     ]
     return schemas.conform("splits", pa.concat_tables(parts))
-
-
-def choose_groups(sizes: IntArray, target: IntArray, rng: np.random.Generator) -> BoolArray:
-    """A random set of whole groups whose images come as close to a target as they can.
-
-    Dynamic programming over what the groups, in random order, can add up to: no other choice comes
-    closer. In sets too large for that (several thousand images) only the last few groups are chosen
-    so, after most were taken in random order. Closeness is the sum over classes of
-    |found - target| / target; a class is left empty only if it must be.
-
-    Args:
-        sizes: images of each class in each group, shape (groups, 2).
-        target: images wanted of each class, shape (2,).
-        rng: source of the order.
-
-    Returns:
-        Whether each group is chosen, shape (groups,).
-    """
-    order = [int(group) for group in rng.permutation(len(sizes))]
-    chosen = np.zeros(len(sizes), dtype=bool)
-    if _cells(sizes, target) * len(sizes) > _MOST_CELLS:
-        chosen[_take(order, sizes, target)] = True
-    rest = [group for group in order if not chosen[group]]
-    chosen[_fill(rest, sizes, target - sizes[chosen].sum(axis=0), target)] = True
-    return chosen
-
-
-def _cells(sizes: IntArray, remaining: IntArray) -> int:
-    return int((remaining + sizes.max(axis=0) + 1).prod())
-
-
-def _take(order: list[int], sizes: IntArray, target: IntArray) -> list[int]:
-    """Groups in the order given while, of each class, two largest groups' worth is left to find."""
-    margin = 2 * sizes.max(axis=0)
-    remaining = target
-    groups = []
-    for group in order:
-        if np.all((remaining - sizes[group] >= margin)[sizes[group] > 0]):
-            groups.append(group)
-            remaining = remaining - sizes[group]
-    return groups
-
-
-def _fill(rest: list[int], sizes: IntArray, remaining: IntArray, target: IntArray) -> list[int]:
-    """Groups among `rest`, the earliest preferred, that come closest to the images left to find."""
-    extent = remaining + sizes.max(axis=0) + 1
-    rest = rest[: max(1, _MOST_CELLS // _cells(sizes, remaining))]
-    reach = [np.zeros(extent, dtype=bool)]
-    reach[0][0, 0] = True
-    for group in reversed(rest):
-        reach.append(reach[-1] | _shifted(reach[-1], sizes[group]))
-    reach.reverse()
-    here = _closest(reach[0], remaining, target)
-    groups = []
-    for position, group in enumerate(rest):
-        before = here - sizes[group]
-        if np.all(before >= 0) and reach[position + 1][tuple(before)]:
-            groups.append(group)
-            here = before
-    return groups
-
-
-def _shifted(reach: BoolArray, size: IntArray) -> BoolArray:
-    moved = np.zeros_like(reach)
-    benign, malignant = size
-    if benign < reach.shape[0] and malignant < reach.shape[1]:
-        moved[benign:, malignant:] = reach[: reach.shape[0] - benign, : reach.shape[1] - malignant]
-    return moved
-
-
-def _closest(reach: BoolArray, remaining: IntArray, target: IntArray) -> IntArray:
-    cells = np.argwhere(reach)
-    deviation = np.abs(cells - remaining) / np.maximum(target, 1)
-    empty = (cells - remaining + target <= 0) & (target > 0)
-    cost = deviation.sum(axis=1) + 1000.0 * empty.sum(axis=1)
-    best = np.lexsort((cells[:, 1], cells[:, 0], np.round(cost, 9)))[0]
-    return np.asarray(cells[best], dtype=np.int64)
 
 
 def _labelled(images: pa.Table) -> _Labelled:
@@ -178,54 +105,130 @@ def _targets(label: IntArray, fraction: float) -> IntArray:
     return np.asarray(np.floor(counts * fraction + 1e-9), dtype=np.int64)
 
 
-def _folds(rows: _Labelled, group: IntArray, config: StudyConfig) -> list[BoolArray]:
-    """Chosen groups of each fold, by scikit-learn's stratified group k-fold."""
-    smallest = min(len(np.unique(group[rows.label == label])) for label in (0, 1))
-    if smallest < config.splits:
+def _check_groups(rows: _Labelled, group: IntArray, sizes: IntArray) -> None:
+    for label, name in enumerate(CLASS_NAMES):
+        members = np.flatnonzero(sizes[:, label])
+        if len(members) < 2:
+            first = rows.group_id[group == members[0]][0]
+            msg = (
+                f"all {sizes[:, label].sum()} {name} images stand in one group ({first}: one "
+                "patient, or near-duplicates), which stays whole, so that they cannot both train "
+                f"and test: add {name} images of another patient"
+            )
+            raise InputError(msg)
+
+
+def _tests(label: IntArray, sizes: IntArray, config: StudyConfig) -> list[BoolArray]:
+    """Whether each group is tested, (groups,), for each split."""
+    if config.fold_count is None:
+        return _holdouts(label, sizes, config)
+    return _folds(sizes, config, config.fold_count)
+
+
+def _holdouts(label: IntArray, sizes: IntArray, config: StudyConfig) -> list[BoolArray]:
+    """Groups of each split's test part."""
+    target = _targets(label, config.test_fraction)
+    _check_targets(target, label, config.test_fraction, "test")
+    try:
+        return [
+            draw_groups(sizes, target, np.random.default_rng((config.seed, split, _TEST_STREAM)))
+            for split in range(config.splits)
+        ]
+    except NoChoiceError as error:
         msg = (
-            f"kfold with {config.splits} folds needs at least {config.splits} groups of each "
-            f"class; the smaller class has {smallest}: set splits to at most {smallest}"
+            f"the {len(sizes)} groups (patients, near-duplicates), which stay whole, cannot be "
+            "divided such that training and test part both have both classes: add patients"
+        )
+        raise InputError(msg) from error
+
+
+def _check_targets(target: IntArray, label: IntArray, fraction: float, role: str) -> None:
+    """Make sure that the part has an image of each class before it is drawn."""
+    lacking = [
+        (int(n), name)
+        for n, wanted, name in zip(np.bincount(label), target, CLASS_NAMES, strict=True)
+        if wanted == 0
+    ]
+    if lacking:
+        n, name = min(lacking)
+        enough = math.ceil(100 / n) / 100
+        msg = (
+            f"the {role} part would have no {name} image: {role}_fraction {fraction:g} of {n} "
+            f"{name} images is {fraction * n:.2g}, rounded down 0; set {role}_fraction to at "
+            f"least {enough:g}{', or to 0 (none)' if role == 'val' else ''}, or add {name} images"
         )
         raise InputError(msg)
-    folds = StratifiedGroupKFold(config.splits, shuffle=True, random_state=config.seed)
-    folds_by_group = []
-    for _, test in folds.split(np.zeros(len(group)), rows.label, group):
-        mask = np.zeros(int(group.max()) + 1, dtype=bool)
-        mask[group[test]] = True
-        folds_by_group.append(mask)
-    return folds_by_group
+
+
+def _folds(sizes: IntArray, config: StudyConfig, folds: int) -> list[BoolArray]:
+    """Groups of each fold, of one repetition after the other."""
+    smallest = int((sizes > 0).sum(axis=0).min())
+    setting = "splits" if config.scheme == "kfold" else "folds"
+    if smallest < folds:
+        msg = (
+            f"{config.scheme} with {folds} folds needs at least {folds} groups (patients) of each "
+            f"class; the smaller class has {smallest}: set {setting} to at most {smallest}"
+        )
+        raise InputError(msg)
+    tests = []
+    for repetition in range(config.splits // folds):
+        rng = np.random.default_rng((config.seed, repetition, _FOLD_STREAM))
+        try:
+            tests += draw_folds(sizes, folds, rng)
+        except NoChoiceError as error:
+            msg = (
+                f"the {len(sizes)} groups (patients, near-duplicates), which stay whole, cannot "
+                f"be divided into {folds} folds that all have both classes: set {setting} lower"
+            )
+            raise InputError(msg) from error
+    return tests
 
 
 def _roles(
-    test: BoolArray,
-    sizes: IntArray,
-    group: IntArray,
-    label: IntArray,
-    config: StudyConfig,
-    split: int,
+    test: BoolArray, sizes: IntArray, label: IntArray, config: StudyConfig, *, split: int
 ) -> npt.NDArray[np.object_]:
-    """Role of each image, shape (n,)."""
+    """Role of each group, shape (groups,)."""
     roles = np.where(test, "test", "train").astype(object)
     if config.val_fraction > 0:
+        target = _targets(label, config.val_fraction)
+        _check_targets(target, label, config.val_fraction, "val")
         free = np.flatnonzero(~test)
         rng = np.random.default_rng((config.seed, split, _VAL_STREAM))
-        val = choose_groups(sizes[free], _targets(label, config.val_fraction), rng)
-        roles[free[val]] = "val"
-    for role in ("train", "test"):
-        counts = sizes[roles == role].sum(axis=0)
-        if counts.min() == 0:
-            lacking = CLASS_NAMES[int(counts.argmin())]
-            msg = (
-                f"split {split}: its {role} part has no {lacking} image, because whole groups "
-                "(patients, near-duplicates) stay together; use fewer splits, another "
-                "test_fraction, or more images"
-            )
-            raise InputError(msg)
-    return np.asarray(roles[group])
+        try:
+            roles[free[draw_groups(sizes[free], target, rng)]] = "val"
+        except NoChoiceError as error:
+            raise _no_validation(sizes[free], split) from error
+    for role in np.unique(roles.astype(str)):
+        if sizes[roles == role].sum(axis=0).min() == 0:
+            raise _no_validation(sizes[~test], split)
+    return roles
 
 
-def _part(study_id: str, rows: _Labelled, roles: npt.NDArray[np.object_], split: int) -> pa.Table:
+def _no_validation(free: IntArray, split: int) -> InputError:
+    benign, malignant = (free > 0).sum(axis=0)
+    return InputError(
+        f"split {split}: outside its test part stand {benign} groups (patients) with benign and "
+        f"{malignant} with malignant images, too few for a training and a validation part that "
+        "both have both classes: set val_fraction to 0 (none), or lower, or add patients"
+    )
+
+
+def _coverage_columns(is_test: BoolArray) -> tuple[IntArray, IntArray]:
+    """How often each image is tested, (n,), and the number of each split's test set, (splits,)."""
+    _, first, number = np.unique(is_test, axis=0, return_index=True, return_inverse=True)
+    return is_test.sum(axis=0), first[number.reshape(-1)]
+
+
+def _part(
+    study_id: str,
+    rows: _Labelled,
+    roles: npt.NDArray[np.object_],
+    *,
+    split: int,
+    coverage: tuple[IntArray, IntArray],
+) -> pa.Table:
     n = len(rows.label)
+    times_tested, test_sets = coverage
     return pa.table(
         {
             "study_id": pa.array([study_id] * n, pa.string()),
@@ -235,28 +238,108 @@ def _part(study_id: str, rows: _Labelled, roles: npt.NDArray[np.object_], split:
             "group_id": pa.array(rows.group_id, pa.string()),
             "label": pa.array(rows.label, pa.int8()),
             "role": pa.array(roles, pa.string()),
+            "times_tested": pa.array(times_tested, pa.int32()),
+            "test_set": pa.array([int(test_sets[split])] * n, pa.int32()),
         }
     )
 
 
+@dataclass(frozen=True)
+class SplitCoverage:
+    """What the test parts of a study's splits hold, all together."""
+
+    splits: int
+    test_sets: int
+    """Distinct test sets among them."""
+    images: int
+    fewest: int
+    """Splits that test the image tested least."""
+    most: int
+    never: tuple[int, int]
+    """Benign and malignant images that no split tests."""
+
+    @property
+    def text(self) -> str:
+        """For people, in one line."""
+        often = f"{self.fewest}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
+        never = f"{sum(self.never)} of {self.images}" if sum(self.never) else "none"
+        return (
+            f"{self.test_sets} distinct test sets in {self.splits} splits; an image is tested "
+            f"{often} times, {never} never"
+        )
+
+
+def split_coverage(splits: pa.Table) -> SplitCoverage:
+    """Distinct test sets, and how often images are tested.
+
+    Args:
+        splits: a `splits` table.
+    """
+    frame = splits.select(["split", "image_id", "label", "times_tested", "test_set"]).to_pandas()
+    images = frame.drop_duplicates("image_id")
+    never = images.loc[images["times_tested"] == 0, "label"].to_numpy(np.int64)
+    benign, malignant = np.bincount(never, minlength=2)
+    return SplitCoverage(
+        splits=int(frame["split"].nunique()),
+        test_sets=int(frame["test_set"].nunique()),
+        images=len(images),
+        fewest=int(images["times_tested"].min()),
+        most=int(images["times_tested"].max()),
+        never=(int(benign), int(malignant)),
+    )
+
+
 def split_notes(splits: pa.Table, config: StudyConfig) -> tuple[str, ...]:
-    """One sentence for each split whose test part is not the size asked for; none if all are.
+    """What a reader must know of the splits, one sentence each; none if nothing is amiss.
+
+    That is: test sets that repeat, images that are never tested, groups too large for a test part,
+    and test parts that are not the size asked for.
 
     Args:
         splits: a `splits` table.
         config: the study's config; k-fold has no size to deviate from.
     """
-    if config.scheme == "kfold":
-        return ()
-    frame = splits.select(["split", "label", "role"]).to_pandas()
+    coverage = split_coverage(splits)
     notes = []
-    for split, rows in frame.groupby("split"):
-        target = _targets(rows["label"].to_numpy(np.int64), config.test_fraction)
-        test = rows.loc[rows["role"] == "test", "label"].to_numpy(np.int64)
-        counts = np.bincount(test, minlength=2)
-        if np.any(counts != target):
+    if coverage.test_sets < coverage.splits:
+        n_groups = len(pc.unique(splits["group_id"]))
+        notes.append(
+            f"only {coverage.test_sets} of the {coverage.splits} test sets are distinct: the "
+            f"images form {n_groups} groups (patients, near-duplicates) that stay whole, and the "
+            "other splits repeat a test set, so that means and intervals over splits rest on fewer "
+            "splits than their number says"
+        )
+    if sum(coverage.never):
+        benign, malignant = coverage.never
+        notes.append(
+            f"{benign + malignant} of {coverage.images} images ({benign} benign, {malignant} "
+            f"malignant) are never tested in {coverage.splits} splits drawn at random; "
+            "scheme=repeated_kfold tests every image equally often"
+        )
+    return (*notes, *_size_notes(splits, config))
+
+
+def _size_notes(splits: pa.Table, config: StudyConfig) -> list[str]:
+    if config.scheme != "holdout":
+        return []
+    frame = splits.select(["split", "label", "role", "group_id"]).to_pandas()
+    n_splits = frame["split"].nunique()
+    label = frame.loc[frame["split"] == 0, "label"].to_numpy(np.int64)
+    targets = _targets(label, config.test_fraction)
+    notes = []
+    for column, (name, target) in enumerate(zip(CLASS_NAMES, targets, strict=True)):
+        rows = frame[frame["label"] == column]
+        groups = rows.groupby("group_id").size() // n_splits
+        notes += [
+            f"group {group} holds {count} of the {groups.sum()} {name} images, more than the "
+            f"{target} of a test part: the figures hang on whether it is trained on or tested"
+            for group, count in groups[groups > target].items()
+        ]
+        found = rows[rows["role"] == "test"].groupby("split").size()
+        if (found != target).any():
             notes.append(
-                f"split {split}: {counts[0]} benign and {counts[1]} malignant test images instead "
-                f"of {target[0]} and {target[1]}, because whole groups stay together"
+                f"test parts hold {found.min()} to {found.max()} {name} images (mean "
+                f"{found.mean():.1f}) instead of {target}, because whole groups stay together and "
+                "each has the same chance to be tested"
             )
-    return tuple(notes)
+    return notes

@@ -114,7 +114,9 @@ def nadeau_bengio(differences: npt.ArrayLike, test_train_ratio: float) -> TTest:
     Splits of one image set overlap; the plain t test takes them for independent and finds
     differences where there are none (Dietterich 1998). Nadeau and Bengio, "Inference for the
     Generalization Error", Machine Learning 52 (2003), replace the variance sd^2 / k of the mean
-    by sd^2 (1/k + n_test/n_train). k-fold uses the same formula.
+    by sd^2 (1/k + n_test/n_train). k-fold repeated r times uses the same formula with all r k
+    splits and the ratio 1 / (k - 1) of its folds (Bouckaert and Frank, "Evaluating the
+    Replicability of Significance Tests for Comparing Learning Algorithms", PAKDD 2004).
 
     Without any spread the statistic takes its limit: t = 0 and P = 1 if the differences are 0,
     t = +-inf and P = 0 if all are the same other number; the interval is the mean itself. Spread

@@ -6,7 +6,12 @@ from pathlib import Path
 from thyro_core.config import Architecture, StudyConfig
 from thyro_core.datasets.leakage import check_leakage
 from thyro_core.datasets.manifest import Manifest, ingest
-from thyro_core.datasets.splits import make_splits, split_notes
+from thyro_core.datasets.splits import (
+    SplitCoverage,
+    make_splits,
+    split_coverage,
+    split_notes,
+)
 from thyro_core.errors import IncompleteStudyError
 from thyro_core.evaluation.tables import comparisons_table, metrics_table
 from thyro_core.explain.tables import cam_families_table, cam_tests_table
@@ -124,6 +129,11 @@ def study_notes(store: Store, plan: StudyPlan) -> tuple[str, ...]:
     """What a reader of the results must know, one sentence each."""
     splits = read_table(store, "splits", study_id=plan.study_id)
     return (*plan.notes, *split_notes(splits, plan.config))
+
+
+def study_coverage(store: Store, plan: StudyPlan) -> SplitCoverage:
+    """Distinct test sets of a study, and how often its images are tested."""
+    return split_coverage(read_table(store, "splits", study_id=plan.study_id))
 
 
 def table_locations(store: Store, plan: StudyPlan) -> dict[str, str]:

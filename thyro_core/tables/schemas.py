@@ -12,7 +12,8 @@ from thyro_core.tables import screening_columns
 from thyro_core.tables.cam_columns import FEATURE_COLUMNS, TRUST_COLUMNS
 
 SCHEMA_VERSION = 2
-"""2: `cam_tests` has each feature's test given the score."""
+"""2: `cam_tests` has each feature's test given the score; `splits` says how often an image is tested
+and which test sets are the same."""
 
 _STRING = pa.string()
 _INT = pa.int32()
@@ -96,6 +97,12 @@ TABLES: dict[str, Table] = {
             _GROUP,
             _TRUTH,
             ("role", _STRING, "train, test or val."),
+            ("times_tested", _INT, "Splits of the study that test the image; 0: none does."),
+            (
+                "test_set",
+                _INT,
+                "First split with exactly this split's test images: such splits repeat each other.",
+            ),
         ),
         _table(
             "epochs",

@@ -24,6 +24,7 @@ TYPED: dict[str, tuple[str, object]] = {
     "architectures": ("vgg16,resnet18", ("vgg16", "resnet18")),
     "scheme": ("kfold", "kfold"),
     "splits": ("5", 5),
+    "folds": ("4", 4),
     "test_fraction": (".25", 0.25),
     "val_fraction": ("0.1", 0.1),
     "image_size": ("128", 128),

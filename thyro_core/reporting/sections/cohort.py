@@ -51,6 +51,8 @@ class Cohort:
     figures: dict[str, Cell]
     reasons: list[tuple[str, Cell]]
     parts: list[CohortPart]
+    coverage: dict[str, Cell]
+    """Distinct test sets, and how often images are tested."""
     sizes: list[tuple[str, dict[str, Cell]]]
     has_patients: bool
     same_sizes: bool
@@ -76,6 +78,7 @@ def cohort(tables: Tables) -> Cohort:
         figures=figures,
         reasons=_reasons(tables, images),
         parts=parts,
+        coverage=_coverage(tables),
         sizes=_class_properties(tables, images),
         has_patients=figures["patients"].value != 0,
         same_sizes=all(low.value == high.value for part in parts for low, high in part.counts),
@@ -114,6 +117,23 @@ def _part_counts(tables: Tables, rows: str) -> list[tuple[Cell, Cell]]:
         ends = tables.figures(each, {"low": ("min(n)", "count"), "high": ("max(n)", "count")})
         counts.append((ends["low"], ends["high"]))
     return counts
+
+
+def _coverage(tables: Tables) -> dict[str, Cell]:
+    splits = tables.source("splits")
+    images = f"(SELECT DISTINCT image_id, label, times_tested FROM {splits})"
+    return tables.figures(splits, {"test_sets": ("count(DISTINCT test_set)", "count")}) | (
+        tables.figures(
+            images,
+            {
+                "images": ("count(*)", "count"),
+                "fewest": ("min(times_tested)", "count"),
+                "most": ("max(times_tested)", "count"),
+                "never": ("count(*) FILTER (times_tested = 0)", "count"),
+                "never_malignant": ("count(*) FILTER (times_tested = 0 AND label = 1)", "count"),
+            },
+        )
+    )
 
 
 def _paper_counts(role: str) -> list[Cell]:
