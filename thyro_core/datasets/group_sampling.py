@@ -27,10 +27,9 @@ def inclusion_probabilities(sizes: IntArray, target: IntArray) -> FloatArray:
         target: images wanted of each class, shape (2,).
     """
     share = sizes / np.maximum(sizes.sum(axis=1, keepdims=True), 1)
-    wanted = target / np.maximum(sizes.sum(axis=0), 1)
     rate, *_ = np.linalg.lstsq(sizes.T @ share, target.astype(np.float64), rcond=None)
     if rate.min() < 0 or rate.max() > 1:
-        rate = wanted
+        rate = target / np.maximum(sizes.sum(axis=0), 1)
     chance: FloatArray = np.clip(share @ rate, 0.0, 1.0)
     for column in range(sizes.shape[1]):
         members = sizes[:, column] > 0
@@ -155,13 +154,13 @@ def _correlated_draws(chance: FloatArray, sizes: IntArray, rng: np.random.Genera
     # Each kind's groups still open, the next one last: what is decided is popped off the end.
     kinds = (sizes.min(axis=1) > 0, sizes[:, 1] == 0, sizes[:, 0] == 0)
     queues = [np.flatnonzero(kind)[::-1].tolist() for kind in kinds]
-    drawn = np.zeros(len(rows), dtype=bool)
+    outcomes = np.zeros(len(rows), dtype=bool)
     for i, uniform in enumerate(rng.random(len(rows))):
         p = chances[i]
-        drawn[i] = uniform < p
+        outcomes[i] = uniform < p
         if _is_open(p):
-            _compensate(chances, rows, queues, i=i, change=float(drawn[i]) - p)
-    return drawn
+            _compensate(chances, rows, queues, i=i, change=float(outcomes[i]) - p)
+    return outcomes
 
 
 def _is_open(chance: float) -> bool:
@@ -189,17 +188,17 @@ def _compensate(
         change: 1 or 0, less that chance.
     """
     p = chances[i]
-    left = [float(count) for count in rows[i]]
+    unmet = [float(count) for count in rows[i]]
     for queue, columns in zip(queues, ((0, 1), (0,), (1,)), strict=True):
         skipped = []
-        while queue and all(left[column] > _ROUNDING for column in columns):
+        while queue and all(unmet[column] > _ROUNDING for column in columns):
             j = queue.pop()
             if j <= i or not _is_open(chances[j]):
                 continue
             weight = min(chances[j] / (1 - p), (1 - chances[j]) / p)
-            weight = min(weight, *(left[column] / rows[j][column] for column in columns))
+            weight = min(weight, *(unmet[column] / rows[j][column] for column in columns))
             chances[j] = min(1.0, max(0.0, chances[j] - change * weight))
             for column in columns:
-                left[column] -= weight * rows[j][column]
+                unmet[column] -= weight * rows[j][column]
             skipped.append(j)
         queue.extend(reversed(skipped))

@@ -146,8 +146,8 @@ def _check_targets(target: IntArray, label: IntArray, fraction: float, role: str
     """Make sure that the part has an image of each class before it is drawn."""
     lacking = [
         (int(n), name)
-        for n, wanted, name in zip(np.bincount(label), target, CLASS_NAMES, strict=True)
-        if wanted == 0
+        for n, count, name in zip(np.bincount(label), target, CLASS_NAMES, strict=True)
+        if count == 0
     ]
     if lacking:
         n, name = min(lacking)
@@ -335,11 +335,11 @@ def _size_notes(splits: pa.Table, config: StudyConfig) -> list[str]:
             f"{target} of a test part: the figures hang on whether it is trained on or tested"
             for group, count in groups[groups > target].items()
         ]
-        found = rows[rows["role"] == "test"].groupby("split").size()
-        if (found != target).any():
+        counts = rows[rows["role"] == "test"].groupby("split").size()
+        if (counts != target).any():
             notes.append(
-                f"test parts hold {found.min()} to {found.max()} {name} images (mean "
-                f"{found.mean():.1f}) instead of {target}, because whole groups stay together and "
+                f"test parts hold {counts.min()} to {counts.max()} {name} images (mean "
+                f"{counts.mean():.1f}) instead of {target}, because whole groups stay together and "
                 "each has the same chance to be tested"
             )
     return notes

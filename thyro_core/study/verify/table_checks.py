@@ -74,7 +74,7 @@ def summary_faults(
 
 
 def differences(stored: pa.Table, expected: pa.Table, keys: Sequence[str]) -> list[str]:
-    """Where two tables of one schema differ, row by row; the order of rows does not count.
+    """Where two tables of one schema differ: rows first, then values; order does not count.
 
     Figures are equal within `TOLERANCE`; NaN equals NaN, null equals null only.
 
@@ -85,6 +85,7 @@ def differences(stored: pa.Table, expected: pa.Table, keys: Sequence[str]) -> li
     """
     left, right = _by_key(stored, keys), _by_key(expected, keys)
     faults = [] if len(left) == stored.num_rows else [f"{stored.num_rows - len(left)} rows twice"]
+    changes = []
     for key in dict.fromkeys([*right, *left]):
         name = ", ".join(f"{column} {part}" for column, part in zip(keys, key, strict=True))
         if key not in left:
@@ -92,12 +93,12 @@ def differences(stored: pa.Table, expected: pa.Table, keys: Sequence[str]) -> li
         elif key not in right:
             faults.append(f"{name}: not expected")
         else:
-            faults += [
+            changes += [
                 f"{name}: {column} is {value}, expected {right[key][column]}"
                 for column, value in left[key].items()
                 if not _is_same(value, right[key][column])
             ]
-    return faults
+    return faults + changes
 
 
 def _by_key(table: pa.Table, keys: Sequence[str]) -> dict[tuple[object, ...], dict[str, object]]:
