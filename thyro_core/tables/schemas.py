@@ -12,8 +12,8 @@ from thyro_core.tables import screening_columns
 from thyro_core.tables.cam_columns import FEATURE_COLUMNS, TRUST_COLUMNS
 
 SCHEMA_VERSION = 2
-"""2: `cam_tests` has each feature's test given the score; `splits` says how often an image is tested
-and which test sets are the same."""
+"""2: `cam_tests` has each feature's test given the score; `splits` says how often an image is
+tested and which test sets are the same."""
 
 _STRING = pa.string()
 _INT = pa.int32()
