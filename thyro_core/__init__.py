@@ -8,7 +8,7 @@ For notebooks, each imported when it is first used:
     open_store, open_results, load_study        what the store holds, SQL on it, a study's results
     load_model                                  a promoted model: predict and gradcam
     StudyConfig, ingest, make_splits, check_leakage    image set to splits
-    metrics, bootstrap_intervals, nadeau_bengio, delong    the statistics, on NumPy arrays
+    metrics, metric_intervals, bootstrap_intervals, nadeau_bengio, delong    on NumPy arrays
 """
 
 from importlib import import_module
@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from thyro_core.datasets.leakage import check_leakage
     from thyro_core.datasets.manifest import ingest
     from thyro_core.datasets.splits import make_splits
+    from thyro_core.evaluation.delong import delong
     from thyro_core.evaluation.metrics import metrics
-    from thyro_core.evaluation.uncertainty import bootstrap_intervals, delong, nadeau_bengio
+    from thyro_core.evaluation.uncertainty import (
+        bootstrap_intervals,
+        metric_intervals,
+        nadeau_bengio,
+    )
     from thyro_core.registry.predictor import load_model
     from thyro_core.store.store import open_store
     from thyro_core.study.results import load_study
@@ -37,6 +42,7 @@ __all__ = [
     "load_model",
     "load_study",
     "make_splits",
+    "metric_intervals",
     "metrics",
     "nadeau_bengio",
     "open_results",
@@ -51,11 +57,12 @@ _MODULES = {
     "StudyConfig": "thyro_core.config",
     "bootstrap_intervals": "thyro_core.evaluation.uncertainty",
     "check_leakage": "thyro_core.datasets.leakage",
-    "delong": "thyro_core.evaluation.uncertainty",
+    "delong": "thyro_core.evaluation.delong",
     "ingest": "thyro_core.datasets.manifest",
     "load_model": "thyro_core.registry.predictor",
     "load_study": "thyro_core.study.results",
     "make_splits": "thyro_core.datasets.splits",
+    "metric_intervals": "thyro_core.evaluation.uncertainty",
     "metrics": "thyro_core.evaluation.metrics",
     "nadeau_bengio": "thyro_core.evaluation.uncertainty",
     "open_results": "thyro_core.tables.query",

@@ -12,8 +12,8 @@ from tests.support.places import REPOSITORY
 
 NAMES = {
     "NOTICE", "StudyConfig", "__version__", "bootstrap_intervals", "check_leakage", "delong",
-    "ingest", "load_model", "load_study", "make_splits", "metrics", "nadeau_bengio",
-    "open_results", "open_store",
+    "ingest", "load_model", "load_study", "make_splits", "metric_intervals", "metrics",
+    "nadeau_bengio", "open_results", "open_store",
 }  # fmt: skip
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-from scipy.stats import binomtest
 from sklearn.metrics import roc_curve
 
+from thyro_core.evaluation.bounded import proportion_interval
 from thyro_core.evaluation.metrics import ECE_BINS, as_valid_arrays, calibration_bin
-from thyro_core.evaluation.uncertainty import LEVEL, mean_interval
+from thyro_core.evaluation.uncertainty import mean_interval
 from thyro_core.types import AnyFloatArray, AnyIntArray
 
 Part = tuple[AnyIntArray, AnyFloatArray]
@@ -36,7 +36,8 @@ class Band(NamedTuple):
     """A curve averaged over splits, with its pointwise 95 % interval.
 
     `x`, `mean`, `low` and `high` are of one shape; low and high are NaN where there is no interval
-    (a single split), everything but `x` where there is no split.
+    (a single split, or splits without spread and patients unknown), everything but `x` where there
+    is no split.
     """
 
     x: AnyFloatArray
@@ -59,7 +60,7 @@ class Calibration(NamedTuple):
     n: AnyIntArray
     """Images."""
     low: AnyFloatArray
-    """Lower end of the share's 95 % Wilson interval."""
+    """Lower end of the share's 95 % interval, patients as the independent units."""
     high: AnyFloatArray
     """Upper end."""
 
@@ -100,7 +101,12 @@ class Histogram(NamedTuple):
     """(bins,), sums to 1; NaN without a malignant image."""
 
 
-def roc_band(parts: Sequence[Part], test_train_ratio: float, points: int = POINTS) -> Band:
+def roc_band(
+    parts: Sequence[Part],
+    test_train_ratio: float,
+    points: int = POINTS,
+    patients: int | None = None,
+) -> Band:
     """Mean sensitivity over splits at each false positive rate (Fawcett 2006, algorithm 3).
 
     Images of one probability make one step: the curve rises straight over ties, so that its area
@@ -112,17 +118,26 @@ def roc_band(parts: Sequence[Part], test_train_ratio: float, points: int = POINT
         parts: one a split; those with one class only are left out, and counted.
         test_train_ratio: n_test / n_train, for Nadeau and Bengio's variance.
         points: number of equidistant false positive rates, from 0 to 1.
+        patients: malignant patients behind all splits together, see `uncertainty.mean_interval`.
 
     Returns:
-        The band, cut to 0..1.
+        The band, within 0..1; at a rate of 1 it is 1 by definition.
 
     Raises:
-        ValueError: see `metrics.as_valid_arrays` and `statistics.mean_interval`.
+        ValueError: see `metrics.as_valid_arrays` and `uncertainty.mean_interval`.
     """
-    return _curve_band(parts, test_train_ratio, points, _sensitivity_at)
+    band = _curve_band(parts, test_train_ratio, points, patients, _sensitivity_at)
+    if band.n > 1:
+        band.low[-1] = band.high[-1] = 1.0
+    return band
 
 
-def pr_band(parts: Sequence[Part], test_train_ratio: float, points: int = POINTS) -> Band:
+def pr_band(
+    parts: Sequence[Part],
+    test_train_ratio: float,
+    points: int = POINTS,
+    patients: int | None = None,
+) -> Band:
     """Mean precision over splits at each recall, interpolated as Davis and Goadrich (2006) do.
 
     Between two thresholds hits and false alarms grow in proportion; precision, their ratio, then
@@ -134,45 +149,58 @@ def pr_band(parts: Sequence[Part], test_train_ratio: float, points: int = POINTS
         parts: one a split; those with one class only are left out, and counted.
         test_train_ratio: n_test / n_train, for Nadeau and Bengio's variance.
         points: number of equidistant recalls, from 0 to 1.
+        patients: malignant patients behind all splits together, see `uncertainty.mean_interval`.
 
     Returns:
-        The band, cut to 0..1.
+        The band, within 0..1.
 
     Raises:
-        ValueError: see `metrics.as_valid_arrays` and `statistics.mean_interval`.
+        ValueError: see `metrics.as_valid_arrays` and `uncertainty.mean_interval`.
     """
-    return _curve_band(parts, test_train_ratio, points, _precision_at)
+    return _curve_band(parts, test_train_ratio, points, patients, _precision_at)
 
 
 def calibration_curve(
-    label: AnyIntArray, probability: AnyFloatArray, bins: int = ECE_BINS
+    label: AnyIntArray,
+    probability: AnyFloatArray,
+    cluster: npt.ArrayLike | None = None,
+    bins: int = ECE_BINS,
 ) -> Calibration:
     """How often images of a given probability are malignant, in the bins of the metric `ece`.
 
     Over a study the images of all splits' test parts are put together. Hold-outs repeat images,
-    and a patient may have several, so that the intervals, which take images for independent, are
-    too narrow.
+    and a patient may have several: neither is evidence of its own, so that the intervals take
+    patients as the independent units (`bounded.proportion_interval`).
 
     Args:
         label: (n,), 0 or 1.
         probability: (n,), probability of malignant.
+        cluster: (n,), the patient of each image; None: each row is a patient of its own.
         bins: equal-width bins, see `metrics.calibration_bin`.
 
     Returns:
         One value a bin, by ascending probability; bins without an image are absent.
 
     Raises:
-        ValueError: see `metrics.as_valid_arrays`.
+        ValueError: see `metrics.as_valid_arrays`; or `cluster` is not of shape (n,).
     """
     label, probability = as_valid_arrays(label, probability)
+    patient = np.arange(label.size) if cluster is None else np.asarray(cluster)
+    if patient.shape != label.shape:
+        msg = f"cluster must be of shape {label.shape}, found {patient.shape}"
+        raise ValueError(msg)
     place = calibration_bin(probability, bins)
     n = np.bincount(place, minlength=bins)
     there = n > 0
     malignant = np.bincount(place, weights=label, minlength=bins)[there]
     total = np.bincount(place, weights=probability, minlength=bins)[there]
     n = n[there]
-    ends = [_wilson(int(k), int(of)) for k, of in zip(malignant, n, strict=True)]
-    low, high = np.array(ends).T
+    low, high = np.array(
+        [
+            proportion_interval(label[place == bin_] == 1, patient[place == bin_])
+            for bin_ in np.flatnonzero(there)
+        ]
+    ).T
     return Calibration(total / n, malignant / n, n, low, high)
 
 
@@ -204,7 +232,7 @@ def decision_curve(
     model = [_net_benefit(label, probability, x) for label, probability in arrays]
     everyone = [_net_benefit(label, np.ones(label.size), x) for label, _ in arrays]
     return DecisionCurve(
-        _band(x, model, test_train_ratio),
+        _band(x, model, test_train_ratio, patients=None, bounded=False),
         np.mean(everyone, axis=0) if everyone else np.full(x.shape, np.nan),
         np.zeros(x.shape),
     )
@@ -281,20 +309,30 @@ def _curve_band(
     parts: Sequence[Part],
     ratio: float,
     points: int,
+    patients: int | None,
     curve: Callable[[AnyIntArray, AnyFloatArray, AnyFloatArray], AnyFloatArray],
 ) -> Band:
     # A quotient, so that a rate such as 3/10 meets its own place of the grid to the last bit.
     x = np.arange(points) / (points - 1)
     arrays = [as_valid_arrays(*part) for part in parts]
     whole = [part for part in arrays if 0 < part[0].sum() < part[0].size]
-    band = _band(x, [curve(*part, x) for part in whole], ratio)
-    low, high = np.clip(band.low, 0, 1), np.clip(band.high, 0, 1)
-    return band._replace(low=low, high=high, left_out=len(arrays) - len(whole))
+    values = [curve(*part, x) for part in whole]
+    band = _band(x, values, ratio, patients=patients, bounded=True)
+    return band._replace(left_out=len(arrays) - len(whole))
 
 
-def _band(x: AnyFloatArray, curves: Sequence[AnyFloatArray], ratio: float) -> Band:
+def _band(
+    x: AnyFloatArray,
+    curves: Sequence[AnyFloatArray],
+    ratio: float,
+    *,
+    patients: int | None,
+    bounded: bool,
+) -> Band:
     columns = np.array(curves, dtype=np.float64).reshape(len(curves), x.size).T
-    intervals = [mean_interval(column, ratio) for column in columns]
+    intervals = [
+        mean_interval(column, ratio, patients=patients, bounded=bounded) for column in columns
+    ]
     mean, low, high = (
         np.array([getattr(at, name) for at in intervals]) for name in ("mean", "low", "high")
     )
@@ -339,11 +377,6 @@ def _learning_curve(rows: pd.DataFrame) -> LearningCurve:
         high=loss.max().to_numpy(),
         val_loss=None if np.isnan(val_loss).all() else val_loss,
     )
-
-
-def _wilson(malignant: int, n: int) -> tuple[float, float]:
-    interval = binomtest(malignant, n).proportion_ci(LEVEL, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def _net_benefit(label: AnyIntArray, probability: AnyFloatArray, x: AnyFloatArray) -> AnyFloatArray:

@@ -8,14 +8,15 @@ import pandas as pd
 import pyarrow as pa
 
 from thyro_core.config import StudyConfig, job_seed
+from thyro_core.evaluation.delong import delong
 from thyro_core.evaluation.metrics import METRICS, confusion, metrics
 from thyro_core.evaluation.uncertainty import (
+    WITHOUT_INTERVAL,
     TTest,
-    bootstrap_intervals,
-    delong,
     holm,
     mean_interval,
     mean_test_train_ratio,
+    metric_intervals,
     nadeau_bengio,
 )
 from thyro_core.tables.schemas import rows_to_table
@@ -31,6 +32,16 @@ COUNTS: tuple[str, ...] = (
 POOLED = "pooled_"
 """Prefix of what is computed from all splits' test images put together."""
 
+PRIMARY_METRIC = "auc"
+"""The primary endpoint is this metric of the config's first architecture, its mean over splits;
+everything else is secondary."""
+
+WITHIN_SPLITS = "auc_within_splits"
+"""The family of DeLong's tests."""
+
+SECONDARY = "other_metrics"
+"""The family of the tests of every metric but the primary one."""
+
 _Row = dict[str, Any]
 _Parts = dict[int, pd.DataFrame]
 _NO_INTERVAL = {"sd": None, "ci_low": None, "ci_high": None}
@@ -41,10 +52,11 @@ def metrics_table(
 ) -> pa.Table:
     """The study's rows of `metrics`, for every architecture with predictions.
 
-    - Each split: the ten metrics with 95 % bootstrap intervals over patients (an image without
-      a patient belongs to its group), and the four counts without one.
-    - Over splits (split null): mean, SD and corrected 95 % interval of each metric; `n` is the
-      number of splits that define it.
+    - Each split: the ten metrics with 95 % intervals over patients (an image without a patient
+      belongs to its group; see `uncertainty.metric_intervals`), and the four counts without one.
+    - Over splits (split null): mean, SD and corrected 95 % interval of each metric on the logit
+      scale; `n` is the number of splits that define it. Where all splits agree, the interval
+      follows from the number of patients that the splits tested.
     - Pooled (`pooled_*`, split null): metrics and counts of all splits' test images together,
       without an interval, because hold-outs repeat images. A ratio of pooled counts is not the
       mean of the splits' ratios; the two are never mixed.
@@ -71,7 +83,11 @@ def metrics_table(
         values = {split: _values(part, config.threshold) for split, part in parts.items()}
         new_rows = [
             *_split_rows(architecture, parts, values, config),
-            *_mean_rows(values, mean_test_train_ratio(splits, list(parts))),
+            *_mean_rows(
+                values,
+                mean_test_train_ratio(splits, list(parts)),
+                _patients(pd.concat(parts.values())),
+            ),
             *_pooled_rows(pd.concat(parts.values()), config.threshold),
         ]
         new_rows.sort(key=lambda row: _METRIC_ORDER[row["metric"]])
@@ -85,10 +101,13 @@ def comparisons_table(
     """The study's rows of `comparisons`: the config's first architecture against each other one.
 
     Over splits (split null): each metric's paired differences under Nadeau and Bengio's test.
-    Within each split: DeLong's test of the AUC. Only splits that both have count; a baseline that
-    shares none has no rows. Holm's adjustment is over the baselines, within a metric (and, for
-    DeLong, within a split). Rows are sorted by baseline (in the config's order), metric and
-    split, null last.
+    Within each split: DeLong's test of the AUC, with patients as the independent units. Only splits
+    that both have count; a baseline that shares none has no rows. Rows are sorted by baseline (in
+    the config's order), metric and split, null last.
+
+    Holm's adjustment is over all tests of one question, column `family`: whether the mean AUC
+    differs from any baseline's (`auc`), whether any other metric does (`other_metrics`), and
+    whether the AUC differs from any baseline's within any split (`auc_within_splits`).
 
     Args:
         study_id: Goes into every row.
@@ -185,7 +204,7 @@ def _split_rows(
     architecture: str, parts: _Parts, values: dict[int, dict[str, float]], config: StudyConfig
 ) -> Iterator[_Row]:
     for split, part in parts.items():
-        intervals = bootstrap_intervals(
+        intervals = metric_intervals(
             part["label"].to_numpy(),
             part["prob_malignant"].to_numpy(),
             part["cluster"].to_numpy(),
@@ -201,16 +220,36 @@ def _split_rows(
             yield cells | {"metric": name, "value": value}
 
 
-def _mean_rows(values: dict[int, dict[str, float]], ratio: float) -> Iterator[_Row]:
+def _patients(pool: pd.DataFrame) -> dict[str, int | tuple[int, int]]:
+    """Patients behind each metric's mean over splits, whichever splits test them."""
+    every, benign, malignant = (
+        int(pool.loc[pool["label"].isin(labels), "cluster"].nunique())
+        for labels in ((0, 1), (0,), (1,))
+    )
+    # Of those called so, at least as many as are called so rightly when all splits agree on 1.
+    by_class = dict.fromkeys(("recall", "precision", "f1", "average_precision"), malignant)
+    by_class |= dict.fromkeys(("specificity", "npv"), benign)
+    patients = {name: max(by_class.get(name, every), 1) for name in METRICS}
+    return patients | {"auc": (max(malignant, 1), max(benign, 1))}
+
+
+def _mean_rows(
+    values: dict[int, dict[str, float]],
+    ratio: float,
+    patients: dict[str, int | tuple[int, int]],
+) -> Iterator[_Row]:
     for name in METRICS:
-        mean, sd, low, high, n = mean_interval([of[name] for of in values.values()], ratio)
+        mean, sd, low, high, n = mean_interval(
+            [of[name] for of in values.values()], ratio, patients=patients[name]
+        )
+        has_interval = name not in WITHOUT_INTERVAL
         yield {
             "split": None,
             "metric": name,
             "value": mean,
             "sd": sd,
-            "ci_low": low,
-            "ci_high": high,
+            "ci_low": low if has_interval else np.nan,
+            "ci_high": high if has_interval else np.nan,
             "n": n,
             "n_positive": None,
         }
@@ -228,10 +267,12 @@ def _delong_rows(pairs: dict[int, tuple[pd.DataFrame, pd.DataFrame]]) -> Iterato
             part["label"].to_numpy(),
             part["prob_malignant"].to_numpy(),
             other["prob_malignant"].to_numpy(),
+            part["cluster"].to_numpy(),
         )
         yield {
             "split": split,
             "metric": "auc",
+            "family": WITHIN_SPLITS,
             "test": "delong",
             "difference": test.difference,
             "t": test.z,
@@ -253,6 +294,7 @@ def _corrected_rows(
         yield {
             "split": None,
             "metric": name,
+            "family": name if name == PRIMARY_METRIC else SECONDARY,
             "test": "nadeau_bengio",
             "difference": test.mean,
             "t": test.t,
@@ -264,10 +306,10 @@ def _corrected_rows(
 
 
 def _adjusted(rows: list[_Row]) -> list[_Row]:
-    """The rows with Holm's P values over the baselines of each metric (and split)."""
-    families: dict[tuple[str, int | None], list[int]] = {}
+    """The rows with Holm's P values over each family."""
+    families: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
-        families.setdefault((row["metric"], row["split"]), []).append(place)
+        families.setdefault(row["family"], []).append(place)
     adjusted = {
         place: p
         for places in families.values()

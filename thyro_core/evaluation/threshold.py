@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from thyro_core.evaluation.bounded import LEVEL
 from thyro_core.evaluation.out_of_fold import OutOfFoldPredictions, image_means
-from thyro_core.evaluation.uncertainty import LEVEL, MeanInterval, mean_interval
+from thyro_core.evaluation.uncertainty import MeanInterval, mean_interval
 from thyro_core.types import BoolArray, FloatArray, IntArray
 
 _ROUNDING = 1e-9

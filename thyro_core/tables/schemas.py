@@ -13,7 +13,7 @@ from thyro_core.tables.cam_columns import FEATURE_COLUMNS, TRUST_COLUMNS
 
 SCHEMA_VERSION = 2
 """2: `cam_tests` has each feature's test given the score; `splits` says how often an image is
-tested and which test sets are the same."""
+tested and which test sets are the same; `comparisons` has the family that P is adjusted over."""
 
 _STRING = pa.string()
 _INT = pa.int32()
@@ -189,8 +189,8 @@ TABLES: dict[str, Table] = {
             ),
             ("value", _REAL, "The metric; over splits: the mean. NaN: undefined."),
             ("sd", _REAL, "Standard deviation over splits; null within a split."),
-            ("ci_low", _REAL, "Lower end of the 95 % interval; over splits a t interval, uncut."),
-            ("ci_high", _REAL, "Upper end of the 95 % interval; may pass 1 over splits."),
+            ("ci_low", _REAL, "Lower end of the 95 % interval, 0 to 1; NaN: there is none."),
+            ("ci_high", _REAL, "Upper end of the 95 % interval, 0 to 1; NaN: there is none."),
             ("n", _INT, "Test images; over splits: splits the mean is taken of."),
             ("n_positive", _INT, "Malignant test images; null for a mean over splits."),
         ),
@@ -203,13 +203,18 @@ TABLES: dict[str, Table] = {
             ("architecture", _STRING, "The architecture in question."),
             ("baseline", _STRING, "The one it is compared with."),
             ("metric", _STRING, "The metric compared."),
+            (
+                "family",
+                _STRING,
+                "Question that P is adjusted over: auc, other_metrics or auc_within_splits.",
+            ),
             ("test", _STRING, "nadeau_bengio or delong."),
             ("difference", _REAL, "Architecture minus baseline; over splits: the mean."),
-            ("t", _REAL, "Test statistic: t of Nadeau-Bengio, z of DeLong. NaN: undefined."),
+            ("t", _REAL, "Test statistic: t of Nadeau-Bengio, z of DeLong. NaN: no test."),
             ("ci_low", _REAL, "Lower end of the difference's 95 % interval."),
             ("ci_high", _REAL, "Upper end of the difference's 95 % interval."),
-            ("p", _REAL, "Two-sided P value."),
-            ("p_adjusted", _REAL, "Holm's, over the baselines of this metric (and split)."),
+            ("p", _REAL, "Two-sided P; NaN: no test, for want of spread or of five splits."),
+            ("p_adjusted", _REAL, "Holm's, over all tests of the family."),
             ("n", _INT, "Splits (Nadeau-Bengio) or test images (DeLong)."),
         ),
         _table(

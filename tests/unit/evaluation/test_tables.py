@@ -8,13 +8,14 @@ import pytest
 from scipy import stats
 
 from thyro_core.config import StudyConfig, job_seed
+from thyro_core.evaluation.bounded import newcombe_interval, wilson_interval
+from thyro_core.evaluation.delong import delong
 from thyro_core.evaluation.metrics import METRICS, UndefinedMetricWarning, metrics
 from thyro_core.evaluation.tables import COUNTS, POOLED, comparisons_table, metrics_table
 from thyro_core.evaluation.uncertainty import (
-    bootstrap_intervals,
-    delong,
     holm,
     mean_interval,
+    metric_intervals,
     nadeau_bengio,
 )
 from thyro_core.tables.schemas import TABLES, rows_to_table
@@ -97,7 +98,7 @@ def golden_metrics(golden):
     return metrics_table(STUDY, *golden, GOLDEN)
 
 
-def noisy_study(architectures, splits=4, seed=0, skip=()):
+def noisy_study(architectures, splits=5, seed=0, skip=()):
     """Predictions with ties and signal; some images share a patient, some have none."""
     generator = np.random.default_rng(seed)
     labels = np.array([1] * 8 + [0] * 22)
@@ -188,9 +189,10 @@ class TestThePaper:
         row = only(golden_metrics, metric="accuracy", split=None)
         # 2.262157: the table's 97.5 % point of t with 9 df.
         half = 2.262157 * np.std(values, ddof=1) * math.sqrt(1 / 10 + 151 / 357)
-        assert (row["ci_low"], row["ci_high"]) == pytest.approx(
-            (row["value"] - half, row["value"] + half), rel=1e-6
-        )
+        mean = row["value"]
+        step = half / (mean * (1 - mean))
+        ends = [1 / (1 + math.exp(-(math.log(mean / (1 - mean)) + s * step))) for s in (-1, 1)]
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx(ends, rel=1e-6)
 
     def test_sizes(self, golden_metrics):
         split = only(golden_metrics, metric="auc", split=3)
@@ -214,7 +216,7 @@ class TestMetricsTable:
 
     def test_which_rows_in_which_order(self, table):
         keys = [(r["architecture"], r["metric"], r["split"]) for r in table.to_pylist()]
-        numbers = (0, 1, 2, 3)
+        numbers = tuple(range(5))
         assert keys == [
             (architecture, *rest)
             for architecture in self.config.architectures
@@ -243,37 +245,62 @@ class TestMetricsTable:
             assert row["sd"] is row["ci_low"] is row["ci_high"] is None
             assert (row["n"], row["n_positive"]) == (30, 8)
 
-    def test_intervals_resample_patients_else_groups(self, study, table):
+    def test_intervals_are_over_patients_else_groups(self, study, table):
         label, probability = part_of(study[0], 3, "vgg16")
         cluster = [f"g{i // 10}" if i % 5 == 0 else f"p{i // 2}" for i in range(30)]
-        expected = bootstrap_intervals(
-            label, probability, cluster, 0.6, 100, job_seed(7, 3, "vgg16")
-        )
+        expected = metric_intervals(label, probability, cluster, 0.6, 100, job_seed(7, 3, "vgg16"))
         for name in METRICS:
             row = only(table, split=3, architecture="vgg16", metric=name)
-            assert (row["ci_low"], row["ci_high"]) == expected[name]
+            assert (row["ci_low"], row["ci_high"]) == pytest.approx(expected[name], nan_ok=True)
 
     def test_over_splits(self, table):
-        # Test 30 of 50, 60, 70 and 80 training images.
-        ratio = np.mean([30 / 50, 30 / 60, 30 / 70, 30 / 80])
+        # Test 30 of 50, 60, 70, 80 and 90 training images.
+        ratio = np.mean([30 / n for n in (50, 60, 70, 80, 90)])
         for name in METRICS:
             values = [
                 only(table, split=split, architecture="vgg16", metric=name)["value"]
-                for split in range(4)
+                for split in range(5)
             ]
             row = only(table, split=None, architecture="vgg16", metric=name)
             expected = mean_interval(values, ratio)
+            if name == "ece":
+                expected = expected._replace(low=math.nan, high=math.nan)
             found = (row["value"], row["sd"], row["ci_low"], row["ci_high"], row["n"])
-            assert found == pytest.approx(tuple(expected))
+            assert found == pytest.approx(tuple(expected), nan_ok=True)
+
+    def test_splits_that_are_all_perfect_are_no_certainty(self):
+        """Two patients with 4 malignant images, three groups with 6 benign ones."""
+        labels = np.array([1] * 4 + [0] * 6)
+        patients = ["a", "a", "b", "b", *[None] * 6]
+        groups = ["a", "a", "b", "b", *(f"g{i // 2}" for i in range(6))]
+        splits = [row for s in range(10) for row in split_rows(s, labels, 20, patients, groups)]
+        rows = [
+            row
+            for s in range(10)
+            for row in prediction_rows(s, "resnet18", labels, 0.2 + 0.6 * labels, patients)
+        ]
+        table = metrics_table(
+            STUDY, rows_to_table("predictions", rows), rows_to_table("splits", splits), GOLDEN
+        )
+        expected = {
+            "auc": newcombe_interval(1.0, 2, 3),
+            "accuracy": wilson_interval(1.0, 5),
+            "recall": wilson_interval(1.0, 2),
+            "specificity": wilson_interval(1.0, 3),
+        }
+        for name, interval in expected.items():
+            row = only(table, metric=name, split=None)
+            assert (row["value"], row["sd"]) == (1.0, 0.0)
+            assert (row["ci_low"], row["ci_high"]) == pytest.approx(interval)
 
     def test_pooled_has_a_value_only(self, study, table):
-        labels, probabilities = zip(*(part_of(study[0], s, "vgg16") for s in range(4)), strict=True)
+        labels, probabilities = zip(*(part_of(study[0], s, "vgg16") for s in range(5)), strict=True)
         expected = metrics(np.concatenate(labels), np.concatenate(probabilities), 0.6)
         for name in METRICS:
             row = only(table, architecture="vgg16", metric=POOLED + name)
             assert row["value"] == pytest.approx(expected[name])
             assert row["sd"] is row["ci_low"] is row["ci_high"] is None
-            assert (row["n"], row["n_positive"]) == (120, 32)
+            assert (row["n"], row["n_positive"]) == (150, 40)
 
     def test_row_order_changes_no_byte(self, study, table):
         generator = np.random.default_rng(0)
@@ -382,42 +409,50 @@ class TestComparisons:
             ("resnet18", baseline, name, split, "nadeau_bengio" if split is None else "delong")
             for baseline in ("vgg16", "alexnet")
             for name in METRICS
-            for split in ((0, 1, 2, 3, None) if name == "auc" else (None,))
+            for split in ((*range(5), None) if name == "auc" else (None,))
         ]
         assert set(table["study_id"].to_pylist()) == {STUDY}
 
     def test_over_splits(self, study, table):
-        ratio = np.mean([30 / 50, 30 / 60, 30 / 70, 30 / 80])
+        ratio = np.mean([30 / n for n in (50, 60, 70, 80, 90)])
         for name in METRICS:
             ours, theirs = (
-                [metrics(*part_of(study[0], s, architecture), 0.5)[name] for s in range(4)]
+                [metrics(*part_of(study[0], s, architecture), 0.5)[name] for s in range(5)]
                 for architecture in ("resnet18", "alexnet")
             )
             row = only(table, baseline="alexnet", metric=name, split=None)
             assert row["difference"] == pytest.approx(np.mean(ours) - np.mean(theirs))
             plain = stats.ttest_rel(ours, theirs).statistic
-            assert row["t"] == pytest.approx(plain / math.sqrt(1 + 4 * ratio))
+            assert row["t"] == pytest.approx(plain / math.sqrt(1 + 5 * ratio))
             test = nadeau_bengio(np.subtract(ours, theirs), ratio)
             found = (row["p"], row["ci_low"], row["ci_high"])
             assert found == pytest.approx((test.p, test.ci_low, test.ci_high))
-            assert row["n"] == 4
+            assert row["n"] == 5
 
     def test_within_a_split(self, study, table):
         label, ours = part_of(study[0], 2, "resnet18")
         _, theirs = part_of(study[0], 2, "vgg16")
-        test = delong(label, ours, theirs)
+        cluster = [f"g{i // 10}" if i % 5 == 0 else f"p{i // 2}" for i in range(30)]
+        test = delong(label, ours, theirs, cluster)
         row = only(table, baseline="vgg16", split=2)
         found = [row[name] for name in ("difference", "t", "p", "ci_low", "ci_high")]
         assert found == pytest.approx([test.difference, test.z, test.p, test.ci_low, test.ci_high])
         assert row["n"] == 30
 
-    @pytest.mark.parametrize(("name", "split"), [("auc", None), ("auc", 1), ("brier", None)])
-    def test_holm_over_the_baselines(self, table, name, split):
-        rows = rows_of(table, metric=name, split=split)
-        assert len(rows) == 2
-        assert [r["p_adjusted"] for r in rows] == pytest.approx(holm([r["p"] for r in rows]))
-        assert min(r["p_adjusted"] for r in rows) == pytest.approx(
-            min(1.0, 2 * min(r["p"] for r in rows))
+    def test_one_family_a_question(self, table):
+        for row in table.to_pylist():
+            question = "auc" if row["metric"] == "auc" else "other_metrics"
+            expected = question if row["split"] is None else "auc_within_splits"
+            assert row["family"] == expected
+
+    @pytest.mark.parametrize(
+        ("family", "tests"), [("auc", 2), ("other_metrics", 18), ("auc_within_splits", 10)]
+    )
+    def test_holm_over_a_family(self, table, family, tests):
+        rows = rows_of(table, family=family)
+        assert len(rows) == tests
+        assert [r["p_adjusted"] for r in rows] == pytest.approx(
+            holm([r["p"] for r in rows]), nan_ok=True
         )
 
     def test_row_order_changes_no_byte(self, study, table):
@@ -430,16 +465,22 @@ class TestComparisons:
             THREE.architectures, skip={(0, "vgg16"), (3, "resnet18"), (1, "alexnet")}
         )
         found = comparisons_table(STUDY, predictions, splits, self.config)
-        assert [r["split"] for r in rows_of(found, baseline="vgg16", metric="auc")] == [1, 2, None]
+        assert [r["split"] for r in rows_of(found, baseline="vgg16", metric="auc")] == [
+            1,
+            2,
+            4,
+            None,
+        ]
         over = only(found, baseline="vgg16", metric="auc", split=None)
-        shared = [only(table, baseline="vgg16", split=s)["difference"] for s in (1, 2)]
-        assert over["n"] == 2
+        shared = [only(table, baseline="vgg16", split=s)["difference"] for s in (1, 2, 4)]
+        assert over["n"] == 3
         assert over["difference"] == pytest.approx(np.mean(shared))
-        expected = nadeau_bengio(shared, np.mean([30 / 60, 30 / 70]))
-        assert over["t"] == pytest.approx(expected.t)
-        # Split 1 has one baseline only: nothing to adjust for.
-        alone = only(found, split=1)
-        assert alone["p_adjusted"] == alone["p"]
+        expected = nadeau_bengio(shared, np.mean([30 / 60, 30 / 70, 30 / 90]))
+        assert (over["ci_low"], over["ci_high"]) == pytest.approx(
+            (expected.ci_low, expected.ci_high)
+        )
+        # Three splits carry no test.
+        assert np.isnan([over["t"], over["p"], over["p_adjusted"]]).all()
 
     def test_no_split_in_common(self):
         skip = {(0, "resnet18"), (1, "vgg16")}
@@ -456,10 +497,11 @@ class TestComparisons:
         assert found.num_rows == 0
         assert found.schema.equals(TABLES["comparisons"].schema)
 
-    def test_the_same_predictions_do_not_differ(self):
+    def test_the_same_predictions_have_no_spread_and_no_test(self):
         predictions, splits = noisy_study(("resnet18",))
         copy = [row | {"architecture": "vgg16"} for row in predictions.to_pylist()]
         both = pa.concat_tables([predictions, rows_to_table("predictions", copy)])
         found = comparisons_table(STUDY, both, splits, self.config).to_pylist()
-        assert len(found) == len(METRICS) + 4
-        assert {(r["difference"], r["t"], r["p"], r["p_adjusted"]) for r in found} == {(0, 0, 1, 1)}
+        assert len(found) == len(METRICS) + 5
+        assert {r["difference"] for r in found} == {0}
+        assert np.isnan([[r["t"], r["p"], r["p_adjusted"]] for r in found]).all()

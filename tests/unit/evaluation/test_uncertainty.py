@@ -8,19 +8,26 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from thyro_core.evaluation import uncertainty
+from thyro_core.evaluation.bounded import (
+    f1_interval,
+    newcombe_interval,
+    proportion_interval,
+    wilson_interval,
+)
+from thyro_core.evaluation.delong import auc_interval
 from thyro_core.evaluation.metrics import METRICS, metrics
 from thyro_core.evaluation.uncertainty import (
-    auc_variance,
+    MIN_SPLITS,
     bootstrap_intervals,
-    delong,
     holm,
     mean_interval,
+    metric_intervals,
     nadeau_bengio,
 )
 
 PAPER_RATIO = 151 / 357
 
-spread_values = st.lists(st.floats(-1, 1).map(lambda x: round(x, 6)), min_size=3, max_size=20)
+spread_values = st.lists(st.floats(-1, 1).map(lambda x: round(x, 6)), min_size=5, max_size=20)
 p_values = st.lists(st.floats(0, 1), max_size=12)
 
 
@@ -46,8 +53,14 @@ class TestBootstrap:
             auc.append(roc_auc_score(label[taken], probability[taken]))
             accuracy.append(accuracy_score(label[taken], probability[taken] >= 0.5))
         found = bootstrap_intervals(label, probability, cluster, 0.5, 4000, 1)
-        assert found["auc"] == pytest.approx(np.percentile(auc, [2.5, 97.5]), abs=0.01)
-        assert found["accuracy"] == pytest.approx(np.percentile(accuracy, [2.5, 97.5]), abs=0.015)
+        point = metrics(label, probability, 0.5)
+        patients = min(len(set(cluster[label == value])) for value in (0, 1))
+        quantile = stats.t.ppf(0.975, patients - 1)
+        for name, values in (("auc", auc), ("accuracy", accuracy)):
+            middle = math.log(point[name] / (1 - point[name]))
+            step = quantile * np.std(values, ddof=1) / (point[name] * (1 - point[name]))
+            ends = [1 / (1 + math.exp(-(middle + side * step))) for side in (-1, 1)]
+            assert found[name] == pytest.approx(ends, abs=0.012)
 
     def test_independent_images_give_the_binomial_spread(self):
         label = np.zeros(400, dtype=int)
@@ -65,7 +78,7 @@ class TestBootstrap:
         copies = np.repeat(np.arange(60), 4)
         fourfold = bootstrap_intervals(label[copies], probability[copies], copies, 0.5, 300, 5)
         for name in METRICS:
-            assert fourfold[name] == pytest.approx(single[name])
+            assert fourfold[name] == pytest.approx(single[name], nan_ok=True)
 
     @pytest.mark.parametrize("seed", range(5))
     def test_holds_the_point_estimate(self, seed):
@@ -73,7 +86,8 @@ class TestBootstrap:
         point = metrics(label, probability, 0.5)
         found = bootstrap_intervals(label, probability, cluster, 0.5, 500, seed)
         assert tuple(found) == METRICS
-        for name in set(METRICS) - {"ece"}:  # the bootstrap biases a mean of |.| upwards
+        assert np.isnan(found["ece"]).all()  # chance lifts a mean of |.|, and so do resamples
+        for name in set(METRICS) - {"ece"}:
             assert found[name][0] < point[name] < found[name][1]
 
     @pytest.mark.parametrize("seed", range(10))
@@ -83,14 +97,15 @@ class TestBootstrap:
         label = np.where(np.arange(200) % 3 == 0, 1 - label, label)
         probability = np.round(4 * probability) / 7 + 1 / 30
         order = np.random.default_rng(seed).permutation(200)
-        assert bootstrap_intervals(
-            label[order], probability[order], cluster[order], 0.5, 101, 3
-        ) == bootstrap_intervals(label, probability, cluster, 0.5, 101, 3)
+        for function in (bootstrap_intervals, metric_intervals):
+            assert repr(
+                function(label[order], probability[order], cluster[order], 0.5, 101, 3)
+            ) == repr(function(label, probability, cluster, 0.5, 101, 3))
 
     def test_seed_decides(self):
         case = (*sample(), 0.5, 200)
-        assert bootstrap_intervals(*case, 1) == bootstrap_intervals(*case, 1)
-        assert bootstrap_intervals(*case, 1) != bootstrap_intervals(*case, 2)
+        assert repr(bootstrap_intervals(*case, 1)) == repr(bootstrap_intervals(*case, 1))
+        assert repr(bootstrap_intervals(*case, 1)) != repr(bootstrap_intervals(*case, 2))
 
     def test_blocks_of_resamples_are_one_stream(self, monkeypatch):
         case = (*sample(n=60), 0.5, 100, 7)
@@ -98,45 +113,38 @@ class TestBootstrap:
         monkeypatch.setattr(uncertainty, "_BLOCK", 60 * 7)
         blocked = bootstrap_intervals(*case)
         for name in METRICS:
-            assert blocked[name] == pytest.approx(whole[name], rel=1e-13)
+            assert blocked[name] == pytest.approx(whole[name], rel=1e-12, nan_ok=True)
 
     def test_undefined_resamples_are_left_out(self):
-        # One of three patients is malignant: (2/3)^3 = 30 % of resamples have no malignant image.
-        label, probability = np.array([1, 0, 0]), np.array([0.8, 0.1, 0.6])
-        found = bootstrap_intervals(label, probability, np.arange(3), 0.5, 400, 0)
-        assert found["recall"] == (1.0, 1.0)
-        assert found["accuracy"] == (0.0, 1.0)
+        # Two of four patients are malignant: (1/2)^4 = 6 % of resamples have no malignant image.
+        label, probability = np.array([1, 1, 0, 0]), np.array([0.8, 0.3, 0.1, 0.6])
+        found = bootstrap_intervals(label, probability, np.arange(4), 0.5, 400, 0)
+        assert 0 < found["recall"].low < 0.5 < found["recall"].high < 1
 
     def test_mostly_undefined_is_nan(self):
-        # With two patients, one of a class each, half of the resamples have both classes: the
-        # seed decides on which side of one half their share falls.
-        found = {
-            seed: bootstrap_intervals(
-                np.array([1, 0]), np.array([0.8, 0.1]), np.arange(2), 0.5, 101, seed
-            )["auc"]
-            for seed in range(8)
-        }
-        counts = {
-            seed: (np.random.default_rng(seed).multinomial(2, [0.5, 0.5], size=101) == 1)
-            .all(axis=1)
-            .sum()
-            for seed in found
-        }
-        assert {n > 50 for n in counts.values()} == {True, False}
-        for seed, (low, high) in found.items():
-            assert math.isnan(low) == math.isnan(high) == (counts[seed] < 50.5)
+        # One of two patients has the only malignant image and the only benign one: three quarters
+        # of the resamples have it, one quarter has no image with a call.
+        label, probability = np.array([1, 0, 0]), np.array([0.8, 0.7, 0.6])
+        found = bootstrap_intervals(label, probability, np.array([0, 1, 2]), 0.9, 100, 0)
+        assert np.isnan(found["precision"]).all()
+
+    def test_no_spread_is_no_certainty(self):
+        label = np.repeat([1, 0], 20)
+        found = bootstrap_intervals(label, 0.2 + 0.6 * label, np.arange(40), 0.5, 100, 0)
+        assert np.isnan(found["auc"]).all()
+        assert np.isnan(found["recall"]).all()
 
     def test_always_undefined_is_nan_without_a_warning(self):
         found = bootstrap_intervals(np.zeros(5, int), np.full(5, 0.2), np.arange(5), 0.5, 100, 0)
         assert np.isnan(found["auc"]).all()
-        assert found["specificity"] == (1.0, 1.0)
 
     def test_one_patient_tells_nothing(self):
-        found = bootstrap_intervals(
-            np.array([1, 0]), np.array([0.8, 0.1]), np.array(["a", "a"]), 0.5, 100, 0
-        )
-        assert tuple(found) == METRICS
-        assert all(np.isnan(pair).all() for pair in found.values())
+        for function in (bootstrap_intervals, metric_intervals):
+            found = function(
+                np.array([1, 0]), np.array([0.8, 0.1]), np.array(["a", "a"]), 0.5, 100, 0
+            )
+            assert tuple(found) == METRICS
+            assert all(np.isnan(pair).all() for pair in found.values())
 
     def test_refuses_clusters_of_another_length(self):
         with pytest.raises(ValueError, match=r"cluster must be of shape \(2,\), found \(3,\)"):
@@ -149,21 +157,71 @@ class TestBootstrap:
             )
 
 
+class TestMetricIntervals:
+    def test_each_by_its_own_method(self):
+        label, probability, cluster = sample()
+        found = metric_intervals(label, probability, cluster, 0.5, 200, 1)
+        called = probability >= 0.5
+        ill = label == 1
+        expected = {
+            "auc": auc_interval(label, probability, cluster),
+            "accuracy": proportion_interval(called == ill, cluster),
+            "recall": proportion_interval(called[ill], cluster[ill]),
+            "precision": proportion_interval(ill[called], cluster[called]),
+            "f1": f1_interval(label, called, cluster),
+            "specificity": proportion_interval(~called[~ill], cluster[~ill]),
+            "npv": proportion_interval(~ill[~called], cluster[~called]),
+        }
+        bootstrap = bootstrap_intervals(label, probability, cluster, 0.5, 200, 1)
+        expected |= {name: bootstrap[name] for name in ("average_precision", "brier")}
+        assert tuple(found) == METRICS
+        for name, interval in expected.items():
+            assert found[name] == pytest.approx(interval, rel=1e-9)
+        assert np.isnan(found["ece"]).all()
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_holds_the_point_estimate(self, seed):
+        label, probability, cluster = sample(seed=seed)
+        point = metrics(label, probability, 0.5)
+        found = metric_intervals(label, probability, cluster, 0.5, 300, seed)
+        for name in set(METRICS) - {"ece"}:
+            assert 0 <= found[name].low < point[name] < found[name].high <= 1
+
+    def test_a_perfect_part_is_no_certainty(self):
+        """20 patients of a class with two images each, all called rightly."""
+        label = np.repeat([1, 0], 40)
+        found = metric_intervals(label, 0.2 + 0.6 * label, np.arange(80) // 2, 0.5, 100, 0)
+        twenty = wilson_interval(1.0, 20)
+        for name in ("recall", "specificity", "precision", "npv", "average_precision"):
+            assert found[name] == twenty
+        assert found["accuracy"] == wilson_interval(1.0, 40)
+        assert found["auc"] == newcombe_interval(1.0, 20, 20)
+        assert found["f1"].low == pytest.approx(2 * twenty.low / (1 + twenty.low))
+        assert all(found[name].low < 0.95 for name in ("recall", "auc", "f1"))
+
+    def test_what_is_undefined_has_no_interval(self):
+        label, probability = np.array([0, 0, 0]), np.array([0.1, 0.2, 0.3])
+        found = metric_intervals(label, probability, np.arange(3), 0.5, 100, 0)
+        undefined = ("auc", "recall", "precision", "f1", "average_precision", "ece")
+        for name in METRICS:
+            assert np.isnan(found[name]).all() == (name in undefined)
+
+
 class TestNadeauBengio:
     def test_by_hand(self):
-        test = nadeau_bengio([0.01, 0.03, 0.02, 0.04], 0.5)
-        error = math.sqrt(0.0005 / 3) * math.sqrt(0.25 + 0.5)
+        test = nadeau_bengio([0.01, 0.03, 0.02, 0.04, 0.025], 0.5)
+        error = math.sqrt(0.0005 / 4) * math.sqrt(0.2 + 0.5)
         assert test.mean == pytest.approx(0.025)
-        assert test.sd == pytest.approx(math.sqrt(0.0005 / 3))
+        assert test.sd == pytest.approx(math.sqrt(0.0005 / 4))
         assert test.t == pytest.approx(0.025 / error)
-        assert test.df == 3
-        # 3.182446 is the table's 97.5 % point of t with 3 df.
+        assert test.df == 4
+        # 2.7764451 is the table's 97.5 % point of t with 4 df.
         assert (test.ci_low, test.ci_high) == pytest.approx(
-            (0.025 - 3.182446 * error, 0.025 + 3.182446 * error), rel=1e-6
+            (0.025 - 2.7764451 * error, 0.025 + 2.7764451 * error), rel=1e-6
         )
-        # The distribution of t with 3 df in closed form.
-        x = test.t / math.sqrt(3)
-        assert test.p == pytest.approx(1 - 2 / math.pi * (x / (1 + x * x) + math.atan(x)))
+        # The distribution of t with 4 df in closed form.
+        x = test.t**2 / (test.t**2 + 4)
+        assert test.p == pytest.approx(1 - math.sqrt(x) * (1 + (1 - x) / 2))
 
     @given(spread_values)
     def test_ratio_zero_is_the_plain_t_test(self, values):
@@ -196,19 +254,34 @@ class TestNadeauBengio:
         assert here.p == pytest.approx(there.p)
         assert (here.p < 0.05) == (not here.ci_low <= 0 <= here.ci_high)
 
-    def test_no_differences_at_all(self):
-        assert nadeau_bengio([0.0] * 10, PAPER_RATIO) == (0.0, 0.0, 0.0, 9, 1.0, 0.0, 0.0)
-
-    @pytest.mark.parametrize(("value", "t"), [(0.1, math.inf), (-0.1, -math.inf)])
-    def test_the_same_difference_everywhere(self, value, t):
-        found = nadeau_bengio([value] * 7, PAPER_RATIO)
-        assert (found.sd, found.t, found.p) == (0.0, t, 0.0)
-        assert found.ci_low == found.ci_high == found.mean == pytest.approx(value)
+    @pytest.mark.parametrize("value", [0.0, 0.1, -0.1])
+    def test_no_spread_is_no_test(self, value):
+        found = nadeau_bengio([value] * 10, PAPER_RATIO)
+        assert (found.mean, found.sd, found.df) == (pytest.approx(value), 0.0, 9)
+        assert np.isnan([found.t, found.p, found.ci_low, found.ci_high]).all()
 
     def test_rounding_is_no_spread(self):
-        differences = [0.9 - 0.8, 0.8 - 0.7, 0.4 - 0.3]
+        differences = [0.9 - 0.8, 0.8 - 0.7, 0.4 - 0.3, 0.3 - 0.2, 0.2 - 0.1]
         assert len(set(differences)) > 1
-        assert nadeau_bengio(differences, 0.5).t == math.inf
+        assert math.isnan(nadeau_bengio(differences, 0.5).p)
+
+    def test_few_splits_have_an_interval_and_no_test(self):
+        four, five = ([0.01, 0.03, 0.02, 0.04, 0.02][:n] for n in (MIN_SPLITS - 1, MIN_SPLITS))
+        found = nadeau_bengio(four, 0.5)
+        assert np.isnan([found.t, found.p]).all()
+        assert found.ci_low < 0 < found.ci_high
+        assert 0 < nadeau_bengio(five, 0.5).p < 1
+
+    @pytest.mark.parametrize("splits", [2, 5, 10])
+    def test_equals_on_forty_images_are_never_told_apart_with_certainty(self, splits):
+        p = [
+            nadeau_bengio(
+                _differences_of_equals(np.random.default_rng(seed), 40, 12, splits), 12 / 28
+            ).p
+            for seed in range(120)
+        ]
+        assert np.nanmin([*p, 1.0]) > 0
+        assert np.mean(np.array(p) < 0.05) < 0.1
 
     def test_nan_makes_all_nan(self):
         found = nadeau_bengio([0.1, np.nan, 0.2], 0.5)
@@ -260,23 +333,43 @@ def _differences_of_equals(generator, n=100, test=30, splits=10):
 
 class TestMeanInterval:
     def test_by_hand(self):
-        found = mean_interval([0.9, 0.8, 1.0], 0.5)
+        found = mean_interval([0.9, 0.8, 0.7], 0.5)
+        step = 4.302653 * 0.1 * math.sqrt(1 / 3 + 0.5) / (0.8 * 0.2)
+        ends = [1 / (1 + math.exp(-(math.log(4) + side * step))) for side in (-1, 1)]
+        assert found == pytest.approx((0.8, 0.1, *ends, 3), rel=1e-6)
+
+    def test_unbounded(self):
+        found = mean_interval([0.9, 0.8, 1.0], 0.5, bounded=False)
         half = 4.302653 * 0.1 * math.sqrt(1 / 3 + 0.5)
         assert found == pytest.approx((0.9, 0.1, 0.9 - half, 0.9 + half, 3), rel=1e-6)
 
     def test_nan_is_dropped_and_counted(self):
-        assert mean_interval([0.9, np.nan, 0.8, 1.0, np.nan], 0.5) == mean_interval(
-            [0.9, 0.8, 1.0], 0.5
+        assert mean_interval([0.9, np.nan, 0.8, 0.6, np.nan], 0.5) == mean_interval(
+            [0.9, 0.8, 0.6], 0.5
         )
 
-    def test_not_clipped(self):
-        assert mean_interval([0.99, 1.0, 0.98], PAPER_RATIO).high > 1.0
+    @given(st.lists(st.floats(0, 1).map(lambda x: round(x, 6)), min_size=2, max_size=20))
+    def test_holds_the_mean_and_stays_between_0_and_1(self, values):
+        found = mean_interval(values, PAPER_RATIO)
+        if found.sd > 0:
+            assert 0 <= found.low <= found.mean <= found.high <= 1
 
-    def test_constant_values(self):
-        assert mean_interval([1.0] * 10, PAPER_RATIO) == (1.0, 0.0, 1.0, 1.0, 10)
+    def test_ten_splits_of_one_are_no_certainty(self):
+        share = mean_interval([1.0] * 10, PAPER_RATIO, patients=90)
+        assert (share.low, share.high) == wilson_interval(1.0, 90)
+        assert share.low < 0.97
+        auc = mean_interval([1.0] * 10, PAPER_RATIO, patients=(90, 418))
+        assert (auc.low, auc.high) == newcombe_interval(1.0, 90, 418)
+        assert 0.97 < auc.low < 0.99
+        unknown = mean_interval([1.0] * 10, PAPER_RATIO)
+        assert np.isnan([unknown.low, unknown.high]).all()
+
+    def test_any_constant_value_has_the_interval_of_its_patients(self):
+        found = mean_interval([0.75] * 3, PAPER_RATIO, patients=4)
+        assert (found.low, found.high) == wilson_interval(0.75, 4)
 
     def test_one_value(self):
-        found = mean_interval([np.nan, 0.7], 0.5)
+        found = mean_interval([np.nan, 0.7], 0.5, patients=9)
         assert (found.mean, found.n) == (0.7, 1)
         assert np.isnan(found[1:4]).all()
 
@@ -333,113 +426,3 @@ class TestHolm:
     def test_refuses(self, bad):
         with pytest.raises(ValueError, match="must lie in 0 to 1"):
             holm([0.5, bad])
-
-
-@st.composite
-def two_scores(draw):
-    m, n = draw(st.integers(2, 15)), draw(st.integers(2, 15))
-    label = np.array([1] * m + [0] * n)
-    grid = st.integers(0, 8).map(lambda i: i / 8)
-    scores = st.lists(grid, min_size=m + n, max_size=m + n).map(np.array)
-    return label, draw(scores), draw(scores)
-
-
-def delong_1988(label, *probabilities):
-    """AUCs and their covariance from explicit placement values, DeLong et al. 1988, eq. 3 to 8."""
-    x = [p[label == 1] for p in probabilities]
-    y = [p[label == 0] for p in probabilities]
-    psi = [
-        (a[:, None] > b[None, :]) + 0.5 * (a[:, None] == b[None, :])
-        for a, b in zip(x, y, strict=True)
-    ]
-    m, n = psi[0].shape
-    v10 = np.array([k.mean(axis=1) for k in psi])
-    v01 = np.array([k.mean(axis=0) for k in psi])
-    auc = np.array([k.mean() for k in psi])
-    s10 = (v10 - auc[:, None]) @ (v10 - auc[:, None]).T / (m - 1)
-    s01 = (v01 - auc[:, None]) @ (v01 - auc[:, None]).T / (n - 1)
-    return auc, s10 / m + s01 / n
-
-
-class TestDeLong:
-    @given(two_scores())
-    def test_equals_the_definition(self, case):
-        label, a, b = case
-        auc, covariance = delong_1988(label, a, b)
-        found = delong(label, a, b)
-        assert (found.auc_a, found.auc_b) == pytest.approx(tuple(auc))
-        assert auc_variance(label, a) == pytest.approx(covariance[0, 0], abs=1e-15)
-        variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-        if variance > 1e-9:
-            z = (auc[0] - auc[1]) / math.sqrt(variance)
-            half = 1.959963985 * math.sqrt(variance)
-            assert found.z == pytest.approx(z, abs=1e-9)
-            assert found.p == pytest.approx(math.erfc(abs(z) / math.sqrt(2)))
-            assert (found.ci_low, found.ci_high) == pytest.approx(
-                (found.difference - half, found.difference + half)
-            )
-
-    @given(two_scores())
-    def test_antisymmetric(self, case):
-        label, a, b = case
-        here, there = delong(label, a, b), delong(label, b, a)
-        assert here.difference == -there.difference
-        assert here.z == -there.z
-        assert here.p == there.p
-        assert (here.ci_low, here.ci_high) == (-there.ci_high, -there.ci_low)
-
-    @given(two_scores())
-    def test_the_same_ranking_is_no_difference(self, case):
-        label, a, _ = case
-        found = delong(label, a, a**2 / 2)
-        assert (found.difference, found.z, found.p) == (0.0, 0.0, 1.0)
-        assert (found.ci_low, found.ci_high) == (0.0, 0.0)
-
-    def test_by_hand(self):
-        # a: placements of 3 malignant (1, 1, .5) and 2 benign (1, 2/3); b ranks perfectly.
-        label = np.array([1, 1, 1, 0, 0])
-        a, b = np.array([0.9, 0.8, 0.3, 0.1, 0.5]), np.array([0.9, 0.8, 0.7, 0.1, 0.2])
-        found = delong(label, a, b)
-        variance = (1 / 12) / 3 + (1 / 18) / 2
-        assert auc_variance(label, a) == pytest.approx(variance)
-        assert auc_variance(label, b) == 0.0
-        assert found.z == pytest.approx((5 / 6 - 1) / math.sqrt(variance))
-
-    def test_perfect_against_worst_has_no_variance(self):
-        label = np.array([0, 0, 1, 1])
-        found = delong(label, label.astype(float), 1.0 - label)
-        assert (found.difference, found.z, found.p) == (1.0, math.inf, 0.0)
-        assert (found.ci_low, found.ci_high) == (1.0, 1.0)
-
-    def test_one_class(self):
-        found = delong(np.array([0, 0]), np.array([0.1, 0.2]), np.array([0.3, 0.2]))
-        assert np.isnan(found).all()
-        assert math.isnan(auc_variance(np.array([1, 1]), np.array([0.1, 0.2])))
-
-    def test_a_single_malignant_image_has_an_auc_but_no_variance(self):
-        label = np.array([0, 0, 1])
-        found = delong(label, np.array([0.1, 0.5, 0.3]), np.array([0.1, 0.2, 0.3]))
-        assert found[:3] == (0.5, 1.0, -0.5)
-        assert np.isnan(found[3:]).all()
-
-    def test_variance_is_that_of_repeated_samples(self):
-        generator = np.random.default_rng(0)
-        label = np.repeat([1, 0], [27, 124])
-        probability = 1 / (1 + np.exp(-generator.normal(1.5 * label, 1.0, (800, 151))))
-        spread = np.var([roc_auc_score(label, p) for p in probability], ddof=1)
-        estimate = np.mean([auc_variance(label, p) for p in probability])
-        assert estimate == pytest.approx(spread, rel=0.15)
-
-    def test_level_under_the_null(self):
-        generator = np.random.default_rng(1)
-        label = np.repeat([1, 0], [50, 100])
-        logit = generator.normal(size=(600, 2, 150)) + label + generator.normal(size=(600, 1, 150))
-        pairs = 1 / (1 + np.exp(-logit))
-        rejected = np.mean([delong(label, a, b).p < 0.05 for a, b in pairs])
-        assert 0.03 <= rejected <= 0.08
-
-    def test_refuses_nan_in_either(self):
-        label, good, bad = np.array([0, 1]), np.array([0.1, 0.2]), np.array([0.1, np.nan])
-        for pair in ((good, bad), (bad, good)):
-            with pytest.raises(ValueError, match="NaN"):
-                delong(label, *pair)

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 from markupsafe import Markup
-from scipy.stats import t as student
 
 from thyro_core.config import StudyConfig
 from thyro_core.evaluation import curves
+from thyro_core.evaluation.bounded import NORMAL, t_quantile
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.evaluation.metrics import ECE_BINS
-from thyro_core.evaluation.uncertainty import LEVEL
 from thyro_core.reporting.cells import Cell, definition
 from thyro_core.reporting.figures import curve_sql
 from thyro_core.reporting.figures import curves as plots
@@ -62,8 +63,12 @@ class PlotData:
     config: StudyConfig
     parts: Mapping[str, list[curves.Part]]
     """Architecture -> its splits' labels and probabilities."""
+    clusters: Mapping[str, npt.NDArray[np.object_]]
+    """Architecture -> the patient, else the group, of each image of `pooled`."""
     ratio: float
     """n_test / n_train, mean over splits."""
+    malignant: int
+    """Malignant patients that the splits test."""
     epochs: pa.Table
 
     def source(self, architecture: str) -> str:
@@ -101,8 +106,9 @@ def plot_data(
         predictions: the study's table.
         epochs: the study's table.
     """
-    frame = predictions.select(["architecture", "split", "image_id", "label", "prob_malignant"])
-    frame = frame.to_pandas().sort_values(["split", "image_id"])
+    columns = ["architecture", "split", "image_id", "patient_id", "label", "prob_malignant"]
+    frame = predictions.select(columns).to_pandas().sort_values(["split", "image_id"])
+    frame["cluster"] = _clusters(tables, frame)
     parts: dict[str, list[curves.Part]] = {
         name: [
             (part["label"].to_numpy(), part["prob_malignant"].to_numpy())
@@ -115,12 +121,27 @@ def plot_data(
         f"FROM {tables.source('splits')} GROUP BY split)"
     )
     ratio = tables.figure("avg(r)", sizes, "three").value
-    return PlotData(tables, config, parts, float(ratio or 0), epochs)
+    clusters = {
+        name: frame.loc[frame["architecture"] == name, "cluster"].to_numpy(object) for name in parts
+    }
+    malignant = int(frame.loc[frame["label"] == 1, "cluster"].nunique())
+    return PlotData(tables, config, parts, clusters, float(ratio or 0), malignant, epochs)
+
+
+def _clusters(tables: Tables, frame: pd.DataFrame) -> pd.Series:
+    """The patient of each prediction, else the group of its image."""
+    sql = f"SELECT DISTINCT image_id, group_id FROM {tables.source('splits')}"
+    groups = {row["image_id"]: row["group_id"] for row in tables.query(sql)}
+    patient = frame["patient_id"]
+    return patient.where(patient.notna(), frame["image_id"].map(groups)).astype(str)
 
 
 def roc_figure(data: PlotData) -> Plot:
     """ROC curves over splits."""
-    bands = {name: curves.roc_band(part, data.ratio) for name, part in data.parts.items()}
+    bands = {
+        name: curves.roc_band(part, data.ratio, patients=data.malignant)
+        for name, part in data.parts.items()
+    }
     sheet = _band_sheet(
         data, bands, RATES, curve_sql.sensitivity_at, ("Mean sensitivity", "False positive rate")
     )
@@ -129,7 +150,10 @@ def roc_figure(data: PlotData) -> Plot:
 
 def precision_recall_figure(data: PlotData) -> Plot:
     """Precision-recall curves over splits."""
-    bands = {name: curves.pr_band(part, data.ratio) for name, part in data.parts.items()}
+    bands = {
+        name: curves.pr_band(part, data.ratio, patients=data.malignant)
+        for name, part in data.parts.items()
+    }
     sheet = _band_sheet(data, bands, RECALLS, curve_sql.precision_at, ("Mean precision", "Recall"))
     svg = plots.pr_plot("plot-pr", bands, data.estimates("average_precision"), data.prevalence())
     return make_plot("pr", svg, sheet)
@@ -170,7 +194,7 @@ def _band_sheet(
         [
             definition(x),
             *(
-                _band_cell(band, x, at(data.source(name), x), data.ratio, bounded=bounded)
+                _band_cell(data, band, x, at(data.source(name), x), bounded=bounded)
                 for name, band in bands.items()
             ),
         ]
@@ -180,30 +204,37 @@ def _band_sheet(
 
 
 def _band_cell(
-    band: curves.Band, x: float, source: str, ratio: float, *, bounded: bool
+    data: PlotData, band: curves.Band, x: float, source: str, *, bounded: bool
 ) -> Markup | Cell:
     place = _nearest_index(band.x, x)
     mean = Cell(float(band.mean[place]), "three", ("sql", f"SELECT avg(v) FROM {source}"))
-    if band.n < 2:
+    if not np.isfinite([band.low[place], band.high[place]]).all():
         return mean
-    factor = student.ppf((1 + LEVEL) / 2, band.n - 1) * sqrt(1 / band.n + ratio)
+    factor = t_quantile(band.n - 1) * sqrt(1 / band.n + data.ratio)
     ends = [
         Cell(
             float(value[place]),
             "three",
-            (
-                "sql",
-                f"SELECT {_end(step, bounded)} FROM {source}",
-            ),
+            ("sql", f"SELECT {_end(side, factor, data.malignant, bounded)} FROM {source}"),
         )
-        for step, value in ((-factor, band.low), (factor, band.high))
+        for side, value in ((-1, band.low), (1, band.high))
     ]
     return Markup('{} <span class="ci">({} to {})</span>').format(mean, *ends)
 
 
-def _end(step: float, bounded: bool) -> str:
-    sql = f"avg(v) {step:+.12g} * stddev_samp(v)"
-    return f"greatest(0, least(1, {sql}))" if bounded else sql
+def _end(side: int, factor: float, patients: int, bounded: bool) -> str:
+    """An end of `uncertainty.mean_interval` as SQL."""
+    if not bounded:
+        return f"avg(v) {side * factor:+.12g} * stddev_samp(v)"
+    m, z = "avg(v)", NORMAL
+    wilson = (
+        f"({m} + {z**2 / (2 * patients):.12g} {side * z:+.12g} * "
+        f"sqrt({m} * (1 - {m}) / {patients} + {z**2 / (4 * patients**2):.12g})) "
+        f"/ {1 + z**2 / patients:.12g}"
+    )
+    logit = f"ln({m} / (1 - {m})) {side * factor:+.12g} * stddev_samp(v) / ({m} * (1 - {m}))"
+    spread = "max(v) - min(v) > 1e-12"
+    return f"CASE WHEN {spread} THEN 1 / (1 + exp(-({logit}))) ELSE {wilson} END"
 
 
 def _nearest_index(x: np.ndarray, value: float) -> int:
@@ -213,7 +244,10 @@ def _nearest_index(x: np.ndarray, value: float) -> int:
 
 def calibration_figure(data: PlotData) -> Plot:
     """Share of malignant images by predicted probability."""
-    lines = {name: curves.calibration_curve(*data.pooled(name)) for name in data.parts}
+    lines = {
+        name: curves.calibration_curve(*data.pooled(name), data.clusters[name])
+        for name in data.parts
+    }
     head: list[str | Markup] = ["Probability bin"]
     for name in lines:
         head += [

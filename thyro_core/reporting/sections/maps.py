@@ -7,8 +7,8 @@ from math import sqrt
 from scipy.stats import t as student
 
 from thyro_core.config import CLASS_NAMES, Architecture, StudyConfig
+from thyro_core.evaluation.bounded import LEVEL
 from thyro_core.evaluation.evidence import Evidence
-from thyro_core.evaluation.uncertainty import LEVEL
 from thyro_core.explain.regions import SHARES
 from thyro_core.explain.statistics import SIGNIFICANT, shape_finding
 from thyro_core.reporting.cells import Cell, definition

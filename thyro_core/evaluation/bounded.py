@@ -1,0 +1,174 @@
+"""Intervals of figures between 0 and 1: the logit scale, and what is left of it at the edges.
+
+Near 0 and 1 the distribution of a figure is skewed, and an interval that reaches as far up as down
+covers less than it says. On the logit scale it is nearly symmetric. At 0 and at 1 themselves a
+sample has no spread, which is no proof that there is none: there the interval follows from the
+number of patients alone.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+from scipy.optimize import brentq
+
+from thyro_core.types import AnyFloatArray, AnyIntArray, BoolArray
+
+LEVEL = 0.95
+"""Coverage of every interval."""
+
+NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
+"""Standard errors on either side of a normal interval."""
+
+_INNERMOST = 1e-12
+
+
+class Interval(NamedTuple):
+    """A 95 % interval; NaN where there is none."""
+
+    low: float
+    high: float
+
+
+NO_INTERVAL = Interval(np.nan, np.nan)
+
+
+def t_quantile(df: int) -> float:
+    """Standard errors on either side of a t interval; NaN without a degree of freedom."""
+    return float(stats.t.ppf((1 + LEVEL) / 2, df)) if df > 0 else np.nan
+
+
+def logit_interval(value: float, error: float, quantile: float = NORMAL) -> Interval:
+    """Interval of a figure between 0 and 1, symmetric on the logit scale.
+
+    The standard error is taken there by the delta method: error / (value (1 - value)) (for an AUC:
+    Pepe, "The Statistical Evaluation of Medical Tests", 2003, section 5.2).
+
+    Args:
+        value: the figure, 0 to 1.
+        error: its standard error.
+        quantile: standard errors on either side.
+
+    Returns:
+        The interval, inside 0 to 1; NaN at 0 and 1, without an error, and where the error is 0.
+    """
+    if not (0 < value < 1 and error > 0):
+        return NO_INTERVAL
+    half = quantile * error / (value * (1 - value))
+    middle = np.log(value / (1 - value))
+    with np.errstate(over="ignore"):
+        low, high = 1 / (1 + np.exp(-(middle + np.array([-half, half]))))
+    return Interval(float(low), float(high))
+
+
+def wilson_interval(value: float, n: float) -> Interval:
+    """Interval of a proportion (Wilson 1927), at 0 and 1 too.
+
+    Args:
+        value: the proportion, 0 to 1; NaN gives NaN.
+        n: independent units behind it, above 0; need not be whole.
+    """
+    shrink = 1 + NORMAL**2 / n
+    middle = (value + NORMAL**2 / (2 * n)) / shrink
+    half = NORMAL * np.sqrt(value * (1 - value) / n + NORMAL**2 / (4 * n**2)) / shrink
+    return Interval(float(max(middle - half, 0.0)), float(min(middle + half, 1.0)))
+
+
+def effective_size(hit: BoolArray, cluster: npt.NDArray[np.generic]) -> float:
+    """How many independent images tell as much of a proportion as these (Korn and Graubard 1998).
+
+    The number of images over the design effect, the ratio of the variance between clusters to that
+    of independent images, and less for the degrees of freedom that few clusters have; never more
+    than the images ("Confidence Intervals for Proportions with Small Expected Number of Positive
+    Counts Estimated from Survey Data", Survey Methodology 24). Where the sample shows no spread,
+    at 0 and 1 above all, the clusters count once each.
+
+    Args:
+        hit: (n,), at least one.
+        cluster: (n,), the patient of each image.
+    """
+    number = np.unique(cluster, return_inverse=True)[1]
+    n, clusters, share = hit.size, int(number.max()) + 1, float(hit.mean())
+    excess = np.bincount(number, weights=hit - share)
+    between = float((excess**2).sum()) / n**2
+    if clusters < 2 or not 0 < share < 1 or between <= _INNERMOST:
+        return float(clusters)
+    design = between * clusters / (clusters - 1) / (share * (1 - share) / (n - 1))
+    # With one image a patient both are of n - 1 degrees of freedom, and n is what remains.
+    return min(float(n), n / design * (t_quantile(n - 1) / t_quantile(clusters - 1)) ** 2)
+
+
+def proportion_interval(hit: BoolArray, cluster: npt.NDArray[np.generic]) -> Interval:
+    """Wilson's interval of a share of images, with patients as the independent units.
+
+    With one image a patient this is Wilson's interval itself; else its n is `effective_size`.
+
+    Args:
+        hit: (n,), whether the image counts.
+        cluster: (n,), the patient of each image.
+
+    Returns:
+        The interval; NaN without an image.
+    """
+    if not hit.size:
+        return NO_INTERVAL
+    return wilson_interval(float(hit.mean()), effective_size(hit, cluster))
+
+
+def newcombe_interval(auc: float, malignant: int, benign: int) -> Interval:
+    """Interval of an AUC from the sizes of the classes alone, at 0 and 1 too.
+
+    A score interval: it holds every AUC whose variance, with exponential scores (Hanley and McNeil
+    1982) and both classes taken for equally large, does not rule out the one found (Newcombe,
+    "Confidence intervals for an effect size measure based on the Mann-Whitney statistic. Part 2",
+    Statistics in Medicine 25, 2006, method 5).
+
+    Args:
+        auc: 0 to 1; NaN gives NaN.
+        malignant: independent units of the class, at least 1.
+        benign: the same.
+    """
+    if np.isnan(auc):
+        return NO_INTERVAL
+    pairs, other = malignant * benign, (malignant + benign) / 2 - 1
+
+    def excess(theta: float) -> float:
+        shape = 1 + other * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        return float((auc - theta) ** 2 - NORMAL**2 * theta * (1 - theta) * shape / pairs)
+
+    # At the edges themselves the variance is 0, so that an AUC there is a root of its own.
+    low = brentq(excess, 0.0, auc - _INNERMOST) if auc > _INNERMOST else 0.0
+    high = brentq(excess, auc + _INNERMOST, 1.0) if auc < 1 - _INNERMOST else 1.0
+    return Interval(float(low), float(high))
+
+
+def clusters_of(rows: BoolArray, cluster: npt.NDArray[np.generic]) -> int:
+    """Number of patients among some rows.
+
+    Args:
+        rows: (n,), which rows.
+        cluster: (n,), the patient of each.
+    """
+    return int(np.unique(cluster[rows]).size)
+
+
+def f1_interval(
+    label: AnyIntArray, called: BoolArray, cluster: npt.NDArray[np.generic]
+) -> Interval:
+    """Interval of F1 with patients as the independent units.
+
+    F1 is no proportion, but grows with one: F1 = 2 J / (1 + J), with J the share of hits among the
+    images that are malignant or called so.
+
+    Args:
+        label: (n,), 0 or 1.
+        called: (n,), whether the image is called malignant.
+        cluster: (n,), the patient of each image.
+    """
+    either = called | (label == 1)
+    share: AnyFloatArray = np.array(
+        proportion_interval((called & (label == 1))[either], cluster[either])
+    )
+    low, high = 2 * share / (1 + share)
+    return Interval(float(low), float(high))
