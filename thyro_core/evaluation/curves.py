@@ -126,7 +126,7 @@ def roc_band(
     Raises:
         ValueError: see `metrics.as_valid_arrays` and `uncertainty.mean_interval`.
     """
-    band = _curve_band(parts, test_train_ratio, points, patients, _sensitivity_at)
+    band = _curve_band(parts, test_train_ratio, points, _sensitivity_at, patients=patients)
     if band.n > 1:
         band.low[-1] = band.high[-1] = 1.0
     return band
@@ -157,7 +157,7 @@ def pr_band(
     Raises:
         ValueError: see `metrics.as_valid_arrays` and `uncertainty.mean_interval`.
     """
-    return _curve_band(parts, test_train_ratio, points, patients, _precision_at)
+    return _curve_band(parts, test_train_ratio, points, _precision_at, patients=patients)
 
 
 def calibration_curve(
@@ -309,8 +309,9 @@ def _curve_band(
     parts: Sequence[Part],
     ratio: float,
     points: int,
-    patients: int | None,
     curve: Callable[[AnyIntArray, AnyFloatArray, AnyFloatArray], AnyFloatArray],
+    *,
+    patients: int | None,
 ) -> Band:
     # A quotient, so that a rate such as 3/10 meets its own place of the grid to the last bit.
     x = np.arange(points) / (points - 1)

@@ -209,8 +209,8 @@ def _split_rows(
             part["prob_malignant"].to_numpy(),
             part["cluster"].to_numpy(),
             config.threshold,
-            config.resamples,
-            job_seed(config.seed, split, architecture),
+            resamples=config.resamples,
+            seed=job_seed(config.seed, split, architecture),
         )
         cells = _NO_INTERVAL | {"split": split} | _size_columns(part)
         for name, value in values[split].items():

@@ -70,6 +70,7 @@ def metric_intervals(
     probability: AnyFloatArray,
     cluster: npt.ArrayLike,
     threshold: float,
+    *,
     resamples: int,
     seed: int,
 ) -> dict[str, Interval]:

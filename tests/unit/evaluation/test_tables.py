@@ -248,7 +248,9 @@ class TestMetricsTable:
     def test_intervals_are_over_patients_else_groups(self, study, table):
         label, probability = part_of(study[0], 3, "vgg16")
         cluster = [f"g{i // 10}" if i % 5 == 0 else f"p{i // 2}" for i in range(30)]
-        expected = metric_intervals(label, probability, cluster, 0.6, 100, job_seed(7, 3, "vgg16"))
+        expected = metric_intervals(
+            label, probability, cluster, 0.6, resamples=100, seed=job_seed(7, 3, "vgg16")
+        )
         for name in METRICS:
             row = only(table, split=3, architecture="vgg16", metric=name)
             assert (row["ci_low"], row["ci_high"]) == pytest.approx(expected[name], nan_ok=True)

@@ -99,8 +99,10 @@ class TestBootstrap:
         order = np.random.default_rng(seed).permutation(200)
         for function in (bootstrap_intervals, metric_intervals):
             assert repr(
-                function(label[order], probability[order], cluster[order], 0.5, 101, 3)
-            ) == repr(function(label, probability, cluster, 0.5, 101, 3))
+                function(
+                    label[order], probability[order], cluster[order], 0.5, resamples=101, seed=3
+                )
+            ) == repr(function(label, probability, cluster, 0.5, resamples=101, seed=3))
 
     def test_seed_decides(self):
         case = (*sample(), 0.5, 200)
@@ -141,7 +143,12 @@ class TestBootstrap:
     def test_one_patient_tells_nothing(self):
         for function in (bootstrap_intervals, metric_intervals):
             found = function(
-                np.array([1, 0]), np.array([0.8, 0.1]), np.array(["a", "a"]), 0.5, 100, 0
+                np.array([1, 0]),
+                np.array([0.8, 0.1]),
+                np.array(["a", "a"]),
+                0.5,
+                resamples=100,
+                seed=0,
             )
             assert tuple(found) == METRICS
             assert all(np.isnan(pair).all() for pair in found.values())
@@ -160,7 +167,7 @@ class TestBootstrap:
 class TestMetricIntervals:
     def test_each_by_its_own_method(self):
         label, probability, cluster = sample()
-        found = metric_intervals(label, probability, cluster, 0.5, 200, 1)
+        found = metric_intervals(label, probability, cluster, 0.5, resamples=200, seed=1)
         called = probability >= 0.5
         ill = label == 1
         expected = {
@@ -183,14 +190,16 @@ class TestMetricIntervals:
     def test_holds_the_point_estimate(self, seed):
         label, probability, cluster = sample(seed=seed)
         point = metrics(label, probability, 0.5)
-        found = metric_intervals(label, probability, cluster, 0.5, 300, seed)
+        found = metric_intervals(label, probability, cluster, 0.5, resamples=300, seed=seed)
         for name in set(METRICS) - {"ece"}:
             assert 0 <= found[name].low < point[name] < found[name].high <= 1
 
     def test_a_perfect_part_is_no_certainty(self):
         """20 patients of a class with two images each, all called rightly."""
         label = np.repeat([1, 0], 40)
-        found = metric_intervals(label, 0.2 + 0.6 * label, np.arange(80) // 2, 0.5, 100, 0)
+        found = metric_intervals(
+            label, 0.2 + 0.6 * label, np.arange(80) // 2, 0.5, resamples=100, seed=0
+        )
         twenty = wilson_interval(1.0, 20)
         for name in ("recall", "specificity", "precision", "npv", "average_precision"):
             assert found[name] == twenty
@@ -201,7 +210,7 @@ class TestMetricIntervals:
 
     def test_what_is_undefined_has_no_interval(self):
         label, probability = np.array([0, 0, 0]), np.array([0.1, 0.2, 0.3])
-        found = metric_intervals(label, probability, np.arange(3), 0.5, 100, 0)
+        found = metric_intervals(label, probability, np.arange(3), 0.5, resamples=100, seed=0)
         undefined = ("auc", "recall", "precision", "f1", "average_precision", "ece")
         for name in METRICS:
             assert np.isnan(found[name]).all() == (name in undefined)
