@@ -46,6 +46,8 @@ def split_rows(split, labels, n_train, patients=None, groups=None):
                 "group_id": groups[place] if groups and test else f"g{split}-{place}",
                 "label": int(labels[place]) if test else place % 2,
                 "role": "test" if test else "train",
+                "times_tested": int(test),
+                "test_set": split,
             }
         )
     return rows
