@@ -237,8 +237,8 @@ def _reference(
     from thyro_core.registry.embeddings import training_embeddings
 
     index = pack_index(tables.images)
-    labels = {row["image_id"]: row["label"] for row in tables.splits.to_pylist()}
-    ids = sorted(labels)
+    split_rows = {row["image_id"]: row for row in tables.splits.to_pylist()}
+    ids = sorted(split_rows)
     first = Bundle(
         model_id=card.model_id, architecture=card.architecture, side=card.side, temperature=1.0,
         threshold=1.0, members=(f"{bundle_prefix(card.model_id)}/{card.members[0]}",),
@@ -253,7 +253,8 @@ def _reference(
     train_ids = set(splits.filter(first_train)["image_id"].to_pylist())
     columns = {
         "image_id": ids,
-        "label": [labels[image_id] for image_id in ids],
+        "group_id": [split_rows[image_id]["group_id"] for image_id in ids],
+        "label": [split_rows[image_id]["label"] for image_id in ids],
         "prob_malignant": [by_image.get(image_id, (math.nan,))[0] for image_id in ids],
         "sd": [by_image.get(image_id, (math.nan, math.nan))[1] for image_id in ids],
         **_image_statistics(tables.images, ids),

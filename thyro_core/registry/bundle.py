@@ -21,6 +21,7 @@ REFERENCE_FILE = "reference.parquet"
 
 _COLUMNS = (
     ("image_id", pa.string(), "SHA-256 of the file's bytes, hexadecimal."),
+    ("group_id", pa.string(), "Images of one patient, or near-duplicates; null: unknown."),
     ("label", pa.int8(), "0 benign, 1 malignant."),
     (
         "prob_malignant",
@@ -38,7 +39,7 @@ _COLUMNS = (
 
 REFERENCE = pa.schema(
     [pa.field(name, kind, metadata={"doc": doc}) for name, kind, doc in _COLUMNS],
-    metadata={"row": "image that took part in the study", "schema_version": "1"},
+    metadata={"row": "image that took part in the study", "schema_version": "2"},
 )
 """The training set as the model saw it."""
 
@@ -120,7 +121,10 @@ def reference(store: Store, model_id: str) -> pa.Table:
     if data is None or actual != sha256:
         raise damaged_file(key, sha256, actual)
     # Not pq.read_table: its scanner's threads can abort a process that exits right after.
-    return pq.ParquetFile(io.BytesIO(data)).read().cast(REFERENCE)
+    table = pq.ParquetFile(io.BytesIO(data)).read()
+    if "group_id" not in table.column_names:  # a bundle of before the column
+        table = table.add_column(1, "group_id", pa.nulls(table.num_rows, pa.string()))
+    return table.cast(REFERENCE)
 
 
 def damaged_file(place: str, sha256: str | None, actual: str | None) -> InputError:

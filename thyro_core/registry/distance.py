@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.spatial.distance import cdist
 
-from thyro_core.types import FloatArray
+from thyro_core.types import FloatArray, IntArray
 
 NEIGHBOURS = 5
 """Which nearest training embedding counts."""
@@ -58,21 +58,43 @@ def embedding_distance(reference: pa.Table, embeddings: npt.ArrayLike) -> FloatA
 
 
 def training_distances(reference: pa.Table) -> FloatArray:
-    """Each training image's own distance to the others: (n,), NaN if it is alone."""
+    """Each training image's own distance to the images of other groups: (n,), NaN: there are none.
+
+    Images of one group (a patient, or near-duplicates) are no neighbours of each other: a new
+    patient has no images in the training set.
+
+    Args:
+        reference: a bundle's reference set; without `group_id` (null) an image is its own group.
+    """
     training = embedding_matrix(reference)
-    if len(training) < 2:
-        return np.full(len(training), np.nan)
-    place = min(NEIGHBOURS, len(training) - 1) - 1
-    blocks = []
+    groups = _group_numbers(reference)
+    blocks = [np.empty(0)]
     for start, distances in _blocks_of_distances(training, training, _unit(training)):
-        rows = np.arange(len(distances))
-        distances[rows, start + rows] = np.inf
-        blocks.append(np.partition(distances, place, axis=1)[:, place])
+        own = groups[start : start + len(distances), None] == groups[None, :]
+        distances[own] = np.inf
+        others = (~own).sum(axis=1)
+        places = np.clip(np.minimum(NEIGHBOURS, others) - 1, 0, None)
+        nearest = np.sort(
+            np.partition(distances, min(NEIGHBOURS, len(training)) - 1, axis=1)[:, :NEIGHBOURS],
+            axis=1,
+        )
+        values = nearest[np.arange(len(distances)), places]
+        blocks.append(np.where(others > 0, values, np.nan))
     return np.concatenate(blocks)
 
 
+def _group_numbers(reference: pa.Table) -> IntArray:
+    """(n,): the same number for images of one group."""
+    names = reference["group_id"].to_pylist()
+    keys = [f"image {i}" if name is None else f"group {name}" for i, name in enumerate(names)]
+    numbers: IntArray = np.unique(np.array(keys, dtype=str), return_inverse=True)[1].astype(
+        np.int64
+    )
+    return numbers
+
+
 def distance_bound(reference: pa.Table, quantile: float) -> float:
-    """The distance that this share of the training set keeps within, leave-one-out.
+    """The distance that this share of the training set keeps within, leave-one-group-out.
 
     Only images that the embedding network was not itself trained on count (`held_out`), because
     training draws the others together: new images would seem too far. Of the empirical quantiles

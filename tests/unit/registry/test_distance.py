@@ -55,6 +55,27 @@ def test_the_bound_counts_only_what_the_network_had_not_seen():
     assert distance_bound(none, 0.5) == distance_bound(everything, 0.5)
 
 
+def test_images_of_one_patient_are_no_neighbours():
+    """At eight frames a patient new patients are not refused for having no frames in the set."""
+    rng = np.random.default_rng(0)
+
+    def frames(patients, first):
+        centres = np.repeat(rng.normal(size=(patients, 6)), 8, axis=0)
+        names = [f"p{first + i // 8}" for i in range(len(centres))]
+        return centres + rng.normal(scale=0.1, size=centres.shape), names
+
+    (known, names), (new, _) = frames(150, 0), frames(400, 1000)
+    table = reference(known)
+    by_image = distance_bound(table, 0.95)
+    by_group = table.set_column(
+        table.schema.get_field_index("group_id"), "group_id", pa.array(names, pa.string())
+    )
+    bound = distance_bound(by_group, 0.95)
+    found = embedding_distance(by_group, new)
+    assert (found > by_image).mean() > 0.3
+    assert (found > bound).mean() == pytest.approx(0.05, abs=0.04)
+
+
 def test_few_images_and_none():
     assert embedding_distance(reference([[0.0], [2.0]]), [[5.0]]) == pytest.approx([5.0])
     assert np.isnan(training_distances(reference([[1.0]]))).all()

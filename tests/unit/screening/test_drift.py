@@ -27,6 +27,7 @@ def reference(n: int = 400, seed: int = 0) -> pa.Table:
     rng = np.random.default_rng(seed)
     columns = {
         "image_id": [f"i{i}" for i in range(n)],
+        "group_id": [None] * n,
         "label": [0] * n,
         "prob_malignant": np.where(np.arange(n) < 20, np.nan, rng.beta(2, 5, n)),
         "sd": [0.1] * n,
