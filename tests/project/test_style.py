@@ -376,7 +376,8 @@ def test_importing_a_module_does_no_work() -> None:
 ROOT = {"__init__", "config", "errors", "host", "logs", "settings", "types", "urls"}
 LAYERS = [
     "cluster | reporting", "screening", "registry", "study", "explain", "datasets | evaluation",
-    "tables | training", "store | imaging", "host | logs", "config | settings | errors | types | urls",
+    "tables | training", "store | imaging", "host | logs",
+    "config | settings | errors | types | urls",
 ]  # fmt: skip
 
 
