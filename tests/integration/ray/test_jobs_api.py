@@ -48,7 +48,7 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHead]:
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(jobs_cluster, "_JOB_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(job_server, "LOST_SECONDS", 2.0)
+    monkeypatch.setattr(job_server, "SERVER_LOST_SECONDS", 2.0)
     with fake_head() as found:
         yield found
     store = open_store(STORE)

@@ -247,7 +247,7 @@ def test_a_killed_holders_lock_expires_for_other_machines(
 ) -> None:
     store = open_store(str(tmp_path))
     kill_a_holder(store.url, 1)
-    monkeypatch.setattr(process_identity, "_machine", lambda: "another")
+    monkeypatch.setattr(process_identity, "_machine_id", lambda: "another")
     told: list[Hold] = []
     with Lock(store, KEY, "next", 60, on_wait=told.append) as held:
         held.check()
