@@ -23,7 +23,7 @@ from tests.support.screened import model, ward
 __all__ = ["browser", "finished", "full", "model", "s3_server", "ward"]
 
 # fsspec's and Prefect's event loops, and the pools of asyncio and anyio.
-_PROCESS_WIDE_THREADS = ("fsspecIO", "asyncio_", "AnyIO", "GlobalEventLoop")
+_PROCESS_WIDE_THREADS = ("fsspecIO", "asyncio_", "AnyIO", "GlobalEventLoop", "RunSyncEventLoop")
 
 # As for a command: flows that run in this process start a server of Prefect's, at its own pace.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
