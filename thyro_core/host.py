@@ -97,7 +97,8 @@ def scratch_folder(settings: "Settings", elsewhere: str = "") -> Path:
         elsewhere: the setting of the machine that a job comes from, if this one has none.
 
     Raises:
-        InputError: what is to be the user's own folder is somebody else's, or others write into it.
+        InputError: what is to be the user's own folder is somebody else's, others write into it, or
+            it cannot be made.
     """
     folder = settings.scratch or (Path(elsewhere) if elsewhere else None)
     if folder is None:
@@ -110,7 +111,14 @@ def scratch_folder(settings: "Settings", elsewhere: str = "") -> Path:
 
 
 def _own_folder(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True, mode=stat.S_IRWXU)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=stat.S_IRWXU)
+    except OSError as error:
+        msg = (
+            f"{folder}: expected a folder for packs and weights that can be made, found "
+            f"{error.strerror}; set THYRO_SCRATCH to a folder of your own"
+        )
+        raise InputError(msg) from error
     if not _is_private(folder):
         msg = (
             f"{folder}: expected a folder of this user alone, found one of user "

@@ -120,6 +120,12 @@ class TestScratchFolder:
         with pytest.raises(InputError, match="expected a folder of this user alone"):
             host.scratch_folder(Settings())
 
+    def test_a_home_that_takes_no_folder_is_one_sentence(self, tmp_path, monkeypatch) -> None:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        with pytest.raises(InputError, match="can be made, found Not a directory; set THYRO_SC"):
+            host.scratch_folder(Settings())
+
     @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
     def test_another_users_folder_is_refused(self, tmp_path, monkeypatch) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
