@@ -22,6 +22,8 @@ def splits_table(*splits: dict[int, str]) -> pa.Table:
             "group_id": f"lie-{split}-{image}",
             "label": image % 2,
             "role": role,
+            "test_set": 0,
+            "times_tested": 1,
         }
         for split, roles in enumerate(splits)
         for image, role in roles.items()

@@ -31,6 +31,7 @@ def splits(patients=None):
         {
             "study_id": "s0", "split": split, "image_id": f"{i:064x}", "role": "test",
             "patient_id": patients[i] if patients else None, "group_id": f"g{i}", "label": i % 2,
+            "test_set": 0, "times_tested": 2,
         }
         for split in (0, 1) for i in range(N)
     ]  # fmt: skip
