@@ -105,12 +105,22 @@ def scratch_folder(settings: "Settings", elsewhere: str = "") -> Path:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         return _own_folder(Path(cache) / "thyro")
     if not folder.exists() or _is_private(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=stat.S_IRWXU)
-        return folder
+        return _make(folder)
     return _own_folder(folder / f"user-{os.getuid()}")
 
 
 def _own_folder(folder: Path) -> Path:
+    if not _is_private(_make(folder)):
+        msg = (
+            f"{folder}: expected a folder of this user alone, found one of user "
+            f"{folder.stat().st_uid} with mode {stat.filemode(folder.stat().st_mode)}; remove it, "
+            "or set THYRO_SCRATCH to a folder of your own"
+        )
+        raise InputError(msg)
+    return folder
+
+
+def _make(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=stat.S_IRWXU)
     except OSError as error:
@@ -119,13 +129,6 @@ def _own_folder(folder: Path) -> Path:
             f"{error.strerror}; set THYRO_SCRATCH to a folder of your own"
         )
         raise InputError(msg) from error
-    if not _is_private(folder):
-        msg = (
-            f"{folder}: expected a folder of this user alone, found one of user "
-            f"{folder.stat().st_uid} with mode {stat.filemode(folder.stat().st_mode)}; remove it, "
-            "or set THYRO_SCRATCH to a folder of your own"
-        )
-        raise InputError(msg)
     return folder
 
 

@@ -125,6 +125,8 @@ class TestScratchFolder:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
         with pytest.raises(InputError, match="can be made, found Not a directory; set THYRO_SC"):
             host.scratch_folder(Settings())
+        with pytest.raises(InputError, match="can be made, found Not a directory; set THYRO_SC"):
+            host.scratch_folder(Settings(scratch=tmp_path / "file/below"))
 
     @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
     def test_another_users_folder_is_refused(self, tmp_path, monkeypatch) -> None:

@@ -143,6 +143,23 @@ def newcombe_interval(auc: float, malignant: int, benign: int) -> Interval:
     return Interval(float(low), float(high))
 
 
+def cluster_numbers(cluster: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
+    """Number of each image's patient, from 0 in sorted order, (n,).
+
+    Args:
+        cluster: (n,), the patient (or group) of each image; any sortable type.
+        n: number of images.
+
+    Raises:
+        ValueError: `cluster` is not of shape (n,).
+    """
+    number = np.unique(np.asarray(cluster), return_inverse=True)[1]
+    if number.shape != (n,):
+        msg = f"cluster must be of shape {(n,)}, found {number.shape}"
+        raise ValueError(msg)
+    return np.asarray(number, dtype=np.int64)
+
+
 def clusters_of(rows: BoolArray, cluster: npt.NDArray[np.generic]) -> int:
     """Number of patients among some rows.
 

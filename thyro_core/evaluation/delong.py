@@ -16,6 +16,7 @@ from thyro_core.evaluation.bounded import (
     NO_INTERVAL,
     NORMAL,
     Interval,
+    cluster_numbers,
     clusters_of,
     logit_interval,
     newcombe_interval,
@@ -143,13 +144,7 @@ def delong(
 
 def _clusters(label: AnyIntArray, cluster: npt.ArrayLike | None) -> npt.NDArray[np.int64]:
     """Number of each image's patient, from 0."""
-    if cluster is None:
-        return np.arange(label.size)
-    number = np.unique(np.asarray(cluster), return_inverse=True)[1]
-    if number.shape != label.shape:
-        msg = f"cluster must be of shape {label.shape}, found {number.shape}"
-        raise ValueError(msg)
-    return np.asarray(number, dtype=np.int64)
+    return np.arange(label.size) if cluster is None else cluster_numbers(cluster, label.size)
 
 
 def _placements(label: AnyIntArray, probability: AnyFloatArray) -> _Placements:

@@ -17,6 +17,7 @@ from scipy import stats
 from thyro_core.evaluation.bounded import (
     NO_INTERVAL,
     Interval,
+    cluster_numbers,
     clusters_of,
     f1_interval,
     logit_interval,
@@ -210,7 +211,7 @@ def nadeau_bengio(differences: npt.ArrayLike, test_train_ratio: float) -> TTest:
         raise ValueError(msg)
     k = values.size
     mean, sd = float(values.mean()) if k else np.nan, _sd(values)
-    error = sd * np.sqrt(1 / max(k, 1) + test_train_ratio)
+    error = _corrected_error(sd, k, test_train_ratio)
     df = max(k - 1, 0)
     if not error > 0:
         return TTest(mean, sd, np.nan, df, np.nan, np.nan, np.nan)
@@ -253,8 +254,8 @@ def mean_interval(
     if test.sd == 0.0:
         interval = _interval_without_spread(test.mean, patients)
     elif bounded:
-        error = test.sd * np.sqrt(1 / max(defined.size, 1) + test_train_ratio)
-        interval = logit_interval(test.mean, float(error), t_quantile(test.df))
+        error = _corrected_error(test.sd, defined.size, test_train_ratio)
+        interval = logit_interval(test.mean, error, t_quantile(test.df))
     return MeanInterval(test.mean, test.sd, *interval, defined.size)
 
 
@@ -310,10 +311,7 @@ def _in_order(
         ValueError: see `bootstrap_intervals`.
     """
     label, probability = as_valid_arrays(label, probability)
-    number = np.unique(np.asarray(cluster), return_inverse=True)[1]
-    if number.shape != label.shape:
-        msg = f"cluster must be of shape {label.shape}, found {number.shape}"
-        raise ValueError(msg)
+    number = cluster_numbers(cluster, label.size)
     order = np.lexsort((label, probability, number))
     return label[order], probability[order], number[order]
 
@@ -330,6 +328,11 @@ def _interval_without_spread(value: float, patients: int | tuple[int, int] | Non
     if isinstance(patients, tuple):
         return newcombe_interval(value, *patients)
     return wilson_interval(value, patients)
+
+
+def _corrected_error(sd: float, k: int, test_train_ratio: float) -> float:
+    """Nadeau and Bengio's standard error of a mean over k splits."""
+    return float(sd * np.sqrt(1 / max(k, 1) + test_train_ratio))
 
 
 def _sd(values: AnyFloatArray) -> float:

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core.errors import InputError
-from thyro_core.store.store import filesystem, is_s3
+from thyro_core.store.store import filesystem, is_s3, read_files
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 """Suffixes, in lower case, of unlisted files that count as images of the set."""
@@ -58,10 +59,9 @@ class Listing:
             InputError: one cannot be read.
         """
         with explain_refusal(self.url, self.fs):
-            paths, whole = [f"{self.root}/{name}" for name in names], [None] * len(names)
-            # Not `cat`: it takes a path with [, * or ? for a pattern.
-            contents = self.fs.cat_ranges(paths, whole, whole, on_error="raise") if names else []
-        return dict(zip(names, contents, strict=True))
+            paths = [f"{self.root}/{name}" for name in names]
+            contents = read_files(self.fs, paths, on_error="raise") if names else []
+        return {name: cast("bytes", data) for name, data in zip(names, contents, strict=True)}
 
     def images(self) -> list[str]:
         """Names of the files with an image's suffix, sorted."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import fsspec
 from filelock import FileLock
@@ -61,9 +61,7 @@ class Store:
         """Bytes of many small objects, requested at once; missing objects are left out."""
         if not keys:
             return {}
-        # Not `cat`: it takes a path with [, * or ? for a pattern.
-        paths, whole = [self.path(key) for key in keys], [None] * len(keys)
-        results = self.fs.cat_ranges(paths, whole, whole, on_error="return")
+        results = read_files(self.fs, [self.path(key) for key in keys], on_error="return")
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, FileNotFoundError):
                 raise result
@@ -221,6 +219,22 @@ def filesystem(
         msg = f"{url}: expected a folder or an fsspec URL such as s3://bucket/prefix; {error}"
         raise InputError(msg) from error
     return fs, str(path).rstrip("/")
+
+
+def read_files(
+    fs: fsspec.AbstractFileSystem, paths: Sequence[str], on_error: Literal["raise", "return"]
+) -> list[bytes | Exception]:
+    """Contents of several files, requested at once where the file system can.
+
+    Args:
+        fs: their file system.
+        paths: on it; none of them is a pattern.
+        on_error: raise the first error, or return each in its file's place.
+    """
+    # Not `cat`: it takes a path with [, * or ? for a pattern.
+    whole = [None] * len(paths)
+    contents: list[bytes | Exception] = fs.cat_ranges(list(paths), whole, whole, on_error=on_error)
+    return contents
 
 
 def is_s3(fs: fsspec.AbstractFileSystem) -> bool:

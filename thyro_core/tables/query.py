@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from types import SimpleNamespace
+from typing import cast
 
 import duckdb
 import pyarrow as pa
@@ -16,7 +17,7 @@ import pyarrow.fs
 
 from thyro_core.errors import InputError, StoreError
 from thyro_core.store.keys import table_prefix
-from thyro_core.store.store import Store, open_store
+from thyro_core.store.store import Store, open_store, read_files
 from thyro_core.tables import schemas
 
 _READING = frozenset(
@@ -212,9 +213,7 @@ def _path_says(table: schemas.Table, key: str) -> pc.Expression:
 
 def _fetch(store: Store, keys: list[str]) -> list[bytes]:
     places = [store.path(key) for key in keys]
-    whole = [None] * len(keys)
-    blobs: list[bytes] = store.fs.cat_ranges(places, whole, whole, on_error="raise")
-    return blobs
+    return cast("list[bytes]", read_files(store.fs, places, on_error="raise"))
 
 
 def _read(
