@@ -253,6 +253,12 @@ def _network_trust(
         for name, baseline, _ in CHECKS
         if name == check
     ]
+    # Without an answer one row says so, not one a baseline.
+    answers = [
+        answer
+        for i, answer in enumerate(answers)
+        if answer.row or not i or answers[i - 1].title != answer.title
+    ]
     stages = [by_check.get((column, "none")) for column in CASCADE_COLUMNS]
     return NetworkTrust(
         answers,
