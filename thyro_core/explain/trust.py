@@ -90,7 +90,7 @@ def trust_tests(trust: pa.Table, patients: Mapping[str, str]) -> list[dict[str, 
     if not trust.num_rows:
         return []
     frame = trust.to_pandas().sort_values(["image_id", "split"])
-    rows = [_check_row(frame, patients, *check) for check in CHECKS]
+    rows = [_check_row(frame, patients, check) for check in CHECKS]
     for family in _FAMILIES:
         own = [row for row in rows if row["measure"] in family and row["baseline"] != "none"]
         for row, p in zip(own, holm([row["p"] for row in own]), strict=True):
@@ -100,8 +100,9 @@ def trust_tests(trust: pa.Table, patients: Mapping[str, str]) -> list[dict[str, 
 
 
 def _check_row(
-    frame: pd.DataFrame, patients: Mapping[str, str], measure: str, baseline: str, column: str
+    frame: pd.DataFrame, patients: Mapping[str, str], check: tuple[str, str, str]
 ) -> dict[str, Any]:
+    measure, baseline, column = check
     own = pd.DataFrame({"image": frame["image_id"], "v": frame[measure].astype(float)})
     own["c"] = frame[column].astype(float) if column else 0.0
     images = own[np.isfinite(own["v"]) & np.isfinite(own["c"])].groupby("image").mean()
