@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from thyro_core.config import CLASS_NAMES, Architecture, StudyConfig
-from thyro_core.evaluation.bounded import LEVEL
 from thyro_core.evaluation.evidence import Evidence
 from thyro_core.explain.regions import SHARES
 from thyro_core.explain.statistics import SIGNIFICANT, shape_finding
