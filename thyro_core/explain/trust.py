@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 from scipy import stats
 
-from thyro_core.evaluation.uncertainty import LEVEL, holm
+from thyro_core.evaluation.bounded import LEVEL
+from thyro_core.evaluation.uncertainty import holm
 from thyro_core.tables.cam_columns import CASCADE_COLUMNS, NODULE_MEASURES
 from thyro_core.types import AnyIntArray, FloatArray
 
