@@ -15,17 +15,18 @@ from thyro_core.datasets.splits import make_splits
 from thyro_core.evaluation.tables import comparisons_table, metrics_table
 from thyro_core.explain.regions import SHARES
 from thyro_core.explain.statistics import cam_tests
+from thyro_core.explain.tables import cam_checks_table
 from thyro_core.reporting.report import write_report
 from thyro_core.store.keys import run_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.plan import StudyPlan, make_plan, save_plan
 from thyro_core.tables import schemas
-from thyro_core.tables.cam_columns import FEATURES, TRUST_COLUMNS
+from thyro_core.tables.cam_columns import CASCADE_COLUMNS, FEATURES, TRUST_COLUMNS
 from thyro_core.tables.io import read_table, write_table
 from thyro_core.training.pretrained import StartingWeights
 
 MANIFEST = "m0123456789abcdef"
-NO_MASKS = ("nodule_area", "nodule_energy", "nodule_hit", "nodule_iou", "nodule_iou_chance")
+NO_MASKS = tuple(name for name, *_ in TRUST_COLUMNS if name.startswith("nodule_"))
 
 
 def images(n: int = 60, malignant: int = 22, patients: bool = True) -> pa.Table:
@@ -170,7 +171,7 @@ def _trust(rows, keys, rng) -> pa.Table:
         if i % 2:
             values |= dict.fromkeys(
                 (
-                    "randomised_correlation",
+                    *CASCADE_COLUMNS,
                     "deletion",
                     "deletion_random",
                     "insertion",
@@ -193,6 +194,9 @@ def conclude(store: Store, plan: StudyPlan) -> None:
         table = make(plan.study_id, predictions, splits, plan.config)
         write_table(store, name, table, **study)
     write_table(store, "cam_tests", _tests(store, plan, splits), **study)
+    trust = read_table(store, "cam_trust", **study)
+    checks = cam_checks_table(plan.study_id, trust, splits, plan.config)
+    write_table(store, "cam_checks", checks, **study)
     write_table(store, "cam_families", _families(store, plan, splits), **study)
 
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from thyro_core.config import Architecture, StudyConfig
 from thyro_core.explain import faithfulness
 from thyro_core.explain.features import feature_rows, features_table
-from thyro_core.explain.gradcam import grad_cams
+from thyro_core.explain.localisation import nodule_checks
 from thyro_core.explain.maps import cams_table, stored_maps
 from thyro_core.imaging.annotations import annotation_mask
-from thyro_core.tables.cam_columns import BORDER_SHARE, CURVE_STEPS, RANDOMISATIONS
+from thyro_core.tables.cam_columns import BORDER_SHARE, CASCADE_COLUMNS, CURVE_STEPS
 from thyro_core.tables.schemas import rows_to_table
 from thyro_core.training.batches import Examples, normalise, stream_seed
 from thyro_core.training.inference import image_batches
@@ -31,9 +31,9 @@ CheckValues = dict[str, float | bool | None]
 """Values of some columns of `cam_trust`, by name."""
 
 _MALIGNANT = 1
-_WEIGHTS_STREAM, _MAP_STREAM = 0xCA3, 0xCA4
+_WEIGHTS_STREAM, _MAP_STREAM, _SAMPLE_STREAM = 0xCA3, 0xCA4, 0xCA5
 _NETWORK_COLUMNS = (
-    "randomised_correlation", "deletion", "deletion_random", "insertion", "insertion_random",
+    *CASCADE_COLUMNS, "deletion", "deletion_random", "insertion", "insertion_random",
 )  # fmt: skip
 
 
@@ -47,7 +47,9 @@ class TrainedNetwork:
     examples: Examples
     image_ids: Sequence[str]
     masks: Sequence[BoolArray | None]
-    """Nodule mask of each image, of any size; None: it has none."""
+    """Nodule mask of each image, all of one size; None: it has none."""
+    groups: Sequence[str]
+    """What each image belongs to: one patient's images share a group."""
 
 
 def explanation_tables(
@@ -77,14 +79,15 @@ def explanation_tables(
     if of_malignant.num_rows:
         stored = stored_maps(of_malignant)
     labels = network.examples.labels.tolist()
-    sample = network_sample(network.image_ids, labels, config.trust_images)
+    sample = network_sample(network.image_ids, labels, config.trust_images, seed)
     checks = network_checks(network, stored, sample, seed)
+    nodules = nodule_checks(stored, network.masks, network.groups, config.cam_share)
     feature_values, check_rows = [], []
     for i, image_id in enumerate(network.image_ids):
         pixels = network.examples.pixels[int(network.examples.rows[i])]
         grey = np.asarray(pixels.cpu() if isinstance(pixels, Tensor) else pixels)
         feature_values += feature_rows(image_id, labels[i], stored[i], grey)
-        values = map_checks(stored[i], grey, network.masks[i], config.cam_share)
+        values = map_checks(stored[i], grey) | nodules[i]
         row = {**keys, "image_id": image_id, "label": labels[i]}
         check_rows.append(row | values | checks.get(i, dict.fromkeys(_NETWORK_COLUMNS)))
     return {
@@ -94,49 +97,40 @@ def explanation_tables(
     }
 
 
-def network_sample(image_ids: Sequence[str], labels: Sequence[int], n: int) -> list[int]:
+def network_sample(image_ids: Sequence[str], labels: Sequence[int], n: int, seed: int) -> list[int]:
     """Positions of the at most n images that `network_checks` are made for, ascending.
 
-    The images with the smallest ids of either class, alternating (malignant first) while both
-    last: ids are hashes of the file, so this is as good as a random sample and needs no seed.
+    Drawn at random within each class, alternating (malignant first) while both last: a mean over
+    them weighs the classes alike, whatever the prevalence.
+
+    Args:
+        image_ids: the images.
+        labels: their labels.
+        n: how many to draw.
+        seed: the run's own seed; each run draws its own images, whatever their order.
     """
-    by_class = [
-        sorted((i for i, label in enumerate(labels) if label == value), key=lambda i: image_ids[i])
-        for value in (1, 0)
-    ]
-    ranks = [(rank, order, i) for order, part in enumerate(by_class) for rank, i in enumerate(part)]
-    return sorted(i for _, _, i in sorted(ranks)[:n])
+    ranks = []
+    for order, value in enumerate((1, 0)):
+        part = sorted((i for i, of in enumerate(labels) if of == value), key=image_ids.__getitem__)
+        draws = np.random.default_rng(stream_seed(seed, _SAMPLE_STREAM, value))
+        ranks += [(rank, order, part[k]) for rank, k in enumerate(draws.permutation(len(part)))]
+    return sorted(i for *_, i in sorted(ranks)[:n])
 
 
-def map_checks(cam: Float32Array, grey: Grey, mask: BoolArray | None, share: float) -> CheckValues:
-    """Where one map's energy lies: the columns of `cam_trust` that need no network.
+def map_checks(cam: Float32Array, grey: Grey) -> CheckValues:
+    """Where one map's energy lies: the columns of `cam_trust` that need no network and no mask.
 
     Args:
         cam: float32 (h, w), at least 0.
         grey: uint8 (H, W), the network's input before normalisation.
-        mask: the nodule's, bool, of any size; None: there is none.
-        share: share of the peak at which the region is cut.
     """
     maps, annotations = cam[None], annotation_mask(grey)[None]
-    values: CheckValues = {
+    return {
         "is_empty": not cam.any(),
         "border_energy": float(faithfulness.border_energy(maps, BORDER_SHARE)[0]),
         "border_area": 1 - (1 - 2 * BORDER_SHARE) ** 2,
         "mark_energy": float(faithfulness.energy_inside(maps, annotations)[0]),
         "mark_area": float(faithfulness.area_share(annotations)[0]),
-    }
-    if mask is None:
-        nodule_columns = (
-            "nodule_area", "nodule_energy", "nodule_hit", "nodule_iou", "nodule_iou_chance",
-        )  # fmt: skip
-        return values | dict.fromkeys(nodule_columns)
-    masks = mask[None]
-    return values | {
-        "nodule_area": float(faithfulness.area_share(masks)[0]),
-        "nodule_energy": float(faithfulness.energy_inside(maps, masks)[0]),
-        "nodule_hit": float(faithfulness.pointing_hits(maps, masks)[0]),
-        "nodule_iou": faithfulness.region_iou(cam, mask, share),
-        "nodule_iou_chance": faithfulness.region_iou_chance(cam, mask, share),
     }
 
 
@@ -149,38 +143,44 @@ def network_checks(
         network: the network, which is left as it is, and its images.
         maps: float32 (n, h, w), the maps of all images.
         sample: positions of the images to check.
-        seed: seed of the random weights and of the random maps.
+        seed: seed of the weights that are drawn anew and of the random maps.
     """
     if not sample:
         return {}
-    correlations = _randomised_correlations(network, maps, sample, seed)
+    correlations = _cascade_correlations(network, maps, sample, seed)
     return {
-        i: {"randomised_correlation": correlation, **_curve_areas(network, maps[i], i, seed)}
-        for i, correlation in zip(sample, correlations, strict=True)
+        i: {**values, **_curve_areas(network, maps[i], i, seed)}
+        for i, values in zip(sample, correlations, strict=True)
     }
 
 
-def _randomised_correlations(
+def _cascade_correlations(
     network: TrainedNetwork, maps: Float32Array, sample: Sequence[int], seed: int
-) -> list[float]:
-    """Mean over the copies of each image's correlation; NaN where no copy's map has a ranking."""
+) -> list[CheckValues]:
+    """Each image's correlation at each stage, mean of two draws; NaN where neither is defined."""
     examples = network.examples
     subset = Examples(examples.pixels, examples.rows[list(sample)], examples.labels[list(sample)])
-    by_copy = []
-    for copy in range(RANDOMISATIONS):
-        copy_seed = stream_seed(seed, _WEIGHTS_STREAM, copy)
-        model = faithfulness.randomised(network.model, network.architecture, copy_seed)
-        copy_maps = [
-            grad_cams(model, network.architecture, images)[1][:, _MALIGNANT].numpy()
-            for images in image_batches(subset, network.device)
-        ]
-        by_copy.append(
-            faithfulness.rank_correlations(maps[list(sample)], np.concatenate(copy_maps))
-        )
-    values = np.array(by_copy)
+    weights_seed = stream_seed(seed, _WEIGHTS_STREAM, 0)
+    batches = [
+        faithfulness.cascade_maps(network.model, network.architecture, images, weights_seed)
+        for images in image_batches(subset, network.device)
+    ]
+    by_stage = [
+        _mean_correlations(maps[list(sample)], np.concatenate(stage))
+        for stage in zip(*batches, strict=True)
+    ]
+    return [
+        dict(zip(CASCADE_COLUMNS, values, strict=True)) for values in zip(*by_stage, strict=True)
+    ]
+
+
+def _mean_correlations(maps: Float32Array, draws: Float32Array) -> list[float]:
+    values = np.stack(
+        [faithfulness.rank_correlations(maps, draws[:, k]) for k in range(draws.shape[1])]
+    )
     is_defined = np.isfinite(values)
     total, count = np.where(is_defined, values, 0).sum(axis=0), is_defined.sum(axis=0)
-    mean = np.divide(total, count, out=np.full(len(sample), np.nan), where=count > 0)
+    mean = np.divide(total, count, out=np.full(len(maps), np.nan), where=count > 0)
     return [float(value) for value in mean]
 
 

@@ -1,14 +1,12 @@
 """Faithfulness of Grad-CAM maps: where their energy lies, and whether they follow the network.
 
 Saliency maps are no localisation (Arun et al. 2021: none of eight methods passed every check), so
-each value here has a chance level. A map that is zero everywhere gives NaN and is left out; it
-counts neither as a failure nor as a success.
+each value here has a level to be compared with; that of nodules is in `localisation`. A map that
+is zero everywhere gives NaN and is left out; it counts neither as a failure nor as a success.
 """
 
-import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -16,10 +14,13 @@ import numpy.typing as npt
 import torch
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
-from torch import nn
+from torch import Tensor, nn
 
 from thyro_core.config import Architecture
+from thyro_core.explain.gradcam import cams_of_features
 from thyro_core.explain.regions import highlighted, upsampled
+from thyro_core.tables.cam_columns import CASCADE
+from thyro_core.training.models import build, forward_layers
 from thyro_core.types import BoolArray, Float32Array, FloatArray
 
 ScoreFunction = Callable[[Float32Array], npt.NDArray[np.floating]]
@@ -28,15 +29,6 @@ Baseline = Literal["blur", "mean"]
 
 BLUR_SHARE = 0.05
 """Standard deviation of the blur that stands for "removed", as a share of the image's side."""
-
-_LAST_BLOCK: Mapping[Architecture, tuple[str, ...]] = MappingProxyType(
-    {
-        "resnet18": ("layer4", "fc"),
-        "alexnet": ("features.10", "classifier"),
-        "vgg16": ("features.24", "features.26", "features.28", "classifier"),
-        "inception_v3": ("Mixed_7c", "fc"),
-    }
-)
 
 
 def _overlap(cells: int, pixels: int) -> FloatArray:
@@ -68,7 +60,7 @@ def energy_inside(maps: Float32Array, masks: BoolArray) -> FloatArray:
     The mask is averaged over the area of each cell, and the map is not enlarged: a cell's value
     counts for all of the cell, by the share of it that the mask covers. Nothing is
     interpolated within a cell of some 32 pixels, and a map without any preference gets exactly the
-    share of area, which is chance level (`area_share`).
+    share of area (`area_share`), which is no level of chance where masks keep to the middle.
 
     For nodule masks it measures how well the map finds them; for burned-in annotations, how much
     of it rests on something that is not tissue.
@@ -84,13 +76,23 @@ def energy_inside(maps: Float32Array, masks: BoolArray) -> FloatArray:
         ValueError: there is not one mask a map.
     """
     _check_pairs(maps, masks)
-    rows = _overlap(maps.shape[1], masks.shape[1])
-    columns = _overlap(maps.shape[2], masks.shape[2])
-    return _share_within(maps, rows @ masks.astype(np.float64) @ columns.T)
+    return _share_within(maps, cell_cover(masks, *maps.shape[1:]))
+
+
+def cell_cover(masks: BoolArray, height: int, width: int) -> FloatArray:
+    """Share of each cell of a map that the mask covers, (n, height, width).
+
+    Args:
+        masks: bool (n, H, W).
+        height: of the maps [cells].
+        width: of the maps [cells].
+    """
+    rows, columns = _overlap(height, masks.shape[1]), _overlap(width, masks.shape[2])
+    return np.asarray(rows @ masks.astype(np.float64) @ columns.T)
 
 
 def area_share(masks: BoolArray) -> FloatArray:
-    """Share of each image that its mask covers, (n,): chance level of energy and of pointing."""
+    """Share of each image that its mask covers, (n,)."""
     return np.asarray(masks.mean(axis=(1, 2)))
 
 
@@ -127,7 +129,7 @@ def pointing_hits(maps: Float32Array, masks: BoolArray) -> FloatArray:
 
     The peak is the centre of the highest cell, where the enlarged map has its peak too; no
     tolerance is given around the mask. Equal peaks share the hit, so that a map without any
-    preference gets about the share of area, which is chance level (`area_share`).
+    preference gets about the share of area.
 
     Args:
         maps: (n, h, w), at least 0.
@@ -140,21 +142,37 @@ def pointing_hits(maps: Float32Array, masks: BoolArray) -> FloatArray:
         ValueError: there is not one mask a map.
     """
     _check_pairs(maps, masks)
+    peaks, centres = peak_cells(maps, masks)
+    return np.asarray((peaks * centres).sum(axis=(1, 2)))
+
+
+def peak_cells(maps: Float32Array, masks: BoolArray) -> tuple[FloatArray, BoolArray]:
+    """Where maps peak, and which cells' centres lie in masks, one after the other.
+
+    Args:
+        maps: (n, h, w), at least 0.
+        masks: bool (k, H, W), of the same extent as the maps.
+
+    Returns:
+        (n, h, w), 1 at the highest cell, shared among equal ones, NaN for an empty map; and bool
+        (k, h, w).
+    """
     rows, columns = (
         (np.arange(cells) * 2 + 1) * pixels // (2 * cells)
         for cells, pixels in zip(maps.shape[1:], masks.shape[1:], strict=True)
     )
-    centres = masks[:, rows[:, None], columns[None, :]]
     top = maps.max(axis=(1, 2), keepdims=True)
-    return _share_within(((maps == top) & (top > 0)).astype(np.float32), centres)
+    is_peak = ((maps == top) & (top > 0)).astype(np.float64)
+    count = is_peak.sum(axis=(1, 2), keepdims=True)
+    share = np.full(maps.shape, np.nan)
+    np.divide(is_peak, count, out=share, where=count > 0)
+    return share, masks[:, rows[:, None], columns[None, :]]
 
 
 def region_iou(cam: Float32Array, mask: BoolArray, share: float) -> float:
     """Intersection over union of a map's highlighted region and a mask.
 
     The region is cut from the map enlarged to the mask's size, as `regions.highlighted` does.
-    Chance level: a region placed anywhere, of share a of the area, over a mask of share m, has an
-    expected intersection of a m, so an IoU of about a m / (a + m - a m) (`region_iou_chance`).
 
     Args:
         cam: (h, w), at least 0.
@@ -170,44 +188,44 @@ def region_iou(cam: Float32Array, mask: BoolArray, share: float) -> float:
     return float((region & mask).sum() / (region | mask).sum())
 
 
-def region_iou_chance(cam: Float32Array, mask: BoolArray, share: float) -> float:
-    """Chance level of `region_iou`: a m / (a + m - a m) of the region's and the mask's area.
+def cascade_maps(
+    model: nn.Module, architecture: Architecture, images: Tensor, seed: int
+) -> list[Float32Array]:
+    """Maps while a network's layers are drawn anew, from the head down: Adebayo et al. 2018.
+
+    At each stage of `CASCADE` the layers from that one to the output are those of a fresh network
+    (as `models.build` draws it before any training), and those below it keep their training. The
+    first stage leaves the layer whose map is shown as it was trained: with that layer redrawn the
+    map changes whatever it shows. Nothing below a stage is computed again.
 
     Args:
-        cam: (h, w), at least 0.
-        mask: bool (H, W), of the same extent as the map.
-        share: as for `region_iou`.
+        model: made by `models.build` for this architecture, in evaluation mode; not changed.
+        architecture: which network it is.
+        images: float32, b x 3 x side x side, normalised, on the model's device.
+        seed: of the fresh network; torch's generators are not changed.
 
     Returns:
-        0 to 1; NaN for an empty map or mask.
+        A stage each, float32 (b, 2, h, w): the maps of both outputs, which are two draws alike.
     """
-    a, m = highlighted(upsampled(cam, *mask.shape), share).mean(), mask.mean()
-    return float(a * m / (a + m - a * m)) if a > 0 and m > 0 else float("nan")
-
-
-def randomised(model: nn.Module, architecture: Architecture, seed: int) -> nn.Module:
-    """A copy of a network with its head and its last block initialised again, at random.
-
-    One step of the cascade of Adebayo et al. 2018: from the output down, all layers that make
-    the last feature map and use it are initialised again by torch (batch norm too); the layers
-    before keep their training. A map that does not change shows the edges
-    of the image and not what was learned.
-    (AlexNet's and VGG16's head is all of `classifier`.)
-
-    Args:
-        model: made by `models.build` for this architecture; it is not changed.
-        architecture: which network it is.
-        seed: the same seed, the same copy, on any device; torch's generators are not changed.
-    """
-    device = next(model.parameters()).device
-    fresh = copy.deepcopy(model).cpu()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        for block in _LAST_BLOCK[architecture]:
-            for layer in fresh.get_submodule(block).modules():
-                if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
-                    layer.reset_parameters()
-    return fresh.to(device)
+    fresh = build(architecture, images.shape[-1], seed).eval().to(images.device)
+    fresh = fresh.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layers, own = zip(*forward_layers(model), strict=True)
+    _, random = zip(*forward_layers(fresh), strict=True)
+    head = layers.index("avgpool")
+    starts = [layers.index(name) for name in CASCADE[architecture]]
+    inputs, values = {}, images
+    with torch.no_grad():
+        for place, layer in enumerate(own[:head]):
+            if place in starts:
+                inputs[place] = values
+            values = layer(values)
+        inputs[head] = values
+        maps = []
+        for start in starts:
+            features = nn.Sequential(*random[start:head])(inputs[min(start, head)])
+            tail = nn.Sequential(*own[head:start], *random[max(start, head) :])
+            maps.append(cams_of_features(tail, features)[1].numpy())
+    return maps
 
 
 def rank_correlations(maps_a: Float32Array, maps_b: Float32Array) -> FloatArray:
@@ -216,7 +234,7 @@ def rank_correlations(maps_a: Float32Array, maps_b: Float32Array) -> FloatArray:
     1: the same ranking of the image's parts; 0: nothing in common. NaN where either map is the
     same everywhere. Between a network's maps and a randomised copy's: near 0 the maps follow the
     weights, as they must; near 1 they do not, and explain nothing. Padding alone makes maps of
-    unrelated weights alike to some degree, and one copy may agree by chance: use several seeds.
+    unrelated weights alike to some degree, and one draw may agree by chance: use several.
 
     Args:
         maps_a: (n, h, w).

@@ -1,4 +1,4 @@
-"""A study's tables of tests on its maps: single features, and families of features."""
+"""A study's tables of tests on its maps: features, families of features, and trust checks."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 
 from thyro_core.config import StudyConfig
 from thyro_core.explain.statistics import cam_tests, family_auc
+from thyro_core.explain.trust import trust_tests
 from thyro_core.tables.schemas import rows_to_table
 
 
@@ -70,8 +71,28 @@ def cam_families_table(
     return rows_to_table("cam_families", rows)
 
 
+def cam_checks_table(
+    study_id: str, trust: pa.Table, splits: pa.Table, config: StudyConfig
+) -> pa.Table:
+    """The table `cam_checks` of a study: the checks of its maps over images, and their baselines.
+
+    Args:
+        study_id: the study.
+        trust: its table `cam_trust`; an architecture without rows gets none.
+        splits: its table `splits`.
+        config: its config, for the order of architectures.
+    """
+    patients = patients_of(splits)
+    rows = [
+        row
+        for _, part in _features_by_architecture(trust, config)
+        for row in trust_tests(part, patients)
+    ]
+    return rows_to_table("cam_checks", [row | {"study_id": study_id} for row in rows])
+
+
 def _features_by_architecture(
-    features: pa.Table, config: StudyConfig
+    table: pa.Table, config: StudyConfig
 ) -> Iterator[tuple[str, pa.Table]]:
     for architecture in config.architectures:
-        yield architecture, features.filter(pc.equal(features["architecture"], architecture))
+        yield architecture, table.filter(pc.equal(table["architecture"], architecture))

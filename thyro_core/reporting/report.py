@@ -155,7 +155,7 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "at_chance": [name for name, kind in metrics.evidence.items() if kind != "apart"],
         "empty_maps": empty_maps(tables, plan.config),
         "families": families(tables, plan.config),
-        "trust": trust(tables, plan.config),
+        "trust": trust(tables, plan.config, metrics.evidence),
         "provenance": provenance(tables, plan),
     }
 

@@ -14,7 +14,7 @@ from thyro_core.datasets.splits import (
 )
 from thyro_core.errors import IncompleteStudyError
 from thyro_core.evaluation.tables import comparisons_table, metrics_table
-from thyro_core.explain.tables import cam_families_table, cam_tests_table
+from thyro_core.explain.tables import cam_checks_table, cam_families_table, cam_tests_table
 from thyro_core.store.keys import table_key, table_prefix
 from thyro_core.store.store import Store
 from thyro_core.study.job import is_finished
@@ -110,14 +110,15 @@ def conclude_study(store: Store, plan: StudyPlan) -> None:
             "finished is kept: start the same command again"
         )
         raise IncompleteStudyError(msg)
-    predictions, features, splits = (
+    predictions, features, trust, splits = (
         read_table(store, name, study_id=plan.study_id)
-        for name in ("predictions", "cam_features", "splits")
+        for name in ("predictions", "cam_features", "cam_trust", "splits")
     )
     for name, make_table, source in (
         ("metrics", metrics_table, predictions),
         ("comparisons", comparisons_table, predictions),
         ("cam_families", cam_families_table, features),
+        ("cam_checks", cam_checks_table, trust),
     ):
         table = make_table(plan.study_id, source, splits, plan.config)
         write_table(store, name, table, study_id=plan.study_id)

@@ -283,7 +283,8 @@ def _test_and_explain(split: PreparedSplit, prepared: PreparedRun) -> dict[str, 
     release_freed_memory()
     image_ids = test_rows["image_id"].to_pylist()
     masks = split.images.nodule_masks(image_ids)
-    network = TrainedNetwork(run.model, architecture, split.device, test, image_ids, masks)
+    groups = test_rows["group_id"].to_pylist()
+    network = TrainedNetwork(run.model, architecture, split.device, test, image_ids, masks, groups)
     keys = hive_keys(split.job.study_id, split.job.split, architecture)
     config, seed = prepared.recipe.config, prepared.recipe.seed
     return {

@@ -5,8 +5,11 @@ The docs name the declared constants that their figures rest on, so both stand h
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import pyarrow as pa
+
+from thyro_core.config import Architecture
 
 RING = 0.05
 """Width of the surroundings, a share of the square's side."""
@@ -61,8 +64,21 @@ FEATURE_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = tuple(
 BORDER_SHARE = 0.1
 """Width of the frame along the image's border, a share of the side: rulers and text stand there."""
 
-RANDOMISATIONS = 3
-"""Copies of a network with a new head and last block, each drawn with a seed of its own."""
+CASCADE: Mapping[Architecture, tuple[str, ...]] = MappingProxyType(
+    {
+        "resnet18": ("fc", "layer4", "layer3", "layer2", "conv1"),
+        "alexnet": ("classifier.1", "features.10", "features.8", "features.6", "features.0"),
+        "vgg16": ("classifier.0", "features.24", "features.17", "features.10", "features.0"),
+        "inception_v3": ("fc", "Mixed_7c", "Mixed_7a", "Mixed_6a", "Conv2d_1a_3x3"),
+    }
+)
+"""Stages of the weight randomisation: the lowest layer that is drawn anew, the head first."""
+
+CASCADE_COLUMNS: tuple[str, ...] = tuple(f"cascade_{stage}" for stage in range(1, 6))
+"""A column a stage of `CASCADE`."""
+
+NODULE_MEASURES: tuple[str, ...] = ("nodule_energy", "nodule_hit", "nodule_iou")
+"""How well a map finds the nodule; each has its baselines in `_permuted` and `_mean_map`."""
 
 CURVE_STEPS = 10
 """Steps in which the pixels of an image are removed or brought back."""
@@ -75,34 +91,38 @@ _REAL = pa.float64()
 TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("is_empty", pa.bool_(), "Whether the map is zero everywhere: no check can judge it."),
     ("nodule_area", _REAL, f"Share of the image within the nodule's mask, 0 to 1; {_MASK}."),
-    (
-        "nodule_energy",
-        _REAL,
-        f"Share of the map's sum within the mask; chance: nodule_area; {_MASK}; {_EMPTY}.",
-    ),
+    ("nodule_energy", _REAL, f"Share of the map's sum within the mask; {_MASK}; {_EMPTY}."),
     (
         "nodule_hit",
         _REAL,
-        (
-            "1: the map's peak lies in the mask, 0: not (equal peaks share); chance: nodule_area; "
-            f"{_MASK}; {_EMPTY}."
-        ),
+        f"1: the map's peak lies in the mask, 0: not (equal peaks share); {_MASK}; {_EMPTY}.",
     ),
     (
         "nodule_iou",
         _REAL,
         (
-            "Intersection over union of mask and region at the study's cam_share; chance: "
-            f"nodule_iou_chance; {_MASK}; {_EMPTY}."
+            "Intersection over union of mask and region at the study's cam_share; "
+            f"{_MASK}; {_EMPTY}."
         ),
     ),
-    (
-        "nodule_iou_chance",
-        _REAL,
+    *(
         (
-            "IoU of a region as large as this one that lies anywhere: a m / (a + m - a m) of the "
-            f"areas; {_MASK}; {_EMPTY}."
-        ),
+            f"{measure}_permuted",
+            _REAL,
+            (
+                f"Baseline of {measure}: this map over other images' masks + their maps over this "
+                f"mask - the mean of all such pairs of the split; {_MASK}; {_EMPTY}."
+            ),
+        )
+        for measure in NODULE_MEASURES
+    ),
+    *(
+        (
+            f"{measure}_mean_map",
+            _REAL,
+            f"Baseline of {measure}: the mean map of other images in the split; {_MASK}; {_EMPTY}.",
+        )
+        for measure in NODULE_MEASURES
     ),
     (
         "border_energy",
@@ -123,14 +143,17 @@ TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
         _REAL,
         "Share of the image on burned-in marks, see `thyro_core.imaging.annotations`.",
     ),
-    (
-        "randomised_correlation",
-        _REAL,
+    *(
         (
-            "Spearman's correlation with the map of a copy whose head and last block are random, "
-            f"mean of {RANDOMISATIONS} copies; 0: the map follows the weights, 1: it ignores them; "
-            f"{_EMPTY} or undefined; {_NOT_SAMPLED}."
-        ),
+            name,
+            _REAL,
+            (
+                "Spearman's correlation with the maps of the network drawn anew from its head down "
+                f"to stage {stage} of `thyro_core.tables.cam_columns.CASCADE`, mean of two draws; "
+                f"0: the map follows the weights, 1: it ignores them; {_EMPTY}; {_NOT_SAMPLED}."
+            ),
+        )
+        for stage, name in enumerate(CASCADE_COLUMNS, start=1)
     ),
     (
         "deletion",

@@ -12,7 +12,8 @@ from thyro_core.tables import screening_columns
 from thyro_core.tables.cam_columns import FEATURE_COLUMNS, TRUST_COLUMNS
 
 SCHEMA_VERSION = 2
-"""2: `cam_tests` has each feature's test given the score; `splits` says how often an image is
+"""2: `cam_tests` has each feature's test given the score; `cam_trust` the baselines of nodules and
+the cascade of weights, and `cam_checks` what they amount to; `splits` says how often an image is
 tested and which test sets are the same; `comparisons` has the family that P is adjusted over."""
 
 _STRING = pa.string()
@@ -257,6 +258,34 @@ TABLES: dict[str, Table] = {
             ("n", _INT, "Patients with a defined value; by class one image of each is taken."),
             ("median_benign", _REAL, "Median over the benign, in the feature's unit."),
             ("median_malignant", _REAL, "Median over the malignant, in the feature's unit."),
+        ),
+        _table(
+            "cam_checks",
+            ("study_id",),
+            "measure of the maps x baseline x architecture",
+            _STUDY,
+            _ARCHITECTURE,
+            ("measure", _STRING, "A column of `cam_trust`."),
+            (
+                "baseline",
+                _STRING,
+                "permuted, mean_map, area, random_order or none: what it is compared with.",
+            ),
+            ("value", _REAL, "Mean over images, each averaged over its splits; NaN: no image."),
+            ("ci_low", _REAL, "Lower end of its 95 % interval, patients as units."),
+            ("ci_high", _REAL, "Upper end; NaN: fewer than 5 patients."),
+            ("reference", _REAL, "Mean of the baseline over the same images; NaN: none."),
+            ("lead", _REAL, "Value - reference; NaN: no baseline."),
+            ("lead_low", _REAL, "Lower end of its 95 % interval, patients as units."),
+            ("lead_high", _REAL, "Upper end of the lead's interval."),
+            ("p", _REAL, "Two-sided P of the lead; NaN: no spread, or fewer than 5 patients."),
+            (
+                "p_adjusted",
+                _REAL,
+                "Holm's, over the leads of one question: nodule, shortcuts, or pixels removed.",
+            ),
+            ("n", _INT, "Images with the check and its baseline."),
+            ("patients", _INT, "Patients (groups where none are given) of these images."),
         ),
         _table(
             "cam_families",

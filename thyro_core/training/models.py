@@ -104,6 +104,28 @@ def body_and_head(
     return nn.Sequential(*parts[:cut]), nn.Sequential(pool, nn.Flatten(1), *rest)
 
 
+def forward_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """What an image passes in evaluation mode, in order, with torchvision's names.
+
+    `features` and `classifier` are taken apart; `avgpool` is the first layer behind `LAST_CONV`,
+    and flattening, which has no module, follows it under the name `flatten`.
+
+    Args:
+        model: What `build` made.
+    """
+    layers: list[tuple[str, nn.Module]] = []
+    for name, child in model.named_children():
+        if name == "AuxLogits":
+            continue
+        if name in {"features", "classifier"}:
+            layers += [(f"{name}.{place}", part) for place, part in child.named_children()]
+        else:
+            layers.append((name, child))
+        if name == "avgpool":
+            layers.append(("flatten", nn.Flatten(1)))
+    return layers
+
+
 def load_starting_weights(
     model: nn.Module,
     tensors: Mapping[str, Tensor],

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from scipy.stats import spearmanr
 
 from thyro_core.config import StudyConfig
 from thyro_core.explain import faithfulness
@@ -23,11 +22,11 @@ from thyro_core.explain.analysis import (
     network_sample,
 )
 from thyro_core.explain.features import feature_rows
-from thyro_core.explain.gradcam import grad_cams
+from thyro_core.explain.localisation import nodule_checks
 from thyro_core.explain.maps import stored_maps
-from thyro_core.explain.regions import SHARES, highlighted, upsampled
+from thyro_core.explain.regions import SHARES
 from thyro_core.tables import schemas
-from thyro_core.tables.cam_columns import BORDER_SHARE, CURVE_STEPS, RANDOMISATIONS
+from thyro_core.tables.cam_columns import BORDER_SHARE, CASCADE_COLUMNS, CURVE_STEPS
 from thyro_core.training.batches import IMAGENET_MEAN, IMAGENET_SD, Examples, stream_seed
 from thyro_core.training.models import build
 
@@ -38,6 +37,7 @@ KEYS = {"study_id": "s0", "split": 1, "architecture": "resnet18"}
 SIDE, N, SEED = 64, 6, 7
 IDS = [f"{value:064x}" for value in (9, 3, 5, 4, 8, 7)]
 LABELS = [0, 0, 1, 0, 1, 1]
+GROUPS = ["a", "b", "c", "d", "e", "f"]
 CONFIG = StudyConfig(image_size=SIDE, trust_images=2, architectures=("resnet18",))
 
 
@@ -54,7 +54,7 @@ def network():
     examples = Examples(pixels, np.array([1, 3, 5, 7, 2, 0]), torch.tensor(LABELS))
     model = build("resnet18", SIDE, 1).eval()
     return TrainedNetwork(
-        model, "resnet18", CPU, examples, IDS, [None, half(), None, None, half(), None]
+        model, "resnet18", CPU, examples, IDS, [None, half(), None, None, half(), None], GROUPS
     )
 
 
@@ -106,9 +106,8 @@ def test_features_are_those_of_the_stored_maps(tables, network, cams):
 def test_nulls_say_what_was_not_done_and_nan_what_is_undefined(tables):
     rows = tables["cam_trust"].to_pylist()
     nodule = [name for name in rows[0] if name.startswith("nodule_")]
-    checked = ["randomised_correlation", "deletion", "insertion", "deletion_random",
-               "insertion_random"]  # fmt: skip
-    sample = network_sample(IDS, LABELS, 2)
+    checked = [*CASCADE_COLUMNS, "deletion", "insertion", "deletion_random", "insertion_random"]
+    sample = network_sample(IDS, LABELS, 2, SEED)
     for i, row in enumerate(rows):
         assert {row[name] is None for name in nodule} == {i not in {1, 4}}
         assert {row[name] is None for name in checked} == {i not in sample}
@@ -122,31 +121,25 @@ def test_nulls_say_what_was_not_done_and_nan_what_is_undefined(tables):
 def test_an_empty_map_in_the_sample_is_undefined_but_its_chance_is_not(network, maps, cams):
     (figures,) = network_checks(network, malignant(cams), [3], SEED).values()
     undefined = {name for name, value in figures.items() if math.isnan(value)}
-    assert undefined == {"randomised_correlation", "deletion", "insertion"}
+    assert undefined == {*CASCADE_COLUMNS, "deletion", "insertion"}
     config = CONFIG.model_copy(update={"trust_images": N})
     rows = explanation_tables(KEYS, network, maps, config, seed=SEED)
     assert rows["cam_trust"]["deletion"].null_count == 0
 
 
-def test_nodule_figures_by_hand():
+def test_border_figures_by_hand():
     cam = np.array([[3, 1], [0, 0]], dtype=np.float32)
-    figures = map_checks(cam, np.zeros((50, 50), np.uint8), half(), 0.5)
-    region = highlighted(upsampled(cam, 100, 100), 0.5)
-    a = region.mean()
-    assert figures["nodule_area"] == 0.5
-    assert figures["nodule_energy"] == pytest.approx(0.75)
-    assert figures["nodule_hit"] == 1
-    assert figures["nodule_iou"] == pytest.approx((region & half()).sum() / (region | half()).sum())
-    assert figures["nodule_iou_chance"] == pytest.approx(a * 0.5 / (a + 0.5 - a * 0.5))
+    figures = map_checks(cam, np.zeros((50, 50), np.uint8))
     assert figures["mark_energy"] == figures["mark_area"] == 0
     # All energy is in the upper half; the frame takes 0.2 of its first cells' sides.
     assert figures["border_energy"] == pytest.approx(1 - 0.8 * 0.8)
-    empty = map_checks(cam * 0, np.zeros((50, 50), np.uint8), half(), 0.5)
-    assert empty["nodule_area"] == 0.5
-    assert all(
-        math.isnan(empty[name])
-        for name in ("nodule_energy", "nodule_hit", "nodule_iou", "nodule_iou_chance")
-    )
+
+
+def test_the_nodule_columns_are_those_of_all_maps_and_masks(tables, network, cams):
+    rows = tables["cam_trust"].to_pylist()
+    expected = nodule_checks(malignant(cams), network.masks, GROUPS, CONFIG.cam_share)
+    for row, values in zip(rows, expected, strict=True):
+        assert repr({name: row[name] for name in values}) == repr(values)
 
 
 def plain_probability(model, image):
@@ -190,20 +183,19 @@ def test_curves_against_a_plain_loop(network, cams):
     assert figures["deletion"] != figures["deletion_random"]
 
 
-def test_randomised_correlations_are_a_mean_over_copies(network, cams):
+def test_correlations_of_the_cascade_are_means_over_both_draws(network, cams):
     maps, sample = malignant(cams), [0, 2, 5]
     found = network_checks(network, maps, sample, SEED)
     image = network.examples.pixels[network.examples.rows[2]]
     grey = torch.from_numpy(image)[None, None].float() / 255
     mean, sd = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_SD))
-    values = []
-    for copy_number in range(RANDOMISATIONS):
-        seed = stream_seed(SEED, 0xCA3, copy_number)
-        fresh = faithfulness.randomised(network.model, "resnet18", seed)
-        other = grad_cams(fresh, "resnet18", (grey - mean) / sd)[1][0, 1].numpy()
-        if np.ptp(other) > 0:
-            values.append(spearmanr(maps[2].ravel(), other.ravel()).statistic)
-    assert found[2]["randomised_correlation"] == pytest.approx(np.mean(values), abs=1e-9)
+    seed = stream_seed(SEED, 0xCA3, 0)
+    stages = faithfulness.cascade_maps(network.model, "resnet18", (grey - mean) / sd, seed)
+    for column, stage in zip(CASCADE_COLUMNS, stages, strict=True):
+        draws = [faithfulness.rank_correlations(maps[2:3], stage[:, k])[0] for k in (0, 1)]
+        draws = [value for value in draws if np.isfinite(value)]
+        expected = np.mean(draws) if draws else math.nan
+        assert found[2][column] == pytest.approx(expected, abs=1e-9, nan_ok=True)
     assert list(found) == sample
 
 
@@ -229,24 +221,24 @@ def test_the_network_and_torchs_generators_stay_as_they_are(network, maps, cams)
 def test_pixels_in_a_devices_memory_give_the_same(network, maps, tables):
     examples = network.examples
     there = Examples(torch.from_numpy(examples.pixels), examples.rows, examples.labels)
-    moved = TrainedNetwork(network.model, "resnet18", CPU, there, IDS, network.masks)
+    moved = TrainedNetwork(network.model, "resnet18", CPU, there, IDS, network.masks, GROUPS)
     found = explanation_tables(KEYS, moved, maps, CONFIG, seed=SEED)
     for name, table in found.items():
         assert repr(table.to_pylist()) == repr(tables[name].to_pylist())
 
 
 def test_off_is_off(network, maps, monkeypatch):
-    monkeypatch.setattr(faithfulness, "randomised", None)
+    monkeypatch.setattr(faithfulness, "cascade_maps", None)
     off = CONFIG.model_copy(update={"trust_images": 0})
     trust = explanation_tables(KEYS, network, maps, off, seed=SEED)["cam_trust"]
-    assert trust["deletion_random"].null_count == trust["randomised_correlation"].null_count == N
+    assert trust["deletion_random"].null_count == trust["cascade_1"].null_count == N
 
 
 def test_without_images_the_tables_are_empty(network):
     none = Examples(
         network.examples.pixels, np.empty(0, np.int64), torch.empty(0, dtype=torch.long)
     )
-    nothing = TrainedNetwork(network.model, "resnet18", CPU, none, [], [])
+    nothing = TrainedNetwork(network.model, "resnet18", CPU, none, [], [], [])
     maps = np.empty((0, 2, 2, 2), np.float32)
     found = explanation_tables(KEYS, nothing, maps, CONFIG, seed=SEED)
     assert [table.num_rows for table in found.values()] == [0, 0, 0]
@@ -255,12 +247,21 @@ def test_without_images_the_tables_are_empty(network):
 @given(st.lists(st.integers(0, 1), max_size=12), st.integers(0, 14), st.randoms())
 def test_the_sample_is_of_both_classes_and_does_not_depend_on_order(labels, n, shuffler):
     ids = [f"{(i * 7919) % 1009:04x}" for i in range(len(labels))]
-    found = network_sample(ids, labels, n)
+    found = network_sample(ids, labels, n, SEED)
     assert found == sorted(set(found))
     assert len(found) == min(n, len(labels))
     counts = [sum(labels[i] == of for i in found) for of in (0, 1)]
     rest = [sum(label == of for label in labels) - counts[of] for of in (0, 1)]
     assert abs(counts[0] - counts[1]) <= 1 or 0 in rest
     order = shuffler.sample(range(len(labels)), len(labels))
-    again = network_sample([ids[i] for i in order], [labels[i] for i in order], n)
+    again = network_sample([ids[i] for i in order], [labels[i] for i in order], n, SEED)
     assert {ids[order[i]] for i in again} == {ids[i] for i in found}
+
+
+def test_each_run_draws_its_own_images_and_every_image_has_the_same_chance():
+    ids, labels = [f"{i:02x}" for i in range(20)], [0] * 12 + [1] * 8
+    counts = np.zeros(20)
+    for seed in range(600):
+        counts[network_sample(ids, labels, 4, seed)] += 1
+    expected = np.array([2 / 12] * 12 + [2 / 8] * 8) * 600
+    assert (np.abs(counts - expected) < 4.5 * np.sqrt(expected)).all()

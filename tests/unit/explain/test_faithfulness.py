@@ -14,16 +14,17 @@ from thyro_core.explain.faithfulness import (
     area_share,
     baseline_image,
     border_energy,
+    cascade_maps,
     deletion_curve,
     energy_inside,
     insertion_curve,
     pointing_hits,
-    randomised,
     rank_correlations,
     region_iou,
 )
 from thyro_core.explain.gradcam import grad_cams
-from thyro_core.training.models import build
+from thyro_core.tables.cam_columns import CASCADE, CASCADE_COLUMNS
+from thyro_core.training.models import LAST_CONV, build, forward_layers
 
 
 def median_correlation(maps_a: np.ndarray, maps_b: np.ndarray) -> float:
@@ -190,73 +191,68 @@ def trained():
     return build("resnet18", 64, seed=3).eval()
 
 
-def test_randomising_draws_the_last_block_and_the_head_anew_and_nothing_else(trained):
-    before = {name: value.clone() for name, value in trained.state_dict().items()}
-    fresh = randomised(trained, "resnet18", seed=1).state_dict()
-    assert all(torch.equal(before[name], value) for name, value in trained.state_dict().items())
-    changed = {name for name, value in fresh.items() if not torch.equal(value, before[name])}
-    expected = {
-        name
-        for name, value in before.items()
-        if name.startswith(("layer4.", "fc.")) and (value.dim() > 1 or name == "fc.bias")
-    }
-    assert changed == expected
-
-
-def test_randomising_resets_trained_batch_norm(trained):
-    model = build("resnet18", 64, seed=3)
-    with torch.no_grad():
-        model.layer4[1].bn2.running_var.fill_(9)
-        model.layer4[1].bn2.weight.fill_(0)
-        model.layer3[1].bn2.running_var.fill_(9)
-    fresh = randomised(model, "resnet18", seed=1)
-    assert bool((fresh.layer4[1].bn2.running_var == 1).all())
-    assert bool((fresh.layer4[1].bn2.weight == 1).all())
-    assert bool((fresh.layer3[1].bn2.running_var == 9).all())
-
-
-def test_the_seed_decides_and_torch_s_generators_stay(trained):
-    state = torch.random.get_rng_state()
-    one, same, other = (randomised(trained, "resnet18", seed) for seed in (1, 1, 2))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert torch.equal(one.fc.weight, same.fc.weight)
-    assert torch.equal(one.layer4[0].conv1.weight, same.layer4[0].conv1.weight)
-    assert not torch.equal(one.fc.weight, other.fc.weight)
-    assert not one.training
+def images_of(side: int, count: int = 2) -> torch.Tensor:
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize(
-    ("architecture", "side", "first", "kept"),
+    ("architecture", "side"),
     [
-        ("alexnet", 64, "features.10.", "features.8."),
-        ("inception_v3", 75, "Mixed_7c.", "Mixed_7b."),
-        pytest.param("vgg16", 32, "features.24.", "features.21.", marks=pytest.mark.slow),
+        ("resnet18", 64),
+        pytest.param("alexnet", 64, marks=pytest.mark.slow),
+        pytest.param("inception_v3", 75, marks=pytest.mark.slow),
+        pytest.param("vgg16", 32, marks=pytest.mark.slow),
     ],
 )
-def test_every_architecture_s_last_convolution_and_head_are_drawn_anew(
-    architecture, side, first, kept
-):
-    model = build(architecture, side, seed=3)
-    fresh = randomised(model, architecture, seed=1).state_dict()
-    weights = [name for name, value in fresh.items() if value.dim() > 1]
-    changed = [n for n in weights if not torch.equal(fresh[n], model.state_dict()[n])]
-    at = next(i for i, name in enumerate(weights) if name.startswith(first))
-    assert changed == weights[at:]
-    assert weights[at - 1].startswith(kept)
+def test_the_cascade_goes_from_the_head_to_the_whole_network(architecture, side):
+    """Against plain networks whose state is mixed by name: trained below a stage, fresh above."""
+    model, fresh = (build(architecture, side, seed).eval() for seed in (3, 4))
+    names = [name for name, _ in forward_layers(model)]
+    images = images_of(side)
+    stages = cascade_maps(model, architecture, images, 4)
+    assert len(stages) == len(CASCADE[architecture]) == len(CASCADE_COLUMNS)
+    assert names.index(CASCADE[architecture][0]) > names.index("avgpool")
+    assert CASCADE[architecture][-1] == names[0]
+    mixed = build(architecture, side, 3).eval()
+    for first, maps in zip(CASCADE[architecture], stages, strict=True):
+        above = tuple(f"{name}." for name in names[names.index(first) :])
+        state = {k: v for k, v in fresh.state_dict().items() if k.startswith(above)}
+        mixed.load_state_dict(state, strict=False)
+        expected = grad_cams(mixed, architecture, images)[1].numpy()
+        np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-6 * expected.max())
 
 
-def test_maps_follow_the_weights():
-    """On side 160 (5 x 5 cells) a randomised ResNet18 ranks cells anew; its own copy does not."""
+def test_no_stage_redraws_the_layer_whose_map_is_shown_alone():
+    """Its redraw is bound to pass; it comes with the head, and after a stage of the head alone."""
+    for architecture, stages in CASCADE.items():
+        assert not stages[0].startswith(LAST_CONV[architecture])
+        assert stages[1].startswith(LAST_CONV[architecture])
+
+
+def test_the_cascade_leaves_the_network_and_torch_s_generators(trained):
+    before = {name: value.clone() for name, value in trained.state_dict().items()}
+    state = torch.random.get_rng_state()
+    one, same, other = (
+        cascade_maps(trained, "resnet18", images_of(64), seed)[0] for seed in (1, 1, 2)
+    )
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(before[name], value) for name, value in trained.state_dict().items())
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_maps_that_follow_the_head_change_with_it_and_edges_do_not():
+    """On side 160 (5 x 5 cells): a head that all cells feed alike, against an untrained one."""
     model = build("resnet18", 160, seed=3).eval()
+    images = images_of(160, 3)
     with torch.no_grad():
         model.fc.weight.abs_()
-    images = torch.rand(3, 3, 160, 160, generator=torch.Generator().manual_seed(2))
     maps = grad_cams(model, "resnet18", images)[1][:, 1].numpy()
-    again = grad_cams(randomised(model, "resnet18", 5), "resnet18", images)[1]
+    stages = cascade_maps(model, "resnet18", images, 5)
     assert median_correlation(maps, maps.copy()) == pytest.approx(1)
-    found = [median_correlation(maps, again[:, target].numpy()) for target in (0, 1)]
-    assert np.isfinite(found).any()
-    assert np.nanmax(found) < 0.8
+    for stage in stages:
+        found = [median_correlation(maps, stage[:, target]) for target in (0, 1)]
+        assert not np.nanmax([*found, -1]) > 0.9
 
 
 def test_rank_correlation_by_hand():

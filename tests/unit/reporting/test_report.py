@@ -17,6 +17,8 @@ from thyro_core.errors import IncompleteStudyError, InputError
 from thyro_core.evaluation.evidence import class_evidence
 from thyro_core.evaluation.metrics import PAPER
 from thyro_core.explain.statistics import shape_finding
+from thyro_core.explain.tables import cam_checks_table
+from thyro_core.explain.trust import localisation_finding
 from thyro_core.reporting.report import CONTENTS, render_report, write_report
 from thyro_core.reporting.sections.cohort import PAPER_TABLE
 from thyro_core.store.keys import report_key, study_key, table_key
@@ -113,10 +115,21 @@ def test_notes_and_findings_are_those_of_the_tables(full, page) -> None:
         assert finding == shape_finding(rows)
 
 
+def test_the_nodule_s_finding_is_that_of_the_table(full, page) -> None:
+    store, plan = full
+    checks = read_table(store, "cam_checks", study_id=plan.study_id)
+    shown = [e for e in page.by_id("trust").walk() if "data-finding" in e.attributes]
+    for each in shown:
+        name = each.attributes["data-finding"].removesuffix("-nodule")
+        rows = checks.filter(pc.field("architecture") == name).to_pylist()
+        assert each.text == localisation_finding(rows)
+    assert len(shown) == len(findings_of(page))
+
+
 def findings_of(page: Element) -> dict[str, str]:
     return {
         each.attributes["data-finding"]: each.text
-        for each in page.walk()
+        for each in page.by_id("features").walk()
         if "data-finding" in each.attributes
     }
 
@@ -153,7 +166,7 @@ def test_a_network_at_chance_has_no_finding_anywhere(tmp_path) -> None:
     assert "Here the network is not shown to tell the classes apart" in brief.text
     for section in WITH_NUMBERS:
         assert "No finding: ResNet18 is not shown" in page.by_id(section).text, section
-    assert findings_of(page) == {}
+    assert [each for each in page.walk() if "data-finding" in each.attributes] == []
     assert [e for e in page.walk() if e.attributes.get("id") == "figure-effects"] == []
     assert "these still differ" not in page.by_id("features").text
 
@@ -345,6 +358,10 @@ def test_without_masks_the_checks_of_nodules_are_not_computed(tmp_path) -> None:
         rows = read_table(store, "cam_trust", **keys).to_pylist()
         rows = [row | dict.fromkeys(NO_MASKS) for row in rows]
         write_table(store, "cam_trust", schemas.rows_to_table("cam_trust", rows), **keys)
+    study = {"study_id": plan.study_id}
+    trust, splits = (read_table(store, name, **study) for name in ("cam_trust", "splits"))
+    checks = cam_checks_table(plan.study_id, trust, splits, plan.config)
+    write_table(store, "cam_checks", checks, **study)
     text = rendered(store, plan, tmp_path).by_id("trust").text
     assert text.count("no outlines of nodules came with the images") == 3
     assert "Weight randomisation" in text

@@ -25,7 +25,7 @@ from thyro_core.evaluation.tables import comparisons_table, metrics_table
 from thyro_core.explain import statistics
 from thyro_core.explain.features import feature_rows, features_table
 from thyro_core.explain.maps import cams_table, stored_maps
-from thyro_core.explain.tables import cam_families_table, cam_tests_table
+from thyro_core.explain.tables import cam_checks_table, cam_families_table, cam_tests_table
 from thyro_core.store.keys import (
     manifest_key,
     mask_key,
@@ -54,11 +54,11 @@ CONFIG = StudyConfig(
 )
 SIDES = (64, 85)
 TABLES = [f"table {name}" for name in ("images", *schemas.STUDY_TABLES)]
-ON_MAPS = "cams, cam_features, cam_trust, cam_tests, cam_families"
+ON_MAPS = "cams, cam_features, cam_trust, cam_tests, cam_families, cam_checks"
 NAMES = [
     "plan", *TABLES, "manifest", "images", "packs", "weights", "splits", "leakage",
     "completeness", "runs", "models", "predictions", "metrics", "comparisons", "cams",
-    "cam_features", "cam_trust", "cam_tests", "cam_families",
+    "cam_features", "cam_trust", "cam_tests", "cam_families", "cam_checks",
 ]  # fmt: skip
 RUNS = [(split, name) for split in range(CONFIG.splits) for name in CONFIG.architectures]
 
@@ -142,6 +142,7 @@ def conclude(store: Store, study_id: str) -> None:
         ("metrics", metrics_table, "predictions"),
         ("comparisons", comparisons_table, "predictions"),
         ("cam_families", cam_families_table, "cam_features"),
+        ("cam_checks", cam_checks_table, "cam_trust"),
     ):  # fmt: skip
         table = make(study_id, read_table(store, of, study_id=study_id), splits, CONFIG)
         write_table(store, name, table, study_id=study_id)
@@ -682,7 +683,8 @@ def test_logits_too_large_for_exp_do_not_overflow(store, study_id):
         ("comparisons", "comparisons"),
         ("cams", "cams, cam_features, cam_tests, cam_families"),
         ("cam_features", "cam_features, cam_tests, cam_families"),
-        ("cam_trust", "cam_trust"),
+        ("cam_trust", "cam_trust, cam_checks"),
+        ("cam_checks", "cam_checks"),
         ("cam_tests", "cam_tests"),
         ("cam_families", "cam_families"),
     ],

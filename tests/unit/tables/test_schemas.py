@@ -13,6 +13,7 @@ import pytest
 from thyro_core.config import ARCHITECTURES
 from thyro_core.store.store import Store, open_store
 from thyro_core.tables import schemas
+from thyro_core.tables.cam_columns import CASCADE_COLUMNS, NODULE_MEASURES
 from thyro_core.tables.io import read_table, write_table
 
 STUDY = "s0123456789abcdef"
@@ -56,15 +57,17 @@ def test_every_column_is_documented_and_read_by_every_tool(
 def test_the_checks_of_maps_say_what_chance_reaches() -> None:
     columns = {f.name: f.metadata[b"doc"].decode() for f in schemas.TABLES["cam_trust"].schema}
     against_chance = {
-        "nodule_energy": "nodule_area", "nodule_hit": "nodule_area",
-        "nodule_iou": "nodule_iou_chance", "border_energy": "border_area",
-        "mark_energy": "mark_area", "deletion": "deletion_random",
+        "border_energy": "border_area", "mark_energy": "mark_area", "deletion": "deletion_random",
         "insertion": "insertion_random",
     }  # fmt: skip
     for column, chance in against_chance.items():
         assert chance in columns[column]
         assert columns[chance]
-    assert "0: the map follows the weights" in columns["randomised_correlation"]
+    for measure in NODULE_MEASURES:
+        for baseline in (f"{measure}_permuted", f"{measure}_mean_map"):
+            assert f"Baseline of {measure}" in columns[baseline]
+    for column in CASCADE_COLUMNS:
+        assert "0: the map follows the weights" in columns[column]
     assert {"null: no mask" in columns[name] for name in columns if name.startswith("nodule")} == {
         True
     }

@@ -2,18 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
-
-from scipy.stats import t as student
 
 from thyro_core.config import CLASS_NAMES, Architecture, StudyConfig
-from thyro_core.evaluation.bounded import LEVEL
 from thyro_core.evaluation.evidence import Evidence
 from thyro_core.explain.regions import SHARES
 from thyro_core.explain.statistics import SIGNIFICANT, shape_finding
-from thyro_core.reporting.cells import Cell, definition
+from thyro_core.explain.trust import CHECKS, localisation_finding
+from thyro_core.reporting.cells import Cell
 from thyro_core.reporting.queries import TableRow, Tables
-from thyro_core.tables.cam_columns import FEATURES
+from thyro_core.tables.cam_columns import CASCADE, CASCADE_COLUMNS, FEATURES
 
 
 @dataclass(frozen=True)
@@ -128,131 +125,146 @@ def families(tables: Tables, config: StudyConfig) -> list[TableRow]:
 
 @dataclass(frozen=True)
 class TrustQuestion:
-    """A check of the maps: which columns of `cam_trust` answer it."""
+    """A check of the maps as a reader asks it, and why there may be no answer."""
 
     title: str
     question: str
-    column: str
-    chance: str | float | None
-    """The column of its chance level, or the level itself; None: it has none."""
     lacking: str
-    """Why there may be nothing to say."""
 
 
 _NO_NODULES = "Not computed: no outlines of nodules came with the images."
-_NO_MARKS = "Not computed: no masks of burned-in marks came with the images."
 _NOT_SAMPLED = "Not computed: no image was sampled for it."
 
-QUESTIONS: tuple[TrustQuestion, ...] = (
-    TrustQuestion(
+QUESTIONS: Mapping[str, TrustQuestion] = {
+    "nodule_energy": TrustQuestion(
         "Energy inside the nodule",
-        "Which share of the map lies within the outlined nodule? By chance: its share of the area.",
-        "nodule_energy", "nodule_area", _NO_NODULES,
+        "Which share of the map lies within the outlined nodule?",
+        _NO_NODULES,
     ),
-    TrustQuestion(
-        "Pointing game",
-        "How often does the map's peak point into the nodule? By chance: its share of the area.",
-        "nodule_hit", "nodule_area", _NO_NODULES,
+    "nodule_hit": TrustQuestion(
+        "Pointing game", "How often does the map's peak point into the nodule?", _NO_NODULES
     ),
-    TrustQuestion(
+    "nodule_iou": TrustQuestion(
         "Overlap with the nodule (IoU)",
         "How well does the region cover the nodule, and nothing else?",
-        "nodule_iou", "nodule_iou_chance", _NO_NODULES,
+        _NO_NODULES,
     ),
-    TrustQuestion(
+    "border_energy": TrustQuestion(
         "Energy at the image's border",
-        "How much of the map rests on the frame of the image? More than chance is a shortcut.",
-        "border_energy", "border_area", "Not computed.",
+        "How much of the map rests on the frame of the image? More than its area is a shortcut.",
+        "Not computed: every map is empty.",
     ),
-    TrustQuestion(
+    "mark_energy": TrustQuestion(
         "Energy on burned-in marks",
-        "How much rests on callipers and text, which no tissue shows? More than chance is a "
+        "How much rests on callipers and text, which no tissue shows? More than their area is a "
         "shortcut.",
-        "mark_energy", "mark_area", _NO_MARKS,
+        "Not computed: every map is empty.",
     ),
-    TrustQuestion(
-        "Weight randomisation",
-        "Does the map change when the last block is drawn anew? Rank correlation near zero: it "
-        "follows what was learned; near one: it shows edges.",
-        "randomised_correlation", 0.0, _NOT_SAMPLED,
-    ),
-    TrustQuestion(
+    "deletion": TrustQuestion(
         "Deletion",
         "Does the probability of malignant fall when the map's hottest pixels go first? Lower than "
         "in a random order is good.",
-        "deletion", "deletion_random", _NOT_SAMPLED,
+        _NOT_SAMPLED,
     ),
-    TrustQuestion(
+    "insertion": TrustQuestion(
         "Insertion",
         "Does it rise when they come back first? Higher than in a random order is good.",
-        "insertion", "insertion_random", _NOT_SAMPLED,
+        _NOT_SAMPLED,
     ),
-    TrustQuestion(
-        "Empty maps",
-        "How often does the network show no evidence at all for malignant?",
-        "is_empty", None, "Not computed.",
-    ),
-)  # fmt: skip
+}
+"""The checks that have a baseline, by their column of `cam_trust`."""
+
+BASELINES: Mapping[str, str] = {
+    "permuted": "other images' maps and masks",
+    "mean_map": "the mean map of the others",
+    "area": "share of the area",
+    "random_order": "random order",
+}
+"""What each baseline is to a reader."""
 
 
 @dataclass(frozen=True)
 class TrustAnswer:
-    """A check with its figures; none where nothing could be computed."""
+    """A check of one network against one baseline."""
 
     title: str
     question: str
-    figures: Mapping[str, Cell] | None
-    """value, low, high, n, and where there is a chance level chance, lead, lead_low, lead_high."""
-    why: str
+    baseline: str
+    row: TableRow | None
+    """Its row of `cam_checks`; None: no image has it."""
+    lacking: str
 
 
-def trust(tables: Tables, config: StudyConfig) -> dict[str, list[TrustAnswer]]:
-    """Architecture -> its checks; empty where `cam_trust` is."""
-    if not tables.has("cam_trust"):
-        return {}
+@dataclass(frozen=True)
+class CascadeStage:
+    """How alike maps stay when the network is drawn anew from its head down to a layer."""
+
+    layer: str
+    row: TableRow
+
+
+@dataclass(frozen=True)
+class NetworkTrust:
+    """The checks of one network's maps."""
+
+    answers: list[TrustAnswer]
+    cascade: list[CascadeStage]
+    """The stages; none where no image was sampled."""
+    finding: str
+    """Whether the maps find the nodule; empty without masks, and for a network without evidence."""
+
+
+def trust(
+    tables: Tables, config: StudyConfig, evidence: Mapping[Architecture, Evidence]
+) -> dict[str, NetworkTrust]:
+    """Architecture -> its checks; empty where `cam_checks` is.
+
+    Args:
+        tables: of the study.
+        config: its config.
+        evidence: whether each network is shown to tell the classes apart.
+    """
+    rows = tables.rows("cam_checks", ("architecture", "measure", "baseline"))
     return {
-        name: [_answer(tables, name, question) for question in QUESTIONS]
+        str(name): _network_trust(
+            [row for row in rows if row["architecture"] == name],
+            CASCADE[name],
+            has_finding=evidence[name] == "apart",
+        )
         for name in config.architectures
+        if rows
     }
 
 
-def _answer(tables: Tables, architecture: str, question: TrustQuestion) -> TrustAnswer:
-    images = _by_image(tables, architecture, question)
-    n = int(tables.figure("count(*)", images, "count").value or 0)
-    figures = tables.figures(images, _expressions(question, n)) if n else None
-    if figures and question.chance == 0.0:
-        figures |= {"chance": definition(0.0)}
-    return TrustAnswer(question.title, question.question, figures, question.lacking)
-
-
-def _by_image(tables: Tables, architecture: str, question: TrustQuestion) -> str:
-    """One row an image, averaged over its splits: v, and c where there is a chance level."""
-    source = tables.source("cam_trust", architecture=architecture)
-    columns, conditions = (
-        [f"avg({question.column}::DOUBLE) AS v"],
-        [f"isfinite({question.column}::DOUBLE)"],
+def _network_trust(
+    rows: list[TableRow], layers: tuple[str, ...], *, has_finding: bool
+) -> NetworkTrust:
+    by_check = {(row["measure"], row["baseline"]): row for row in rows}
+    answers = [
+        TrustAnswer(
+            QUESTIONS[check].title,
+            QUESTIONS[check].question,
+            BASELINES[baseline],
+            row if (row := by_check.get((check, baseline))) and row["n"] else None,
+            QUESTIONS[check].lacking,
+        )
+        for check in QUESTIONS
+        for name, baseline, _ in CHECKS
+        if name == check
+    ]
+    # Without an answer one row says so, not one a baseline.
+    answers = [
+        answer
+        for i, answer in enumerate(answers)
+        if answer.row or not i or answers[i - 1].title != answer.title
+    ]
+    stages = [by_check.get((column, "none")) for column in CASCADE_COLUMNS]
+    return NetworkTrust(
+        answers,
+        [
+            CascadeStage(layer, row)
+            for layer, row in zip(layers, stages, strict=True)
+            if row and row["n"]
+        ],
+        localisation_finding([row.values for row in rows]) if has_finding else "",
     )
-    if isinstance(question.chance, str):
-        columns.append(f"avg({question.chance}) AS c")
-        conditions.append(f"isfinite({question.chance})")
-    where = " AND ".join([source, *conditions])
-    return f"(SELECT {', '.join(columns)} FROM {where} GROUP BY image_id)"
-
-
-def _expressions(question: TrustQuestion, n: int) -> dict[str, tuple[str, str]]:
-    expressions = {"n": ("count(*)", "count"), **_interval("v", n, ("value", "low", "high"))}
-    if isinstance(question.chance, str):
-        names = ("lead", "lead_low", "lead_high")
-        expressions |= {"chance": ("avg(c)", "three"), **_interval("v - c", n, names)}
-    return expressions
-
-
-def _interval(expression: str, n: int, names: tuple[str, str, str]) -> dict[str, tuple[str, str]]:
-    """Mean and the ends of its t interval; a single image has none."""
-    mean = f"avg({expression})"
-    half = "NULL"
-    if n > 1:
-        factor = student.ppf((1 + LEVEL) / 2, n - 1) / sqrt(n)
-        half = f"{factor:.10g} * stddev_samp({expression})"
-    sql = (mean, f"{mean} - {half}", f"{mean} + {half}")
-    return {name: (each, "three") for name, each in zip(names, sql, strict=True)}

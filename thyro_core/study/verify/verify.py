@@ -18,7 +18,7 @@ from thyro_core.datasets.leakage import check_leakage
 from thyro_core.datasets.splits import make_splits
 from thyro_core.errors import StoreError, ThyroError
 from thyro_core.evaluation.tables import comparisons_table, metrics_table
-from thyro_core.explain.tables import cam_families_table, cam_tests_table
+from thyro_core.explain.tables import cam_checks_table, cam_families_table, cam_tests_table
 from thyro_core.store.keys import (
     manifest_key,
     model_key,
@@ -87,8 +87,8 @@ def verify_study(store: Store, study_id: str) -> Iterator[StudyCheck]:
     Yields:
         `plan`, `table <name>` for each table, then `manifest`, `images`, `packs`, `weights`,
         `splits`, `leakage`, `completeness`, `runs`, `models`, `predictions`, `metrics`,
-        `comparisons`, `cams`, `cam_features`, `cam_trust`, `cam_tests` and `cam_families`. Only
-        `plan`, if the plan itself cannot be read.
+        `comparisons`, `cams`, `cam_features`, `cam_trust`, `cam_tests`, `cam_families` and
+        `cam_checks`. Only `plan`, if the plan itself cannot be read.
 
     Raises:
         InputError: there is no such study.
@@ -229,7 +229,14 @@ def _check_completeness(study: _StudyTables) -> _Findings:
     summary = f"{len(runs) - len(faults)} of {len(runs)} runs are finished"
     faults += [
         f"no table {name}"
-        for name in ("runs", "metrics", "comparisons", "cam_tests", "cam_families")
+        for name in (
+            "runs",
+            "metrics",
+            "comparisons",
+            "cam_tests",
+            "cam_families",
+            "cam_checks",
+        )
         if not store.exists(table_key(name, study_id=plan.study_id))
     ]
     return _Findings([summary, *faults] if faults else [], summary)
@@ -317,6 +324,12 @@ def _check_cam_tests(study: _StudyTables) -> _Findings:
     return _compare(study, "cam_tests", ("architecture", "threshold", "feature"), expected)
 
 
+def _check_cam_checks(study: _StudyTables) -> _Findings:
+    plan, tables = study.plan, study.tables
+    expected = cam_checks_table(plan.study_id, tables["cam_trust"], tables["splits"], plan.config)
+    return _compare(study, "cam_checks", ("architecture", "measure", "baseline"), expected)
+
+
 def _check_cam_families(study: _StudyTables) -> _Findings:
     """Recomputed at the declared share only: each share takes seconds."""
     plan, features = study.plan, study.tables["cam_features"]
@@ -367,5 +380,6 @@ _CHECKS: dict[str, tuple[_CheckFunction, tuple[str, ...]]] = {
     "cam_trust": (_check_cam_trust, ("table cam_trust", "completeness", "predictions")),
     "cam_tests": (_check_cam_tests, ("table cam_tests", "cam_features")),
     "cam_families": (_check_cam_families, ("table cam_families", "cam_features")),
+    "cam_checks": (_check_cam_checks, ("table cam_checks", "cam_trust")),
 }
 """Each check, and the earlier ones that it needs."""

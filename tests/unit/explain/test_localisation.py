@@ -1,0 +1,123 @@
+"""Baselines of the nodule: a map that sees no image leads none, one that does leads both."""
+
+import numpy as np
+import pytest
+
+from thyro_core.explain.faithfulness import energy_inside, pointing_hits, region_iou
+from thyro_core.explain.localisation import nodule_checks
+from thyro_core.explain.trust import cluster_mean
+from thyro_core.tables.cam_columns import NODULE_MEASURES
+
+SIDE, CELLS = 42, 7
+
+
+def blobs(centres, width, cells=CELLS):
+    """Gaussian maps, float32 (n, cells, cells), about centres given as shares of the side."""
+    axis = (np.arange(cells) + 0.5) / cells
+    down, across = (np.exp(-(((axis - c[:, None]) / width) ** 2)) for c in centres.T)
+    return (down[:, :, None] * across[:, None, :]).astype(np.float32)
+
+
+def discs(centres, radius):
+    axis = (np.arange(SIDE) + 0.5) / SIDE
+    down, across = (axis - c[:, None] for c in centres.T)
+    return list((down**2)[:, :, None] + (across**2)[:, None, :] < radius**2)
+
+
+def centred(rng, n, spread=0.12):
+    """Nodules keep to the middle."""
+    return np.clip(rng.normal(0.5, spread, (n, 2)), 0.15, 0.85)
+
+
+def leads(maps, masks, groups=None):
+    names = groups or [f"p{i}" for i in range(len(maps))]
+    rows = nodule_checks(maps, masks, names, 0.5)
+    cluster = np.unique(names, return_inverse=True)[1]
+    return {
+        (measure, baseline): cluster_mean(
+            np.array([row[measure] - row[f"{measure}_{baseline}"] for row in rows]), cluster
+        )
+        for measure in NODULE_MEASURES
+        for baseline in ("permuted", "mean_map")
+    }
+
+
+def test_a_constant_blob_that_sees_no_image_leads_no_baseline():
+    """It beats the share of the area four times over, the level that used to stand for chance."""
+    masks = discs(centred(np.random.default_rng(0), 60), 0.18)
+    maps = np.repeat(blobs(np.array([[0.5, 0.5]]), 0.2), 60, axis=0)
+    rows = nodule_checks(maps, masks, [f"p{i}" for i in range(60)], 0.5)
+    area = np.mean([row["nodule_area"] for row in rows])
+    assert np.mean([row["nodule_hit"] for row in rows]) > 4 * area
+    for lead in leads(maps, masks).values():
+        assert lead.mean == pytest.approx(0, abs=1e-6)
+        assert not lead.p < 0.05
+
+
+def test_maps_that_follow_their_image_lead_both():
+    rng = np.random.default_rng(1)
+    centres = centred(rng, 60)
+    found = leads(blobs(centres + rng.normal(0, 0.03, (60, 2)), 0.15), discs(centres, 0.18))
+    for key, lead in found.items():
+        assert lead.low > 0.05, key
+        assert lead.p < 1e-3, key
+
+
+def test_false_alarms_and_coverage_where_maps_and_masks_only_share_the_middle():
+    """Blobs near the middle, drawn without the image: each patient's images and blobs are alike."""
+    alarms = dict.fromkeys(NODULE_MEASURES, 0)
+    runs = 100
+    for seed in range(runs):
+        rng = np.random.default_rng(seed)
+        patient = np.repeat(np.arange(20), 2)
+        masks = discs(centred(rng, 20)[patient], 0.2)
+        maps = blobs(centred(rng, 20)[patient] + rng.normal(0, 0.01, (40, 2)), 0.2)
+        found = leads(maps, masks, [f"p{i}" for i in patient])
+        for measure in NODULE_MEASURES:
+            alarms[measure] += found[measure, "permuted"].p < 0.05
+    assert max(alarms.values()) / runs < 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
+
+
+def test_the_permuted_baseline_is_the_mean_over_the_pairs_of_other_groups():
+    rng = np.random.default_rng(2)
+    n, groups = 5, ["a", "a", "b", "c", "d"]
+    maps, masks = rng.random((n, 4, 4)).astype(np.float32), list(rng.random((n, 20, 20)) > 0.6)
+    rows = nodule_checks(maps, masks, groups, 0.5)
+    plain = {
+        "nodule_energy": lambda i, j: energy_inside(maps[i][None], masks[j][None])[0],
+        "nodule_hit": lambda i, j: pointing_hits(maps[i][None], masks[j][None])[0],
+        "nodule_iou": lambda i, j: region_iou(maps[i], masks[j], 0.5),
+    }
+    for name, measure in plain.items():
+        pairs = [(i, j) for i in range(n) for j in range(n) if groups[i] != groups[j]]
+        grand = np.mean([measure(*pair) for pair in pairs])
+        for k, row in enumerate(rows):
+            own_map = np.mean([measure(i, j) for i, j in pairs if i == k])
+            own_mask = np.mean([measure(i, j) for i, j in pairs if j == k])
+            assert row[name] == pytest.approx(measure(k, k), abs=1e-6)
+            assert row[f"{name}_permuted"] == pytest.approx(own_map + own_mask - grand, abs=1e-6)
+
+
+def test_the_mean_map_is_that_of_the_other_groups():
+    rng = np.random.default_rng(3)
+    groups = ["a", "a", "b"]
+    maps, masks = rng.random((3, 4, 4)).astype(np.float32), list(rng.random((3, 20, 20)) > 0.6)
+    (row, *_) = nodule_checks(maps, masks, groups, 0.5)
+    other = maps[2][None]
+    assert row["nodule_energy_mean_map"] == pytest.approx(energy_inside(other, masks[0][None])[0])
+    assert row["nodule_hit_mean_map"] == pointing_hits(other, masks[0][None])[0]
+    assert row["nodule_iou_mean_map"] == pytest.approx(region_iou(maps[2], masks[0], 0.5))
+
+
+def test_without_mask_map_or_partner():
+    rng = np.random.default_rng(4)
+    maps, mask = rng.random((3, 4, 4)).astype(np.float32), np.eye(20, dtype=bool)
+    maps[1] = 0
+    none, empty, alone = nodule_checks(maps, [None, mask, mask], ["a", "b", "c"], 0.5)
+    assert set(none.values()) == {None}
+    assert empty["nodule_area"] == alone["nodule_area"] == 1 / 20
+    for name, value in empty.items():
+        assert np.isnan(value) == (name != "nodule_area")
+    for name, value in alone.items():
+        assert np.isnan(value) == name.endswith(("_permuted", "_mean_map"))
+    assert nodule_checks(maps[:0], [], [], 0.5) == []

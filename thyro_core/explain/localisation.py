@@ -1,0 +1,132 @@
+"""How well maps find the nodule, beside maps that cannot know where it is.
+
+A nodule's share of the area is no level of chance: nodules lie near the middle and maps do too, so
+a blob that sees no image does better than that. Two baselines stand in its place. *Permuted*: the
+maps of other images over this mask, and this map over other masks, within the split. *Mean map*:
+one map that sees no image, the mean of the other images' maps.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from thyro_core.explain.faithfulness import (
+    cell_cover,
+    energy_inside,
+    peak_cells,
+    pointing_hits,
+    region_iou,
+)
+from thyro_core.explain.regions import highlighted, upsampled
+from thyro_core.tables.cam_columns import NODULE_MEASURES
+from thyro_core.types import AnyIntArray, BoolArray, Float32Array, FloatArray
+
+_BLOCK = 256
+_COLUMNS = tuple(
+    measure + suffix for measure in NODULE_MEASURES for suffix in ("", "_permuted", "_mean_map")
+)
+
+
+def nodule_checks(
+    maps: Float32Array, masks: Sequence[BoolArray | None], groups: Sequence[str], share: float
+) -> list[dict[str, float | None]]:
+    """The columns of `cam_trust` on nodules, an image each.
+
+    `*_permuted` is r + c - m: r the mean of this map over the masks of other groups' images, c the
+    mean of other groups' maps over this mask, m the mean over all such pairs. Its mean over images
+    is the permutation mean; the measure less it is what map and mask have in common beyond the
+    map's own position and the mask's own, and the image's influence on the lead (the projection of
+    a U statistic, Hoeffding 1948), so that its spread gives the lead's interval. A single value
+    may lie outside 0 to 1.
+
+    Args:
+        maps: (n, h, w), at least 0.
+        masks: bool, all of one size; None: the image has none.
+        groups: images that belong together (one patient's) are no partners of each other.
+        share: share of the peak at which regions are cut.
+
+    Returns:
+        None in all columns without a mask; NaN for an empty map, and in the baselines where no
+        image of another group has both.
+
+    Raises:
+        ValueError: the masks are of several sizes.
+    """
+    rows: list[dict[str, float | None]] = []
+    for mask in masks:
+        undefined = None if mask is None else float("nan")
+        area = None if mask is None else float(mask.mean())
+        rows.append({"nodule_area": area, **dict.fromkeys(_COLUMNS, undefined)})
+    usable = [i for i, mask in enumerate(masks) if mask is not None and maps[i].any()]
+    if not usable:
+        return rows
+    outlines = np.stack([mask for i in usable if (mask := masks[i]) is not None])
+    group = np.unique(np.array([groups[i] for i in usable], dtype=object), return_inverse=True)[1]
+    values = _pair_columns(maps[usable], outlines, group, share)
+    values |= _mean_map_columns(maps[usable], outlines, group, share)
+    for name, column in values.items():
+        for i, value in zip(usable, column.tolist(), strict=True):
+            rows[i][name] = value
+    return rows
+
+
+def _pair_columns(
+    maps: Float32Array, masks: BoolArray, group: AnyIntArray, share: float
+) -> dict[str, FloatArray]:
+    """Each measure of an image's own pair, and what its map and its mask reach in other pairs."""
+    is_partner = group[:, None] != group[None, :]
+    columns = {}
+    for name, pairs in _measures_of_pairs(maps, masks, share).items():
+        columns[name] = np.diagonal(pairs)
+        total = np.where(is_partner, pairs, 0.0)
+        count = is_partner.sum(axis=1)
+        if not count.all():
+            continue  # one group alone, or a group without a partner
+        by_map, by_mask = total.sum(axis=1) / count, total.sum(axis=0) / count
+        columns[f"{name}_permuted"] = by_map + by_mask - total.sum() / count.sum()
+    return columns
+
+
+def _measures_of_pairs(maps: Float32Array, masks: BoolArray, share: float) -> dict[str, FloatArray]:
+    """Every map over every mask: (k, k), maps down, masks across."""
+    cells = maps.reshape(len(maps), -1).astype(np.float64)
+    cover = cell_cover(masks, *maps.shape[1:]).reshape(len(masks), -1)
+    peaks, centres = peak_cells(maps, masks)
+    return {
+        "nodule_energy": (cells / cells.sum(axis=1, keepdims=True)) @ cover.T,
+        "nodule_hit": peaks.reshape(len(maps), -1) @ centres.reshape(len(masks), -1).T,
+        "nodule_iou": _overlaps(maps, masks, share),
+    }
+
+
+def _overlaps(maps: Float32Array, masks: BoolArray, share: float) -> FloatArray:
+    size = masks.shape[1:]
+    regions = np.stack([highlighted(upsampled(cam, *size), share) for cam in maps])
+    flat_regions, flat_masks = (part.reshape(len(part), -1) for part in (regions, masks))
+    both = np.empty((len(maps), len(masks)))
+    for start in range(0, len(masks), _BLOCK):
+        some = flat_masks[start : start + _BLOCK].astype(np.float32).T
+        for first in range(0, len(maps), _BLOCK):
+            own = flat_regions[first : first + _BLOCK].astype(np.float32)
+            both[first : first + _BLOCK, start : start + _BLOCK] = own @ some
+    either = flat_regions.sum(axis=1)[:, None] + flat_masks.sum(axis=1)[None, :] - both
+    has_outline = np.asarray(masks.any(axis=(1, 2)))
+    return np.where(has_outline[None, :], both / np.maximum(either, 1), np.nan)
+
+
+def _mean_map_columns(
+    maps: Float32Array, masks: BoolArray, group: AnyIntArray, share: float
+) -> dict[str, FloatArray]:
+    """What the mean of other groups' maps, each of sum 1, reaches over each mask."""
+    weights = maps.astype(np.float64) / maps.sum(axis=(1, 2), dtype=np.float64)[:, None, None]
+    totals = np.zeros((group.max() + 1, *maps.shape[1:]))
+    np.add.at(totals, group, weights)
+    others = (totals.sum(axis=0) - totals)[group].clip(0).astype(np.float32)
+    if len(totals) < 2:
+        return {}
+    ious = [region_iou(cam, mask, share) for cam, mask in zip(others, masks, strict=True)]
+    return {
+        "nodule_energy_mean_map": energy_inside(others, masks),
+        "nodule_hit_mean_map": pointing_hits(others, masks),
+        "nodule_iou_mean_map": np.array(ious),
+    }

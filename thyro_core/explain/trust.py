@@ -1,0 +1,161 @@
+"""The checks of a study's maps over its images: means, leads over baselines, intervals and P.
+
+Unit and estimand: an image's values are averaged over the splits that tested it, and the mean over
+images is taken for these trained networks; patients are the independent units, so a patient's
+images count as one piece of evidence, however many they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from scipy import stats
+
+from thyro_core.evaluation.bounded import LEVEL
+from thyro_core.evaluation.uncertainty import holm
+from thyro_core.tables.cam_columns import CASCADE_COLUMNS, NODULE_MEASURES
+from thyro_core.types import AnyIntArray, FloatArray
+
+LEAST_PATIENTS = 5
+"""Fewest patients with which an interval or a P is given."""
+
+SIGNIFICANT_LEAD = 0.05
+"""Bound on the adjusted P of a lead."""
+
+CHECKS: tuple[tuple[str, str, str], ...] = (
+    *((measure, "permuted", f"{measure}_permuted") for measure in NODULE_MEASURES),
+    *((measure, "mean_map", f"{measure}_mean_map") for measure in NODULE_MEASURES),
+    ("border_energy", "area", "border_area"),
+    ("mark_energy", "area", "mark_area"),
+    ("deletion", "random_order", "deletion_random"),
+    ("insertion", "random_order", "insertion_random"),
+    *((column, "none", "") for column in CASCADE_COLUMNS),
+    ("is_empty", "none", ""),
+)
+"""Each check: its column of `cam_trust`, the baseline, and the baseline's column."""
+
+# One family a question: is the nodule found, are there shortcuts, does the score follow the map.
+_FAMILIES: tuple[tuple[str, ...], ...] = (
+    NODULE_MEASURES, ("border_energy", "mark_energy"), ("deletion", "insertion"),
+)  # fmt: skip
+
+# Shares of maps in float32: a smaller standard error is rounding and no spread.
+_ROUNDING = 1e-8
+
+_NAMES = {"nodule_energy": "energy", "nodule_hit": "pointing", "nodule_iou": "IoU"}
+
+
+class ClusterMean(NamedTuple):
+    """A mean over images and its 95 % interval and test against 0; NaN where undefined."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def cluster_mean(values: FloatArray, cluster: AnyIntArray) -> ClusterMean:
+    """The mean with a variance that takes clusters for independent and nothing within them.
+
+    The sandwich of Liang and Zeger (1986) for a mean: G/(G - 1) times the sum over the G clusters
+    of squared sums of deviations, over n squared; t with G - 1 degrees of freedom. No interval
+    with fewer than `LEAST_PATIENTS` clusters, and no P without spread.
+
+    Args:
+        values: (n,), finite.
+        cluster: (n,), any numbering.
+    """
+    if not values.size:
+        return ClusterMean(np.nan, np.nan, np.nan, np.nan)
+    mean = float(values.mean())
+    _, place = np.unique(cluster, return_inverse=True)
+    sums = np.bincount(place, values - mean)
+    count = len(sums)
+    if count < LEAST_PATIENTS:
+        return ClusterMean(mean, np.nan, np.nan, np.nan)
+    error = float(np.sqrt(count / (count - 1) * (sums**2).sum())) / values.size
+    half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, count - 1)) if error > _ROUNDING else np.nan
+    return ClusterMean(mean, mean - half, mean + half, p)
+
+
+def trust_tests(trust: pa.Table, patients: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rows of `cam_checks` of one architecture, in the order of `CHECKS`.
+
+    Args:
+        trust: its rows of `cam_trust`, all splits.
+        patients: the patient, or the group, of each image.
+    """
+    if not trust.num_rows:
+        return []
+    frame = trust.to_pandas().sort_values(["image_id", "split"])
+    rows = [_check_row(frame, patients, check) for check in CHECKS]
+    for family in _FAMILIES:
+        own = [row for row in rows if row["measure"] in family and row["baseline"] != "none"]
+        for row, p in zip(own, holm([row["p"] for row in own]), strict=True):
+            row["p_adjusted"] = p
+    keys = trust.select(["study_id", "architecture"]).slice(0, 1).to_pylist()[0]
+    return [keys | row for row in rows]
+
+
+def _check_row(
+    frame: pd.DataFrame, patients: Mapping[str, str], check: tuple[str, str, str]
+) -> dict[str, Any]:
+    measure, baseline, column = check
+    own = pd.DataFrame({"image": frame["image_id"], "v": frame[measure].astype(float)})
+    own["c"] = frame[column].astype(float) if column else 0.0
+    images = own[np.isfinite(own["v"]) & np.isfinite(own["c"])].groupby("image").mean()
+    names = np.array([patients[image] for image in images.index], dtype=object)
+    cluster = np.unique(names, return_inverse=True)[1] if len(names) else np.empty(0, np.int64)
+    value = cluster_mean(images["v"].to_numpy(), cluster)
+    nothing = ClusterMean(np.nan, np.nan, np.nan, np.nan)
+    lead = cluster_mean((images["v"] - images["c"]).to_numpy(), cluster) if column else nothing
+    return {
+        "measure": measure,
+        "baseline": baseline,
+        "value": value.mean,
+        "ci_low": value.low,
+        "ci_high": value.high,
+        "reference": float(images["c"].mean()) if column and len(images) else np.nan,
+        "lead": lead.mean,
+        "lead_low": lead.low,
+        "lead_high": lead.high,
+        "p": lead.p,
+        "p_adjusted": np.nan,
+        "n": len(images),
+        "patients": len(set(names)),
+    }
+
+
+def localisation_finding(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Whether one network's maps are shown to find the nodule: one sentence, empty without masks.
+
+    A measure counts only where the lead over both baselines is above 0 with an adjusted P below
+    `SIGNIFICANT_LEAD`. Only for a network that tells the classes apart: the caller has that
+    condition.
+
+    Args:
+        rows: rows of `cam_checks`, of one architecture.
+    """
+    nodule = [row for row in rows if row["measure"] in NODULE_MEASURES and row["n"]]
+    if not nodule:
+        return ""
+    hits = [
+        _NAMES[measure]
+        for measure in NODULE_MEASURES
+        if all(
+            row["lead"] > 0 and row["p_adjusted"] < SIGNIFICANT_LEAD
+            for row in nodule
+            if row["measure"] == measure
+        )
+    ]
+    others = [name for name in _NAMES.values() if name not in hits]
+    bound = f"Holm-adjusted P < {SIGNIFICANT_LEAD} over other images' maps and over the mean map"
+    start = f"{nodule[0]['architecture']}: "
+    if not hits:
+        return f"{start}by no measure are the maps shown to find the nodule ({bound})."
+    rest = f"; not shown by {', '.join(others)}" if others else ""
+    found_by = f"{', '.join(hits)}{rest}"
+    return f"{start}the maps find the nodule better than both baselines ({bound}) by {found_by}."
