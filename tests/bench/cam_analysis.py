@@ -3,7 +3,8 @@
     python tests/bench/cam_analysis.py [--architecture resnet18] [--images 151] [--trust-images 4]
 
 Times, in one thread and on random pixels, the forward pass of all test images and the analysis of
-their maps, as a whole and by part: features of all shares, where energy lies, the network's checks.
+their maps, as a whole and by part: features of all shares, where energy lies, nodules and their
+baselines, the network's checks.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from thyro_core.training.batches import Examples
 from thyro_core.training.inference import predict
 from thyro_core.training.models import build
 
-PARTS = ("feature_rows", "map_checks", "network_checks")
+PARTS = ("feature_rows", "map_checks", "nodule_checks", "network_checks")
 
 
 def arguments() -> argparse.Namespace:
@@ -73,7 +74,8 @@ def main() -> None:
     _, maps = predict_with_cams(model, name, examples, cpu)
     ids = [f"{i:064x}" for i in range(n)]
     keys = {"study_id": "s0", "split": 0, "architecture": name}
-    network = analysis.TrainedNetwork(model, name, cpu, examples, ids, [None] * n)
+    masks = [gaussian_filter(rng.normal(size=(side, side)), side / 8) > 0 for _ in range(n)]
+    network = analysis.TrainedNetwork(model, name, cpu, examples, ids, masks, ids)
     config = StudyConfig(trust_images=options.trust_images)
     with watched() as spent:
         start = time.process_time()

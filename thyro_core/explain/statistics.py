@@ -13,25 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-from scipy.stats import mannwhitneyu, rankdata, spearmanr
-from sklearn import config_context
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
+from scipy.stats import mannwhitneyu, spearmanr
 
-from thyro_core.evaluation.uncertainty import holm, mean_interval, nadeau_bengio
+from thyro_core.evaluation.uncertainty import holm
 from thyro_core.explain.conditional import ScoredImages, conditional_test
 from thyro_core.explain.regions import DEFAULT_SHARE
 from thyro_core.tables.cam_columns import FEATURES
-from thyro_core.types import FloatArray, IntArray
+from thyro_core.types import FloatArray
 
 SIGNIFICANT = 0.05
 """The paper's bound on P; here on the adjusted P."""
-
-FOLDS = 5
-"""Folds of a cross-validation; fewer where a class has fewer patients."""
-
-REPEATS = 10
-"""Repeats of the cross-validation, each with other folds."""
 
 # Means over splits that differ by rounding alone are ties, not ranks.
 _DECIMALS = 12
@@ -39,32 +30,12 @@ _DECIMALS = 12
 _P_COLUMNS = ("p", "p_conditional")
 _FEWEST_PAIRS = 3
 
-_Fold = tuple[IntArray, IntArray]
-"""Training rows and test rows."""
-
 
 class MannWhitney(NamedTuple):
     """Malignant against benign values of one feature; NaN where a class has none."""
 
     u: float
     effect_size: float
-    p: float
-
-
-class FamilyAuc(NamedTuple):
-    """How well one family of features separates the classes, and shape's lead over it.
-
-    `auc` and `sd` (ddof 1) are over the folds of all repeats, `n` counts images. `difference` is
-    shape's AUC - this family's on the same folds, `p` its corrected two-sided P; both are NaN for
-    shape itself, and everything is NaN where a class has fewer than two patients.
-    """
-
-    threshold: float
-    family: str
-    auc: float
-    sd: float
-    n: int
-    difference: float
     p: float
 
 
@@ -114,7 +85,7 @@ def cam_tests(
     """
     scored = _with_scores(features, predictions)
     rows: list[dict[str, Any]] = []
-    for share, images in _by_share(features, patients):
+    for share, images in images_by_share(features, patients):
         own = scored[scored["threshold"] == share]
         scored_images = _scored_images(own, patients)
         scores = own.groupby("image_id")["score"].mean()
@@ -131,46 +102,6 @@ def cam_tests(
         ]
     keys = features.select(["study_id", "architecture"]).slice(0, 1).to_pylist()
     return [keys[0] | row for row in rows]
-
-
-def family_auc(
-    features: pa.Table, patients: Mapping[str, str | None], seed: int
-) -> list[FamilyAuc]:
-    """Which family separates the classes better: AUC of a logistic regression on each alone.
-
-    Repeated stratified cross-validation, a patient's images never on both sides; medians for
-    undefined values and the scaling are learnt in the training folds (L2 penalty, C = 1). The AUC
-    is taken within each fold, because scores of different folds' models do not compare. Families
-    share the folds, and shape's lead is tested with Nadeau and Bengio's variance (the corrected
-    repeated k-fold test, Bouckaert and Frank 2004). Images without a region are left out.
-
-    Args:
-        features: See `cam_tests`.
-        patients: See `cam_tests`.
-        seed: Seed of the folds, 0 or more.
-
-    Returns:
-        By share, a family each, shape first.
-
-    Raises:
-        ValueError: see `cam_tests`.
-    """
-    results: list[FamilyAuc] = []
-    # Most maps have a region at every share, so shares have the same images and folds.
-    folds_of: dict[tuple[str, ...], list[_Fold]] = {}
-    for share, images in _by_share(features, patients):
-        regions = images[images["area"].notna()]
-        image_ids = tuple(regions.index)
-        if image_ids not in folds_of:
-            folds_of[image_ids] = list(_cross_validation_folds(regions, seed))
-        folds = folds_of[image_ids]
-        aucs = {
-            family: _fold_aucs(regions, _features_of(family), folds)
-            for family in dict.fromkeys(FEATURES.values())
-        }
-        ratio = float(np.mean([len(test) / len(train) for train, test in folds] or [0.0]))
-        results += [_family_summary(share, family, aucs, ratio, len(regions)) for family in aucs]
-    return results
 
 
 def shape_finding(rows: Sequence[Mapping[str, Any]], share: float = DEFAULT_SHARE) -> str:
@@ -267,10 +198,18 @@ def _benign_correlation(images: pd.DataFrame, feature: str, scores: pd.Series) -
     return float(spearmanr(x, y).statistic)
 
 
-def _by_share(
+def images_by_share(
     features: pa.Table, patients: Mapping[str, str | None]
 ) -> Iterator[tuple[float, pd.DataFrame]]:
-    """Each share's images by ascending id: label, patient, and features averaged over splits."""
+    """Each share's images by ascending id: label, patient, and features averaged over splits.
+
+    Args:
+        features: see `cam_tests`.
+        patients: see `cam_tests`.
+
+    Raises:
+        ValueError: see `cam_tests`.
+    """
     frame = features.to_pandas().sort_values(["threshold", "image_id", "split"])
     _check_features(frame, patients)
     images = frame.groupby(["threshold", "image_id"])
@@ -312,60 +251,3 @@ def _test_feature(images: pd.DataFrame, feature: str) -> dict[str, Any]:
         "median_benign": float(np.median(benign)) if benign.size else np.nan,
         "median_malignant": float(np.median(malignant)) if malignant.size else np.nan,
     }
-
-
-def _features_of(family: str) -> list[str]:
-    return [name for name, own_family in FEATURES.items() if own_family == family]
-
-
-def _cross_validation_folds(images: pd.DataFrame, seed: int) -> Iterator[_Fold]:
-    """(training rows, test rows) of all repeats; only folds with both classes on both sides."""
-    label, patient = images["label"].to_numpy(), images["patient"].to_numpy()
-    smaller = min(len(set(patient[label == value])) for value in (0, 1))
-    folds = min(FOLDS, smaller)
-    for repeat in range(REPEATS if folds > 1 else 0):
-        state = int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
-        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=state)
-        for train, test in parts.split(label, label, patient):
-            if len(set(label[train])) == len(set(label[test])) == 2:
-                yield train, test
-
-
-def _fold_aucs(images: pd.DataFrame, names: list[str], folds: Sequence[_Fold]) -> FloatArray:
-    values, label = images[names].to_numpy(np.float64), images["label"].to_numpy()
-    model = LogisticRegression(max_iter=1000)
-    aucs = []
-    # scikit-learn's checks of its arguments take longer than the hundreds of small fits.
-    with config_context(assume_finite=True, skip_parameter_validation=True):
-        for train, test in folds:
-            scaled = _filled_and_scaled(values, train)
-            model.fit(scaled[train], label[train])
-            aucs.append(_auc(label[test], scaled[test] @ model.coef_[0]))
-    return np.array(aucs, dtype=np.float64)
-
-
-def _filled_and_scaled(values: FloatArray, train: IntArray) -> FloatArray:
-    """Medians for what is undefined, and unit variance, both learnt from the training rows."""
-    own = values[train]
-    some = np.isfinite(own).any(axis=0)
-    middle = np.where(some, np.nanmedian(np.where(some, own, 0.0), axis=0), 0.0)
-    whole = np.where(np.isfinite(values), values, middle)
-    sd = whole[train].std(axis=0)
-    return np.asarray((whole - whole[train].mean(axis=0)) / np.where(sd > 0, sd, 1.0))
-
-
-def _auc(label: IntArray, score: FloatArray) -> float:
-    """Mann-Whitney's: the share of pairs with the malignant score higher, ties half."""
-    ill = int((label == 1).sum())
-    ranks = rankdata(score)[label == 1].sum()
-    return float((ranks - ill * (ill + 1) / 2) / (ill * (len(label) - ill)))
-
-
-def _family_summary(
-    share: float, family: str, aucs: Mapping[str, FloatArray], ratio: float, n: int
-) -> FamilyAuc:
-    """`aucs` holds each family's AUC by fold, shape first."""
-    own, first = aucs[family], next(iter(aucs))
-    spread = mean_interval(own, ratio)
-    lead = nadeau_bengio(aucs[first] - own if family != first else [], ratio)
-    return FamilyAuc(share, family, spread.mean, spread.sd, n, lead.mean, lead.p)

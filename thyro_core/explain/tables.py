@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from thyro_core.config import StudyConfig
-from thyro_core.explain.statistics import cam_tests, family_auc
+from thyro_core.explain.families import family_auc
+from thyro_core.explain.statistics import cam_tests
 from thyro_core.explain.trust import trust_tests
 from thyro_core.tables.schemas import rows_to_table
 
@@ -57,10 +58,10 @@ def cam_families_table(
         study_id: the study.
         features: its table `cam_features`, or some of its rows.
         splits: its table `splits`.
-        config: its config, for the order of architectures and the seed of the folds.
+        config: its config, for the order of architectures and the seed of folds and permutations.
 
     Raises:
-        ValueError: see `statistics.family_auc`.
+        ValueError: see `families.family_auc`.
     """
     patients = patients_of(splits)
     rows = [

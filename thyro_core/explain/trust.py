@@ -41,8 +41,9 @@ _FAMILIES: tuple[tuple[str, ...], ...] = (
     NODULE_MEASURES, ("border_energy", "mark_energy"), ("deletion", "insertion"),
 )  # fmt: skip
 
-# Shares of maps in float32: a smaller standard error is rounding and no spread.
-_ROUNDING = 1e-8
+# Maps are float32: what a lead has beyond is rounding, which is no lead and no spread.
+_DECIMALS = 6
+_ROUNDING = 1e-9
 
 _NAMES = {"nodule_energy": "energy", "nodule_hit": "pointing", "nodule_iou": "IoU"}
 
@@ -111,7 +112,8 @@ def _check_row(
     cluster = np.unique(names, return_inverse=True)[1] if len(names) else np.empty(0, np.int64)
     value = cluster_mean(images["v"].to_numpy(), cluster)
     nothing = ClusterMean(np.nan, np.nan, np.nan, np.nan)
-    lead = cluster_mean((images["v"] - images["c"]).to_numpy(), cluster) if column else nothing
+    leads = (images["v"] - images["c"]).to_numpy().round(_DECIMALS)
+    lead = cluster_mean(leads, cluster) if column else nothing
     return {
         "measure": measure,
         "baseline": baseline,

@@ -13,6 +13,7 @@ from thyro_core.errors import IncompleteStudyError
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES, METRIC_NAMES
 from thyro_core.evaluation.metrics import PAPER
 from thyro_core.evaluation.plausibility import CHECKS
+from thyro_core.explain.families import PERMUTATIONS
 from thyro_core.reporting.cells import Cell, definition, literature, paper
 from thyro_core.reporting.figures.curves import colour_bar
 from thyro_core.reporting.figures.svg import CSS_VARIABLES, LIGHT, root_rule
@@ -155,6 +156,7 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "at_chance": [name for name, kind in metrics.evidence.items() if kind != "apart"],
         "empty_maps": empty_maps(tables, plan.config),
         "families": families(tables, plan.config),
+        "permutations": PERMUTATIONS,
         "trust": trust(tables, plan.config, metrics.evidence),
         "provenance": provenance(tables, plan),
     }

@@ -298,7 +298,7 @@ TABLES: dict[str, Table] = {
             (
                 "auc",
                 _REAL,
-                "AUC of a logistic regression on this family, mean over folds; chance: 0.5.",
+                "AUC of a linear discriminant on this family, mean over folds; chance: 0.5.",
             ),
             ("sd", _REAL, "Standard deviation of the AUC over the folds of all repeats."),
             ("n", _INT, "Images with a region."),
@@ -307,7 +307,11 @@ TABLES: dict[str, Table] = {
                 _REAL,
                 "Shape's AUC - this family's on the same folds; chance: 0; NaN for shape itself.",
             ),
-            ("p", _REAL, "Its two-sided P (Nadeau-Bengio); NaN for shape itself."),
+            (
+                "p",
+                _REAL,
+                "Its two-sided P by permutation of patients, never 0; NaN for shape itself.",
+            ),
         ),
         _table(
             "runs",

@@ -5,8 +5,9 @@ import pytest
 
 from thyro_core.explain.faithfulness import energy_inside, pointing_hits, region_iou
 from thyro_core.explain.localisation import nodule_checks
-from thyro_core.explain.trust import cluster_mean
-from thyro_core.tables.cam_columns import NODULE_MEASURES
+from thyro_core.explain.trust import cluster_mean, localisation_finding, trust_tests
+from thyro_core.tables import schemas
+from thyro_core.tables.cam_columns import NODULE_MEASURES, TRUST_COLUMNS
 
 SIDE, CELLS = 42, 7
 
@@ -52,6 +53,46 @@ def test_a_constant_blob_that_sees_no_image_leads_no_baseline():
     for lead in leads(maps, masks).values():
         assert lead.mean == pytest.approx(0, abs=1e-6)
         assert not lead.p < 0.05
+
+
+def trust_rows(maps, masks, groups, splits=2):
+    """Rows of `cam_checks` of maps that stand in two splits, by measure and baseline."""
+    keys = {"study_id": "s0", "architecture": "vgg16"}
+    nothing = {name: float("nan") for name, *_ in TRUST_COLUMNS}
+    rows = []
+    for split in range(splits):
+        tested = [i for i in range(len(maps)) if (i + split) % 5]
+        checks = nodule_checks(maps[tested], [masks[i] for i in tested],
+                               [groups[i] for i in tested], 0.5)  # fmt: skip
+        rows += [keys | {"split": split, "image_id": f"i{i:03}", "label": i % 2}
+                 | nothing | {"is_empty": False} | values
+                 for i, values in zip(tested, checks, strict=True)]  # fmt: skip
+    table = schemas.rows_to_table("cam_trust", rows)
+    return trust_tests(table, {f"i{i:03}": name for i, name in enumerate(groups)})
+
+
+@pytest.mark.parametrize("cells", [7, 8, 10])
+@pytest.mark.parametrize("share_of_noise", [0, 0.02])
+def test_a_central_blob_has_leads_whose_intervals_hold_0_and_no_finding(cells, share_of_noise):
+    """A blob drawn without the image, the same in each map or shaken: through to the sentence."""
+    rng = np.random.default_rng(7)
+    masks = discs(centred(rng, 60), 0.18)
+    centres = 0.5 + rng.normal(0, share_of_noise, (60, 2))
+    rows = trust_rows(blobs(centres, 0.2, cells), masks, [f"p{i}" for i in range(60)])
+    nodule = [row for row in rows if row["measure"] in NODULE_MEASURES]
+    assert len(nodule) == 6
+    for row in nodule:
+        assert row["lead_low"] <= 0 <= row["lead_high"], row
+        assert not row["p_adjusted"] < 0.05, row
+    assert "by no measure" in localisation_finding(rows)
+
+
+def test_maps_on_the_nodule_have_leads_above_0_and_a_finding():
+    rng = np.random.default_rng(8)
+    centres = centred(rng, 60)
+    rows = trust_rows(blobs(centres, 0.15), discs(centres, 0.18), [f"p{i}" for i in range(60)])
+    assert all(row["lead_low"] > 0 for row in rows if row["measure"] in NODULE_MEASURES)
+    assert localisation_finding(rows).endswith("by energy, pointing, IoU.")
 
 
 def test_maps_that_follow_their_image_lead_both():

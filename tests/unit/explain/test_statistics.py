@@ -9,12 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thyro_core.evaluation.uncertainty import holm
-from thyro_core.explain import statistics
-from thyro_core.explain.statistics import (
-    family_auc,
-    mann_whitney,
-    shape_finding,
-)
+from thyro_core.explain import families, statistics
+from thyro_core.explain.families import family_auc
+from thyro_core.explain.statistics import mann_whitney, shape_finding
 from thyro_core.tables.cam_columns import FEATURES
 from thyro_core.tables.schemas import TABLES
 
@@ -231,7 +228,7 @@ class TestCamTests:
         assert min(row["p_adjusted"] for row in rows[2:]) == pytest.approx(least * (len(rows) - 2))
 
     def test_order_of_rows_changes_no_bit(self, monkeypatch):
-        monkeypatch.setattr(statistics, "REPEATS", 1)
+        monkeypatch.setattr(families, "REPEATS", 1)
         label = [0, 1, 1] * 10
         parts = pd.concat(frame(normal(30, k), label, split=k) for k in range(3))
         patients = {name: f"p{k // 2}" for k, name in enumerate(sorted(set(parts["image_id"])))}
@@ -293,85 +290,6 @@ class TestCamTests:
             least.append(min(row["p_adjusted"] for row in rows))
         assert below / count == pytest.approx(0.05, abs=0.015)
         assert np.mean(np.array(least) < 0.05) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 150)
-
-
-class TestFamilyAuc:
-    def test_finds_the_family_that_separates(self):
-        values, label = normal(80), np.array([0, 1] * 40)
-        values[label == 1, 2] += 3
-        features = table(frame(values, label))
-        shape, intensity, texture = family_auc(features, alone(features), 0)
-        assert (shape.family, intensity.family, texture.family) == tuple(
-            dict.fromkeys(FEATURES.values())
-        )
-        assert shape.auc > 0.9
-        assert math.isnan(shape.difference)
-        for other in (intensity, texture):
-            assert other.auc == pytest.approx(0.5, abs=0.15)
-            assert other.difference == pytest.approx(shape.auc - other.auc)
-            assert other.p < 0.01
-            assert other.n == 80
-            assert 0 < other.sd < 0.3
-
-    def test_is_a_hand_made_cross_validation(self):
-        """One feature, one direction: the fold's AUC is the rank AUC of the feature itself."""
-        values = np.full((60, len(FEATURES)), 1.0)
-        label = np.array([0, 1] * 30)
-        values[:, 0] = np.random.default_rng(5).normal(size=60) + 1.5 * label
-        features = table(frame(values, label))
-        shape = family_auc(features, alone(features), 1)[0]
-        overall = mann_whitney(values[label == 1, 0], values[label == 0, 0]).effect_size / 2 + 0.5
-        # Mean over folds of fold AUCs is unbiased for the AUC of all pairs.
-        assert shape.auc == pytest.approx(overall, abs=0.02)
-
-    def test_a_patients_images_never_help_to_recognise_the_patient(self):
-        generator = np.random.default_rng(2)
-        patient = np.repeat(np.arange(14), 8)
-        label = (np.arange(14) % 2)[patient]
-        values = generator.normal(size=(14, len(FEATURES)))[patient]
-        values += generator.normal(0, 0.01, values.shape)
-        features = table(frame(values, label))
-        ids = features["image_id"].to_pylist()
-        together = family_auc(features, {i: f"p{p}" for i, p in zip(ids, patient, strict=True)}, 0)
-        torn = family_auc(features, alone(features), 0)
-        assert torn[0].auc > 0.8
-        assert together[0].auc < 0.75
-
-    def test_undefined_values_are_filled_and_regions_that_are_none_left_out(self):
-        values, label = normal(60), np.array([0, 1] * 30)
-        values[label == 1, 0] += 3
-        values[::7, 3] = NAN
-        values[:, 8] = NAN
-        values[:4] = NAN
-        features = table(frame(values, label))
-        found = family_auc(features, alone(features), 0)
-        assert [one.n for one in found] == [56, 56, 56]
-        assert found[0].auc > 0.9
-
-    def test_shares_stand_apart_and_the_seed_counts(self, monkeypatch):
-        monkeypatch.setattr(statistics, "REPEATS", 2)
-        label = [0, 1] * 15
-        low, high = frame(normal(30, 1), label, share=0.3), frame(normal(30, 2), label, share=0.7)
-        patients = alone(table(low))
-        both = family_auc(table(low, high), patients, 4)
-        assert [one.threshold for one in both] == [0.3] * 3 + [0.7] * 3
-        assert repr(both[3:]) == repr(family_auc(table(high), patients, 4))
-        assert repr(both[3:]) != repr(family_auc(table(high), patients, 5))
-
-    def test_a_class_of_one_patient_gives_nothing(self):
-        features = table(frame(normal(8), [0, 0, 0, 0, 0, 0, 1, 1]))
-        patients = alone(features) | {"i006": "p", "i007": "p"}
-        for found in family_auc(features, patients, 0):
-            assert found.n == 8
-            assert np.isnan([found.auc, found.sd, found.difference, found.p]).all()
-
-    def test_a_class_of_two_patients_still_gives_an_auc(self):
-        values, label = normal(12), np.array([0] * 8 + [1] * 4)
-        values[label == 1] += 5
-        features = table(frame(values, label))
-        patients = alone(features) | dict.fromkeys(("i008", "i009"), "p")
-        patients |= dict.fromkeys(("i010", "i011"), "q")
-        assert all(found.auc > 0.9 for found in family_auc(features, patients, 0))
 
 
 def finding_rows(by_class, given, family="shape", share=0.5, architecture="resnet18", effect=0.4):

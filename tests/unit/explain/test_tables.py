@@ -8,10 +8,11 @@ import pyarrow.compute as pc
 import pytest
 
 from thyro_core.config import StudyConfig
-from thyro_core.explain import statistics
+from thyro_core.explain import families
+from thyro_core.explain.families import family_auc
 from thyro_core.explain.features import feature_rows, features_table
 from thyro_core.explain.regions import DEFAULT_SHARE, SHARES
-from thyro_core.explain.statistics import cam_tests, family_auc
+from thyro_core.explain.statistics import cam_tests
 from thyro_core.explain.tables import cam_families_table, cam_tests_table, patients_of
 from thyro_core.tables import schemas
 from thyro_core.tables.cam_columns import FEATURES
@@ -23,7 +24,8 @@ N = 12
 
 @pytest.fixture(autouse=True)
 def few_repeats(monkeypatch):
-    monkeypatch.setattr(statistics, "REPEATS", 2)
+    monkeypatch.setattr(families, "REPEATS", 2)
+    monkeypatch.setattr(families, "PERMUTATIONS", 9)
 
 
 def splits(patients=None):
