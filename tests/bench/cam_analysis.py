@@ -75,7 +75,7 @@ def main() -> None:
     ids = [f"{i:064x}" for i in range(n)]
     keys = {"study_id": "s0", "split": 0, "architecture": name}
     masks = [gaussian_filter(rng.normal(size=(side, side)), side / 8) > 0 for _ in range(n)]
-    network = analysis.TrainedNetwork(model, name, cpu, examples, ids, masks, ids)
+    network = analysis.TrainedNetwork(model, name, cpu, examples, ids, masks, ids, [0.63] * n)
     config = StudyConfig(trust_images=options.trust_images)
     with watched() as spent:
         start = time.process_time()

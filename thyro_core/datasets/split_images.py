@@ -30,6 +30,7 @@ class SplitImages:
         roles: Rows of `splits` by role (train, val, test), each by ascending image_id.
         pack_rows: The row of each image in the packs.
         masks: Nodule masks, rows as in the packs; None: the image set has none.
+        proportions: Height over width of each image as it came.
     """
 
     store: Store
@@ -38,6 +39,7 @@ class SplitImages:
     roles: Mapping[str, pa.Table]
     pack_rows: Mapping[str, int]
     masks: Grey | None
+    proportions: Mapping[str, float]
 
     def examples(self, side: int, device: torch.device) -> dict[str, Examples]:
         """The images of each role at one side length [pixels], on a device.
@@ -60,6 +62,21 @@ class SplitImages:
         """The mask of each image; None where it has none."""
         return [mask_of(self.masks, self.pack_rows[image_id]) for image_id in image_ids]
 
+    def height_to_width(self, image_ids: Sequence[str]) -> list[float]:
+        """Height over width of each image as it came, before it was squashed to a square."""
+        return [self.proportions[image_id] for image_id in image_ids]
+
+
+def image_proportions(images: pa.Table) -> dict[str, float]:
+    """Height over width of each included image.
+
+    Args:
+        images: table `images` of a manifest.
+    """
+    included = images.filter(images["included"])
+    columns = (included[name].to_pylist() for name in ("image_id", "height", "width"))
+    return {image: height / width for image, height, width in zip(*columns, strict=True)}
+
 
 def open_split_images(
     store: Store, study_id: str, split: int, manifest_id: str, *, scratch: Path
@@ -79,6 +96,9 @@ def open_split_images(
     splits = read_table(store, "splits", study_id=study_id)
     rows = splits.filter(pc.equal(splits["split"], split)).sort_by("image_id")
     roles = {role: rows.filter(pc.equal(rows["role"], role)) for role in ROLES}
-    pack_rows = pack_index(read_table(store, "images", manifest_id=manifest_id))
+    images = read_table(store, "images", manifest_id=manifest_id)
+    pack_rows = pack_index(images)
     masks = open_masks(store, manifest_id, scratch, len(pack_rows))
-    return SplitImages(store, manifest_id, scratch, roles, pack_rows, masks)
+    return SplitImages(
+        store, manifest_id, scratch, roles, pack_rows, masks, image_proportions(images)
+    )

@@ -50,6 +50,8 @@ class TrainedNetwork:
     """Nodule mask of each image, all of one size; None: it has none."""
     groups: Sequence[str]
     """What each image belongs to: one patient's images share a group."""
+    height_to_width: Sequence[float]
+    """Proportions of each image as it came, before it was squashed to a square."""
 
 
 def explanation_tables(
@@ -86,7 +88,9 @@ def explanation_tables(
     for i, image_id in enumerate(network.image_ids):
         pixels = network.examples.pixels[int(network.examples.rows[i])]
         grey = np.asarray(pixels.cpu() if isinstance(pixels, Tensor) else pixels)
-        feature_values += feature_rows(image_id, labels[i], stored[i], grey)
+        feature_values += feature_rows(
+            image_id, labels[i], stored[i], grey, height_to_width=network.height_to_width[i]
+        )
         values = map_checks(stored[i], grey) | nodules[i]
         row = {**keys, "image_id": image_id, "label": labels[i]}
         check_rows.append(row | values | checks.get(i, dict.fromkeys(_NETWORK_COLUMNS)))

@@ -28,9 +28,9 @@ PERMUTATIONS = 199
 """How often maps are dealt out anew; the smallest P is 1 in one more."""
 
 _PERMUTATION_STREAM = 0xFA3
-_RIDGE = 1.0
+_PENALTY = 1.0
 _BLOCK_VALUES = 4_000_000
-_ROUNDING = 1e-9
+_TIE = 1e-9
 
 _Fold = tuple[IntArray, IntArray]
 """Training rows and test rows."""
@@ -170,7 +170,7 @@ def _discriminant_aucs(
     train, test = fold
     own = values[orders[:, train]]
     own -= own.mean(axis=1, keepdims=True)
-    products = own.transpose(0, 2, 1) @ own + _RIDGE * np.eye(values.shape[1])
+    products = own.transpose(0, 2, 1) @ own + _PENALTY * np.eye(values.shape[1])
     along = (label[train] - label[train].mean()) @ own
     weights = np.linalg.solve(products, along[..., None])
     scores = (values[orders[:, test]] @ weights)[..., 0]
@@ -193,5 +193,5 @@ def _family_summary(share: float, family: str, aucs: Mapping[str, FloatArray], n
     if own is shape:
         return FamilyAuc(share, family, auc, sd, n, np.nan, np.nan)
     leads = (shape - own).mean(axis=0)
-    p = float((np.abs(leads) >= abs(leads[0]) - _ROUNDING).mean())
+    p = float((np.abs(leads) >= abs(leads[0]) - _TIE).mean())
     return FamilyAuc(share, family, auc, sd, n, float(leads[0]), p)

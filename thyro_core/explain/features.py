@@ -1,9 +1,10 @@
 """Features of highlighted regions: shape, grey levels and texture, each with its definition.
 
-All of them live on the network's input: the whole image squashed to a square of uint8 grey levels.
-Lengths are shares of the square's side, so that they mean the same at 224 and 299 pixels; shapes
-are those of the network's input, not those in the body. They describe the *map's* region: a low
-resolution map, enlarged, is round by construction, and no outline of a nodule.
+Grey levels and texture live on the network's input: the whole image squashed to a square of uint8.
+Shapes have the proportions of the image as it came: the squash is undone, for taller than wide is a
+criterion of its own. Lengths are shares of the root of the image's area, so that they mean the same
+at 224 and 299 pixels. They describe the *map's* region: a low resolution map, enlarged, is round by
+construction, and no outline of a nodule.
 
 What is undefined (no region, a single pixel's direction, pairs where there are none) is NaN.
 """
@@ -29,12 +30,15 @@ _ROUND_SPREAD = 1e-9
 _HARALICK = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation")
 
 
-def region_features(region: BoolArray, grey: Grey) -> dict[str, float]:
+def region_features(
+    region: BoolArray, grey: Grey, outline: BoolArray | None = None
+) -> dict[str, float]:
     """All features of one region, under the names and in the order of `FEATURES`.
 
     Args:
         region: bool (H, W), as `regions.highlighted` gives it.
         grey: uint8 (H, W), the network's input before normalisation.
+        outline: bool, the region in the proportions that shapes are measured in; None: as it is.
 
     Returns:
         A value a feature, NaN where it is undefined; all are NaN for a region without a pixel.
@@ -50,7 +54,11 @@ def region_features(region: BoolArray, grey: Grey) -> dict[str, float]:
         raise ValueError(msg)
     if not region.any():
         return dict.fromkeys(FEATURES, math.nan)
-    values = _shape(region) | _intensity(region, grey) | _texture(region, grey)
+    values = (
+        _shape(region if outline is None else outline)
+        | _intensity(region, grey)
+        | _texture(region, grey)
+    )
     return {name: float(values[name]) for name in FEATURES}
 
 
@@ -60,6 +68,8 @@ def feature_rows(
     cam: Float32Array,
     grey: Grey,
     shares: Sequence[float] = SHARES,
+    *,
+    height_to_width: float = 1.0,
 ) -> list[dict[str, Any]]:
     """One image's rows for `features_table`, one a share of the peak.
 
@@ -70,14 +80,19 @@ def feature_rows(
             the map of the true class would tell the answer.
         grey: uint8 (H, W), the network's input before normalisation.
         shares: Shares of the peak, each at least 0 and below 1.
+        height_to_width: of the image as it came [pixels over pixels], above 0; shapes are
+            measured on the map enlarged to these proportions, on as many pixels as `grey` has.
 
     Raises:
         ValueError: see `regions.upsampled`, `regions.highlighted` and `region_features`.
     """
     large = upsampled(cam, *grey.shape)
+    stretch = math.sqrt(height_to_width * grey.shape[1] / grey.shape[0])
+    size = (max(1, round(grey.shape[0] * stretch)), max(1, round(grey.shape[1] / stretch)))
+    true = large if size == grey.shape else upsampled(cam, *size)
     return [
         {"image_id": image_id, "label": label, "threshold": float(share)}
-        | region_features(highlighted(large, share), grey)
+        | region_features(highlighted(large, share), grey, highlighted(true, share))
         for share in shares
     ]
 

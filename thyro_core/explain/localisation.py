@@ -46,8 +46,8 @@ def nodule_checks(
         share: share of the peak at which regions are cut.
 
     Returns:
-        None in all columns without a mask; NaN for an empty map, and in the baselines where no
-        image of another group has both.
+        None in all columns without a mask; NaN for an empty map or a mask without a pixel, which
+        are no partners either, and in the baselines where no image of another group has both.
 
     Raises:
         ValueError: the masks are of several sizes.
@@ -57,7 +57,9 @@ def nodule_checks(
         undefined = None if mask is None else float("nan")
         area = None if mask is None else float(mask.mean())
         rows.append({"nodule_area": area, **dict.fromkeys(_COLUMNS, undefined)})
-    usable = [i for i, mask in enumerate(masks) if mask is not None and maps[i].any()]
+    usable = [
+        i for i, mask in enumerate(masks) if mask is not None and mask.any() and maps[i].any()
+    ]
     if not usable:
         return rows
     outlines = np.stack([mask for i in usable if (mask := masks[i]) is not None])
@@ -73,22 +75,31 @@ def nodule_checks(
 def _pair_columns(
     maps: Float32Array, masks: BoolArray, group: AnyIntArray, share: float
 ) -> dict[str, FloatArray]:
-    """Each measure of an image's own pair, and what its map and its mask reach in other pairs."""
-    is_partner = group[:, None] != group[None, :]
-    columns = {}
-    for name, pairs in _measures_of_pairs(maps, masks, share).items():
-        columns[name] = np.diagonal(pairs)
-        total = np.where(is_partner, pairs, 0.0)
-        count = is_partner.sum(axis=1)
-        if not count.all():
-            continue  # one group alone, or a group without a partner
-        by_map, by_mask = total.sum(axis=1) / count, total.sum(axis=0) / count
-        columns[f"{name}_permuted"] = by_map + by_mask - total.sum() / count.sum()
+    """Each measure of an image's own pair, and what its map and its mask reach in other pairs.
+
+    Pairs are made a block of maps at a time: of thousands of images all at once are gigabytes.
+    """
+    n = len(maps)
+    own, by_map, by_mask = ({name: np.zeros(n) for name in NODULE_MEASURES} for _ in range(3))
+    for start in range(0, n, _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        is_partner = group[rows, None] != group[None, :]
+        for name, pairs in _measures_of_pairs(maps[rows], masks, share).items():
+            own[name][rows] = np.diagonal(pairs, start)
+            others = np.where(is_partner, pairs, 0.0)
+            by_map[name][rows] = others.sum(axis=1)
+            by_mask[name] += others.sum(axis=0)
+    count = n - np.bincount(group)[group]
+    columns = dict(own)
+    if count.all():  # else one group is alone: it has no partner
+        for name in NODULE_MEASURES:
+            grand = by_map[name].sum() / count.sum()
+            columns[f"{name}_permuted"] = by_map[name] / count + by_mask[name] / count - grand
     return columns
 
 
 def _measures_of_pairs(maps: Float32Array, masks: BoolArray, share: float) -> dict[str, FloatArray]:
-    """Every map over every mask: (k, k), maps down, masks across."""
+    """Every map over every mask: (maps, masks)."""
     cells = maps.reshape(len(maps), -1).astype(np.float64)
     cover = cell_cover(masks, *maps.shape[1:]).reshape(len(masks), -1)
     peaks, centres = peak_cells(maps, masks)
@@ -103,15 +114,13 @@ def _overlaps(maps: Float32Array, masks: BoolArray, share: float) -> FloatArray:
     size = masks.shape[1:]
     regions = np.stack([highlighted(upsampled(cam, *size), share) for cam in maps])
     flat_regions, flat_masks = (part.reshape(len(part), -1) for part in (regions, masks))
+    own = flat_regions.astype(np.float32)
     both = np.empty((len(maps), len(masks)))
     for start in range(0, len(masks), _BLOCK):
-        some = flat_masks[start : start + _BLOCK].astype(np.float32).T
-        for first in range(0, len(maps), _BLOCK):
-            own = flat_regions[first : first + _BLOCK].astype(np.float32)
-            both[first : first + _BLOCK, start : start + _BLOCK] = own @ some
+        some = slice(start, start + _BLOCK)
+        both[:, some] = own @ flat_masks[some].astype(np.float32).T
     either = flat_regions.sum(axis=1)[:, None] + flat_masks.sum(axis=1)[None, :] - both
-    has_outline = np.asarray(masks.any(axis=(1, 2)))
-    return np.where(has_outline[None, :], both / np.maximum(either, 1), np.nan)
+    return np.asarray(both / either)
 
 
 def _mean_map_columns(

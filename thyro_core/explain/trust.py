@@ -18,7 +18,7 @@ from thyro_core.evaluation.uncertainty import holm
 from thyro_core.tables.cam_columns import CASCADE_COLUMNS, NODULE_MEASURES
 from thyro_core.types import AnyIntArray, FloatArray
 
-LEAST_PATIENTS = 5
+FEWEST_PATIENTS = 5
 """Fewest patients with which an interval or a P is given."""
 
 SIGNIFICANT_LEAD = 0.05
@@ -42,7 +42,7 @@ _FAMILIES: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 
 # Maps are float32: what a lead has beyond is rounding, which is no lead and no spread.
-_DECIMALS = 6
+_LEAD_DECIMALS = 6
 _ROUNDING = 1e-9
 
 _NAMES = {"nodule_energy": "energy", "nodule_hit": "pointing", "nodule_iou": "IoU"}
@@ -62,7 +62,7 @@ def cluster_mean(values: FloatArray, cluster: AnyIntArray) -> ClusterMean:
 
     The sandwich of Liang and Zeger (1986) for a mean: G/(G - 1) times the sum over the G clusters
     of squared sums of deviations, over n squared; t with G - 1 degrees of freedom. No interval
-    with fewer than `LEAST_PATIENTS` clusters, and no P without spread.
+    with fewer than `FEWEST_PATIENTS` clusters, and no P without spread.
 
     Args:
         values: (n,), finite.
@@ -74,7 +74,7 @@ def cluster_mean(values: FloatArray, cluster: AnyIntArray) -> ClusterMean:
     _, place = np.unique(cluster, return_inverse=True)
     sums = np.bincount(place, values - mean)
     count = len(sums)
-    if count < LEAST_PATIENTS:
+    if count < FEWEST_PATIENTS:
         return ClusterMean(mean, np.nan, np.nan, np.nan)
     error = float(np.sqrt(count / (count - 1) * (sums**2).sum())) / values.size
     half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error
@@ -112,7 +112,7 @@ def _check_row(
     cluster = np.unique(names, return_inverse=True)[1] if len(names) else np.empty(0, np.int64)
     value = cluster_mean(images["v"].to_numpy(), cluster)
     nothing = ClusterMean(np.nan, np.nan, np.nan, np.nan)
-    leads = (images["v"] - images["c"]).to_numpy().round(_DECIMALS)
+    leads = (images["v"] - images["c"]).to_numpy().round(_LEAD_DECIMALS)
     lead = cluster_mean(leads, cluster) if column else nothing
     return {
         "measure": measure,

@@ -4,7 +4,9 @@ The page is a function of the store: no time of writing, no script, nothing from
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,19 @@ from thyro_core.evaluation.metrics import PAPER
 from thyro_core.evaluation.plausibility import CHECKS
 from thyro_core.explain.families import PERMUTATIONS
 from thyro_core.reporting.cells import Cell, definition, literature, paper
+from thyro_core.reporting.checklist import checklist, checklist_csv
 from thyro_core.reporting.figures.curves import colour_bar
 from thyro_core.reporting.figures.svg import CSS_VARIABLES, LIGHT, root_rule
 from thyro_core.reporting.html import render_page
 from thyro_core.reporting.queries import Tables
-from thyro_core.reporting.sections.cohort import cohort, leakage
+from thyro_core.reporting.sections.cohort import cohort, flow_figure, leakage
 from thyro_core.reporting.sections.curves import make_plot, plot_data
 from thyro_core.reporting.sections.gallery import gallery
 from thyro_core.reporting.sections.maps import empty_maps, families, feature_tests, trust
 from thyro_core.reporting.sections.performance import Performance, comparisons, performance
 from thyro_core.reporting.sections.plots import report_plots
 from thyro_core.reporting.sections.provenance import config_cell, provenance
-from thyro_core.store.keys import report_key, table_key
+from thyro_core.store.keys import checklist_key, report_key, table_key
 from thyro_core.store.store import Store
 from thyro_core.study.lifecycle import study_notes, unfinished_runs
 from thyro_core.study.plan import StudyPlan, load_plan
@@ -51,6 +54,7 @@ CONTENTS: tuple[tuple[str, str], ...] = (
     ("trust", "Trust"),
     ("provenance", "Provenance"),
     ("limits", "Limits"),
+    ("checklist", "Checklists"),
 )
 """Sections in the order of CLAIM 2024: anchor and title."""
 
@@ -84,6 +88,11 @@ def render_report(store: Store, study_id: str, scratch: Path) -> str:
         IncompleteStudyError: it is not finished; the message says what is missing.
         StoreError: a store on S3 failed meanwhile.
     """
+    return _render(store, study_id, scratch)[0]
+
+
+def _render(store: Store, study_id: str, scratch: Path) -> tuple[str, bytes]:
+    """The page, and its checklists as CSV."""
     plan = load_plan(store, study_id)
     _check_finished(store, plan)
     results = connect(store)
@@ -91,25 +100,42 @@ def render_report(store: Store, study_id: str, scratch: Path) -> str:
         with results.asking():
             tables = Tables(results.connection, study_id, plan.manifest_id)
             values = _text_values(tables, plan)
-            return render_page(
-                "report.html", **values, **_figure_values(tables, store, plan, values, scratch)
-            )
+            values |= _figure_values(tables, store, plan, values, scratch)
+            items = checklist(_answering_sections(values))
+            values["checklists"] = {
+                standard: list(of) for standard, of in groupby(items, lambda item: item.standard)
+            }
+            return render_page("report.html", **values), checklist_csv(items)
     finally:
         results.connection.close()
 
 
+def _answering_sections(values: Mapping[str, Any]) -> set[str]:
+    """Anchors of the sections that show what their title says."""
+    checks = [answer.row for network in values["trust"].values() for answer in network.answers]
+    empty = {
+        "comparisons": not values["comparisons"].corrected,
+        "gallery": not values["gallery"].groups,
+        "features": values["features"] is None,
+        "trust": not any(checks),
+    }
+    return {"top", *(anchor for anchor, _ in CONTENTS if not empty.get(anchor))}
+
+
 def write_report(store: Store, study_id: str, scratch: Path) -> str:
-    """Put the report beside its study.
+    """Put the report beside its study, with its checklists as a CSV file.
 
     Returns:
-        Its URL.
+        The report's URL.
 
     Raises:
         InputError: there is no such study.
         IncompleteStudyError: it is not finished.
     """
     key = report_key(study_id)
-    store.write(key, render_report(store, study_id, scratch).encode())
+    page, items = _render(store, study_id, scratch)
+    store.write(checklist_key(study_id), items)
+    store.write(key, page.encode())
     return f"{store.url}/{key}"
 
 
@@ -134,6 +160,7 @@ def _is_number(cell: Cell) -> bool:
 def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
     """Variables of the templates: text and tables."""
     metrics = performance(tables, plan.config)
+    cohort_values, checks = cohort(tables), leakage(tables)
     return {
         "config": lambda name, form="short": config_cell(plan, name, form),
         "definition": definition,
@@ -148,8 +175,9 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "contents": CONTENTS,
         "suspicion_checks": CHECKS,
         "brief": _brief(metrics, plan),
-        "cohort": cohort(tables),
-        "leakage": leakage(tables),
+        "cohort": cohort_values,
+        "leakage": checks,
+        "flow": flow_figure(cohort_values, checks),
         "performance": metrics,
         "comparisons": comparisons(tables, plan.config),
         "features": feature_tests(tables, plan.config, metrics.evidence),

@@ -153,3 +153,8 @@ def screening_lock_key() -> str:
 def report_key(study_id: str) -> str:
     """The study's report: one HTML file."""
     return f"studies/{study_id}/report.html"
+
+
+def checklist_key(study_id: str) -> str:
+    """The reporting checklists beside the report: one CSV file."""
+    return f"studies/{study_id}/checklist.csv"

@@ -284,7 +284,16 @@ def _test_and_explain(split: PreparedSplit, prepared: PreparedRun) -> dict[str, 
     image_ids = test_rows["image_id"].to_pylist()
     masks = split.images.nodule_masks(image_ids)
     groups = test_rows["group_id"].to_pylist()
-    network = TrainedNetwork(run.model, architecture, split.device, test, image_ids, masks, groups)
+    network = TrainedNetwork(
+        run.model,
+        architecture,
+        split.device,
+        test,
+        image_ids,
+        masks,
+        groups,
+        split.images.height_to_width(image_ids),
+    )
     keys = hive_keys(split.job.study_id, split.job.split, architecture)
     config, seed = prepared.recipe.config, prepared.recipe.seed
     return {

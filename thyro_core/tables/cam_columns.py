@@ -24,13 +24,14 @@ _OVER_GLCMS = f"mean over distances {GLCM_DISTANCES} pixels and 4 directions"
 _DOCS: dict[str, dict[str, str]] = {
     "shape": {
         "area": "Area, share of the image; above 0 to 1.",
-        "perimeter": "Perimeter (Crofton, 4 directions), sides of the square; image edges count.",
+        "perimeter": "Perimeter (Crofton, 4 directions), roots of the image's area; edges count.",
         "circularity": "4 pi area / perimeter^2: 1 for a disc, less for ragged or long outlines; "
         "small regions can exceed 1 by rounding.",
         "eccentricity": "Eccentricity of the ellipse of equal second moments, 0 to 1.",
         "solidity": "Area / area of the convex hull: 1 for convex, less with bays; 0 to 1.",
         "extent": "Area / area of the upright bounding box, 0 to 1.",
-        "aspect_ratio": "Height / width of the upright bounding box; above 1: taller than wide.",
+        "aspect_ratio": "Height / width of the upright bounding box, in pixels of the image as it "
+        "came; above 1: taller than wide.",
         "compactness": "area^2 / (2 pi x second moment about the centroid): 1 for a disc, less the "
         "further area lies from its centre; unlike circularity, blind to a rough outline.",
         "orientation": "Angle of the long axis from the horizontal [rad]: 0 lying, pi/2 upright; "

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,7 @@ SIDE, N, SEED = 64, 6, 7
 IDS = [f"{value:064x}" for value in (9, 3, 5, 4, 8, 7)]
 LABELS = [0, 0, 1, 0, 1, 1]
 GROUPS = ["a", "b", "c", "d", "e", "f"]
+ASPECTS = [1.0, 0.63, 0.63, 0.75, 1.0, 1.5]
 CONFIG = StudyConfig(image_size=SIDE, trust_images=2, architectures=("resnet18",))
 
 
@@ -54,7 +56,14 @@ def network():
     examples = Examples(pixels, np.array([1, 3, 5, 7, 2, 0]), torch.tensor(LABELS))
     model = build("resnet18", SIDE, 1).eval()
     return TrainedNetwork(
-        model, "resnet18", CPU, examples, IDS, [None, half(), None, None, half(), None], GROUPS
+        model,
+        "resnet18",
+        CPU,
+        examples,
+        IDS,
+        [None, half(), None, None, half(), None],
+        GROUPS,
+        ASPECTS,
     )
 
 
@@ -98,7 +107,7 @@ def test_features_are_those_of_the_stored_maps(tables, network, cams):
     found = {(row["image_id"], row["threshold"]): row for row in tables["cam_features"].to_pylist()}
     for i, cam in enumerate(malignant(cams)):
         grey = network.examples.pixels[network.examples.rows[i]]
-        for row in feature_rows(IDS[i], LABELS[i], cam, grey):
+        for row in feature_rows(IDS[i], LABELS[i], cam, grey, height_to_width=ASPECTS[i]):
             stored = found[IDS[i], row["threshold"]]
             assert repr(row) == repr({name: stored[name] for name in row})
 
@@ -221,7 +230,7 @@ def test_the_network_and_torchs_generators_stay_as_they_are(network, maps, cams)
 def test_pixels_in_a_devices_memory_give_the_same(network, maps, tables):
     examples = network.examples
     there = Examples(torch.from_numpy(examples.pixels), examples.rows, examples.labels)
-    moved = TrainedNetwork(network.model, "resnet18", CPU, there, IDS, network.masks, GROUPS)
+    moved = replace(network, examples=there)
     found = explanation_tables(KEYS, moved, maps, CONFIG, seed=SEED)
     for name, table in found.items():
         assert repr(table.to_pylist()) == repr(tables[name].to_pylist())
@@ -238,7 +247,7 @@ def test_without_images_the_tables_are_empty(network):
     none = Examples(
         network.examples.pixels, np.empty(0, np.int64), torch.empty(0, dtype=torch.long)
     )
-    nothing = TrainedNetwork(network.model, "resnet18", CPU, none, [], [], [])
+    nothing = TrainedNetwork(network.model, "resnet18", CPU, none, [], [], [], [])
     maps = np.empty((0, 2, 2, 2), np.float32)
     found = explanation_tables(KEYS, nothing, maps, CONFIG, seed=SEED)
     assert [table.num_rows for table in found.values()] == [0, 0, 0]

@@ -357,6 +357,24 @@ class TestTable:
             assert {name: row[name] for name in FEATURES} == expected
             assert (row["image_id"], row["label"]) == ("a", 1)
 
+    @pytest.mark.parametrize("height_to_width", [315 / 500, 1.0, 500 / 315])
+    def test_a_disc_in_the_image_as_it_came_is_a_disc(self, height_to_width):
+        """The network sees it squashed; DDTI's images are 500 x 315."""
+        side = 224
+        y, x = (np.mgrid[:side, :side] + 0.5) / side - 0.5
+        cone = np.clip(0.3 - np.hypot(y * height_to_width, x), 0, None).astype(np.float32)
+        (row,) = feature_rows(
+            "a", 1, cone, noise((side, side)), (0.5,), height_to_width=height_to_width
+        )
+        assert row["aspect_ratio"] == pytest.approx(1, abs=0.03)
+        assert row["circularity"] == pytest.approx(1, abs=0.06)
+        assert row["eccentricity"] < 0.2
+        assert row["area"] == pytest.approx(math.pi * 0.15**2 / height_to_width, rel=0.05)
+        (squashed,) = feature_rows("a", 1, cone, noise((side, side)), (0.5,))
+        assert squashed["aspect_ratio"] == pytest.approx(1 / height_to_width, abs=0.03)
+        same = [name for name, family in FEATURES.items() if family != "shape"]
+        assert repr([row[name] for name in same]) == repr([squashed[name] for name in same])
+
     def test_an_empty_map_keeps_its_rows(self):
         rows = feature_rows("a", 0, np.zeros((7, 7), dtype=np.float32), noise((64, 64)), (0.5,))
         assert len(rows) == 1

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from thyro_core.explain import localisation
 from thyro_core.explain.faithfulness import energy_inside, pointing_hits, region_iou
 from thyro_core.explain.localisation import nodule_checks
 from thyro_core.explain.trust import cluster_mean, localisation_finding, trust_tests
@@ -139,6 +140,16 @@ def test_the_permuted_baseline_is_the_mean_over_the_pairs_of_other_groups():
             assert row[f"{name}_permuted"] == pytest.approx(own_map + own_mask - grand, abs=1e-6)
 
 
+def test_blocks_change_nothing(monkeypatch):
+    rng = np.random.default_rng(6)
+    groups = ["a", "a", "b", "c", "d", "b", "e"]
+    maps, masks = rng.random((7, 4, 4)).astype(np.float32), list(rng.random((7, 20, 20)) > 0.6)
+    whole = nodule_checks(maps, masks, groups, 0.5)
+    monkeypatch.setattr(localisation, "_BLOCK", 3)
+    for row, expected in zip(nodule_checks(maps, masks, groups, 0.5), whole, strict=True):
+        assert row == pytest.approx(expected)
+
+
 def test_the_mean_map_is_that_of_the_other_groups():
     rng = np.random.default_rng(3)
     groups = ["a", "a", "b"]
@@ -162,3 +173,14 @@ def test_without_mask_map_or_partner():
     for name, value in alone.items():
         assert np.isnan(value) == name.endswith(("_permuted", "_mean_map"))
     assert nodule_checks(maps[:0], [], [], 0.5) == []
+
+
+def test_a_mask_without_a_pixel_is_undefined_and_spoils_no_other_image():
+    rng = np.random.default_rng(9)
+    maps, masks = rng.random((5, 4, 4)).astype(np.float32), list(rng.random((5, 20, 20)) > 0.6)
+    names = ["a", "b", "c", "d", "e"]
+    expected = nodule_checks(maps[:4], masks[:4], names[:4], 0.5)
+    *found, last = nodule_checks(maps, [*masks[:4], np.zeros((20, 20), dtype=bool)], names, 0.5)
+    assert repr(found) == repr(expected)
+    assert last["nodule_area"] == 0
+    assert all(np.isnan(value) for name, value in last.items() if name != "nodule_area")

@@ -1,5 +1,7 @@
 """The report: every number in it is derived again, by SQL, from the store's tables."""
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -21,12 +23,13 @@ from thyro_core.explain.tables import cam_checks_table
 from thyro_core.explain.trust import localisation_finding
 from thyro_core.reporting.report import CONTENTS, render_report, write_report
 from thyro_core.reporting.sections.cohort import PAPER_TABLE
-from thyro_core.store.keys import report_key, study_key, table_key
+from thyro_core.store.keys import checklist_key, report_key, study_key, table_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.lifecycle import study_notes
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.summary import undefined_notes
 from thyro_core.tables import schemas
+from thyro_core.tables.cam_columns import CASCADE
 from thyro_core.tables.io import read_table, write_table
 from thyro_core.tables.query import run_query
 
@@ -91,11 +94,16 @@ def test_what_is_marked_as_an_id_is_no_measured_number(page) -> None:
     allowed = re.compile(
         r"[sm][0-9a-f]{16}|[0-9a-f]{12}|[0-9a-f]{16}|c{40}|ResNet18|VGG16|Inception v3|AlexNet|"
         r"fp32|bf16|F1|F1 score|SHA-256|TN5000|Fig\. 2|Table 1|torchvision: IMAGENET1K_V1|"
-        r"[A-Z][\w ,.]+ (19|20)\d\d|\D*"
+        r"[A-Z][\w ,.]+ (19|20)\d\d|ITU-R BT\.601|\D*"
     )
-    meanings = {field.description for field in StudyConfig.model_fields.values()}
-    marked = [each.text for each in page.walk() if "data-id" in each.attributes]
-    assert [text for text in marked if not allowed.fullmatch(text) and text not in meanings] == []
+    words = {field.description for field in StudyConfig.model_fields.values()}
+    words |= {layer for stages in CASCADE.values() for layer in stages}
+    # Compared with the list itself by a test of their own.
+    items = {id(each) for row in page.by_id("checklist").find("th") for each in row.find("span")}
+    marked = [
+        each.text for each in page.walk() if "data-id" in each.attributes and id(each) not in items
+    ]
+    assert [text for text in marked if not allowed.fullmatch(text) and text not in words] == []
 
 
 def test_notes_and_findings_are_those_of_the_tables(full, page) -> None:
@@ -444,3 +452,41 @@ def test_an_unknown_study_is_a_mistake_of_the_one_who_asks(full, tmp_path) -> No
     store, plan = full
     with pytest.raises(InputError, match=f"expected a study s0, found {plan.study_id}"):
         render_report(store, "s0", tmp_path)
+
+
+def test_the_flow_diagram_says_the_counts_of_the_tables(full, page) -> None:
+    store, plan = full
+    found = read_table(store, "images", manifest_id=plan.manifest_id)
+    included = found.filter(found["included"])
+    svg = next(each for each in page.find("svg") if "plot-flow-title" in str(each.attributes))
+    texts = {each.text for each in svg.find("text")}
+    labels = pc.value_counts(included["label"]).to_pylist()
+    counts = {row["values"]: row["counts"] for row in labels}
+    assert f"Image files found: {found.num_rows}" in texts
+    assert f"Excluded: {found.num_rows - included.num_rows}" in texts
+    assert f"Included: {included.num_rows}" in texts
+    assert {f"benign: {counts[0]}", f"malignant: {counts[1]}"} <= texts
+    reasons = pc.value_counts(found.filter(pc.invert(found["included"]))["reason"]).to_pylist()
+    assert reasons
+    words = " ".join(each.text.strip() for each in svg.find("text"))
+    for row in reasons:
+        assert f"{row['values'].replace('_', ' ')}: {row['counts']}" in words
+    assert f"Included: {included.num_rows}" in svg.find("desc")[0].text
+
+
+def test_what_the_checklists_claim_stands_in_the_section_they_name(full, page) -> None:
+    store, plan = full
+    rows = list(csv.DictReader(io.StringIO(store.read(checklist_key(plan.study_id)).decode())))
+    shown = [
+        (cells[0].text, row.attributes["data-status"])
+        for row in page.by_id("checklist").find("tr")
+        if "data-status" in row.attributes and (cells := row.find("th"))
+    ]
+    assert shown == [(row["item"], row["status"]) for row in rows]
+    for anchor in {row["section"].removeprefix("report.html#") for row in rows} - {""}:
+        text = page.by_id(anchor).text
+        assert text
+        assert not re.search(r"Not computed: the study|Not shown:|could not be compared", text)
+    sections = {row["item"]: row["section"] for row in rows if row["standard"] == "CLAIM 2024"}
+    assert "last epoch" in page.by_id("provenance").text
+    assert sections["31"] == "report.html#trust"

@@ -16,7 +16,7 @@ from safetensors.torch import load
 from tests.support.imagesets import write_image_set, write_masks
 from thyro_core.config import StudyConfig, job_seed
 from thyro_core.errors import IncompleteStudyError
-from thyro_core.explain import statistics
+from thyro_core.explain import families
 from thyro_core.explain.gradcam import predict_with_cams
 from thyro_core.explain.regions import SHARES
 from thyro_core.store.keys import checkpoint_key, model_key, progress_key, run_key
@@ -45,7 +45,8 @@ TIMES = ["seconds", "images_per_second"]
 @pytest.fixture(autouse=True)
 def few_repeats(monkeypatch):
     """A study is concluded a few times; each cross-validation is repeated once."""
-    monkeypatch.setattr(statistics, "REPEATS", 1)
+    monkeypatch.setattr(families, "REPEATS", 1)
+    monkeypatch.setattr(families, "PERMUTATIONS", 9)
 
 
 @pytest.fixture(autouse=True)

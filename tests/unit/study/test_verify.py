@@ -19,10 +19,11 @@ from safetensors.numpy import save_file
 from thyro_core.config import StudyConfig
 from thyro_core.datasets.manifest import ingest
 from thyro_core.datasets.packs import open_pack, pack_index
+from thyro_core.datasets.split_images import image_proportions
 from thyro_core.datasets.splits import make_splits
 from thyro_core.errors import InputError
 from thyro_core.evaluation.tables import comparisons_table, metrics_table
-from thyro_core.explain import statistics
+from thyro_core.explain import families
 from thyro_core.explain.features import feature_rows, features_table
 from thyro_core.explain.maps import cams_table, stored_maps
 from thyro_core.explain.tables import cam_checks_table, cam_families_table, cam_tests_table
@@ -121,14 +122,18 @@ def write_run(store: Store, study_id: str, split: int, architecture: str) -> Non
 
 def write_map_tables(store: Store, tests: pa.Table, cams: pa.Table, keys) -> None:
     manifest_id = load_plan(store, keys["study_id"]).manifest_id
-    index = pack_index(read_table(store, "images", manifest_id=manifest_id))
+    table = read_table(store, "images", manifest_id=manifest_id)
+    index, proportions = pack_index(table), image_proportions(table)
     side = CONFIG.side(keys["architecture"])
     pack = open_pack(store, manifest_id, side, Path("/tmp/thyro-test-scratch"), len(index))
     maps = stored_maps(cams.filter(pc.field("target_class") == 1))
     features, trust = [], []
     for row, cam in zip(tests.to_pylist(), maps, strict=True):
         named = {name: row[name] for name in ("image_id", "label")}
-        features += feature_rows(*named.values(), cam, pack[index[row["image_id"]]])
+        image = row["image_id"]
+        features += feature_rows(
+            *named.values(), cam, pack[index[image]], height_to_width=proportions[image]
+        )
         trust.append(dict.fromkeys(schemas.TABLES["cam_trust"].schema.names) | named | keys)
     write_table(store, "cam_features", features_table(keys, features), **keys)
     write_table(store, "cam_trust", schemas.rows_to_table("cam_trust", trust), **keys)
@@ -174,7 +179,8 @@ def build(folder: Path, store: Store) -> str:
 def few_repeats():
     """One repeat of each cross-validation: the tests verify dozens of times."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(statistics, "REPEATS", 1)
+        patch.setattr(families, "REPEATS", 1)
+        patch.setattr(families, "PERMUTATIONS", 9)
         yield
 
 

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+from thyro_core.config import CLASS_NAMES
 from thyro_core.reporting.cells import Cell, paper
+from thyro_core.reporting.figures.flow import FlowStep, flow_diagram
 from thyro_core.reporting.queries import Tables, literal
+from thyro_core.reporting.sections.curves import Plot, Sheet, SheetCell, make_plot
 
 PAPER_TABLE: dict[str, tuple[int, int, int]] = {
     "train": (291, 66, 357),
@@ -13,6 +16,7 @@ PAPER_TABLE: dict[str, tuple[int, int, int]] = {
 """Table 1 of the paper: benign, malignant and all images by part."""
 
 _CLASS_CONDITIONS = {"benign": "label = 0", "malignant": "label = 1", "all": "true"}
+_COUNT_NAMES = (*CLASS_NAMES, "images")
 _ROLE_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
 _LINK_TITLES = {
     "image_id": "the same file",
@@ -62,6 +66,11 @@ class Cohort:
 def cohort(tables: Tables) -> Cohort:
     """Counts of what was found, what takes part and what was excluded, with Table 1."""
     images = tables.source("images")
+    splits = tables.source("splits")
+    outside = (
+        f"{images} AND included AND label IS NOT NULL "
+        f"AND image_id NOT IN (SELECT image_id FROM {splits})"
+    )
     figures = tables.figures(
         images,
         {
@@ -69,10 +78,13 @@ def cohort(tables: Tables) -> Cohort:
             "included": ("count(*) FILTER (included)", "count"),
             "excluded": ("count(*) FILTER (NOT included)", "count"),
             "unlabelled": ("count(*) FILTER (included AND label IS NULL)", "count"),
+            "benign": ("count(*) FILTER (included AND label = 0)", "count"),
+            "malignant": ("count(*) FILTER (included AND label = 1)", "count"),
             "patients": ("count(DISTINCT patient_id) FILTER (included)", "count"),
             "unknown": ("count(*) FILTER (included AND patient_id IS NULL)", "count"),
+            "aspect": ("median(width / height) FILTER (included)", "two"),
         },
-    )
+    ) | {"outside": tables.figure("count(*)", outside, "count")}
     parts = _cohort_parts(tables)
     return Cohort(
         figures=figures,
@@ -154,6 +166,79 @@ def _class_properties(tables: Tables, images: str) -> list[tuple[str, dict[str, 
         (name, tables.figures(f"{images} AND included AND {_CLASS_CONDITIONS[name]}", expressions))
         for name in ("benign", "malignant")
     ]
+
+
+def flow_figure(cohort: Cohort, checks: "Leakage") -> Plot:
+    """The images from those found to the parts of the splits, with what leaves on the way.
+
+    Args:
+        cohort: the study's images.
+        checks: for the number of splits.
+    """
+    figures, splits = cohort.figures, checks.figures["splits"]
+    reasons = [_counted(name, count) for name, count in cohort.reasons]
+    classes = [figures["benign"], figures["malignant"]]
+    leavers = [
+        _counted(what, figures[name])
+        for name, what in (("unlabelled", "without a label"), ("outside", "in no split"))
+        if figures[name].value
+    ]
+    included = (
+        _counted("Included", figures["included"]),
+        *(_counted(name, count) for name, count in zip(CLASS_NAMES, classes, strict=True)),
+        *([_counted("patients", figures["patients"])] if cohort.has_patients else []),
+    )
+    parts = {part.name: part.counts for part in cohort.parts}
+    everything = parts.pop("All")
+    steps = [
+        FlowStep(
+            (_counted("Image files found", figures["found"]),),
+            (_counted("Excluded", figures["excluded"]), *reasons)
+            if figures["excluded"].value
+            else (),
+        ),
+        FlowStep(included, ("Take no part", *leavers) if leavers else ()),
+        FlowStep(
+            (
+                f"In each of {splits.text} splits",
+                *(_span(name, of) for name, of in zip(_COUNT_NAMES, everything, strict=True)),
+            )
+        ),
+    ]
+    boxes = [
+        (name, *(_span(short, of) for short, of in zip(_COUNT_NAMES, counts, strict=True)))
+        for name, counts in parts.items()
+    ]
+    excluded: list[list[SheetCell]] = [
+        [f"Excluded: {_in_words(name)}", count] for name, count in cohort.reasons
+    ]
+    rows: list[list[SheetCell]] = [
+        ["Found", figures["found"]],
+        ["Excluded", figures["excluded"]],
+        *excluded,
+        ["Included", figures["included"]],
+        ["Included, benign", classes[0]],
+        ["Included, malignant", classes[1]],
+        ["Included, without a label", figures["unlabelled"]],
+        ["Included with a label, in no split", figures["outside"]],
+        ["In a split", cohort.coverage["images"]],
+        ["Never in a test part", cohort.coverage["never"]],
+    ]
+    svg = flow_diagram("plot-flow", steps, boxes)
+    return make_plot("flow", svg, Sheet("Images at each step", ["Step", "Images"], rows))
+
+
+def _in_words(reason: str) -> str:
+    return reason.replace("_", " ")
+
+
+def _counted(what: str, count: Cell) -> str:
+    return f"{_in_words(what)}: {count.text}"
+
+
+def _span(what: str, counts: tuple[Cell, Cell]) -> str:
+    low, high = (count.text for count in counts)
+    return f"{what}: {low if low == high else f'{low} to {high}'}"
 
 
 @dataclass(frozen=True)

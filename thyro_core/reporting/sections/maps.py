@@ -151,13 +151,14 @@ QUESTIONS: Mapping[str, TrustQuestion] = {
     ),
     "border_energy": TrustQuestion(
         "Energy at the image's border",
-        "How much of the map rests on the frame of the image? More than its area is a shortcut.",
+        "How much of the map rests on the frame of the image? More than its area hints at a "
+        "shortcut.",
         "Not computed: every map is empty.",
     ),
     "mark_energy": TrustQuestion(
         "Energy on burned-in marks",
-        "How much rests on callipers and text, which no tissue shows? More than their area is a "
-        "shortcut.",
+        "How much rests on callipers and text, which no tissue shows? More than their area hints "
+        "at a shortcut.",
         "Not computed: every map is empty.",
     ),
     "deletion": TrustQuestion(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from thyro_core.datasets.packs import open_pack, pack_index
+from thyro_core.datasets.split_images import image_proportions
 from thyro_core.explain.features import feature_rows
 from thyro_core.explain.maps import stored_maps
 from thyro_core.explain.regions import SHARES
@@ -59,6 +60,7 @@ def feature_faults(
     features, faults = tables["cam_features"], []
     (manifest_id,) = set(tables["images"]["manifest_id"].to_pylist())
     index = pack_index(tables["images"])
+    proportions = image_proportions(tables["images"])
     with tempfile.TemporaryDirectory(prefix="thyro-") as scratch:
         for architecture, side in sides.items():
             pack = open_pack(store, manifest_id, side, Path(scratch), len(index))
@@ -72,7 +74,13 @@ def feature_faults(
                 keys = {name: row[name] for name in ("study_id", *_RUN)}
                 grey = np.asarray(pack[index[row["image_id"]]])
                 label = stored["label"][0].as_py()
-                recomputed = feature_rows(row["image_id"], label, cam, grey)
+                recomputed = feature_rows(
+                    row["image_id"],
+                    label,
+                    cam,
+                    grey,
+                    height_to_width=proportions[row["image_id"]],
+                )
                 expected = [keys | values for values in recomputed]
                 faults += differences(
                     stored, schemas.rows_to_table("cam_features", expected), _KEYS
