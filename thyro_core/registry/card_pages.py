@@ -28,8 +28,8 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
     alike = f"{count['reruns']} alike but for the seed"
     candidates = f"{count['candidates']} of {count['studies']} studies of these images, {alike}"
     members = f"{ensemble['members_per_image']:.1f} of {ensemble['members']} members an image"
-    shown = "shown" if point["is_met"] else "NOT SHOWN"
-    target = f"calibrated, for sensitivity {point['target_sensitivity']:g}: {shown}"
+    verdict = "shown" if point["is_met"] else "NOT SHOWN"
+    target = f"calibrated, for sensitivity {point['target_sensitivity']:g}: {verdict}"
     line = f"log odds x {calibration['slope']:.3f} {calibration['intercept']:+.3f}"
     return [
         ("architecture", f"{card['architecture']}, {len(card['members'])} members"),

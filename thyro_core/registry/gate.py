@@ -38,7 +38,7 @@ class _StudyAucs:
 
 
 def compare_with_champion(
-    store: Store, plan: StudyPlan, architecture: str, champion: Bundle, scratch: Path
+    store: Store, plan: StudyPlan, architecture: str, champion: Bundle, *, scratch: Path
 ) -> Verdict:
     """Compare a study's architecture with the champion by AUC.
 
@@ -61,7 +61,7 @@ def compare_with_champion(
     """
     card = champion.card
     if card["data"]["manifest_id"] != plan.manifest_id:
-        unseen = compare_on_unseen(store, plan, architecture, champion, scratch)
+        unseen = compare_on_unseen(store, plan, architecture, champion, scratch=scratch)
         return _compare_unseen(unseen, champion.model_id)
     new = _study(store, plan.study_id, architecture)
     old = _study(store, card["study_id"], champion.architecture)

@@ -95,7 +95,7 @@ def promote(
     @cache
     def compare(champion: str) -> Verdict:
         return compare_with_champion(
-            store, plan, architecture, load_bundle(store, champion), scratch
+            store, plan, architecture, load_bundle(store, champion), scratch=scratch
         )
 
     def gate(champion: str | None) -> str:

@@ -46,7 +46,7 @@ class UnseenComparison:
 
 
 def compare_on_unseen(
-    store: Store, plan: StudyPlan, architecture: str, champion: Bundle, scratch: Path
+    store: Store, plan: StudyPlan, architecture: str, champion: Bundle, *, scratch: Path
 ) -> UnseenComparison:
     """Compare a study's network with a champion that was made on another image set.
 
@@ -64,9 +64,9 @@ def compare_on_unseen(
     predictions = read_table(store, "predictions", study_id=plan.study_id)
     rows = out_of_fold_predictions(predictions, splits, architecture)
     candidate = out_of_fold_ensemble(rows)
-    known = reference(store, champion.model_id)
+    training = reference(store, champion.model_id)
     scores = dict(
-        zip(known["image_id"].to_pylist(), known["prob_malignant"].to_pylist(), strict=True)
+        zip(training["image_id"].to_pylist(), training["prob_malignant"].to_pylist(), strict=True)
     )
     known_groups = {row["group_id"] for row in splits.to_pylist() if row["image_id"] in scores}
     new = [
@@ -74,7 +74,7 @@ def compare_on_unseen(
         for image, group in zip(candidate.image, candidate.group, strict=True)
         if group not in known_groups
     ]
-    fresh = _champion_scores(store, plan, champion, scratch, _splits_of(rows, new))
+    fresh = _champion_scores(store, plan, champion, scratch=scratch, splits=_splits_of(rows, new))
     champions = np.array([(scores | fresh).get(image, np.nan) for image in candidate.image])
     judged = np.isfinite(champions)
     label = candidate.label[judged]
@@ -105,6 +105,7 @@ def _champion_scores(
     store: Store,
     plan: StudyPlan,
     champion: Bundle,
+    *,
     scratch: Path,
     splits: Mapping[str, list[int]],
 ) -> dict[str, float]:
@@ -117,7 +118,9 @@ def _champion_scores(
     index = pack_index(read_table(store, "images", manifest_id=plan.manifest_id))
     images = [image for image in splits if image in index]
     places = np.array([index[image] for image in images], dtype=np.int64)
-    margins = _margins(store, plan.manifest_id, champion, scratch, (places, len(index)))
+    margins = _margins(
+        store, plan.manifest_id, champion, scratch=scratch, rows=(places, len(index))
+    )
     if margins is None:
         return {}
     scores = {}
@@ -132,6 +135,7 @@ def _margins(
     store: Store,
     manifest_id: str,
     champion: Bundle,
+    *,
     scratch: Path,
     rows: tuple[IntArray, int],
 ) -> FloatArray | None:

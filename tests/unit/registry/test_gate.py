@@ -18,6 +18,7 @@ from thyro_core.study.plan import StudyPlan
 from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table, write_table
 
+NOWHERE = Path("/nonexistent")
 NEW, OLD = "s" + "2" * 16, "s" + "1" * 16
 
 
@@ -62,7 +63,7 @@ def study(store: Store, study_id: str, aucs: dict[str, list[float]], *, shift: i
 
 def verdict(store: Store, architecture: str = "resnet18", **options: object) -> Verdict:
     bundle = champion(**options)  # type: ignore[arg-type]
-    return compare_with_champion(store, plan(), architecture, bundle, Path("/nonexistent"))
+    return compare_with_champion(store, plan(), architecture, bundle, scratch=NOWHERE)
 
 
 def test_the_paired_difference_decides_on_the_same_splits(store: Store) -> None:
@@ -129,9 +130,12 @@ def test_an_undefined_candidate_is_worse(store: Store) -> None:
 def test_another_architecture_of_the_champion(store: Store) -> None:
     study(store, OLD, {"resnet18": [0.9, 0.9], "vgg16": [0.5, 0.5]})
     study(store, NEW, {"resnet18": [0.7, 0.7]})
-    nowhere = Path("/nonexistent")
-    assert compare_with_champion(store, plan(), "resnet18", champion("resnet18"), nowhere).worse
-    assert not compare_with_champion(store, plan(), "resnet18", champion("vgg16"), nowhere).worse
+    assert compare_with_champion(
+        store, plan(), "resnet18", champion("resnet18"), scratch=NOWHERE
+    ).worse
+    assert not compare_with_champion(
+        store, plan(), "resnet18", champion("vgg16"), scratch=NOWHERE
+    ).worse
 
 
 # Another manifest: images that neither was trained on.
@@ -176,10 +180,10 @@ def other_set(
     )  # fmt: skip
     monkeypatch.setattr(unseen, "reference", lambda *_: known)
     monkeypatch.setattr(unseen, "_champion_scores", fresh_scores)
-    return compare_with_champion(store, plan("m2"), "resnet18", champion(), Path("/nonexistent"))
+    return compare_with_champion(store, plan("m2"), "resnet18", champion(), scratch=NOWHERE)
 
 
-def fresh_scores(store, plan, champion, scratch, splits):
+def fresh_scores(store, plan, champion, *, scratch, splits):
     assert all(len(of) in {1, 2} for of in splits.values())
     return {name: 0.5 + 0.4 * (int(name[1:]) // 2 % 2) for name in splits}
 
@@ -207,7 +211,7 @@ def test_an_image_whose_group_the_champion_knows_is_not_new_to_it(
               for row in rows]  # fmt: skip
     table = pa.Table.from_pylist(joined, schema=schemas.TABLES["splits"].schema)
     write_table(store, "splits", table, study_id=NEW)
-    found = compare_with_champion(store, plan("m2"), "resnet18", champion(), Path("/nonexistent"))
+    found = compare_with_champion(store, plan("m2"), "resnet18", champion(), scratch=NOWHERE)
     assert "on 49 images" in found.text
     assert "9 new to the champion" in found.text
 

@@ -332,8 +332,8 @@ def test_a_worse_model_is_refused_before_anything_is_made(promoted, tmp_path, mo
 
     real = module.compare_with_champion
 
-    def worse(*arguments: object):
-        return type(real(*arguments))(True, "AUC -0.5")
+    def worse(*arguments: object, **more: object):
+        return type(real(*arguments, **more))(True, "AUC -0.5")
 
     monkeypatch.setattr(module, "compare_with_champion", worse)
     config = PromotionConfig(study_id=plan.study_id, sensitivity=0.6)
