@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from thyro_core.evaluation.out_of_fold import Ids, OutOfFoldEnsemble, sigmoid
 from thyro_core.evaluation.bounded import LEVEL
+from thyro_core.evaluation.out_of_fold import Ids, OutOfFoldEnsemble, sigmoid
 from thyro_core.types import FloatArray, IntArray
 
 LEAST_SLOPE = 0.01

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from thyro_core.evaluation.out_of_fold import Ids
 from thyro_core.evaluation.bounded import LEVEL
+from thyro_core.evaluation.out_of_fold import Ids
 from thyro_core.types import BoolArray, FloatArray, IntArray
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from thyro_core.errors import InputError
+from thyro_core.evaluation.bounded import LEVEL
 from thyro_core.evaluation.calibration import (
     LEAST_SLOPE,
     CalibrationQuality,
@@ -26,7 +27,6 @@ from thyro_core.evaluation.threshold import (
     least_patients,
     operating_rates,
 )
-from thyro_core.evaluation.bounded import LEVEL
 from thyro_core.registry.card import (
     CandidateCount,
     CardCalibration,
