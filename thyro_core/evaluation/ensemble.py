@@ -1,6 +1,5 @@
 """The AUC of an ensemble's out-of-fold scores, and the tables of these scores and their fit."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,8 +14,8 @@ from thyro_core.evaluation.calibration import (
     IntervalEstimate,
     calibration_quality,
     cross_fit,
-    unit_interval,
 )
+from thyro_core.evaluation.delong import auc_interval, delong
 from thyro_core.evaluation.out_of_fold import (
     Ids,
     OutOfFoldEnsemble,
@@ -30,26 +29,20 @@ from thyro_core.types import BoolArray, FloatArray, IntArray
 _Row = dict[str, Any]
 
 
-def auc_interval(label: IntArray, score: FloatArray, unit: Ids) -> IntervalEstimate:
-    """AUC with a 95 % interval on the logit scale, units taken as independent.
-
-    The variance sums the placements of DeLong, DeLong and Clarke-Pearson (1988) over units, as
-    Obuchowski (1997) does for clustered data.
+def auc_estimate(label: IntArray, score: FloatArray, unit: Ids) -> IntervalEstimate:
+    """AUC with its 95 % interval, units taken as independent.
 
     Args:
-        label: (n,), 0 or 1.
-        score: (n,).
+        label: (n,), 0 or 1; at least one image.
+        score: (n,), of any range.
         unit: (n,), patient or group.
 
     Returns:
-        NaN without both classes; no interval (NaN) at an AUC of 0 or 1, where the placements have
-        no spread.
+        NaN without both classes.
     """
-    auc, influence = _auc_influence(label, score)
-    if not 0 < auc < 1:
-        return IntervalEstimate(auc, math.nan, math.nan)
-    estimate = unit_interval(math.log(auc / (1 - auc)), influence / (auc * (1 - auc)), unit)
-    return IntervalEstimate(auc, *(float(v) for v in sigmoid(np.array(estimate[1:]))))
+    places = _places(score)
+    low, high = auc_interval(label, places, unit.astype(str))
+    return IntervalEstimate(delong(label, places, places).auc_a, low, high)
 
 
 def paired_auc_difference(
@@ -58,36 +51,18 @@ def paired_auc_difference(
     """AUC of `score` - AUC of `other` on the same images, with its 95 % interval over units.
 
     Args:
-        label: (n,), 0 or 1.
-        score: (n,).
-        other: (n,).
+        label: (n,), 0 or 1; at least one image.
+        score: (n,), of any range.
+        other: (n,), of any range.
         unit: (n,), patient or group.
     """
-    (auc, influence), (auc_of_other, influence_of_other) = (
-        _auc_influence(label, values) for values in (score, other)
-    )
-    if math.isnan(auc):
-        return IntervalEstimate(math.nan, math.nan, math.nan)
-    return unit_interval(auc - auc_of_other, influence - influence_of_other, unit)
+    test = delong(label, _places(score), _places(other), unit.astype(str))
+    return IntervalEstimate(test.difference, test.ci_low, test.ci_high)
 
 
-def _auc_influence(label: IntArray, score: FloatArray) -> tuple[float, FloatArray]:
-    """AUC (ties count half), and how far each image moves it."""
-    malignant = label == 1
-    n_malignant, n_benign = int(malignant.sum()), int((~malignant).sum())
-    influence = np.zeros(label.size)
-    if not n_malignant or not n_benign:
-        return math.nan, influence
-    rank = stats.rankdata(score)
-    own = np.empty(label.size)
-    own[malignant] = stats.rankdata(score[malignant])
-    own[~malignant] = stats.rankdata(score[~malignant])
-    # The share of the other class below an image.
-    below = (rank - own) / np.where(malignant, n_benign, n_malignant)
-    auc = float(below[malignant].mean())
-    influence[malignant] = (below[malignant] - auc) / n_malignant
-    influence[~malignant] = (1 - below[~malignant] - auc) / n_benign
-    return auc, influence
+def _places(score: FloatArray) -> FloatArray:
+    """Ranks, 0 to 1: a probability would tie the scores that it rounds to 1."""
+    return np.asarray(stats.rankdata(score) / score.size)
 
 
 def ensemble_table(
@@ -186,7 +161,7 @@ def _figures(
     label, unit, reference = ensemble.label[judged], ensemble.unit[judged], fit.prevalence[judged]
     for name, values in (("raw", sigmoid(ensemble.margin)), ("calibrated", fit.calibrated)):
         quality = calibration_quality(label, values[judged], reference, unit)
-        yield name, {"auc": auc_interval(label, values[judged], unit)} | quality._asdict()
+        yield name, {"auc": auc_estimate(label, values[judged], unit)} | quality._asdict()
     alone = calibration_quality(label, reference, reference, unit)
     yield "prevalence", {name: getattr(alone, name) for name in ("brier", "nll")}
 

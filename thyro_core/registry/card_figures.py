@@ -18,7 +18,7 @@ from thyro_core.evaluation.calibration import (
     cross_fit,
     fit_calibration,
 )
-from thyro_core.evaluation.ensemble import auc_interval, ensemble_quality
+from thyro_core.evaluation.ensemble import auc_estimate, ensemble_quality
 from thyro_core.evaluation.metrics import METRICS
 from thyro_core.evaluation.out_of_fold import OutOfFoldEnsemble
 from thyro_core.evaluation.threshold import (
@@ -67,7 +67,7 @@ def ensemble_figures(ensemble: OutOfFoldEnsemble, members: int) -> EnsembleFigur
     return EnsembleFigures(
         method=ENSEMBLE_METHOD,
         auc=_figure(
-            auc_interval(ensemble.label, ensemble.margin, ensemble.unit), ensemble.label.size
+            auc_estimate(ensemble.label, ensemble.margin, ensemble.unit), ensemble.label.size
         ),
         images=ensemble.label.size,
         patients=len(set(ensemble.unit)),

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from thyro_core.config import StudyConfig
 from thyro_core.evaluation.calibration import cross_fit
 from thyro_core.evaluation.ensemble import (
-    auc_interval,
+    auc_estimate,
     calibration_table,
     ensemble_table,
     paired_auc_difference,
@@ -20,7 +20,6 @@ from thyro_core.evaluation.out_of_fold import (
     out_of_fold_predictions,
     sigmoid,
 )
-from thyro_core.evaluation.uncertainty import delong
 
 RNG = np.random.default_rng(0)
 LABEL = (np.arange(200) % 3 == 0).astype(np.int64)
@@ -30,34 +29,33 @@ IMAGES = np.arange(200).astype(object)
 
 
 def test_auc_counts_ties_half_and_its_interval_is_on_the_logit_scale() -> None:
-    found = auc_interval(LABEL, SCORE, IMAGES)
+    found = auc_estimate(LABEL, SCORE, IMAGES)
     assert found.value == pytest.approx(roc_auc_score(LABEL, SCORE), rel=1e-12)
     logit = [math.log(v / (1 - v)) for v in found]
     assert logit[1] + logit[2] == pytest.approx(2 * logit[0], rel=1e-9)
 
 
-def test_the_difference_is_delongs_where_images_are_independent() -> None:
-    scale = (SCORE - SCORE.min()) / np.ptp(SCORE), (OTHER - OTHER.min()) / np.ptp(OTHER)
-    expected = delong(LABEL, *scale)
-    found = paired_auc_difference(LABEL, SCORE, OTHER, IMAGES)
-    assert found.value == pytest.approx(expected.difference, rel=1e-9)
-    # DeLong divides by each class's n - 1 and takes normal quantiles.
-    assert found.high - found.low == pytest.approx(expected.ci_high - expected.ci_low, rel=0.03)
+def test_scores_that_round_to_one_as_probabilities_are_told_apart() -> None:
+    label, score = np.array([0, 0, 1, 1, 0, 1]), np.array([800.0, 790, 900, 880, 850, 840])
+    assert auc_estimate(label, score, IMAGES[:6]).value == pytest.approx(8 / 9)
 
 
-def test_copies_of_images_of_a_patient_make_nothing_surer() -> None:
-    one = auc_interval(LABEL, SCORE, IMAGES)
-    three = auc_interval(*(np.repeat(v, 3) for v in (LABEL, SCORE, IMAGES)))
-    assert three == pytest.approx(one, rel=1e-9)
-    naive = auc_interval(np.repeat(LABEL, 3), np.repeat(SCORE, 3), np.arange(600).astype(object))
-    assert naive.high - naive.low < 0.65 * (one.high - one.low)
+def test_a_difference_knows_of_patients() -> None:
+    expected = paired_auc_difference(LABEL, SCORE, OTHER, IMAGES)
+    assert expected.value == pytest.approx(
+        roc_auc_score(LABEL, SCORE) - roc_auc_score(LABEL, OTHER), rel=1e-9
+    )
+    copies = [np.repeat(v, 3) for v in (LABEL, SCORE, OTHER, IMAGES)]
+    assert paired_auc_difference(*copies) == pytest.approx(expected, rel=1e-6)
+    naive = paired_auc_difference(*copies[:3], np.arange(600).astype(object))
+    assert naive.high - naive.low < 0.65 * (expected.high - expected.low)
 
 
-def test_a_perfect_auc_has_no_interval_of_its_own() -> None:
-    found = auc_interval(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.8, 0.9]), IMAGES[:4])
+def test_a_perfect_auc_is_not_certain() -> None:
+    found = auc_estimate(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.8, 0.9]), IMAGES[:4])
     assert found.value == 1
-    assert math.isnan(found.low)
-    assert math.isnan(auc_interval(np.array([1, 1]), np.array([0.1, 0.2]), IMAGES[:2]).value)
+    assert found.low < 0.8
+    assert math.isnan(auc_estimate(np.array([1, 1]), np.array([0.1, 0.2]), IMAGES[:2]).value)
 
 
 def study() -> tuple[pa.Table, pa.Table]:

@@ -16,7 +16,7 @@ from thyro_core.evaluation.calibration import (
     cross_fit,
     fit_calibration,
 )
-from thyro_core.evaluation.ensemble import auc_interval, ensemble_quality
+from thyro_core.evaluation.ensemble import auc_estimate, ensemble_quality
 from thyro_core.evaluation.metrics import METRICS
 from thyro_core.evaluation.threshold import bounded_threshold, operating_rates
 from thyro_core.registry.card import (
@@ -45,7 +45,7 @@ SCORES = ensemble(LABEL, RNG.normal(2.0 * LABEL - 1, 1.5))
 
 def test_the_ensembles_auc_is_of_its_out_of_fold_scores() -> None:
     found = ensemble_figures(SCORES, 10)
-    auc = auc_interval(SCORES.label, SCORES.margin, SCORES.unit)
+    auc = auc_estimate(SCORES.label, SCORES.margin, SCORES.unit)
     assert found.auc == Figure(value=auc.value, low=auc.low, high=auc.high, n=120)
     assert (found.images, found.patients, found.members) == (120, 120, 10)
     assert found.members_per_image == 3
