@@ -22,10 +22,13 @@ def promote(
         str, typer.Option(help="Which of its networks; first: the study's first one.")
     ] = "first",
     sensitivity: Annotated[
-        float, typer.Option(help="Share of malignant images the threshold aims to find.")
+        float, typer.Option(help="What the sensitivity's lower confidence bound must reach.")
     ] = 0.95,
     force: Annotated[
-        bool, typer.Option("--force", help="Even if the champion is better; give a reason.")
+        bool,
+        typer.Option(
+            "--force", help="Even if the champion is better, or not comparable; give a reason."
+        ),
     ] = False,
     reason: Reason = "",
     store: StoreUrl = None,

@@ -9,13 +9,30 @@ from thyro_core.store.keys import card_key
 from thyro_core.store.store import Store
 
 FIGURE: dict[str, Any] = {"value": 0.9, "low": 0.85, "high": 0.95, "n": 10}
-FIT: dict[str, Any] = {"nll": 0.5, "brier": 0.2, "ece": 0.1}
+FIT: dict[str, Any] = dict.fromkeys(
+    ("brier", "skill", "nll", "slope", "intercept", "observed_expected"), FIGURE
+)
+CANDIDATES: dict[str, Any] = {
+    "studies": 1, "candidates": 1, "reruns": 1, "auc_sd": None, "optimism": None,
+}  # fmt: skip
+ENSEMBLE: dict[str, Any] = {
+    "method": "m", "auc": FIGURE, "images": 20, "patients": 20, "members": 10,
+    "members_per_image": 3.0,
+}  # fmt: skip
+POINT: dict[str, Any] = {
+    "method": "m", "target_sensitivity": 0.95, "confidence": 0.95, "threshold": 0.25,
+    "is_met": True, "sensitivity": FIGURE, "sensitivity_bound": 0.951, "specificity": FIGURE,
+    "referred": 0.5,
+}  # fmt: skip
+CALIBRATION: dict[str, Any] = {
+    "slope": 1.5, "intercept": -0.5, "prevalence": 0.25, "raw": FIT, "calibrated": FIT,
+}  # fmt: skip
 
 
 def a_card(number: int = 0, **changes: Any) -> Card:
     """A whole card; `number` makes its id."""
     values: dict[str, Any] = {
-        "card_version": 1, "model_id": f"b{number:016x}", "notice": NOTICE,
+        "card_version": 2, "model_id": f"b{number:016x}", "notice": NOTICE,
         "intended_use": "research", "not_intended": "diagnosis", "licence": "none",
         "warnings": (), "architecture": "resnet18", "side": 64, "members": ("split=0.safetensors",),
         "files": {"split=0.safetensors": "0" * 64}, "study_id": "s" + "1" * 16,
@@ -24,11 +41,8 @@ def a_card(number: int = 0, **changes: Any) -> Card:
                  "sha256": "0" * 64},
         "starting_weights": {"origin": "none", "sha256": None},
         "metrics": dict.fromkeys(("auc", "average_precision", "brier", "ece"), FIGURE),
-        "calibration": {"temperature": 1.5, "before": FIT, "after": FIT,
-                        "cross_fitted_before": FIT, "cross_fitted_after": FIT, "cross_fitted_n": 3},
-        "operating_point": {"method": "m", "target_sensitivity": 0.95, "threshold": 0.25,
-                            "sensitivity": FIGURE, "specificity": FIGURE,
-                            "image_sensitivity": FIGURE, "image_specificity": FIGURE},
+        "ensemble": ENSEMBLE, "candidates": CANDIDATES, "calibration": CALIBRATION,
+        "operating_point": POINT,
         "embedding": {"layer": "layer4", "neighbours": 5, "held_out": 6, "distances": {"1": 3.0}},
         "versions": {"torch": "2"}, "git_commits": (),
     }  # fmt: skip

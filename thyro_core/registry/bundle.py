@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from thyro_core.config import Architecture
 from thyro_core.errors import InputError
+from thyro_core.evaluation.calibration import LogisticCalibration
 from thyro_core.registry.card import CardError, parse_card
 from thyro_core.store.keys import bundle_prefix, card_key
 from thyro_core.store.store import Store
@@ -26,9 +27,9 @@ _COLUMNS = (
     (
         "prob_malignant",
         pa.float64(),
-        "Mean temperature-scaled probability over the splits that tested it; NaN: none did.",
+        "Calibrated probability by the members not trained on its group; NaN: there is none.",
     ),
-    ("sd", pa.float64(), "Standard deviation over those splits; NaN: fewer than two."),
+    ("sd", pa.float64(), "Standard deviation over these members, calibrated; NaN: fewer than two."),
     ("mean", pa.float64(), "Mean grey level, 0 to 255."),
     ("grey_sd", pa.float64(), "Standard deviation of the grey level, 0 to 255."),
     ("sharpness", pa.float64(), "Focus measure, see `thyro_core.imaging.quality`."),
@@ -52,10 +53,10 @@ class Bundle:
     architecture: Architecture
     side: int
     """Side of the square input [pixels]."""
-    temperature: float
-    """What logits are divided by before the softmax."""
+    calibration: LogisticCalibration
+    """From the log odds of the members' mean probability to those of the calibrated one."""
     threshold: float
-    """Mean probability of malignant from which an image counts as positive."""
+    """Calibrated probability of malignant from which an image counts as positive."""
     members: tuple[str, ...]
     """Keys of the members' weights, in the order of the splits."""
     card: Mapping[str, Any]
@@ -88,7 +89,7 @@ def load_bundle(store: Store, model_id: str) -> Bundle:
         model_id=model_id,
         architecture=card.architecture,
         side=card.side,
-        temperature=card.calibration.temperature,
+        calibration=LogisticCalibration(card.calibration.slope, card.calibration.intercept),
         threshold=card.operating_point.threshold,
         members=tuple(f"{bundle_prefix(model_id)}/{name}" for name in card.members),
         card=card.model_dump(mode="json"),

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thyro_core.config import Architecture, StudyConfig, canonical_json
 
-CARD_VERSION = 1
-"""Raised whenever a field changes its name or meaning."""
+CARD_VERSION = 2
+"""Raised whenever a field changes its name or meaning. 2: threshold, rates and calibration are the
+ensemble's, out of fold, no longer single members'; calibration has an intercept."""
 
 _Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -34,38 +35,65 @@ class Figure(_Part):
     value: float | None
     low: float | None
     high: float | None
-    n: int = Field(description="Splits, or images, it was taken over.")
+    n: int = Field(description="Splits, patients or images it was taken over.")
 
 
 class OperatingPoint(_Part):
-    """The threshold and what it does, estimated on images that did not choose it."""
+    """The threshold of the ensemble and what it does on patients not trained on."""
 
     method: str
     target_sensitivity: _Fraction
-    threshold: _Fraction
-    sensitivity: Figure = Field(description="Cross-fitted, mean over splits, Nadeau-Bengio.")
-    specificity: Figure = Field(description="Cross-fitted, mean over splits, Nadeau-Bengio.")
-    image_sensitivity: Figure = Field(description="Cross-fitted, images once, Clopper-Pearson.")
-    image_specificity: Figure = Field(description="Cross-fitted, images once, Clopper-Pearson.")
+    confidence: _Fraction = Field(description="Of the one-sided lower bound.")
+    threshold: _Fraction = Field(description="Calibrated probability from which it is positive.")
+    is_met: bool = Field(description="Whether the lower bound reaches the target.")
+    sensitivity: Figure = Field(description="Malignant patients, each by the share of images.")
+    sensitivity_bound: float | None = Field(description="Its one-sided lower bound.")
+    specificity: Figure = Field(description="Benign patients, each by the share of images.")
+    referred: float = Field(description="Share of all images from the threshold on.")
+
+
+class EnsembleFigures(_Part):
+    """What the members do together on images that their own members were not trained on."""
+
+    method: str
+    auc: Figure
+    images: int
+    patients: int = Field(description="Independent units: patients, or groups without one.")
+    members: int = Field(description="Members of the ensemble in use.")
+    members_per_image: float = Field(description="Mean number of members that scored an image.")
 
 
 class CardFit(_Part):
-    """How well probabilities fit, on held-out predictions; null: undefined."""
+    """How well probabilities fit on out-of-fold ensemble scores; null: undefined."""
 
-    nll: float | None
-    brier: float | None
-    ece: float | None
+    brier: Figure
+    skill: Figure = Field(description="1 - Brier / Brier of the prevalence; below 0: worse.")
+    nll: Figure
+    slope: Figure = Field(description="Calibration slope; 1 fits, below 1: too extreme.")
+    intercept: Figure = Field(description="At slope 1; 0 fits, below 0: too high on average.")
+    observed_expected: Figure = Field(description="1 fits, below 1: too high on average.")
 
 
 class CardCalibration(_Part):
-    """The temperature and what it changes."""
+    """Calibrated log odds = intercept + slope x log odds of the mean member probability."""
 
-    temperature: Annotated[float, Field(gt=0.0)]
-    before: CardFit
-    after: CardFit
-    cross_fitted_before: CardFit
-    cross_fitted_after: CardFit
-    cross_fitted_n: int = Field(description="Splits the cross-fitted means are taken over.")
+    slope: Annotated[float, Field(gt=0.0)]
+    intercept: float
+    prevalence: _Fraction = Field(description="Share of malignant images; it fits these alone.")
+    raw: CardFit
+    calibrated: CardFit = Field(description="Cross-fitted over groups.")
+
+
+class CandidateCount(_Part):
+    """How many models this store could choose from when the card was written."""
+
+    studies: int = Field(description="Finished studies of the same images.")
+    candidates: int = Field(description="Their networks: studies x architectures.")
+    reruns: int = Field(description="Those that differ from this one by their seed at most.")
+    auc_sd: float | None = Field(description="SD of the mean AUC over these reruns.")
+    optimism: float | None = Field(
+        description="By how much the best of these reruns is expected to look better than it is."
+    )
 
 
 class CardData(_Part):
@@ -90,7 +118,7 @@ class Embedding(_Part):
 class Card(_Part):
     """All there is to say of a promoted model."""
 
-    card_version: Literal[1]
+    card_version: Literal[2]
     model_id: Annotated[str, Field(pattern=r"^b[0-9a-f]{16}$")]
     notice: str
     intended_use: str
@@ -108,7 +136,11 @@ class Card(_Part):
     recipe: int
     data: CardData
     starting_weights: dict[str, str | None]
-    metrics: dict[str, Figure]
+    metrics: dict[str, Figure] = Field(
+        description="Of the procedure: single networks at the study's threshold, over splits."
+    )
+    ensemble: EnsembleFigures
+    candidates: CandidateCount
     calibration: CardCalibration
     operating_point: OperatingPoint
     embedding: Embedding

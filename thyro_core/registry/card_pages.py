@@ -7,12 +7,13 @@ from thyro_core import NOTICE
 
 CardValues = Mapping[str, Any]
 
-_METRICS = ("auc", "average_precision", "brier", "ece")
-_POINT = {
-    "sensitivity": "sensitivity, mean over splits",
-    "specificity": "specificity, mean over splits",
-    "image_sensitivity": "sensitivity, each image once",
-    "image_specificity": "specificity, each image once",
+_METRICS = ("auc", "average_precision", "brier")
+_FIT = {
+    "brier": "Brier score",
+    "skill": "gain over the prevalence in Brier score",
+    "slope": "calibration slope (1 fits)",
+    "intercept": "calibration intercept (0 fits)",
+    "observed_expected": "malignant, observed over expected (1 fits)",
 }
 
 
@@ -22,23 +23,38 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
     Args:
         card: a bundle's card.
     """
-    point, calibration = card["operating_point"], card["calibration"]
-    before, after = calibration["cross_fitted_before"], calibration["cross_fitted_after"]
+    point, calibration, ensemble = card["operating_point"], card["calibration"], card["ensemble"]
+    count = card["candidates"]
+    alike = f"{count['reruns']} alike but for the seed"
+    candidates = f"{count['candidates']} of {count['studies']} studies of these images, {alike}"
+    members = f"{ensemble['members_per_image']:.1f} of {ensemble['members']} members an image"
+    verdict = "shown" if point["is_met"] else "NOT SHOWN"
+    target = f"calibrated, for sensitivity {point['target_sensitivity']:g}: {verdict}"
+    line = f"log odds x {calibration['slope']:.3f} {calibration['intercept']:+.3f}"
     return [
         ("architecture", f"{card['architecture']}, {len(card['members'])} members"),
         ("study", card["study_id"]),
         ("images", f"{card['data']['images']}, {card['data']['malignant']} malignant"),
-        *((f"{name}, mean over splits", cell(card["metrics"][name])) for name in _METRICS),
-        ("threshold", f"{point['threshold']:.6g} for sensitivity {point['target_sensitivity']:g}"),
-        *((words, cell(point[name])) for name, words in _POINT.items()),
-        ("temperature", f"{calibration['temperature']:.3f}"),
-        (
-            "calibration error",
-            f"{_loss_text(before['ece'])} before, {_loss_text(after['ece'])} after",
+        ("candidates in this store", candidates),
+        *(
+            (f"procedure: {name}, one network, mean over splits", cell(card["metrics"][name]))
+            for name in _METRICS
         ),
+        ("ensemble: scored by members not trained on it", members),
+        ("ensemble: auc", cell(ensemble["auc"])),
+        ("threshold", f"{point['threshold']:.6g} ({target})"),
+        ("ensemble: sensitivity, patients", cell(point["sensitivity"])),
         (
-            "log-likelihood loss",
-            f"{_loss_text(before['nll'])} before, {_loss_text(after['nll'])} after",
+            f"its lower bound, {100 * point['confidence']:g} % confidence",
+            _number_text(point["sensitivity_bound"]),
+        ),
+        ("ensemble: specificity, patients", cell(point["specificity"])),
+        ("ensemble: images referred", f"{100 * point['referred']:.1f} %"),
+        ("calibration", f"{line}, at a prevalence of {calibration['prevalence']:.3f}"),
+        *(
+            (f"{words}, {kind}", _plain_cell(calibration[kind][name]))
+            for name, words in _FIT.items()
+            for kind in ("raw", "calibrated")
         ),
     ]
 
@@ -61,6 +77,10 @@ def card_markdown(card: CardValues, standing: str) -> str:
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in card_rows(card)),
         "",
+        f"The ensemble's figures: {card['ensemble']['method']}",
+        "",
+        f"The threshold: {card['operating_point']['method']}",
+        "",
         f"Intended use: {card['intended_use']}",
         "",
         f"Not intended: {card['not_intended']}",
@@ -82,5 +102,13 @@ def cell(figure: Mapping[str, Any]) -> str:
     return f"{value:.3f} ({max(low, 0.0):.2f}-{min(high, 1.0):.2f})"
 
 
-def _loss_text(value: float | None) -> str:
+def _plain_cell(figure: Mapping[str, Any]) -> str:
+    """A figure of any range with its interval: `-0.301 (-0.62 to 0.02)`."""
+    value, low, high = figure["value"], figure["low"], figure["high"]
+    if value is None or low is None or high is None:
+        return _number_text(value)
+    return f"{value:.3f} ({low:.2f} to {high:.2f})"
+
+
+def _number_text(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"

@@ -76,6 +76,7 @@ class ModelRow:
     study_id: str
     manifest_id: str
     auc: float | None
+    """Of the ensemble, out of fold."""
     threshold: float
     is_champion: bool
     changes: tuple[Change, ...]
@@ -220,7 +221,7 @@ def _model_row(store: Store, model_id: str, current: Champion | None) -> ModelRo
         architecture=bundle.architecture,
         study_id=bundle.card["study_id"],
         manifest_id=bundle.card["data"]["manifest_id"],
-        auc=bundle.card["metrics"]["auc"]["value"],
+        auc=bundle.card["ensemble"]["auc"]["value"],
         threshold=bundle.threshold,
         is_champion=is_champion,
         changes=changes,

@@ -27,12 +27,12 @@ MOST_ROWS: Mapping[str, int] = {"refer": 1000, "review": 1000, "not scored": 100
 """Images of each band on a page."""
 
 CSV_COLUMNS = (
-    "rank", "image_id", "file_id", "frame", "name", "patient_id", "band", "prob_malignant", "sd",
-    "status", "reason", "why", "detail", "model_id", "batch", "notice",
+    "rank", "image_id", "file_id", "frame", "name", "patient_id", "band", "prob_malignant",
+    "prob_raw", "sd", "status", "reason", "why", "detail", "model_id", "batch", "notice",
 )  # fmt: skip
 """Columns of `worklist.csv`."""
 
-REFERRED = "The members' mean probability reaches the model's threshold."
+REFERRED = "The calibrated probability reaches the model's threshold."
 """Why an image is referred."""
 
 _RANKING = (

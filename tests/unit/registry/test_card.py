@@ -35,7 +35,7 @@ def changed(**changes: object) -> bytes:
         (card_bytes(CARD)[:-9], "no JSON object"),
         (changed(licence="free for all"), "other contents than it was sealed with"),
         (changed(seal=None), "other contents"),
-        (changed(card_version=2), "card_version: Input should be 1"),
+        (changed(card_version=1), "card_version: Input should be 2"),
         (changed(side="large"), "side: Input should be a valid integer"),
         (changed(extra=1), "extra: Extra inputs are not permitted"),
         (card_bytes(a_card(2)), "the card of b0000000000000002 with 1 members"),
@@ -80,9 +80,16 @@ def test_the_page_has_the_figures_the_notice_and_what_it_is_not_for() -> None:
     page = card_markdown(plain, "Champion, the first one.")
     assert page.startswith("# Model b0000000000000001\n")
     for line in (
-        f"**{NOTICE}**", "Champion, the first one.", "| threshold | 0.25 for sensitivity 0.95 |",
-        "| specificity, each image once | 0.900 (0.85-0.95) |", "| temperature | 1.500 |",
-        "| calibration error | 0.100 before, 0.100 after |", "Not intended: diagnosis",
+        f"**{NOTICE}**", "Champion, the first one.",
+        "| threshold | 0.25 (calibrated, for sensitivity 0.95: shown) |",
+        "| ensemble: specificity, patients | 0.900 (0.85-0.95) |",
+        "| its lower bound, 95 % confidence | 0.951 |",
+        "| ensemble: scored by members not trained on it | 3.0 of 10 members an image |",
+        "| procedure: auc, one network, mean over splits | 0.900 (0.85-0.95) |",
+        "| calibration | log odds x 1.500 -0.500, at a prevalence of 0.250 |",
+        "| calibration slope (1 fits), calibrated | 0.900 (0.85 to 0.95) |",
+        "| candidates in this store | 1 of 1 studies of these images, 1 alike but for the seed |",
+        "Not intended: diagnosis",
         "Licence: none", "- few images", "| images | 20, 5 malignant |",
     ):  # fmt: skip
         assert line in page.splitlines()

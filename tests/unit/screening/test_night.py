@@ -124,7 +124,7 @@ def test_scores_are_the_ensembles_own(ward: Ward, model) -> None:
         row = rows(ward)[digest(path)]
         grey = resize(decode(path.read_bytes(), RULES).grey, bundle.side)
         images = normalise(torch.from_numpy(grey)[None, None].float() / 255)
-        said = score_batch(members, images, bundle.temperature)
+        said = score_batch(members, images, bundle.calibration)
         far = embedding_distance(
             reference(ward.store, bundle.model_id),
             embedding(members[0], bundle.architecture, images),
@@ -132,7 +132,8 @@ def test_scores_are_the_ensembles_own(ward: Ward, model) -> None:
         assert row["distance"] == pytest.approx(far[0], rel=1e-4)
         if row["status"] == "scored":
             # Batches of another size differ in the last bits of float32.
-            assert row["prob_malignant"] == pytest.approx(said.mean[0], abs=1e-5)
+            assert row["prob_malignant"] == pytest.approx(said.probability[0], abs=1e-5)
+            assert row["prob_raw"] == pytest.approx(said.raw[0], abs=1e-5)
             assert row["sd"] == pytest.approx(said.sd[0], abs=1e-5)
             referred = row["prob_malignant"] >= bundle.threshold
             assert (row["band"] == "refer") == referred
