@@ -136,6 +136,9 @@ def _show_models(rows: list["ModelRow"], history: list["Change"]) -> None:
     out.print(table)
     for fault in filter(None, (row.fault for row in rows)):
         say(f"[red]damaged[/] {escape(fault)}")
+    for row in rows:
+        if row.note:
+            note(f"{row.model_id}: {row.note}")
     for change in history:
         came = f"{change.model_id} from {change.before or 'none'}"
         when = change.when.strftime("%Y-%m-%d %H:%M:%S UTC")

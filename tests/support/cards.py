@@ -4,7 +4,7 @@ from typing import Any
 
 from thyro_core import NOTICE
 from thyro_core.config import StudyConfig
-from thyro_core.registry.card import Card, card_bytes
+from thyro_core.registry.card import Card, CardVersion1, card_bytes
 from thyro_core.store.keys import card_key
 from thyro_core.store.store import Store
 
@@ -47,6 +47,24 @@ def a_card(number: int = 0, **changes: Any) -> Card:
         "versions": {"torch": "2"}, "git_commits": (),
     }  # fmt: skip
     return Card.model_validate(values | changes)
+
+
+def a_card_of_version_1(number: int = 0, **changes: Any) -> CardVersion1:
+    """A whole card as an earlier version of the program wrote it."""
+    fit = {"nll": 0.5, "brier": 0.2, "ece": 0.1}
+    plain = a_card(number).model_dump(mode="json")
+    for name in ("ensemble", "candidates"):
+        del plain[name]
+    del plain["study_config"]["folds"]
+    old: dict[str, Any] = {
+        "card_version": 1,
+        "calibration": {"temperature": 2.0, "before": fit, "after": fit,
+                        "cross_fitted_before": fit, "cross_fitted_after": fit, "cross_fitted_n": 3},
+        "operating_point": {"method": "m", "target_sensitivity": 0.95, "threshold": 0.25,
+                            "sensitivity": FIGURE, "specificity": FIGURE,
+                            "image_sensitivity": FIGURE, "image_specificity": FIGURE},
+    }  # fmt: skip
+    return CardVersion1.model_validate(plain | old | changes)
 
 
 def put_card(store: Store, number: int = 0, **changes: Any) -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from thyro_core.evaluation.bounded import LEVEL
-from thyro_core.evaluation.out_of_fold import Ids, OutOfFoldEnsemble, sigmoid
+from thyro_core.evaluation.out_of_fold import Ids, OutOfFoldEnsemble, ensemble_margin, sigmoid
 from thyro_core.types import FloatArray, IntArray
 
 LEAST_SLOPE = 0.01
@@ -39,6 +39,46 @@ class LogisticCalibration(NamedTuple):
             margin: any shape, log odds.
         """
         return sigmoid(self.intercept + self.slope * np.asarray(margin, dtype=np.float64))
+
+    def ensemble_probability(self, margins: npt.NDArray[np.floating]) -> FloatArray:
+        """Calibrated probability of an ensemble.
+
+        Args:
+            margins: (..., m), log odds of each member.
+
+        Returns:
+            (...).
+        """
+        return self.probability(ensemble_margin(margins))
+
+
+class TemperatureCalibration(NamedTuple):
+    """Log odds of each member / temperature (Guo et al. 2017): what cards of version 1 have."""
+
+    temperature: float
+
+    def probability(self, margin: npt.NDArray[np.floating]) -> FloatArray:
+        """A member's scaled probability of malignant.
+
+        Args:
+            margin: any shape, log odds.
+        """
+        return sigmoid(np.asarray(margin, dtype=np.float64) / self.temperature)
+
+    def ensemble_probability(self, margins: npt.NDArray[np.floating]) -> FloatArray:
+        """Mean over members of their scaled probability.
+
+        Args:
+            margins: (..., m), log odds of each member.
+
+        Returns:
+            (...).
+        """
+        return np.asarray(self.probability(margins).mean(axis=-1))
+
+
+Calibration = LogisticCalibration | TemperatureCalibration
+"""What a promoted model's log odds go through."""
 
 
 class IntervalEstimate(NamedTuple):

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from thyro_core.config import Architecture, StudyConfig, canonical_json
 
@@ -115,10 +115,9 @@ class Embedding(_Part):
     distances: dict[str, float | None] = Field(description="Quantile -> distance.")
 
 
-class Card(_Part):
-    """All there is to say of a promoted model."""
+class _CardFacts(_Part):
+    """What cards of every version have."""
 
-    card_version: Literal[2]
     model_id: Annotated[str, Field(pattern=r"^b[0-9a-f]{16}$")]
     notice: str
     intended_use: str
@@ -130,7 +129,6 @@ class Card(_Part):
     members: Annotated[tuple[str, ...], Field(min_length=1)]
     files: dict[str, _Sha256]
     study_id: str
-    study_config: StudyConfig
     config_sha256: _Sha256
     precision: str
     recipe: int
@@ -139,22 +137,61 @@ class Card(_Part):
     metrics: dict[str, Figure] = Field(
         description="Of the procedure: single networks at the study's threshold, over splits."
     )
-    ensemble: EnsembleFigures
-    candidates: CandidateCount
-    calibration: CardCalibration
-    operating_point: OperatingPoint
     embedding: Embedding
     versions: dict[str, str]
     git_commits: tuple[str, ...]
 
 
-def card_bytes(card: Card) -> bytes:
+class Card(_CardFacts):
+    """All there is to say of a promoted model."""
+
+    card_version: Literal[2]
+    study_config: StudyConfig
+    ensemble: EnsembleFigures
+    candidates: CandidateCount
+    calibration: CardCalibration
+    operating_point: OperatingPoint
+
+
+class _PointVersion1(_Part):
+    method: str
+    target_sensitivity: _Fraction
+    threshold: _Fraction
+    sensitivity: Figure
+    specificity: Figure
+    image_sensitivity: Figure
+    image_specificity: Figure
+
+
+class _CalibrationVersion1(_Part):
+    temperature: Annotated[float, Field(gt=0.0)]
+    before: dict[str, float | None]
+    after: dict[str, float | None]
+    cross_fitted_before: dict[str, float | None]
+    cross_fitted_after: dict[str, float | None]
+    cross_fitted_n: int
+
+
+class CardVersion1(_CardFacts):
+    """A card of before the ensemble had figures of its own: its figures are single members'."""
+
+    card_version: Literal[1]
+    study_config: dict[str, Any] = Field(description="As that version of the program wrote it.")
+    calibration: _CalibrationVersion1
+    operating_point: _PointVersion1
+
+
+_CardOfAnyVersion = Annotated[Card | CardVersion1, Field(discriminator="card_version")]
+_CARDS: TypeAdapter[Card | CardVersion1] = TypeAdapter(_CardOfAnyVersion)
+
+
+def card_bytes(card: Card | CardVersion1) -> bytes:
     """The one spelling of a card, sealed."""
     plain = card.model_dump(mode="json")
     return canonical_json(plain | {"seal": _seal(plain)}).encode()
 
 
-def parse_card(data: bytes, model_id: str) -> Card:
+def parse_card(data: bytes, model_id: str) -> Card | CardVersion1:
     """The card in these bytes, once it is whole.
 
     Raises:
@@ -169,10 +206,12 @@ def parse_card(data: bytes, model_id: str) -> Card:
         raise CardError(msg)
     seal = plain.pop("seal", None)
     try:
-        card = Card.model_validate(plain)
+        card = _CARDS.validate_python(plain)
     except ValidationError as error:
         first = error.errors()[0]
-        msg = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        # The first place of a field is the version by which the card is read.
+        place = ".".join(map(str, first["loc"][1:])) or "card_version"
+        msg = f"{place}: {first['msg']}"
         raise CardError(msg) from error
     if seal != _seal(plain):
         msg = "other contents than it was sealed with"

@@ -4,9 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from thyro_core import NOTICE
+from thyro_core.registry.bundle import FIGURES_OF_MEMBERS
 
 CardValues = Mapping[str, Any]
 
+_POINT_VERSION_1 = {
+    "sensitivity": "one member: sensitivity, mean over splits",
+    "specificity": "one member: specificity, mean over splits",
+    "image_sensitivity": "one member: sensitivity, each image once",
+    "image_specificity": "one member: specificity, each image once",
+}
 _METRICS = ("auc", "average_precision", "brier")
 _FIT = {
     "brier": "Brier score",
@@ -21,8 +28,10 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
     """The key figures: what it is called, and the figure with its 95 % interval.
 
     Args:
-        card: a bundle's card.
+        card: a bundle's card, of any version.
     """
+    if card["card_version"] == 1:
+        return _rows_of_version_1(card)
     point, calibration, ensemble = card["operating_point"], card["calibration"], card["ensemble"]
     count = card["candidates"]
     alike = f"{count['reruns']} alike but for the seed"
@@ -59,6 +68,23 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
     ]
 
 
+def _rows_of_version_1(card: CardValues) -> list[tuple[str, str]]:
+    point = card["operating_point"]
+    return [
+        ("architecture", f"{card['architecture']}, {len(card['members'])} members"),
+        ("study", card["study_id"]),
+        ("images", f"{card['data']['images']}, {card['data']['malignant']} malignant"),
+        *(
+            (f"procedure: {name}, one network, mean over splits", cell(card["metrics"][name]))
+            for name in _METRICS
+        ),
+        ("threshold", f"{point['threshold']:.6g} (one member's, {point['target_sensitivity']:g})"),
+        *((words, cell(point[name])) for name, words in _POINT_VERSION_1.items()),
+        ("temperature", f"{card['calibration']['temperature']:.3f}"),
+        ("ensemble", FIGURES_OF_MEMBERS),
+    ]
+
+
 def card_markdown(card: CardValues, standing: str) -> str:
     """The card's key figures, warnings and purpose as a Markdown page.
 
@@ -77,8 +103,7 @@ def card_markdown(card: CardValues, standing: str) -> str:
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in card_rows(card)),
         "",
-        f"The ensemble's figures: {card['ensemble']['method']}",
-        "",
+        *_ensemble_lines(card),
         f"The threshold: {card['operating_point']['method']}",
         "",
         f"Intended use: {card['intended_use']}",
@@ -90,6 +115,12 @@ def card_markdown(card: CardValues, standing: str) -> str:
         *(f"- {warning}" for warning in card["warnings"]),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _ensemble_lines(card: CardValues) -> list[str]:
+    if card["card_version"] == 1:
+        return []
+    return [f"The ensemble's figures: {card['ensemble']['method']}", ""]
 
 
 def cell(figure: Mapping[str, Any]) -> str:

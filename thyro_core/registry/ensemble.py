@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from thyro_core.config import Architecture
 from thyro_core.errors import InputError
-from thyro_core.evaluation.calibration import LogisticCalibration
+from thyro_core.evaluation.calibration import Calibration
 from thyro_core.evaluation.out_of_fold import ensemble_margin, sigmoid
 from thyro_core.registry.bundle import Bundle, damaged_file
 from thyro_core.store.store import Store
@@ -77,7 +77,7 @@ def _member(bundle: Bundle, key: str, store: Store, scratch: Path, pattern: nn.M
 
 
 def score_batch(
-    members: Sequence[nn.Module], images: Tensor, calibration: LogisticCalibration
+    members: Sequence[nn.Module], images: Tensor, calibration: Calibration
 ) -> EnsembleScores:
     """Scores of one batch by one forward pass of each member.
 
@@ -91,7 +91,7 @@ def score_batch(
     return ensemble_scores(logits.double().cpu().numpy(), calibration)
 
 
-def ensemble_scores(logits: npt.ArrayLike, calibration: LogisticCalibration) -> EnsembleScores:
+def ensemble_scores(logits: npt.ArrayLike, calibration: Calibration) -> EnsembleScores:
     """Scores from logits.
 
     Args:
@@ -100,11 +100,15 @@ def ensemble_scores(logits: npt.ArrayLike, calibration: LogisticCalibration) -> 
     """
     values = np.asarray(logits, dtype=np.float64)
     margins = values[..., 1] - values[..., 0]
-    margin = ensemble_margin(margins)
     members = calibration.probability(margins)
     spread = members.shape[1] > 1
     sd = members.std(axis=1, ddof=1) if spread else np.full(len(members), np.nan)
-    return EnsembleScores(calibration.probability(margin), sigmoid(margin), sd, members)
+    return EnsembleScores(
+        probability=calibration.ensemble_probability(margins),
+        raw=sigmoid(ensemble_margin(margins)),
+        sd=sd,
+        members=members,
+    )
 
 
 def embedding(

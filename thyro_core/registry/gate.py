@@ -1,5 +1,6 @@
 """May this model take the champion's place? Not if it is worse on images that neither saw."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from thyro_core.evaluation.uncertainty import nadeau_bengio
+from thyro_core.evaluation.uncertainty import MIN_SPLITS, TTest, nadeau_bengio
 from thyro_core.registry.bundle import Bundle
 from thyro_core.registry.unseen import LEAST_OF_A_CLASS, UnseenComparison, compare_on_unseen
 from thyro_core.store.store import Store
@@ -95,11 +96,22 @@ def _compare_unseen(unseen: UnseenComparison, model_id: str) -> Verdict:
 
 def _compare_splits(new: _StudyAucs, old: _StudyAucs, splits: list[int], model_id: str) -> Verdict:
     test = nadeau_bengio([new.auc[split] - old.auc[split] for split in splits], new.ratio)
-    text = (
-        f"AUC {test.mean:+.4f} against {model_id} (95 % interval {test.ci_low:+.4f} to "
-        f"{test.ci_high:+.4f}, P {test.p:.3f}) over {len(splits)} splits of the same images"
-    )
+    where = f"over {len(splits)} splits of the same images"
+    if math.isnan(test.mean):
+        text = f"an AUC that is undefined in some split, against {model_id} {where}"
+    else:
+        text = f"AUC {test.mean:+.4f} against {model_id} ({_certainty(test, len(splits))}) {where}"
     return Verdict(not test.mean >= 0, text)
+
+
+def _certainty(test: TTest, splits: int) -> str:
+    """Interval and P of a difference over splits, or why there is none."""
+    if math.isnan(test.ci_low):
+        return "no interval and no test: the difference is the same in every split"
+    interval = f"95 % interval {test.ci_low:+.4f} to {test.ci_high:+.4f}"
+    if splits < MIN_SPLITS:
+        return f"{interval}; no test is made below {MIN_SPLITS} splits"
+    return f"{interval}, P {test.p:.3f}"
 
 
 def _compare_means(now: float, before: float, model_id: str) -> Verdict:

@@ -18,7 +18,6 @@ from thyro_core.evaluation.calibration import IntervalEstimate
 from thyro_core.evaluation.ensemble import paired_auc_difference
 from thyro_core.evaluation.out_of_fold import (
     OutOfFoldPredictions,
-    ensemble_margin,
     out_of_fold_ensemble,
     out_of_fold_predictions,
 )
@@ -126,8 +125,7 @@ def _champion_scores(
     scores = {}
     for image, of_members in zip(images, margins, strict=True):
         members = sorted({split % len(champion.members) for split in splits[image]})
-        margin = ensemble_margin(of_members[members])
-        scores[image] = float(champion.calibration.probability(margin))
+        scores[image] = float(champion.calibration.ensemble_probability(of_members[members]))
     return scores
 
 

@@ -374,6 +374,22 @@ STUDY_TABLES = tuple(name for name, table in TABLES.items() if "study_id" in tab
 """The tables that hold a study's rows."""
 
 
+def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table's rows with the schema's columns; those that an older version lacks are null.
+
+    Args:
+        table: rows as any version of the program wrote them.
+        schema: the columns of this version.
+
+    Raises:
+        ArrowInvalid: a value does not fit its column's type.
+    """
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).cast(schema)
+
+
 def conform(name: str, table: pa.Table) -> pa.Table:
     """The table in the registered column order, types and metadata.
 

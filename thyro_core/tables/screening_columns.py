@@ -34,8 +34,16 @@ IMAGE_COLUMNS: tuple[Column, ...] = (
     ("status", _STRING, "scored, rejected (no image for this model) or failed (not readable)."),
     ("reason", _STRING, "Why it is not scored, or what sends it to review; null: nothing."),
     ("detail", _STRING, "The reason's particulars: what was found and what was expected."),
-    ("prob_malignant", _REAL, "Calibrated probability of malignant; null: not scored."),
-    ("prob_raw", _REAL, "Mean over members of their softmax probability; null: not scored."),
+    (
+        "prob_malignant",
+        _REAL,
+        "Calibrated probability; by a card of version 1: members' mean, scaled. Null: not scored.",
+    ),
+    (
+        "prob_raw",
+        _REAL,
+        "Mean over members of their softmax probability; null: not scored, or before version 2.",
+    ),
     ("sd", _REAL, "Standard deviation over members (n - 1) of each one's calibrated probability."),
     ("band", _STRING, "refer, review, routine or not scored."),
     ("rank_key", _REAL, "Place in the worklist, highest first: band, then probability."),

@@ -74,10 +74,24 @@ def test_the_paired_difference_decides_on_the_same_splits(store: Store) -> None:
     assert better == Verdict(
         False,
         f"AUC +0.0100 against b0000000000000001 (95 % interval {test.ci_low:+.4f} to "
-        f"{test.ci_high:+.4f}, P {test.p:.3f}) over 3 splits of the same images",
+        f"{test.ci_high:+.4f}; no test is made below 5 splits) over 3 splits of the same images",
     )
     assert worse.worse
     assert worse.text.startswith("AUC -0.0033 against b0000000000000001")
+
+
+def test_the_test_of_five_splits_has_its_p_and_none_without_spread(store: Store) -> None:
+    before = [0.90, 0.80, 0.70, 0.80, 0.75]
+    differences = [0.01, 0.03, -0.01, 0.02, 0.0]
+    study(store, OLD, {"resnet18": before})
+    after = [auc + more for auc, more in zip(before, differences, strict=True)]
+    study(store, NEW, {"resnet18": after, "vgg16": before})
+    test = nadeau_bengio(differences, 3 / 7)
+    assert f"{test.ci_high:+.4f}, P {test.p:.3f}) over 5 splits" in verdict(store).text
+    assert verdict(store, "vgg16").text == (
+        "AUC +0.0000 against b0000000000000001 (no interval and no test: the difference is the "
+        "same in every split) over 5 splits of the same images"
+    )
 
 
 def test_equal_is_not_worse(store: Store) -> None:
@@ -125,6 +139,7 @@ def test_an_undefined_candidate_is_worse(store: Store) -> None:
     study(store, OLD, {"resnet18": [0.9, 0.8]})
     study(store, NEW, {"resnet18": [0.9, math.nan]})
     assert verdict(store).worse
+    assert "nan" not in verdict(store).text
 
 
 def test_another_architecture_of_the_champion(store: Store) -> None:
