@@ -1,6 +1,6 @@
 """The AUC of an ensemble's out-of-fold scores, and the tables of these scores and their fit."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ from thyro_core.evaluation.calibration import (
     IntervalEstimate,
     calibration_quality,
     cross_fit,
+    unit_interval,
 )
+from thyro_core.evaluation.curves import DECISION_THRESHOLDS, Band
 from thyro_core.evaluation.delong import auc_interval, delong
 from thyro_core.evaluation.out_of_fold import (
     Ids,
@@ -63,6 +65,40 @@ def paired_auc_difference(
 def _places(score: FloatArray) -> FloatArray:
     """Ranks, 0 to 1: a probability would tie the scores that it rounds to 1."""
     return np.asarray(stats.rankdata(score) / score.size)
+
+
+def net_benefit_band(
+    label: IntArray,
+    probability: FloatArray,
+    unit: Ids,
+    thresholds: Sequence[float] = DECISION_THRESHOLDS,
+) -> Band:
+    """Net benefit by threshold probability of images counted once, units taken as independent.
+
+    TP / n - FP / n x p_t / (1 - p_t), a mean over images (Vickers and Elkin 2006), so that its
+    95 % interval is the t interval of a mean over units (`unit_interval`). A model that gives each
+    image the prevalence is called malignant everywhere below it, and nowhere above.
+
+    Args:
+        label: (n,), 0 or 1.
+        probability: (n,), probability of malignant.
+        unit: (n,), patient or group.
+        thresholds: threshold probabilities p_t, from 0 to below 1.
+
+    Returns:
+        The band; `n` is the number of units.
+    """
+    x = np.asarray(thresholds, dtype=np.float64)
+    worth = np.where(label[:, None] == 1, 1.0, -x / (1 - x))
+    gains = np.where(probability[:, None] >= x, worth, 0.0)
+    means = gains.mean(axis=0)
+    estimates = np.array(
+        [
+            unit_interval(float(mean), (gain - mean) / label.size, unit)
+            for mean, gain in zip(means, gains.T, strict=True)
+        ]
+    )
+    return Band(x, estimates[:, 0], estimates[:, 1], estimates[:, 2], len(set(unit.astype(str))))
 
 
 def ensemble_table(

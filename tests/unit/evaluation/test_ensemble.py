@@ -5,14 +5,17 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from thyro_core.config import StudyConfig
 from thyro_core.evaluation.calibration import cross_fit
+from thyro_core.evaluation.curves import decision_curve
 from thyro_core.evaluation.ensemble import (
     auc_estimate,
     calibration_table,
     ensemble_table,
+    net_benefit_band,
     paired_auc_difference,
 )
 from thyro_core.evaluation.out_of_fold import (
@@ -26,6 +29,29 @@ LABEL = (np.arange(200) % 3 == 0).astype(np.int64)
 SCORE = np.round(RNG.normal(LABEL * 1.2, 1), 1)
 OTHER = np.round(RNG.normal(LABEL * 0.9, 1), 1)
 IMAGES = np.arange(200).astype(object)
+
+
+def test_net_benefit_is_a_mean_with_its_t_interval_and_copies_of_an_image_narrow_nothing() -> None:
+    generator = np.random.default_rng(5)
+    label = (np.arange(60) < 20).astype(np.int64)
+    probability = 1 / (1 + np.exp(-generator.normal(2.0 * label - 1)))
+    band = net_benefit_band(label, probability, np.arange(60).astype(object), (0.1, 0.25))
+    gain = np.where(probability >= 0.25, np.where(label == 1, 1.0, -1 / 3), 0.0)
+    half = stats.t.ppf(0.975, 59) * gain.std(ddof=1) / np.sqrt(60)
+    assert band.mean[1] == pytest.approx(gain.mean(), abs=1e-12)
+    assert band.high[1] - band.mean[1] == pytest.approx(half, abs=1e-12)
+    of_one_part = decision_curve([(label, probability)], 0.4, (0.1, 0.25))
+    assert band.mean == pytest.approx(of_one_part.model.mean)
+    twice = [np.repeat(values, 2) for values in (label, probability, np.arange(60).astype(object))]
+    clustered = net_benefit_band(*twice, (0.1, 0.25))
+    assert clustered.high == pytest.approx(band.high, abs=1e-12)
+
+
+def test_the_prevalence_model_is_worth_treating_all_below_it_and_none_above() -> None:
+    label = (np.arange(40) < 10).astype(np.int64)
+    unit = np.arange(40).astype(object)
+    band = net_benefit_band(label, np.full(40, 0.25), unit, (0.1, 0.25, 0.26))
+    assert band.mean == pytest.approx([0.25 - 0.75 / 9, 0.0, 0.0], abs=1e-12)
 
 
 def test_auc_counts_ties_half_and_its_interval_is_on_the_logit_scale() -> None:

@@ -6,7 +6,6 @@ The same steps as the flow runs, without Ray; `tests/e2e/test_screen_cli.py` run
 import csv
 import dataclasses
 import hashlib
-import html
 import io
 import json
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from markupsafe import escape
 
 from tests.support import deadly_reader
 from tests.support.cards import a_card_of_version_1
@@ -190,7 +190,7 @@ def test_a_champion_of_version_1_goes_on_and_the_worklist_says_whose_its_figures
     raw = torch.softmax(logits, dim=1)[:, 1]
     assert row["prob_raw"] == pytest.approx(float(raw.mean()), abs=1e-5)
     page = ward.store.read(worklist_key("2026-11-25", "html")).decode()
-    assert html.escape(FIGURES_OF_MEMBERS, quote=True) in page
+    assert str(escape(FIGURES_OF_MEMBERS)) in page
     assert page.count(f"Model <code>{old}</code>: ") == 1
 
 
