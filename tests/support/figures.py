@@ -15,7 +15,7 @@ from thyro_core.evaluation.ensemble import net_benefit_band
 from thyro_core.evaluation.metrics import METRICS, PAPER_METRICS
 from thyro_core.explain.features import FEATURES
 from thyro_core.reporting.figures import curves as plots
-from thyro_core.reporting.figures import dots
+from thyro_core.reporting.figures import dots, ensemble
 from thyro_core.reporting.figures.style import Estimate
 
 RATIO = 151 / 357
@@ -115,8 +115,8 @@ def every_figure():
         "pr": plots.pr_plot("pr", pr, estimates(), 0.179),
         "calibration": plots.calibration_plot("calibration", calibration, estimates(0.1, 0.01)),
         "decision": plots.decision_plot("decision", decision),
-        "fit": plots.ensemble_calibration_plot("fit", reliability, 0.179),
-        "benefit": plots.ensemble_benefit_plot("benefit", bands),
+        "fit": ensemble.calibration_plot("fit", reliability, 0.179),
+        "benefit": ensemble.benefit_plot("benefit", bands),
         "ppv": plots.ppv_plot("ppv", operating, 0.18),
         "learning": plots.learning_plot("learning", learning()),
         "scores": plots.score_plot("scores", scores, 0.5, "resnet18"),

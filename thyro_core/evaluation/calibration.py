@@ -24,6 +24,8 @@ FOLDS = 10
 """Parts of the groups in cross-fitting."""
 
 _STEPS, _CLOSE, _LONGEST_STEP = 200, 1e-10, 2.0
+# Networks compute in float32: a relative spread below this is rounding.
+_ROUNDING = 1e-6
 
 
 class LogisticCalibration(NamedTuple):
@@ -138,7 +140,9 @@ def fit_calibration(label: IntArray, margin: FloatArray) -> LogisticCalibration:
         )
         raise ValueError(msg)
     # Centred and in units of its spread: the steps of the search then mean the same for any scale.
-    centre, unit = float(margin.mean()), float(margin.std()) or 1.0
+    centre, unit = float(margin.mean()), float(margin.std())
+    if unit <= _ROUNDING * max(1.0, abs(centre)):
+        unit = 1.0
     x = (margin - centre) / unit
     slope = max(_firth_slope(label, x) / unit, LEAST_SLOPE)
     return LogisticCalibration(slope, _offset_intercept(label, slope * margin))

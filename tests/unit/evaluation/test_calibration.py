@@ -74,6 +74,14 @@ def test_a_reversed_ranking_is_not_turned_round() -> None:
     assert fit_calibration(label, margin).slope == LEAST_SLOPE
 
 
+def test_scores_that_are_all_the_same_have_the_least_slope_and_the_prevalence() -> None:
+    margin = np.full(3, 21.706585692033435)
+    assert margin.std() > 0, "the mean rounds"
+    fit = fit_calibration(np.array([0, 0, 1]), margin)
+    assert fit.slope == LEAST_SLOPE
+    assert fit.probability(margin) == pytest.approx([1 / 3] * 3, abs=1e-9)
+
+
 @given(
     st.lists(
         st.tuples(st.integers(0, 1), st.floats(-30, 30, allow_subnormal=False)),

@@ -13,7 +13,7 @@ from thyro_core.evaluation.ensemble import net_benefit_band
 from thyro_core.evaluation.metrics import ECE_BINS
 from thyro_core.reporting.cells import Cell, definition
 from thyro_core.reporting.figures import curve_sql
-from thyro_core.reporting.figures import curves as plots
+from thyro_core.reporting.figures import ensemble as plots
 from thyro_core.reporting.queries import TableRow, Tables
 from thyro_core.reporting.sections.curves import (
     THRESHOLDS,
@@ -99,7 +99,7 @@ def fit_figure(scores: EnsembleScores) -> Plot:
     head: list[str | Markup] = ["Probability bin"]
     for kind in KINDS:
         head += [f"{kind}: images", "mean probability", "malignant"]
-    svg = plots.ensemble_calibration_plot("plot-fit", lines, float(scores.label.mean()))
+    svg = plots.calibration_plot("plot-fit", lines, float(scores.label.mean()))
     return make_plot(
         "fit", svg, Sheet("Calibration of the ensemble by bin", head, [*_bins(scores, lines)])
     )
@@ -127,7 +127,7 @@ def benefit_figure(scores: EnsembleScores) -> Plot:
         for x in THRESHOLDS
     ]
     head: list[str | Markup] = ["Threshold probability", "raw", "calibrated", "prevalence model"]
-    svg = plots.ensemble_benefit_plot("plot-benefit", bands)
+    svg = plots.benefit_plot("plot-benefit", bands)
     return make_plot("benefit", svg, Sheet("Net benefit per image of the ensemble", head, rows))
 
 
