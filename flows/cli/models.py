@@ -154,6 +154,7 @@ def _row_json(row: "ModelRow") -> dict[str, object]:
         "auc": row.auc,
         "threshold": None if row.fault else row.threshold,
         "champion": row.is_champion,
+        "note": row.note,
         "fault": row.fault,
     }
 
