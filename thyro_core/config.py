@@ -26,8 +26,9 @@ RECIPE = 4
 
 4: every group has the same chance to be tested, whatever its size, and k-fold draws its folds by
 the same rule; splits of sets with groups of several images differ from 3's. Intervals hold near the
-edges and for patients with several images, and there is no test without spread. `cam_trust` has
-other baselines and a cascade of weights, of images drawn by the seed.
+edges and for patients with several images, and there is no test without spread. A
+study has its ensembles' scores and their calibration. `cam_trust` has other baselines and a cascade
+of weights, of images drawn by the seed; shapes of maps have the image's own proportions.
 """
 
 _INCEPTION_SIDE = 299

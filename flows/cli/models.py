@@ -22,10 +22,13 @@ def promote(
         str, typer.Option(help="Which of its networks; first: the study's first one.")
     ] = "first",
     sensitivity: Annotated[
-        float, typer.Option(help="Share of malignant images the threshold aims to find.")
+        float, typer.Option(help="What the sensitivity's lower confidence bound must reach.")
     ] = 0.95,
     force: Annotated[
-        bool, typer.Option("--force", help="Even if the champion is better; give a reason.")
+        bool,
+        typer.Option(
+            "--force", help="Even if the champion is better, or not comparable; give a reason."
+        ),
     ] = False,
     reason: Reason = "",
     store: StoreUrl = None,
@@ -133,6 +136,9 @@ def _show_models(rows: list["ModelRow"], history: list["Change"]) -> None:
     out.print(table)
     for fault in filter(None, (row.fault for row in rows)):
         say(f"[red]damaged[/] {escape(fault)}")
+    for row in rows:
+        if row.note:
+            note(f"{row.model_id}: {row.note}")
     for change in history:
         came = f"{change.model_id} from {change.before or 'none'}"
         when = change.when.strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -148,6 +154,7 @@ def _row_json(row: "ModelRow") -> dict[str, object]:
         "auc": row.auc,
         "threshold": None if row.fault else row.threshold,
         "champion": row.is_champion,
+        "note": row.note,
         "fault": row.fault,
     }
 

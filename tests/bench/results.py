@@ -106,6 +106,12 @@ PARTS = {
         ("precision.py", "--splits=12", "--epochs=6"),
         ("--splits=2", "--epochs=1", "--side=64", "--images=40"),
     ),
+    "threshold": Part(
+        "Studies whose true sensitivity falls below the declared one",
+        "<= 0.05 by the lower bound",
+        ("threshold.py", "--studies=500"),
+        ("--studies=5",),
+    ),
     "threads": Part(
         "Threads of a job",
         "the default, one thread a job, loses nothing",

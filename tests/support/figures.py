@@ -11,10 +11,11 @@ from thyro_core.evaluation.curves import (
     roc_band,
     score_histogram,
 )
+from thyro_core.evaluation.ensemble import net_benefit_band
 from thyro_core.evaluation.metrics import METRICS, PAPER_METRICS
 from thyro_core.explain.features import FEATURES
 from thyro_core.reporting.figures import curves as plots
-from thyro_core.reporting.figures import dots
+from thyro_core.reporting.figures import dots, ensemble
 from thyro_core.reporting.figures.style import Estimate
 
 RATIO = 151 / 357
@@ -101,11 +102,21 @@ def every_figure():
     decision = {name: decision_curve(of_splits, RATIO) for name, of_splits in tests.items()}
     operating = {n: (0.978 - 0.05 * i, 0.985 - 0.04 * i) for i, n in enumerate(ARCHITECTURES)}
     scores = score_histogram(*pools["resnet18"])
+    label, probability = tests["resnet18"][0]
+    kinds = {
+        "raw": probability,
+        "calibrated": 0.9 * probability,
+        "prevalence": np.full(label.size, label.mean()),
+    }
+    bands = {kind: net_benefit_band(label, p, np.arange(label.size)) for kind, p in kinds.items()}
+    reliability = {kind: calibration_curve(label, kinds[kind]) for kind in ("raw", "calibrated")}
     return {
         "roc": plots.roc_plot("roc", roc, estimates()),
         "pr": plots.pr_plot("pr", pr, estimates(), 0.179),
         "calibration": plots.calibration_plot("calibration", calibration, estimates(0.1, 0.01)),
         "decision": plots.decision_plot("decision", decision),
+        "fit": ensemble.calibration_plot("fit", reliability, 0.179),
+        "benefit": ensemble.benefit_plot("benefit", bands),
         "ppv": plots.ppv_plot("ppv", operating, 0.18),
         "learning": plots.learning_plot("learning", learning()),
         "scores": plots.score_plot("scores", scores, 0.5, "resnet18"),

@@ -12,6 +12,7 @@ import pytest
 from thyro_core.config import StudyConfig, job_seed
 from thyro_core.datasets.packs import write_pack
 from thyro_core.datasets.splits import make_splits
+from thyro_core.evaluation.ensemble import calibration_table, ensemble_table
 from thyro_core.evaluation.tables import comparisons_table, metrics_table
 from thyro_core.explain.regions import SHARES
 from thyro_core.explain.statistics import cam_tests
@@ -190,7 +191,12 @@ def conclude(store: Store, plan: StudyPlan) -> None:
     study = {"study_id": plan.study_id}
     write_table(store, "runs", runs_table(store, plan), **study)
     predictions, splits = (read_table(store, name, **study) for name in ("predictions", "splits"))
-    for name, make in (("metrics", metrics_table), ("comparisons", comparisons_table)):
+    for name, make in (
+        ("metrics", metrics_table),
+        ("comparisons", comparisons_table),
+        ("ensemble", ensemble_table),
+        ("calibration", calibration_table),
+    ):
         table = make(plan.study_id, predictions, splits, plan.config)
         write_table(store, name, table, **study)
     write_table(store, "cam_tests", _tests(store, plan, splits), **study)

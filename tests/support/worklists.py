@@ -43,6 +43,7 @@ def row(number: int, band: str, mean: float | None = None, **more: Any) -> dict[
         "status": "scored",
         "band": band,
         "prob_malignant": mean,
+        "prob_raw": None if mean is None else 1 - (1 - mean) / 2,
         "sd": 0.05,
         "rank_key": rank_key(band, mean),
     }

@@ -22,6 +22,8 @@ NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
 """Standard errors on either side of a normal interval."""
 
 _INNERMOST = 1e-12
+# Near 1 an end differs from it by less than the search's own tolerance.
+_ROOT = 1e-15
 
 
 class Interval(NamedTuple):
@@ -138,8 +140,8 @@ def newcombe_interval(auc: float, malignant: int, benign: int) -> Interval:
         return float((auc - theta) ** 2 - NORMAL**2 * theta * (1 - theta) * shape / pairs)
 
     # At the edges themselves the variance is 0, so that an AUC there is a root of its own.
-    low = brentq(excess, 0.0, auc - _INNERMOST) if auc > _INNERMOST else 0.0
-    high = brentq(excess, auc + _INNERMOST, 1.0) if auc < 1 - _INNERMOST else 1.0
+    low = brentq(excess, 0.0, auc - _INNERMOST, xtol=_ROOT) if auc > _INNERMOST else 0.0
+    high = brentq(excess, auc + _INNERMOST, 1.0, xtol=_ROOT) if auc < 1 - _INNERMOST else 1.0
     return Interval(float(low), float(high))
 
 

@@ -45,7 +45,7 @@ class Band(NamedTuple):
     low: AnyFloatArray
     high: AnyFloatArray
     n: int
-    """Splits the mean is taken of."""
+    """Splits, or patients, the mean is taken of."""
     left_out: int = 0
     """Splits that could not take part, because all their images are of one class."""
 

@@ -1,7 +1,8 @@
-"""What a study's models said of images they were not trained on: the ground for every threshold.
+"""What a study's networks predict for images they were not trained on, and their ensemble.
 
-Each row is one image in one split that tested it. What is chosen on some rows is judged on others:
-`outside` gives the rows that share neither image nor group with a split's test part.
+Each row is one image in one split that tested it: its whole group was kept from that split's
+network. The ensemble of an image averages these networks and no others, so that its figures are
+those of an ensemble on new images, not of one network.
 """
 
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.special import logsumexp
 
-from thyro_core.evaluation.uncertainty import mean_test_train_ratio
-from thyro_core.types import BoolArray, FloatArray, IntArray
+from thyro_core.types import FloatArray, IntArray
+
+Ids = npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True)
@@ -22,36 +25,34 @@ class OutOfFoldPredictions:
 
     split: IntArray
     """(n,)."""
-    image: npt.NDArray[np.object_]
+    image: Ids
     """(n,), image_id."""
-    group: npt.NDArray[np.object_]
+    group: Ids
     """(n,), group_id: groups never stand on both sides of a split."""
+    unit: Ids
+    """(n,), the patient; the group where no patient is known. Units are taken as independent."""
     label: IntArray
     """(n,), 0 benign, 1 malignant."""
     margin: FloatArray
     """(n,), logit of malignant minus logit of benign."""
-    ratio: float
-    """Mean of n_test / n_train over the splits, for Nadeau and Bengio's variance."""
 
-    @property
-    def splits(self) -> list[int]:
-        """The numbers of the splits, ascending."""
-        return [int(split) for split in np.unique(self.split)]
 
-    def probability(self, temperature: float) -> FloatArray:
-        """(n,), probability of malignant at a temperature."""
-        return sigmoid(self.margin / temperature)
+@dataclass(frozen=True)
+class OutOfFoldEnsemble:
+    """Each image once, scored by the networks that were not trained on its group; m images."""
 
-    def inside(self, split: int) -> BoolArray:
-        """(n,), rows of a split's own test part."""
-        return np.asarray(self.split == split)
-
-    def outside(self, split: int) -> BoolArray:
-        """(n,), rows of other splits whose image and group the split does not test."""
-        own = self.inside(split)
-        image = np.isin(self.image, self.image[own])
-        group = np.isin(self.group, self.group[own])
-        return np.asarray(~own & ~image & ~group)
+    image: Ids
+    """(m,), image_id, ascending."""
+    group: Ids
+    """(m,), group_id."""
+    unit: Ids
+    """(m,), patient, or group."""
+    label: IntArray
+    """(m,), 0 benign, 1 malignant."""
+    margin: FloatArray
+    """(m,), log odds of the mean probability of malignant over the image's networks."""
+    members: IntArray
+    """(m,), networks that scored it."""
 
 
 def out_of_fold_predictions(
@@ -79,14 +80,52 @@ def out_of_fold_predictions(
         raise ValueError(msg)
     rows = test_rows.sort_values(["split", "image_id"])
     margin = rows["logit_malignant"].astype("float64") - rows["logit_benign"].astype("float64")
+    unit = rows["patient_id"].where(rows["patient_id"].notna(), rows["group_id"])
     return OutOfFoldPredictions(
         split=rows["split"].to_numpy(np.int64),
         image=rows["image_id"].to_numpy(object),
         group=rows["group_id"].to_numpy(object),
+        unit=unit.to_numpy(object),
         label=rows["label"].to_numpy(np.int64),
         margin=margin.to_numpy(np.float64),
-        ratio=mean_test_train_ratio(splits),
     )
+
+
+def out_of_fold_ensemble(rows: OutOfFoldPredictions) -> OutOfFoldEnsemble:
+    """Each tested image's ensemble of the networks that were not trained on its group.
+
+    Args:
+        rows: held-out predictions.
+    """
+    images, first, place, count = np.unique(
+        rows.image.astype(str), return_index=True, return_inverse=True, return_counts=True
+    )
+    malignant, benign = (
+        _log_sums(-np.logaddexp(0.0, -sign * rows.margin), place, len(images)) for sign in (1, -1)
+    )
+    return OutOfFoldEnsemble(
+        image=images.astype(object),
+        group=rows.group[first],
+        unit=rows.unit[first],
+        label=rows.label[first],
+        margin=malignant - benign,
+        members=count.astype(np.int64),
+    )
+
+
+def ensemble_margin(margins: npt.ArrayLike) -> FloatArray:
+    """Log odds of the mean probability over members, finite for finite margins.
+
+    Args:
+        margins: (..., m), each member's logit of malignant minus logit of benign.
+
+    Returns:
+        (...).
+    """
+    values = np.asarray(margins, dtype=np.float64)
+    malignant = logsumexp(-np.logaddexp(0.0, -values), axis=-1)
+    benign = logsumexp(-np.logaddexp(0.0, values), axis=-1)
+    return np.asarray(malignant - benign)
 
 
 def sigmoid(margin: npt.NDArray[np.floating[Any]]) -> FloatArray:
@@ -97,31 +136,24 @@ def sigmoid(margin: npt.NDArray[np.floating[Any]]) -> FloatArray:
     return np.asarray(np.where(values >= 0, 1.0, small) / (1.0 + small))
 
 
-@dataclass(frozen=True)
-class ImageMeans:
-    """Held-out probabilities by image: mean and spread over the splits that tested it."""
-
-    image: npt.NDArray[np.object_]
-    """(m,), image_id, ascending."""
-    label: IntArray
-    """(m,)."""
-    mean: FloatArray
-    """(m,)."""
-    sd: FloatArray
-    """(m,), ddof 1; NaN where one split tested it."""
+def _log_sums(logarithms: FloatArray, place: npt.NDArray[np.intp], places: int) -> FloatArray:
+    """Logarithm of the sum of exponentials at each place: small probabilities do not vanish."""
+    total = np.full(places, -np.inf)
+    np.logaddexp.at(total, place, logarithms)
+    return total
 
 
-def image_means(rows: OutOfFoldPredictions, value: FloatArray) -> ImageMeans:
-    """A value of each row, over the rows of each image.
+def member_sd(rows: OutOfFoldPredictions, value: FloatArray) -> FloatArray:
+    """Standard deviation (ddof 1) of a value over the networks that scored each image.
 
     Args:
         rows: n rows.
         value: (n,).
+
+    Returns:
+        (m,), by ascending image_id; NaN where one network scored the image.
     """
-    images, first, place, count = np.unique(
-        rows.image.astype(str), return_index=True, return_inverse=True, return_counts=True
-    )
+    _, place, count = np.unique(rows.image.astype(str), return_inverse=True, return_counts=True)
     mean = np.bincount(place, weights=value) / count
     squares = np.bincount(place, weights=(value - mean[place]) ** 2)
-    sd = np.sqrt(squares / np.where(count > 1, count - 1, np.nan))
-    return ImageMeans(images.astype(object), rows.label[first], mean, sd)
+    return np.asarray(np.sqrt(squares / np.where(count > 1, count - 1, np.nan)))

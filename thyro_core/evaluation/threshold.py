@@ -1,8 +1,9 @@
-"""The threshold for a declared sensitivity, and what it does on images that did not choose it.
+"""The threshold of an ensemble for a declared sensitivity, and what it does on new patients.
 
-A threshold judged on the predictions that chose it looks better than it is. Here each split's
-threshold is chosen on other splits' predictions of images (and groups) that the split does not
-test, and judged on the split's test part; the threshold in use is chosen on all of them.
+The threshold is chosen on out-of-fold ensemble scores so that the lower confidence bound of the
+sensitivity, not the sensitivity seen, meets the declared level. With one image a patient this is
+the one-sided distribution-free tolerance limit (Wilks 1941): the share of studies whose true
+sensitivity falls below the declared level is at most 1 - `LEVEL`, whatever the scores' law.
 """
 
 import math
@@ -12,134 +13,133 @@ import numpy as np
 from scipy import stats
 
 from thyro_core.evaluation.bounded import LEVEL
-from thyro_core.evaluation.out_of_fold import OutOfFoldPredictions, image_means
-from thyro_core.evaluation.uncertainty import MeanInterval, mean_interval
+from thyro_core.evaluation.out_of_fold import Ids
 from thyro_core.types import BoolArray, FloatArray, IntArray
 
-_ROUNDING = 1e-9
 
-
-class Proportion(NamedTuple):
-    """A share of n images with its exact (Clopper and Pearson 1934) 95 % interval; NaN: n is 0."""
+class PatientShare(NamedTuple):
+    """A share of patients, each counted by the share of their images; NaN: there is none."""
 
     value: float
     low: float
-    high: float
+    """One-sided lower bound, at the confidence `LEVEL`."""
+    interval_low: float
+    """Lower end of the two-sided 95 % interval."""
+    interval_high: float
     n: int
+    """Patients."""
 
 
-class SplitThreshold(NamedTuple):
-    """A threshold chosen without a split's images, and what it does on them; NaN: undefined."""
+class BoundedThreshold(NamedTuple):
+    """A threshold, and whether it is shown to reach the declared sensitivity."""
 
-    split: int
     threshold: float
-    sensitivity: float
-    specificity: float
+    """A malignant image's score: from it on an image counts as positive. NaN: none is malignant."""
+    is_met: bool
+    """Whether the lower bound reaches the declared level; if not, the threshold is the smallest
+    score of a malignant image."""
 
 
-class CrossFittedThreshold(NamedTuple):
-    """What a threshold chosen so does on new images."""
+class OperatingRates(NamedTuple):
+    """What a threshold does on images whose networks were not trained on them."""
 
-    sensitivity: MeanInterval
-    """Mean over splits, interval with Nadeau and Bengio's variance."""
-    specificity: MeanInterval
-    image_sensitivity: Proportion
-    """Each image once: its mean probability against the mean of the thresholds that were chosen
-    without it. The interval takes images as independent."""
-    image_specificity: Proportion
-    splits: tuple[SplitThreshold, ...]
+    sensitivity: PatientShare
+    specificity: PatientShare
+    referred: float
+    """Share of all images from the threshold on."""
 
 
-def threshold_for(label: IntArray, probability: FloatArray, sensitivity: float) -> float:
-    """The largest threshold from which at least a share of the malignant images lies.
+def patient_share(is_hit: BoolArray, unit: Ids) -> PatientShare:
+    """The share of hits, patients as units, with exact bounds.
 
-    An image counts as positive from the threshold on, so ties at it are all positive.
-
-    Args:
-        label: (n,), 0 or 1.
-        probability: (n,), probability of malignant.
-        sensitivity: the share, above 0 and at most 1.
-
-    Returns:
-        One of the malignant images' probabilities; NaN without such an image.
-
-    Raises:
-        ValueError: the share is not above 0 and at most 1, or a probability is not finite.
-    """
-    if not 0.0 < sensitivity <= 1.0 or not np.isfinite(probability).all():
-        msg = (
-            f"expected a sensitivity above 0 and at most 1, and finite probabilities, found "
-            f"{sensitivity} and {np.count_nonzero(~np.isfinite(probability))} that are not finite"
-        )
-        raise ValueError(msg)
-    malignant = np.sort(probability[label == 1])[::-1]
-    if not malignant.size:
-        return math.nan
-    # Without the nudge 0.7 of 10 images would be 8 of them: the product is 7.000000000000001.
-    needed = max(1, math.ceil(sensitivity * malignant.size - _ROUNDING))
-    return float(malignant[needed - 1])
-
-
-def rates(label: IntArray, positive: BoolArray) -> tuple[float, float]:
-    """Sensitivity and specificity; NaN without an image of the class.
+    A patient counts once, by the share of their images that are hits. The bounds are those of
+    Clopper and Pearson (1934), exact for one image a patient; for several the count of hits is a
+    sum of shares, which varies less than the binomial count that the bounds allow for.
 
     Args:
-        label: (n,), 0 or 1.
-        positive: (n,), whether an image is called malignant.
+        is_hit: (n,), for each image.
+        unit: (n,), patient or group.
     """
-    malignant, benign = positive[label == 1], ~positive[label == 0]
-    return tuple(float(part.mean()) if part.size else math.nan for part in (malignant, benign))  # type: ignore[return-value]
-
-
-def proportion(hits: int, n: int) -> Proportion:
-    """A share with its exact interval."""
+    units, place = np.unique(unit.astype(str), return_inverse=True)
+    n = len(units)
     if not n:
-        return Proportion(math.nan, math.nan, math.nan, 0)
-    interval = stats.binomtest(hits, n).proportion_ci(LEVEL, method="exact")
-    return Proportion(hits / n, float(interval.low), float(interval.high), n)
-
-
-def cross_fitted_threshold(
-    rows: OutOfFoldPredictions, probability: FloatArray, sensitivity: float
-) -> CrossFittedThreshold:
-    """Sensitivity and specificity of a threshold chosen for a sensitivity, without reuse.
-
-    Args:
-        rows: held-out predictions, n rows.
-        probability: (n,), their probabilities of malignant.
-        sensitivity: what each threshold is chosen for.
-
-    Raises:
-        ValueError: see `threshold_for`.
-    """
-    points = [_split_point(rows, probability, sensitivity, split) for split in rows.splits]
-    threshold = np.array([point.threshold for point in points])
-    own = threshold[np.searchsorted(np.array(rows.splits), rows.split)]
-    label, positive = _image_calls(rows, probability, own)
-    return CrossFittedThreshold(
-        sensitivity=mean_interval([point.sensitivity for point in points], rows.ratio),
-        specificity=mean_interval([point.specificity for point in points], rows.ratio),
-        image_sensitivity=proportion(int(positive[label == 1].sum()), int((label == 1).sum())),
-        image_specificity=proportion(int((~positive[label == 0]).sum()), int((label == 0).sum())),
-        splits=tuple(points),
+        return PatientShare(math.nan, math.nan, math.nan, math.nan, 0)
+    hits = float((np.bincount(place, weights=is_hit) / np.bincount(place)).sum())
+    tail = (1 - LEVEL) / 2
+    return PatientShare(
+        value=hits / n,
+        low=_lower_bound(hits, n, 1 - LEVEL),
+        interval_low=_lower_bound(hits, n, tail),
+        interval_high=1 - _lower_bound(n - hits, n, tail),
+        n=n,
     )
 
 
-def _split_point(
-    rows: OutOfFoldPredictions, probability: FloatArray, sensitivity: float, split: int
-) -> SplitThreshold:
-    outside, inside = rows.outside(split), rows.inside(split)
-    threshold = threshold_for(rows.label[outside], probability[outside], sensitivity)
-    if math.isnan(threshold):
-        return SplitThreshold(split, math.nan, math.nan, math.nan)
-    sensitivity_specificity = rates(rows.label[inside], probability[inside] >= threshold)
-    return SplitThreshold(split, threshold, *sensitivity_specificity)
+def _lower_bound(hits: float, n: int, tail: float) -> float:
+    """Clopper and Pearson's; a count of hits may be a fraction."""
+    return float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits > 1e-9 else 0.0
 
 
-def _image_calls(
-    rows: OutOfFoldPredictions, probability: FloatArray, threshold: FloatArray
-) -> tuple[IntArray, BoolArray]:
-    """Label and call of each image that a threshold was chosen for, each once."""
-    excess = image_means(rows, probability - threshold)
-    judged = np.isfinite(excess.mean)
-    return excess.label[judged], excess.mean[judged] >= 0
+def least_patients(sensitivity: float) -> int | None:
+    """Malignant patients without a miss that show a sensitivity; None: no number does."""
+    if sensitivity >= 1:
+        return None
+    return math.ceil(math.log(1 - LEVEL) / math.log(sensitivity))
+
+
+def bounded_threshold(
+    label: IntArray, score: FloatArray, unit: Ids, sensitivity: float
+) -> BoundedThreshold:
+    """The largest threshold whose sensitivity's lower bound meets a level.
+
+    Args:
+        label: (n,), 0 or 1.
+        score: (n,), larger: rather malignant; an image is positive from the threshold on.
+        unit: (n,), patient or group.
+        sensitivity: the declared level, above 0 and at most 1.
+
+    Raises:
+        ValueError: the level is not above 0 and at most 1, or a score is not finite.
+    """
+    if not 0.0 < sensitivity <= 1.0 or not np.isfinite(score).all():
+        msg = (
+            f"expected a sensitivity above 0 and at most 1, and finite scores, found "
+            f"{sensitivity} and {np.count_nonzero(~np.isfinite(score))} that are not finite"
+        )
+        raise ValueError(msg)
+    malignant, units = score[label == 1], unit[label == 1]
+    if not malignant.size:
+        return BoundedThreshold(math.nan, False)
+    candidates = np.unique(malignant)
+
+    def is_met(place: int) -> bool:
+        return patient_share(malignant >= candidates[place], units).low >= sensitivity
+
+    if not is_met(0):
+        return BoundedThreshold(float(candidates[0]), False)
+    # The bound falls as the threshold rises: the last that meets the level, by halving.
+    low, high = 0, len(candidates)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_met(middle) else (low, middle)
+    return BoundedThreshold(float(candidates[low]), True)
+
+
+def operating_rates(
+    label: IntArray, score: FloatArray, unit: Ids, threshold: float
+) -> OperatingRates:
+    """Sensitivity and specificity of a threshold, patients as units.
+
+    Args:
+        label: (n,), 0 or 1.
+        score: (n,).
+        unit: (n,), patient or group.
+        threshold: an image is positive from it on.
+    """
+    positive = score >= threshold
+    malignant, benign = label == 1, label == 0
+    return OperatingRates(
+        sensitivity=patient_share(positive[malignant], unit[malignant]),
+        specificity=patient_share(~positive[benign], unit[benign]),
+        referred=float(positive.mean()) if positive.size else math.nan,
+    )

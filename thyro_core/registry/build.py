@@ -17,16 +17,26 @@ from thyro_core import NOTICE
 from thyro_core.config import RECIPE, Architecture, canonical_json, content_id
 from thyro_core.datasets.packs import pack_index
 from thyro_core.errors import InputError
+from thyro_core.evaluation.calibration import LogisticCalibration
 from thyro_core.evaluation.out_of_fold import (
     OutOfFoldPredictions,
-    image_means,
+    member_sd,
+    out_of_fold_ensemble,
     out_of_fold_predictions,
 )
 from thyro_core.registry.bundle import REFERENCE, REFERENCE_FILE, Bundle, load_bundle
-from thyro_core.registry.card import CARD_VERSION, Card, Embedding, card_bytes
+from thyro_core.registry.candidates import count_candidates
+from thyro_core.registry.card import (
+    CARD_VERSION,
+    CandidateCount,
+    Card,
+    Embedding,
+    card_bytes,
+)
 from thyro_core.registry.card_figures import (
     calibration_figures,
     data_figures,
+    ensemble_figures,
     metric_figures,
     number,
     operating_figures,
@@ -73,8 +83,9 @@ class _Tables:
 def make_bundle(store: Store, spec: BundleSpec, scratch: Path) -> Bundle:
     """The bundle of a finished study's architecture; one that is there already stays as it is.
 
-    The same study, architecture and sensitivity give the same bytes; nothing is stamped with a
-    time. A program that dies half way leaves files without a card, which is no model yet.
+    The same study, architecture and sensitivity, in a store with the same studies, give the same
+    bytes; nothing is stamped with a time. A program that dies half way leaves files without a card,
+    which is no model yet.
 
     Args:
         store: holds the study; the bundle goes to `registry/models/<model_id>`.
@@ -93,7 +104,8 @@ def make_bundle(store: Store, spec: BundleSpec, scratch: Path) -> Bundle:
         source = model_key(spec.plan.study_id, split, spec.architecture)
         _copy_member(store, source, f"{bundle_prefix(model_id)}/{name}", hashes[name])
     rows = out_of_fold_predictions(tables.predictions, tables.splits, spec.architecture)
-    card = _card(spec, model_id, hashes, tables, rows)
+    candidates = count_candidates(store, spec.plan, spec.architecture)
+    card = _card(spec, model_id, hashes, tables=tables, rows=rows, candidates=candidates)
     reference = _reference(store, card, tables, rows, scratch)
     data = _parquet(reference)
     store.write(f"{bundle_prefix(model_id)}/{REFERENCE_FILE}", data)
@@ -170,14 +182,19 @@ def _card(
     spec: BundleSpec,
     model_id: str,
     hashes: Mapping[str, str],
+    *,
     tables: _Tables,
     rows: OutOfFoldPredictions,
+    candidates: CandidateCount,
 ) -> Card:
     """The card but for the reference set and the study's notes."""
     plan = spec.plan
     start = plan.weights[spec.architecture]
-    calibration = calibration_figures(rows)
-    point = operating_figures(rows, calibration.temperature, spec.sensitivity)
+    ensemble = out_of_fold_ensemble(rows)
+    together = ensemble_figures(ensemble, len(hashes))
+    calibration = calibration_figures(ensemble)
+    applied = LogisticCalibration(calibration.slope, calibration.intercept)
+    point = operating_figures(ensemble, applied, spec.sensitivity)
     versions, commits = versions_of(tables.runs)
     config = canonical_json(plan.config)
     return Card(
@@ -187,7 +204,7 @@ def _card(
         intended_use=INTENDED_USE,
         not_intended=NOT_INTENDED,
         licence=_licence(start.origin),
-        warnings=(*_start_warnings(spec), *warnings_of(rows, calibration, point)),
+        warnings=(*_start_warnings(spec), *warnings_of(together, calibration, point, candidates)),
         architecture=spec.architecture,
         side=plan.config.side(spec.architecture),
         members=tuple(hashes),
@@ -200,6 +217,8 @@ def _card(
         data=data_figures(plan.manifest_id, tables.splits),
         starting_weights={"origin": start.origin, "sha256": start.sha256},
         metrics=metric_figures(tables.metrics, spec.architecture),
+        ensemble=together,
+        candidates=candidates,
         calibration=calibration,
         operating_point=point,
         embedding=Embedding(layer="", neighbours=NEIGHBOURS, held_out=0, distances={}),
@@ -240,14 +259,18 @@ def _reference(
     split_rows = {row["image_id"]: row for row in tables.splits.to_pylist()}
     ids = sorted(split_rows)
     first = Bundle(
-        model_id=card.model_id, architecture=card.architecture, side=card.side, temperature=1.0,
-        threshold=1.0, members=(f"{bundle_prefix(card.model_id)}/{card.members[0]}",),
+        model_id=card.model_id, architecture=card.architecture, side=card.side,
+        calibration=LogisticCalibration(1.0, 0.0), threshold=1.0,
+        members=(f"{bundle_prefix(card.model_id)}/{card.members[0]}",),
         card=card.model_dump(mode="json"),
     )  # fmt: skip
     places = np.array([index[image_id] for image_id in ids], dtype=np.int64)
     embeddings = training_embeddings(first, store, scratch, places, len(index))
-    means = image_means(rows, rows.probability(card.calibration.temperature))
-    by_image = dict(zip(means.image, zip(means.mean, means.sd, strict=True), strict=True))
+    calibration = LogisticCalibration(card.calibration.slope, card.calibration.intercept)
+    ensemble = out_of_fold_ensemble(rows)
+    sd = member_sd(rows, calibration.probability(rows.margin))
+    figures = zip(calibration.probability(ensemble.margin), sd, strict=True)
+    by_image = dict(zip(ensemble.image, figures, strict=True))
     splits = tables.splits
     first_train = pc.and_(pc.equal(splits["split"], 0), pc.equal(splits["role"], "train"))
     train_ids = set(splits.filter(first_train)["image_id"].to_pylist())

@@ -11,10 +11,22 @@ import pyarrow.parquet as pq
 
 from thyro_core.config import Architecture
 from thyro_core.errors import InputError
-from thyro_core.registry.card import CardError, parse_card
+from thyro_core.evaluation.calibration import (
+    Calibration,
+    LogisticCalibration,
+    TemperatureCalibration,
+)
+from thyro_core.registry.card import Card, CardError, CardVersion1, parse_card
 from thyro_core.store.keys import bundle_prefix, card_key
 from thyro_core.store.store import Store
 from thyro_core.urls import redact
+
+FIGURES_OF_MEMBERS = (
+    "an earlier version of the program promoted it: its threshold and figures are single "
+    "members', not the ensemble's, and its probabilities are scaled by a temperature alone; start "
+    "its study again with this version and give the result to `thyro promote`"
+)
+"""What is to be known of a model with a card of version 1."""
 
 REFERENCE_FILE = "reference.parquet"
 """Name of the reference set within a bundle."""
@@ -26,9 +38,9 @@ _COLUMNS = (
     (
         "prob_malignant",
         pa.float64(),
-        "Mean temperature-scaled probability over the splits that tested it; NaN: none did.",
+        "Calibrated probability by the members not trained on its group; NaN: there is none.",
     ),
-    ("sd", pa.float64(), "Standard deviation over those splits; NaN: fewer than two."),
+    ("sd", pa.float64(), "Standard deviation over these members, calibrated; NaN: fewer than two."),
     ("mean", pa.float64(), "Mean grey level, 0 to 255."),
     ("grey_sd", pa.float64(), "Standard deviation of the grey level, 0 to 255."),
     ("sharpness", pa.float64(), "Focus measure, see `thyro_core.imaging.quality`."),
@@ -52,14 +64,26 @@ class Bundle:
     architecture: Architecture
     side: int
     """Side of the square input [pixels]."""
-    temperature: float
-    """What logits are divided by before the softmax."""
+    calibration: Calibration
+    """From the members' log odds to the calibrated probability."""
     threshold: float
-    """Mean probability of malignant from which an image counts as positive."""
+    """Calibrated probability of malignant from which an image counts as positive."""
     members: tuple[str, ...]
     """Keys of the members' weights, in the order of the splits."""
     card: Mapping[str, Any]
     """The whole card, as plain JSON values."""
+
+    @property
+    def is_of_version_1(self) -> bool:
+        """Whether threshold and figures are single members', as cards of version 1 have them."""
+        return bool(self.card["card_version"] == 1)
+
+    @property
+    def auc(self) -> float | None:
+        """Of the ensemble, out of fold; of version 1 the members' mean over splits."""
+        figure = self.card["metrics"] if self.is_of_version_1 else self.card["ensemble"]
+        value: float | None = figure["auc"]["value"]
+        return value
 
 
 def load_bundle(store: Store, model_id: str) -> Bundle:
@@ -88,11 +112,17 @@ def load_bundle(store: Store, model_id: str) -> Bundle:
         model_id=model_id,
         architecture=card.architecture,
         side=card.side,
-        temperature=card.calibration.temperature,
+        calibration=_calibration(card),
         threshold=card.operating_point.threshold,
         members=tuple(f"{bundle_prefix(model_id)}/{name}" for name in card.members),
         card=card.model_dump(mode="json"),
     )
+
+
+def _calibration(card: Card | CardVersion1) -> Calibration:
+    if isinstance(card, CardVersion1):
+        return TemperatureCalibration(card.calibration.temperature)
+    return LogisticCalibration(card.calibration.slope, card.calibration.intercept)
 
 
 def model_ids(store: Store) -> list[str]:

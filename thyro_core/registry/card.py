@@ -9,12 +9,13 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from thyro_core.config import Architecture, StudyConfig, canonical_json
 
-CARD_VERSION = 1
-"""Raised whenever a field changes its name or meaning."""
+CARD_VERSION = 2
+"""Raised whenever a field changes its name or meaning. 2: threshold, rates and calibration are the
+ensemble's, out of fold, no longer single members'; calibration has an intercept."""
 
 _Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -34,38 +35,65 @@ class Figure(_Part):
     value: float | None
     low: float | None
     high: float | None
-    n: int = Field(description="Splits, or images, it was taken over.")
+    n: int = Field(description="Splits, patients or images it was taken over.")
 
 
 class OperatingPoint(_Part):
-    """The threshold and what it does, estimated on images that did not choose it."""
+    """The threshold of the ensemble and what it does on patients not trained on."""
 
     method: str
     target_sensitivity: _Fraction
-    threshold: _Fraction
-    sensitivity: Figure = Field(description="Cross-fitted, mean over splits, Nadeau-Bengio.")
-    specificity: Figure = Field(description="Cross-fitted, mean over splits, Nadeau-Bengio.")
-    image_sensitivity: Figure = Field(description="Cross-fitted, images once, Clopper-Pearson.")
-    image_specificity: Figure = Field(description="Cross-fitted, images once, Clopper-Pearson.")
+    confidence: _Fraction = Field(description="Of the one-sided lower bound.")
+    threshold: _Fraction = Field(description="Calibrated probability from which it is positive.")
+    is_met: bool = Field(description="Whether the lower bound reaches the target.")
+    sensitivity: Figure = Field(description="Malignant patients, each by the share of images.")
+    sensitivity_bound: float | None = Field(description="Its one-sided lower bound.")
+    specificity: Figure = Field(description="Benign patients, each by the share of images.")
+    referred: float = Field(description="Share of all images from the threshold on.")
+
+
+class EnsembleFigures(_Part):
+    """What the members do together on images that their own members were not trained on."""
+
+    method: str
+    auc: Figure
+    images: int
+    patients: int = Field(description="Independent units: patients, or groups without one.")
+    members: int = Field(description="Members of the ensemble in use.")
+    members_per_image: float = Field(description="Mean number of members that scored an image.")
 
 
 class CardFit(_Part):
-    """How well probabilities fit, on held-out predictions; null: undefined."""
+    """How well probabilities fit on out-of-fold ensemble scores; null: undefined."""
 
-    nll: float | None
-    brier: float | None
-    ece: float | None
+    brier: Figure
+    skill: Figure = Field(description="1 - Brier / Brier of the prevalence; below 0: worse.")
+    nll: Figure
+    slope: Figure = Field(description="Calibration slope; 1 fits, below 1: too extreme.")
+    intercept: Figure = Field(description="At slope 1; 0 fits, below 0: too high on average.")
+    observed_expected: Figure = Field(description="1 fits, below 1: too high on average.")
 
 
 class CardCalibration(_Part):
-    """The temperature and what it changes."""
+    """Calibrated log odds = intercept + slope x log odds of the mean member probability."""
 
-    temperature: Annotated[float, Field(gt=0.0)]
-    before: CardFit
-    after: CardFit
-    cross_fitted_before: CardFit
-    cross_fitted_after: CardFit
-    cross_fitted_n: int = Field(description="Splits the cross-fitted means are taken over.")
+    slope: Annotated[float, Field(gt=0.0)]
+    intercept: float
+    prevalence: _Fraction = Field(description="Share of malignant images; it fits these alone.")
+    raw: CardFit
+    calibrated: CardFit = Field(description="Cross-fitted over groups.")
+
+
+class CandidateCount(_Part):
+    """How many models this store could choose from when the card was written."""
+
+    studies: int = Field(description="Finished studies of the same images.")
+    candidates: int = Field(description="Their networks: studies x architectures.")
+    reruns: int = Field(description="Those that differ from this one by their seed at most.")
+    auc_sd: float | None = Field(description="SD of the mean AUC over these reruns.")
+    optimism: float | None = Field(
+        description="By how much the best of these reruns is expected to look better than it is."
+    )
 
 
 class CardData(_Part):
@@ -87,10 +115,9 @@ class Embedding(_Part):
     distances: dict[str, float | None] = Field(description="Quantile -> distance.")
 
 
-class Card(_Part):
-    """All there is to say of a promoted model."""
+class _CardFacts(_Part):
+    """What cards of every version have."""
 
-    card_version: Literal[1]
     model_id: Annotated[str, Field(pattern=r"^b[0-9a-f]{16}$")]
     notice: str
     intended_use: str
@@ -102,27 +129,69 @@ class Card(_Part):
     members: Annotated[tuple[str, ...], Field(min_length=1)]
     files: dict[str, _Sha256]
     study_id: str
-    study_config: StudyConfig
     config_sha256: _Sha256
     precision: str
     recipe: int
     data: CardData
     starting_weights: dict[str, str | None]
-    metrics: dict[str, Figure]
-    calibration: CardCalibration
-    operating_point: OperatingPoint
+    metrics: dict[str, Figure] = Field(
+        description="Of the procedure: single networks at the study's threshold, over splits."
+    )
     embedding: Embedding
     versions: dict[str, str]
     git_commits: tuple[str, ...]
 
 
-def card_bytes(card: Card) -> bytes:
+class Card(_CardFacts):
+    """All there is to say of a promoted model."""
+
+    card_version: Literal[2]
+    study_config: StudyConfig
+    ensemble: EnsembleFigures
+    candidates: CandidateCount
+    calibration: CardCalibration
+    operating_point: OperatingPoint
+
+
+class _PointVersion1(_Part):
+    method: str
+    target_sensitivity: _Fraction
+    threshold: _Fraction
+    sensitivity: Figure
+    specificity: Figure
+    image_sensitivity: Figure
+    image_specificity: Figure
+
+
+class _CalibrationVersion1(_Part):
+    temperature: Annotated[float, Field(gt=0.0)]
+    before: dict[str, float | None]
+    after: dict[str, float | None]
+    cross_fitted_before: dict[str, float | None]
+    cross_fitted_after: dict[str, float | None]
+    cross_fitted_n: int
+
+
+class CardVersion1(_CardFacts):
+    """A card of before the ensemble had figures of its own: its figures are single members'."""
+
+    card_version: Literal[1]
+    study_config: dict[str, Any] = Field(description="As that version of the program wrote it.")
+    calibration: _CalibrationVersion1
+    operating_point: _PointVersion1
+
+
+_CardOfAnyVersion = Annotated[Card | CardVersion1, Field(discriminator="card_version")]
+_CARDS: TypeAdapter[Card | CardVersion1] = TypeAdapter(_CardOfAnyVersion)
+
+
+def card_bytes(card: Card | CardVersion1) -> bytes:
     """The one spelling of a card, sealed."""
     plain = card.model_dump(mode="json")
     return canonical_json(plain | {"seal": _seal(plain)}).encode()
 
 
-def parse_card(data: bytes, model_id: str) -> Card:
+def parse_card(data: bytes, model_id: str) -> Card | CardVersion1:
     """The card in these bytes, once it is whole.
 
     Raises:
@@ -137,10 +206,12 @@ def parse_card(data: bytes, model_id: str) -> Card:
         raise CardError(msg)
     seal = plain.pop("seal", None)
     try:
-        card = Card.model_validate(plain)
+        card = _CARDS.validate_python(plain)
     except ValidationError as error:
         first = error.errors()[0]
-        msg = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        # The first place of a field is the version by which the card is read.
+        place = ".".join(map(str, first["loc"][1:])) or "card_version"
+        msg = f"{place}: {first['msg']}"
         raise CardError(msg) from error
     if seal != _seal(plain):
         msg = "other contents than it was sealed with"

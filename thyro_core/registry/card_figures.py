@@ -4,82 +4,135 @@ import hashlib
 import json
 import math
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from thyro_core.errors import InputError
+from thyro_core.evaluation.bounded import LEVEL
 from thyro_core.evaluation.calibration import (
-    HIGHEST,
-    LOWEST,
-    CalibrationFigures,
-    calibration_quality,
-    cross_fitted_calibration,
-    fit_temperature,
+    LEAST_SLOPE,
+    CalibrationQuality,
+    IntervalEstimate,
+    LogisticCalibration,
+    cross_fit,
+    fit_calibration,
 )
+from thyro_core.evaluation.ensemble import auc_estimate, ensemble_quality
 from thyro_core.evaluation.metrics import METRICS
-from thyro_core.evaluation.out_of_fold import OutOfFoldPredictions
-from thyro_core.evaluation.threshold import Proportion, cross_fitted_threshold, threshold_for
-from thyro_core.evaluation.uncertainty import MeanInterval
-from thyro_core.registry.card import CardCalibration, CardData, CardFit, Figure, OperatingPoint
+from thyro_core.evaluation.out_of_fold import OutOfFoldEnsemble
+from thyro_core.evaluation.threshold import (
+    PatientShare,
+    bounded_threshold,
+    least_patients,
+    operating_rates,
+)
+from thyro_core.registry.card import (
+    CandidateCount,
+    CardCalibration,
+    CardData,
+    CardFit,
+    EnsembleFigures,
+    Figure,
+    OperatingPoint,
+)
 
-_CLOSE = 0.02  # by which an estimate may fall short of the target without a warning
+_MOST_REFERRED = 0.9  # share of images; a threshold that refers more saves hardly any reading
+
+ENSEMBLE_METHOD = (
+    "Each image once: the mean probability over the members that were not trained on its group. "
+    "Intervals and bounds take patients (groups, where no patient is known) as independent, and "
+    "hold for these members. An image has fewer such members than the ensemble in use has: scores "
+    "in use spread less, so that the AUC in use tends to be higher, and rates at the threshold "
+    "farther from one half, than these figures."
+)
+"""What the ensemble's figures are figures of."""
 
 METHOD = (
-    "Largest threshold that reaches the target sensitivity on all held-out predictions: each is "
-    "one member's, of an image it was not trained on, temperature scaled; an image counts once "
-    "for each split that tested it. Sensitivity and specificity are cross-fitted: each split is "
-    "judged by a threshold chosen on other splits' predictions of other images and groups. In "
-    "use the mean over all members is compared with it, which varies less than one member's "
-    "probability; expect figures near these, and check them on your own images."
+    "Largest calibrated probability, on these out-of-fold ensemble scores, at which the one-sided "
+    "lower confidence bound of the sensitivity reaches the target (Clopper and Pearson; a "
+    "tolerance limit, Wilks 1941, so that choosing by it does not spoil it). A patient counts "
+    "once, by the share of their images. Benign images take no part in the choice."
 )
 """How the threshold is chosen and judged."""
 
 
-def calibration_figures(rows: OutOfFoldPredictions) -> CardCalibration:
-    """The temperature, and calibration before and after it.
+def ensemble_figures(ensemble: OutOfFoldEnsemble, members: int) -> EnsembleFigures:
+    """The AUC of the ensemble on images that its members were not trained on.
 
     Args:
-        rows: held-out predictions.
+        ensemble: out-of-fold scores.
+        members: networks of the ensemble in use.
     """
-    temperature = fit_temperature(rows.label, rows.margin)
-    cross_fitted = cross_fitted_calibration(rows)
+    return EnsembleFigures(
+        method=ENSEMBLE_METHOD,
+        auc=_figure(
+            auc_estimate(ensemble.label, ensemble.margin, ensemble.unit), ensemble.label.size
+        ),
+        images=ensemble.label.size,
+        patients=len(set(ensemble.unit)),
+        members=members,
+        members_per_image=float(ensemble.members.mean()),
+    )
+
+
+def calibration_figures(ensemble: OutOfFoldEnsemble) -> CardCalibration:
+    """The calibration in use, and how well raw and cross-fitted probabilities fit.
+
+    Args:
+        ensemble: out-of-fold scores.
+
+    Raises:
+        InputError: one class lacks.
+    """
+    if len(set(ensemble.label.tolist())) != 2:
+        msg = (
+            "expected benign and malignant images among the held-out predictions, found "
+            f"{int(ensemble.label.sum())} malignant of {ensemble.label.size}; add some"
+        )
+        raise InputError(msg)
+    fit = fit_calibration(ensemble.label, ensemble.margin)
+    crossed = cross_fit(ensemble)
+    raw, calibrated = ensemble_quality(ensemble, crossed)
+    n = int(np.isfinite(crossed.calibrated).sum())
     return CardCalibration(
-        temperature=temperature,
-        before=_card_fit(calibration_quality(rows.label, rows.margin, 1.0)),
-        after=_card_fit(calibration_quality(rows.label, rows.margin, temperature)),
-        cross_fitted_before=_card_fit(cross_fitted.before),
-        cross_fitted_after=_card_fit(cross_fitted.after),
-        cross_fitted_n=cross_fitted.n,
+        slope=fit.slope,
+        intercept=fit.intercept,
+        prevalence=float(ensemble.label.mean()),
+        raw=_card_fit(raw, n),
+        calibrated=_card_fit(calibrated, n),
     )
 
 
 def operating_figures(
-    rows: OutOfFoldPredictions, temperature: float, sensitivity: float
+    ensemble: OutOfFoldEnsemble, calibration: LogisticCalibration, sensitivity: float
 ) -> OperatingPoint:
-    """The threshold, and what it does on images that did not choose it.
+    """The threshold, and what it does on patients whose images the members do not know.
 
     Args:
-        rows: held-out predictions.
-        temperature: what their logits are divided by.
+        ensemble: out-of-fold scores.
+        calibration: the one in use; the threshold is a probability of its scale.
         sensitivity: the declared one.
 
     Raises:
         InputError: no held-out image is malignant.
     """
-    probability = rows.probability(temperature)
-    threshold = threshold_for(rows.label, probability, sensitivity)
-    if math.isnan(threshold):
+    score = calibration.probability(ensemble.margin)
+    choice = bounded_threshold(ensemble.label, score, ensemble.unit, sensitivity)
+    if math.isnan(choice.threshold):
         msg = "expected malignant images among the held-out predictions, found none; add some"
         raise InputError(msg)
-    point = cross_fitted_threshold(rows, probability, sensitivity)
+    rates = operating_rates(ensemble.label, score, ensemble.unit, choice.threshold)
     return OperatingPoint(
         method=METHOD,
         target_sensitivity=sensitivity,
-        threshold=threshold,
-        sensitivity=_figure(point.sensitivity),
-        specificity=_figure(point.specificity),
-        image_sensitivity=_figure(point.image_sensitivity),
-        image_specificity=_figure(point.image_specificity),
+        confidence=LEVEL,
+        threshold=choice.threshold,
+        is_met=choice.is_met,
+        sensitivity=_share_figure(rates.sensitivity),
+        sensitivity_bound=number(rates.sensitivity.low),
+        specificity=_share_figure(rates.specificity),
+        referred=rates.referred,
     )
 
 
@@ -141,31 +194,69 @@ def versions_of(runs: pa.Table) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def warnings_of(
-    rows: OutOfFoldPredictions, calibration: CardCalibration, point: OperatingPoint
+    ensemble: EnsembleFigures,
+    calibration: CardCalibration,
+    point: OperatingPoint,
+    candidates: CandidateCount,
 ) -> list[str]:
-    """What a reader of the card must not miss of its calibration and its threshold."""
+    """What a reader of the card must not miss of its figures."""
     warnings = []
-    if calibration.temperature in {LOWEST, HIGHEST}:
+    if not point.is_met:
+        warnings.append(_unmet_text(point))
+    if point.referred > _MOST_REFERRED:
         warnings.append(
-            f"the temperature is at its bound {calibration.temperature:g}: held-out images are "
-            "separated perfectly, or not at all; look for leakage first"
+            f"the threshold refers {100 * point.referred:.0f} % of the images: at the declared "
+            "sensitivity this model saves hardly any reading"
         )
-    warnings += [
-        f"the cross-fitted {name.replace('_', ' ')} {figure.value:.3f} is below the declared "
-        f"{point.target_sensitivity:g}: expect the threshold to miss more than it aims to"
-        for name, figure in (
-            ("sensitivity", point.sensitivity),
-            ("image_sensitivity", point.image_sensitivity),
-        )
-        if figure.value is not None and figure.value < point.target_sensitivity - _CLOSE
-    ]
-    malignant = len(set(rows.image[rows.label == 1]))
-    if malignant * (1 - point.target_sensitivity) < 1:
+    if ensemble.auc.value in {0.0, 1.0}:
+        warnings.append("the held-out images are separated perfectly: look for leakage first")
+    if ensemble.auc.low is not None and ensemble.auc.low <= 0.5:
         warnings.append(
-            f"{malignant} malignant images are too few to tell a sensitivity of "
-            f"{point.target_sensitivity:g} from 1"
+            f"the interval of the ensemble's AUC reaches down to {ensemble.auc.low:.2f}: there is "
+            "no evidence that it tells malignant from benign"
         )
+    if calibration.slope == LEAST_SLOPE:
+        warnings.append(
+            f"the calibration slope is at its bound {LEAST_SLOPE:g}: the scores rank held-out "
+            "images no better than chance"
+        )
+    skill = calibration.calibrated.skill.value
+    if skill is not None and skill <= 0:
+        warnings.append(
+            "the calibrated probabilities have a Brier score no better than giving each image the "
+            "prevalence: use the order, not the probabilities"
+        )
+    if candidates.reruns > 1:
+        warnings.append(_candidates_text(candidates))
     return warnings
+
+
+def _unmet_text(point: OperatingPoint) -> str:
+    bound, patients = point.sensitivity_bound, point.sensitivity.n
+    needed = least_patients(point.target_sensitivity)
+    cure = (
+        "no number of patients shows it"
+        if needed is None
+        else f"it takes {needed} malignant patients without a miss"
+    )
+    return (
+        f"the declared sensitivity {point.target_sensitivity:g} is NOT SHOWN: {patients} malignant "
+        f"patients give a lower bound of {bound or 0:.3f} even at the lowest of their scores, "
+        f"which is the threshold; {cure}"
+    )
+
+
+def _candidates_text(candidates: CandidateCount) -> str:
+    optimism = (
+        ""
+        if candidates.optimism is None
+        else f"; the best of so many looks better than it is, by {candidates.optimism:.3f} of AUC "
+        "to expect"
+    )
+    return (
+        f"this store holds {candidates.reruns} runs of this network on the same images that differ "
+        f"by their seed at most{optimism}"
+    )
 
 
 def number(value: float | None) -> float | None:
@@ -173,12 +264,19 @@ def number(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
 
 
-def _figure(interval: MeanInterval | Proportion) -> Figure:
-    value = interval.mean if isinstance(interval, MeanInterval) else interval.value
+def _figure(estimate: IntervalEstimate, n: int) -> Figure:
+    value, low, high = (number(each) for each in estimate)
+    return Figure(value=value, low=low, high=high, n=n)
+
+
+def _share_figure(share: PatientShare) -> Figure:
     return Figure(
-        value=number(value), low=number(interval.low), high=number(interval.high), n=interval.n
+        value=number(share.value),
+        low=number(share.interval_low),
+        high=number(share.interval_high),
+        n=share.n,
     )
 
 
-def _card_fit(figures: CalibrationFigures) -> CardFit:
-    return CardFit(**{name: number(value) for name, value in figures._asdict().items()})
+def _card_fit(quality: CalibrationQuality, n: int) -> CardFit:
+    return CardFit(**{name: _figure(each, n) for name, each in quality._asdict().items()})

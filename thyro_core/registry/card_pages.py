@@ -4,15 +4,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from thyro_core import NOTICE
+from thyro_core.registry.bundle import FIGURES_OF_MEMBERS
 
 CardValues = Mapping[str, Any]
 
-_METRICS = ("auc", "average_precision", "brier", "ece")
-_POINT = {
-    "sensitivity": "sensitivity, mean over splits",
-    "specificity": "specificity, mean over splits",
-    "image_sensitivity": "sensitivity, each image once",
-    "image_specificity": "specificity, each image once",
+_POINT_VERSION_1 = {
+    "sensitivity": "one member: sensitivity, mean over splits",
+    "specificity": "one member: specificity, mean over splits",
+    "image_sensitivity": "one member: sensitivity, each image once",
+    "image_specificity": "one member: specificity, each image once",
+}
+_METRICS = ("auc", "average_precision", "brier")
+_FIT = {
+    "brier": "Brier score",
+    "skill": "gain over the prevalence in Brier score",
+    "slope": "calibration slope (1 fits)",
+    "intercept": "calibration intercept (0 fits)",
+    "observed_expected": "malignant, observed over expected (1 fits)",
 }
 
 
@@ -20,26 +28,60 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
     """The key figures: what it is called, and the figure with its 95 % interval.
 
     Args:
-        card: a bundle's card.
+        card: a bundle's card, of any version.
     """
-    point, calibration = card["operating_point"], card["calibration"]
-    before, after = calibration["cross_fitted_before"], calibration["cross_fitted_after"]
+    if card["card_version"] == 1:
+        return _rows_of_version_1(card)
+    point, calibration, ensemble = card["operating_point"], card["calibration"], card["ensemble"]
+    count = card["candidates"]
+    alike = f"{count['reruns']} alike but for the seed"
+    candidates = f"{count['candidates']} of {count['studies']} studies of these images, {alike}"
+    members = f"{ensemble['members_per_image']:.1f} of {ensemble['members']} members an image"
+    verdict = "shown" if point["is_met"] else "NOT SHOWN"
+    target = f"calibrated, for sensitivity {point['target_sensitivity']:g}: {verdict}"
+    line = f"log odds x {calibration['slope']:.3f} {calibration['intercept']:+.3f}"
     return [
         ("architecture", f"{card['architecture']}, {len(card['members'])} members"),
         ("study", card["study_id"]),
         ("images", f"{card['data']['images']}, {card['data']['malignant']} malignant"),
-        *((f"{name}, mean over splits", cell(card["metrics"][name])) for name in _METRICS),
-        ("threshold", f"{point['threshold']:.6g} for sensitivity {point['target_sensitivity']:g}"),
-        *((words, cell(point[name])) for name, words in _POINT.items()),
-        ("temperature", f"{calibration['temperature']:.3f}"),
-        (
-            "calibration error",
-            f"{_loss_text(before['ece'])} before, {_loss_text(after['ece'])} after",
+        ("candidates in this store", candidates),
+        *(
+            (f"procedure: {name}, one network, mean over splits", cell(card["metrics"][name]))
+            for name in _METRICS
         ),
+        ("ensemble: scored by members not trained on it", members),
+        ("ensemble: auc", cell(ensemble["auc"])),
+        ("threshold", f"{point['threshold']:.6g} ({target})"),
+        ("ensemble: sensitivity, patients", cell(point["sensitivity"])),
         (
-            "log-likelihood loss",
-            f"{_loss_text(before['nll'])} before, {_loss_text(after['nll'])} after",
+            f"its lower bound, {100 * point['confidence']:g} % confidence",
+            _number_text(point["sensitivity_bound"]),
         ),
+        ("ensemble: specificity, patients", cell(point["specificity"])),
+        ("ensemble: images referred", f"{100 * point['referred']:.1f} %"),
+        ("calibration", f"{line}, at a prevalence of {calibration['prevalence']:.3f}"),
+        *(
+            (f"{words}, {kind}", _plain_cell(calibration[kind][name]))
+            for name, words in _FIT.items()
+            for kind in ("raw", "calibrated")
+        ),
+    ]
+
+
+def _rows_of_version_1(card: CardValues) -> list[tuple[str, str]]:
+    point = card["operating_point"]
+    return [
+        ("architecture", f"{card['architecture']}, {len(card['members'])} members"),
+        ("study", card["study_id"]),
+        ("images", f"{card['data']['images']}, {card['data']['malignant']} malignant"),
+        *(
+            (f"procedure: {name}, one network, mean over splits", cell(card["metrics"][name]))
+            for name in _METRICS
+        ),
+        ("threshold", f"{point['threshold']:.6g} (one member's, {point['target_sensitivity']:g})"),
+        *((words, cell(point[name])) for name, words in _POINT_VERSION_1.items()),
+        ("temperature", f"{card['calibration']['temperature']:.3f}"),
+        ("ensemble", FIGURES_OF_MEMBERS),
     ]
 
 
@@ -61,6 +103,9 @@ def card_markdown(card: CardValues, standing: str) -> str:
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in card_rows(card)),
         "",
+        *_ensemble_lines(card),
+        f"The threshold: {card['operating_point']['method']}",
+        "",
         f"Intended use: {card['intended_use']}",
         "",
         f"Not intended: {card['not_intended']}",
@@ -70,6 +115,12 @@ def card_markdown(card: CardValues, standing: str) -> str:
         *(f"- {warning}" for warning in card["warnings"]),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _ensemble_lines(card: CardValues) -> list[str]:
+    if card["card_version"] == 1:
+        return []
+    return [f"The ensemble's figures: {card['ensemble']['method']}", ""]
 
 
 def cell(figure: Mapping[str, Any]) -> str:
@@ -82,5 +133,13 @@ def cell(figure: Mapping[str, Any]) -> str:
     return f"{value:.3f} ({max(low, 0.0):.2f}-{min(high, 1.0):.2f})"
 
 
-def _loss_text(value: float | None) -> str:
+def _plain_cell(figure: Mapping[str, Any]) -> str:
+    """A figure of any range with its interval: `-0.301 (-0.62 to 0.02)`."""
+    value, low, high = figure["value"], figure["low"], figure["high"]
+    if value is None or low is None or high is None:
+        return _number_text(value)
+    return f"{value:.3f} ({low:.2f} to {high:.2f})"
+
+
+def _number_text(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"

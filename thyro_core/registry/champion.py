@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from thyro_core.config import canonical_json
 from thyro_core.errors import InputError, ThyroError
-from thyro_core.registry.bundle import load_bundle, model_ids
+from thyro_core.registry.bundle import FIGURES_OF_MEMBERS, load_bundle, model_ids
 from thyro_core.store.compare_and_swap import (
     Versioned,
     check_conditional_writes,
@@ -76,10 +76,13 @@ class ModelRow:
     study_id: str
     manifest_id: str
     auc: float | None
+    """Of the ensemble, out of fold; of a card of version 1 the members' mean over splits."""
     threshold: float
     is_champion: bool
     changes: tuple[Change, ...]
     """When it became champion, oldest first."""
+    note: str | None = None
+    """What is to be known of a card of an earlier version."""
     fault: str | None = None
     """Why it cannot be used; then there are no other facts. None: its card is whole."""
 
@@ -214,16 +217,27 @@ def _model_row(store: Store, model_id: str, current: Champion | None) -> ModelRo
     try:
         bundle = load_bundle(store, model_id)
     except InputError as error:
-        return ModelRow(model_id, "", "", "", None, math.nan, is_champion, changes, str(error))
+        return ModelRow(
+            model_id=model_id,
+            architecture="",
+            study_id="",
+            manifest_id="",
+            auc=None,
+            threshold=math.nan,
+            is_champion=is_champion,
+            changes=changes,
+            fault=str(error),
+        )
     return ModelRow(
         model_id=model_id,
         architecture=bundle.architecture,
         study_id=bundle.card["study_id"],
         manifest_id=bundle.card["data"]["manifest_id"],
-        auc=bundle.card["metrics"]["auc"]["value"],
+        auc=bundle.auc,
         threshold=bundle.threshold,
         is_champion=is_champion,
         changes=changes,
+        note=FIGURES_OF_MEMBERS if bundle.is_of_version_1 else None,
     )
 
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from thyro_core.config import Architecture
 from thyro_core.errors import InputError
+from thyro_core.evaluation.calibration import Calibration
+from thyro_core.evaluation.out_of_fold import ensemble_margin, sigmoid
 from thyro_core.registry.bundle import Bundle, damaged_file
 from thyro_core.store.store import Store
 from thyro_core.training.models import body_and_head, build
@@ -23,12 +25,15 @@ from thyro_core.types import FloatArray
 class EnsembleScores:
     """An ensemble's predictions for b images; float64."""
 
-    mean: FloatArray
-    """(b,), mean over members of the probability of malignant."""
+    probability: FloatArray
+    """(b,), calibrated probability of malignant."""
+    raw: FloatArray
+    """(b,), mean over members of their softmax probability of malignant."""
     sd: FloatArray
-    """(b,), its standard deviation over members (ddof 1); NaN for one member."""
+    """(b,), standard deviation over members (ddof 1) of the calibrated probability that each alone
+    would give; NaN for one member."""
     members: FloatArray
-    """(b, m), each member's temperature-scaled probability of malignant."""
+    """(b, m), these probabilities."""
 
 
 def load_members(bundle: Bundle, store: Store, scratch: Path) -> list[nn.Module]:
@@ -71,34 +76,39 @@ def _member(bundle: Bundle, key: str, store: Store, scratch: Path, pattern: nn.M
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def score_batch(members: Sequence[nn.Module], images: Tensor, temperature: float) -> EnsembleScores:
+def score_batch(
+    members: Sequence[nn.Module], images: Tensor, calibration: Calibration
+) -> EnsembleScores:
     """Scores of one batch by one forward pass of each member.
 
     Args:
         members: m networks with two outputs (benign, malignant), in evaluation mode.
         images: float32, b x 3 x side x side, normalised, on the members' device.
-        temperature: what logits are divided by; above 0.
+        calibration: the bundle's.
     """
     with torch.inference_mode():
         logits = torch.stack([member(images) for member in members], dim=1)
-    return ensemble_scores(logits.double().cpu().numpy(), temperature)
+    return ensemble_scores(logits.double().cpu().numpy(), calibration)
 
 
-def ensemble_scores(logits: npt.ArrayLike, temperature: float) -> EnsembleScores:
+def ensemble_scores(logits: npt.ArrayLike, calibration: Calibration) -> EnsembleScores:
     """Scores from logits.
 
     Args:
         logits: (b, m, 2): benign, malignant of each member.
-        temperature: what they are divided by; above 0.
+        calibration: the bundle's.
     """
     values = np.asarray(logits, dtype=np.float64)
-    margin = (values[..., 1] - values[..., 0]) / temperature
-    # The softmax of two logits; exp of the negative magnitude cannot overflow.
-    small = np.exp(-np.abs(margin))
-    probability = np.where(margin >= 0, 1.0, small) / (1.0 + small)
-    spread = probability.shape[1] > 1
-    sd = probability.std(axis=1, ddof=1) if spread else np.full(len(probability), np.nan)
-    return EnsembleScores(probability.mean(axis=1), sd, probability)
+    margins = values[..., 1] - values[..., 0]
+    members = calibration.probability(margins)
+    spread = members.shape[1] > 1
+    sd = members.std(axis=1, ddof=1) if spread else np.full(len(members), np.nan)
+    return EnsembleScores(
+        probability=calibration.ensemble_probability(margins),
+        raw=sigmoid(ensemble_margin(margins)),
+        sd=sd,
+        members=members,
+    )
 
 
 def embedding(

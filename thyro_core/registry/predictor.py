@@ -42,7 +42,7 @@ class Predictor:
     training set, duplicates).
 
     Attributes:
-        bundle: id, architecture, threshold, temperature and card of the model.
+        bundle: id, architecture, threshold, calibration and card of the model.
         members: its networks, in evaluation mode.
     """
 
@@ -56,8 +56,9 @@ class Predictor:
             images: picture files, PIL images or uint8 arrays; the first frame of a file counts.
 
         Returns:
-            Columns `prob_malignant` (mean over members), `sd` (over members; NaN for one member)
-            and `positive` (from the model's threshold on).
+            Columns `prob_malignant` (calibrated), `prob_raw` (mean over members of their softmax
+            probability), `sd` (over members, calibrated; NaN for one member) and `positive` (from
+            the model's threshold on).
 
         Raises:
             UndecodableError: a file is no picture or is damaged.
@@ -66,13 +67,18 @@ class Predictor:
         import pandas as pd
 
         scores = [
-            score_batch(self.members, batch, self.bundle.temperature)
+            score_batch(self.members, batch, self.bundle.calibration)
             for batch in _batches(images, self.bundle.side)
         ]
-        mean = np.concatenate([np.empty(0), *(each.mean for each in scores)])
-        sd = np.concatenate([np.empty(0), *(each.sd for each in scores)])
-        positive = mean >= self.bundle.threshold
-        return pd.DataFrame({"prob_malignant": mean, "sd": sd, "positive": positive})
+        columns = {
+            "prob_malignant": [each.probability for each in scores],
+            "prob_raw": [each.raw for each in scores],
+            "sd": [each.sd for each in scores],
+        }
+        frame = pd.DataFrame(
+            {name: np.concatenate([np.empty(0), *parts]) for name, parts in columns.items()}
+        )
+        return frame.assign(positive=frame["prob_malignant"] >= self.bundle.threshold)
 
     def gradcam(self, images: Iterable[ImageLike]) -> Float32Array:
         """Members' mean raw Grad-CAM maps, not scaled: comparable between images.

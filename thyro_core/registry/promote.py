@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -12,7 +13,7 @@ from thyro_core.errors import InputError, ThyroError
 from thyro_core.registry import champion as champions
 from thyro_core.registry.build import BundleSpec, make_bundle
 from thyro_core.registry.bundle import Bundle, load_bundle
-from thyro_core.registry.gate import compare_with_champion
+from thyro_core.registry.gate import Verdict, compare_with_champion
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan, load_plan
 from thyro_core.study.verify.verify import verify_study
@@ -34,10 +35,11 @@ class PromotionConfig(BaseModel):
         "first", description="Which of its networks; first: the study's first one."
     )
     sensitivity: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.95, description="Share of malignant images that the threshold aims to call so."
+        0.95,
+        description="Sensitivity whose lower confidence bound the threshold keeps above it.",
     )
     force: bool = Field(
-        False, description="Promote even if the champion is better on the same images."
+        False, description="Promote even if the champion is better, or cannot be compared."
     )
     reason: Annotated[str, Field(max_length=champions.MOST_LETTERS)] = Field(
         "", description="Why, one line; kept for ever, so name nobody. Required with force."
@@ -52,7 +54,7 @@ class PromotionConfig(BaseModel):
 
 
 class GateError(ThyroError):
-    """The champion is better on the same images."""
+    """The champion is better, or there are no images to compare the two on."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,22 @@ def promote(
 
     Raises:
         InputError: there is no such study or architecture, or it kept no models.
-        GateError: the champion is better on the same images, and `force` is off.
+        GateError: the champion is better, or cannot be compared, and `force` is off.
         ThyroError: the study does not verify.
     """
     plan = load_plan(store, config.study_id)
     architecture = _promoted_architecture(plan, config)
     why = champions.checked_reason(config.reason or _WHY)
 
+    @cache
+    def compare(champion: str) -> Verdict:
+        return compare_with_champion(
+            store, plan, architecture, load_bundle(store, champion), scratch=scratch
+        )
+
     def gate(champion: str | None) -> str:
-        return _gate(store, plan, architecture, champion, force=config.force)
+        where = f"study {plan.study_id}, {architecture}"
+        return _gate(compare, champion, where, force=config.force)
 
     current = champions.read_champion(store)
     gate(current.model_id if current else None)
@@ -129,22 +138,22 @@ def _verify(store: Store, study_id: str, say: Callable[[str], None]) -> None:
 
 
 def _gate(
-    store: Store, plan: StudyPlan, architecture: str, champion: str | None, *, force: bool
+    compare: Callable[[str], Verdict], champion: str | None, where: str, *, force: bool
 ) -> str:
     if champion is None:
         return NO_CHAMPION
     try:
-        verdict = compare_with_champion(store, plan, architecture, load_bundle(store, champion))
+        verdict = compare(champion)
     except InputError as error:
         # A champion that nobody can load any more must not stand in the way for ever.
         if not force:
             raise
         return f"not compared with {champion}: {error}"
-    if verdict.worse and not force:
+    if (verdict.worse or not verdict.is_compared) and not force:
         msg = (
-            f"study {plan.study_id}, {architecture}: expected a model no worse than the champion "
-            f"on the same images, found {verdict.text}; to promote it all the same, give --force "
-            "and --reason TEXT"
+            f"{where}: expected a model no worse than the champion on images that neither was "
+            f"trained on, found {verdict.text}; to promote it all the same, give --force and "
+            "--reason TEXT"
         )
         raise GateError(msg)
     return verdict.text

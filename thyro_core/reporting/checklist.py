@@ -55,7 +55,6 @@ def _claim(*values: str, **more: str) -> _Rule:
     return _Rule(_CLAIM, *values, **more)
 
 
-_NO_UPDATE = "no figure of the report is of an updated model"
 _RULES: tuple[_Rule, ...] = (
     _tripod("1", "Title: development or evaluation, population, outcome", "top",
             "images, classes and internal validation", missing="the population"),
@@ -95,7 +94,8 @@ _RULES: tuple[_Rule, ...] = (
     _tripod("12d", "Heterogeneity between clusters", absent="centres are not told apart"),
     _tripod("12e", "Measures and plots of performance", "performance",
             "discrimination, calibration, net benefit, comparisons"),
-    _tripod("12f", "Updating of the model", absent=_NO_UPDATE),
+    _tripod("12f", "Updating of the model", "calibration",
+            "slope and intercept of the ensembles, fitted on other groups"),
     _tripod("12g", "How predictions were made for the evaluation", "provenance",
             "the runs, their versions and seeds"),
     _tripod("13", "Class imbalance", "provenance", "weight of the malignant class by run",
@@ -127,7 +127,7 @@ _RULES: tuple[_Rule, ...] = (
     _tripod("23a", "Performance with intervals", "performance", "over splits and pooled",
             missing="of key subgroups"),
     _tripod("23b", "Heterogeneity of performance", absent="centres are not told apart"),
-    _tripod("24", "Results of updating", absent=_NO_UPDATE),
+    _tripod("24", "Results of updating", "calibration", "raw and calibrated side by side"),
     _tripod("25", "Interpretation", "brief", "against chance and the paper",
             missing="fairness, and other evidence"),
     _tripod("26", "Limitations", "limits", "those that the program knows",
@@ -165,7 +165,8 @@ _RULES: tuple[_Rule, ...] = (
     _claim("25", "Training", "provenance", "all settings, seeds and runs"),
     _claim("26", "Selection of the final model", "learning",
            "none is selected: the last epoch is tested"),
-    _claim("27", "Ensembles", absent="the report is of single networks"),
+    _claim("27", "Ensembles", "calibration",
+           "mean over the networks that were not trained on an image's group"),
     _claim("28", "Metrics", "performance", "each by name and definition"),
     _claim("29", "Significance and uncertainty", "comparisons",
            "corrected tests and intervals"),

@@ -22,6 +22,7 @@ from thyro_core.reporting.figures.curves import colour_bar
 from thyro_core.reporting.figures.svg import CSS_VARIABLES, LIGHT, root_rule
 from thyro_core.reporting.html import render_page
 from thyro_core.reporting.queries import Tables
+from thyro_core.reporting.sections.calibration import FIT_TITLES, fit
 from thyro_core.reporting.sections.cohort import cohort, flow_figure, leakage
 from thyro_core.reporting.sections.curves import make_plot, plot_data
 from thyro_core.reporting.sections.gallery import gallery
@@ -114,6 +115,7 @@ def _answering_sections(values: Mapping[str, Any]) -> set[str]:
     """Anchors of the sections that show what their title says."""
     checks = [answer.row for network in values["trust"].values() for answer in network.answers]
     empty = {
+        "calibration": not values["fit"].rows,
         "comparisons": not values["comparisons"].corrected,
         "gallery": not values["gallery"].groups,
         "features": values["features"] is None,
@@ -180,6 +182,8 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "flow": flow_figure(cohort_values, checks),
         "performance": metrics,
         "comparisons": comparisons(tables, plan.config),
+        "fit_titles": FIT_TITLES,
+        "fit": fit(tables, plan.config.architectures),
         "features": feature_tests(tables, plan.config, metrics.evidence),
         "at_chance": [name for name, kind in metrics.evidence.items() if kind != "apart"],
         "empty_maps": empty_maps(tables, plan.config),

@@ -5,6 +5,7 @@ images of each band; it says what it leaves out.
 """
 
 from thyro_core import NOTICE
+from thyro_core.registry.bundle import FIGURES_OF_MEMBERS
 from thyro_core.reporting.html import render_page
 from thyro_core.screening.drift import breaches_of
 from thyro_core.screening.rules import BANDS
@@ -41,6 +42,8 @@ def worklist_page(worklist: Worklist) -> str:
         known=sum(row["known"] or 0 for row in batches),
         late=sum(row["late"] or 0 for row in batches),
         breaches=[name for row in batches for name in breaches_of(row)],
+        of_members=sorted(worklist.of_members),
+        figures_of_members=FIGURES_OF_MEMBERS,
         notice=NOTICE,
         why=why,
         most_pictures=MOST_PICTURES,

@@ -39,8 +39,8 @@ class ScreeningRules(BaseModel):
     )
     review_sds: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
         1.0,
-        description="An image is for review when the members' mean probability plus this many of "
-        "their standard deviations reaches the threshold.",
+        description="An image is for review when the calibrated probability plus this many of the "
+        "members' standard deviations reaches the threshold.",
     )
 
     @property

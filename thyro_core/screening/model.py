@@ -29,10 +29,12 @@ TOGETHER = 32
 class BlockScores:
     """The ensemble's scores of n images."""
 
-    mean: FloatArray
-    """(n,), mean over members of the probability of malignant."""
+    probability: FloatArray
+    """(n,), calibrated probability of malignant."""
+    raw: FloatArray
+    """(n,), mean over members of their softmax probability."""
     sd: FloatArray
-    """(n,), its standard deviation over members."""
+    """(n,), standard deviation over members of the calibrated probability of each alone."""
     distance: FloatArray
     """(n,), embedding distance from the training set."""
     embeddings: npt.NDArray[np.float32]
@@ -87,10 +89,17 @@ class ScreeningModel:
         with torch.no_grad():
             logits = [head(maps) for (_, head), maps in zip(self._parts, features, strict=True)]
         together = torch.stack(logits, dim=1).double().cpu().numpy()
-        ensemble = ensemble_scores(together, self._bundle.temperature)
+        ensemble = ensemble_scores(together, self._bundle.calibration)
         embeddings = spatial_mean(features[0])
         distance = embedding_distance(self._reference, embeddings)
-        return BlockScores(ensemble.mean, ensemble.sd, distance, embeddings, features)
+        return BlockScores(
+            probability=ensemble.probability,
+            raw=ensemble.raw,
+            sd=ensemble.sd,
+            distance=distance,
+            embeddings=embeddings,
+            features=features,
+        )
 
     def maps(self, scores: BlockScores, rows: list[int]) -> npt.NDArray[np.float32]:
         """Members' mean raw Grad-CAM of both classes: float32, (n, 2, h, w).

@@ -95,7 +95,7 @@ class BandLimits:
     """The bounds of the bands."""
 
     threshold: float
-    """Mean probability from which an image is referred."""
+    """Calibrated probability from which an image is referred."""
     review_sds: float
     outlier: float
     """Embedding distance beyond which an image is not scored."""
@@ -117,28 +117,28 @@ def is_unlike(distance: float, limits: BandLimits) -> bool:
 
 
 def band_of(
-    mean: float, sd: float, distance: float, limits: BandLimits
+    probability: float, sd: float, distance: float, limits: BandLimits
 ) -> tuple[ReadingBand, str | None]:
     """ReadingBand of a scored image, and the reason of a review.
 
     Args:
-        mean: mean probability over members.
+        probability: calibrated probability of malignant.
         sd: its standard deviation over members; NaN (one member) widens nothing.
         distance: embedding distance, not beyond `limits.outlier`.
         limits: the bounds.
     """
-    if mean >= limits.threshold:
+    if probability >= limits.threshold:
         return "refer", None
-    if mean + limits.review_sds * sd >= limits.threshold:
+    if probability + limits.review_sds * sd >= limits.threshold:
         return "review", "uncertain"
     if distance > limits.near:
         return "review", "near_outlier"
     return "routine", None
 
 
-def rank_key(band: ReadingBand, mean: float | None) -> float:
+def rank_key(band: ReadingBand, probability: float | None) -> float:
     """Place in the worklist, highest first: band by band, within one by probability."""
-    return _BAND_STEP[band] + (mean or 0.0)
+    return _BAND_STEP[band] + (probability or 0.0)
 
 
 def unscored_status(reason: str) -> Status:

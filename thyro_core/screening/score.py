@@ -102,15 +102,16 @@ def verdict(scores: BlockScores, i: int, limits: BandLimits) -> ScreeningRow:
     if is_unlike(distance, limits):
         detail = f"distance {distance:.4g}, expected at most {limits.outlier:.4g}"
         return unscored("unlike_training") | {"distance": distance, "detail": detail}
-    mean, sd = float(scores.mean[i]), float(scores.sd[i])
-    band, reason = band_of(mean, sd, distance, limits)
+    probability, sd = float(scores.probability[i]), float(scores.sd[i])
+    band, reason = band_of(probability, sd, distance, limits)
     return {
         "status": "scored",
-        "prob_malignant": mean,
+        "prob_malignant": probability,
+        "prob_raw": float(scores.raw[i]),
         "sd": sd,
         "band": band,
         "reason": reason,
-        "rank_key": rank_key(band, mean),
+        "rank_key": rank_key(band, probability),
         "distance": distance,
     }
 

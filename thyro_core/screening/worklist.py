@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from thyro_core import NOTICE
+from thyro_core.errors import InputError
+from thyro_core.registry.bundle import load_bundle
 from thyro_core.screening.rules import WHY, Night, ScreeningRow, Totals
 from thyro_core.store.keys import pictures_key, table_key, worklist_key
 from thyro_core.store.store import Store
@@ -27,12 +29,12 @@ MOST_ROWS: Mapping[str, int] = {"refer": 1000, "review": 1000, "not scored": 100
 """Images of each band on a page."""
 
 CSV_COLUMNS = (
-    "rank", "image_id", "file_id", "frame", "name", "patient_id", "band", "prob_malignant", "sd",
-    "status", "reason", "why", "detail", "model_id", "batch", "notice",
+    "rank", "image_id", "file_id", "frame", "name", "patient_id", "band", "prob_malignant",
+    "prob_raw", "sd", "status", "reason", "why", "detail", "model_id", "batch", "notice",
 )  # fmt: skip
 """Columns of `worklist.csv`."""
 
-REFERRED = "The members' mean probability reaches the model's threshold."
+REFERRED = "The probability reaches the model's threshold."
 """Why an image is referred."""
 
 _RANKING = (
@@ -61,6 +63,8 @@ class Worklist:
     """Counts over all images of the date, shown or not."""
     batches: list[ScreeningRow]
     """Rows of `screening_batches`."""
+    of_members: frozenset[str] = frozenset()
+    """Models whose card is of version 1: threshold and figures are single members'."""
 
 
 def write_worklist_csv(
@@ -95,7 +99,16 @@ def write_worklist_csv(
             row for batch in select(connection, _FIRST_ROWS, files) for row in batch.to_pylist()
         ]
     pictures = _pictures(store, date, batches, rows)
-    return Worklist(date, rows, pictures, totals, batches.to_pylist())
+    models = set(batches["model_id"].to_pylist())
+    of_members = frozenset(model for model in models if _is_of_version_1(store, model))
+    return Worklist(date, rows, pictures, totals, batches.to_pylist(), of_members)
+
+
+def _is_of_version_1(store: Store, model_id: str) -> bool:
+    try:
+        return load_bundle(store, model_id).is_of_version_1
+    except InputError:  # a model that is gone by now; its rows stay
+        return False
 
 
 def unscored_rows(store: Store, night: Night) -> list[dict[str, str]]:

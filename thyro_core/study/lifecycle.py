@@ -13,6 +13,7 @@ from thyro_core.datasets.splits import (
     split_notes,
 )
 from thyro_core.errors import IncompleteStudyError
+from thyro_core.evaluation.ensemble import calibration_table, ensemble_table
 from thyro_core.evaluation.tables import comparisons_table, metrics_table
 from thyro_core.explain.tables import cam_checks_table, cam_families_table, cam_tests_table
 from thyro_core.store.keys import table_key, table_prefix
@@ -93,7 +94,7 @@ def unfinished_runs(store: Store, plan: StudyPlan) -> list[tuple[int, Architectu
 
 
 def conclude_study(store: Store, plan: StudyPlan) -> None:
-    """Write the tables of the study as a whole: runs, metrics, comparisons, CAM tests.
+    """Write the tables of the study as a whole: runs, metrics, ensemble, CAM tests and so on.
 
     `runs` is written even if jobs failed: it holds their errors.
 
@@ -117,6 +118,8 @@ def conclude_study(store: Store, plan: StudyPlan) -> None:
     for name, make_table, source in (
         ("metrics", metrics_table, predictions),
         ("comparisons", comparisons_table, predictions),
+        ("ensemble", ensemble_table, predictions),
+        ("calibration", calibration_table, predictions),
         ("cam_families", cam_families_table, features),
         ("cam_checks", cam_checks_table, trust),
     ):

@@ -34,10 +34,16 @@ def write_table(store: Store, name: str, table: pa.Table, **keys: str | int) -> 
 
 
 def read_table(store: Store, name: str, **keys: str | int) -> pa.Table:
-    """All rows of a registered table whose leading hive keys are `keys`; may be empty."""
+    """All rows of a registered table whose leading hive keys are `keys`; may be empty.
+
+    Columns that an older version of the program did not write are null.
+    """
     hive = "".join(f"/{key}={value}" for key, value in keys.items())
     parts = store.keys(table_prefix(name) + hive)
     schema = schemas.TABLES[name].schema
     # Not pq.read_table: its scanner's threads can abort a process that exits right after.
-    tables = [pq.ParquetFile(io.BytesIO(store.read(key))).read().cast(schema) for key in parts]
+    tables = [
+        schemas.completed(pq.ParquetFile(io.BytesIO(store.read(key))).read(), schema)
+        for key in parts
+    ]
     return pa.concat_tables(tables) if tables else schema.empty_table()

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from thyro_core.store.store import Store
+from thyro_core.tables import schemas
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -90,7 +91,7 @@ def write_merged(
         store: holds them all.
         target: key of the result.
         sources: keys of the objects, all of the schema; with none, the result has no rows.
-        schema: of the result.
+        schema: of the result; a column that no source has is null.
         sql: as for `select`, with the schema's columns.
 
     Returns:
@@ -104,7 +105,7 @@ def write_merged(
         pq.ParquetWriter(out, schema, compression="zstd") as writer,
     ):
         for batch in select(connection, sql, files) if files else ():
-            table = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+            table = schemas.completed(pa.Table.from_batches([batch]), schema)
             writer.write_table(table)
             rows += table.num_rows
     return rows

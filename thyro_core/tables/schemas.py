@@ -14,7 +14,8 @@ from thyro_core.tables.cam_columns import FEATURE_COLUMNS, TRUST_COLUMNS
 SCHEMA_VERSION = 2
 """2: `cam_tests` has each feature's test given the score; `cam_trust` the baselines of nodules and
 the cascade of weights, and `cam_checks` what they amount to; `splits` says how often an image is
-tested and which test sets are the same; `comparisons` has the family that P is adjusted over."""
+tested and which test sets are the same; `comparisons` has the family that P is adjusted over;
+tables `ensemble` and `calibration` are new; `screening` has `prob_raw`."""
 
 _STRING = pa.string()
 _INT = pa.int32()
@@ -219,6 +220,44 @@ TABLES: dict[str, Table] = {
             ("n", _INT, "Splits (Nadeau-Bengio) or test images (DeLong)."),
         ),
         _table(
+            "ensemble",
+            ("study_id",),
+            "tested image x architecture",
+            _STUDY,
+            _ARCHITECTURE,
+            _IMAGE,
+            _PATIENT,
+            _GROUP,
+            _TRUTH,
+            ("members", _INT, "Networks that were not trained on its group and scored it."),
+            ("prob_raw", _REAL, "Mean over them of the softmax probability of malignant."),
+            (
+                "prob_calibrated",
+                _REAL,
+                "Calibrated by slope and intercept fitted on other groups; NaN: not possible.",
+            ),
+            ("prevalence", _REAL, "Share malignant of these other groups' images; NaN: as above."),
+        ),
+        _table(
+            "calibration",
+            ("study_id",),
+            "architecture x probability x metric",
+            _STUDY,
+            _ARCHITECTURE,
+            ("probability", _STRING, "raw, calibrated or prevalence: a column of `ensemble`."),
+            (
+                "metric",
+                _STRING,
+                "auc, brier, skill, nll, slope, intercept or observed_expected.",
+            ),
+            ("value", _REAL, "The figure; NaN: undefined."),
+            ("ci_low", _REAL, "Lower end of its 95 % interval, patients as units."),
+            ("ci_high", _REAL, "Upper end of its 95 % interval."),
+            ("n", _INT, "Images, each once."),
+            ("n_positive", _INT, "Malignant images."),
+            ("n_units", _INT, "Patients; groups, where no patient is known."),
+        ),
+        _table(
             "cam_tests",
             ("study_id",),
             "feature x architecture x share of the peak",
@@ -366,6 +405,22 @@ TABLES: dict[str, Table] = {
 
 STUDY_TABLES = tuple(name for name, table in TABLES.items() if "study_id" in table.hive)
 """The tables that hold a study's rows."""
+
+
+def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table's rows with the schema's columns; those that an older version lacks are null.
+
+    Args:
+        table: rows as any version of the program wrote them.
+        schema: the columns of this version.
+
+    Raises:
+        ArrowInvalid: a value does not fit its column's type.
+    """
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).cast(schema)
 
 
 def conform(name: str, table: pa.Table) -> pa.Table:

@@ -1,113 +1,210 @@
-"""One temperature: known minima, bounds, and no judge of its own choice."""
+"""Slope and intercept: known answers, finite under separation, and no judge of its own choice."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 
-from tests.unit.evaluation.test_out_of_fold import rows
+from tests.unit.evaluation.test_out_of_fold import ensemble
 from thyro_core.evaluation import calibration as module
 from thyro_core.evaluation.calibration import (
-    HIGHEST,
-    LOWEST,
+    FOLDS,
+    LEAST_SLOPE,
+    LogisticCalibration,
     calibration_quality,
-    cross_fitted_calibration,
-    fit_temperature,
-    negative_log_likelihood,
+    cross_fit,
+    fit_calibration,
+    unit_interval,
 )
 from thyro_core.evaluation.out_of_fold import sigmoid
 
 
-def test_the_loss_by_hand() -> None:
-    label, margin = np.array([1, 0, 0]), np.array([2.0, -1.0, 3.0])
-    probability = [1 / (1 + math.exp(-m / 2)) for m in margin]
-    expected = -(math.log(probability[0]) + math.log(1 - probability[1])
-                 + math.log(1 - probability[2])) / 3  # fmt: skip
-    assert negative_log_likelihood(label, margin, 2.0) == pytest.approx(expected, rel=1e-12)
-    assert negative_log_likelihood(np.array([1]), np.array([-4000.0]), 1.0) == 4000.0
+def sample(n: int, slope: float, intercept: float, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    margin = rng.normal(0, 2, n)
+    label = (rng.random(n) < sigmoid(intercept + slope * margin)).astype(np.int64)
+    return label, margin
 
 
-@pytest.mark.parametrize(("share", "margin"), [(0.75, 1.0), (0.9, 5.0), (0.6, 1.0)])
-def test_the_minimum_has_a_closed_form_where_all_margins_are_alike(share, margin) -> None:
-    """With margins +-m, right in a share s: sigmoid(m / T) = s, so T = m / log(s / (1 - s))."""
-    n = 100
-    label = np.array([1] * n)
-    margins = np.where(np.arange(n) < share * n, margin, -margin)
-    expected = margin / math.log(share / (1 - share))
-    assert fit_temperature(label, margins) == pytest.approx(expected, rel=1e-6)
+def test_a_true_slope_and_intercept_are_found_again() -> None:
+    label, margin = sample(40_000, 0.6, -1.5)
+    found = fit_calibration(label, margin)
+    assert found.slope == pytest.approx(0.6, abs=0.03)
+    assert found.intercept == pytest.approx(-1.5, abs=0.05)
+    assert found.probability(margin).mean() == pytest.approx(label.mean(), abs=1e-9)
 
 
-def test_bounds_are_met_exactly() -> None:
-    label, margin = np.array([0, 0, 1, 1]), np.array([-2.0, -1.0, 1.0, 2.0])
-    assert fit_temperature(label, margin) == LOWEST
-    assert fit_temperature(1 - label, margin) == HIGHEST
+def test_a_shift_that_no_temperature_undoes_is_undone() -> None:
+    """A class-balanced loss adds a constant to all log odds: the case that asked for this."""
+    label, margin = sample(20_000, 1.0, -1.5)
+    assert sigmoid(margin).mean() > 1.7 * label.mean()
+    inverse = np.linspace(0.05, 3, 60)
+    temperature = min(float(((sigmoid(margin * t) - label) ** 2).mean()) for t in inverse)
+    both = fit_calibration(label, margin).probability(margin)
+    assert ((both - label) ** 2).mean() < 0.9 * temperature
 
 
-def test_a_true_temperature_is_found_again() -> None:
-    rng = np.random.default_rng(0)
-    margin = rng.normal(0, 4, 20_000)
-    label = (rng.random(20_000) < sigmoid(margin / 2.5)).astype(np.int64)
-    assert fit_temperature(label, margin) == pytest.approx(2.5, rel=0.03)
-    before, after = calibration_quality(label, margin, 1.0), calibration_quality(label, margin, 2.5)
-    assert after.ece < 0.02
-    assert before.ece > 0.1
-    assert after.brier < before.brier
-    assert after.nll < before.nll
+def test_the_slope_of_a_large_sample_is_the_likeliest() -> None:
+    label, margin = sample(3000, 1.7, -1.0)
+    likeliest = LogisticRegression(C=np.inf, tol=1e-10).fit(margin[:, None], label)
+    assert fit_calibration(label, margin).slope == pytest.approx(likeliest.coef_[0, 0], rel=0.01)
 
 
-margins = st.lists(
-    st.tuples(st.integers(0, 1), st.floats(-8, 8, allow_subnormal=False)), min_size=1, max_size=40
+def test_firths_slope_of_two_points_has_a_closed_form() -> None:
+    """A 2 x 2 table: Firth's log odds ratio adds one half to each cell (Firth 1993)."""
+    label = np.array([1] * 3 + [0] * 9 + [1] * 8 + [0] * 2)
+    margin = np.array([0.0] * 12 + [1.0] * 10)
+    expected = math.log(8.5 / 2.5) - math.log(3.5 / 9.5)
+    assert fit_calibration(label, margin).slope == pytest.approx(expected, rel=1e-6)
+
+
+def test_separated_classes_have_a_finite_slope() -> None:
+    label, margin = np.array([0, 0, 0, 1, 1]), np.array([-3.0, -2, -1, 1, 2])
+    found = fit_calibration(label, margin)
+    assert 0.3 < found.slope < 10
+    assert found.probability(margin).mean() == pytest.approx(0.4, abs=1e-9)
+
+
+def test_a_reversed_ranking_is_not_turned_round() -> None:
+    label, margin = sample(500, -1.0, 0.0)
+    assert fit_calibration(label, margin).slope == LEAST_SLOPE
+
+
+def test_scores_that_are_all_the_same_have_the_least_slope_and_the_prevalence() -> None:
+    margin = np.full(3, 21.706585692033435)
+    assert margin.std() > 0, "the mean rounds"
+    fit = fit_calibration(np.array([0, 0, 1]), margin)
+    assert fit.slope == LEAST_SLOPE
+    assert fit.probability(margin) == pytest.approx([1 / 3] * 3, abs=1e-9)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1), st.floats(-30, 30, allow_subnormal=False)),
+        min_size=2, max_size=12,
+    ).filter(lambda each: len({label for label, _ in each}) == 2)
+)  # fmt: skip
+def test_any_scores_give_finite_probabilities_with_the_prevalence_as_mean(each) -> None:
+    label, margin = np.array([row[0] for row in each]), np.array([row[1] for row in each])
+    found = fit_calibration(label, margin)
+    assert found.slope >= LEAST_SLOPE
+    assert math.isfinite(found.intercept)
+    assert found.probability(margin).mean() == pytest.approx(label.mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("label", "margin"), [([], []), ([1, 0], [math.nan, 1.0]), ([1, 1], [1.0, 2.0]), ([1], [1.0])]
 )
+def test_what_cannot_be_fitted_is_refused(label, margin) -> None:
+    with pytest.raises(ValueError, match="expected images of both classes"):
+        fit_calibration(np.array(label), np.array(margin))
 
 
-@given(margins, st.floats(LOWEST, HIGHEST))
-def test_no_other_temperature_within_the_bounds_is_better(each, other) -> None:
-    label = np.array([row[0] for row in each])
-    margin = np.array([row[1] for row in each])
-    best = fit_temperature(label, margin)
-    assert LOWEST <= best <= HIGHEST
-    loss = negative_log_likelihood(label, margin, best)
-    assert loss <= negative_log_likelihood(label, margin, other) + 1e-7
+def test_no_image_takes_part_in_its_own_fit(monkeypatch) -> None:
+    label, margin = sample(60, 1.0, 0.0)
+    each = ensemble(label, margin, unit=np.arange(60) // 2)
+    fits = []
+
+    def fit(labels, margins):
+        fits.append(set(margins.tolist()))
+        return LogisticCalibration(float(len(fits)), 0.0)
+
+    monkeypatch.setattr(module, "fit_calibration", fit)
+    found = cross_fit(each)
+    assert len(fits) == FOLDS
+    for i in range(60):
+        number = round(math.log(found.calibrated[i] / (1 - found.calibrated[i])) / margin[i])
+        partner = i + 1 if i % 2 == 0 else i - 1
+        assert not {margin[i], margin[partner]} & fits[number - 1], "nor its group"
+    assert (found.prevalence < 1).all()
 
 
-def test_figures_are_those_of_the_metrics() -> None:
-    found = calibration_quality(np.array([1, 0]), np.array([0.0, math.log(1 / 3)]), 1.0)
-    assert found.brier == pytest.approx((0.5**2 + 0.25**2) / 2)
-    assert found.ece == pytest.approx((0.5 + 0.25) / 2)
-    assert found.nll == pytest.approx(-(math.log(0.5) + math.log(0.75)) / 2)
+def test_changing_an_images_own_label_changes_nothing_of_its_probability() -> None:
+    """But for the dealing of groups to parts, which looks at the label; two images a group."""
+    label, margin = sample(80, 1.0, 0.0)
+    label[:2] = [1, 0]
+    each = ensemble(label, margin, unit=np.arange(80) // 2)
+    turned = label.copy()
+    turned[:2] = [0, 1]
+    before, after = cross_fit(each), cross_fit(dataclasses.replace(each, label=turned))
+    assert before.calibrated[:2].tolist() == after.calibrated[:2].tolist()
+    assert before.prevalence[:2].tolist() == after.prevalence[:2].tolist()
 
 
-@pytest.mark.parametrize("margin", [[], [math.nan], [math.inf], [1.0, 2.0]])
-def test_what_cannot_be_fitted_is_refused(margin) -> None:
-    with pytest.raises(ValueError, match="expected finite margins, one a label"):
-        fit_temperature(np.array([1] * min(1, len(margin))), np.array(margin))
+def test_without_both_classes_elsewhere_there_is_no_calibration() -> None:
+    found = cross_fit(ensemble([1, 0, 0], [1.0, 0.0, -1.0]))
+    assert np.isnan(found.calibrated).tolist() == [True, False, False]
 
 
-def test_a_split_is_judged_by_a_temperature_that_never_saw_it(monkeypatch) -> None:
-    found = rows(
-        (0, "a", "a", 1, 1.0), (0, "b", "b", 0, -2.0),
-        (1, "c", "c", 1, -3.0), (1, "a", "a", 1, 4.0),
-        (2, "d", "d", 0, 5.0),
-    )  # fmt: skip
-    chosen_on = []
-
-    def fit(label, margin):
-        chosen_on.append(sorted(margin.tolist()))
-        return 2.0
-
-    monkeypatch.setattr(module, "fit_temperature", fit)
-    crossed = cross_fitted_calibration(found)
-    assert chosen_on == [[-3.0, 5.0], [-2.0, 5.0], [-3.0, -2.0, 1.0, 4.0]]
-    assert crossed.n == 3
-    parts = [([1, 0], [1.0, -2.0]), ([1, 1], [-3.0, 4.0]), ([0], [5.0])]
-    for figures, value in ((crossed.before, 1.0), (crossed.after, 2.0)):
-        each = [calibration_quality(np.array(y), np.array(m), value) for y, m in parts]
-        assert figures == pytest.approx(np.mean(each, axis=0).tolist())
+def quality(label, probability, reference=None, unit=None):
+    label = np.asarray(label)
+    names = np.arange(label.size) if unit is None else np.asarray(unit)
+    reference = np.full(label.size, label.mean()) if reference is None else reference
+    return calibration_quality(label, np.asarray(probability), reference, names.astype(object))
 
 
-def test_without_any_other_image_nothing_is_judged() -> None:
-    crossed = cross_fitted_calibration(rows((0, "a", "g", 1, 1.0), (1, "a", "g", 1, 2.0)))
-    assert crossed.n == 0
-    assert all(math.isnan(value) for value in (*crossed.before, *crossed.after))
+def test_figures_by_hand() -> None:
+    found = quality([1, 0, 0, 0], [0.5, 0.25, 0.25, 0.5])
+    assert found.brier.value == pytest.approx((0.25 + 0.0625 + 0.0625 + 0.25) / 4)
+    assert found.skill.value == pytest.approx(1 - found.brier.value / (0.25 * 0.75))
+    assert found.nll.value == pytest.approx(-(2 * math.log(0.5) + 2 * math.log(0.75)) / 4)
+    assert found.observed_expected.value == pytest.approx(1 / 1.5)
+
+
+def test_probabilities_that_fit_have_slope_one_and_intercept_nought() -> None:
+    label, margin = sample(20_000, 1.0, 0.0)
+    found = quality(label, sigmoid(margin))
+    assert found.slope.low < 1 < found.slope.high
+    assert found.intercept.low < 0 < found.intercept.high
+    assert found.observed_expected.low < 1 < found.observed_expected.high
+    assert found.skill.low > 0
+    extreme, high = quality(label, sigmoid(2 * margin)), quality(label, sigmoid(margin + 1))
+    assert extreme.slope.high < 1
+    assert high.slope.low < 1 < high.slope.high
+    assert high.intercept.high < 0
+    assert high.observed_expected.high < 1
+
+
+def test_saying_the_prevalence_has_no_skill() -> None:
+    label, _ = sample(400, 1.0, -1.0)
+    found = quality(label, np.full(400, label.mean()))
+    assert found.skill.value == 0
+    assert math.isnan(found.slope.value), "a constant has no slope"
+    assert found.observed_expected.value == pytest.approx(1)
+
+
+def test_separated_classes_have_no_calibration_slope() -> None:
+    found = quality([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9])
+    assert math.isnan(found.slope.value)
+    assert math.isfinite(found.intercept.value)
+
+
+def test_without_a_malignant_image_ratios_are_undefined() -> None:
+    found = quality([0, 0], [0.1, 0.2], reference=np.array([0.3, 0.3]))
+    assert found.observed_expected.value == 0
+    assert math.isnan(found.observed_expected.low)
+    assert math.isnan(found.intercept.value)
+
+
+def test_the_intervals_cover_and_know_of_patients() -> None:
+    """Three images a patient that share their luck: taken as independent they cover too seldom."""
+    rng = np.random.default_rng(1)
+    hits = {"patients": 0, "images": 0}
+    for _ in range(120):
+        margin = np.repeat(rng.normal(0, 1.5, 80), 3)
+        label = np.repeat((rng.random(80) < sigmoid(margin[::3])).astype(np.int64), 3)
+        for name, unit in (("patients", np.arange(240) // 3), ("images", np.arange(240))):
+            found = quality(label, sigmoid(margin), unit=unit).observed_expected
+            hits[name] += found.low <= 1 <= found.high
+    assert hits["patients"] / 120 >= 0.9
+    assert hits["images"] / 120 < 0.85
+
+
+def test_one_unit_has_no_interval() -> None:
+    found = unit_interval(0.5, np.array([0.1, -0.1]), np.array(["a", "a"], object))
+    assert found.value == 0.5
+    assert math.isnan(found.low)

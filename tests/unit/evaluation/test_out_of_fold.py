@@ -1,4 +1,4 @@
-"""Which rows may choose what which rows judge."""
+"""Each image once, by the networks that were not trained on its group."""
 
 import math
 
@@ -9,19 +9,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thyro_core.evaluation.out_of_fold import (
+    OutOfFoldEnsemble,
     OutOfFoldPredictions,
-    image_means,
+    ensemble_margin,
+    member_sd,
+    out_of_fold_ensemble,
     out_of_fold_predictions,
     sigmoid,
 )
 
 
-def rows(*each, ratio: float = 0.5) -> OutOfFoldPredictions:
-    """Held-out rows from (split, image, group, label, margin)."""
+def rows(*each) -> OutOfFoldPredictions:
+    """Held-out rows from (split, image, group, label, margin); groups are the units."""
     split, image, group, label, margin = zip(*each, strict=True)
+    groups = np.array(group, object)
     return OutOfFoldPredictions(
-        np.array(split), np.array(image, object), np.array(group, object), np.array(label),
-        np.array(margin, float), ratio,
+        np.array(split), np.array(image, object), groups, groups, np.array(label),
+        np.array(margin, float),
+    )  # fmt: skip
+
+
+def ensemble(label, margin, unit=None) -> OutOfFoldEnsemble:
+    """An ensemble's scores; without units each image is its own."""
+    names = np.array([f"i{i:05d}" for i in range(len(label))], object)
+    units = names if unit is None else np.array([f"u{u:05d}" for u in unit], object)
+    return OutOfFoldEnsemble(
+        names, units, units, np.asarray(label), np.asarray(margin, float),
+        np.full(len(label), 3),
     )  # fmt: skip
 
 
@@ -36,15 +50,16 @@ SPLITS = pa.table(
 
 
 def predictions(*each) -> pa.Table:
-    names = ("split", "architecture", "image_id", "label", "logit_benign", "logit_malignant")
+    names = ("split", "architecture", "image_id", "label", "logit_benign", "logit_malignant",
+             "patient_id")  # fmt: skip
     return pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in each])
 
 
 ALL = (
-    (1, "vgg16", "b", 1, 0.5, 2.0),
-    (0, "vgg16", "c", 0, 1.0, -1.0),
-    (0, "vgg16", "a", 0, 1.0, 0.25),
-    (0, "resnet18", "a", 0, 9.0, 9.0),
+    (1, "vgg16", "b", 1, 0.5, 2.0, "p"),
+    (0, "vgg16", "c", 0, 1.0, -1.0, None),
+    (0, "vgg16", "a", 0, 1.0, 0.25, None),
+    (0, "resnet18", "a", 0, 9.0, 9.0, None),
 )
 
 
@@ -53,55 +68,58 @@ def test_predictions_are_joined_with_their_groups_in_order() -> None:
     assert found.split.tolist() == [0, 0, 1]
     assert found.image.tolist() == ["a", "c", "b"]
     assert found.group.tolist() == ["g", "g", "h"]
+    assert found.unit.tolist() == ["g", "g", "p"], "the patient, where one is known"
     assert found.label.tolist() == [0, 0, 1]
     assert found.margin.tolist() == [-0.75, -2.0, 1.5]
-    assert found.ratio == pytest.approx((2 / 1 + 1 / 2) / 2)
-    assert found.splits == [0, 1]
 
 
 @pytest.mark.parametrize(
-    "wrong", [ALL[:2], ALL[:1] + ALL[2:], (*ALL[:3], (1, "vgg16", "a", 0, 0.0, 0.0)), ALL[3:]]
+    "wrong",
+    [ALL[:2], ALL[:1] + ALL[2:], (*ALL[:3], (1, "vgg16", "a", 0, 0.0, 0.0, None)), ALL[3:]],
 )
 def test_predictions_of_other_images_than_the_test_parts_are_refused(wrong) -> None:
     with pytest.raises(ValueError, match="expected a prediction of each of the 3 test images"):
         out_of_fold_predictions(predictions(*wrong), SPLITS, "vgg16")
 
 
-def test_outside_shares_neither_image_nor_group() -> None:
+def test_an_ensemble_by_hand() -> None:
     found = rows(
-        (0, "a", "g", 0, 0.0), (0, "b", "h", 1, 0.0),
-        (1, "a", "g", 0, 0.0), (1, "c", "g", 0, 0.0), (1, "d", "i", 1, 0.0),
-        (2, "d", "i", 1, 0.0), (2, "e", "j", 0, 0.0),
+        (0, "b", "g", 1, 0.0), (1, "a", "h", 0, -1.0), (1, "b", "g", 1, math.log(3))
     )  # fmt: skip
-    assert found.image[found.outside(0)].tolist() == ["d", "d", "e"]
-    assert found.image[found.outside(1)].tolist() == ["b", "e"]
-    assert found.image[found.outside(2)].tolist() == ["a", "b", "a", "c"]
-    assert found.image[found.inside(1)].tolist() == ["a", "c", "d"]
+    together = out_of_fold_ensemble(found)
+    assert together.image.tolist() == ["a", "b"]
+    assert together.group.tolist() == ["h", "g"]
+    assert together.label.tolist() == [0, 1]
+    assert together.members.tolist() == [1, 2]
+    assert sigmoid(together.margin) == pytest.approx([1 / (1 + math.e), (0.5 + 0.75) / 2])
+    sd = member_sd(found, sigmoid(found.margin))
+    assert math.isnan(sd[0])
+    assert sd[1] == pytest.approx(np.std([0.5, 0.75], ddof=1))
 
 
 cases = st.lists(
-    st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(0, 1)), min_size=1, unique=True
-)
+    st.tuples(st.integers(0, 3), st.integers(0, 9), st.floats(-40, 40)),
+    min_size=1, unique_by=lambda row: row[:2],
+)  # fmt: skip
 
 
 @given(cases)
-def test_what_is_outside_a_split_was_never_in_its_test_part(each) -> None:
-    found = rows(*((s, f"i{i}", f"g{i // 2}", label, 0.0) for s, i, label in each))
-    for split in found.splits:
-        own = {i for s, i, _ in each if s == split}
-        groups = {i // 2 for i in own}
-        expected = [i for s, i, _ in each if s != split and i // 2 not in groups]
-        assert sorted(found.image[found.outside(split)]) == sorted(f"i{i}" for i in expected)
+def test_it_is_the_mean_probability_of_the_networks_that_tested_the_image(each) -> None:
+    together = out_of_fold_ensemble(rows(*((s, f"i{i}", f"g{i}", i % 2, m) for s, i, m in each)))
+    for image, margin, members in zip(
+        together.image, together.margin, together.members, strict=True
+    ):
+        own = np.array([m for _, i, m in each if f"i{i}" == image])
+        assert members == len(own)
+        assert sigmoid(margin) == pytest.approx(sigmoid(own).mean(), rel=1e-9)
+        assert margin == pytest.approx(float(ensemble_margin(own)), rel=1e-9, abs=1e-9)
 
 
-def test_image_means_by_hand() -> None:
-    found = rows((0, "b", "g", 1, 0.0), (1, "a", "h", 0, 0.0), (1, "b", "g", 1, 0.0))
-    means = image_means(found, np.array([0.2, 0.5, 0.8]))
-    assert means.image.tolist() == ["a", "b"]
-    assert means.label.tolist() == [0, 1]
-    assert means.mean.tolist() == pytest.approx([0.5, 0.5])
-    assert math.isnan(means.sd[0])
-    assert means.sd[1] == pytest.approx(np.std([0.2, 0.8], ddof=1))
+def test_probabilities_that_round_to_one_keep_their_order() -> None:
+    assert ensemble_margin([[800.0, 900.0], [900.0, 1000.0]]).tolist() == pytest.approx(
+        [800 + math.log(2), 900 + math.log(2)]
+    )
+    assert ensemble_margin([-2000.0]) == -2000.0
 
 
 @given(st.lists(st.floats(-1e4, 1e4), min_size=1))

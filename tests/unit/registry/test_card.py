@@ -6,8 +6,9 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from tests.support.cards import FIGURE, a_card
+from tests.support.cards import FIGURE, a_card, a_card_of_version_1
 from thyro_core import NOTICE
+from thyro_core.registry.bundle import FIGURES_OF_MEMBERS
 from thyro_core.registry.card import CardError, card_bytes, parse_card
 from thyro_core.registry.card_pages import card_markdown, card_rows, cell
 
@@ -31,11 +32,12 @@ def changed(**changes: object) -> bytes:
         (b"", "no JSON object"),
         (b"[]", "no JSON object"),
         (b"null", "no JSON object"),
-        (b"{}", "card_version: Field required"),
+        (b"{}", "card_version: Unable to extract tag"),
         (card_bytes(CARD)[:-9], "no JSON object"),
         (changed(licence="free for all"), "other contents than it was sealed with"),
         (changed(seal=None), "other contents"),
-        (changed(card_version=2), "card_version: Input should be 1"),
+        (changed(card_version=3), "card_version: Input tag '3'"),
+        (changed(card_version=1), "calibration.temperature: Field required"),
         (changed(side="large"), "side: Input should be a valid integer"),
         (changed(extra=1), "extra: Extra inputs are not permitted"),
         (card_bytes(a_card(2)), "the card of b0000000000000002 with 1 members"),
@@ -45,6 +47,25 @@ def changed(**changes: object) -> bytes:
 def test_what_is_no_whole_card_is_said(data: bytes, message: str) -> None:
     with pytest.raises(CardError, match=message):
         parse_card(data, CARD.model_id)
+
+
+def test_a_card_of_version_1_is_read_as_it_was_sealed_and_its_rows_say_whose_figures_they_are() -> (
+    None
+):
+    card = a_card_of_version_1(1)
+    data = card_bytes(card)
+    assert parse_card(data, card.model_id) == card
+    assert card_bytes(parse_card(data, card.model_id)) == data
+    moved = json.loads(data)
+    moved["operating_point"]["threshold"] = 0.9
+    with pytest.raises(CardError, match="sealed"):
+        parse_card(json.dumps(moved).encode(), card.model_id)
+    plain = card.model_dump(mode="json")
+    rows = dict(card_rows(plain))
+    assert rows["one member: sensitivity, mean over splits"] == "0.900 (0.85-0.95)"
+    assert rows["threshold"] == "0.25 (one member's, 0.95)"
+    assert rows["ensemble"] == FIGURES_OF_MEMBERS
+    assert FIGURES_OF_MEMBERS in card_markdown(plain, "Champion.")
 
 
 def test_a_threshold_that_was_moved_is_noticed() -> None:
@@ -80,9 +101,16 @@ def test_the_page_has_the_figures_the_notice_and_what_it_is_not_for() -> None:
     page = card_markdown(plain, "Champion, the first one.")
     assert page.startswith("# Model b0000000000000001\n")
     for line in (
-        f"**{NOTICE}**", "Champion, the first one.", "| threshold | 0.25 for sensitivity 0.95 |",
-        "| specificity, each image once | 0.900 (0.85-0.95) |", "| temperature | 1.500 |",
-        "| calibration error | 0.100 before, 0.100 after |", "Not intended: diagnosis",
+        f"**{NOTICE}**", "Champion, the first one.",
+        "| threshold | 0.25 (calibrated, for sensitivity 0.95: shown) |",
+        "| ensemble: specificity, patients | 0.900 (0.85-0.95) |",
+        "| its lower bound, 95 % confidence | 0.951 |",
+        "| ensemble: scored by members not trained on it | 3.0 of 10 members an image |",
+        "| procedure: auc, one network, mean over splits | 0.900 (0.85-0.95) |",
+        "| calibration | log odds x 1.500 -0.500, at a prevalence of 0.250 |",
+        "| calibration slope (1 fits), calibrated | 0.900 (0.85 to 0.95) |",
+        "| candidates in this store | 1 of 1 studies of these images, 1 alike but for the seed |",
+        "Not intended: diagnosis",
         "Licence: none", "- few images", "| images | 20, 5 malignant |",
     ):  # fmt: skip
         assert line in page.splitlines()

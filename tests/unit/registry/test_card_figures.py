@@ -7,21 +7,29 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.support.cards import FIGURE, FIT
-from tests.unit.evaluation.test_out_of_fold import rows
+from tests.support.cards import CALIBRATION, CANDIDATES, ENSEMBLE, FIGURE, FIT, POINT
+from tests.unit.evaluation.test_out_of_fold import ensemble
 from thyro_core.errors import InputError
 from thyro_core.evaluation.calibration import (
-    LOWEST,
-    calibration_quality,
-    cross_fitted_calibration,
-    fit_temperature,
+    LEAST_SLOPE,
+    LogisticCalibration,
+    cross_fit,
+    fit_calibration,
 )
+from thyro_core.evaluation.ensemble import auc_estimate, ensemble_quality
 from thyro_core.evaluation.metrics import METRICS
-from thyro_core.evaluation.threshold import cross_fitted_threshold, threshold_for
-from thyro_core.registry.card import CardCalibration, Figure, OperatingPoint
+from thyro_core.evaluation.threshold import bounded_threshold, operating_rates
+from thyro_core.registry.card import (
+    CandidateCount,
+    CardCalibration,
+    EnsembleFigures,
+    Figure,
+    OperatingPoint,
+)
 from thyro_core.registry.card_figures import (
     calibration_figures,
     data_figures,
+    ensemble_figures,
     metric_figures,
     number,
     operating_figures,
@@ -31,54 +39,60 @@ from thyro_core.registry.card_figures import (
 from thyro_core.tables import schemas
 
 RNG = np.random.default_rng(0)
-ROWS = rows(
-    *(
-        (split, f"i{split}{i}", f"g{split}{i}", i % 2, float(RNG.normal(2 * (i % 2) - 1, 1.5)))
-        for split in range(3)
-        for i in range(30)
+LABEL = (np.arange(120) % 3 == 0).astype(np.int64)
+SCORES = ensemble(LABEL, RNG.normal(2.0 * LABEL - 1, 1.5))
+
+
+def test_the_ensembles_auc_is_of_its_out_of_fold_scores() -> None:
+    found = ensemble_figures(SCORES, 10)
+    auc = auc_estimate(SCORES.label, SCORES.margin, SCORES.unit)
+    assert found.auc == Figure(value=auc.value, low=auc.low, high=auc.high, n=120)
+    assert (found.images, found.patients, found.members) == (120, 120, 10)
+    assert found.members_per_image == 3
+    assert "members that were not trained on its group" in found.method
+
+
+def test_the_calibration_is_fitted_on_all_and_judged_cross_fitted() -> None:
+    found = calibration_figures(SCORES)
+    fit = fit_calibration(SCORES.label, SCORES.margin)
+    assert (found.slope, found.intercept) == fit
+    assert found.prevalence == pytest.approx(1 / 3)
+    raw, calibrated = ensemble_quality(SCORES, cross_fit(SCORES))
+    assert found.raw.brier.value == raw.brier.value
+    assert found.calibrated.slope.high == calibrated.slope.high
+    assert found.calibrated.skill.value == calibrated.skill.value
+    assert found.calibrated.brier.n == 120
+
+
+def test_the_operating_point_is_that_of_the_calibrated_ensemble() -> None:
+    calibration = LogisticCalibration(0.7, -0.4)
+    found = operating_figures(SCORES, calibration, 0.8)
+    score = calibration.probability(SCORES.margin)
+    assert (found.threshold, found.is_met) == bounded_threshold(
+        SCORES.label, score, SCORES.unit, 0.8
     )
-)
+    rates = operating_rates(SCORES.label, score, SCORES.unit, found.threshold)
+    assert found.sensitivity_bound == rates.sensitivity.low >= 0.8
+    assert found.sensitivity.value == rates.sensitivity.value
+    assert found.sensitivity.n == 40
+    assert found.specificity.low == rates.specificity.interval_low
+    assert found.referred == rates.referred
+    assert (found.target_sensitivity, found.confidence) == (0.8, 0.95)
 
 
-def test_calibration_is_the_temperatures() -> None:
-    found = calibration_figures(ROWS)
-    assert found.temperature == fit_temperature(ROWS.label, ROWS.margin)
-    before = calibration_quality(ROWS.label, ROWS.margin, 1.0)
-    after = calibration_quality(ROWS.label, ROWS.margin, found.temperature)
-    assert (found.before.nll, found.before.brier, found.before.ece) == before
-    assert (found.after.nll, found.after.brier, found.after.ece) == after
-    assert after.nll <= before.nll
-    crossed = cross_fitted_calibration(ROWS)
-    assert found.cross_fitted_after.nll == crossed.after.nll
-    assert found.cross_fitted_before.ece == crossed.before.ece
-    assert found.cross_fitted_n == 3
-
-
-def test_the_operating_point_is_that_of_the_scaled_probabilities() -> None:
-    found = operating_figures(ROWS, 2.0, 0.9)
-    probability = ROWS.probability(2.0)
-    assert found.threshold == threshold_for(ROWS.label, probability, 0.9)
-    point = cross_fitted_threshold(ROWS, probability, 0.9)
-    mean = point.sensitivity
-    assert found.sensitivity == Figure(value=mean.mean, low=mean.low, high=mean.high, n=3)
-    exact = point.image_specificity
-    assert found.image_specificity == Figure(
-        value=exact.value, low=exact.low, high=exact.high, n=exact.n
-    )
-    assert found.target_sensitivity == 0.9
-    assert "cross-fitted" in found.method
-
-
-def test_a_temperature_moves_the_threshold_but_not_what_it_calls() -> None:
-    one, two = operating_figures(ROWS, 1.0, 0.9), operating_figures(ROWS, 3.0, 0.9)
+def test_a_calibration_moves_the_threshold_but_not_what_it_calls() -> None:
+    one, two = (operating_figures(SCORES, LogisticCalibration(*c), 0.9) for c in ((1, 0), (3, -2)))
     assert one.threshold != two.threshold
     assert one.sensitivity == two.sensitivity
     assert one.specificity == two.specificity
 
 
-def test_without_a_malignant_image_there_is_no_threshold() -> None:
+def test_without_both_classes_there_is_no_card() -> None:
+    benign = ensemble([0, 0], [1.0, 2.0])
     with pytest.raises(InputError, match="expected malignant images among the held-out"):
-        operating_figures(rows((0, "a", "a", 0, 1.0), (1, "b", "b", 0, 1.0)), 1.0, 0.9)
+        operating_figures(benign, LogisticCalibration(1.0, 0.0), 0.9)
+    with pytest.raises(InputError, match=r"expected benign and malignant .* found 0 malig"):
+        calibration_figures(benign)
 
 
 def test_metrics_are_the_means_over_splits() -> None:
@@ -125,43 +139,43 @@ def test_versions_that_differ_are_all_named() -> None:
     assert versions_of(runs) == ({"ray": "1", "torch": "2, 3"}, ("a", "b"))
 
 
-def point(**changes: object) -> OperatingPoint:
-    figures = dict.fromkeys(
-        ("sensitivity", "specificity", "image_sensitivity", "image_specificity"),
-        FIGURE | {"value": 0.95},
-    )
-    given = {"method": "m", "target_sensitivity": 0.95, "threshold": 0.5} | figures | changes
-    return OperatingPoint.model_validate(given)
-
-
-def fitted(temperature: float) -> CardCalibration:
-    each = dict.fromkeys(("before", "after", "cross_fitted_before", "cross_fitted_after"), FIT)
-    return CardCalibration.model_validate(each | {"temperature": temperature, "cross_fitted_n": 3})
-
-
-MANY = rows(*((0, f"i{i}", f"g{i}", 1, 0.0) for i in range(40)))
+def warned(**changes: object) -> list[str]:
+    """Warnings of a card without a fault but for these fields."""
+    parts = {
+        "ensemble": EnsembleFigures.model_validate(ENSEMBLE),
+        "calibration": CardCalibration.model_validate(CALIBRATION),
+        "point": OperatingPoint.model_validate(POINT),
+        "candidates": CandidateCount.model_validate(CANDIDATES),
+    }
+    places = {name: part for part in parts for name in type(parts[part]).model_fields}
+    for name, value in changes.items():
+        part = places[name]
+        plain = parts[part].model_dump() | {name: value}
+        parts[part] = type(parts[part]).model_validate(plain)
+    return warnings_of(**parts)  # type: ignore[arg-type]
 
 
 def test_warnings_say_what_a_reader_must_not_miss() -> None:
-    assert warnings_of(MANY, fitted(1.0), point()) == []
-    (bound,) = warnings_of(MANY, fitted(LOWEST), point())
-    assert bound.startswith("the temperature is at its bound 0.25")
-    assert warnings_of(MANY, fitted(1.0), point(sensitivity=FIGURE | {"value": 0.9})) == [
-        said_short("sensitivity", "0.900", "0.95")
-    ]
-    undefined = point(image_sensitivity=FIGURE | {"value": None})
-    assert warnings_of(MANY, fitted(1.0), undefined) == []
-    assert warnings_of(ROWS, fitted(1.0), point(target_sensitivity=0.99)) == [
-        said_short("sensitivity", "0.950", "0.99"),
-        said_short("image sensitivity", "0.950", "0.99"),
-        "45 malignant images are too few to tell a sensitivity of 0.99 from 1",
-    ]
-
-
-def said_short(name: str, value: str, target: str) -> str:
-    return (
-        f"the cross-fitted {name} {value} is below the declared {target}: expect the threshold to "
-        "miss more than it aims to"
+    assert warned() == []
+    (unmet,) = warned(is_met=False, sensitivity_bound=0.78, sensitivity=FIGURE | {"n": 12})
+    assert unmet == (
+        "the declared sensitivity 0.95 is NOT SHOWN: 12 malignant patients give a lower bound of "
+        "0.780 even at the lowest of their scores, which is the threshold; it takes 59 malignant "
+        "patients without a miss"
+    )
+    (never,) = warned(is_met=False, target_sensitivity=1.0)
+    assert never.endswith("no number of patients shows it")
+    assert warned(referred=0.97)[0].startswith("the threshold refers 97 % of the images")
+    perfect = {"value": 1.0, "low": None, "high": None, "n": 20}
+    assert "look for leakage first" in warned(auc=perfect)[0]
+    assert "no evidence that it tells malignant" in warned(auc=FIGURE | {"low": 0.48})[0]
+    assert warned(slope=LEAST_SLOPE)[0].startswith("the calibration slope is at its bound 0.01")
+    worse = FIT | {"skill": FIGURE | {"value": -0.01}}
+    assert "no better than giving each image the prevalence" in warned(calibrated=worse)[0]
+    (seeds,) = warned(reruns=20, auc_sd=0.01, optimism=0.0187)
+    assert seeds == (
+        "this store holds 20 runs of this network on the same images that differ by their seed at "
+        "most; the best of so many looks better than it is, by 0.019 of AUC to expect"
     )
 
 

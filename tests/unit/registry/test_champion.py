@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cards import put_card
+from tests.support.cards import a_card_of_version_1, put_card
 from tests.support.places import REPOSITORY
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.registry import champion as champions
+from thyro_core.registry.bundle import FIGURES_OF_MEMBERS
+from thyro_core.registry.card import card_bytes
 from thyro_core.registry.champion import (
     champion,
     checked_reason,
@@ -234,6 +236,18 @@ def test_the_listing_has_the_champion_first(store: Store) -> None:
     assert [row.is_champion for row in rows] == [True, False, False, False]
     assert [len(row.changes) for row in rows] == [2, 1, 1, 0]
     assert (rows[0].auc, rows[0].threshold, rows[0].manifest_id) == (0.9, 0.25, "m1")
+
+
+def test_a_model_of_version_1_is_listed_and_its_note_says_whose_figures_it_has(
+    store: Store,
+) -> None:
+    old = a_card_of_version_1(1)
+    store.write(card_key(old.model_id), card_bytes(old))
+    set_champion(store, old.model_id, "promoted", "for the test", lambda _: "not asked")
+    put_card(store, 2)
+    rows = list_models(store)
+    assert [(row.auc, row.threshold, row.fault) for row in rows] == [(0.9, 0.25, None)] * 2
+    assert [row.note for row in rows] == [FIGURES_OF_MEMBERS, None]
 
 
 VICTIM = """

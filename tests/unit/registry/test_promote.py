@@ -1,5 +1,6 @@
 """From a trained study to a model in use: what is in the bundle, and what stops it."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from tests.support.finished_study import copy_of, finished_study
 from tests.support.places import REPOSITORY
 from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.errors import InputError, ThyroError
+from thyro_core.evaluation.calibration import LogisticCalibration
 from thyro_core.registry import build as bundle_making
 from thyro_core.registry.build import BundleSpec, make_bundle
 from thyro_core.registry.bundle import Bundle, load_bundle, reference
@@ -70,7 +72,8 @@ def test_the_bundle_is_all_that_the_card_says(promoted) -> None:
         assert store.read(key) == store.read(model_key(plan.study_id, split, "resnet18"))
     assert bundle.card == {name: value for name, value in card.items() if name != "seal"}
     assert (bundle.architecture, bundle.side, len(bundle.members)) == ("resnet18", 64, 3)
-    assert bundle.temperature == card["calibration"]["temperature"]
+    assert bundle.calibration.slope == card["calibration"]["slope"]
+    assert bundle.calibration.intercept == card["calibration"]["intercept"]
     assert bundle.threshold == card["operating_point"]["threshold"]
     assert card["data"]["manifest_id"] == plan.manifest_id
     assert (card["data"]["images"], card["data"]["malignant"], card["data"]["patients"]) == (
@@ -108,18 +111,23 @@ def test_an_ensemble_by_hand(promoted, tmp_path) -> None:
     store, plan, bundle = promoted
     members = load_members(bundle, store, tmp_path)
     images = batch(store, plan, sorted(pack_index(read_table(store, "images"))))[:5]
-    found = score_batch(members, images, 2.0)
+    calibration = LogisticCalibration(0.5, -1.0)
+    found = score_batch(members, images, calibration)
     with torch.inference_mode():
-        each = torch.stack([torch.softmax(m(images).double() / 2.0, 1)[:, 1] for m in members], 1)
-    assert found.members == pytest.approx(each.numpy(), rel=1e-12)
-    assert found.mean == pytest.approx(each.mean(1).numpy(), rel=1e-12)
-    assert found.sd == pytest.approx(each.std(1).numpy(), rel=1e-9)
-    assert {array.dtype for array in (found.mean, found.sd, found.members)} == {
+        each = torch.stack([torch.softmax(m(images).double(), 1)[:, 1] for m in members], 1)
+    raw = each.mean(1)
+    assert found.raw == pytest.approx(raw.numpy(), rel=1e-12)
+    calibrated = torch.sigmoid(-1.0 + 0.5 * torch.logit(raw))
+    assert found.probability == pytest.approx(calibrated.numpy(), rel=1e-12)
+    alike = torch.sigmoid(-1.0 + 0.5 * torch.logit(each))
+    assert found.members == pytest.approx(alike.numpy(), rel=1e-12)
+    assert found.sd == pytest.approx(alike.std(1).numpy(), rel=1e-9)
+    assert {array.dtype for array in (found.probability, found.raw, found.sd)} == {
         np.dtype(np.float64)
     }
-    alone = score_batch(members[:1], images, 2.0)
+    alone = score_batch(members[:1], images, calibration)
     assert np.isnan(alone.sd).all()
-    assert alone.mean.tolist() == found.members[:, 0].tolist()
+    assert alone.probability.tolist() == pytest.approx(found.members[:, 0].tolist(), rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +169,10 @@ def test_the_reference_is_the_training_set_as_the_model_saw_it(promoted, tmp_pat
     for row in table.to_pylist():
         margins = [p["logit_malignant"] - p["logit_benign"] for p in predictions
                    if p["image_id"] == row["image_id"]]  # fmt: skip
-        each = [1 / (1 + np.exp(-m / bundle.temperature)) for m in margins]
+        each = [bundle.calibration.probability(np.array(m)) for m in margins]
+        raw = np.mean([1 / (1 + np.exp(-m)) for m in margins]) if margins else np.nan
         assert row["prob_malignant"] == pytest.approx(
-            np.mean(each) if each else np.nan, rel=1e-5, nan_ok=True
+            bundle.calibration.probability(np.log(raw / (1 - raw))), rel=1e-5, nan_ok=True
         )
         sd = np.std(each, ddof=1) if len(each) > 1 else np.nan
         assert row["sd"] == pytest.approx(sd, rel=1e-4, abs=1e-12, nan_ok=True)
@@ -244,7 +253,7 @@ def test_a_member_that_was_changed_is_refused(damaged, tmp_path, data) -> None:
 
 def test_weights_of_another_network_are_refused(damaged, tmp_path) -> None:
     store, bundle = damaged
-    turned = Bundle(bundle.model_id, "alexnet", 64, 1.0, 0.5, bundle.members, bundle.card)
+    turned = dataclasses.replace(bundle, architecture="alexnet")
     with pytest.raises(InputError, match="expected weights of alexnet, found others"):
         load_members(turned, store, tmp_path)
 
@@ -264,7 +273,7 @@ def test_a_card_that_was_changed_is_refused_and_made_again(damaged, promoted, tm
     store, bundle = damaged
     key = card_key(bundle.model_id)
     whole = store.read(key)
-    store.write(key, whole.replace(b'"temperature":', b'"temperature":1'))
+    store.write(key, whole.replace(b'"slope":', b'"slope":1', 1))
     with pytest.raises(InputError, match="delete this file and promote the study again"):
         load_bundle(store, bundle.model_id)
     store.delete(key)
@@ -323,8 +332,8 @@ def test_a_worse_model_is_refused_before_anything_is_made(promoted, tmp_path, mo
 
     real = module.compare_with_champion
 
-    def worse(*arguments: object):
-        return type(real(*arguments))(True, "AUC -0.5")
+    def worse(*arguments: object, **more: object):
+        return type(real(*arguments, **more))(True, "AUC -0.5")
 
     monkeypatch.setattr(module, "compare_with_champion", worse)
     config = PromotionConfig(study_id=plan.study_id, sensitivity=0.6)

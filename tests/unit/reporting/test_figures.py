@@ -35,8 +35,8 @@ from thyro_core.reporting.figures.svg import CSS_VARIABLES, DARK, LIGHT
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = (
-    "roc", "pr", "calibration", "decision", "ppv", "learning", "scores", "metrics", "all-metrics",
-    "forest", "effects", "colours",
+    "roc", "pr", "calibration", "decision", "fit", "benefit", "ppv", "learning", "scores",
+    "metrics", "all-metrics", "forest", "effects", "colours",
 )  # fmt: skip
 CURVES = ("roc", "pr", "calibration", "decision", "ppv", "learning")
 
@@ -188,6 +188,14 @@ class TestCurves:
         curve = {"alexnet": calibration_curve(np.array([0, 1]), np.array([0.5, 0.5]))}
         figure = plots.calibration_plot("c", curve, {"alexnet": Estimate(0.0)})
         assert "c-series-alexnet" in ids(figure)
+
+    def test_the_ensembles_plots_name_both_probabilities_and_the_prevalence_model(self, drawn):
+        for name in ("fit", "benefit"):
+            series = {part for part in ids(drawn[name]) if "-series-" in part}
+            kinds = ("raw", "calibrated", "prevalence")
+            assert {f"{name}-series-{kind}" for kind in kinds} <= series
+        assert "prevalence model: 0.179 for every image" in texts(drawn["fit"])
+        assert "Better than the prevalence model: raw from " in told(drawn["benefit"])
 
     def test_decision_tells_where_the_model_is_of_use(self):
         perfect = [(np.array([1, 0, 0, 0]), np.array([1.0, 0.0, 0.0, 0.0]))]

@@ -15,14 +15,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from markupsafe import escape
 
 from tests.support import deadly_reader
+from tests.support.cards import a_card_of_version_1
 from tests.support.dicoms import PERSON, dicom, speckle
 from tests.support.screened import RULES, Ward, write_colour, write_image
 from thyro_core.errors import InputError, ThyroError
+from thyro_core.registry.bundle import FIGURES_OF_MEMBERS, Bundle
+from thyro_core.registry.card import card_bytes
+from thyro_core.registry.champion import set_champion
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.rules import Totals
-from thyro_core.store.keys import worklist_key
+from thyro_core.store.keys import bundle_prefix, card_key, table_prefix, worklist_key
 from thyro_core.store.store import Store
 from thyro_core.tables.io import read_table
 from thyro_core.tables.query import run_query
@@ -124,7 +129,7 @@ def test_scores_are_the_ensembles_own(ward: Ward, model) -> None:
         row = rows(ward)[digest(path)]
         grey = resize(decode(path.read_bytes(), RULES).grey, bundle.side)
         images = normalise(torch.from_numpy(grey)[None, None].float() / 255)
-        said = score_batch(members, images, bundle.temperature)
+        said = score_batch(members, images, bundle.calibration)
         far = embedding_distance(
             reference(ward.store, bundle.model_id),
             embedding(members[0], bundle.architecture, images),
@@ -132,11 +137,78 @@ def test_scores_are_the_ensembles_own(ward: Ward, model) -> None:
         assert row["distance"] == pytest.approx(far[0], rel=1e-4)
         if row["status"] == "scored":
             # Batches of another size differ in the last bits of float32.
-            assert row["prob_malignant"] == pytest.approx(said.mean[0], abs=1e-5)
+            assert row["prob_malignant"] == pytest.approx(said.probability[0], abs=1e-5)
+            assert row["prob_raw"] == pytest.approx(said.raw[0], abs=1e-5)
             assert row["sd"] == pytest.approx(said.sd[0], abs=1e-5)
             referred = row["prob_malignant"] >= bundle.threshold
             assert (row["band"] == "refer") == referred
     assert any(row["status"] == "scored" for row in rows(ward).values())
+
+
+def champion_of_version_1(ward: Ward, bundle: Bundle) -> str:
+    """The model again, with the card that an earlier version would have written."""
+    old = a_card_of_version_1(
+        7,
+        side=bundle.side,
+        members=[key.rpartition("/")[2] for key in bundle.members],
+        files=bundle.card["files"],
+    )
+    for name in bundle.card["files"]:
+        data = ward.store.read(f"{bundle_prefix(bundle.model_id)}/{name}")
+        ward.store.write(f"{bundle_prefix(old.model_id)}/{name}", data)
+    ward.store.write(card_key(old.model_id), card_bytes(old))
+    set_champion(ward.store, old.model_id, "promoted", "for the test", lambda _: "not asked")
+    return old.model_id
+
+
+def test_a_champion_of_version_1_goes_on_and_the_worklist_says_whose_its_figures_are(
+    ward: Ward, model
+) -> None:
+    import torch
+
+    from thyro_core.imaging.decode import decode, resize
+    from thyro_core.registry.ensemble import load_members
+    from thyro_core.training.batches import normalise
+
+    write_image(ward.batch / "a.png", 1, malignant=True)
+    ward.screen()
+    page = ward.store.read(worklist_key("2026-11-25", "html")).decode()
+    assert FIGURES_OF_MEMBERS not in page
+    _, bundle = model
+    old = champion_of_version_1(ward, bundle)
+    path = write_image(ward.batch / "b.png", 2, malignant=True)
+    ward.screen()
+    row = next(row for row in rows(ward).values() if row["model_id"] == old and row["file_id"]
+               == digest(path))  # fmt: skip
+    grey = resize(decode(path.read_bytes(), RULES).grey, bundle.side)
+    images = normalise(torch.from_numpy(grey)[None, None].float() / 255)
+    logits = torch.stack(
+        [member(images)[0] for member in load_members(bundle, ward.store, ward.means.scratch)]
+    ).double()
+    scaled = torch.softmax(logits / 2.0, dim=1)[:, 1]
+    assert row["prob_malignant"] == pytest.approx(float(scaled.mean()), abs=1e-5)
+    raw = torch.softmax(logits, dim=1)[:, 1]
+    assert row["prob_raw"] == pytest.approx(float(raw.mean()), abs=1e-5)
+    page = ward.store.read(worklist_key("2026-11-25", "html")).decode()
+    assert str(escape(FIGURES_OF_MEMBERS)) in page
+    assert page.count(f"Model <code>{old}</code>: ") == 1
+
+
+def test_nights_of_before_raw_probabilities_stay_readable(ward: Ward) -> None:
+    write_image(ward.batch / "a.png", 1)
+    ward.screen()
+    (key,) = ward.store.keys(table_prefix("screening"))
+    part = pq.ParquetFile(io.BytesIO(ward.store.read(key))).read().drop_columns(["prob_raw"])
+    buffer = io.BytesIO()
+    pq.write_table(part, buffer)
+    ward.store.write(key, buffer.getvalue())
+
+    write_image(ward.batch / "b.png", 2)
+    ward.screen()
+    assert sum(row["prob_raw"] is not None for row in rows(ward).values()) == 1
+    assert len(run_query(ward.store.url, "SELECT prob_raw FROM screening")) == 2
+    assert sorted(row["prob_raw"] == "" for row in worklist(ward)) == [False, True]
+    check_sums(ward)
 
 
 def test_both_maps_of_the_referred_and_of_nobody_else(ward: Ward, model) -> None:

@@ -22,6 +22,7 @@ from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.datasets.split_images import image_proportions
 from thyro_core.datasets.splits import make_splits
 from thyro_core.errors import InputError
+from thyro_core.evaluation.ensemble import calibration_table, ensemble_table
 from thyro_core.evaluation.tables import comparisons_table, metrics_table
 from thyro_core.explain import families
 from thyro_core.explain.features import feature_rows, features_table
@@ -55,10 +56,13 @@ CONFIG = StudyConfig(
 )
 SIDES = (64, 85)
 TABLES = [f"table {name}" for name in ("images", *schemas.STUDY_TABLES)]
-ON_MAPS = "cams, cam_features, cam_trust, cam_tests, cam_families, cam_checks"
+ON_MAPS = (
+    "ensemble, calibration, cams, cam_features, cam_trust, cam_tests, cam_families, cam_checks"
+)
 NAMES = [
     "plan", *TABLES, "manifest", "images", "packs", "weights", "splits", "leakage",
-    "completeness", "runs", "models", "predictions", "metrics", "comparisons", "cams",
+    "completeness", "runs", "models", "predictions", "metrics", "comparisons", "ensemble",
+    "calibration", "cams",
     "cam_features", "cam_trust", "cam_tests", "cam_families", "cam_checks",
 ]  # fmt: skip
 RUNS = [(split, name) for split in range(CONFIG.splits) for name in CONFIG.architectures]
@@ -146,6 +150,8 @@ def conclude(store: Store, study_id: str) -> None:
     for name, make, of in (
         ("metrics", metrics_table, "predictions"),
         ("comparisons", comparisons_table, "predictions"),
+        ("ensemble", ensemble_table, "predictions"),
+        ("calibration", calibration_table, "predictions"),
         ("cam_families", cam_families_table, "cam_features"),
         ("cam_checks", cam_checks_table, "cam_trust"),
     ):  # fmt: skip
@@ -591,9 +597,9 @@ def test_an_altered_figure_on_maps(store, study_id, table, column):
     assert f"{column} is 0.25, expected" in only_failure(store, study_id, table)
 
 
-@pytest.mark.parametrize("table", ["metrics", "comparisons"])
+@pytest.mark.parametrize("table", ["metrics", "comparisons", "calibration"])
 def test_an_altered_figure(store, study_id, table):
-    column = {"metrics": "value", "comparisons": "p"}[table]
+    column = "p" if table == "comparisons" else "value"
     before = []
 
     def alter(rows):
@@ -687,6 +693,8 @@ def test_logits_too_large_for_exp_do_not_overflow(store, study_id):
         ("runs", "runs, models"),
         ("metrics", "metrics"),
         ("comparisons", "comparisons"),
+        ("ensemble", "ensemble"),
+        ("calibration", "calibration"),
         ("cams", "cams, cam_features, cam_tests, cam_families"),
         ("cam_features", "cam_features, cam_tests, cam_families"),
         ("cam_trust", "cam_trust, cam_checks"),

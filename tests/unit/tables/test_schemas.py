@@ -1,5 +1,6 @@
 """The registered tables, and how the readers people use see them."""
 
+import io
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 from thyro_core.config import ARCHITECTURES
@@ -15,6 +17,7 @@ from thyro_core.store.store import Store, open_store
 from thyro_core.tables import schemas
 from thyro_core.tables.cam_columns import CASCADE_COLUMNS, NODULE_MEASURES
 from thyro_core.tables.io import read_table, write_table
+from thyro_core.tables.merge import write_merged
 
 STUDY = "s0123456789abcdef"
 ALL_FIELDS = [(table, field) for table in schemas.TABLES.values() for field in table.schema]
@@ -258,3 +261,17 @@ def test_readers_do_not_see_a_write_that_is_under_way(store: Store) -> None:
         assert seen() == {12}
         file.write(whole[100:])
     assert len(store.keys("tables/epochs")) == 13
+
+
+def test_columns_that_an_older_version_lacks_are_null(store: Store, tmp_path: Path) -> None:
+    schema = schemas.TABLES["splits"].schema
+    row = dict.fromkeys(schema.names) | {"study_id": STUDY, "split": 0, "image_id": "a"}
+    key = write_table(store, "splits", schemas.rows_to_table("splits", [row]), study_id=STUDY)
+    old = read_table(store, "splits").select(["image_id", "study_id"])
+    pq.write_table(old, tmp_path / "old.parquet")
+    store.write(key, (tmp_path / "old.parquet").read_bytes())
+    assert read_table(store, "splits").to_pylist() == [row | {"split": None}]
+    rows = write_merged(store, "merged.parquet", [key], schema, "SELECT * FROM parts")
+    merged = pq.ParquetFile(io.BytesIO(store.read("merged.parquet"))).read()
+    assert (rows, merged.schema.names) == (1, schema.names)
+    assert merged.to_pylist() == [row | {"split": None}]

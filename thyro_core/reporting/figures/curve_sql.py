@@ -42,12 +42,17 @@ def precision_at(source: str, recall: float) -> str:
 
 def net_benefit_at(source: str, threshold: float) -> str:
     """True positives less false ones at the threshold's odds, per image."""
-    value = (
-        f"(count(*) FILTER (label = 1 AND prob_malignant >= {threshold}) - "
-        f"count(*) FILTER (label = 0 AND prob_malignant >= {threshold}) "
+    value = net_benefit(threshold, "prob_malignant")
+    return f"(SELECT split, {value} AS v FROM {source} GROUP BY split)"
+
+
+def net_benefit(threshold: float, column: str) -> str:
+    """Net benefit of a column of probabilities, as an expression."""
+    return (
+        f"(count(*) FILTER (label = 1 AND {column} >= {threshold}) - "
+        f"count(*) FILTER (label = 0 AND {column} >= {threshold}) "
         f"* {threshold} / (1 - {threshold})) / count(*)"
     )
-    return f"(SELECT split, {value} AS v FROM {source} GROUP BY split)"
 
 
 def treat_all_at(source: str, threshold: float) -> str:

@@ -5,7 +5,6 @@ in the order given.
 """
 
 from collections.abc import Mapping
-from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -22,11 +21,14 @@ from thyro_core.evaluation.curves import (
 )
 from thyro_core.explain.overlay import colours
 from thyro_core.reporting.figures.style import (
+    LEAST_BENEFIT,
     LEGEND_LINE,
     LOOKS,
+    REFERENCE,
     WIDTH,
     Estimate,
     as_text,
+    better_than,
     curve,
     legend,
     plot_axes,
@@ -38,9 +40,7 @@ from thyro_core.types import AnyFloatArray as FloatArray
 LEAST_PREVALENCE = 0.001
 """Where the axis of prevalences begins."""
 
-_REFERENCE: dict[str, Any] = {"color": INK, "linewidth": 1.0}
 _BAR, _STOPS = 320, 17
-_LEAST_BENEFIT = 0.01
 _TEXT_PREVALENCES = (0.05, 0.005)
 
 
@@ -48,7 +48,7 @@ def roc_plot(name: str, bands: Mapping[str, Band], auc: Mapping[str, Estimate]) 
     """ROC curves averaged over splits, with their bands; the legend gives the AUC."""
     with drawing(name, WIDTH, 400 + LEGEND_LINE * (len(bands) + 1)) as figure:
         axes = unit_axes(figure, "false positive rate (1 - specificity)", "sensitivity (recall)")
-        axes.plot([0, 1], [0, 1], linestyle=(0, (1, 3)), label="chance 0.500", **_REFERENCE)
+        axes.plot([0, 1], [0, 1], linestyle=(0, (1, 3)), label="chance 0.500", **REFERENCE)
         for architecture, band in bands.items():
             _fill_band(axes, architecture, band)
             x, y = np.append(0.0, band.x), np.append(0.0, band.mean)
@@ -68,7 +68,7 @@ def pr_plot(
     with drawing(name, WIDTH, 400 + LEGEND_LINE * (len(bands) + 1)) as figure:
         axes = unit_axes(figure, "recall (sensitivity)", "precision (PPV)")
         label = f"no skill: prevalence {prevalence:.3f}"
-        axes.axhline(prevalence, linestyle=(0, (1, 3)), label=label, **_REFERENCE)
+        axes.axhline(prevalence, linestyle=(0, (1, 3)), label=label, **REFERENCE)
         for architecture, band in bands.items():
             _fill_band(axes, architecture, band)
             value = average_precision[architecture]
@@ -87,7 +87,7 @@ def calibration_plot(
     """Share of malignant images by predicted probability; calibrated ones lie on the diagonal."""
     with drawing(name, WIDTH, 400 + LEGEND_LINE * (len(curves) + 1)) as figure:
         axes = unit_axes(figure, "mean predicted probability", "share malignant")
-        axes.plot([0, 1], [0, 1], linestyle=(0, (1, 3)), label="perfectly calibrated", **_REFERENCE)
+        axes.plot([0, 1], [0, 1], linestyle=(0, (1, 3)), label="perfectly calibrated", **REFERENCE)
         for architecture, line in curves.items():
             look = LOOKS[architecture]
             axes.vlines(line.probability, line.low, line.high, color=look.colour, linewidth=1.1)
@@ -115,13 +115,13 @@ def decision_plot(name: str, curves: Mapping[str, DecisionCurve]) -> str:
         axes = plot_axes(figure, "threshold probability", "net benefit per image")
         first = next(iter(curves.values()))
         x = first.model.x
-        axes.plot(x, first.treat_all, linestyle=(0, (4, 3)), label="treat all", **_REFERENCE)
-        axes.plot(x, first.treat_none, linestyle=(0, (1, 3)), label="treat none", **_REFERENCE)
+        axes.plot(x, first.treat_all, linestyle=(0, (4, 3)), label="treat all", **REFERENCE)
+        axes.plot(x, first.treat_none, linestyle=(0, (1, 3)), label="treat none", **REFERENCE)
         for architecture, line in curves.items():
             _fill_band(axes, architecture, line.model)
             curve(axes, architecture, x, line.model.mean, architecture)
         best = max(first.treat_all.max(), *(c.model.mean.max() for c in curves.values()))
-        top = max(float(best), _LEAST_BENEFIT)
+        top = max(float(best), LEAST_BENEFIT)
         axes.set(xlim=(0, 1), ylim=(-0.3 * top, 1.15 * top))
         legend(figure, columns=2)
         gains = {architecture: _useful_thresholds(line) for architecture, line in curves.items()}
@@ -144,7 +144,7 @@ def ppv_plot(name: str, operating: Mapping[str, tuple[float, float]], prevalence
         axes = plot_axes(figure, "prevalence of malignant", "positive predictive value")
         x = np.geomspace(LEAST_PREVALENCE, 0.5, 80)
         label = f"this study: {_percent_text(prevalence)}"
-        axes.axvline(prevalence, linestyle=(0, (1, 3)), label=label, **_REFERENCE)
+        axes.axvline(prevalence, linestyle=(0, (1, 3)), label=label, **REFERENCE)
         values = {}
         for architecture, (recall, specificity) in operating.items():
             curve(axes, architecture, x, ppv_npv(recall, specificity, x)[0], architecture)
@@ -210,9 +210,9 @@ def score_plot(name: str, scores: Histogram, threshold: float, architecture: str
                 label=label,
                 gid=f"series-{label.split()[0]}",
             )
-        axes.axhline(0, **_REFERENCE)
+        axes.axhline(0, **REFERENCE)
         axes.axvline(
-            threshold, linestyle=(0, (4, 3)), label=f"threshold {threshold:g}", **_REFERENCE
+            threshold, linestyle=(0, (4, 3)), label=f"threshold {threshold:g}", **REFERENCE
         )
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent_text(abs(value))))
         axes.set_xlim(0, 1)
@@ -283,10 +283,8 @@ def _over(bands: Mapping[str, Band]) -> str:
 
 def _useful_thresholds(line: DecisionCurve) -> str:
     """Where the model is of more use than either default."""
-    better = line.model.x[line.model.mean > np.maximum(line.treat_all, line.treat_none)]
-    if not better.size:
-        return "at no threshold"
-    return f"from {better.min():.2f} to {better.max():.2f}"
+    best = np.maximum(line.treat_all, line.treat_none)
+    return better_than(line.model, line.model._replace(mean=best))
 
 
 def _percent_text(share: float) -> str:

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from thyro_core.config import ARCHITECTURES
-from thyro_core.reporting.figures.svg import PAPER, SERIES
+from thyro_core.evaluation.curves import Band
+from thyro_core.reporting.figures.svg import INK, PAPER, SERIES
 from thyro_core.types import AnyFloatArray as FloatArray
 from thyro_core.types import AnyIntArray as IntArray
 
@@ -19,6 +20,13 @@ WIDTH = 420.0
 
 LEGEND_LINE = 16.0
 """Height of a line of the legend [CSS pixels]."""
+
+
+LEAST_BENEFIT = 0.01
+"""Net benefit per image that the axis of a decision curve reaches at least."""
+
+REFERENCE: dict[str, Any] = {"color": INK, "linewidth": 1.0}
+"""Look of a line that results are compared with."""
 
 
 class Estimate(NamedTuple):
@@ -112,3 +120,11 @@ def legend(figure: Figure, columns: int = 1) -> None:
 def as_text(values: Mapping[str, object]) -> str:
     """Named values as a part of a sentence."""
     return "; ".join(f"{name} {value}" for name, value in values.items())
+
+
+def better_than(model: Band, reference: Band) -> str:
+    """Where one curve lies above another, from its first to its last place."""
+    better = model.x[model.mean > reference.mean]
+    if not better.size:
+        return "at no threshold"
+    return f"from {better.min():.2f} to {better.max():.2f}"

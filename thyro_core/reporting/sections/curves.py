@@ -1,6 +1,6 @@
 """The report's plots, each with the numbers behind it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -259,31 +259,37 @@ def calibration_figure(data: PlotData) -> Plot:
     for place in range(ECE_BINS):
         low, high = place / ECE_BINS, (place + 1) / ECE_BINS
         name_of_bin = Markup("{} to {}").format(definition(low, "one"), definition(high, "one"))
-        rows.append([name_of_bin, *_bin_cells(data, lines, low, high)])
+        cells: list[SheetCell] = [name_of_bin]
+        for name, line in lines.items():
+            cells += bin_cells(line, data.source(name), "prob_malignant", (low, high))
+        rows.append(cells)
     svg = plots.calibration_plot("plot-calibration", lines, data.estimates("ece"))
     return make_plot("calibration", svg, Sheet("Calibration by bin of probability", head, rows))
 
 
-def _bin_cells(
-    data: PlotData, lines: Mapping[str, curves.Calibration], low: float, high: float
-) -> Iterable[SheetCell]:
-    """Count, mean probability and share malignant of a bin: those plotted, with their SQL."""
-    above = f"prob_malignant > {low}" if low else "prob_malignant >= 0"
-    for name, line in lines.items():
-        source = f"{data.source(name)} AND {above} AND prob_malignant <= {high}"
-        inside = np.flatnonzero((line.probability > low) & (line.probability <= high))
-        values = (
-            [float(part[inside[0]]) for part in (line.n, line.probability, line.share)]
-            if inside.size
-            else [0.0, None, None]
-        )
-        expressions = (
-            ("count(*)", "count"),
-            ("avg(prob_malignant)", "three"),
-            ("avg(label)", "three"),
-        )
-        for value, (sql, form) in zip(values, expressions, strict=True):
-            yield Cell(value, form, ("sql", f"SELECT {sql} FROM {source}"))
+def bin_cells(
+    line: curves.Calibration, source: str, column: str, ends: tuple[float, float]
+) -> Iterator[SheetCell]:
+    """Count, mean probability and share malignant of a bin: those plotted, with their SQL.
+
+    Args:
+        line: the values plotted.
+        source: what stands behind FROM, with its WHERE.
+        column: the probability's.
+        ends: of the bin; the upper one belongs to it, and 0 to the first.
+    """
+    low, high = ends
+    above = f"{column} > {low}" if low else f"{column} >= 0"
+    inside = np.flatnonzero((line.probability > low) & (line.probability <= high))
+    values = (
+        [float(part[inside[0]]) for part in (line.n, line.probability, line.share)]
+        if inside.size
+        else [0.0, None, None]
+    )
+    expressions = (("count(*)", "count"), (f"avg({column})", "three"), ("avg(label)", "three"))
+    for value, (sql, form) in zip(values, expressions, strict=True):
+        where = f"{source} AND {above} AND {column} <= {high}"
+        yield Cell(value, form, ("sql", f"SELECT {sql} FROM {where}"))
 
 
 def score_figure(data: PlotData) -> Plot:

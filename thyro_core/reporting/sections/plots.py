@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from thyro_core.evaluation.metrics import PAPER_METRICS
 from thyro_core.reporting.figures import dots
-from thyro_core.reporting.sections import curves
+from thyro_core.reporting.sections import calibration, curves
 from thyro_core.reporting.sections.curves import Plot, PlotData, make_plot
 from thyro_core.reporting.sections.maps import FeatureTests
 from thyro_core.reporting.sections.performance import Comparisons
@@ -24,12 +24,15 @@ class ReportPlots:
     learning: Plot
     forest: Plot | None
     effects: Plot | None
+    fit: Plot | None
+    benefit: Plot | None
 
 
 def report_plots(
     data: PlotData, comparisons: Comparisons, features: FeatureTests | None
 ) -> ReportPlots:
     """Draw them all."""
+    scores = calibration.ensemble_scores(data.tables, data.config.architectures[0])
     return ReportPlots(
         metrics=_metrics_plot(data),
         roc=curves.roc_figure(data),
@@ -41,6 +44,8 @@ def report_plots(
         learning=curves.learning_figure(data),
         forest=_forest(comparisons),
         effects=_effects(features),
+        fit=calibration.fit_figure(scores) if scores else None,
+        benefit=calibration.benefit_figure(scores) if scores else None,
     )
 
 

@@ -17,6 +17,7 @@ from thyro_core.config import RECIPE
 from thyro_core.datasets.leakage import check_leakage
 from thyro_core.datasets.splits import make_splits
 from thyro_core.errors import StoreError, ThyroError
+from thyro_core.evaluation.ensemble import calibration_table, ensemble_table
 from thyro_core.evaluation.tables import comparisons_table, metrics_table
 from thyro_core.explain.tables import cam_checks_table, cam_families_table, cam_tests_table
 from thyro_core.store.keys import (
@@ -87,8 +88,9 @@ def verify_study(store: Store, study_id: str) -> Iterator[StudyCheck]:
     Yields:
         `plan`, `table <name>` for each table, then `manifest`, `images`, `packs`, `weights`,
         `splits`, `leakage`, `completeness`, `runs`, `models`, `predictions`, `metrics`,
-        `comparisons`, `cams`, `cam_features`, `cam_trust`, `cam_tests`, `cam_families` and
-        `cam_checks`. Only `plan`, if the plan itself cannot be read.
+        `comparisons`, `ensemble`, `calibration`, `cams`, `cam_features`, `cam_trust`,
+        `cam_tests`, `cam_families` and `cam_checks`. Only `plan`, if the plan itself cannot be
+        read.
 
     Raises:
         InputError: there is no such study.
@@ -233,6 +235,8 @@ def _check_completeness(study: _StudyTables) -> _Findings:
             "runs",
             "metrics",
             "comparisons",
+            "ensemble",
+            "calibration",
             "cam_tests",
             "cam_families",
             "cam_checks",
@@ -352,6 +356,18 @@ def _check_comparisons(study: _StudyTables) -> _Findings:
     return _compare(study, "comparisons", ("split", "baseline", "metric"), expected)
 
 
+def _check_ensemble(study: _StudyTables) -> _Findings:
+    plan, predictions = study.plan, study.tables["predictions"]
+    expected = ensemble_table(plan.study_id, predictions, study.tables["splits"], plan.config)
+    return _compare(study, "ensemble", ("architecture", "image_id"), expected)
+
+
+def _check_calibration(study: _StudyTables) -> _Findings:
+    plan, predictions = study.plan, study.tables["predictions"]
+    expected = calibration_table(plan.study_id, predictions, study.tables["splits"], plan.config)
+    return _compare(study, "calibration", ("architecture", "probability", "metric"), expected)
+
+
 def _compare(study: _StudyTables, name: str, keys: Sequence[str], expected: pa.Table) -> _Findings:
     faults = table_checks.differences(study.tables[name], expected, keys)
     summary = f"{expected.num_rows} rows equal the recomputed ones"
@@ -375,6 +391,8 @@ _CHECKS: dict[str, tuple[_CheckFunction, tuple[str, ...]]] = {
     "predictions": (_check_predictions, ("table predictions", "splits")),
     "metrics": (_check_metrics, ("table metrics", "completeness", "predictions")),
     "comparisons": (_check_comparisons, ("table comparisons", "completeness", "predictions")),
+    "ensemble": (_check_ensemble, ("table ensemble", "completeness", "predictions")),
+    "calibration": (_check_calibration, ("table calibration", "completeness", "predictions")),
     "cams": (_check_cams, ("table cams", "completeness", "predictions")),
     "cam_features": (_check_cam_features, ("table cam_features", "packs", "cams")),
     "cam_trust": (_check_cam_trust, ("table cam_trust", "completeness", "predictions")),

@@ -1,0 +1,220 @@
+"""The AUC of an ensemble's out-of-fold scores, and the tables of these scores and their fit."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy import stats
+
+from thyro_core.config import StudyConfig
+from thyro_core.evaluation.calibration import (
+    CalibrationQuality,
+    CrossFit,
+    IntervalEstimate,
+    calibration_quality,
+    cross_fit,
+    unit_interval,
+)
+from thyro_core.evaluation.curves import DECISION_THRESHOLDS, Band
+from thyro_core.evaluation.delong import auc_interval, delong
+from thyro_core.evaluation.out_of_fold import (
+    Ids,
+    OutOfFoldEnsemble,
+    out_of_fold_ensemble,
+    out_of_fold_predictions,
+    sigmoid,
+)
+from thyro_core.tables.schemas import rows_to_table
+from thyro_core.types import BoolArray, FloatArray, IntArray
+
+_Row = dict[str, Any]
+
+
+def auc_estimate(label: IntArray, score: FloatArray, unit: Ids) -> IntervalEstimate:
+    """AUC with its 95 % interval, units taken as independent.
+
+    Args:
+        label: (n,), 0 or 1; at least one image.
+        score: (n,), of any range.
+        unit: (n,), patient or group.
+
+    Returns:
+        NaN without both classes.
+    """
+    places = _places(score)
+    low, high = auc_interval(label, places, unit.astype(str))
+    return IntervalEstimate(delong(label, places, places).auc_a, low, high)
+
+
+def paired_auc_difference(
+    label: IntArray, score: FloatArray, other: FloatArray, unit: Ids
+) -> IntervalEstimate:
+    """AUC of `score` - AUC of `other` on the same images, with its 95 % interval over units.
+
+    Args:
+        label: (n,), 0 or 1; at least one image.
+        score: (n,), of any range.
+        other: (n,), of any range.
+        unit: (n,), patient or group.
+    """
+    test = delong(label, _places(score), _places(other), unit.astype(str))
+    return IntervalEstimate(test.difference, test.ci_low, test.ci_high)
+
+
+def _places(score: FloatArray) -> FloatArray:
+    """Ranks, 0 to 1: a probability would tie the scores that it rounds to 1."""
+    return np.asarray(stats.rankdata(score) / score.size)
+
+
+def net_benefit_band(
+    label: IntArray,
+    probability: FloatArray,
+    unit: Ids,
+    thresholds: Sequence[float] = DECISION_THRESHOLDS,
+) -> Band:
+    """Net benefit by threshold probability of images counted once, units taken as independent.
+
+    TP / n - FP / n x p_t / (1 - p_t), a mean over images (Vickers and Elkin 2006), so that its
+    95 % interval is the t interval of a mean over units (`unit_interval`). A model that gives each
+    image the prevalence is called malignant everywhere below it, and nowhere above.
+
+    Args:
+        label: (n,), 0 or 1.
+        probability: (n,), probability of malignant.
+        unit: (n,), patient or group.
+        thresholds: threshold probabilities p_t, from 0 to below 1.
+
+    Returns:
+        The band; `n` is the number of units.
+    """
+    x = np.asarray(thresholds, dtype=np.float64)
+    worth = np.where(label[:, None] == 1, 1.0, -x / (1 - x))
+    gains = np.where(probability[:, None] >= x, worth, 0.0)
+    means = gains.mean(axis=0)
+    estimates = np.array(
+        [
+            unit_interval(float(mean), (gain - mean) / label.size, unit)
+            for mean, gain in zip(means, gains.T, strict=True)
+        ]
+    )
+    return Band(x, estimates[:, 0], estimates[:, 1], estimates[:, 2], len(set(unit.astype(str))))
+
+
+def ensemble_table(
+    study_id: str, predictions: pa.Table, splits: pa.Table, config: StudyConfig
+) -> pa.Table:
+    """The study's rows of `ensemble`: each tested image once for each architecture.
+
+    Args:
+        study_id: goes into every row.
+        predictions: table `predictions` of the study.
+        splits: its table `splits`.
+        config: gives the order of the architectures.
+
+    Raises:
+        ValueError: see `out_of_fold_predictions`.
+    """
+    rows: list[_Row] = []
+    labels = splits.select(["image_id", "patient_id"]).to_pylist()
+    patients = {row["image_id"]: row["patient_id"] for row in labels}
+    for architecture, ensemble, fit in _ensembles(predictions, splits, config):
+        raw = sigmoid(ensemble.margin)
+        rows += [
+            {
+                "study_id": study_id,
+                "architecture": architecture,
+                "image_id": image_id,
+                "patient_id": patients[image_id],
+                "group_id": ensemble.group[i],
+                "label": int(ensemble.label[i]),
+                "members": int(ensemble.members[i]),
+                "prob_raw": float(raw[i]),
+                "prob_calibrated": float(fit.calibrated[i]),
+                "prevalence": float(fit.prevalence[i]),
+            }
+            for i, image_id in enumerate(ensemble.image)
+        ]
+    return rows_to_table("ensemble", rows)
+
+
+def calibration_table(
+    study_id: str, predictions: pa.Table, splits: pa.Table, config: StudyConfig
+) -> pa.Table:
+    """The study's rows of `calibration`: how well raw and calibrated probabilities fit.
+
+    Both are judged on the same images, those with a cross-fitted calibration.
+
+    Args:
+        study_id: goes into every row.
+        predictions: table `predictions` of the study.
+        splits: its table `splits`.
+        config: gives the order of the architectures.
+
+    Raises:
+        ValueError: see `out_of_fold_predictions`.
+    """
+    rows: list[_Row] = []
+    for architecture, ensemble, fit in _ensembles(predictions, splits, config):
+        judged = np.isfinite(fit.calibrated)
+        sizes = {
+            "n": int(judged.sum()),
+            "n_positive": int(ensemble.label[judged].sum()),
+            "n_units": len(set(ensemble.unit[judged])),
+        }
+        constant = {"study_id": study_id, "architecture": architecture} | sizes
+        for probability, figures in _figures(ensemble, fit, judged):
+            rows += [
+                constant
+                | {
+                    "probability": probability,
+                    "metric": metric,
+                    "value": estimate.value,
+                    "ci_low": estimate.low,
+                    "ci_high": estimate.high,
+                }
+                for metric, estimate in figures.items()
+            ]
+    return rows_to_table("calibration", rows)
+
+
+def _ensembles(
+    predictions: pa.Table, splits: pa.Table, config: StudyConfig
+) -> Iterator[tuple[str, OutOfFoldEnsemble, CrossFit]]:
+    there = set(predictions["architecture"].to_pylist())
+    for architecture in config.architectures:
+        if architecture in there:
+            rows = out_of_fold_predictions(predictions, splits, architecture)
+            ensemble = out_of_fold_ensemble(rows)
+            yield architecture, ensemble, cross_fit(ensemble)
+
+
+def _figures(
+    ensemble: OutOfFoldEnsemble, fit: CrossFit, judged: BoolArray
+) -> Iterator[tuple[str, dict[str, IntervalEstimate]]]:
+    if not judged.any():
+        return
+    label, unit, reference = ensemble.label[judged], ensemble.unit[judged], fit.prevalence[judged]
+    for name, values in (("raw", sigmoid(ensemble.margin)), ("calibrated", fit.calibrated)):
+        quality = calibration_quality(label, values[judged], reference, unit)
+        yield name, {"auc": auc_estimate(label, values[judged], unit)} | quality._asdict()
+    alone = calibration_quality(label, reference, reference, unit)
+    yield "prevalence", {name: getattr(alone, name) for name in ("brier", "nll")}
+
+
+def ensemble_quality(
+    ensemble: OutOfFoldEnsemble, fit: CrossFit
+) -> tuple[CalibrationQuality, CalibrationQuality]:
+    """Fit of the raw and of the calibrated probabilities, on the images that have both.
+
+    Args:
+        ensemble: m images.
+        fit: their cross-fitted probabilities.
+    """
+    judged = np.isfinite(fit.calibrated)
+    label, unit, reference = ensemble.label[judged], ensemble.unit[judged], fit.prevalence[judged]
+    raw, calibrated = (
+        calibration_quality(label, values[judged], reference, unit)
+        for values in (sigmoid(ensemble.margin), fit.calibrated)
+    )
+    return raw, calibrated

@@ -1,0 +1,74 @@
+"""How many models a store could choose from: the best of many looks better than it is."""
+
+import math
+
+import numpy as np
+import pyarrow.compute as pc
+from scipy import stats
+
+from thyro_core.config import Architecture
+from thyro_core.errors import ThyroError
+from thyro_core.registry.card import CandidateCount
+from thyro_core.store.keys import table_key
+from thyro_core.store.store import Store
+from thyro_core.study.plan import StudyPlan, load_plan, study_ids
+from thyro_core.tables.io import read_table
+
+
+def count_candidates(store: Store, plan: StudyPlan, architecture: Architecture) -> CandidateCount:
+    """The finished studies of a study's images in a store, it among them, and their networks.
+
+    Of runs that differ by their seed alone the one with the best AUC is expected to lead their
+    true AUC by SD x the expected largest of so many standard normal draws: that is the optimism of
+    whoever promotes the best. Studies deleted since cannot be counted.
+
+    Args:
+        store: holds the studies.
+        plan: the study in question.
+        architecture: the network in question.
+    """
+    studies = [other for other in _finished_plans(store) if other.manifest_id == plan.manifest_id]
+    config = plan.config.model_copy(update={"seed": 0, "architectures": (architecture,)})
+    aucs = [
+        _mean_auc(store, other.study_id, architecture)
+        for other in studies
+        if architecture in other.config.architectures
+        and config == other.config.model_copy(update={"seed": 0, "architectures": (architecture,)})
+    ]
+    sd = float(np.std(aucs, ddof=1)) if len(aucs) > 1 else math.nan
+    return CandidateCount(
+        studies=len(studies),
+        candidates=sum(len(other.config.architectures) for other in studies),
+        reruns=len(aucs),
+        auc_sd=None if math.isnan(sd) else sd,
+        optimism=None if math.isnan(sd) else sd * expected_largest(len(aucs)),
+    )
+
+
+def expected_largest(n: int) -> float:
+    """Expected largest of n standard normal draws (Blom 1958's approximation).
+
+    Args:
+        n: at least 1.
+    """
+    return float(stats.norm.ppf((n - 0.375) / (n + 0.25)))
+
+
+def _finished_plans(store: Store) -> list[StudyPlan]:
+    """Plans of all studies with metrics; a damaged one counts for none."""
+    plans = []
+    for name in study_ids(store):
+        if not store.exists(table_key("metrics", study_id=name)):
+            continue
+        try:
+            plans.append(load_plan(store, name))
+        except (ThyroError, ValueError, TypeError, LookupError, AttributeError):
+            continue
+    return plans
+
+
+def _mean_auc(store: Store, study_id: str, architecture: str) -> float:
+    rows = read_table(store, "metrics", study_id=study_id)
+    own = pc.and_(pc.equal(rows["metric"], "auc"), pc.equal(rows["architecture"], architecture))
+    over = rows.filter(pc.and_(own, pc.is_null(rows["split"])))["value"].to_pylist()
+    return float(over[0]) if over else math.nan

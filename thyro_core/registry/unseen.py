@@ -1,0 +1,158 @@
+"""Two models on the images that neither was trained on, where their image sets differ.
+
+An image that took part in both studies is scored by each model's members that were not trained on
+its group. One that is new to the champion is scored by the champion itself, by as many members as
+the candidate has for it, so that neither gains by averaging more. An image is new only if no image
+of its group took part in the champion's study.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from thyro_core.datasets.packs import pack_index
+from thyro_core.errors import InputError
+from thyro_core.evaluation.calibration import IntervalEstimate
+from thyro_core.evaluation.ensemble import paired_auc_difference
+from thyro_core.evaluation.out_of_fold import (
+    OutOfFoldPredictions,
+    out_of_fold_ensemble,
+    out_of_fold_predictions,
+)
+from thyro_core.registry.bundle import Bundle, reference
+from thyro_core.store.store import Store
+from thyro_core.study.plan import StudyPlan
+from thyro_core.tables.io import read_table
+from thyro_core.types import FloatArray, IntArray
+
+LEAST_OF_A_CLASS = 10
+"""Fewest images of each class, seen by neither model, that two models are compared on."""
+
+
+@dataclass(frozen=True)
+class UnseenComparison:
+    """A candidate against the champion on images that neither was trained on."""
+
+    shared: int
+    """Images of both studies, scored out of fold by both."""
+    new: int
+    """Images that the champion never saw."""
+    malignant: int
+    difference: IntervalEstimate | None
+    """AUC of the candidate - AUC of the champion; None: too few images of a class."""
+
+
+def compare_on_unseen(
+    store: Store, plan: StudyPlan, architecture: str, champion: Bundle, *, scratch: Path
+) -> UnseenComparison:
+    """Compare a study's network with a champion that was made on another image set.
+
+    Args:
+        store: holds the study and the champion.
+        plan: the candidate's study.
+        architecture: which of its networks.
+        champion: the model in use.
+        scratch: node-local folder.
+
+    Raises:
+        InputError: the champion's files are gone or damaged.
+    """
+    splits = read_table(store, "splits", study_id=plan.study_id)
+    predictions = read_table(store, "predictions", study_id=plan.study_id)
+    rows = out_of_fold_predictions(predictions, splits, architecture)
+    candidate = out_of_fold_ensemble(rows)
+    training = reference(store, champion.model_id)
+    scores = dict(
+        zip(training["image_id"].to_pylist(), training["prob_malignant"].to_pylist(), strict=True)
+    )
+    known_groups = {row["group_id"] for row in splits.to_pylist() if row["image_id"] in scores}
+    new = [
+        image
+        for image, group in zip(candidate.image, candidate.group, strict=True)
+        if group not in known_groups
+    ]
+    fresh = _champion_scores(store, plan, champion, scratch=scratch, splits=_splits_of(rows, new))
+    champions = np.array([(scores | fresh).get(image, np.nan) for image in candidate.image])
+    judged = np.isfinite(champions)
+    label = candidate.label[judged]
+    malignant = int(label.sum())
+    enough = min(malignant, label.size - malignant) >= LEAST_OF_A_CLASS
+    return UnseenComparison(
+        shared=int(judged.sum()) - len(fresh),
+        new=len(fresh),
+        malignant=malignant,
+        difference=paired_auc_difference(
+            label, candidate.margin[judged], champions[judged], candidate.unit[judged]
+        )
+        if enough
+        else None,
+    )
+
+
+def _splits_of(rows: OutOfFoldPredictions, images: list[str]) -> dict[str, list[int]]:
+    """The splits that tested each of these images."""
+    splits: dict[str, list[int]] = {image: [] for image in images}
+    for image, split in zip(rows.image, rows.split, strict=True):
+        if image in splits:
+            splits[image].append(int(split))
+    return splits
+
+
+def _champion_scores(
+    store: Store,
+    plan: StudyPlan,
+    champion: Bundle,
+    *,
+    scratch: Path,
+    splits: Mapping[str, list[int]],
+) -> dict[str, float]:
+    """The champion's calibrated probability of images that are new to it.
+
+    None, where the candidate's image set was not packed at the champion's input size.
+    """
+    if not splits:
+        return {}
+    index = pack_index(read_table(store, "images", manifest_id=plan.manifest_id))
+    images = [image for image in splits if image in index]
+    places = np.array([index[image] for image in images], dtype=np.int64)
+    margins = _margins(
+        store, plan.manifest_id, champion, scratch=scratch, rows=(places, len(index))
+    )
+    if margins is None:
+        return {}
+    scores = {}
+    for image, of_members in zip(images, margins, strict=True):
+        members = sorted({split % len(champion.members) for split in splits[image]})
+        scores[image] = float(champion.calibration.ensemble_probability(of_members[members]))
+    return scores
+
+
+def _margins(
+    store: Store,
+    manifest_id: str,
+    champion: Bundle,
+    *,
+    scratch: Path,
+    rows: tuple[IntArray, int],
+) -> FloatArray | None:
+    """(n, members), each member's logit of malignant minus logit of benign; None: no pack."""
+    import torch
+
+    from thyro_core.datasets.packs import open_pack
+    from thyro_core.registry.ensemble import load_members
+    from thyro_core.training.batches import Examples
+    from thyro_core.training.inference import predict
+
+    places, size = rows
+    try:
+        pixels = open_pack(store, manifest_id, champion.side, scratch, size)
+    except InputError:
+        return None
+    examples = Examples(pixels, places, torch.zeros(len(places), dtype=torch.int64))
+    logits = [
+        predict(member, examples, torch.device("cpu")).double().numpy()
+        for member in load_members(champion, store, scratch)
+    ]
+    return np.stack([values[:, 1] - values[:, 0] for values in logits], axis=1)
