@@ -18,7 +18,7 @@ from thyro_core.explain.statistics import images_by_share
 from thyro_core.tables.cam_columns import FEATURES
 from thyro_core.types import FloatArray, IntArray
 
-FOLDS = 5
+FAMILY_FOLDS = 5
 """Folds of a cross-validation; fewer where a class has fewer patients."""
 
 REPEATS = 5
@@ -106,7 +106,7 @@ def _cross_validation_folds(images: pd.DataFrame, seed: int) -> Iterator[_Fold]:
     """(training rows, test rows) of all repeats; only folds with both classes on both sides."""
     label, patient = images["label"].to_numpy(), images["patient"].to_numpy()
     smaller = min(len(set(patient[label == value])) for value in (0, 1))
-    folds = min(FOLDS, smaller)
+    folds = min(FAMILY_FOLDS, smaller)
     for repeat in range(REPEATS if folds > 1 else 0):
         state = int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
         parts = StratifiedGroupKFold(folds, shuffle=True, random_state=state)

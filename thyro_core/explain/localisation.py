@@ -21,8 +21,8 @@ from thyro_core.explain.regions import highlighted, upsampled
 from thyro_core.tables.cam_columns import NODULE_MEASURES
 from thyro_core.types import AnyIntArray, BoolArray, Float32Array, FloatArray
 
-_BLOCK = 256
-_COLUMNS = tuple(
+_MAPS_AT_ONCE = 256
+_CHECK_COLUMNS = tuple(
     measure + suffix for measure in NODULE_MEASURES for suffix in ("", "_permuted", "_mean_map")
 )
 
@@ -56,7 +56,7 @@ def nodule_checks(
     for mask in masks:
         undefined = None if mask is None else float("nan")
         area = None if mask is None else float(mask.mean())
-        rows.append({"nodule_area": area, **dict.fromkeys(_COLUMNS, undefined)})
+        rows.append({"nodule_area": area, **dict.fromkeys(_CHECK_COLUMNS, undefined)})
     usable = [
         i for i, mask in enumerate(masks) if mask is not None and mask.any() and maps[i].any()
     ]
@@ -81,8 +81,8 @@ def _pair_columns(
     """
     n = len(maps)
     own, by_map, by_mask = ({name: np.zeros(n) for name in NODULE_MEASURES} for _ in range(3))
-    for start in range(0, n, _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for start in range(0, n, _MAPS_AT_ONCE):
+        rows = slice(start, start + _MAPS_AT_ONCE)
         is_partner = group[rows, None] != group[None, :]
         for name, pairs in _measures_of_pairs(maps[rows], masks, share).items():
             own[name][rows] = np.diagonal(pairs, start)
@@ -116,8 +116,8 @@ def _overlaps(maps: Float32Array, masks: BoolArray, share: float) -> FloatArray:
     flat_regions, flat_masks = (part.reshape(len(part), -1) for part in (regions, masks))
     own = flat_regions.astype(np.float32)
     both = np.empty((len(maps), len(masks)))
-    for start in range(0, len(masks), _BLOCK):
-        some = slice(start, start + _BLOCK)
+    for start in range(0, len(masks), _MAPS_AT_ONCE):
+        some = slice(start, start + _MAPS_AT_ONCE)
         both[:, some] = own @ flat_masks[some].astype(np.float32).T
     either = flat_regions.sum(axis=1)[:, None] + flat_masks.sum(axis=1)[None, :] - both
     return np.asarray(both / either)

@@ -24,7 +24,7 @@ FEWEST_PATIENTS = 5
 SIGNIFICANT_LEAD = 0.05
 """Bound on the adjusted P of a lead."""
 
-CHECKS: tuple[tuple[str, str, str], ...] = (
+TRUST_CHECKS: tuple[tuple[str, str, str], ...] = (
     *((measure, "permuted", f"{measure}_permuted") for measure in NODULE_MEASURES),
     *((measure, "mean_map", f"{measure}_mean_map") for measure in NODULE_MEASURES),
     ("border_energy", "area", "border_area"),
@@ -43,9 +43,9 @@ _FAMILIES: tuple[tuple[str, ...], ...] = (
 
 # Maps are float32: what a lead has beyond is rounding, which is no lead and no spread.
 _LEAD_DECIMALS = 6
-_ROUNDING = 1e-9
+_NO_SPREAD = 1e-9
 
-_NAMES = {"nodule_energy": "energy", "nodule_hit": "pointing", "nodule_iou": "IoU"}
+_MEASURE_NAMES = {"nodule_energy": "energy", "nodule_hit": "pointing", "nodule_iou": "IoU"}
 
 
 class ClusterMean(NamedTuple):
@@ -78,12 +78,12 @@ def cluster_mean(values: FloatArray, cluster: AnyIntArray) -> ClusterMean:
         return ClusterMean(mean, np.nan, np.nan, np.nan)
     error = float(np.sqrt(count / (count - 1) * (sums**2).sum())) / values.size
     half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error
-    p = float(2 * stats.t.sf(abs(mean) / error, count - 1)) if error > _ROUNDING else np.nan
+    p = float(2 * stats.t.sf(abs(mean) / error, count - 1)) if error > _NO_SPREAD else np.nan
     return ClusterMean(mean, mean - half, mean + half, p)
 
 
 def trust_tests(trust: pa.Table, patients: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Rows of `cam_checks` of one architecture, in the order of `CHECKS`.
+    """Rows of `cam_checks` of one architecture, in the order of `TRUST_CHECKS`.
 
     Args:
         trust: its rows of `cam_trust`, all splits.
@@ -92,7 +92,7 @@ def trust_tests(trust: pa.Table, patients: Mapping[str, str]) -> list[dict[str, 
     if not trust.num_rows:
         return []
     frame = trust.to_pandas().sort_values(["image_id", "split"])
-    rows = [_check_row(frame, patients, check) for check in CHECKS]
+    rows = [_check_row(frame, patients, check) for check in TRUST_CHECKS]
     for family in _FAMILIES:
         own = [row for row in rows if row["measure"] in family and row["baseline"] != "none"]
         for row, p in zip(own, holm([row["p"] for row in own]), strict=True):
@@ -145,7 +145,7 @@ def localisation_finding(rows: Sequence[Mapping[str, Any]]) -> str:
     if not nodule:
         return ""
     hits = [
-        _NAMES[measure]
+        _MEASURE_NAMES[measure]
         for measure in NODULE_MEASURES
         if all(
             row["lead"] > 0 and row["p_adjusted"] < SIGNIFICANT_LEAD
@@ -153,7 +153,7 @@ def localisation_finding(rows: Sequence[Mapping[str, Any]]) -> str:
             if row["measure"] == measure
         )
     ]
-    others = [name for name in _NAMES.values() if name not in hits]
+    others = [name for name in _MEASURE_NAMES.values() if name not in hits]
     bound = f"Holm-adjusted P < {SIGNIFICANT_LEAD} over other images' maps and over the mean map"
     start = f"{nodule[0]['architecture']}: "
     if not hits:

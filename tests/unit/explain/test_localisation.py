@@ -145,7 +145,7 @@ def test_blocks_change_nothing(monkeypatch):
     groups = ["a", "a", "b", "c", "d", "b", "e"]
     maps, masks = rng.random((7, 4, 4)).astype(np.float32), list(rng.random((7, 20, 20)) > 0.6)
     whole = nodule_checks(maps, masks, groups, 0.5)
-    monkeypatch.setattr(localisation, "_BLOCK", 3)
+    monkeypatch.setattr(localisation, "_MAPS_AT_ONCE", 3)
     for row, expected in zip(nodule_checks(maps, masks, groups, 0.5), whole, strict=True):
         assert row == pytest.approx(expected)
 

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from thyro_core.evaluation.uncertainty import holm
-from thyro_core.explain.trust import CHECKS, cluster_mean, localisation_finding, trust_tests
+from thyro_core.explain.trust import TRUST_CHECKS, cluster_mean, localisation_finding, trust_tests
 from thyro_core.tables import schemas
 from thyro_core.tables.cam_columns import NODULE_MEASURES, TRUST_COLUMNS
 
@@ -66,7 +66,9 @@ def test_coverage_with_clusters_of_unequal_size():
 def test_images_are_averaged_over_splits_and_families_adjusted_apart():
     table = trust_table()
     rows = trust_tests(table, PATIENTS)
-    assert [(row["measure"], row["baseline"]) for row in rows] == [check[:2] for check in CHECKS]
+    assert [(row["measure"], row["baseline"]) for row in rows] == [
+        check[:2] for check in TRUST_CHECKS
+    ]
     frame = table.to_pandas()
     means = frame.groupby("image_id")[["deletion", "deletion_random"]].mean()
     row = by_check(rows)["deletion", "random_order"]

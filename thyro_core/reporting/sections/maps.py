@@ -7,7 +7,7 @@ from thyro_core.config import CLASS_NAMES, Architecture, StudyConfig
 from thyro_core.evaluation.evidence import Evidence
 from thyro_core.explain.regions import SHARES
 from thyro_core.explain.statistics import SIGNIFICANT, shape_finding
-from thyro_core.explain.trust import CHECKS, localisation_finding
+from thyro_core.explain.trust import TRUST_CHECKS, localisation_finding
 from thyro_core.reporting.cells import Cell
 from thyro_core.reporting.queries import TableRow, Tables
 from thyro_core.tables.cam_columns import CASCADE, CASCADE_COLUMNS, FEATURES
@@ -250,7 +250,7 @@ def _network_trust(
             QUESTIONS[check].lacking,
         )
         for check in QUESTIONS
-        for name, baseline, _ in CHECKS
+        for name, baseline, _ in TRUST_CHECKS
         if name == check
     ]
     # Without an answer one row says so, not one a baseline.
