@@ -40,6 +40,7 @@ _CAPS = {
     "fastapi": ((0, 151), "`prefect server start` fails with it"),
     "SQLAlchemy": ((2, 1), "schedules never start a run with it"),
 }
+_DECODERS = "pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg pyjpegls opencv-python-headless"
 _RAY_PROBE = """
 from thyro_core.study.job import JobResources
 from thyro_core.cluster.session import session
@@ -80,7 +81,8 @@ def examine(store_url: str, mirror: str | None) -> Iterator[Finding]:
         mirror: folder or URL of ImageNet weights; None: there is none.
 
     Yields:
-        Python, machine, the packages known to break, torch, torchvision, GPU, Ray, Prefect, store,
+        Python, machine, the packages known to break, torch, torchvision, image formats, GPU, Ray,
+        Prefect, store,
         disk, and the weights of each architecture.
     """
     probes: Iterable[tuple[str, Callable[[], _Result], str]] = (
@@ -89,6 +91,7 @@ def examine(store_url: str, mirror: str | None) -> Iterator[Finding]:
         *((name, partial(_capped, name), _install(name)) for name in _CAPS),
         ("torch", _torch, _install("torch")),
         ("torchvision", _torchvision, _install("torchvision")),
+        ("images", _images, _install(_DECODERS)),
         ("gpu", _gpu, "check the driver with nvidia-smi"),
         ("ray", _ray, "stop other Ray processes (`ray stop`), free memory, try again"),
         ("prefect", _prefect, "start the server, or unset PREFECT_API_URL"),
@@ -150,6 +153,17 @@ def _torchvision() -> _Result:
 
     build("resnet18", 224, 0)
     return "ok", f"{metadata.version('torchvision')} builds a resnet18"
+
+
+def _images() -> _Result:
+    from thyro_core.imaging.codecs import EXPECTED, codecs
+
+    readable, lacking = codecs()
+    formats = f"PNG, JPEG, TIFF, BMP; DICOM: {', '.join(readable)}; not: {', '.join(lacking)}"
+    missing = sorted(set(lacking) & set(EXPECTED))
+    if missing:
+        return "warn", f"{formats}; for {', '.join(missing)} {_install(_DECODERS)}"
+    return "ok", formats
 
 
 def _gpu() -> _Result:

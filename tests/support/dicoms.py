@@ -1,6 +1,7 @@
 """DICOM ultrasound files for tests: speckle inside, a made-up person in every text element."""
 
 import io
+import struct
 import warnings
 from typing import Any
 
@@ -106,3 +107,67 @@ def region(spatial: int, kind: int, box: tuple[int, int, int, int]) -> Dataset:
     found.RegionLocationMinX0, found.RegionLocationMinY0 = box[:2]
     found.RegionLocationMaxX1, found.RegionLocationMaxY1 = box[2:]
     return found
+
+
+class _Bits:
+    """Bits of an entropy-coded segment, with stuffed zeros."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+
+    def put(self, value: int, length: int) -> None:
+        self._text.append(format(value, f"0{length}b") if length else "")
+
+    def bytes(self) -> bytes:
+        text = "".join(self._text)
+        text += "1" * (-len(text) % 8)
+        return int(text, 2).to_bytes(len(text) // 8).replace(b"\xff", b"\xff\x00")
+
+
+def _difference(bits: _Bits, difference: int) -> None:
+    """Category (a code of five bits, see `_jpeg`) and additional bits (T.81, F.1)."""
+    category = abs(difference).bit_length()
+    bits.put(category, 5)
+    bits.put(difference if difference >= 0 else difference + (1 << category) - 1, category)
+
+
+def _jpeg(start: int, bits: int, shape: tuple[int, ...], scan: tuple[int, int, int], data: bytes,
+          *, table: bool) -> bytes:  # fmt: skip
+    """A JPEG of one component; its Huffman codes are the categories 0 to 16 in five bits each."""
+    height, width = shape
+    huffman = bytes([0, 0, 0, 0, 17, *[0] * 11]) + bytes(range(17))
+    end_of_block = bytes([1, *[0] * 15]) + b"\0"
+    segments = [
+        (0xDB, b"\0" + b"\1" * 64) if table else None,
+        (start, struct.pack(">BHHB", bits, height, width, 1) + b"\1\x11\0"),
+        (0xC4, b"\0" + huffman + (b"\x10" + end_of_block if table else b"")),
+        (0xDA, b"\1\1\0" + bytes(scan)),
+    ]
+    body = b"".join(
+        bytes([0xFF, segment[0]]) + struct.pack(">H", len(segment[1]) + 2) + segment[1]
+        for segment in segments
+        if segment is not None
+    )
+    return b"\xff\xd8" + body + data + b"\xff\xd9"
+
+
+def jpeg_lossless(pixels: np.ndarray, bits: int) -> bytes:
+    """JPEG Lossless (process 14, each sample predicted by its left neighbour) of (H, W)."""
+    stream, values = _Bits(), pixels.astype(int)
+    for row in range(values.shape[0]):
+        first = values[row - 1, 0] if row else 1 << (bits - 1)
+        for difference in np.diff(values[row], prepend=first):
+            _difference(stream, int(difference))
+    return _jpeg(0xC3, bits, values.shape, (1, 0, 0), stream.bytes(), table=False)
+
+
+def jpeg_of_blocks(blocks: np.ndarray, bits: int) -> bytes:
+    """JPEG (DCT, extended) whose blocks of 8 x 8 pixels are of one value each: (rows, columns)."""
+    stream, previous = _Bits(), 0
+    for value in blocks.ravel().tolist():
+        level = 8 * (value - (1 << (bits - 1)))
+        _difference(stream, level - previous)
+        stream.put(0, 1)
+        previous = level
+    shape = (8 * blocks.shape[0], 8 * blocks.shape[1])
+    return _jpeg(0xC1, bits, shape, (0, 63, 0), stream.bytes(), table=True)

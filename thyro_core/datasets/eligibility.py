@@ -175,14 +175,14 @@ def _own_faults(file: SourceFile, rules: IngestConfig) -> Iterator[Fault]:
 def _quality_faults(measures: Measures, rules: IngestConfig) -> Iterator[Fault]:
     if min(measures.width, measures.height) < rules.min_side:
         size = f"{measures.width} x {measures.height} pixels"
-        yield "too_small", f"{size}; each side must have at least {rules.min_side}"
+        yield "too_small", f"{size}; each side must have at least min_side = {rules.min_side}"
     if measures.overlay_share > rules.overlay_bound:
-        share = f"{measures.overlay_share:.2%} of the pixels are coloured"
-        yield "artefact", f"{share}; at most {rules.overlay_bound:.2%} may be"
+        share = f"{measures.overlay_share:.2%} of the tissue's pixels are coloured"
+        yield "artefact", f"{share}; at most overlay_bound = {rules.overlay_bound:.2%} may be"
     # Written so that an undefined sharpness (nothing to be sharp) counts as blurred.
     if rules.blur_bound > 0 and not measures.sharpness >= rules.blur_bound:
         sharpness = f"sharpness {measures.sharpness:.3g}"
-        yield "blurred", f"{sharpness}; at least {rules.blur_bound:.3g} is asked for"
+        yield "blurred", f"{sharpness}; at least blur_bound = {rules.blur_bound:.3g} is expected"
 
 
 def _contradiction(members: Sequence[SourceFile]) -> str | None:

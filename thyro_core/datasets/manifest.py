@@ -32,7 +32,7 @@ from thyro_core.types import Grey
 
 __all__ = ["INGEST_VERSION", "REASONS", "Manifest", "ingest", "load_manifest"]
 
-INGEST_VERSION = 2
+INGEST_VERSION = 3
 """Raised whenever the same files and rules give another table or other packs."""
 
 _PIXELS_AT_ONCE = 8_000_000

@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from thyro_core.errors import ThyroError
 from thyro_core.imaging.bounds import ImageBounds
-from thyro_core.imaging.quality import overlay_share
+from thyro_core.imaging.tissue import tissue_overlay
 from thyro_core.types import Grey
 
 _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
@@ -31,6 +31,7 @@ _READERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
 _FULL_SCALES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
 _BITS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
 _GREY_MODES = ("1", "L")
+_PLANAR, _SEPARATE, _SAMPLES, _BITS_PER_SAMPLE = 284, 2, 277, 258
 _TILE_WIDTH, _TILE_LENGTH, _PHOTOMETRIC = 322, 323, 262
 _START_OF_SCAN = b"\xff\xda"
 _MOST_SCANS = 100
@@ -59,6 +60,26 @@ DECODER_ERRORS: tuple[type[Exception], ...] = (
 """What readers of image files raise on hostile bytes."""
 
 
+_CUT_SHORT = ("truncat", "unexpected end", "not enough image data", "too short", "buffer is not")
+
+
+def fault_sentence(error: BaseException) -> str:
+    """What is wrong with a file that a reader gave up, and the cure; never the library's words.
+
+    Args:
+        error: what the reader raised. It quotes what it found, which may be a person's name.
+    """
+    if isinstance(error, MemoryError):
+        return "it takes more memory than a file may: export it smaller"
+    words = str(error).lower()
+    if isinstance(error, EOFError) or any(mark in words for mark in _CUT_SHORT):
+        return "truncated: the file ends before its picture does; copy it again from where it came"
+    return (
+        "damaged, or of a kind that is not read: if a viewer opens it, export it again as PNG or "
+        "uncompressed DICOM"
+    )
+
+
 class UndecodableError(ThyroError, ValueError):
     """A file that gives no image, or not within the bounds; `detail` says what was found."""
 
@@ -77,7 +98,8 @@ class DecodedImage:
 
     Attributes:
         grey: uint8 (height, width), upright.
-        overlay_share: Share of coloured pixels, 0 to 1 (see `thyro_core.imaging.quality`).
+        overlay_share: Share of coloured pixels of the tissue, 0 to 1 (see
+            `thyro_core.imaging.tissue`).
         bits: Bits a sample had as read: 1, 8, 16 or 32.
     """
 
@@ -107,6 +129,7 @@ def decode(data: bytes, bounds: ImageBounds) -> DecodedImage:
     try:
         with _open(data) as image:
             _check_bounds(image, bounds)
+            _check_planes(image)
             if isinstance(image, JpegImageFile):
                 check_scans(data)
             image.load()
@@ -115,8 +138,7 @@ def decode(data: bytes, bounds: ImageBounds) -> DecodedImage:
     except UndecodableError:
         raise
     except DECODER_ERRORS as error:
-        msg = f"damaged or not supported: {type(error).__name__}"
-        raise UndecodableError(msg) from error
+        raise UndecodableError(fault_sentence(error)) from error
 
 
 def _open(data: bytes) -> ImageFile:
@@ -125,7 +147,11 @@ def _open(data: bytes) -> ImageFile:
     for signature, reader in _READERS:
         if data.startswith(signature):
             return reader(io.BytesIO(data))
-    msg = "not a PNG, JPEG, TIFF or BMP file" if data else "the file is empty"
+    msg = (
+        "not a PNG, JPEG, TIFF, BMP or DICOM file: export the image as one of these"
+        if data
+        else "the file is empty: copy it again from where it came"
+    )
     raise UndecodableError(msg)
 
 
@@ -137,6 +163,19 @@ def _check_bounds(image: ImageFile, bounds: ImageBounds) -> None:
     if _has_frame(image, bounds.max_frames):
         msg = f"more frames than max_frames = {bounds.max_frames}"
         raise TooLargeError(msg)
+
+
+def _check_planes(image: ImageFile) -> None:
+    """Refuse a TIFF whose colours of 16 bits lie in planes of their own: it would be noise."""
+    if not isinstance(image, TiffImageFile) or image.tag_v2.get(_PLANAR) != _SEPARATE:
+        return
+    samples, bits = image.tag_v2.get(_SAMPLES, 1), image.tag_v2.get(_BITS_PER_SAMPLE, (1,))
+    if samples > 1 and max(bits) > 8:
+        msg = (
+            f"a TIFF of {samples} separate planes of {max(bits)} bits: not read; save it with "
+            "interleaved colours (PlanarConfiguration 1) or as PNG"
+        )
+        raise UndecodableError(msg)
 
 
 def check_scans(jpeg: bytes) -> None:
@@ -191,7 +230,8 @@ def _open_picture(image: ImageFile) -> DecodedImage:
     if flat.mode in _GREY_MODES:
         return DecodedImage(_array(flat if flat.mode == "L" else flat.convert("L")), 0.0, bits)
     colour = flat.convert("RGB")
-    return DecodedImage(_array(colour.convert("L")), overlay_share(_array(colour)), bits)
+    grey = _array(colour.convert("L"))
+    return DecodedImage(grey, tissue_overlay(_array(colour), grey), bits)
 
 
 def _on_black(image: Image.Image) -> Image.Image:

@@ -6,15 +6,19 @@ lists leave this module: no free text of a file is returned, logged, warned of o
 
 import io
 import logging
+import re
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pydicom
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_dataset
+from pydicom.filereader import read_dataset, read_partial
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.tag import BaseTag
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -24,15 +28,17 @@ from pydicom.uid import (
 )
 
 from thyro_core.imaging.bounds import ClipBounds
-from thyro_core.imaging.decode import DECODER_ERRORS, TooLargeError
+from thyro_core.imaging.compressed import RefusedError
+from thyro_core.imaging.decode import DECODER_ERRORS, TooLargeError, fault_sentence
 from thyro_core.imaging.dicom_pixels import (
     PHOTOMETRIC,
-    Box,
     FrameImage,
-    RefusedError,
-    decoded_frame,
-    tissue_box,
+    frame_picture,
+    frame_samples,
+    tissue_boxes,
 )
+from thyro_core.imaging.tissue import Box
+from thyro_core.imaging.video import VIDEO_SYNTAXES, clip_frames, has_video
 
 Pseudonymise = Callable[[str | None, str | None], str | None]
 
@@ -57,24 +63,39 @@ _TAGS = [
     "SOPClassUID", "Modality", "PatientID", "IssuerOfPatientID", "SpecificCharacterSet",
     "BurnedInAnnotation", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
     "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
-    "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth",
+    "PixelRepresentation", "ModalityLUTSequence", "PresentationLUTShape",
+    "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth",
     "VOILUTFunction", "VOILUTSequence", "SequenceOfUltrasoundRegions", "PixelData",
     "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
     "RedPaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData",
     "GreenPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableData",
     "BluePaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableData",
+    "SegmentedRedPaletteColorLookupTableData", "SegmentedGreenPaletteColorLookupTableData",
+    "SegmentedBluePaletteColorLookupTableData",
 ]  # fmt: skip
+_UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)+")
+_IDENTITY: list[BaseTag | int] = [
+    tag_for_keyword(name) or 0
+    for name in ("SOPClassUID", "PatientID", "IssuerOfPatientID", "SpecificCharacterSet")
+]
+_ISSUER = 0x0010_0021
+_UNPACK_AT_ONCE = 1 << 20
+_MOST_RATIO = 200
+_TRUNCATED = "truncated: the file ends before {what} does; copy it again from where it came"
 
 
 @dataclass(frozen=True)
 class DicomFrame:
-    """One frame: decoded, or refused with a reason and its particulars."""
+    """One frame, or one tissue region of it: decoded, or refused with a reason."""
 
     index: int
     """Position in the clip, from 0."""
     image: FrameImage | None
     reason: str | None = None
     detail: str | None = None
+    """The reason's particulars."""
+    view: tuple[int, int] | None = None
+    """Position among the frame's tissue regions, from 0, and their number; None: there is one."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +109,8 @@ class DicomImages:
         burned_in: Whether the file says that names or dates may be drawn into its pixels.
         frames: The frames read, or refused one by one; empty for a file that is refused whole.
         is_clip: Whether the file holds several frames (of which only one may have been read).
+        note: What a reader of the results must know of how the file was read; None: nothing.
+        has_regions: Whether frames are cropped to regions that the file declares.
     """
 
     patient_id: str | None
@@ -96,6 +119,8 @@ class DicomImages:
     burned_in: bool = False
     frames: tuple[DicomFrame, ...] = ()
     is_clip: bool = False
+    note: str | None = None
+    has_regions: bool = False
 
 
 def is_dicom(data: bytes) -> bool:
@@ -106,9 +131,9 @@ def is_dicom(data: bytes) -> bool:
 def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> DicomImages:
     """The frames of a DICOM ultrasound file that are to be scored; never raises for its contents.
 
-    Of a clip, `frames_per_clip` evenly spaced frames are read. A file that declares its ultrasound
-    regions is cropped to the largest one of two-dimensional tissue; one with Doppler, M-mode or
-    colour flow is refused.
+    Of a clip, `frames_per_clip` evenly spaced frames are read. Of a file that declares its
+    ultrasound regions, each of two-dimensional tissue is a picture; a file with one of Doppler,
+    M-mode or colour flow is refused.
 
     Args:
         data: all bytes of the file.
@@ -116,22 +141,27 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
         pseudonymise: makes a pseudonym of PatientID and IssuerOfPatientID.
     """
     _silence()
+    patient_id, burned_in = None, False
     try:
-        dataset = _dataset(data)
-    except _READER_ERRORS as error:
-        return DicomImages(None, *_why(error))
-    patient_id, burned_in = _patient(dataset, pseudonymise), _is_burned_in(dataset)
-    try:
+        source = _unpacked(data, bounds)
+        identity = _identity(source)
+        patient_id = _patient(identity, pseudonymise)
+        dataset = _dataset(source, identity)
+        burned_in = _is_burned_in(dataset)
         _check_kind(dataset)
         n = _check_dicom_bounds(dataset, bounds)
-        _check_syntax(dataset)
-        box = tissue_box(dataset)
+        syntax = transfer_syntax(dataset)
+        _check_syntax(syntax, str(identity.get("PatientID", "")))
+        _check_length(dataset, syntax, n)
+        boxes, note = tissue_boxes(dataset)
+        indices = evenly_spaced(n, bounds.frames_per_clip)
+        frames = tuple(_frames(dataset, syntax, indices, boxes))
     except _READER_ERRORS as error:
         return DicomImages(patient_id, *_why(error), burned_in)
-    frames = tuple(
-        _frame(dataset, index, box) for index in evenly_spaced(n, bounds.frames_per_clip)
-    )
-    return DicomImages(patient_id, None, None, burned_in, frames, is_clip=n > 1)
+    return DicomImages(
+        patient_id, None, None, burned_in, frames,
+        is_clip=n > 1, note=note, has_regions=bool(boxes),
+    )  # fmt: skip
 
 
 def _silence() -> None:
@@ -146,25 +176,55 @@ def _why(error: Exception) -> tuple[str, str]:
         return error.reason, error.detail
     if isinstance(error, TooLargeError):
         return "too_large", error.detail
-    return "undecodable", f"damaged or not supported: {type(error).__name__}"
+    return "undecodable", fault_sentence(error)
 
 
-def _dataset(data: bytes) -> Dataset:
-    """The elements in `_TAGS`; nothing compressed as a whole is unpacked."""
+def _unpacked(data: bytes, bounds: ClipBounds) -> bytes:
+    """The file; of one that is compressed as a whole its elements, without the meta header."""
     has_magic = data[_MAGIC_AT : _MAGIC_AT + 4] == _MAGIC
     meta_file = io.BytesIO(data)
     meta_file.seek(_MAGIC_AT + 4 if has_magic else 0)
     meta = read_dataset(
         meta_file, False, True, stop_when=lambda tag, _vr, _length: tag.group != _META_GROUP
     )
-    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        msg = "transfer syntax Deflated Explicit VR Little Endian: not read, it has no bound"
-        raise RefusedError(msg, "undecodable")
-    dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=_TAGS)
-    if "SOPClassUID" not in dataset:
-        msg = "not a DICOM image: no SOP class"
-        raise RefusedError(msg, "undecodable")
-    return dataset
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return data
+    packed, unpacker, unpacked = data[meta_file.tell() :], zlib.decompressobj(-zlib.MAX_WBITS), []
+    total, rest = 0, packed
+    while rest and not unpacker.eof:
+        unpacked.append(unpacker.decompress(rest, _UNPACK_AT_ONCE))
+        total, rest = total + len(unpacked[-1]), unpacker.unconsumed_tail
+        # A few of the bound's bytes are never legitimate: what is packed shrinks to a third or so.
+        if total > min(bounds.max_bytes, _MOST_RATIO * len(packed) + _UNPACK_AT_ONCE):
+            msg = (
+                f"a deflated file that unpacks to more than {total} bytes: export it in another "
+                "transfer syntax"
+            )
+            raise RefusedError(msg, "too_large")
+    return b"".join(unpacked)
+
+
+def _identity(source: bytes) -> Dataset:
+    """Kind and patient, read before all else: what comes later may be cut off or damaged."""
+    return read_partial(
+        io.BytesIO(source),
+        stop_when=lambda tag, _vr, _length: tag > _ISSUER,
+        force=True,
+        specific_tags=_IDENTITY,
+    )
+
+
+def _dataset(source: bytes, identity: Dataset) -> Dataset:
+    """The elements in `_TAGS`."""
+    dataset = pydicom.dcmread(io.BytesIO(source), force=True, specific_tags=_TAGS)
+    if "SOPClassUID" in dataset:
+        return dataset
+    has_magic = source[_MAGIC_AT : _MAGIC_AT + 4] == _MAGIC
+    if has_magic or "SOPClassUID" in identity:
+        what = "its pixel data" if "SOPClassUID" in identity else "its header"
+        raise RefusedError(_TRUNCATED.format(what=what), "undecodable")
+    msg = "not a DICOM image: no SOP class in it; send the file that the device or archive exports"
+    raise RefusedError(msg, "undecodable")
 
 
 def _patient(dataset: Dataset, pseudonymise: Pseudonymise) -> str | None:
@@ -190,7 +250,10 @@ def _check_kind(dataset: Dataset) -> None:
     if sop_class in _ULTRASOUND or (is_capture and is_ultrasound):
         return
     of = " of another modality" if is_capture else ""
-    msg = f"SOP class {_uid_name(sop_class)}{of}, expected an ultrasound image or clip"
+    msg = (
+        f"SOP class {_uid_name(sop_class)}{of}, expected an ultrasound image or clip: send B-mode "
+        "images alone"
+    )
     raise RefusedError(msg, "not_ultrasound")
 
 
@@ -202,6 +265,9 @@ def _uid_name(uid: str) -> str:
 
 def _check_dicom_bounds(dataset: Dataset, bounds: ClipBounds) -> int:
     """The number of frames, of a size that may be decoded."""
+    if "PixelData" not in dataset:
+        msg = "no pixel data in it: truncated, or a header alone; copy it again from where it came"
+        raise RefusedError(msg, "undecodable")
     rows, columns, n = int(dataset.Rows), int(dataset.Columns), _frame_count(dataset)
     if rows * columns > bounds.max_pixels:
         msg = f"{columns} x {rows} pixels, more than max_pixels = {bounds.max_pixels}"
@@ -213,10 +279,13 @@ def _check_dicom_bounds(dataset: Dataset, bounds: ClipBounds) -> int:
     photometric = str(dataset.PhotometricInterpretation).strip().upper()
     if bits not in (8, 16) or PHOTOMETRIC.get(photometric) != samples:
         name = photometric if photometric in PHOTOMETRIC else "unknown"
-        msg = f"{samples} samples of {bits} bits, photometric interpretation {name}: not supported"
+        msg = (
+            f"{samples} samples of {bits} bits, photometric interpretation {name}: not read; "
+            "export the file as MONOCHROME2 or RGB of 8 bits"
+        )
         raise RefusedError(msg, "undecodable")
-    if min(rows, columns, n) < 1 or "PixelData" not in dataset:
-        msg = f"no pixels: {columns} x {rows}, {n} frames"
+    if min(rows, columns, n) < 1:
+        msg = f"no pixels: {columns} x {rows}, {n} frames; export the file again"
         raise RefusedError(msg, "undecodable")
     return n
 
@@ -226,15 +295,43 @@ def _frame_count(dataset: Dataset) -> int:
     return 1 if value is None else int(value)
 
 
-def _check_syntax(dataset: Dataset) -> None:
-    uid = transfer_syntax(dataset)
+def _check_syntax(uid: UID, patient: str) -> None:
+    if is_decodable(uid):
+        return
+    name, number = _uid_name(uid), str(uid)
+    # A number that may be the patient's is not repeated.
+    digits = re.sub(r"\D", "", patient)
+    if _UID_FORM.fullmatch(number) and not (digits and digits in number.replace(".", "")):
+        name = f"{name} ({number})"
+    msg = (
+        f"transfer syntax {name}: no decoder for it is installed; export the file as JPEG, "
+        "JPEG 2000 or uncompressed (`thyro doctor` lists what is read)"
+    )
+    raise RefusedError(msg, "undecodable")
+
+
+def is_decodable(syntax: UID) -> bool:
+    """Whether frames of a transfer syntax can be decoded here."""
+    if syntax in VIDEO_SYNTAXES:
+        return has_video()
     try:
-        is_available = get_decoder(uid).is_available
+        return get_decoder(syntax).is_available
     except NotImplementedError:
-        is_available = False
-    if not is_available:
-        msg = f"transfer syntax {_uid_name(uid)}: no decoder for it is installed"
-        raise RefusedError(msg, "undecodable")
+        return False
+
+
+def _check_length(dataset: Dataset, syntax: UID, n: int) -> None:
+    """Refuse uncompressed pixels that are fewer than the file declares."""
+    if syntax.is_encapsulated:
+        return
+    samples = int(dataset.SamplesPerPixel)
+    photometric = str(dataset.PhotometricInterpretation).strip().upper()
+    length = int(dataset.Rows) * int(dataset.Columns) * n * int(dataset.BitsAllocated) // 8
+    length *= 2 if photometric.endswith("_422") else samples
+    n_bytes = len(dataset.PixelData)
+    if n_bytes < length:
+        what = f"its pixel data ({n_bytes} of {length} bytes)"
+        raise RefusedError(_TRUNCATED.format(what=what), "undecodable")
 
 
 def transfer_syntax(dataset: Dataset) -> UID:
@@ -248,11 +345,24 @@ def transfer_syntax(dataset: Dataset) -> UID:
     return ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
 
 
-def _frame(dataset: Dataset, index: int, box: Box | None) -> DicomFrame:
-    try:
-        return DicomFrame(index, decoded_frame(dataset, transfer_syntax(dataset), index, box))
-    except _READER_ERRORS as error:
-        return DicomFrame(index, None, *_why(error))
+def _frames(
+    dataset: Dataset, syntax: UID, indices: list[int], boxes: tuple[Box, ...]
+) -> Iterator[DicomFrame]:
+    video = clip_frames(dataset, indices) if syntax in VIDEO_SYNTAXES else None
+    for index in indices:
+        try:
+            if video is None:
+                array, photometric = frame_samples(dataset, syntax, index)
+            elif (frame := video[index]) is not None:
+                array, photometric = frame, "RGB"
+            else:
+                raise RefusedError(_TRUNCATED.format(what="its clip"), "undecodable")
+            for place, box in enumerate(boxes or (None,)):
+                view = (place, len(boxes)) if len(boxes) > 1 else None
+                image = frame_picture(array, photometric, dataset, box)
+                yield DicomFrame(index, image, view=view)
+        except _READER_ERRORS as error:
+            yield DicomFrame(index, None, *_why(error))
 
 
 def evenly_spaced(n: int, most: int) -> list[int]:

@@ -1,6 +1,5 @@
 """The pixels of one DICOM frame, as a grey picture of its tissue."""
 
-import io
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -8,30 +7,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_color_lut, apply_voi
-from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGTransferSyntaxes, RLELossless
+from pydicom.uid import UID, RLELossless
 
-from thyro_core.errors import ThyroError
-from thyro_core.imaging.decode import check_scans
-from thyro_core.imaging.quality import overlay_share
+from thyro_core.imaging.compressed import (
+    RefusedError,
+    check_compressed,
+    compressed_frame,
+    decoded_jpeg,
+)
+from thyro_core.imaging.lookup_tables import grey_table, palette_colours
+from thyro_core.imaging.tissue import Box, tissue_overlay
 from thyro_core.types import FloatArray, Grey
-
-Box = tuple[int, int, int, int]
 
 PHOTOMETRIC = {
     "MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1, "RGB": 3, "YBR_FULL": 3,
-    "YBR_FULL_422": 3, "YBR_ICT": 3, "YBR_RCT": 3,
+    "YBR_FULL_422": 3, "YBR_ICT": 3, "YBR_RCT": 3, "YBR_PARTIAL_420": 3, "YBR_PARTIAL_422": 3,
 }  # fmt: skip
 """Samples per pixel of each photometric interpretation that is read."""
 
 _FULL_SCALE_LEVELS = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
-_RLE_HEADER = 64
-_RLE_LITERALS = 128
 # Of C.8.5.5.1.1 and C.8.5.5.1.2 of PS3.3.
 _TWO_DIMENSIONAL, _TISSUE = 1, 1
 _SPATIAL_FORMATS = {2: "M-mode", 3: "spectral"}
@@ -41,160 +37,194 @@ _DATA_TYPES = {
 }  # fmt: skip
 
 
-class RefusedError(ThyroError, ValueError):
-    """A file or a frame that is not to be scored: a reason of a closed list, and particulars."""
-
-    def __init__(self, detail: str, reason: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
-
-
 @dataclass(frozen=True)
 class FrameImage:
     """A picture.
 
     Attributes:
         grey: uint8 (H, W).
-        overlay_share: Share of coloured pixels, 0 to 1 (see `thyro_core.imaging.quality`).
+        overlay_share: Share of coloured pixels of the tissue, 0 to 1 (see
+            `thyro_core.imaging.tissue`).
     """
 
     grey: Grey
     overlay_share: float
 
 
-def decoded_frame(dataset: Dataset, syntax: UID, index: int, box: Box | None) -> FrameImage:
-    """One frame, cropped to its tissue, as grey levels.
-
-    Grey values run through rescale and window (or VOI table) if the file has them; else the range
-    that its bits can hold is spread over 0 to 255 (of 16 bits: the smallest of 8, 10, 12, 14 and 16
-    bits that holds the peak, because 16 are often declared and seldom used). Colours become grey by
-    ITU-R BT.601.
+def frame_samples(dataset: Dataset, syntax: UID, index: int) -> tuple[npt.NDArray[Any], str]:
+    """Samples of one frame: (H, W) of stored values, or (H, W, 3) in red, green and blue.
 
     Args:
         dataset: header and pixel data; its size and kind have been checked.
         syntax: how the pixels are packed.
         index: the frame's position, from 0.
-        box: what to crop to, see `tissue_box`.
+
+    Returns:
+        The samples, aligned to the lowest bit; and what they are: MONOCHROME1, MONOCHROME2,
+        PALETTE COLOR or RGB.
 
     Raises:
         RefusedError: a compressed picture is larger than declared.
         TooLargeError: a JPEG has more scans than any encoder makes.
-        Exception: what the libraries raise on damaged data (`images.DECODER_ERRORS`).
+        Exception: what the libraries raise on damaged data (`decode.DECODER_ERRORS`).
     """
-    _check_compressed(dataset, syntax, index)
-    array, facts = get_decoder(syntax).as_array(dataset, index=index)
-    photometric = str(facts["photometric_interpretation"])
+    photometric = str(dataset.PhotometricInterpretation).strip().upper()
+    header = check_compressed(dataset, syntax, index)
+    if header is not None and header.is_pictorial:
+        array = decoded_jpeg(compressed_frame(dataset, index), header, photometric)
+        return array, "RGB" if array.ndim == 3 else photometric
+    if syntax.is_encapsulated and syntax != RLELossless:
+        array, facts = get_decoder(syntax).as_array(dataset, index=index)
+        return array, str(facts["photometric_interpretation"])
+    # The library's own correction takes HighBit for BitsStored - 1.
+    options: dict[str, Any] = {"correct_unused_bits": False}
+    array, facts = get_decoder(syntax).as_array(dataset, index=index, **options)
+    return _aligned(array, dataset), str(facts["photometric_interpretation"])
+
+
+def _aligned(array: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
+    """Stored values without the bits above and below them (PS3.5, 8.1.1)."""
+    stored, high = int(dataset.BitsStored), dataset.get("HighBit")
+    allocated = 8 * array.dtype.itemsize
+    high = stored - 1 if high is None else int(high)
+    if not stored - 1 <= high < allocated:
+        msg = (
+            f"HighBit {high} with {stored} bits stored of {allocated}: the file contradicts "
+            "itself; export it again"
+        )
+        raise RefusedError(msg, "undecodable")
+    if stored == allocated:
+        return array
+    # An arithmetic shift to the right repeats the sign.
+    return (array << (allocated - 1 - high)) >> (allocated - stored)
+
+
+def frame_picture(
+    array: npt.NDArray[Any], photometric: str, dataset: Dataset, box: Box | None
+) -> FrameImage:
+    """One frame, or a part of it, as grey levels.
+
+    Grey values run through the modality's table or rescale and through window or VOI table if the
+    file has them; else the range that its bits can hold is spread over 0 to 255 (of 16 bits: the
+    smallest of 8, 10, 12, 14 and 16 bits that holds the peak, because 16 are often declared and
+    seldom used). Colours become grey by ITU-R BT.601.
+
+    Args:
+        array: samples, see `frame_samples`.
+        photometric: what they are.
+        dataset: header; its size and kind have been checked.
+        box: what to crop to, see `tissue_boxes`; None: nothing.
+
+    Raises:
+        RefusedError: a lookup table is damaged.
+    """
     if photometric == "PALETTE COLOR":
-        array = apply_color_lut(array, dataset)
+        array = palette_colours(array, dataset)
     if box is not None:
         left, top, right, bottom = box
         array = array[top:bottom, left:right]
     if array.ndim == 2:
         return FrameImage(_grey(array, dataset, photometric), 0.0)
-    return _colour(array, dataset, photometric)
+    return _colour(array, dataset)
 
 
-def tissue_box(dataset: Dataset) -> Box | None:
-    """Left, top, right and bottom (exclusive) of the largest region of two-dimensional tissue.
+def tissue_boxes(dataset: Dataset) -> tuple[tuple[Box, ...], str | None]:
+    """Where a file declares two-dimensional tissue: left, top, right and bottom (exclusive).
+
+    Regions that exceed the picture do not belong to it, as where pixels were downscaled and regions
+    were not: then no box is trusted. One pixel is let pass: many name the first one outside.
 
     Returns:
-        None for a file that declares no regions.
+        The boxes, from left to right, without those that lie in another one; none for the whole
+        frame. And why the whole frame is taken though the file declares regions; else None.
 
     Raises:
         RefusedError: a region is of another mode, or none is of tissue.
     """
     regions = list(dataset.get("SequenceOfUltrasoundRegions") or ())
     if not regions:
-        return None
-    boxes = [box for region in regions if (box := _tissue(region, dataset)) is not None]
+        return (), None
+    boxes = [box for region in regions if (box := _tissue(region)) is not None]
     if not boxes:
-        msg = f"{len(regions)} ultrasound regions, none of two-dimensional tissue"
+        kinds = "one" if len(regions) == 1 else f"{len(regions)}"
+        msg = (
+            f"its ultrasound regions ({kinds}) hold no two-dimensional tissue: export the B-mode "
+            "image, or the file without its regions"
+        )
         raise RefusedError(msg, "not_ultrasound")
-    return max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+    width, height = int(dataset.Columns), int(dataset.Rows)
+    inside = [box for box in boxes if box[0] < width and box[1] < height]
+    if not inside:
+        msg = (
+            f"its region of tissue begins at column {boxes[0][0]}, row {boxes[0][1]}, outside the "
+            f"picture of {width} x {height} pixels: export it again, or without its regions"
+        )
+        raise RefusedError(msg, "not_ultrasound")
+    if len(inside) < len(boxes) or any(b[2] > width + 1 or b[3] > height + 1 for b in boxes):
+        note = (
+            f"whole frame used: its ultrasound regions exceed the picture of {width} x {height} "
+            "pixels"
+        )
+        return (), note
+    clipped = {(box[0], box[1], min(box[2], width), min(box[3], height)) for box in boxes}
+    return tuple(sorted(box for box in clipped if not _is_within_another(box, clipped))), None
 
 
-def _tissue(region: Dataset, dataset: Dataset) -> Box | None:
+def _tissue(region: Dataset) -> Box | None:
     spatial, kind = int(region.RegionSpatialFormat), int(region.RegionDataType)
     mode = _DATA_TYPES.get(kind) or _SPATIAL_FORMATS.get(spatial)
     if mode:
-        msg = f"an ultrasound region of {mode}"
+        msg = f"an ultrasound region of {mode}: send the B-mode image of this view"
         raise RefusedError(msg, "doppler_colour")
     if (spatial, kind) != (_TWO_DIMENSIONAL, _TISSUE):
         return None
-    left, top = max(0, int(region.RegionLocationMinX0)), max(0, int(region.RegionLocationMinY0))
-    right = min(int(dataset.Columns), int(region.RegionLocationMaxX1) + 1)
-    bottom = min(int(dataset.Rows), int(region.RegionLocationMaxY1) + 1)
-    return (left, top, right, bottom) if left < right and top < bottom else None
+    left, top = int(region.RegionLocationMinX0), int(region.RegionLocationMinY0)
+    right, bottom = int(region.RegionLocationMaxX1) + 1, int(region.RegionLocationMaxY1) + 1
+    if not (0 <= left < right and 0 <= top < bottom):
+        msg = (
+            f"an ultrasound region from column {left} to {right - 1} and row {top} to "
+            f"{bottom - 1}, which is none: export it again, or without its regions"
+        )
+        raise RefusedError(msg, "not_ultrasound")
+    return left, top, right, bottom
 
 
-def _check_compressed(dataset: Dataset, syntax: UID, index: int) -> None:
-    """Refuse, before decoding, a compressed picture that is larger than the file declares."""
-    is_jpeg, is_jpeg2000 = syntax in JPEGTransferSyntaxes, syntax in JPEG2000TransferSyntaxes
-    if not (is_jpeg or is_jpeg2000 or syntax == RLELossless):
-        return
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    offsets = None
-    if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
-        offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
-    frame = get_frame(
-        dataset.PixelData,
-        index,
-        extended_offsets=offsets,
-        number_of_frames=int(dataset.get("NumberOfFrames") or 1),
-    )
-    if syntax == RLELossless:
-        most = rows * columns * int(dataset.SamplesPerPixel) * int(dataset.BitsAllocated) // 8
-        # Segments may be padded to an even length, by a byte that decodes to at most 128.
-        if _rle_length(frame, 2 * most + _RLE_HEADER) > 2 * most:
-            msg = f"run lengths of more than twice the {most} bytes of a frame"
-            raise RefusedError(msg, "too_large")
-        return
-    if is_jpeg:
-        check_scans(frame)
-    reader = JpegImageFile if is_jpeg else Jpeg2KImageFile
-    with reader(io.BytesIO(frame)) as image:
-        if image.size != (columns, rows):
-            width, height = image.size
-            msg = f"a compressed frame of {width} x {height} pixels in a file of {columns} x {rows}"
-            raise RefusedError(msg, "undecodable")
-
-
-def _rle_length(frame: bytes, enough: int) -> int:
-    """Bytes that a frame of run lengths (PS3.5, annex G) unpacks to, counted up to `enough`."""
-    position, total, end = _RLE_HEADER, 0, len(frame)
-    while position < end and total < enough:
-        control = frame[position]
-        if control < _RLE_LITERALS:
-            total += control + 1
-            position += control + 2
-        elif control > _RLE_LITERALS:
-            total += 257 - control
-            position += 2
-        else:
-            position += 1
-    return total
+def _is_within_another(box: Box, boxes: set[Box]) -> bool:
+    return any(
+        other != box
+        and other[0] <= box[0] and other[1] <= box[1]
+        and other[2] >= box[2] and other[3] >= box[3]
+        for other in boxes
+    )  # fmt: skip
 
 
 def _grey(array: npt.NDArray[Any], dataset: Dataset, photometric: str) -> Grey:
     low, high = _stored_range(array, dataset)
-    # Old files keep overlays in the bits above those of the picture.
-    array = array & high if low == 0 else np.clip(array, low, high)
-    if "VOILUTSequence" in dataset and "WindowCenter" not in dataset:
-        table = dataset.VOILUTSequence[0]
-        shares = apply_voi(array, dataset) / np.float64(2 ** int(table.LUTDescriptor[2]) - 1)
+    values = np.clip(array, low, high).astype(np.float64)
+    is_little = bool(dataset.original_encoding[1])
+    if dataset.get("ModalityLUTSequence"):
+        table = grey_table(dataset.ModalityLUTSequence[0], is_little=is_little, is_signed=low < 0)
+        values, ends = table(values), (0.0, float(table.full_scale))
     else:
         slope, intercept = _number(dataset, "RescaleSlope", 1), _number(dataset, "RescaleIntercept")
-        values = array.astype(np.float64) * slope + intercept
-        ends = (low * slope + intercept, high * slope + intercept)
+        values, ends = (
+            values * slope + intercept,
+            (low * slope + intercept, high * slope + intercept),
+        )
+    if dataset.get("VOILUTSequence") and "WindowCenter" not in dataset:
+        table = grey_table(dataset.VOILUTSequence[0], is_little=is_little, is_signed=min(ends) < 0)
+        shares = table(values) / table.full_scale
+    else:
         shares = _windowed(values, dataset, min(ends), max(ends))
-    if photometric == "MONOCHROME1":
+    # Of MONOCHROME1 the shape says the same once more (PS3.3, C.7.6.3.1.2 and C.8.11.3.1.2).
+    shape = str(dataset.get("PresentationLUTShape", "")).strip().upper()
+    if photometric == "MONOCHROME1" or shape == "INVERSE":
         shares = 1 - shares
     return np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
 
 
 def _stored_range(array: npt.NDArray[Any], dataset: Dataset) -> tuple[int, int]:
-    bits = int(dataset.BitsStored)
+    bits = min(int(dataset.BitsStored), 8 * array.dtype.itemsize)
     if array.dtype.kind == "i":
         return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     if bits < 16:
@@ -228,10 +258,8 @@ def _number(dataset: Dataset, name: str, default: float = 0.0) -> float:
     return number if isfinite(number) else default
 
 
-def _colour(array: npt.NDArray[Any], dataset: Dataset, photometric: str) -> FrameImage:
-    bits = array.dtype.itemsize * 8
-    if photometric != "PALETTE COLOR":
-        bits = int(dataset.BitsStored)
+def _colour(array: npt.NDArray[Any], dataset: Dataset) -> FrameImage:
+    bits = min(int(dataset.BitsStored), 8 * array.dtype.itemsize)
     rgb = np.clip(array[..., :3] >> max(0, bits - 8), 0, 255).astype(np.uint8)
-    grey = Image.fromarray(np.ascontiguousarray(rgb)).convert("L")
-    return FrameImage(np.array(grey, dtype=np.uint8), overlay_share(rgb))
+    grey = np.array(Image.fromarray(np.ascontiguousarray(rgb)).convert("L"), dtype=np.uint8)
+    return FrameImage(grey, tissue_overlay(rgb, grey))

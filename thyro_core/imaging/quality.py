@@ -1,5 +1,7 @@
 """Quality figures of an image: is it in focus, and how much of it is drawn in colour?"""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +40,7 @@ def sharpness(grey: Grey) -> float:
     Returns:
         At least 0, without a unit; 0 if no tile holds tissue.
     """
-    small = _shrink(grey)
+    small = shrink(grey)
     mean, variance = _tile_moments(small)
     tissue = (mean > _TISSUE_LEVEL) & (variance > _TISSUE_SD**2)
     if not tissue.any():
@@ -47,7 +49,31 @@ def sharpness(grey: Grey) -> float:
     return float(np.median(energy[tissue] / variance[tissue]))
 
 
-def _shrink(grey: Grey) -> Grey:
+def tissue_tiles(
+    grey: Grey, prepare: Callable[[Grey], Grey]
+) -> tuple[npt.NDArray[np.bool_], float]:
+    """Which tiles of a picture hold tissue, see `sharpness`.
+
+    Args:
+        grey: uint8 (H, W).
+        prepare: applied to the shrunk picture.
+
+    Returns:
+        (rows, columns) of whole tiles; and the side of a tile in the picture [pixels].
+    """
+    small = shrink(grey)
+    mean, variance = _tile_moments(prepare(small))
+    tissue = (mean > _TISSUE_LEVEL) & (variance > _TISSUE_SD**2)
+    shape = small.shape[0] // _TILE, small.shape[1] // _TILE
+    return tissue.reshape(shape), _TILE * max(grey.shape) / max(small.shape)
+
+
+def shrink(grey: Grey) -> Grey:
+    """The picture with 512 pixels on its longer side; a smaller one as it is.
+
+    Args:
+        grey: uint8 (H, W).
+    """
     height, width = grey.shape
     factor = _SHARPNESS_SIDE / max(height, width)
     if factor >= 1:

@@ -44,7 +44,7 @@ _COLUMNS = (
     ("mean", pa.float64(), "Mean grey level, 0 to 255."),
     ("grey_sd", pa.float64(), "Standard deviation of the grey level, 0 to 255."),
     ("sharpness", pa.float64(), "Focus measure, see `thyro_core.imaging.quality`."),
-    ("overlay_share", pa.float64(), "Share of coloured pixels, 0 to 1."),
+    ("overlay_share", pa.float64(), "Share of coloured pixels of the tissue, 0 to 1."),
     ("held_out", pa.bool_(), "Whether the first member was not trained on the image."),
     ("embedding", pa.list_(pa.float32()), "Mean over cells of the first member's last map."),
 )

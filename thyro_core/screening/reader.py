@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thyro_core.imaging.decode import TooLargeError, UndecodableError, decode
 from thyro_core.imaging.dicom import Pseudonymise, is_dicom, read_dicom
@@ -28,17 +28,19 @@ class ScreeningImage:
 
     Attributes:
         image_id: SHA-256, hexadecimal: of the file's bytes, or, in a file of several frames, of
-            that hash, "/" and the frame's number.
+            that hash, "/" and the frame's number; of one of several views of the image's own
+            hash, "/view " and its place.
         frame: The frame's position in its file, from 0.
         grey: uint8 (H, W); None for an image that is not scored.
         patient_id: Pseudonym; None: the file names no patient, or there is no key.
         reason: One of `IMAGE_REASONS`; None: the image is fit to be scored.
-        detail: The reason's particulars, numbers and words of closed lists only.
+        detail: The reason's particulars and how the picture was read, numbers and words of closed
+            lists only; None: nothing to say.
         burned_in: Whether the file says that names may be drawn into its pixels.
         mean: Mean grey level, 0 to 255; this and what follows is None for what is not decoded.
         sd: Standard deviation of the grey level, 0 to 255.
         sharpness: Focus measure, see `thyro_core.imaging.quality`.
-        overlay_share: Share of coloured pixels, 0 to 1.
+        overlay_share: Share of coloured pixels of the tissue, 0 to 1.
         width: Width [pixels], of the tissue alone where the file says where it is.
         height: Height [pixels], likewise.
     """
@@ -66,6 +68,8 @@ class _Origin:
     frame: int = 0
     patient_id: str | None = None
     burned_in: bool = False
+    note: str | None = None
+    """How the picture was read, where that is not as usual."""
 
 
 def read_screening_images(
@@ -87,8 +91,8 @@ def read_screening_images(
             `pseudonyms.Pseudonymiser`.
 
     Returns:
-        One image of a picture; of a clip one for each of its evenly spaced frames; of a file that
-        is refused whole, one with the reason.
+        One image of a picture; of a clip one for each of its evenly spaced frames; of several
+        views of tissue one for each; of a file that is refused whole, one with the reason.
     """
     file_id = hashlib.sha256(data).hexdigest()
     if len(data) > rules.max_bytes:
@@ -114,7 +118,11 @@ def _of_dicom(
         yield _reject(origin, contents.reason, contents.detail)
     for frame in contents.frames:
         image_id = _frame_id(file_id, frame.index) if contents.is_clip else file_id
-        origin = _Origin(image_id, frame.index, contents.patient_id, contents.burned_in)
+        origin = _Origin(
+            image_id, frame.index, contents.patient_id, contents.burned_in, contents.note
+        )
+        if frame.view is not None:
+            origin = _view(origin, *frame.view)
         if frame.image is None:
             yield _reject(origin, frame.reason or "undecodable", frame.detail)
         else:
@@ -125,13 +133,24 @@ def _frame_id(file_id: str, frame: int) -> str:
     return hashlib.sha256(f"{file_id}/{frame}".encode()).hexdigest()
 
 
+def _view(origin: _Origin, place: int, n: int) -> _Origin:
+    """One of n views in a picture, which are images of their own."""
+    note = f"view {place + 1} of {n} in this picture, from the left"
+    image_id = hashlib.sha256(f"{origin.image_id}/view {place}".encode()).hexdigest()
+    return replace(origin, image_id=image_id, note=_joined(note, origin.note))
+
+
+def _joined(*parts: str | None) -> str | None:
+    return "; ".join(part for part in parts if part) or None
+
+
 def _reject(origin: _Origin, reason: str, detail: str | None) -> ScreeningImage:
     return ScreeningImage(
         origin.image_id,
         origin.frame,
         patient_id=origin.patient_id,
         reason=reason,
-        detail=detail,
+        detail=_joined(detail, origin.note),
         burned_in=origin.burned_in,
     )
 
@@ -148,7 +167,7 @@ def _check_image(
         grey=grey if reason is None else None,
         patient_id=origin.patient_id,
         reason=reason,
-        detail=detail,
+        detail=_joined(detail, origin.note),
         burned_in=origin.burned_in,
         mean=mean,
         sd=sd,
@@ -164,13 +183,18 @@ def _reason_of(
 ) -> tuple[str | None, str | None]:
     height, width = grey.shape
     if min(height, width) < rules.min_side:
-        return "too_small", f"{width} x {height} pixels; a side needs at least {rules.min_side}"
+        detail = f"{width} x {height} pixels; a side needs at least min_side = {rules.min_side}"
+        return "too_small", detail
     other = ultrasound_fault(grey, share)
     if other is not None:
         return "not_ultrasound", other
     if share > rules.overlay_bound:
-        detail = f"share of coloured pixels {share:.3f}, at most {rules.overlay_bound:g}"
+        detail = (
+            f"share of coloured pixels {share:.3f} of the tissue, at most overlay_bound = "
+            f"{rules.overlay_bound:g}"
+        )
         return "doppler_colour", detail
     if focus < rules.blur_bound:
-        return "blurred", f"sharpness {focus:.4f}, expected at least {rules.blur_bound:g}"
+        detail = f"sharpness {focus:.4f}, expected at least blur_bound = {rules.blur_bound:g}"
+        return "blurred", detail
     return None, None

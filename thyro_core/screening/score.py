@@ -60,7 +60,9 @@ class BlockScorer:
         scores = self._model.score(pixels) if len(pixels) else None
         if scores is not None:
             for i, row in enumerate(open_rows):
+                note = row["detail"]
                 row.update(verdict(scores, i, self._limits))
+                row["detail"] = "; ".join(filter(None, {row["detail"]: 0, note: 0})) or None
         positions = [i for i, row in enumerate(open_rows) if row["band"] == "refer"]
         maps = self._model.maps(scores, positions) if scores and positions else None
         self._write(rows, open_rows, scores, positions=positions, pixels=pixels, maps=maps)

@@ -80,7 +80,7 @@ TABLES: dict[str, Table] = {
                 _REAL,
                 "Focus measure, see `thyro_core.imaging.quality`; higher is sharper.",
             ),
-            ("overlay_share", _REAL, "Share of coloured pixels, 0 to 1."),
+            ("overlay_share", _REAL, "Share of coloured pixels of the tissue, 0 to 1."),
             ("mean", _REAL, "Mean grey level, 0 to 255."),
             ("sd", _REAL, "Standard deviation of the grey level, 0 to 255."),
             ("included", _BOOL, "Whether the image takes part in studies."),

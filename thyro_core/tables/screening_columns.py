@@ -21,7 +21,11 @@ KEYS: tuple[Column, ...] = (
 
 _MODEL: Column = ("model_id", _STRING, "Model that scored, in the registry.")
 _BATCH: Column = ("batch", _STRING, "Address of the batch, without passwords and signatures.")
-_IMAGE: Column = ("image_id", _STRING, "The file's hash; of a clip's frame also its number.")
+_IMAGE: Column = (
+    "image_id",
+    _STRING,
+    "The file's hash; of a clip's frame also its number, of a view also its place.",
+)
 
 IMAGE_COLUMNS: tuple[Column, ...] = (
     *KEYS,
@@ -33,7 +37,7 @@ IMAGE_COLUMNS: tuple[Column, ...] = (
     _MODEL,
     ("status", _STRING, "scored, rejected (no image for this model) or failed (not readable)."),
     ("reason", _STRING, "Why it is not scored, or what sends it to review; null: nothing."),
-    ("detail", _STRING, "The reason's particulars: what was found and what was expected."),
+    ("detail", _STRING, "The reason's particulars, and how the picture was read; null: as usual."),
     (
         "prob_malignant",
         _REAL,
@@ -55,7 +59,7 @@ IMAGE_COLUMNS: tuple[Column, ...] = (
     ("mean", _REAL, "Mean grey level, 0 to 255."),
     ("grey_sd", _REAL, "Standard deviation of the grey level, 0 to 255."),
     ("sharpness", _REAL, "Focus measure, see `thyro_core.imaging.quality`; higher is sharper."),
-    ("overlay_share", _REAL, "Share of coloured pixels, 0 to 1."),
+    ("overlay_share", _REAL, "Share of coloured pixels of the tissue, 0 to 1."),
 )
 """Columns of `screening`."""
 

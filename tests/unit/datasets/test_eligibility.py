@@ -67,9 +67,15 @@ OWN = {
     "label_conflict": ({"conflict": True}, "different labels"),
     "excluded_by_specialist": ({"excluded": "wrong organ"}, "wrong organ"),
     "undecodable": ({"failure": "12 frames, more than 1"}, "12 frames, more than 1"),
-    "too_small": ({"quality": {"width": 63, "height": 900}}, "63 x 900 pixels; .* at least 64"),
-    "artefact": ({"quality": {"overlay_share": 0.0213}}, "2.13% .* at most 2.00%"),
-    "blurred": ({"quality": {"sharpness": 0.0987}}, "sharpness 0.0987; at least 0.1"),
+    "too_small": (
+        {"quality": {"width": 63, "height": 900}},
+        "63 x 900 pixels; .* at least min_side = 64",
+    ),
+    "artefact": (
+        {"quality": {"overlay_share": 0.0213}},
+        "2.13% of the tissue's .* at most overlay_bound = 2.00%",
+    ),
+    "blurred": ({"quality": {"sharpness": 0.0987}}, "sharpness 0.0987; at least blur_bound = 0.1"),
 }
 
 

@@ -87,7 +87,7 @@ def bomb() -> bytes:
 
 def marked(seed: int) -> np.ndarray:
     colour = np.repeat(speckle(seed)[:, :, None], 3, axis=2)
-    colour[:8] = (255, 0, 0)
+    colour[24:48, 24:48] = (255, 0, 0)
     return colour
 
 
@@ -202,9 +202,12 @@ def test_every_state_with_real_files(states_set, store):
         ("bomb.png", "50000000"),
         ("heavy.bmp", "50000"),
         ("frames.tif", "frames"),
-        ("tiny.png", "63 x 63 pixels; each side must have at least 64"),
-        ("marked.png", "11.11% of the pixels are coloured; at most 2.00% may be"),
-        ("blurred.png", "at least 0.1 is asked for"),
+        ("tiny.png", "63 x 63 pixels; each side must have at least min_side = 64"),
+        (
+            "marked.png",
+            "11.11% of the tissue's pixels are coloured; at most overlay_bound = 2.00% may be",
+        ),
+        ("blurred.png", "at least blur_bound = 0.1 is expected"),
         ("copy-benign.png", "benign 1, malignant 1"),
         ("near-benign.png", "labelled malignant"),
     ],

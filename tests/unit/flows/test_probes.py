@@ -21,7 +21,8 @@ from thyro_core.store.store import Store
 from thyro_core.urls import redact
 
 NAMES = [
-    "python", "machine", "fastapi", "SQLAlchemy", "torch", "torchvision", "gpu", "ray", "prefect",
+    "python", "machine", "fastapi", "SQLAlchemy", "torch", "torchvision", "images", "gpu", "ray",
+    "prefect",
     "store", "disk",
     "weights resnet18", "weights alexnet", "weights vgg16", "weights inception_v3",
 ]  # fmt: skip
@@ -418,3 +419,22 @@ def test_a_stop_is_no_finding(monkeypatch, tmp_path, stop):
     monkeypatch.setattr(probes, "_machine", stopped)
     with pytest.raises(stop):
         list(examine(str(tmp_path), None))
+
+
+def test_doctor_lists_what_is_decoded_and_what_is_not(found, monkeypatch):
+    from thyro_core.imaging import codecs
+
+    state, detail = probes._images()
+    assert state == "ok"
+    read, _, unread = detail.partition("; not: ")
+    assert "JPEG Lossless" in read
+    assert "JPEG-LS" in read
+    assert "MPEG-4" in read
+    assert "JPIP" in unread
+    decodable = codecs.is_decodable
+    monkeypatch.setattr(
+        codecs, "is_decodable", lambda syntax: decodable(syntax) and not str(syntax).endswith(".70")
+    )
+    state, detail = probes._images()
+    assert state == "warn"
+    assert "for JPEG Lossless install again: pip install -c constraints.txt pylibjpeg" in detail

@@ -363,7 +363,7 @@ def test_the_declared_number_of_tiff_frames_is_not_walked() -> None:
     ],
 )
 def test_other_formats_are_refused(data: bytes) -> None:
-    with pytest.raises(UndecodableError, match=r"not a PNG, JPEG, TIFF or BMP|empty"):
+    with pytest.raises(UndecodableError, match=r"not a PNG, JPEG, TIFF, BMP or DICOM file|empty"):
         decode(data, RULES)
 
 
@@ -371,7 +371,7 @@ def test_the_error_is_a_value_error_with_its_detail() -> None:
     with pytest.raises(ValueError, match="empty") as caught:
         decode(b"", RULES)
     assert isinstance(caught.value, UndecodableError)
-    assert caught.value.detail == "the file is empty"
+    assert caught.value.detail == "the file is empty: copy it again from where it came"
 
 
 NOISE = np.random.default_rng(3).integers(0, 256, (48, 48), np.uint8)

@@ -101,9 +101,9 @@ def test_what_is_no_dicom_file_is_told_apart() -> None:
     both = b"II*\0" + dicom(GREY)[4:]
     assert is_dicom(both)
     np.testing.assert_array_equal(grey(both), GREY)
-    assert refusal(b"\x08\0" + bytes(range(256))) == (
-        "undecodable", "not a DICOM image: no SOP class",
-    )  # fmt: skip
+    reason, detail = refusal(b"\x08\0" + bytes(range(256)))
+    assert reason == "undecodable"
+    assert detail.startswith("not a DICOM image: no SOP class in it; send")
 
 
 def test_white_is_zero_in_monochrome1() -> None:
@@ -245,23 +245,28 @@ def test_jpeg_2000() -> None:
 @pytest.mark.parametrize(
     ("syntax", "name"),
     [
-        ("1.2.840.10008.1.2.4.70", "JPEG Lossless"), ("1.2.840.10008.1.2.4.80", "JPEG-LS Lossless"),
-        ("1.2.840.10008.1.2.4.102", "MPEG-4"), ("1.2.840.10008.1.2.4.201", "High-Throughput"),
+        ("1.2.840.10008.1.2.4.92", "JPEG 2000 Part 2"),
+        ("1.2.840.10008.1.2.4.93", "JPEG 2000 Part 2"),
+        ("1.2.840.10008.1.2.4.94", "JPIP Referenced"), ("1.2.840.10008.1.2.4.204", "JPIP HTJ2K"),
     ],
 )  # fmt: skip
 def test_what_no_decoder_is_installed_for_is_named(syntax: str, name: str) -> None:
     reason, detail = refusal(encapsulated(GREY, syntax, [b"\0" * 64]))
     assert reason == "undecodable"
     assert detail.startswith(f"transfer syntax {name}")
-    assert detail.endswith(": no decoder for it is installed")
+    assert f"({syntax}): no decoder for it is installed; export the file as JPEG" in detail
 
 
-def test_an_unknown_transfer_syntax_is_not_repeated() -> None:
+def test_an_unknown_transfer_syntax_is_named_unless_it_may_be_the_patient() -> None:
     known = encapsulated(GREY, "1.2.840.10008.1.2.4.70", [b"\0" * 64])
-    data = with_text(known, b"1.2.840.10008.1.2.4.70", b"1.2.774411.99.88.77.66")
-    assert refusal(data) == (
-        "undecodable", "transfer syntax unknown: no decoder for it is installed",
-    )  # fmt: skip
+    for uid, name in (
+        (b"1.2.840.113619.5.20001", "unknown (1.2.840.113619.5.20001)"),
+        (b"1.2.774411.99.88.77.66", "unknown"),
+        (b"Wronska.Zofia.77.66.55", "unknown"),
+    ):
+        reason, detail = refusal(with_text(known, b"1.2.840.10008.1.2.4.70", uid))
+        assert reason == "undecodable"
+        assert detail.startswith(f"transfer syntax {name}: no decoder for it is installed; export")
 
 
 # Clips.
@@ -315,15 +320,18 @@ def test_a_damaged_frame_leaves_the_others() -> None:
     frames[1] = frames[1][:200]
     found = read(encapsulated(clip, JPEG2000Lossless, frames))
     assert [frame.reason for frame in found.frames] == [None, "undecodable", None]
-    assert str(found.frames[1].detail).startswith("damaged or not supported: ")
+    assert str(found.frames[1].detail).split(":")[0] in {
+        "truncated", "damaged, or of a kind that is not read",
+    }  # fmt: skip
 
 
 # Regions.
 
 
-def test_the_largest_region_of_tissue_is_cropped_to() -> None:
+def test_regions_of_tissue_are_cropped_to() -> None:
     regions = [
-        region(1, 1, (0, 0, 9, 9)), region(1, 1, (10, 20, 89, 69)), region(5, 0xE, (90, 0, 99, 79)),
+        region(1, 1, (12, 22, 21, 31)), region(1, 1, (10, 20, 89, 69)),
+        region(5, 0xE, (90, 0, 99, 79)),
         region(0, 0, (0, 70, 50, 79)),
     ]  # fmt: skip
     data = dicom(GREY, SequenceOfUltrasoundRegions=regions)
@@ -332,9 +340,39 @@ def test_the_largest_region_of_tissue_is_cropped_to() -> None:
     np.testing.assert_array_equal(grey(data), GREY_OF_RGB[20:70, 10:90])
 
 
-def test_a_region_that_passes_the_edge_ends_there() -> None:
-    data = dicom(GREY, SequenceOfUltrasoundRegions=[region(1, 1, (50, 40, 4000, 4000))])
+def test_each_region_of_tissue_is_a_picture_from_the_left() -> None:
+    boxes = [(50, 0, 99, 79), (0, 10, 49, 79), (50, 0, 99, 79)]
+    contents = read(
+        dicom(np.stack([GREY, GREY[::-1]]), SequenceOfUltrasoundRegions=[
+            region(1, 1, box) for box in boxes
+        ])
+    )  # fmt: skip
+    assert [(frame.index, frame.view) for frame in contents.frames] == [
+        (0, (0, 2)), (0, (1, 2)), (1, (0, 2)), (1, (1, 2)),
+    ]  # fmt: skip
+    pictures = [frame.image.grey for frame in contents.frames if frame.image is not None]
+    for found, expected in zip(
+        pictures, (GREY[10:, :50], GREY[:, 50:], GREY[::-1][10:, :50], GREY[::-1][:, 50:]),
+        strict=True,
+    ):  # fmt: skip
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("box", [(50, 40, 4000, 4000), (0, 0, 101, 79), (0, 0, 99, 90)])
+def test_of_regions_that_exceed_the_picture_none_is_trusted(box: tuple[int, int, int, int]) -> None:
+    data = dicom(GREY, SequenceOfUltrasoundRegions=[region(1, 1, box)])
+    np.testing.assert_array_equal(grey(data), GREY)
+    assert read(data).note == (
+        "whole frame used: its ultrasound regions exceed the picture of 100 x 80 pixels"
+    )
+    both = [region(1, 1, box), region(1, 1, (0, 0, 49, 39))]
+    np.testing.assert_array_equal(grey(dicom(GREY, SequenceOfUltrasoundRegions=both)), GREY)
+
+
+def test_a_region_may_name_the_first_pixel_outside() -> None:
+    data = dicom(GREY, SequenceOfUltrasoundRegions=[region(1, 1, (50, 40, 100, 80))])
     np.testing.assert_array_equal(grey(data), GREY[40:, 50:])
+    assert read(data).note is None
     np.testing.assert_array_equal(grey(dicom(GREY, SequenceOfUltrasoundRegions=[])), GREY)
 
 
@@ -348,16 +386,41 @@ def test_a_region_that_passes_the_edge_ends_there() -> None:
 def test_other_modes_are_refused_by_name(spatial: int, kind: int, mode: str) -> None:
     regions = [region(1, 1, (0, 0, 99, 39)), region(spatial, kind, (0, 40, 99, 79))]
     data = dicom(np.stack([GREY] * 3), SequenceOfUltrasoundRegions=regions)
-    assert refusal(data) == ("doppler_colour", f"an ultrasound region of {mode}")
+    expected = f"an ultrasound region of {mode}: send the B-mode image of this view"
+    assert refusal(data) == ("doppler_colour", expected)
 
 
 @pytest.mark.parametrize(
-    "box", [(50, 40, 49, 79), (100, 0, 120, 79), (0, 80, 99, 90), (2**31, 0, 2**32 - 1, 79)]
+    ("box", "found"),
+    [
+        (
+            (50, 40, 49, 79),
+            "an ultrasound region from column 50 to 49 and row 40 to 79, which is n",
+        ),
+        (
+            (100, 0, 120, 79),
+            "its region of tissue begins at column 100, row 0, outside the picture",
+        ),
+        ((0, 80, 99, 90), "its region of tissue begins at column 0, row 80, outside the picture o"),
+        (
+            (2**31, 0, 2**32 - 1, 79),
+            "its region of tissue begins at column 2147483648, row 0, outs",
+        ),
+    ],
 )
-def test_regions_without_tissue_are_refused(box: tuple[int, int, int, int]) -> None:
-    data = dicom(GREY, SequenceOfUltrasoundRegions=[region(1, 1, box)])
-    expected = "1 ultrasound regions, none of two-dimensional tissue"
-    assert refusal(data) == ("not_ultrasound", expected)
+def test_regions_that_are_none_are_refused_with_their_place(
+    box: tuple[int, int, int, int], found: str
+) -> None:
+    reason, detail = refusal(dicom(GREY, SequenceOfUltrasoundRegions=[region(1, 1, box)]))
+    assert reason == "not_ultrasound"
+    assert detail.startswith(found)
+
+
+def test_regions_without_tissue_are_refused() -> None:
+    data = dicom(GREY, SequenceOfUltrasoundRegions=[region(4, 10, (0, 0, 9, 9))])
+    reason, detail = refusal(data)
+    assert reason == "not_ultrasound"
+    assert detail.startswith("its ultrasound regions (one) hold no two-dimensional tissue: export")
 
 
 # Kind, patient, flags.
@@ -382,7 +445,9 @@ def test_what_counts_as_ultrasound(sop_class: str, modality: str, accepted: bool
 
 def test_the_kind_of_what_is_none_is_named_only_if_the_standard_knows_it() -> None:
     reason, detail = refusal(dicom(GREY, SOPClassUID="1.2.840.10008.5.1.4.1.1.2"))
-    assert detail == "SOP class CT Image Storage, expected an ultrasound image or clip"
+    assert detail == (
+        "SOP class CT Image Storage, expected an ultrasound image or clip: send B-mode images alone"
+    )
     reason, detail = refusal(dicom(GREY, SOPClassUID="1.2.774411"))
     assert (reason, "unknown" in detail, "774411" in detail) == ("not_ultrasound", True, False)
 
@@ -469,9 +534,12 @@ def test_run_lengths_that_unpack_to_too_much_are_refused() -> None:
 def test_a_compressed_picture_larger_than_declared_is_refused(kind: str, syntax: str) -> None:
     large = np.zeros((800, 1000), np.uint8)
     frame = j2k(large) if kind == "J2K" else compressed(large, "JPEG")
-    assert refusal(encapsulated(GREY, syntax, [frame])) == (
-        "undecodable", "a compressed frame of 1000 x 800 pixels in a file of 100 x 80",
-    )  # fmt: skip
+    reason, detail = refusal(encapsulated(GREY, syntax, [frame]))
+    assert reason == "undecodable"
+    assert detail == (
+        "a compressed frame of 1000 x 800 pixels, 1 components in a file of 100 x 80, 1: the file "
+        "contradicts itself; export it again"
+    )
 
 
 def test_a_jpeg_with_endless_scans_is_refused() -> None:
@@ -482,10 +550,12 @@ def test_a_jpeg_with_endless_scans_is_refused() -> None:
     assert refusal(data) == ("too_large", "106 progressive scans, expected at most 100")
 
 
-def test_deflated_files_are_refused_undecoded() -> None:
-    reason, detail = refusal(dicom(GREY, DeflatedExplicitVRLittleEndian))
-    assert reason == "undecodable"
-    assert detail.startswith("transfer syntax Deflated")
+def test_a_deflated_file_that_unpacks_to_too_much_is_refused() -> None:
+    data = dicom(GREY, DeflatedExplicitVRLittleEndian)
+    assert read(data, max_bytes=20_000).reason is None
+    reason, detail = refusal(data, max_bytes=8_000)
+    assert reason == "too_large"
+    assert detail.startswith("a deflated file that unpacks to more than 8")
 
 
 BOMBS = """
@@ -527,7 +597,7 @@ def test_bombs_do_not_go_off() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "jpeg undecodable", "rle too_large", "deflated undecodable", "plain jpeg too_large",
+        "jpeg undecodable", "rle too_large", "deflated too_large", "plain jpeg too_large",
     ]  # fmt: skip
 
 
