@@ -14,6 +14,7 @@ from thyro_core.store.listing import IMAGE_SUFFIXES, Listing, list_files, suffix
 
 Layout = Literal["labels.csv", "folders", "busi", "ddti"]
 
+_LISTED_NAMES = 5
 _TABLE = "labels.csv"
 _CLASS_LABELS = {name: label for label, name in enumerate(CLASS_NAMES)}
 _COMPANIONS = frozenset({".csv", ".xml", ".txt", ".md", ".json", ".db", ".ini", ""})
@@ -300,6 +301,11 @@ def _ignored_notes(folder: Listing, entries: list[Entry]) -> list[str]:
     notes = [f"files that are no images ignored: {others}"] if others else []
     if folder.links_out:
         notes.append(f"{_links(folder)}: left out")
+    if folder.odd_names:
+        names = ", ".join(folder.odd_names[:_LISTED_NAMES])
+        more = ", ..." if len(folder.odd_names) > _LISTED_NAMES else ""
+        files = _count(len(folder.odd_names), "file")
+        notes.append(f"{files} left out, whose names are no UTF-8: {names}{more}; rename them")
     return notes
 
 

@@ -1,5 +1,6 @@
 """Image sets in every accepted layout, as users have them and as they get them wrong."""
 
+import os
 import posixpath
 import random
 import uuid
@@ -200,6 +201,15 @@ def test_listed_files_count_whatever_their_suffix(tmp_path: Path) -> None:
     found = table(tmp_path, "image,label\nscan.gif,1\n", "scan.gif", **extra)
     assert [entry.name for entry in found.entries] == ["scan.gif"]
     assert found.notes[-1] == "files that are no images ignored: 2 .dcm"
+
+
+def test_a_file_whose_name_is_no_text_is_left_out_and_named(tmp_path: Path) -> None:
+    source = put(tmp_path, {"benign/a.png": "", "malignant/b.png": ""})
+    Path(os.fsdecode(bytes(tmp_path) + b"/benign/x_\xe9.png")).touch()
+    found = read_image_set(source, IngestConfig())
+    assert by_name(found).keys() == {"benign/a.png", "malignant/b.png"}
+    said = r"1 file left out, whose names are no UTF-8: benign/x_\xe9.png; rename them"
+    assert said in found.notes
 
 
 def test_exclusions(tmp_path: Path) -> None:
