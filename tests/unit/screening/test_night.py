@@ -619,9 +619,9 @@ def test_a_lost_row_is_noticed_before_anything_is_put_away(
     write_image(ward.batch / "a.png", 1)
     from thyro_core.screening import store as screening_store
 
-    real = screening_store._merge_into
+    real = screening_store.write_merged
     with monkeypatch.context() as patch:
-        patch.setattr(screening_store, "_merge_into", lambda *a: real(*a) - 1)
+        patch.setattr(screening_store, "write_merged", lambda *a: real(*a) - 1)
         with pytest.raises(ThyroError, match=r"expected 1 images, wrote 0; the chunks are kept"):
             ward.screen()
     assert [key for key in ward.store.keys("screening") if "/rows/" in key]
