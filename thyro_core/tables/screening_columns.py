@@ -24,8 +24,7 @@ _BATCH: Column = ("batch", _STRING, "Address of the batch, without passwords and
 _IMAGE: Column = (
     "image_id",
     _STRING,
-    "The file's hash; of a clip's frame also its number, of a view also its place; of what could "
-    "not be read its path's.",
+    "The file's hash; of a frame also its number, of a view its place; not readable: its path's.",
 )
 
 IMAGE_COLUMNS: tuple[Column, ...] = (
