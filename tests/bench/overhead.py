@@ -63,7 +63,7 @@ def lap(source: str, store: Store, options: argparse.Namespace) -> tuple[float, 
             for split in range(config.splits)
         ]
         started = time.perf_counter()
-        runs = [trainer.submit(job, RestartPolicy(0, PATIENCE)) for job in jobs]
+        runs = [trainer.submit(job, RestartPolicy(0, PATIENCE), None) for job in jobs]
         for run in runs:
             while (outcome := run.outcome()) is None:
                 pass

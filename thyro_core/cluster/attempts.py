@@ -7,23 +7,28 @@ waits for neither, and cannot name the host.
 import logging
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import ray
 from ray import exceptions
 
 from thyro_core.cluster import session
+from thyro_core.cluster.failures import (
+    NODE_LOST,
+    Failure,
+    WorkerLostError,
+    failure_message,
+    process_end,
+)
 from thyro_core.cluster.resources import Node, shortage
 from thyro_core.cluster.session import POLL_SECONDS, check_open
-from thyro_core.cluster.worker_groups import remove_placement_group_of
+from thyro_core.cluster.worker_groups import GroupQueue, remove_placement_group_of
 from thyro_core.errors import ThyroError
 from thyro_core.store.retry import RetryPolicy
 from thyro_core.store.store import open_store
 from thyro_core.study.job import JobResources, RestartPolicy, SplitJob, SplitOutcome
-from thyro_core.study.placement import read_placement
+from thyro_core.study.placement import read_placements
 from thyro_core.study.progress import read_job_progress
 
 _LOG = logging.getLogger(__name__)
@@ -36,10 +41,6 @@ RESTARTS = RetryPolicy(first_wait=2.0, longest_wait=60.0)
 """Waits before a job starts again."""
 
 _NODE_CHECK_SECONDS = 5.0
-_NODE_LOST = "its node was lost"
-_NEWLINE = "\n"
-
-Failure = Literal["process", "node"]
 
 
 class NodeDeadline:
@@ -75,15 +76,24 @@ class NodeDeadline:
 
 
 class SplitRun:
-    """A submitted job through all its attempts."""
+    """A submitted job through all its attempts.
+
+    Args:
+        job: what to run.
+        start: submits an attempt to Ray.
+        policy: how often it starts again.
+        queue: when it may start, if its attempts are worker groups; None: at once.
+    """
 
     def __init__(
         self,
         job: SplitJob,
         start: Callable[[SplitJob], "ray.ObjectRef[SplitOutcome]"],
         policy: RestartPolicy,
+        queue: GroupQueue | None = None,
     ) -> None:
         self._job = job
+        self._queue = queue
         self._store = open_store(job.store)
         self._start = start
         self._max_failures: dict[Failure, int] = {"process": policy.restarts, "node": NODE_LOSSES}
@@ -94,7 +104,7 @@ class SplitRun:
         self._nodes_checked = time.monotonic()
         self._missing_node: str | None = None
         self._ref: ray.ObjectRef[SplitOutcome] | None = None
-        self._start_attempt()
+        self._start_in_turn()
 
     def outcome(self) -> SplitOutcome | None:
         """The outcome, after a short wait; None: the job still runs.
@@ -111,8 +121,8 @@ class SplitRun:
             wait = self._restart_at - time.monotonic()
             if wait > 0:
                 time.sleep(min(wait, POLL_SECONDS))
-            else:
-                self._start_attempt()
+            elif not self._start_in_turn():
+                time.sleep(POLL_SECONDS)
             return None
         ready, _ = ray.wait([self._ref], timeout=POLL_SECONDS)
         if not ready:
@@ -120,12 +130,14 @@ class SplitRun:
         try:
             return ray.get(self._ref)
         except exceptions.RayTaskError as error:
-            msg = f"split {self._job.split} failed: {error.cause}"
-            raise ThyroError(msg) from error
+            if not isinstance(error.cause, WorkerLostError):
+                msg = f"split {self._job.split} failed: {error.cause}"
+                raise ThyroError(msg) from error
+            self._fail(error.cause.kind, error.cause.cause, error.cause.rank)
         except exceptions.NodeDiedError:
-            self._fail("node", _NODE_LOST)
+            self._fail("node", NODE_LOST)
         except exceptions.RayError as error:
-            self._fail("process", _cause(error))
+            self._fail("process", process_end(error))
         return None
 
     def cancel(self) -> None:
@@ -133,27 +145,35 @@ class SplitRun:
         if self._ref is not None:
             ray.cancel(self._ref, force=True)
 
-    def _start_attempt(self) -> None:
+    def _start_in_turn(self) -> bool:
+        """Start an attempt, if it is the job's turn."""
+        if self._queue is not None and not self._queue.may_start(self._job.split):
+            return False
         self._job = replace(self._job, attempt=uuid.uuid4().hex)
         self._ref = self._start(self._job)
+        return True
 
     def _check_nodes(self) -> None:
         """Compare with the nodes that are up: a job whose node went silent hangs for minutes."""
         self._nodes_checked = time.monotonic()
         nodes = session.nodes()
         self._deadline.check(f"split {self._job.split}", nodes)
-        place = read_placement(self._store, self._job)
-        missing = place.node if place and place.node not in {node.id for node in nodes} else None
+        up = {node.id for node in nodes}
+        places = read_placements(self._store, self._job)
+        missing = next((place.node for place in places.values() if place.node not in up), None)
         # Twice in a row: the list of nodes may be older than a node that has just joined.
         if self._ref is not None and missing and missing == self._missing_node:
-            self._fail("node", _NODE_LOST)
+            rank = next(rank for rank, place in places.items() if place.node == missing)
+            self._fail("node", NODE_LOST, rank)
         self._missing_node = missing
 
-    def _fail(self, kind: Failure, cause: str) -> None:
+    def _fail(self, kind: Failure, cause: str, rank: int = 0) -> None:
         """Note where and how an attempt ended; plan the next one, unless it was the last."""
-        if self._job.resources.workers > 1:
+        if self._queue is not None:
+            # The task that started the group may be alive, on another node than the worker.
+            self.cancel()
             remove_placement_group_of(self._job)
-        place = self._place()
+        place = self._place(rank)
         self._failures[kind].append(place)
         if len(self._failures[kind]) > self._max_failures[kind]:
             message = failure_message(
@@ -167,42 +187,12 @@ class SplitRun:
         self._ref = None
         self._restart_at = time.monotonic() + wait
 
-    def _place(self) -> str:
-        """Where the attempt was, and what it was training."""
-        place = read_placement(self._store, self._job)
+    def _place(self, rank: int) -> str:
+        """Where a worker of the attempt was, and what it was training."""
+        place = read_placements(self._store, self._job).get(rank)
         if place is None:
             return "an unknown host, before it began"
         progress = read_job_progress(self._store, self._job.study_id, self._job.split)
         if progress is None or not progress.architecture:
             return place.host
         return f"{place.host} ({progress.architecture}, epoch {progress.epoch})"
-
-
-def _cause(error: exceptions.RayError) -> str:
-    if isinstance(error, exceptions.OutOfMemoryError):
-        return "the node ran out of memory, and Ray killed the process"
-    if isinstance(error, exceptions.WorkerCrashedError):
-        return "the process crashed, or was killed"
-    return f"{type(error).__name__}: {str(error).partition(_NEWLINE)[0]}"
-
-
-def failure_message(
-    split: int, process_failures: Sequence[str], node_failures: Sequence[str], cause: str
-) -> str:
-    """Why a job does not start again: which one, what happened, where, and the cure.
-
-    Args:
-        split: of the job.
-        process_failures: where its process died, one place for each time.
-        node_failures: where it was when its node was lost.
-        cause: how the last attempt ended.
-    """
-    ends = [f"its process died {len(process_failures)} times"] if process_failures else []
-    ends += [f"it lost {len(node_failures)} nodes"] if node_failures else []
-    counts = Counter((*process_failures, *node_failures))
-    places = ", ".join(f"{n} x {place}" for place, n in counts.items())
-    return (
-        f"split {split} is given up: {' and '.join(ends)}: {places}; the last time {cause}; look "
-        "at that host, or give each job more room (fewer jobs at once: a higher "
-        "THYRO_CPUS_PER_JOB), and start the same command again"
-    )

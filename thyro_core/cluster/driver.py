@@ -100,7 +100,7 @@ def _ask(request: ResourceRequest) -> int:
     with session("auto") as capacity:
         from thyro_core.cluster.session_cluster import SessionCluster
 
-        allocation = SessionCluster(capacity).allocate(request)
+        allocation = SessionCluster(capacity, embedded=False).allocate(request)
     _print_answer(allocation=allocation.text(), version=__version__)
     return 0
 
@@ -119,7 +119,9 @@ def _train(job_id: str, order: TrainingOrder) -> int:
 
         _LOG.info("study %s: %d splits to train", study_id, len(order.splits))
         complete = True
-        with SessionCluster(capacity).training(order.jobs(), order.policy) as training:
+        with SessionCluster(capacity, embedded=False).training(
+            order.jobs(), order.policy
+        ) as training:
             running = list(order.splits)
             while running:
                 for split in tuple(running):

@@ -4,6 +4,8 @@ Ray keeps the placement group of a worker group whose starter was killed for as 
 that is connected to it runs. Ray Train's own helper against it asks the dashboard, and an embedded
 Ray has none. No public interface tells which placement group a trainer has made: a callback of Ray
 Train notes it in Ray's key-value store.
+
+That a worker is gone is an error of Ray Train that only its internal modules name.
 """
 
 from typing import Any
@@ -40,3 +42,22 @@ def remove_recorded_placement_group(run: str) -> None:
     if group_id:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(group_id)))
         internal_kv._internal_kv_del(_storage_key(run))  # noqa: SLF001
+
+
+def failed_health_check(error: Exception) -> Exception | None:
+    """What Ray says of the end of a worker that is gone.
+
+    Args:
+        error: of a worker, from `ray.train.WorkerGroupError.worker_failures`.
+
+    Returns:
+        None: the worker itself raised the error.
+    """
+    from ray.train.v2._internal.exceptions import (
+        WorkerHealthCheckFailedError,
+        WorkerHealthCheckTimeoutError,
+    )
+
+    if isinstance(error, WorkerHealthCheckFailedError):
+        return error.health_check_failure
+    return error if isinstance(error, WorkerHealthCheckTimeoutError) else None

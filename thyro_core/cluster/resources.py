@@ -201,6 +201,16 @@ def shortage(nodes: Sequence[Node], resources: JobResources) -> str | None:
     )
 
 
+def room_for_jobs(nodes: Sequence[Node], resources: JobResources) -> int:
+    """How many such jobs the nodes hold at once, of all that they have.
+
+    Args:
+        nodes: of the cluster.
+        resources: of a job.
+    """
+    return sum(_workers_on(node, resources) for node in _job_nodes(nodes)) // resources.workers
+
+
 def _workers_on(node: Node, resources: JobResources) -> int:
     rooms = [node.cpus / resources.cpus]
     if resources.gpus:

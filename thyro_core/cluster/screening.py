@@ -31,6 +31,7 @@ from thyro_core.screening.decode import (
     ScreeningJob,
     from_bytes,
     names_of,
+    names_table,
     to_bytes,
 )
 from thyro_core.screening.files import blocks
@@ -192,8 +193,7 @@ def _block_dataset(job: ScreeningJob, sizes: Pools) -> "ray.data.Dataset":
 def _list(batch: pa.Table) -> Iterator[pa.Table]:
     for source in batch["batch"].to_pylist():
         for block in blocks(source, BLOCK):
-            names = pa.table({"name": [f.name for f in block], "size": [f.size for f in block]})
-            yield pa.table({"block": [to_bytes(names)]})
+            yield pa.table({"block": [to_bytes(names_table(block))]})
 
 
 class _Decoder:

@@ -133,7 +133,7 @@ def _check_address(address: str) -> None:
 def _watched(address: str | None) -> Iterator[None]:
     # One session at a time, like Ray's own.
     global _watch
-    with ClusterWatch(address, _list_nodes) as _watch:
+    with ClusterWatch(address, list_nodes) as _watch:
         yield
 
 
@@ -142,8 +142,11 @@ def nodes() -> tuple[Node, ...]:
     return () if _watch is None else _watch.nodes
 
 
-def _list_nodes() -> tuple[Node, ...] | None:
-    """The nodes that are up now; None: Ray did not answer."""
+def list_nodes() -> tuple[Node, ...] | None:
+    """The nodes that are up now; None: Ray did not answer.
+
+    Call it in a process that is connected to Ray.
+    """
     import ray
     from ray.exceptions import RayError
 

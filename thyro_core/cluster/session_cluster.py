@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from thyro_core.cluster import trainer
 from thyro_core.cluster.resources import Allocation, Capacity, ResourceRequest, job_resources
 from thyro_core.cluster.session import closing
+from thyro_core.cluster.worker_groups import GroupQueue
 from thyro_core.study.job import RestartPolicy, SplitJob, SplitOutcome
 from thyro_core.training.memory import jobs_that_fit
 
@@ -13,9 +14,12 @@ from thyro_core.training.memory import jobs_that_fit
 class SessionTraining:
     """The submitted split jobs of a study, each watched by a thread of its own."""
 
-    def __init__(self, jobs: Sequence[SplitJob], policy: RestartPolicy) -> None:
+    def __init__(self, jobs: Sequence[SplitJob], policy: RestartPolicy, *, embedded: bool) -> None:
+        self._queue: GroupQueue | None = None
+        if jobs and not (embedded and jobs[0].resources.workers == 1):
+            self._queue = GroupQueue([job.split for job in jobs], jobs[0].resources)
         # At once and in order, not by the watchers: those start in no order.
-        self._runs = {job.split: trainer.submit(job, policy) for job in jobs}
+        self._runs = {job.split: trainer.submit(job, policy, self._queue) for job in jobs}
 
     def outcome(self, split: int) -> SplitOutcome | None:
         """A split's outcome, after a short wait; None: it still runs.
@@ -24,11 +28,17 @@ class SessionTraining:
             ThyroError: the job cannot be finished, or the session is closing.
         """
         run = self._runs[split]
+        ended = True
         try:
-            return run.outcome()
+            outcome = run.outcome()
+            ended = outcome is not None
         except BaseException:
             run.cancel()
             raise
+        finally:
+            if ended and self._queue is not None:
+                self._queue.leave(split)
+        return outcome
 
     def follow(self) -> None:
         """Do nothing: the logs of a session's jobs are Ray's own."""
@@ -41,10 +51,16 @@ class SessionTraining:
 
 
 class SessionCluster:
-    """The cluster of the open session."""
+    """The cluster of the open session.
 
-    def __init__(self, capacity: Capacity) -> None:
+    Args:
+        capacity: of the cluster.
+        embedded: whether it is an embedded Ray, of this process alone.
+    """
+
+    def __init__(self, capacity: Capacity, *, embedded: bool) -> None:
         self._capacity = capacity
+        self._embedded = embedded
 
     def allocate(self, request: ResourceRequest) -> Allocation:
         """What each job gets.
@@ -64,7 +80,7 @@ class SessionCluster:
         self, jobs: Sequence[SplitJob], policy: RestartPolicy
     ) -> Iterator[SessionTraining]:
         """Split jobs that train while the block runs; an interrupt stops them."""
-        training = SessionTraining(jobs, policy)
+        training = SessionTraining(jobs, policy, embedded=self._embedded)
         try:
             yield training
         except BaseException:

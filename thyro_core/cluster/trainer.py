@@ -1,15 +1,17 @@
-"""Run split jobs as Ray Train jobs: one `TorchTrainer` a split, packed by Ray onto the nodes.
+"""Run split jobs as Ray Train jobs: one `TorchTrainer` a split, placed by Ray on the nodes.
 
-Each job is a Ray task that holds the job's CPUs and GPU share and runs a `TorchTrainer` in its own
-process (Ray Train's local mode). A trainer that starts its own worker group starts five processes,
-one after the other (controller, placement group cleaner, synchronization actor, worker, dataset
-manager), and imports Ray Train in each: over ten times the processor time of local mode. Here a
-worker process starts once and takes one job after the other. A job whose process or node is lost is
-started again (`attempts`); it goes on from its checkpoint. Only a job that several workers
-share has a worker group (`worker_groups`).
+On a cluster each job is a worker group of Ray Train (`worker_groups`), which Ray's dashboard shows
+as a run. A group starts five processes, one after the other (controller, placement group cleaner,
+synchronization actor, worker, dataset manager), and imports Ray Train in each: over ten times the
+processor time of a trainer in a process that is there, and on a laptop's cores ten such starts are
+minutes. So in an embedded Ray, which is one machine that a single study uses, a job of one worker
+is a Ray task that holds the job's CPUs and GPU share and runs a `TorchTrainer` in its own process
+(Ray Train's local mode); the process starts once and takes one job after the other.
+
+Either way a job whose process or node is lost is started again (`attempts`), and goes on from its
+checkpoint.
 """
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from thyro_core.cluster.attempts import NodeDeadline, SplitRun
 from thyro_core.cluster.session import POLL_SECONDS, check_open, nodes
-from thyro_core.cluster.worker_groups import seat, train_in_group
+from thyro_core.cluster.worker_groups import HEAD, GroupQueue, train_here, train_in_group
 from thyro_core.config import Precision
 from thyro_core.study.job import JobResources, RestartPolicy, SplitJob, SplitOutcome
 from thyro_core.study.plan import PlannedPrecision
@@ -29,19 +31,20 @@ _PROBE_GPUS = 0.0001
 _PROBE_SECONDS = 120.0
 
 
-def submit(job: SplitJob, policy: RestartPolicy) -> SplitRun:
-    """Queue a split job; Ray starts jobs in the order of their submission, as resources get free.
+def submit(job: SplitJob, policy: RestartPolicy, queue: GroupQueue | None) -> SplitRun:
+    """Queue a split job.
 
     Args:
         job: what to run.
         policy: how often it starts again.
+        queue: when it starts as a worker group; None: it is a Ray task, and Ray starts them in the
+            order of their submission, as resources get free.
     """
-    resources = job.resources
     options: dict[str, Any] = {"name": f"{job.study_id}-split-{job.split}", "max_retries": 0}
-    if resources.workers > 1:
-        options |= {"num_cpus": 0, "num_gpus": 0, "memory": 0, "resources": seat(resources)}
-        group = ray.remote(train_in_group).options(**options)
-        return SplitRun(job, lambda attempt: group.remote(attempt, policy.restarts), policy)
+    if queue is not None:
+        options |= {"num_cpus": 0, "num_gpus": 0, "memory": 0, "resources": HEAD}
+        return SplitRun(job, ray.remote(train_in_group).options(**options).remote, policy, queue)
+    resources = job.resources
     options |= {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
     if resources.memory:
         options["memory"] = resources.memory
@@ -110,21 +113,16 @@ def _train_split(job: SplitJob) -> SplitOutcome:
     from ray.train.torch import TorchTrainer
 
     from thyro_core.host import scratch_folder
-    from thyro_core.logs import set_up_logs
     from thyro_core.settings import Settings
-    from thyro_core.study.placement import write_placement
-    from thyro_core.study.split import run_split
 
-    settings = Settings()
-    set_up_logs(as_json=settings.log_json)
-    job = replace(job, scratch=str(scratch_folder(settings, job.scratch)))
-    write_placement(job, ray.get_runtime_context().get_node_id())
-
-    train_loop: Any = partial(run_split, job)
+    train_loop: Any = partial(train_here, job)
     trainer = TorchTrainer(
         train_loop,
         scaling_config=ScalingConfig(num_workers=0, use_gpu=job.resources.gpus > 0),
-        run_config=RunConfig(name=f"{job.study_id}-split-{job.split}", storage_path=job.scratch),
+        run_config=RunConfig(
+            name=f"{job.study_id}-split-{job.split}",
+            storage_path=str(scratch_folder(Settings(), job.scratch)),
+        ),
     )
     result: Any = trainer.fit()
     outcome: SplitOutcome = result.return_value

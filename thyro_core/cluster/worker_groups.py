@@ -1,27 +1,36 @@
-"""Run a split job in several workers that share each batch: a worker group of Ray Train.
+"""Run a split job in a worker group of Ray Train: one worker, or several that share each batch.
 
-The workers hold the job's CPUs and GPUs, through the group's placement group. The Ray task that
-starts the group holds none of them: it would take them from its own workers. What bounds how many
-such tasks run at once is a seat: a share of the head node's own resource.
+The workers hold the job's CPUs, GPUs and memory, through the group's placement group. The Ray task
+that starts the group holds none of them: it would take them from its own workers. It runs on the
+head node, and what bounds how many such tasks there are is a `GroupQueue`.
+
+Ray Train shows each group as a run, and watches it. What a job has done stands in the study's
+store, and so does where it goes on: of Ray Train's own storage and checkpoints nothing is used.
 """
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import ray
 
+from thyro_core.cluster import session
+from thyro_core.cluster.failures import NODE_LOST, WorkerLostError, process_end
 from thyro_core.cluster.ray_internals import (
+    failed_health_check,
     placement_group_recorder,
     remove_recorded_placement_group,
 )
+from thyro_core.cluster.resources import room_for_jobs
 from thyro_core.errors import ThyroError, WorkerFailedError
+from thyro_core.store.store import open_store
 from thyro_core.study.job import JobResources, SplitJob, SplitOutcome
+from thyro_core.study.placement import read_placements
 
-# Ray gives it to the head node alone, 1 in all. Ray Train's helpers take thousandths of it.
-_HEAD = "node:__internal_head__"
-_MOST_SEATS = 20
+HEAD = {"node:__internal_head__": 0.001}
+"""Puts a task on the head node, which alone has this resource, 1 in all; so does Ray Train."""
 
 # A worker that is done waits for the first one, which draws maps and writes tables. A lost one
 # shows by its closed connections, and through Ray: no timeout is needed for it.
@@ -31,69 +40,86 @@ _COLLECTIVE_SECONDS = 7 * 24 * 3600
 _START_ATTEMPTS = 60
 
 
-def seat(resources: JobResources) -> dict[str, float]:
-    """What the task that starts a worker group holds, so that no more run than there is room for.
+class GroupQueue:
+    """The order in which the worker groups of a study start.
 
-    Call it in a process that is connected to Ray.
+    A group that waits for its resources already holds several processes on the head node. So no
+    more groups start than the cluster has room for now, and one that waits: a cluster that grows
+    by what is asked of it sees that more is wanted.
     """
-    cluster: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    rooms = [cluster.get("CPU", 0.0) // (resources.cpus * resources.workers)]
-    if resources.gpus:
-        rooms.append(cluster.get("GPU", 0.0) // (resources.gpus * resources.workers))
-    if resources.memory:
-        rooms.append(cluster.get("memory", 0.0) // (resources.memory * resources.workers))
-    seats = min(max(int(min(rooms)), 1), _MOST_SEATS)
-    # Half a seat is left over: no further job fits in, but Ray Train's helpers do.
-    return {_HEAD: round(1 / (seats + 0.5), 4)}
+
+    def __init__(self, splits: Sequence[int], resources: JobResources) -> None:
+        self._resources = resources
+        self._lock = threading.Lock()
+        self._waiting = list(splits)
+        self._started: set[int] = set()
+
+    def may_start(self, split: int) -> bool:
+        """Whether it is a job's turn; a job that had its turn keeps it until it leaves."""
+        with self._lock:
+            if split in self._started:
+                return True
+            room = room_for_jobs(session.nodes(), self._resources) + 1
+            if self._waiting[:1] != [split] or len(self._started) >= room:
+                return False
+            self._started.add(self._waiting.pop(0))
+            return True
+
+    def leave(self, split: int) -> None:
+        """A job is over."""
+        with self._lock:
+            self._started.discard(split)
+            if split in self._waiting:
+                self._waiting.remove(split)
 
 
-def train_in_group(job: SplitJob, restarts: int) -> SplitOutcome:
-    """Run a split job in as many workers as it says.
+def train_in_group(job: SplitJob) -> SplitOutcome:
+    """Run an attempt at a split job in as many workers as it says.
 
-    An architecture that fails in a worker ends the group; a new one goes on with the others. A
-    worker that dies ends it too; a new one goes on from the checkpoint.
-
-    Args:
-        job: what to run.
-        restarts: how often to go on after workers were lost.
+    An architecture that fails in one of several workers ends the group; a new one goes on with the
+    others.
 
     Raises:
-        ThyroError: workers were lost too often, there is no room for them, or one met an error
-            outside any architecture.
+        WorkerLostError: a worker, or the node below it, is gone.
+        ThyroError: there is no room for the workers, or one met an error outside any architecture.
     """
     failed: dict[str, str] = {}
-    losses = 0
     while True:
         result = _fit(replace(job, skip=tuple(failed)))
         if isinstance(result, SplitOutcome):
-            return replace(result, failed=failed)
+            return replace(result, failed={**result.failed, **failed})
         for error in result.values():
             if isinstance(error, WorkerFailedError):
                 failed[error.architecture] = error.reason
                 break
         else:
-            losses += 1
-            _raise_if_final(job, result, losses, restarts)
+            raise _error_of(job, result)
 
 
-def _raise_if_final(
-    job: SplitJob, errors: Mapping[int, Exception], losses: int, restarts: int
-) -> None:
-    """Raise what another attempt cannot cure."""
+def _error_of(job: SplitJob, errors: Mapping[int, Exception]) -> ThyroError:
+    """What ended a group, of the errors of its workers: the job's own error, or a loss."""
+    workers = job.resources.workers
     for rank, error in sorted(errors.items()):
         if isinstance(error, ThyroError):
-            msg = f"worker {rank} of {job.resources.workers}: {error}"
-            raise ThyroError(msg) from error
-    if losses > restarts:
-        details = "; ".join(
-            f"worker {rank} of {job.resources.workers}: {type(error).__name__}: {str(error)[:300]}"
-            for rank, error in sorted(errors.items())
-        )
-        msg = (
-            f"its workers were lost {losses} times (out of memory, or killed), last {details}; "
-            "give each worker more room, and start the same command again"
-        )
-        raise ThyroError(msg)
+            return ThyroError(f"worker {rank} of {workers}: {error}") if workers > 1 else error
+    alive = session.list_nodes()
+    placements = read_placements(open_store(job.store), job)
+    gone = [
+        rank
+        for rank, place in placements.items()
+        if alive is not None and place.node not in {node.id for node in alive}
+    ]
+    if gone:
+        return WorkerLostError(gone[0], "node", NODE_LOST)
+    ends = {rank: failed_health_check(error) for rank, error in sorted(errors.items())}
+    for rank, end in ends.items():
+        if end is not None:
+            return WorkerLostError(rank, "process", process_end(end))
+    rank, error = min(errors.items())
+    if workers > 1:
+        # Such as a collective that broke: one of the others is gone.
+        return WorkerLostError(rank, "process", process_end(error))
+    return ThyroError(f"{type(error).__name__}: {error}")
 
 
 def remove_placement_group_of(job: SplitJob) -> None:
@@ -135,6 +161,8 @@ def _fit(job: SplitJob) -> SplitOutcome | Mapping[int, Exception]:
     per_worker: dict[str, float] = {"CPU": resources.cpus}
     if resources.gpus:
         per_worker["GPU"] = resources.gpus
+    if resources.memory:
+        per_worker["memory"] = resources.memory
     train_loop: Any = partial(_work, job)
     trainer = TorchTrainer(
         train_loop,
@@ -171,11 +199,25 @@ def _fit(job: SplitJob) -> SplitOutcome | Mapping[int, Exception]:
 
 def _work(job: SplitJob) -> SplitOutcome:
     # In a worker: Ray Train has made torch's process group.
+    from ray.train import get_context
+
+    return train_here(job, get_context().get_world_rank())
+
+
+def train_here(job: SplitJob, rank: int = 0) -> SplitOutcome:
+    """Run a worker of a split job in this process of the cluster.
+
+    Args:
+        job: what to run.
+        rank: of the worker.
+    """
     from thyro_core.host import scratch_folder
     from thyro_core.logs import set_up_logs
     from thyro_core.settings import Settings
+    from thyro_core.study.placement import write_placement
     from thyro_core.study.split import run_split
 
     settings = Settings()
     set_up_logs(as_json=settings.log_json)
+    write_placement(job, ray.get_runtime_context().get_node_id(), rank)
     return run_split(replace(job, scratch=str(scratch_folder(settings, job.scratch))))

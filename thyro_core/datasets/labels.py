@@ -9,7 +9,10 @@ from pathlib import PurePosixPath
 
 from thyro_core.errors import InputError
 
-_LABELS = {"benign": 0, "0": 0, "malignant": 1, "1": 1, "": None}
+_WORDS = {"benign": 0, "malignant": 1, "": None, "none": None, "nan": None}
+# A column with an empty cell comes out of many programs as 0.0 and 1.0.
+_NUMBERS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+_LABELS = _WORDS | _NUMBERS
 _ROLES = ("image", "label", "patientid", "mask")
 _NO_REASON = "no reason given"
 _WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+")
@@ -37,10 +40,19 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class LabelTable:
-    """All rows of labels.csv, and the columns left out."""
+    """All rows of labels.csv, and what was left out.
+
+    Attributes:
+        rows: Those that name an image of the folder.
+        dropped: Names of the columns that identify people.
+        faults: What is wrong with the rows and masks that are set aside, with their line.
+        has_numbers: Whether a class is given as a number.
+    """
 
     rows: tuple[LabelRow, ...]
     dropped: tuple[str, ...]
+    faults: tuple[str, ...] = ()
+    has_numbers: bool = False
 
     @property
     def masks(self) -> frozenset[str]:
@@ -58,9 +70,12 @@ def read_labels(where: str, data: bytes) -> LabelTable:
         where: The file's address, for messages.
         data: Its bytes: UTF-8, with or without a byte order mark.
 
+    A row whose image lies outside the folder is set aside, and so is such a mask: one slip in a
+    table of thousands is no reason to refuse the others.
+
     Raises:
         InputError: a column is missing or named twice, a row has another number of cells than
-            the header, a label is unknown, or an image's or a mask's path leaves the folder.
+            the header, or a label is unknown.
     """
     header, lines = _table(where, data)
     columns = _columns(where, header, required=("image", "label"))
@@ -69,34 +84,31 @@ def read_labels(where: str, data: bytes) -> LabelTable:
     attribute_columns = [name for name in other if name not in dropped]
     if "mask" in columns:
         attribute_columns.append(header[columns["mask"]])
-    rows = []
+    rows, faults, has_numbers = [], [], False
     for line, cells in lines:
+        by_role = {role: cells[columns[role]] for role in _ROLES if role in columns}
+        label = _label(f"{where} line {line}", by_role["label"])
+        has_numbers = has_numbers or by_role["label"] in _NUMBERS
+        fault = _fault(by_role["image"])
+        if fault:
+            faults.append(f"line {line}: {fault} instead of an image's path: the row is set aside")
+            continue
+        mask = by_role.get("mask", "")
+        mask_fault = _fault(mask) if mask else None
+        if mask_fault:
+            faults.append(f"line {line}: {mask_fault} instead of a mask's path: no mask")
         named = dict(zip(header, cells, strict=True))
         rows.append(
-            _row(
-                f"{where} line {line}",
-                line,
-                cells,
-                columns,
-                {n: named[n] for n in attribute_columns},
+            LabelRow(
+                line=line,
+                image=_plain(by_role["image"]),
+                label=label,
+                patient=by_role.get("patientid") or None,
+                attributes={name: named[name] for name in attribute_columns if named[name]},
+                mask=_plain(mask) if mask and not mask_fault else None,
             )
         )
-    return LabelTable(tuple(rows), dropped)
-
-
-def _row(
-    where: str, line: int, cells: list[str], columns: dict[str, int], other: dict[str, str]
-) -> LabelRow:
-    patient = cells[columns["patientid"]] if "patientid" in columns else ""
-    mask = cells[columns["mask"]] if "mask" in columns else ""
-    return LabelRow(
-        line=line,
-        image=relative_path(where, cells[columns["image"]]),
-        label=_label(where, cells[columns["label"]]),
-        patient=patient or None,
-        attributes={name: value for name, value in other.items() if value},
-        mask=relative_path(where, mask) if mask else None,
-    )
+    return LabelTable(tuple(rows), dropped, tuple(faults), has_numbers)
 
 
 def read_exclusions(where: str, data: bytes) -> dict[str, tuple[int, str]]:
@@ -191,7 +203,7 @@ def is_identifying(column: str) -> bool:
 def _label(where: str, cell: str) -> int | None:
     if cell.lower() not in _LABELS:
         msg = (
-            f"{where}: expected a label benign, malignant, 0, 1 or none, "
+            f"{where}: expected a label benign, malignant, 0 or 1, "
             f"found {cell[:40]!r}; correct it, or leave it empty for unlabelled"
         )
         raise InputError(msg)
@@ -206,15 +218,20 @@ def relative_path(where: str, cell: str) -> str:
     Raises:
         InputError: it is empty, absolute, a URL, or leads out of the folder.
     """
-    path = cell.replace("\\", "/")
-    fault = _fault(path)
+    fault = _fault(cell)
     if fault:
         msg = f"{where}: expected an image's path inside the folder, found {fault}; correct it"
         raise InputError(msg)
-    return str(PurePosixPath(path))
+    return _plain(cell)
 
 
-def _fault(path: str) -> str | None:
+def _plain(cell: str) -> str:
+    return str(PurePosixPath(cell.replace("\\", "/")))
+
+
+def _fault(cell: str) -> str | None:
+    """What keeps a cell from being a path below the folder."""
+    path = cell.replace("\\", "/")
     parts = PurePosixPath(path).parts
     faults = {
         "no path": not parts,

@@ -8,12 +8,19 @@ from typing import Literal
 
 from thyro_core.config import CLASS_NAMES, IngestConfig
 from thyro_core.datasets import ddti, labels
+from thyro_core.datasets.file_names import FileNames, NameMatch
 from thyro_core.datasets.mask_names import MASK_STEM, assign_masks, is_mask
 from thyro_core.errors import InputError
 from thyro_core.store.listing import IMAGE_SUFFIXES, Listing, list_files, suffix
 
 Layout = Literal["labels.csv", "folders", "busi", "ddti"]
 
+_LARGE_PATIENT_IMAGES = 10
+_LARGE_PATIENT_SHARE = 1 / 3
+_LISTED_NAMES = 5
+_PLACEHOLDERS = frozenset(
+    {"0", "-", "--", "?", "x", "na", "n/a", "nan", "nil", "none", "null", "unknown", "anonymous"}
+)
 _TABLE = "labels.csv"
 _CLASS_LABELS = {name: label for label, name in enumerate(CLASS_NAMES)}
 _COMPANIONS = frozenset({".csv", ".xml", ".txt", ".md", ".json", ".db", ".ini", ""})
@@ -150,7 +157,8 @@ def _count(number: int, what: str) -> str:
 
 
 def _from_table(folder: Listing, name: str) -> _Read:
-    table = labels.read_labels(folder.uri(name), folder.read(name))
+    read = labels.read_labels(folder.uri(name), folder.read(name))
+    table, matches = _with_file_names(folder, read)
     rows: dict[str, list[labels.LabelRow]] = {}
     for row in table.rows:
         rows.setdefault(row.image, []).append(row)
@@ -158,12 +166,47 @@ def _from_table(folder: Listing, name: str) -> _Read:
     others = [image for image in folder.images() if image not in rows]
     unlisted, notes = _without_masks(others, table.masks)
     entries += [replace(_entry(folder, image), listed=False) for image in unlisted]
+    notes += matches
     if table.dropped:
         notes.append(f"identifying columns dropped: {', '.join(table.dropped)}")
+    if table.has_numbers:
+        notes.append("labels in labels.csv: 0 is taken as benign, 1 as malignant")
+    if table.faults:
+        shown = "; ".join(table.faults[:_LISTED_NAMES])
+        more = "; ..." if len(table.faults) > _LISTED_NAMES else ""
+        notes.append(f"{_count(len(table.faults), 'fault')} in labels.csv: {shown}{more}")
     repeated = sum(len(image_rows) > 1 for image_rows in rows.values())
     if repeated:
         notes.append(f"{_count(repeated, 'image')} listed more than once in labels.csv")
     return "labels.csv", entries, notes
+
+
+def _with_file_names(
+    folder: Listing, table: labels.LabelTable
+) -> tuple[labels.LabelTable, list[str]]:
+    """The table with the names of the files that it means, and how many were spelled otherwise."""
+    files = FileNames(folder.sizes, folder.images())
+    named = {row.image for row in table.rows}
+    counts: Counter[NameMatch] = Counter()
+
+    def file_of(name: str) -> str:
+        found = files.find(name)
+        # A file that another row names exactly is that row's.
+        if found is None or found[1] == "exact" or found[0] in named:
+            return name
+        counts[found[1]] += 1
+        return found[0]
+
+    rows = tuple(
+        replace(row, image=file_of(row.image), mask=file_of(row.mask) if row.mask else None)
+        for row in table.rows
+    )
+    notes = [
+        f"{_count(number, 'name')} in labels.csv written {match}, and matched to the one file "
+        "that fits"
+        for match, number in sorted(counts.items())
+    ]
+    return replace(table, rows=rows), notes
 
 
 def _merged(entry: Entry, rows: list[labels.LabelRow]) -> Entry:
@@ -286,13 +329,28 @@ def _exclude(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], list[s
 
 
 def _patient_notes(entries: list[Entry]) -> list[str]:
-    lacking = sum(entry.patient is None for entry in entries)
-    if not lacking:
-        return []
     risk = "images of one patient may stand on both sides of a split"
+    lacking = sum(entry.patient is None for entry in entries)
     if lacking == len(entries):
         return [f"no patient ids were given: {risk}"]
-    return [f"{_count(lacking, 'image')} of {len(entries)} without a patient id: {risk}"]
+    counts = Counter(entry.patient for entry in entries if entry.patient is not None)
+    notes = [
+        f"{_count(number, 'image')} with the patient id {patient!r}, which looks like a "
+        "placeholder: they count as one patient; leave the cell empty where none is known"
+        for patient, number in sorted(counts.items())
+        if number > 1 and patient.strip().lower() in _PLACEHOLDERS
+    ]
+    largest, number = counts.most_common(1)[0]
+    is_large = number >= _LARGE_PATIENT_SHARE * len(entries) and number >= _LARGE_PATIENT_IMAGES
+    if is_large and largest.strip().lower() not in _PLACEHOLDERS and len(counts) > 1:
+        # The id itself may name a person.
+        notes.append(
+            f"{number} of {len(entries)} images have one and the same patient id: they are never "
+            "split; check whether the id stands for several patients"
+        )
+    if lacking:
+        notes.append(f"{_count(lacking, 'image')} of {len(entries)} without a patient id: {risk}")
+    return notes
 
 
 def _ignored_notes(folder: Listing, entries: list[Entry]) -> list[str]:
@@ -300,6 +358,11 @@ def _ignored_notes(folder: Listing, entries: list[Entry]) -> list[str]:
     notes = [f"files that are no images ignored: {others}"] if others else []
     if folder.links_out:
         notes.append(f"{_links(folder)}: left out")
+    if folder.odd_names:
+        names = ", ".join(folder.odd_names[:_LISTED_NAMES])
+        more = ", ..." if len(folder.odd_names) > _LISTED_NAMES else ""
+        files = _count(len(folder.odd_names), "file")
+        notes.append(f"{files} left out, whose names are no UTF-8: {names}{more}; rename them")
     return notes
 
 

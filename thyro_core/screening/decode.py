@@ -4,7 +4,8 @@ Runs in a worker, without Ray and without torch.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ import pyarrow.compute as pc
 from thyro_core.imaging.decode import resize
 from thyro_core.screening.files import FoundFile
 from thyro_core.screening.known_files import KnownFiles
-from thyro_core.screening.reader import ScreeningImage
+from thyro_core.screening.reader import ScreeningImage, reading_id
 from thyro_core.screening.rules import Counts, Night, unscored
 from thyro_core.screening.sandbox import READER, DecoderDiedError, DecoderProcess
 from thyro_core.settings import Settings
-from thyro_core.store.listing import refusal_types
-from thyro_core.store.store import filesystem, open_store
+from thyro_core.store.listing import printable_name, refusal_types
+from thyro_core.store.store import filesystem, is_s3, open_store
 from thyro_core.tables import schemas
 
 _DECODER_TRIES = 2
@@ -62,6 +63,18 @@ def block_schema() -> pa.Schema:
     )
 
 
+@dataclass(frozen=True)
+class _Contents:
+    """What a file holds."""
+
+    file_id: str | None = None
+    """SHA-256 of the bytes, hexadecimal; None: there are none, or they cannot be read."""
+    data: bytes | None = None
+    """None: more than the rules allow."""
+    fault: str | None = None
+    """Why they cannot be read."""
+
+
 class BlockDecoder:
     """Decodes blocks of a batch's files; keeps its decoder process between them."""
 
@@ -69,22 +82,24 @@ class BlockDecoder:
         self._job = job
         self._fs, self._root = filesystem(job.source)
         self._known = KnownFiles(open_store(job.store), job.known_key, Path(job.scratch))
+        self._reading_id = reading_id(job.night.rules)
         self._decode = DecoderProcess(job.night.rules, Settings().pseudonym_key, job.reader)
 
     def __call__(self, files: Iterable[FoundFile]) -> DecodedBlock:
         """The images of a block of files that are not known yet."""
         counts, rows, file_ids = Counts(), [], set()
         for file in files:
-            data = self._read(file)
-            if data is None:
+            contents = self._read(file)
+            if contents is None:
                 counts += Counts(files=1, late=1)
                 continue
-            file_id = data if isinstance(data, str) else hashlib.sha256(data).hexdigest()
-            if file_id in file_ids or file_id in self._known:
-                counts += Counts(files=1, known=1)
-                continue
-            file_ids.add(file_id)
-            images = [self._row(file, file_id, image) for image in self._images(data, file_id)]
+            file_id = contents.file_id
+            if file_id is not None:
+                if file_id in file_ids or file_id in self._known:
+                    counts += Counts(files=1, known=1)
+                    continue
+                file_ids.add(file_id)
+            images = [self._row(file, file_id, image) for image in self._images(file, contents)]
             counts += Counts(files=1, fresh=1, images=len(images))
             rows += images
         return DecodedBlock(pa.Table.from_pylist(rows, schema=block_schema()), counts)
@@ -93,20 +108,32 @@ class BlockDecoder:
         """End the decoder process."""
         self._decode.close()
 
-    def _read(self, file: FoundFile) -> bytes | str | None:
-        """The bytes; of a file above the bound its hash; None: gone, refused or still growing."""
+    def _read(self, file: FoundFile) -> _Contents | None:
+        """What a file holds; None: it is gone or still growing, and the next run tries again."""
+        if file.fault is not None:
+            return None if file.fault == "vanished" else _Contents(fault=file.fault)
         path = f"{self._root}/{file.name}"
         try:
             if file.size > self._job.night.rules.max_bytes:
                 with self._fs.open(path, "rb") as stream:
-                    return hashlib.file_digest(stream, "sha256").hexdigest()
+                    return _Contents(hashlib.file_digest(stream, "sha256").hexdigest())
             data = bytes(self._fs.cat_file(path))
-        except refusal_types(self._fs):
+        except refusal_types(self._fs) as error:
+            passes = is_s3(self._fs) and not isinstance(error, PermissionError)
+            gone = passes or isinstance(error, FileNotFoundError)
+            return None if gone else _Contents(fault="unreadable")
+        if len(data) != file.size:
             return None
-        return data if len(data) == file.size else None
+        # All empty files have one hash, and each of them is to be a row.
+        return _Contents(hashlib.sha256(data).hexdigest() if data else None, data)
 
-    def _images(self, data: bytes | str, file_id: str) -> list[ScreeningImage]:
-        if isinstance(data, str):
+    def _images(self, file: FoundFile, contents: _Contents) -> list[ScreeningImage]:
+        data, file_id = contents.data, contents.file_id
+        if file_id is None:
+            detail = None if contents.fault else "the file is empty"
+            reason = contents.fault or "undecodable"
+            return [ScreeningImage(_path_id(file), 0, reason=reason, detail=detail)]
+        if data is None:
             detail = f"more than max_bytes = {self._job.night.rules.max_bytes}"
             return [ScreeningImage(file_id, 0, reason="too_large", detail=detail)]
         for _ in range(_DECODER_TRIES):
@@ -117,7 +144,7 @@ class BlockDecoder:
                 reason = error.reason
         return [ScreeningImage(file_id, 0, reason=reason, detail=f"{_DECODER_TRIES} times")]
 
-    def _row(self, file: FoundFile, file_id: str, image: ScreeningImage) -> dict[str, Any]:
+    def _row(self, file: FoundFile, file_id: str | None, image: ScreeningImage) -> dict[str, Any]:
         night = self._job.night
         row = {name: value for name, value in asdict(image).items() if name not in {"grey", "sd"}}
         row |= {
@@ -125,14 +152,20 @@ class BlockDecoder:
             "batch_id": night.batch_id,
             "batch": night.batch,
             "file_id": file_id,
-            "name": file.name if self._job.keep_names else None,
+            "name": printable_name(file.name) if self._job.keep_names else None,
             "model_id": night.model_id,
+            "reading_id": self._reading_id,
             "grey_sd": image.sd,
             "pixels": None,
         }
         if image.grey is None:
             return row | unscored(image.reason or "undecodable")
         return row | {"pixels": resize(image.grey, self._job.side).tobytes()}
+
+
+def _path_id(file: FoundFile) -> str:
+    """An id of a file whose contents give it none."""
+    return hashlib.sha256(b"path/" + os.fsencode(file.name)).hexdigest()
 
 
 def pixels_of(table: pa.Table, side: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -154,7 +187,17 @@ def from_bytes(data: bytes) -> pa.Table:
     return pa.ipc.open_stream(data).read_all()
 
 
+def names_table(files: Sequence[FoundFile]) -> pa.Table:
+    """The files of a block as a table; names as bytes, because they need not be text."""
+    columns = {
+        "name": [os.fsencode(file.name) for file in files],
+        "size": [file.size for file in files],
+        "fault": pa.array([file.fault for file in files], pa.string()),
+    }
+    return pa.table(columns)
+
+
 def names_of(data: bytes) -> Iterator[FoundFile]:
-    """The files of a block that `to_bytes` packed."""
+    """The files of a block that `to_bytes` packed, from `names_table`."""
     for row in from_bytes(data).to_pylist():
-        yield FoundFile(row["name"], row["size"])
+        yield FoundFile(os.fsdecode(row["name"]), row["size"], row["fault"])

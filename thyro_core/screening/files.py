@@ -1,4 +1,8 @@
-"""The files of a batch, one after the other: a list of a million would fill the memory."""
+"""The files of a batch, one after the other: a list of a million would fill the memory.
+
+What cannot be listed or must not be followed is an entry too, with the reason: a night goes on
+without it, and says so.
+"""
 
 import os
 from collections.abc import Iterator
@@ -27,9 +31,11 @@ class FoundFile(NamedTuple):
     """A file of a batch."""
 
     name: str
-    """Path below the batch."""
+    """Path below the batch; of a name that is no UTF-8 as `os.fsdecode` gives it."""
     size: int
     """Size when it was listed [bytes]."""
+    fault: str | None = None
+    """Why it is not to be read: `outside_link`, `unreadable_folder` or `vanished`."""
 
 
 def stream_files(batch: str) -> Iterator[FoundFile]:
@@ -39,14 +45,22 @@ def stream_files(batch: str) -> Iterator[FoundFile]:
         batch: folder or fsspec URL.
 
     Raises:
-        InputError: it does not exist or refuses to be read.
+        InputError: it does not exist or refuses to be read, or holds nothing but links out of it.
     """
     fs, root = filesystem(batch)
+    links = others = 0
     with explain_refusal(redact(batch), fs):
-        for path, size in _walk(fs, root):
-            name = path[len(root) :].lstrip("/")
-            if name and _is_image(name):
-                yield FoundFile(name, size)
+        for file in _walk(fs, root):
+            if file.name and (file.fault == "unreadable_folder" or _is_image(file.name)):
+                links += file.fault == "outside_link"
+                others += file.fault != "outside_link"
+                yield file
+    if links and not others:
+        msg = (
+            f"{redact(batch)}: expected images, found nothing but links that lead out of the "
+            f"folder ({links}), which are not followed; give the folder that they lead to"
+        )
+        raise InputError(msg)
 
 
 def blocks(batch: str, size: int) -> Iterator[tuple[FoundFile, ...]]:
@@ -85,46 +99,62 @@ def _is_image(name: str) -> bool:
     return not is_other and not is_hidden(name)
 
 
-def _walk(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[tuple[str, int]]:
-    """Path and size of each file; fsspec's own listings are whole lists."""
+def _walk(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[FoundFile]:
+    """Every file; fsspec's own listings are whole lists."""
     if isinstance(fs, LocalFileSystem):
         yield from _walk_local(root)
     elif hasattr(fs, "call_s3"):
         yield from _walk_s3(fs, root)
     else:
         for path, info in fs.find(root, detail=True).items():
-            yield str(path), int(info["size"])
+            yield FoundFile(str(path)[len(root) :].removeprefix("/"), int(info["size"]))
 
 
-def _walk_local(root: str) -> Iterator[tuple[str, int]]:
+def _walk_local(root: str) -> Iterator[FoundFile]:
     folders = [root]
     while folders:
-        with os.scandir(folders.pop()) as entries:
+        folder = folders.pop()
+        try:
+            entries = os.scandir(folder)
+        except OSError as error:
+            if folder == root:
+                raise
+            fault = "vanished" if isinstance(error, FileNotFoundError) else "unreadable_folder"
+            yield FoundFile(_below(root, folder), 0, fault)
+            continue
+        with entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path).as_posix())
-                elif (size := _size(entry, root)) is not None:
-                    yield Path(entry.path).as_posix(), size
+                elif (file := _local_file(entry, root)) is not None:
+                    yield file
 
 
-def _size(entry: os.DirEntry[str], root: str) -> int | None:
-    """Size of a regular file [bytes]; one that vanishes meanwhile, or lies elsewhere, has none."""
+def _below(root: str, path: str) -> str:
+    return Path(path).as_posix()[len(root) :].removeprefix("/")
+
+
+def _local_file(entry: os.DirEntry[str], root: str) -> FoundFile | None:
+    """A regular file, or a link that leads out; None: neither, or it vanished meanwhile."""
+    name = _below(root, entry.path)
     try:
         if entry.is_symlink() and not stays_inside(Path(root), entry.path):
-            return None
-        return entry.stat().st_size if entry.is_file() else None
+            return FoundFile(name, 0, "outside_link")
+        return FoundFile(name, entry.stat().st_size) if entry.is_file() else None
     except FileNotFoundError:
         return None
 
 
-def _walk_s3(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[tuple[str, int]]:
+def _walk_s3(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[FoundFile]:
     bucket, _, prefix = root.partition("/")
+    start = len(prefix) + 1 if prefix else 0
     query = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
     while True:
         page = fs.call_s3("list_objects_v2", **query)
         for entry in page.get("Contents", ()):
             if not entry["Key"].endswith("/"):
-                yield f"{bucket}/{entry['Key']}", int(entry["Size"])
+                # What follows may begin with a slash: the store's keys are no paths.
+                yield FoundFile(str(entry["Key"])[start:], int(entry["Size"]))
         if not page.get("IsTruncated"):
             return
         query["ContinuationToken"] = page["NextContinuationToken"]

@@ -24,14 +24,35 @@ ScreeningRow = dict[str, Any]
 BANDS: tuple[ReadingBand, ...] = ("refer", "review", "not scored", "routine")
 """In the order in which a reader meets them."""
 
-FAILED: tuple[str, ...] = ("undecodable", "crashed_decoder", "hung_decoder")
+FAILED: tuple[str, ...] = (
+    "undecodable",
+    "crashed_decoder",
+    "hung_decoder",
+    "unreadable",
+    "unreadable_folder",
+)
 """Reasons of an image that could not be read at all; the others are refusals by a rule."""
+
+TRIED_AGAIN: tuple[str, ...] = (
+    "crashed_decoder",
+    "hung_decoder",
+    "unreadable",
+    "unreadable_folder",
+    "outside_link",
+)
+"""Reasons that may be gone the next night, whatever the rules: a machine short of memory, a share
+with other permissions."""
 
 WHY: Mapping[str, str] = MappingProxyType(
     {
         "undecodable": "The file could not be decoded.",
         "crashed_decoder": "The file killed the program that decodes it, twice.",
         "hung_decoder": "The file kept the program that decodes it busy without an end.",
+        "unreadable": "The file may not be read: its permissions are to be changed.",
+        "unreadable_folder": "The folder may not be read, and nobody knows what it holds: its "
+        "permissions are to be changed.",
+        "outside_link": "A link that leads out of the batch is not followed: the file itself is to "
+        "be copied into the batch.",
         "too_large": "The file or its frame is larger than the rules allow.",
         "too_small": "A side is shorter than the rules allow.",
         "not_ultrasound": "It does not look like a greyscale ultrasound image.",

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from thyro_core.config import canonical_json
 from thyro_core.errors import ThyroError
 from thyro_core.screening.known_files import write_known
-from thyro_core.screening.rules import Night, Totals, date_number
+from thyro_core.screening.reader import reading_id
+from thyro_core.screening.rules import TRIED_AGAIN, Night, Totals, date_number
 from thyro_core.store.keys import (
     chunk_key,
     known_hashes_key,
@@ -61,6 +62,21 @@ FROM parts
 """
 
 
+# Of a file that was refused and then read again, under other rules or by other decoders, the latest
+# reading counts; one that led to a score comes before all others.
+_LATEST_READING = """
+SELECT * FROM parts QUALIFY reading_id IS NOT DISTINCT FROM first_value(reading_id) OVER (
+    PARTITION BY coalesce(file_id, image_id)
+    ORDER BY status = 'scored' DESC, part_number DESC, image_id
+)
+"""
+_ONE_ROW_AN_IMAGE = """
+QUALIFY row_number() OVER (
+    PARTITION BY image_id ORDER BY status = 'scored' DESC, part_number DESC
+) = 1 ORDER BY image_id
+"""
+
+
 def write_chunk(store: Store, night: Night, kind: str, name: str, table: pa.Table) -> None:
     """Write the results of one block."""
     buffer = io.BytesIO()
@@ -92,11 +108,13 @@ def unfinished_nights(store: Store) -> list[Night]:
 def publish_known(store: Store, night: Night) -> str:
     """Write the hashes of all files that the night's model has an answer for.
 
+    It has scored an image of such a file, or refused all as it would today (`reading_id`).
+
     Returns:
         The object's key, made of what it holds.
     """
     with tempfile.NamedTemporaryFile(prefix="thyro-") as file:
-        write_known(_scored_files(store, night.model_id), file)
+        write_known(_answered_files(store, night), file)
         file.flush()
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -108,21 +126,33 @@ def publish_known(store: Store, night: Night) -> str:
     return key
 
 
-def _scored_files(store: Store, model_id: str) -> Iterator[pa.Table]:
+def _answered_files(store: Store, night: Night) -> Iterator[pa.Table]:
+    columns = ["file_id", "model_id", "status", "reason", "reading_id"]
+    names = set(columns)
+    refused = pc.equal(pc.field("reading_id"), reading_id(night.rules)) & ~pc.field("reason").isin(
+        TRIED_AGAIN
+    )
+    is_answered = (pc.field("status") == "scored") | refused
+    condition = (pc.field("model_id") == night.model_id) & pc.field("file_id").is_valid()
     tables = store.keys(table_prefix("screening"))
     loose = [key for night in unfinished_nights(store) for key in chunks(store, night, "rows")]
     for key in (*tables, *loose):
         with store.fs.open(store.path(key), "rb") as file:
             part = pq.ParquetFile(file)
-            for batch in part.iter_batches(columns=["file_id", "model_id"]):
-                yield pa.Table.from_batches([batch.filter(pc.equal(batch["model_id"], model_id))])
+            for batch in part.iter_batches(columns=names.intersection(part.schema_arrow.names)):
+                rows = pa.Table.from_batches([batch])
+                if "reading_id" not in rows.column_names:
+                    # Written before it was noted.
+                    rows = rows.append_column("reading_id", pa.nulls(len(rows), pa.string()))
+                yield rows.filter(condition & is_answered).select(["file_id"])
 
 
 def gather(store: Store, night: Night) -> Totals:
     """Put the chunks of a night's batch into its parts, and the chunks away.
 
-    What is there already stays; an image that stands in two chunks (the same bytes twice in a
-    batch, or a block that was redone) is taken once. Interrupted anywhere, it can be done again.
+    What is there already stays, but for the refusal of a file that was read again. An image that
+    stands in two chunks (the same bytes twice in a batch, or a block that was redone) is taken
+    once. Interrupted anywhere, it can be done again.
 
     Returns:
         The totals of the part.
@@ -140,9 +170,14 @@ def gather(store: Store, night: Night) -> Totals:
         cams = table_key("screening_cams", **keys)
         by = ("image_id", "target_class")
         _merge_into(store, cams, by_kind["cams"], schemas.TABLES["screening_cams"].schema, by)
-        before = _distinct_images(store, [*_present(store, part), *by_kind["rows"]])
         schema = schemas.TABLES["screening"].schema
-        rows = _merge_into(store, part, by_kind["rows"], schema, ("image_id",))
+        sources = [*_present(store, part), *by_kind["rows"]]
+        # What had no contents has no hash to tell it by once it has; each run lists it anew.
+        earlier = f"part_number > {len(_present(store, part))}"
+        latest = f"SELECT * FROM ({_LATEST_READING}) WHERE file_id IS NOT NULL OR {earlier}"  # noqa: S608
+        before = _distinct_images(store, sources, latest)
+        sql = f"SELECT * FROM ({latest}) {_ONE_ROW_AN_IMAGE}"  # noqa: S608
+        rows = write_merged(store, part, sources, schema, sql)
         if rows != before:
             msg = (
                 f"{part}: expected {before} images, wrote {rows}; the chunks are kept: report this"
@@ -164,11 +199,12 @@ def totals_of(store: Store, parts: list[str]) -> Totals:
     return Totals(**batch.to_pylist()[0])
 
 
-def _distinct_images(store: Store, sources: list[str]) -> int:
+def _distinct_images(store: Store, sources: list[str], rows: str) -> int:
     if not sources:
         return 0
     with fetched(store, sources) as files, connected() as connection:
-        (batch,) = select(connection, "SELECT count(DISTINCT image_id) AS n FROM parts", files)
+        sql = f"SELECT count(DISTINCT image_id) AS n FROM ({rows})"  # noqa: S608
+        (batch,) = select(connection, sql, files, schemas.TABLES["screening"].schema)
     return int(batch["n"][0].as_py())
 
 

@@ -115,14 +115,14 @@ def unscored_rows(store: Store, night: Night) -> list[dict[str, str]]:
     """A batch's first hundred images that are not scored: digits of the file's hash, and why."""
     part = table_key("screening", date=night.number, batch_id=night.batch_id)
     sql = (
-        "SELECT file_id, frame, status, reason, detail FROM parts WHERE status != 'scored' "
-        "ORDER BY image_id LIMIT 100"
+        "SELECT file_id, image_id, frame, status, reason, detail FROM parts "
+        "WHERE status != 'scored' ORDER BY image_id LIMIT 100"
     )
     with fetched(store, [part]) as files, connected() as connection:
         rows = [row for batch in select(connection, sql, files) for row in batch.to_pylist()]
     return [
         {
-            "file": row["file_id"][:16],
+            "file": (row["file_id"] or row["image_id"])[:16],
             "frame": str(row["frame"]),
             "status": row["status"],
             "why": WHY[row["reason"]],

@@ -75,9 +75,10 @@ def progress_key(study_id: str, split: int) -> str:
     return f"{progress_folder(study_id)}/split={split}.json"
 
 
-def placement_key(study_id: str, split: int) -> str:
-    """The host of a running split job; deleted with its progress."""
-    return f"{progress_folder(study_id)}/attempt-split={split}.json"
+def placement_key(study_id: str, split: int, rank: int = 0) -> str:
+    """The host of a worker of a running split job; deleted with its progress."""
+    worker = f"-worker={rank}" if rank else ""
+    return f"{progress_folder(study_id)}/attempt-split={split}{worker}.json"
 
 
 def outcome_key(study_id: str, split: int) -> str:

@@ -1,5 +1,6 @@
 """The files at an address on any fsspec file system, and the bytes of the small ones."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ class Listing:
         sizes: Size [bytes], where known, of each file by its path below the root.
         links_out: Number of links that were left out because they lead out of a local folder: a set
             from another site must not make us read other files.
+        odd_names: Names of files that were left out because they are no UTF-8, which no table can
+            hold; as `printable_name` gives them.
     """
 
     url: str
@@ -34,6 +37,7 @@ class Listing:
     root: str
     sizes: Mapping[str, int | None]
     links_out: int = 0
+    odd_names: tuple[str, ...] = ()
 
     def uri(self, name: str) -> str:
         """The full URL of a file."""
@@ -84,15 +88,27 @@ def list_files(source: str) -> Listing:
     strict = {"on_error": "raise"} if isinstance(fs, LocalFileSystem) else {}
     with explain_refusal(source, fs):
         entries = fs.find(root, detail=True, **strict)
-    infos = {str(path)[len(root) :].lstrip("/"): info for path, info in entries.items()}
-    visible = {name: info for name, info in infos.items() if name and not is_hidden(name)}
+    # A key of a bucket may begin with a second slash.
+    infos = {str(path)[len(root) :].removeprefix("/"): info for path, info in entries.items()}
+    all_visible = {name: info for name, info in infos.items() if name and not is_hidden(name)}
+    visible = {name: info for name, info in all_visible.items() if _is_text(name)}
+    odd_names = tuple(sorted(printable_name(name) for name in all_visible.keys() - visible.keys()))
     sizes = {
         name: info.get("size")
         for name, info in visible.items()
         if not info.get("islink") or stays_inside(Path(root), name)
     }
     url = str(fs.unstrip_protocol(root))
-    return Listing(url, fs, root, sizes, links_out=len(visible) - len(sizes))
+    return Listing(url, fs, root, sizes, len(visible) - len(sizes), odd_names)
+
+
+def printable_name(name: str) -> str:
+    r"""A file's name as text: bytes that are no UTF-8 become escapes such as `\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _is_text(name: str) -> bool:
+    return name == printable_name(name)
 
 
 def stays_inside(root: Path, name: str) -> bool:

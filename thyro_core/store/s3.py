@@ -10,7 +10,10 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any
 
-from botocore.exceptions import IncompleteReadError  # type: ignore[import-untyped]
+from botocore.exceptions import (  # type: ignore[import-untyped]
+    ClientError,
+    IncompleteReadError,
+)
 from s3fs import S3FileSystem
 
 from thyro_core.errors import StoreError
@@ -25,6 +28,14 @@ READ_SECONDS = 20.0
 CONNECTIONS = 10
 """To the server at once, from one process."""
 
+_CURES = {
+    "XAmzContentSHA256Mismatch": "it does not know the checksums that clients add by default: set "
+    "AWS_REQUEST_CHECKSUM_CALCULATION=when_required, and start the same command again",
+    "NotImplemented": "it does not know conditional writes, by which programs keep from "
+    "overwriting each other's files: use another S3 server, or a folder",
+}
+"""What helps against refusals that say nothing to people, by the server's code."""
+
 
 class RetryingS3FileSystem(S3FileSystem):  # type: ignore[misc]
     """s3fs's file system, each of whose requests is retried.
@@ -38,19 +49,24 @@ class RetryingS3FileSystem(S3FileSystem):  # type: ignore[misc]
 
     retries = 1
 
-    def __init__(self, retry_seconds: float) -> None:
-        """Make one that retries each request for so long [s]; 0: one attempt."""
-        super().__init__(
-            config_kwargs={
-                "connect_timeout": CONNECT_SECONDS,
-                "read_timeout": READ_SECONDS,
-                "max_pool_connections": CONNECTIONS,
-                "retries": {"total_max_attempts": 1},
-            },
-            use_listings_cache=False,
-            # With more, each read asks for the size first, to fetch large objects in parts.
-            max_concurrency=1,
-        )
+    def __init__(self, retry_seconds: float, **options: Any) -> None:  # noqa: ANN401 - s3fs's
+        """Make one that retries each request for so long [s]; 0: one attempt.
+
+        Args:
+            retry_seconds: how long.
+            options: of s3fs, which fsspec takes from its configuration (such as `FSSPEC_S3`); those
+                that retries and listings depend on are set here whatever they say.
+        """
+        config = {
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": READ_SECONDS,
+            "max_pool_connections": CONNECTIONS,
+            **options.pop("config_kwargs", {}),
+            "retries": {"total_max_attempts": 1},
+        }
+        # With more at once, each read asks for the size first, to fetch large objects in parts.
+        own = {"config_kwargs": config, "use_listings_cache": False, "max_concurrency": 1}
+        super().__init__(**options | own)
         self._policy = RetryPolicy(retry_seconds)
 
     async def get_s3(self, bucket: str | None = None) -> "_RetryingClient":
@@ -83,9 +99,25 @@ class _RetryingClient:
             try:
                 return await self._policy.call_async(attempt, f"{operation} at {url}")
             except RetriesExhaustedError as outage:
-                raise _store_lost(url, operation, outage) from outage.error
+                cured = _with_cure(url, operation, outage.error)
+                raise cured or _store_lost(url, operation, outage) from outage.error
+            except ClientError as error:
+                cured = _with_cure(url, operation, error)
+                if cured is None:
+                    raise
+                raise cured from error
 
         return request
+
+
+def _with_cure(url: str, operation: str, error: BaseException) -> StoreError | None:
+    """A refusal with what helps against it, where that is known."""
+    code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
+    if code not in _CURES:
+        return None
+    return StoreError(
+        f"{url}: expected the store to answer {operation}, found {error}; {_CURES[code]}"
+    )
 
 
 def _store_lost(url: str, operation: str, outage: RetriesExhaustedError) -> StoreError:

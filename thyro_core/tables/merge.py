@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from thyro_core.store.store import Store
-from thyro_core.tables import schemas
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -56,19 +55,29 @@ def connected() -> "Iterator[DuckDBPyConnection]":
 
 
 def select(
-    connection: "DuckDBPyConnection", sql: str, files: Sequence[str]
+    connection: "DuckDBPyConnection",
+    sql: str,
+    files: Sequence[str],
+    schema: pa.Schema | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Batches of a query over Parquet files, which it calls `parts`.
 
     Args:
         connection: from `connected`.
-        sql: one SELECT; a table's name in it is `parts`.
-        files: local files of one schema, at least one.
+        sql: one SELECT; the table's name in it is `parts`. Beside the files' columns a row has its
+            `part_number`, the position of its file, from 1.
+        files: local files, at least one.
+        schema: columns that all rows have; those that the files of an older version lack are null.
     """
-    named = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+    named = "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
+    options = "hive_partitioning = false, union_by_name = true, filename = true"
+    rows = f"FROM read_parquet({named}, {options})"
+    present = connection.sql(f"{rows} LIMIT 0").columns
+    lacking = [name for name in (schema.names if schema else ()) if name not in present]
+    extra = "".join(f", NULL AS {name}" for name in lacking)
     connection.execute(
-        f"CREATE OR REPLACE TEMP VIEW parts AS FROM read_parquet([{named}], "
-        "hive_partitioning = false, union_by_name = true)"
+        "CREATE OR REPLACE TEMP VIEW parts AS SELECT * EXCLUDE (filename), "
+        f"list_position({named}, filename) AS part_number{extra} {rows}"
     )
     yield from connection.sql(sql).to_arrow_reader(_ROWS)
 
@@ -104,8 +113,8 @@ def write_merged(
         store.writing(target) as out,
         pq.ParquetWriter(out, schema, compression="zstd") as writer,
     ):
-        for batch in select(connection, sql, files) if files else ():
-            table = schemas.completed(pa.Table.from_batches([batch]), schema)
+        for batch in select(connection, sql, files, schema) if files else ():
+            table = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
             writer.write_table(table)
             rows += table.num_rows
     return rows

@@ -144,6 +144,11 @@ def _close(reference: "weakref.ref[duckdb.DuckDBPyConnection]") -> None:
 class _PartsOfTable(ds.FileSystemDataset):  # type: ignore[misc]
     """A table's parts, as DuckDB wants them for pushing columns and filters down.
 
+    DuckDB could read the files by itself, through a file system of ours that is registered with it.
+    But for each query it opens every part two to four times, one after the other and before it
+    looks at the keys: over a store that answers in 20 ms, 400 parts took 11 s, and 10 s where a
+    condition on `split` leaves one part (DuckDB 2.0); this way it is 1.5 s and 0.04 s.
+
     Arrow's own scanner reads ahead in threads of its own. On an fsspec file system these enter
     Python, and a process that ends meanwhile hangs or aborts ("terminate called without an
     active exception"). Here the thread that pulls a batch fetches and decodes it.

@@ -24,20 +24,25 @@ _BATCH: Column = ("batch", _STRING, "Address of the batch, without passwords and
 _IMAGE: Column = (
     "image_id",
     _STRING,
-    "The file's hash; of a clip's frame also its number, of a view also its place.",
+    "The file's hash; of a frame also its number, of a view its place; not readable: its path's.",
 )
 
 IMAGE_COLUMNS: tuple[Column, ...] = (
     *KEYS,
     _BATCH,
     _IMAGE,
-    ("file_id", _STRING, "SHA-256 of the file's bytes, hexadecimal: `sha256sum` finds the file."),
+    (
+        "file_id",
+        _STRING,
+        "SHA-256 of the file's bytes, as `sha256sum` gives it; null: not readable, empty.",
+    ),
     ("frame", _INT, "Frame of the file, from 0."),
     ("name", _STRING, "Path below the batch; null unless THYRO_KEEP_NAMES: names tell of people."),
     _MODEL,
     ("status", _STRING, "scored, rejected (no image for this model) or failed (not readable)."),
     ("reason", _STRING, "Why it is not scored, or what sends it to review; null: nothing."),
     ("detail", _STRING, "The reason's particulars, and how the picture was read; null: as usual."),
+    ("reading_id", _STRING, "Hash of the rules and decoder versions it was read under."),
     (
         "prob_malignant",
         _REAL,
@@ -88,7 +93,11 @@ BATCH_COLUMNS: tuple[Column, ...] = (
     _MODEL,
     ("rules", _STRING, "Rules of quality and banding, JSON."),
     ("received", _INT, "Images of this night's batch: scored + rejected + failed."),
-    ("known", _INT, "Files the last run passed over: this model had seen their bytes before."),
+    (
+        "known",
+        _INT,
+        "Files the last run passed over: scored by this model before, or refused as `reading_id`.",
+    ),
     ("late", _INT, "Files the last run could not read whole; the next run tries them again."),
     ("scored", _INT, "Images scored."),
     ("rejected", _INT, "Images refused by a quality rule."),

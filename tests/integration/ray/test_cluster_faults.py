@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -152,8 +152,8 @@ def test_each_node_trains_from_its_own_scratch_to_the_tables_of_one_machine(
 
 
 def workers_of(cluster: RayCluster, name: str) -> list[int]:
-    """Processes of a node that train a split: Ray names them after their task."""
-    return cluster.nodes[name].pids("ray::s")
+    """Processes of a node that train a split."""
+    return cluster.nodes[name].pids("ray::RayTrainWorker")
 
 
 def test_a_worker_killed_on_a_remote_node_changes_no_byte(cluster, undisturbed) -> None:
@@ -226,11 +226,10 @@ def test_a_lost_head_ends_the_study_in_order_and_a_new_cluster_goes_on(
 
 
 @contextmanager
-def killed_each_time(cluster: RayCluster, store: str, split: int) -> Iterator[list[str]]:
-    """While the block runs, each attempt at a split is killed as soon as it has named its host.
+def killed_each_time(store: str, split: int) -> Iterator[list[str]]:
+    """While the block runs, each attempt at a split is killed as soon as it has named its place.
 
-    Where the nodes are process groups of one machine, they all have its name: the process is looked
-    for on every node. What goes wrong in the thread fails the block.
+    What goes wrong in the thread fails the block.
 
     Yields:
         The hosts that the attempts named.
@@ -238,22 +237,15 @@ def killed_each_time(cluster: RayCluster, store: str, split: int) -> Iterator[li
     over = threading.Event()
     hosts: list[str] = []
 
-    def process_of_attempt() -> int:
-        for pid in [pid for name in cluster.nodes for pid in workers_of(cluster, name)]:
-            with suppress(FileNotFoundError):
-                title = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0")
-                if title.endswith(f"-{split}".encode()):
-                    return pid
-        return 0
-
     def kill_attempts() -> None:
         opened_store, killed = opened(store), b""
         while not over.wait(0.05):
             keys = [placement_key(study_id, split) for study_id in study_ids(opened_store)]
             placement = b"".join(opened_store.read_all(keys).values())
-            if placement != killed and (pid := process_of_attempt()):
-                os.kill(pid, signal.SIGKILL)
-                hosts.append(json.loads(placement)["host"])
+            if placement != killed:
+                place = json.loads(placement)
+                os.kill(place["pid"], signal.SIGKILL)
+                hosts.append(place["host"])
                 killed = placement
 
     with ThreadPoolExecutor(1) as pool:
@@ -269,7 +261,7 @@ def test_a_job_that_dies_each_time_is_named_with_its_host_and_the_others_finish(
     cluster, undisturbed
 ) -> None:
     study = Study(cluster, "culprit", THYRO_JOB_RETRIES="1")
-    with killed_each_time(cluster, "culprit", 1) as deaths:
+    with killed_each_time("culprit", 1) as deaths:
         said = study.fails()
     assert "split 1 is given up: its process died 2 times" in said
     assert "the last time the process crashed, or was killed" in said

@@ -5,19 +5,24 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ray import exceptions
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from tests.e2e.test_study_cli import command, environment, run
 from tests.support.imagesets import write_image_set
-from thyro_core.cluster import worker_groups
+from thyro_core.cluster import session, worker_groups
+from thyro_core.cluster.failures import WorkerLostError
 from thyro_core.cluster.resources import Capacity, Node, ResourceRequest, capacity_of, job_resources
-from thyro_core.cluster.worker_groups import seat, train_in_group
+from thyro_core.cluster.worker_groups import train_in_group
 from thyro_core.errors import InputError, ThyroError, WorkerFailedError
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.job import JobResources, SplitJob, SplitOutcome
+from thyro_core.study.placement import write_placement
 from thyro_core.study.plan import study_ids
 from thyro_core.tables.io import read_table
 
@@ -47,26 +52,6 @@ def test_several_workers_need_room_for_all_and_get_a_gpu_each() -> None:
         shared(large, 1, 0.5, 2)
 
 
-@pytest.mark.parametrize(
-    ("cluster", "resources", "at_once"),
-    [
-        ({"CPU": 2.0}, JobResources(1, 0.0, 2), 1),
-        ({"CPU": 9.0}, JobResources(1, 0.0, 2), 4),
-        ({"CPU": 64.0, "GPU": 6.0}, JobResources(1, 1.0, 2), 3),
-        ({"CPU": 1000.0}, JobResources(1, 0.0, 2), 20),
-        ({"CPU": 1.0}, JobResources(1, 0.0, 2), 1),
-        ({"CPU": 64.0, "memory": 20e9}, JobResources(1, 0.0, 2, 3 * 10**9), 3),
-    ],
-)
-def test_seats_let_as_many_jobs_start_as_there_is_room_for(
-    monkeypatch, cluster, resources, at_once
-) -> None:
-    monkeypatch.setattr(worker_groups.ray, "cluster_resources", lambda: cluster)
-    (share,) = seat(resources).values()
-    assert at_once * share <= 1 < (at_once + 1) * share
-    assert 1 - at_once * share >= 0.001 * at_once, "Ray Train's helpers take a thousandth each"
-
-
 def groups(monkeypatch: pytest.MonkeyPatch, *ends: object) -> list[SplitJob]:
     """Let worker groups end so, one after the other; the jobs they were given."""
     given: list[SplitJob] = []
@@ -80,7 +65,6 @@ def groups(monkeypatch: pytest.MonkeyPatch, *ends: object) -> list[SplitJob]:
 
 
 DONE = SplitOutcome(3, ("vgg16",), {})
-KILLED = {1: RuntimeError("the actor died")}
 
 
 def test_an_architecture_that_fails_in_a_worker_is_left_out_and_the_others_go_on(
@@ -89,24 +73,67 @@ def test_an_architecture_that_fails_in_a_worker_is_left_out_and_the_others_go_on
     error = WorkerFailedError("resnet18", "worker 1 of 2: ValueError: no")
     given = groups(monkeypatch, {1: error}, DONE)
     expected = {"resnet18": "worker 1 of 2: ValueError: no"}
-    assert train_in_group(JOB, 0) == SplitOutcome(3, ("vgg16",), expected)
+    assert train_in_group(JOB) == SplitOutcome(3, ("vgg16",), expected)
     assert [job.skip for job in given] == [(), ("resnet18",)]
 
 
-def test_lost_workers_are_replaced_so_often_and_then_named(monkeypatch) -> None:
-    given = groups(monkeypatch, KILLED, KILLED, DONE)
-    assert train_in_group(JOB, 2) == DONE
-    assert len(given) == 3
-    groups(monkeypatch, KILLED, KILLED, KILLED)
-    with pytest.raises(ThyroError, match=r"lost 3 times.*worker 1 of 2: .*the actor died"):
-        train_in_group(JOB, 2)
+def test_what_failed_in_the_only_worker_is_in_the_outcome(monkeypatch) -> None:
+    failed = SplitOutcome(3, (), {"vgg16": "ValueError: no"})
+    groups(monkeypatch, failed)
+    assert train_in_group(replace(JOB, resources=JobResources())) == failed
 
 
-def test_an_error_outside_any_architecture_is_not_tried_again(monkeypatch) -> None:
+def killed(error: Exception) -> Exception:
+    return WorkerHealthCheckFailedError("A worker health check failed.", failure=error)
+
+
+@pytest.mark.parametrize(
+    ("errors", "rank", "kind", "cause"),
+    [
+        (
+            {0: RuntimeError("connection closed by peer"), 1: killed(exceptions.ActorDiedError())},
+            1, "process", "the process crashed, or was killed",
+        ),
+        (
+            {0: killed(exceptions.OutOfMemoryError("no room"))},
+            0, "process", "the node ran out of memory, and Ray killed the process",
+        ),
+        (
+            {0: RuntimeError("connection closed by peer")},
+            0, "process", "RuntimeError: connection closed by peer",
+        ),
+        (
+            {0: killed(exceptions.ActorDiedError()), 2: killed(exceptions.ActorDiedError())},
+            2, "node", "its node was lost",
+        ),
+    ],
+)  # fmt: skip
+def test_a_lost_worker_is_told_from_a_lost_node(
+    monkeypatch, tmp_path, errors, rank, kind, cause
+) -> None:
+    job = SplitJob(str(tmp_path), "s1", 3, "/tmp", JobResources(workers=3))
+    for each in range(3):
+        write_placement(job, "gone" if each == 2 and kind == "node" else "up", each)
+    monkeypatch.setattr(session, "list_nodes", lambda: (Node("n", 1, id="up"),))
+    groups(monkeypatch, errors)
+    with pytest.raises(WorkerLostError) as caught:
+        train_in_group(job)
+    assert (caught.value.rank, caught.value.kind, caught.value.cause) == (rank, kind, cause)
+
+
+def test_an_error_outside_any_architecture_is_the_jobs_own(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(session, "list_nodes", tuple)
     given = groups(monkeypatch, {1: InputError("no such study")})
     with pytest.raises(ThyroError, match="worker 1 of 2: no such study"):
-        train_in_group(JOB, 5)
+        train_in_group(JOB)
     assert len(given) == 1
+    job = SplitJob(str(tmp_path), "s1", 3, "/tmp")
+    groups(monkeypatch, {0: InputError("no such study")})
+    with pytest.raises(InputError, match=r"^no such study"):
+        train_in_group(job)
+    groups(monkeypatch, {0: KeyError("x")})
+    with pytest.raises(ThyroError, match=r"^KeyError: .x."):
+        train_in_group(job)
 
 
 DEADLINE = 500

@@ -1,6 +1,7 @@
 """Resources of jobs, and what a user hears when there are too few or no cluster."""
 
 import itertools
+import os
 import socket
 import threading
 from dataclasses import replace
@@ -12,6 +13,7 @@ from ray import exceptions
 from thyro_core.cluster import attempts
 from thyro_core.cluster import session as sessions
 from thyro_core.cluster.attempts import NODE_LOSSES, NodeDeadline, SplitRun
+from thyro_core.cluster.failures import Failure, WorkerLostError
 from thyro_core.cluster.resources import (
     Capacity,
     Node,
@@ -19,14 +21,16 @@ from thyro_core.cluster.resources import (
     capacity_of,
     gpu_share,
     job_resources,
+    room_for_jobs,
     shortage,
 )
 from thyro_core.cluster.session import check_open, closing, session
 from thyro_core.cluster.watch import ClusterWatch, is_reachable
+from thyro_core.cluster.worker_groups import GroupQueue
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.store.store import open_store
 from thyro_core.study.job import JobResources, RestartPolicy, SplitJob, SplitOutcome
-from thyro_core.study.placement import Placement, read_placement, write_placement
+from thyro_core.study.placement import Placement, read_placements, write_placement
 
 HEAD = Node("head", 0)
 
@@ -293,6 +297,66 @@ def test_a_job_that_has_not_started_was_on_no_lost_node(monkeypatch, clock, tmp_
     assert len(fake.started) == 1
 
 
+def test_a_lost_worker_counts_as_what_was_lost_and_is_named_by_its_own_place(
+    monkeypatch, clock, tmp_path
+) -> None:
+    def gone(kind: Failure) -> exceptions.RayTaskError:
+        return exceptions.RayTaskError("f", "traceback", WorkerLostError(1, kind, "it is gone"))
+
+    fake = FakeRay(monkeypatch, clock, *[gone("node")] * 3, gone("process"))
+    monkeypatch.setattr(attempts, "remove_placement_group_of", lambda _: None)
+    monkeypatch.setattr(ray, "cancel", lambda *_, **__: None)
+
+    def start(job: SplitJob) -> SplitJob:
+        write_placement(job, "id-m", 1)
+        return fake.start(job)
+
+    job = SplitJob(str(tmp_path), "s1", 3, "/tmp", JobResources(workers=2))
+    queue = GroupQueue([3], job.resources)
+    fake.nodes = [Node("n", 1, id="id-n"), Node("m", 1, id="id-m")]
+    with pytest.raises(ThyroError) as caught:
+        ended(SplitRun(job, start, RestartPolicy(0, 60.0), queue))
+    said = str(caught.value)
+    assert "its process died 1 times and it lost 3 nodes: 4 x " in said
+    assert "the last time it is gone" in said
+
+
+def test_groups_start_in_order_as_many_as_there_is_room_for_and_one_that_waits(
+    monkeypatch,
+) -> None:
+    nodes = [Node("n", 2)]
+    monkeypatch.setattr(sessions, "nodes", lambda: nodes)
+    queue = GroupQueue(range(6), JobResources(1))
+    assert [split for split in (5, 0, 2, 1, 2, 3, 4) if queue.may_start(split)] == [0, 1, 2]
+    assert queue.may_start(0), "a job that starts again has its turn"
+    nodes.append(Node("m", 1))
+    assert [split for split in (4, 3, 4) if queue.may_start(split)] == [3]
+    queue.leave(1)
+    queue.leave(5)
+    assert [split for split in (5, 4) if queue.may_start(split)] == [4]
+    queue.leave(0)
+    assert not queue.may_start(5), "it has left"
+
+
+def test_without_any_node_one_group_waits(monkeypatch) -> None:
+    monkeypatch.setattr(sessions, "nodes", tuple)
+    queue = GroupQueue(range(2), JobResources(1, workers=2))
+    assert [split for split in (0, 1) if queue.may_start(split)] == [0]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "resources", "room"),
+    [
+        ([Node("n", 9)], JobResources(1, 0.0, 2), 4),
+        ([Node("n", 64, 6)], JobResources(1, 1.0, 2), 3),
+        ([Node("n", 64, memory=20e9)], JobResources(1, 0.0, 2, 3 * 10**9), 3),
+        ([Node("n", 1), Node("m", 1), Node("head", 0)], JobResources(2), 0),
+    ],
+)
+def test_nodes_have_room_for_so_many_jobs(nodes, resources, room) -> None:
+    assert room_for_jobs(nodes, resources) == room
+
+
 def test_an_error_of_the_job_itself_is_not_tried_again(monkeypatch, clock, tmp_path) -> None:
     error = exceptions.RayTaskError("f", "traceback", InputError("no such study"))
     fake = FakeRay(monkeypatch, clock, error, DONE)
@@ -304,10 +368,16 @@ def test_an_error_of_the_job_itself_is_not_tried_again(monkeypatch, clock, tmp_p
 def test_where_an_attempt_runs_is_known_by_its_name(tmp_path) -> None:
     job = SplitJob(str(tmp_path), "s1", 3, "/tmp", attempt="one")
     store = open_store(job.store)
-    assert read_placement(store, job) is None
+    assert read_placements(store, job) == {}
     write_placement(job, "id")
-    assert read_placement(store, job) == Placement("one", "id", socket.gethostname())
-    assert read_placement(store, replace(job, attempt="two")) is None
+    place = Placement("one", "id", socket.gethostname(), os.getpid())
+    assert read_placements(store, job) == {0: place}
+    assert read_placements(store, replace(job, attempt="two")) == {}
+    write_placement(job, "other", 1)
+    pair = replace(job, resources=JobResources(workers=2))
+    assert read_placements(store, pair) == {0: place, 1: replace(place, node="other")}
+    write_placement(replace(job, attempt="two"), "id")
+    assert read_placements(store, pair) == {1: replace(place, node="other")}
 
 
 def test_a_head_that_stops_answering_is_lost_after_a_while(monkeypatch) -> None:

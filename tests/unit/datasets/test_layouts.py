@@ -1,5 +1,6 @@
 """Image sets in every accepted layout, as users have them and as they get them wrong."""
 
+import os
 import posixpath
 import random
 import uuid
@@ -19,6 +20,7 @@ from thyro_core.datasets.layouts import Entry, ImageSet, read_image_set
 from thyro_core.errors import InputError, StoreError
 
 RULES = IngestConfig()
+NUMBERS = "labels in labels.csv: 0 is taken as benign, 1 as malignant"
 CASE = "<case><number>1</number><age>{age}</age><sex>F</sex><tirads>{tirads}</tirads></case>"
 
 
@@ -66,7 +68,7 @@ def test_table_gives_each_file_one_entry(tmp_path: Path) -> None:
     assert not any(entry.conflict or entry.excluded for entry in entries.values())
     assert found.has_patients
     risk = "images of one patient may stand on both sides of a split"
-    assert found.notes == (f"2 images of 5 without a patient id: {risk}",)
+    assert found.notes == (NUMBERS, f"2 images of 5 without a patient id: {risk}")
 
 
 @pytest.mark.parametrize(
@@ -108,14 +110,6 @@ def test_backslashes_separate_folders(tmp_path: Path) -> None:
         ("image,label\na.png,1,3\n", ["line 2", "expected 2 cells", "found 3"]),
         ("image,label\na.png\n", ["line 2", "found 1"]),
         ('image,label\n"a.png,1\n', ["line 2", "CSV"]),
-        ("image,label\n,1\n", ["line 2", "no path"]),
-        ("image,label\nok.png,1\n/etc/a.png,1\n", ["line 3", "absolute"]),
-        ("image,label\n\\\\host\\a.png,1\n", ["line 2", "absolute"]),
-        ("image,label\nd/../../a.png,1\n", ["line 2", ".."]),
-        ("image,label\nd\\..\\a.png,1\n", ["line 2", ".."]),
-        ("image,label\nC:\\a.png,1\n", ["line 2", "drive"]),
-        ("image,label\ns3://bucket/a.png,1\n", ["line 2", "URL"]),
-        ("image,label\na\x01.png,1\n", ["line 2", "control"]),
     ],
 )
 def test_faults_in_the_table_name_their_line(tmp_path: Path, csv: str, words: list[str]) -> None:
@@ -124,8 +118,91 @@ def test_faults_in_the_table_name_their_line(tmp_path: Path, csv: str, words: li
     message = str(caught.value)
     assert "labels.csv" in message
     assert [word for word in words if word not in message] == []
-    assert "host" not in message
-    assert "bucket" not in message
+
+
+@pytest.mark.parametrize(
+    ("cell", "fault"),
+    [
+        ("", "no path"),
+        ("/etc/a.png", "an absolute path"),
+        ("\\\\host\\a.png", "an absolute path"),
+        ("d/../../a.png", "a path with .."),
+        ("d\\..\\a.png", "a path with .."),
+        ("C:\\a.png", "a drive letter"),
+        ("s3://bucket/a.png", "a URL"),
+        ("a\x01.png", "a control character"),
+    ],
+)
+def test_a_row_whose_image_lies_elsewhere_is_set_aside_and_named(
+    tmp_path: Path, cell: str, fault: str
+) -> None:
+    found = table(tmp_path, f"image,label\nok.png,1\n{cell},1\nb.png,0\n", "ok.png", "b.png")
+    assert labels_of(found) == {"ok.png": 1, "b.png": 0}
+    said = (
+        f"1 fault in labels.csv: line 3: {fault} instead of an image's path: the row is set aside"
+    )
+    assert said in found.notes
+    assert not [note for note in found.notes if "host" in note or "bucket" in note]
+
+
+def test_names_spelled_otherwise_are_matched_where_one_file_fits(tmp_path: Path) -> None:
+    composed, decomposed = "n\u00f3dulo.png", "no\u0301dulo.png"
+    csv = f"image,label\n001,1\nB.PNG,0\nd/c,1\n{decomposed},0\ntwo,1\ne.1,1\n"
+    files = ["001.png", "b.png", "d/c.JPG", composed, "two.png", "two.jpg", "e.1.png", "f.png"]
+    found = table(tmp_path, csv, *files)
+    assert labels_of(found) == {
+        "001.png": 1, "b.png": 0, "d/c.JPG": 1, composed: 0, "e.1.png": 1,
+        "two": 1, "two.png": None, "two.jpg": None, "f.png": None,
+    }  # fmt: skip
+    assert not by_name(found)["two"].present
+    assert (
+        "3 names in labels.csv written without a suffix, and matched to the one file that fits"
+        in (found.notes)
+    )
+    for spelling in ("in another case", "in another Unicode form"):
+        assert (
+            f"1 name in labels.csv written {spelling}, and matched to the one file that fits"
+            in (found.notes)
+        )
+
+
+def test_a_name_that_another_row_spells_exactly_is_that_rows(tmp_path: Path) -> None:
+    found = table(tmp_path, "image,label\na.png,1\nA.png,0\nb.png,0\n", "a.png", "b.png")
+    assert labels_of(found) == {"a.png": 1, "A.png": 0, "b.png": 0}
+    assert not by_name(found)["A.png"].present
+
+
+@pytest.mark.parametrize(
+    ("cells", "labels", "is_said"),
+    [
+        (("1.0", "0.0", ""), (1, 0, None), True),
+        (("1", "0", "nan"), (1, 0, None), True),
+        (("Malignant", "benign", "None"), (1, 0, None), False),
+    ],
+)
+def test_labels_as_programs_write_them(tmp_path: Path, cells, labels, is_said) -> None:
+    names = ("a.png", "b.png", "c.png")
+    rows = "".join(f"{name},{cell}\n" for name, cell in zip(names, cells, strict=True))
+    found = table(tmp_path, f"image,label\n{rows}", *names)
+    assert labels_of(found) == dict(zip(names, labels, strict=True))
+    assert (NUMBERS in found.notes) == is_said
+
+
+def test_placeholders_and_one_id_for_many_are_said_with_their_number(tmp_path: Path) -> None:
+    names = [f"{number:02}.png" for number in range(30)]
+    patients = ["Unknown"] * 4 + ["p7"] * 12 + [f"q{number}" for number in range(14)]
+    rows = "".join(
+        f"{n},{i % 2},{p}\n" for i, (n, p) in enumerate(zip(names, patients, strict=True))
+    )
+    notes = table(tmp_path, f"image,label,patient_id\n{rows}", *names).notes
+    assert any(
+        note.startswith("4 images with the patient id 'Unknown', which looks like a placeholder")
+        for note in notes
+    )
+    assert any(
+        note.startswith("12 of 30 images have one and the same patient id") for note in notes
+    )
+    assert not [note for note in notes if "p7" in note]
 
 
 def test_another_encoding_is_named(tmp_path: Path) -> None:
@@ -156,7 +233,7 @@ def test_identifying_columns_are_dropped_and_named(tmp_path: Path) -> None:
     )
     found = table(tmp_path, csv, "a.png")
     assert found.entries[0].attributes == {"side": "left", "age": "53"}
-    assert found.notes == ("identifying columns dropped: PatientName, Date of birth",)
+    assert found.notes == ("identifying columns dropped: PatientName, Date of birth", NUMBERS)
     shown = repr(found)
     assert [word for word in ("Jane", "1970", "p-secret") if word in shown] == []
 
@@ -200,6 +277,15 @@ def test_listed_files_count_whatever_their_suffix(tmp_path: Path) -> None:
     found = table(tmp_path, "image,label\nscan.gif,1\n", "scan.gif", **extra)
     assert [entry.name for entry in found.entries] == ["scan.gif"]
     assert found.notes[-1] == "files that are no images ignored: 2 .dcm"
+
+
+def test_a_file_whose_name_is_no_text_is_left_out_and_named(tmp_path: Path) -> None:
+    source = put(tmp_path, {"benign/a.png": "", "malignant/b.png": ""})
+    Path(os.fsdecode(bytes(tmp_path) + b"/benign/x_\xe9.png")).touch()
+    found = read_image_set(source, IngestConfig())
+    assert by_name(found).keys() == {"benign/a.png", "malignant/b.png"}
+    said = r"1 file left out, whose names are no UTF-8: benign/x_\xe9.png; rename them"
+    assert said in found.notes
 
 
 def test_exclusions(tmp_path: Path) -> None:

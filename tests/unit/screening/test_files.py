@@ -1,5 +1,6 @@
 """What counts as an image of a batch, and how little of a listing is held at once."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import s3fs
 
 from tests.support.s3server import BUCKET, S3Server, forget_clients
 from thyro_core.errors import InputError
+from thyro_core.screening.decode import names_of, names_table, to_bytes
 from thyro_core.screening.files import (
     FoundFile,
     blocks,
@@ -16,6 +18,8 @@ from thyro_core.screening.files import (
     full_url,
     stream_files,
 )
+from thyro_core.store.listing import printable_name
+from thyro_core.store.store import filesystem
 
 NAMES = {
     "a.png": 3, "deep/b.dcm": 4, "deep/deeper/no-suffix": 5, "1.2.840.113619.2.55": 6, "x.webp": 7,
@@ -43,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def found(batch: str) -> dict[str, int]:
-    return dict(stream_files(batch))
+    return {file.name: file.size for file in stream_files(batch)}
 
 
 def test_all_but_hidden_files_and_companions_are_images(folder: Path) -> None:
@@ -85,9 +89,65 @@ def test_s3_lists_page_by_page(s3_server: S3Server, monkeypatch: pytest.MonkeyPa
     forget_clients()
 
 
+@pytest.mark.parametrize("key", ["night//a.png", "night/b//c d.png", "night/#g *[h].png"])
+def test_a_key_of_s3_is_read_as_it_is_listed(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """Keys are no paths: nothing of them is to be tidied, whatever a test's server makes of it."""
+    page = {"Contents": [{"Key": key, "Size": 3}]}
+    monkeypatch.setattr(s3fs.S3FileSystem, "call_s3", lambda *_, **__: page)
+    fs, root = filesystem("s3://bucket/night")
+    (file,) = stream_files("s3://bucket/night")
+    assert f"night/{file.name}" == key
+    assert fs.split_path(f"{root}/{file.name}")[:2] == ("bucket", key)
+
+
 def test_a_file_that_vanishes_while_it_is_listed_is_passed_over(folder: Path) -> None:
     (folder / "gone.png").symlink_to(folder / "nowhere")
     assert found(str(folder)) == NAMES
+
+
+def test_links_that_lead_out_are_named_and_nothing_but_them_is_an_error(
+    folder: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(b"xxx")
+    (folder / "out.png").symlink_to(outside)
+    (folder / "in.png").symlink_to(folder / "a.png")
+    faults = {file.name: file.fault for file in stream_files(str(folder))}
+    assert faults == dict.fromkeys([*NAMES, "in.png"]) | {"out.png": "outside_link"}
+    links = tmp_path / "links"
+    links.mkdir()
+    for number in range(20):
+        (links / f"{number}.png").symlink_to(outside)
+    with pytest.raises(InputError, match=r"nothing but links that lead out of the folder \(20\)"):
+        list(stream_files(str(links)))
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"), [(PermissionError, "unreadable_folder"), (FileNotFoundError, "vanished")]
+)
+def test_a_folder_that_cannot_be_listed_is_named_and_the_others_are_listed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error, fault
+) -> None:
+    real = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("deep"):
+            raise error(13, "no", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    entries = set(stream_files(str(folder)))
+    others = {FoundFile(name, size) for name, size in NAMES.items() if "deep" not in name}
+    assert entries == others | {FoundFile("deep", 0, fault)}
+
+
+def test_a_name_need_not_be_text(folder: Path) -> None:
+    Path(os.fsdecode(bytes(folder) + b"/x_\xe9.png")).write_bytes(b"xxxx")
+    (name,) = found(str(folder)).keys() - NAMES.keys()
+    assert os.fsencode(name) == b"x_\xe9.png"
+    assert printable_name(name) == r"x_\xe9.png"
+    (packed,) = [names_table([FoundFile(name, 4)])]
+    assert list(names_of(to_bytes(packed))) == [FoundFile(name, 4)]
 
 
 def test_a_loop_of_folders_has_an_end(folder: Path) -> None:
@@ -105,10 +165,10 @@ def test_no_more_is_listed_than_is_asked_for(monkeypatch: pytest.MonkeyPatch) ->
     """A folder of a million files does not fill the memory."""
     taken = []
 
-    def endless(_fs: object, root: str) -> Iterator[tuple[str, int]]:
+    def endless(*_: object) -> Iterator[FoundFile]:
         while True:
             taken.append(1)
-            yield f"{root}/{len(taken)}.png", 1
+            yield FoundFile(f"{len(taken)}.png", 1)
 
     monkeypatch.setattr("thyro_core.screening.files._walk", endless)
     stream = blocks("memory://endless", 10)

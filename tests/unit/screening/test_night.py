@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -25,6 +26,7 @@ from thyro_core.errors import InputError, ThyroError
 from thyro_core.registry.bundle import FIGURES_OF_MEMBERS, Bundle
 from thyro_core.registry.card import card_bytes
 from thyro_core.registry.champion import set_champion
+from thyro_core.screening import reader
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.rules import Totals
 from thyro_core.store.keys import bundle_prefix, card_key, table_prefix, worklist_key
@@ -306,7 +308,9 @@ def test_a_file_that_is_still_growing_waits(ward: Ward, monkeypatch: pytest.Monk
     assert rows(ward).keys() == {digest(whole), digest(growing)}
 
 
-def test_a_file_that_may_not_be_read_waits(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_may_not_be_read_is_listed_until_it_may(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_image(ward.batch / "secret.png", 1)
 
     def refuse(*_: object) -> bytes:
@@ -316,11 +320,119 @@ def test_a_file_that_may_not_be_read_waits(ward: Ward, monkeypatch: pytest.Monke
         patch.setattr("fsspec.implementations.local.LocalFileSystem.cat_file", refuse)
         patch.setattr(Store, "read", lambda store, key: Path(store.path(key)).read_bytes())
         result = ward.screen()
-    assert (result.counts.late, result.totals.received) == (1, 0)
-    assert ward.screen().totals.received == 1
+    assert (result.counts.late, result.totals.received, result.totals.failed) == (0, 1, 1)
+    (row,) = worklist(ward)
+    assert (row["reason"], row["file_id"]) == ("unreadable", "")
+    check_sums(ward)
+    result = ward.screen()
+    assert (result.totals.received, result.totals.scored) == (1, 1), "its refusal is gone"
+    check_sums(ward)
 
 
-def test_a_file_that_kills_its_decoder_fails_alone_and_once(
+def test_each_empty_file_is_a_row_each_night_and_never_known(ward: Ward) -> None:
+    for number in range(3):
+        (ward.batch / f"{number}.png").touch()
+    for _ in range(2):
+        result = ward.screen()
+        assert (result.counts.known, result.counts.fresh, result.totals.failed) == (0, 3, 3)
+    assert {row["detail"] for row in worklist(ward)} == {"the file is empty"}
+    write_image(ward.batch / "1.png", 1)
+    result = ward.screen()
+    assert (result.totals.received, result.totals.scored, result.totals.failed) == (3, 1, 2)
+    result = ward.screen("2026-11-26")
+    assert (result.counts.known, result.totals.failed) == (1, 2)
+    check_sums(ward)
+
+
+def test_what_cannot_be_read_is_accounted_for_and_the_night_goes_on(
+    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ward.means = dataclasses.replace(ward.means, keep_names=True)
+    outside = write_image(tmp_path / "outside.png", 7)
+    write_image(ward.batch / "good.png", 1)
+    write_image(Path(os.fsdecode(bytes(ward.batch) + b"/x_\xe9.png")), 2)
+    (ward.batch / "link.png").symlink_to(outside)
+    (ward.batch / "lost+found").mkdir()
+    real = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("lost+found"):
+            raise PermissionError(13, "no", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    result = ward.screen()
+    assert (result.totals.received, result.totals.scored) == (4, 2)
+    fates = {row["name"]: (row["status"], row["reason"]) for row in worklist(ward)}
+    assert fates.pop("./link.png") == ("rejected", "outside_link")
+    assert fates.pop("./lost+found") == ("failed", "unreadable_folder")
+    assert fates.keys() == {"./good.png", r"./x_\xe9.png"}
+    assert {status for status, _ in fates.values()} == {"scored"}
+    page = ward.store.read(worklist_key("2026-11-25", "html")).decode()
+    assert "A link that leads out of the batch is not followed" in page
+    result = ward.screen("2026-11-26")
+    assert (result.counts.known, result.totals.received) == (2, 2), "listed until it is mended"
+    check_sums(ward)
+
+
+def test_what_was_refused_is_read_again_under_other_rules_or_decoders(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coloured = [write_colour(ward.batch / f"{number}.png", number) for number in range(3)]
+    write_image(ward.batch / "good.png", 9)
+    assert ward.screen().totals.rejected == 3
+    assert ward.screen().counts.known == 4
+    assert ward.screen("2026-11-26").counts.known == 4
+    lenient = RULES.model_copy(update={"overlay_bound": 0.5})
+    result = ward.screen("2026-11-26", rules=lenient)
+    assert (result.counts.known, result.totals.scored) == (1, 3)
+    result = ward.screen(rules=lenient)
+    assert result.counts.known == 4, "scored is scored"
+    assert ward.screen("2026-11-27").counts.known == 4
+    page = ward.store.read(worklist_key("2026-11-27", "html")).decode()
+    assert "refused them under the same rules and decoder versions" in page
+    small = write_image(ward.batch / "small.png", 2, width=40, height=40)
+    assert ward.screen("2026-11-27").totals.rejected == 1
+    monkeypatch.setattr(reader, "version", lambda _: "another")
+    result = ward.screen("2026-11-27")
+    assert (result.counts.known, result.counts.fresh) == (4, 1)
+    found = rows(ward, "2026-11-27")
+    assert found.keys() == {digest(small)}, "one row a file"
+    assert rows(ward, "2026-11-26").keys() == {digest(path) for path in coloured}
+    check_sums(ward)
+
+
+def test_a_refusal_gives_way_to_what_another_reading_finds_in_the_same_night(ward: Ward) -> None:
+    coloured = write_colour(ward.batch / "colour.png", 1)
+    clip = ward.batch / "clip"
+    clip.write_bytes(dicom(np.stack([speckle(seed=seed) for seed in range(3)])))
+    strict = RULES.model_copy(update={"max_clip_frames": 2})
+    result = ward.screen(rules=strict)
+    assert (result.totals.received, result.totals.rejected) == (2, 2)
+    lenient = RULES.model_copy(update={"overlay_bound": 0.5})
+    result = ward.screen(rules=lenient)
+    assert (result.totals.received, result.totals.rejected) == (4, 0)
+    assert rows(ward).keys() == {digest(coloured), digest(clip)}
+    check_sums(ward)
+
+
+def test_a_part_without_the_reading_is_gathered_with_new_chunks(ward: Ward) -> None:
+    """What an older version wrote; its refusals are read again once."""
+    write_colour(ward.batch / "colour.png", 1)
+    write_image(ward.batch / "good.png", 2)
+    ward.screen()
+    (part,) = ward.store.keys("tables/screening/date=20261125")
+    old = pq.ParquetFile(io.BytesIO(ward.store.read(part))).read().drop_columns(["reading_id"])
+    with ward.store.writing(part) as out:
+        pq.write_table(old, out)
+    result = ward.screen()
+    assert (result.counts.known, result.counts.fresh) == (1, 1)
+    assert (result.totals.received, result.totals.rejected) == (2, 1)
+    assert ward.screen().counts.known == 2
+    check_sums(ward)
+
+
+def test_a_file_that_kills_its_decoder_fails_alone_and_is_one_row(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from thyro_core.screening import decode as screening_decode
@@ -339,7 +451,9 @@ def test_a_file_that_kills_its_decoder_fails_alone_and_once(
     )  # fmt: skip
     assert all(found[digest(path)]["status"] != "failed" for path in good)
     assert result.totals.failed == 1
-    assert ward.screen().counts.known == 5
+    result = ward.screen()
+    assert (result.counts.known, result.counts.fresh) == (4, 1), "a crash may pass: tried again"
+    assert rows(ward) == found
 
 
 class Crash(Exception):  # noqa: N818
@@ -505,9 +619,9 @@ def test_a_lost_row_is_noticed_before_anything_is_put_away(
     write_image(ward.batch / "a.png", 1)
     from thyro_core.screening import store as screening_store
 
-    real = screening_store._merge_into
+    real = screening_store.write_merged
     with monkeypatch.context() as patch:
-        patch.setattr(screening_store, "_merge_into", lambda *a: real(*a) - 1)
+        patch.setattr(screening_store, "write_merged", lambda *a: real(*a) - 1)
         with pytest.raises(ThyroError, match=r"expected 1 images, wrote 0; the chunks are kept"):
             ward.screen()
     assert [key for key in ward.store.keys("screening") if "/rows/" in key]

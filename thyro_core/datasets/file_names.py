@@ -1,0 +1,68 @@
+"""Names as people write them in a table, and the files that they mean.
+
+Spreadsheets drop suffixes, databases change case, and macOS spells accents as two characters
+(Unicode form NFD) where other systems have one (NFC). What fits one file alone is that file.
+"""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import Literal
+
+NameMatch = Literal["exact", "in another case", "without a suffix", "in another Unicode form"]
+"""How a name in a table fits a file's."""
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _without_case(name: str) -> str:
+    return _composed(_composed(name).casefold())
+
+
+def _stem(name: str) -> str:
+    return _without_case(str(PurePosixPath(name).with_suffix("")))
+
+
+# From the closest to the loosest.
+_SPELLINGS: Mapping[NameMatch, Callable[[str], str]] = {
+    "in another Unicode form": _composed,
+    "in another case": _without_case,
+}
+
+
+class FileNames:
+    """The files of a set, found by names that are spelled otherwise.
+
+    Args:
+        names: paths of all files.
+        images: those of them that may lack their suffix in a table.
+    """
+
+    def __init__(self, names: Iterable[str], images: Iterable[str]) -> None:
+        self._names = frozenset(names)
+        self._by_spelling = {
+            match: _grouped(self._names, spelling) for match, spelling in _SPELLINGS.items()
+        }
+        self._by_stem = _grouped(images, _stem)
+
+    def find(self, name: str) -> tuple[str, NameMatch] | None:
+        """The one file that a name means, and how it fits; None: none does, or several do."""
+        if name in self._names:
+            return name, "exact"
+        for match, spelling in _SPELLINGS.items():
+            files = self._by_spelling[match].get(spelling(name), [])
+            if len(files) == 1:
+                return files[0], match
+        # The whole name is taken as a stem: what follows its last point need not be a suffix.
+        files = self._by_stem.get(_without_case(name), [])
+        return (files[0], "without a suffix") if len(files) == 1 else None
+
+
+def _grouped(names: Iterable[str], spelling: Callable[[str], str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[spelling(name)].append(name)
+    return dict(groups)
