@@ -44,7 +44,8 @@ ENSEMBLE_METHOD = (
     "Intervals and bounds take patients (groups, where no patient is known) as independent, and "
     "hold for these members. An image has fewer such members than the ensemble in use has: scores "
     "in use spread less, so that the AUC in use tends to be higher, and rates at the threshold "
-    "farther from one half, than these figures."
+    "farther from one half, than these figures, and calibrated probabilities too near to the "
+    "prevalence."
 )
 """What the ensemble's figures are figures of."""
 

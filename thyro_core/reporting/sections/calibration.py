@@ -55,7 +55,13 @@ def fit(tables: Tables, architectures: tuple[str, ...]) -> Fit:
     for row in tables.rows("calibration", ("architecture", "probability", "metric")):
         of_architecture = rows.setdefault(row["architecture"], {})
         of_architecture.setdefault(row["probability"], {})[row["metric"]] = row
-    return Fit({name: rows[name] for name in architectures if name in rows})
+    return Fit(
+        {
+            name: {kind: rows[name][kind] for kind in _MODELS if kind in rows[name]}
+            for name in architectures
+            if name in rows
+        }
+    )
 
 
 @dataclass(frozen=True)
