@@ -172,9 +172,9 @@ def _from_table(folder: Listing, name: str) -> _Read:
     if table.has_numbers:
         notes.append("labels in labels.csv: 0 is taken as benign, 1 as malignant")
     if table.faults:
-        shown = "; ".join(table.faults[:_LISTED_NAMES])
+        first = "; ".join(table.faults[:_LISTED_NAMES])
         more = "; ..." if len(table.faults) > _LISTED_NAMES else ""
-        notes.append(f"{_count(len(table.faults), 'fault')} in labels.csv: {shown}{more}")
+        notes.append(f"{_count(len(table.faults), 'fault')} in labels.csv: {first}{more}")
     repeated = sum(len(image_rows) > 1 for image_rows in rows.values())
     if repeated:
         notes.append(f"{_count(repeated, 'image')} listed more than once in labels.csv")
@@ -190,12 +190,12 @@ def _with_file_names(
     counts: Counter[NameMatch] = Counter()
 
     def file_of(name: str) -> str:
-        found = files.find(name)
+        file, match = files.find(name) or (name, "exact")
         # A file that another row names exactly is that row's.
-        if found is None or found[1] == "exact" or found[0] in named:
+        if match == "exact" or file in named:
             return name
-        counts[found[1]] += 1
-        return found[0]
+        counts[match] += 1
+        return file
 
     rows = tuple(
         replace(row, image=file_of(row.image), mask=file_of(row.mask) if row.mask else None)
