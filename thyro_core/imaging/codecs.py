@@ -4,6 +4,17 @@ from pydicom.uid import UID
 
 from thyro_core.imaging.dicom import is_decodable
 
+PACKAGES = (
+    "opencv-python-headless",
+    "pillow",
+    "pydicom",
+    "pyjpegls",
+    "pylibjpeg",
+    "pylibjpeg-libjpeg",
+    "pylibjpeg-openjpeg",
+)
+"""What decodes pictures, clips and DICOM's transfer syntaxes."""
+
 _PREFIX = "1.2.840.10008.1.2"
 _CODECS = {
     "uncompressed": "", "deflated": ".1.99", "big endian": ".2", "RLE": ".5",

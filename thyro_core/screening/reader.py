@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from thyro_core import __version__
 from thyro_core.config import content_id
+from thyro_core.imaging.codecs import PACKAGES
 from thyro_core.imaging.decode import TooLargeError, UndecodableError, decode
 from thyro_core.imaging.dicom import Pseudonymise, is_dicom, read_dicom
 from thyro_core.imaging.quality import grey_statistics, sharpness
@@ -26,24 +27,13 @@ IMAGE_REASONS: tuple[str, ...] = (
 """Why an image is not scored, as far as it can be told from the image alone."""
 
 
-_DECODERS = (
-    "opencv-python-headless",
-    "pillow",
-    "pydicom",
-    "pyjpegls",
-    "pylibjpeg",
-    "pylibjpeg-libjpeg",
-    "pylibjpeg-openjpeg",
-)
-
-
 def reading_id(rules: ScreeningRules) -> str:
     """A hash of what decides how a file is read here: rules, versions of Thyro and decoders.
 
     A file that was refused is read again once it differs.
     """
     versions = {"thyro": __version__}
-    for package in _DECODERS:
+    for package in PACKAGES:
         with suppress(PackageNotFoundError):
             versions[package] = version(package)
     return content_id("q", {"rules": rules.model_dump(mode="json"), "versions": versions})
