@@ -1,5 +1,6 @@
 """Image sets as users have them: what lies at an address, and which label each image has."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,9 @@ _PLACEHOLDERS = frozenset(
 )
 _TABLE = "labels.csv"
 _CLASS_LABELS = {name: label for label, name in enumerate(CLASS_NAMES)}
-_COMPANIONS = frozenset({".csv", ".xml", ".txt", ".md", ".json", ".db", ".ini", ""})
+_COMPANIONS = frozenset({".csv", ".xml", ".txt", ".md", ".json", ".db", ".ini"})
+# A file of an archive: `.dcm`, or a name such as US.1.2.840.113619.2.55.
+_DICOM_NAME = re.compile(r".*\.(dcm|dicom|ima)|(.*\D)?\d+(\.\d+){4,}", re.IGNORECASE)
 _CURE = (
     "give a folder with labels.csv (image,label[,patient_id]), with folders benign/ and "
     "malignant/, or BUSI or DDTI as downloaded"
@@ -372,7 +375,21 @@ def _links(folder: Listing) -> str:
 
 
 def _others(folder: Listing, entries: frozenset[str]) -> str:
-    """How many files there are of each suffix that is neither an image's nor a companion's."""
-    kinds = Counter(suffix(name) for name in folder.sizes if name not in entries)
-    odd = sorted(kinds.keys() - IMAGE_SUFFIXES - _COMPANIONS)
-    return ", ".join(f"{kinds[kind]} {kind}" for kind in odd)
+    """How many files there are of each kind that is neither an image's nor a companion's."""
+    names = [PurePosixPath(name).name for name in folder.sizes if name not in entries]
+    dicom = [name for name in names if _DICOM_NAME.fullmatch(name)]
+    kinds = Counter(suffix(name) for name in names if not _DICOM_NAME.fullmatch(name))
+    odd = {kind: number for kind, number in kinds.items() if kind and not _is_expected(kind)}
+    phrases = [f"{odd[kind]} {kind}" for kind in sorted(odd, key=lambda kind: (-odd[kind], kind))]
+    if len(phrases) > _LISTED_NAMES:
+        rest = sum(sorted(odd.values())[: len(phrases) - _LISTED_NAMES])
+        phrases[_LISTED_NAMES:] = [f"{rest} of {len(odd) - _LISTED_NAMES} other suffixes"]
+    if kinds[""]:
+        phrases.append(f"{kinds['']} without a suffix")
+    if dicom:
+        phrases.append(f"{len(dicom)} DICOM, by their names: only a screening reads them")
+    return ", ".join(phrases)
+
+
+def _is_expected(kind: str) -> bool:
+    return kind in IMAGE_SUFFIXES or kind in _COMPANIONS

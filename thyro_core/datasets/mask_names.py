@@ -7,11 +7,12 @@ from pathlib import PurePosixPath
 MASK_STEM = re.compile(r"(.+)_mask(_\d+)?", re.IGNORECASE)
 """Stem of a mask beside its image, as BUSI has them: `x_mask`, `x_mask_1`."""
 
-_FOLDERS = ("mask", "masks")
+_FOLDER = re.compile(r"(?:(.+)[-_ ])?masks?", re.IGNORECASE)
+"""A folder of masks; `trainval-mask` is that of the images in `trainval-image`."""
 
 
 def is_mask(name: str) -> bool:
-    """Whether a path is named like a mask: by its stem, or by a folder `mask` or `masks`."""
+    """Whether a path is named like a mask: by its stem, or by a folder such as `masks`."""
     path = PurePosixPath(name)
     return _folder(path) is not None or MASK_STEM.fullmatch(path.stem) is not None
 
@@ -24,7 +25,8 @@ def assign_masks(
     What the set itself says of an image counts alone. Else `x_mask.png` and `x_mask_1.png` beside
     `x.png` are its masks, and those with its stem (with or without `_mask`) in a folder `masks`
     at, or above, its own. Where several images have that stem, the folders below `masks` must be
-    the image's own last ones, as in `masks/benign/1.png` of `benign/1.png`.
+    the image's own last ones, as in `masks/benign/1.png` of `benign/1.png`. A folder with more of a
+    name, such as `test-mask`, is that of the images in a folder that begins with the same word.
 
     Args:
         masks: paths that are named like masks.
@@ -55,7 +57,7 @@ def assign_masks(
 
 def _folder(path: PurePosixPath) -> int | None:
     """Position of the lowest folder of masks among a path's parts."""
-    places = [i for i, part in enumerate(path.parts[:-1]) if part.lower() in _FOLDERS]
+    places = [i for i, part in enumerate(path.parts[:-1]) if _FOLDER.fullmatch(part)]
     return places[-1] if places else None
 
 
@@ -68,8 +70,16 @@ def _image_of(mask: PurePosixPath, by_stem: Mapping[str, list[str]]) -> str | No
         return _only([path for path in candidates if path.parent == mask.parent])
     above, below = mask.parts[:place], mask.parts[place + 1 : -1]
     under = [path for path in candidates if path.parts[: len(above)] == above]
+    folder = _FOLDER.fullmatch(mask.parts[place])
+    word = (folder.group(1) or "").lower() if folder else ""
+    if word:
+        under = [path for path in under if _begins_with(path.parts[place], word)]
     mirrored = [path for path in under if below and path.parts[-1 - len(below) : -1] == below]
     return _only(mirrored) or _only(under)
+
+
+def _begins_with(folder: str, word: str) -> bool:
+    return re.fullmatch(rf"{re.escape(word)}([-_ ].*)?", folder, re.IGNORECASE) is not None
 
 
 def _only(paths: Sequence[PurePosixPath]) -> str | None:

@@ -16,6 +16,11 @@ from thyro_core.store.store import filesystem, is_s3, read_files
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 """Suffixes, in lower case, of unlisted files that count as images of the set."""
 
+# Of Synology's and QNAP's shares, and of Windows; each may hold pictures.
+_SYSTEM_FOLDERS = frozenset({"@eadir", "#recycle", "@recycle", "@recently-snapshot"}) | frozenset(
+    {"$recycle.bin", "recycler", "system volume information"}
+)
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -142,6 +147,8 @@ def refusal_types(fs: fsspec.AbstractFileSystem) -> tuple[type[Exception], ...]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file is hidden, a folder's entry, or a by-product of an archive."""
+    """Whether a file is hidden, a folder's entry, or of a system: a thumbnail, a thing deleted."""
     parts = PurePosixPath(name).parts
-    return name.endswith("/") or any(part.startswith((".", "__MACOSX")) for part in parts)
+    return name.endswith("/") or any(
+        part.startswith((".", "__MACOSX")) or part.lower() in _SYSTEM_FOLDERS for part in parts
+    )

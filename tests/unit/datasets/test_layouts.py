@@ -276,7 +276,27 @@ def test_listed_files_count_whatever_their_suffix(tmp_path: Path) -> None:
     )
     found = table(tmp_path, "image,label\nscan.gif,1\n", "scan.gif", **extra)
     assert [entry.name for entry in found.entries] == ["scan.gif"]
-    assert found.notes[-1] == "files that are no images ignored: 2 .dcm"
+    said = "files that are no images ignored: 2 DICOM, by their names: only a screening reads them"
+    assert found.notes[-1] == said
+
+
+def test_what_lies_beside_the_images_is_one_line(tmp_path: Path) -> None:
+    names = [f"US.1.2.840.113619.2.55.{number}" for number in range(300)]
+    names += ["README", "a.gif", "b.gif", *(f"c.{letter}00" for letter in "abcdefg")]
+    found = table(tmp_path, "image,label\na.png,1\n", "a.png", **dict.fromkeys(names, "x"))
+    assert found.notes[-1] == (
+        "files that are no images ignored: 2 .gif, 1 .a00, 1 .b00, 1 .c00, 1 .d00, 3 of 3 other "
+        "suffixes, 1 without a suffix, 300 DICOM, by their names: only a screening reads them"
+    )
+
+
+@pytest.mark.parametrize(
+    "folder", ["@eaDir", "$RECYCLE.BIN", ".thumbnails", "System Volume Information", "#recycle"]
+)
+def test_folders_of_the_system_hold_no_images(tmp_path: Path, folder: str) -> None:
+    thumbnails = {f"benign/{folder}/a.png": "x", f"{folder}/benign/b.png": "x"}
+    source = put(tmp_path, {"benign/a.png": "x", "malignant/b.png": "x", **thumbnails})
+    assert labels_of(read_image_set(source, RULES)) == {"benign/a.png": 0, "malignant/b.png": 1}
 
 
 def test_a_file_whose_name_is_no_text_is_left_out_and_named(tmp_path: Path) -> None:
@@ -430,7 +450,7 @@ def test_a_case_file_gives_a_case_or_a_value_error(data: bytes) -> None:
     [
         ({}, ["found no files", "labels.csv", "benign/", "DDTI"]),
         ({"a.png": "x"}, ["1 image without any", "labels.csv"]),
-        ({"a.dcm": "x", "b.dcm": "x"}, ["no images", "2 .dcm"]),
+        ({"a.dcm": "x", "b.dcm": "x"}, ["no images", "2 DICOM"]),
         ({"d/labels.csv": "image,label\na.png,1\n"}, ["a labels.csv in d/"]),
         ({"labels.csv": "image,label\n"}, ["no images"]),
         ({"labels.csv": "image,label\na.png,\n"}, ["1 image without any"]),

@@ -11,7 +11,8 @@ from thyro_core.datasets.mask_names import assign_masks, is_mask
     ("name", "expected"),
     [
         ("a_mask.png", True), ("d/a_mask_12.PNG", True), ("a_MASK.png", True),
-        ("masks/a.png", True), ("d/Mask/e/a.png", True),
+        ("masks/a.png", True), ("d/Mask/e/a.png", True), ("trainval-mask/a.png", True),
+        ("Test_Masks/d/a.png", True), ("masked/a.png", False), ("mask-less/a.png", False),
         ("mask.png", False), ("a_mask_b.png", False), ("_mask.png", False),
         ("unmasks/a.png", False),
         ("a.png", False),
@@ -39,6 +40,14 @@ def test_names_of_masks(name, expected):
             0,
         ),
         (["masks/y.png"], ["x.png"], {}, 1),
+        # As TN3K has them.
+        (
+            ["trainval-mask/1.jpg", "test-mask/1.jpg"],
+            ["trainval-image/1.jpg", "test-image/1.jpg"],
+            {"trainval-image/1.jpg": 1, "test-image/1.jpg": 1},
+            0,
+        ),
+        (["a-mask/1.png"], ["b-image/1.png"], {}, 1),
     ],
 )
 def test_masks_find_their_image(masks, images, expected, lost):
