@@ -44,7 +44,7 @@ _FIGURE_NAMES: Mapping[str, str] = {
     "ks_mean": "mean grey level",
     "ks_sharpness": "sharpness",
     "mmd": "embeddings",
-    "share_rejected": "images not scored",
+    "share_rejected": "files not scored",
 }
 
 

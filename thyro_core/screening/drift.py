@@ -3,6 +3,11 @@
 A breach needs size and certainty: a figure past its bound, and not by chance. Large batches make
 any difference certain, small ones make chance look large. Drift of scores may be drift of the
 patients (more malignant nodules, say) and not of the model; the figures cannot tell the two.
+
+Chance is reckoned for values that are independent. The frames of a clip are not: each file counts
+once, by one frame that the hash of its id draws, and on the side of the training set each group
+of images that belong together. The bounds on P are such that of 30 nights in which nothing has
+changed at most a tenth have a false alarm in any of the seven tested figures: 30 x 7 x 0.0004.
 """
 
 import math
@@ -15,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from scipy import stats
 
 from thyro_core import NOTICE
 from thyro_core.registry.distance import embedding_matrix
@@ -59,16 +65,16 @@ class DriftThresholds(BaseModel):
         "of a standard deviation in every dimension.",
     )
     p: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.001, description="P above which a difference counts as chance, however large."
+        0.0004, description="P above which a difference counts as chance, however large."
     )
     share_rejected: _Proportion = Field(
-        0.2, description="Share of received images not scored from which the source has changed."
+        0.2, description="Share of files without a scored image from which the source has changed."
     )
     mmd_size: Annotated[int, Field(ge=10, le=2000)] = Field(
         500, description="Most embeddings of a side that are compared, drawn by the seed."
     )
     permutations: Annotated[int, Field(ge=99, le=100_000)] = Field(
-        1999, description="Relabellings of the embeddings' test."
+        2999, description="Relabellings of the embeddings' test."
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
         0, description="Seed of the draws and the relabellings."
@@ -101,7 +107,9 @@ class DriftReport:
     """A batch against the training set."""
 
     received: int
+    """Files."""
     scored: int
+    """Files with a scored image."""
     values: dict[str, float]
     """Each of `FIGURES`; NaN: not computed."""
     breaches: tuple[Breach, ...]
@@ -144,21 +152,23 @@ def compare_with_training(
     Scores, mean grey level and sharpness are compared by PSI and Kolmogorov-Smirnov; embeddings
     by MMD, on the reference's side with those of `held_out` images only, as training draws the
     others together. A PSI breaches its bound only if chance does not explain it; KS and MMD only
-    if their P says so too. The share of images not scored is a figure of the whole batch.
+    if their P says so too, and the share of files not scored if the binomial test of a share at
+    the bound does. That share is a figure of the whole batch.
 
     Args:
-        reference: a bundle's reference set.
-        batch: one row an image received: `status` (scored, rejected or failed),
+        reference: a bundle's reference set; of each group one image counts.
+        batch: one row a file received: `status` (scored, rejected or failed),
             `prob_malignant`, `mean`, `sharpness`; null where there is none. With `embeddings`
             None also `embedding`, if there are any.
         thresholds: the bounds.
-        embeddings: (n, k), those of the scored images, or a random sample of them.
+        embeddings: (n, k), one of each file with a scored image, or of a random sample of them.
 
     Returns:
-        The figures and what they breach. Of a batch with fewer than `minimum` scored images only
-        the share of rejected ones is a figure, and nothing is a breach, unless it received that
+        The figures and what they breach. Of a batch with fewer than `minimum` scored files only
+        the share of the others is a figure, and nothing is a breach, unless it received that
         many.
     """
+    reference, all_images = _one_a_group(reference), reference
     scored = batch.filter(pc.equal(batch["status"], "scored"))
     received, n = batch.num_rows, scored.num_rows
     values = dict.fromkeys(FIGURES, math.nan)
@@ -168,8 +178,10 @@ def compare_with_training(
     if n >= thresholds.minimum:
         for name in _SCALARS:
             breaches += _scalar_breaches(reference, scored, name, values, thresholds)
-        breaches += _embedding_breaches(reference, scored, embeddings, values, thresholds)
-    if received >= thresholds.minimum and share > thresholds.share_rejected:
+        breaches += _embedding_breaches(all_images, scored, embeddings, values, thresholds)
+    bound = thresholds.share_rejected
+    is_chance = stats.binom.sf(received - n - 1, received, bound) >= thresholds.p
+    if received >= thresholds.minimum and share > bound and not is_chance:
         breaches.append(Breach("share_rejected", share, thresholds.share_rejected))
     return DriftReport(received, n, values, tuple(breaches), _too_few(n, thresholds.minimum))
 
@@ -177,7 +189,17 @@ def compare_with_training(
 def _too_few(n: int, minimum: int) -> str | None:
     if n >= minimum:
         return None
-    return f"too few to judge: {n} scored images, at least {minimum} are needed"
+    return f"too few to judge: {n} files with a scored image, at least {minimum} are needed"
+
+
+def _one_a_group(reference: pa.Table) -> pa.Table:
+    """One image of each group: the first by its id, a hash, which is as good as a random one."""
+    in_order = reference.sort_by("image_id")
+    groups = in_order["group_id"].to_pylist()
+    first: dict[object, int] = {}
+    for place, group in enumerate(groups):
+        first.setdefault(("image", place) if group is None else group, place)
+    return in_order.take(pa.array(sorted(first.values()), pa.int64()))
 
 
 def _scalar_breaches(
@@ -213,7 +235,8 @@ def _embedding_breaches(
 ) -> list[Breach]:  # fmt: skip
     y = _embeddings(batch, embeddings)
     out_of_training = reference.filter(reference["held_out"])
-    x = embedding_matrix(out_of_training if out_of_training.num_rows > 1 else reference)
+    images = out_of_training if out_of_training.num_rows > 1 else reference
+    x = embedding_matrix(_one_a_group(images))
     if len(y) < thresholds.minimum or len(x) < 2:
         return []
     test: MmdTest = mmd(x, y, thresholds.mmd_size, thresholds.permutations, thresholds.seed)
@@ -248,7 +271,7 @@ def drift_markdown(report: DriftReport, batch: str, model_id: str) -> str:
         "",
         f"**{NOTICE}**",
         "",
-        f"{report.scored} of {report.received} images scored. {report.text}",
+        f"{report.scored} of {report.received} files have a scored image. {report.text}",
         "",
         "| figure | value |",
         "|---|---|",

@@ -135,7 +135,6 @@ def conclude_night(
         "late": counts.late if counts else None,
         "seconds": seconds,
         **drift.figures(),
-        "share_rejected": _share_rejected(totals),
     }
     write_batch_row(store, night, totals, figures)
     parts = store.keys(f"{table_prefix('screening')}/date={night.number}")
@@ -153,9 +152,3 @@ def _drift(store: Store, night: Night) -> DriftReport:
     training = reference(store, night.model_id)
     sample = drift_sample(store, night)
     return compare_with_training(training, sample.rows, DriftThresholds(), sample.embeddings)
-
-
-def _share_rejected(totals: Totals) -> float | None:
-    if not totals.received:
-        return None
-    return 1 - totals.scored / totals.received

@@ -237,23 +237,32 @@ class DriftSample:
     """What a night's batch is judged by, against the training set."""
 
     rows: pa.Table
-    """status, prob_malignant, mean, sharpness of up to 100,000 images."""
+    """status, prob_malignant, mean, sharpness of one image of up to 100,000 files."""
     embeddings: npt.NDArray[np.float64]
-    """(n, k), of up to 2000 scored images."""
+    """(n, k), of those of these images that are scored and among the first 2000."""
 
 
 def drift_sample(store: Store, night: Night) -> DriftSample:
-    """Random images of a night's batch: ids are hashes, so the first are as good as any."""
+    """One image a file of a night's batch, a scored one where there is one.
+
+    Ids are hashes, so the first one is as good as any.
+    """
     part = table_key("screening", date=night.number, batch_id=night.batch_id)
-    sql = "SELECT status, prob_malignant, mean, sharpness FROM parts ORDER BY image_id LIMIT 100000"
+    names = ("image_id", "status", "prob_malignant", "mean", "sharpness")
+    sql = f"""
+    SELECT {", ".join(names)} FROM parts QUALIFY row_number() OVER (
+        PARTITION BY coalesce(file_id, image_id) ORDER BY status = 'scored' DESC, image_id
+    ) = 1 ORDER BY image_id LIMIT 100000
+    """  # noqa: S608
     with fetched(store, [part]) as files, connected() as connection:
         batches = list(select(connection, sql, files))
     schema = schemas.TABLES["screening"].schema
-    names = ("status", "prob_malignant", "mean", "sharpness")
     rows = pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in names]))
     data = store.read(sample_key(night.date, night.batch_id))
-    column = pq.ParquetFile(io.BytesIO(data)).read()["embedding"]
-    return DriftSample(rows, np.array(column.to_pylist(), dtype=np.float64))
+    sample = pq.ParquetFile(io.BytesIO(data)).read()
+    chosen = sample.filter(pc.is_in(sample["image_id"], rows["image_id"].combine_chunks()))
+    embeddings = np.array(chosen["embedding"].to_pylist(), dtype=np.float64)
+    return DriftSample(rows.drop_columns(["image_id"]), embeddings)
 
 
 def write_batch_row(store: Store, night: Night, totals: Totals, figures: dict[str, object]) -> None:

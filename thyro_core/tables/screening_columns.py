@@ -114,7 +114,7 @@ BATCH_COLUMNS: tuple[Column, ...] = (
     ("ks_sharpness", _REAL, "Kolmogorov-Smirnov distance of the sharpness."),
     ("mmd", _REAL, "Maximum mean discrepancy of the embeddings."),
     ("mmd_p", _REAL, "Its P, by permutation."),
-    ("share_rejected", _REAL, "Share of the received images that are not scored."),
+    ("share_rejected", _REAL, "Share of the received files of which no image is scored."),
     ("breaches", _STRING, "Drift figures past their bound, comma-separated; empty: none."),
     ("seconds", _REAL, "Wall-clock time of the last run [s]."),
 )

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from pydantic import ValidationError
 
@@ -20,7 +21,7 @@ from thyro_core.screening.drift import (
 from thyro_core.screening.drift_statistics import ks, mmd, psi, psi_chance
 from thyro_core.tables import schemas
 
-QUICK = DriftThresholds(permutations=1099)
+QUICK = DriftThresholds(p=0.001, permutations=1099)
 
 
 def reference(n: int = 400, seed: int = 0) -> pa.Table:
@@ -136,7 +137,7 @@ def test_a_large_batch_is_not_judged_by_certainty_alone() -> None:
 
 def test_a_handful_is_too_few_to_alarm() -> None:
     found = compare_with_training(REFERENCE_SET, batch(49, score=0.5, embedding=5.0), QUICK)
-    assert found.too_few == "too few to judge: 49 scored images, at least 50 are needed"
+    assert found.too_few == "too few to judge: 49 files with a scored image, at least 50 are needed"
     assert names(found) == []
     numbers = found.figures()
     assert {name for name, value in numbers.items() if value is not None} == {
@@ -149,11 +150,65 @@ def test_many_rejected_are_a_breach_even_where_none_is_scored() -> None:
     found = compare_with_training(REFERENCE_SET, batch(30, rejected=30), QUICK)
     assert found.breaches == (Breach("share_rejected", 0.5, 0.2),)
     assert found.text == (
-        "Too few to judge: 30 scored images, at least 50 are needed. "
+        "Too few to judge: 30 files with a scored image, at least 50 are needed. "
         "Drift: share_rejected 0.500 (bound 0.200)."
     )
     assert names(compare_with_training(REFERENCE_SET, batch(3, rejected=9), QUICK)) == []
     assert names(compare_with_training(REFERENCE_SET, batch(80, rejected=20), QUICK)) == []
+
+
+def test_a_share_of_rejected_files_that_chance_explains_is_no_breach() -> None:
+    assert names(compare_with_training(REFERENCE_SET, batch(45, rejected=15), QUICK)) == []
+    large = compare_with_training(REFERENCE_SET, batch(900, rejected=300), QUICK)
+    assert names(large) == ["share_rejected"]
+
+
+def test_the_bounds_give_a_tenth_of_months_a_false_alarm_at_most() -> None:
+    tests = len(["psi_score", "psi_mean", "psi_sharpness", "ks_score", "ks_mean", "ks_sharpness",
+                 "mmd"])  # fmt: skip
+    assert 30 * tests * DriftThresholds().p <= 0.1
+
+
+def clips(seed: int, n: int, frames: int) -> pa.Table:
+    """Frames of clips: alike within a clip, from the training set's distribution between them."""
+    files = batch(n, seed=seed).to_pylist()
+    rng = np.random.default_rng(seed)
+    rows = [
+        {
+            "status": "scored",
+            "prob_malignant": float(np.clip(file["prob_malignant"] + rng.normal(0, 0.01), 0, 1)),
+            "mean": file["mean"] + float(rng.normal(0, 0.5)),
+            "sharpness": file["sharpness"] * float(rng.normal(1, 0.01)),
+            "embedding": (np.array(file["embedding"]) + rng.normal(0, 0.1, 8)).tolist(),
+            "frame": frame,
+        }
+        for file in files
+        for frame in range(frames)
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def test_a_month_of_clips_without_drift_has_no_alarm_where_each_file_counts_once() -> None:
+    all_frames = once = 0
+    for night in range(30):
+        table = clips(1000 + night, 60, 8)
+        thresholds = DriftThresholds(mmd_size=60)
+        first = table.filter(pc.equal(table["frame"], 0))
+        once += bool(compare_with_training(REFERENCE_SET, first, thresholds).breaches)
+        scalars = table.drop_columns("embedding")
+        all_frames += bool(compare_with_training(REFERENCE_SET, scalars, thresholds).breaches)
+    assert once == 0
+    assert all_frames >= 3, "480 frames of 60 clips are not 480 values"
+
+
+def test_of_a_group_of_training_images_one_counts() -> None:
+    twice = pa.concat_tables([REFERENCE_SET, REFERENCE_SET])
+    groups = [f"g{number % 400:03}" for number in range(800)]
+    ids = [f"{number // 400}{number % 400:03}" for number in range(800)]
+    grouped = twice.set_column(0, "image_id", [ids]).set_column(1, "group_id", [groups])
+    table = batch(60, seed=3)
+    found = compare_with_training(grouped, table, QUICK)
+    assert found.values == compare_with_training(REFERENCE_SET, table, QUICK).values
 
 
 def test_an_empty_batch_has_no_figures() -> None:
@@ -201,9 +256,9 @@ def test_the_page_says_what_is_past_its_bound() -> None:
     )
     assert page.startswith("# Drift of night 1 against the training set of b1\n")
     assert f"**{NOTICE}**" in page
-    assert "200 of 200 images scored. Drift: psi_score " in page
+    assert "200 of 200 files have a scored image. Drift: psi_score " in page
     quiet = drift_markdown(compare_with_training(REFERENCE_SET, batch(), QUICK), "night 1", "b1")
     assert "No figure is past its bound." in quiet
     few = drift_markdown(compare_with_training(REFERENCE_SET, batch(3), QUICK), "night 1", "b1")
-    assert "3 of 3 images scored. Too few to judge: 3 scored images" in few
+    assert "3 of 3 files have a scored image. Too few to judge: 3 files with a scored image" in few
     assert "| psi_score | not computed |" in few

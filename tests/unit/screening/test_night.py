@@ -29,6 +29,7 @@ from thyro_core.registry.champion import set_champion
 from thyro_core.screening import reader
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.rules import Totals
+from thyro_core.screening.store import drift_sample
 from thyro_core.store.keys import bundle_prefix, card_key, table_prefix, worklist_key
 from thyro_core.store.store import Store
 from thyro_core.tables.io import read_table
@@ -602,6 +603,21 @@ def test_burned_in_text_is_not_shown(ward: Ward) -> None:
     page = ward.store.read(worklist_key("2026-11-25", "html")).decode()
     assert "data:image/jpeg" not in page
     assert page.count("it may show a name") == len(referred)
+
+
+def test_of_a_clip_one_frame_counts_for_drift(ward: Ward) -> None:
+    for number in range(3):
+        frames = np.stack([speckle(seed=10 * number + frame) for frame in range(4)])
+        (ward.batch / f"clip{number}").write_bytes(dicom(frames))
+    write_image(ward.batch / "still.png", 1)
+    write_colour(ward.batch / "colour.png", 2)
+    result = ward.screen()
+    assert (result.totals.received, result.totals.scored) == (14, 13)
+    assert (result.drift.received, result.drift.scored) == (5, 4)
+    sample = drift_sample(ward.store, result.night)
+    assert (sample.rows.num_rows, len(sample.embeddings)) == (5, 4)
+    (row,) = read_table(ward.store, "screening_batches").to_pylist()
+    assert row["share_rejected"] == pytest.approx(1 / 5)
 
 
 def test_an_empty_batch_is_a_night_without_images(ward: Ward) -> None:
