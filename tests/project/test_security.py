@@ -124,14 +124,20 @@ def test_a_study_on_s3_leaves_no_credential_anywhere(s3_server: S3Server, tmp_pa
         "a\n../secret.png",
     ],
 )
-@pytest.mark.parametrize("reader", [read_labels, read_exclusions])
-def test_no_table_names_a_file_outside_the_folder(path: str, reader: Callable[..., Any]) -> None:
-    quoted = '"' + path.replace('"', '""') + '"'
-    columns = "image,label\n{},1\n" if reader is read_labels else "image,reason\n{},no\n"
+@pytest.mark.parametrize("column", ["image", "mask"])
+def test_no_table_names_a_file_outside_the_folder(path: str, column: str) -> None:
+    """Labels set such a row, or such a mask, aside; exclusions must not be lost and are refused."""
+    cell = '"' + path.replace('"', '""') + '"'
+    image, mask = (cell, "") if column == "image" else ("a.png", cell)
+    table = read_labels("labels.csv", f"image,label,mask\n{image},1,{mask}\n".encode())
+    assert [row.mask for row in table.rows] == ([] if column == "image" else [None])
+    (fault,) = table.faults
+    assert fault.startswith("line ")
+    assert "outside" not in fault, "a path may hold a name"
     with pytest.raises(InputError) as caught:
-        reader("labels.csv", columns.format(quoted).encode())
+        read_exclusions("exclusions.csv", f"image,reason\n{cell},no\n".encode())
     assert "expected an image's path inside the folder" in str(caught.value)
-    assert "outside" not in str(caught.value), "a path may hold a name"
+    assert "outside" not in str(caught.value)
 
 
 def image_set_with_links(tmp_path: Path) -> Path:

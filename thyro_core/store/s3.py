@@ -6,7 +6,7 @@ policies on top of each other would wait for many minutes, and name nothing.
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -42,7 +42,8 @@ class RetryingS3FileSystem(S3FileSystem):  # type: ignore[misc]
 
     Only whole objects are ever put, so that a put whose response was lost can be made again. A
     refusal (no such object, no permission, a condition that is not met) is raised at once, as by
-    s3fs; StoreError is raised after an outage that exceeds the policy, and only then.
+    s3fs; StoreError is raised after an outage that exceeds the policy, and for the refusals whose
+    cure is known.
 
     As with all of fsspec's, instances with equal arguments are one: they share the outage clock.
     """
@@ -99,10 +100,10 @@ class _RetryingClient:
             try:
                 return await self._policy.call_async(attempt, f"{operation} at {url}")
             except RetriesExhaustedError as outage:
-                cured = _with_cure(url, operation, outage.error)
+                cured = _with_cure(url, operation, outage.error, arguments)
                 raise cured or _store_lost(url, operation, outage) from outage.error
             except ClientError as error:
-                cured = _with_cure(url, operation, error)
+                cured = _with_cure(url, operation, error, arguments)
                 if cured is None:
                     raise
                 raise cured from error
@@ -110,10 +111,13 @@ class _RetryingClient:
         return request
 
 
-def _with_cure(url: str, operation: str, error: BaseException) -> StoreError | None:
+def _with_cure(
+    url: str, operation: str, error: BaseException, arguments: Mapping[str, object]
+) -> StoreError | None:
     """A refusal with what helps against it, where that is known."""
     code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
-    if code not in _CURES:
+    is_conditional = not arguments.keys().isdisjoint(("IfMatch", "IfNoneMatch"))
+    if code not in _CURES or (code == "NotImplemented" and not is_conditional):
         return None
     return StoreError(
         f"{url}: expected the store to answer {operation}, found {error}; {_CURES[code]}"

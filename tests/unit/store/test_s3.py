@@ -103,6 +103,6 @@ def test_a_refusal_that_says_nothing_to_people_has_its_cure(monkeypatch, code, c
 
     monkeypatch.setattr(S3FileSystem, "get_s3", client)
     with pytest.raises(StoreError, match=cure) as caught:
-        fs.call_s3("put_object", Bucket="b", Key="k")
+        fs.call_s3("put_object", Bucket="b", Key="k", IfNoneMatch="*")
     assert "http://store.example" in str(caught.value)
     assert "put_object of s3://b/k" in str(caught.value)
