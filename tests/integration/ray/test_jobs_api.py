@@ -210,6 +210,15 @@ def test_a_job_without_a_log_says_what_ray_says(head, cluster) -> None:
     assert "supervisor could not be scheduled" in str(outcomes(cluster)[0])
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What a shell starts in the background ignores interrupts, and so would this process."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_stops_the_job_and_waits_for_it(head, cluster, said) -> None:
     def look(job_id: str) -> None:
         head.jobs[job_id]["status"] = "RUNNING"
