@@ -160,10 +160,12 @@ class SplitRun:
         self._deadline.check(f"split {self._job.split}", nodes)
         up = {node.id for node in nodes}
         places = read_placements(self._store, self._job)
-        missing = next((place.node for place in places.values() if place.node not in up), None)
+        rank, missing = next(
+            ((rank, place.node) for rank, place in places.items() if place.node not in up),
+            (0, None),
+        )
         # Twice in a row: the list of nodes may be older than a node that has just joined.
         if self._ref is not None and missing and missing == self._missing_node:
-            rank = next(rank for rank, place in places.items() if place.node == missing)
             self._fail("node", NODE_LOST, rank)
         self._missing_node = missing
 

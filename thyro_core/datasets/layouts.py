@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal
@@ -175,9 +175,8 @@ def _from_table(folder: Listing, name: str) -> _Read:
     if table.has_numbers:
         notes.append("labels in labels.csv: 0 is taken as benign, 1 as malignant")
     if table.faults:
-        first = "; ".join(table.faults[:_LISTED_NAMES])
-        more = "; ..." if len(table.faults) > _LISTED_NAMES else ""
-        notes.append(f"{_count(len(table.faults), 'fault')} in labels.csv: {first}{more}")
+        faults = _first_few(table.faults, "; ")
+        notes.append(f"{_count(len(table.faults), 'fault')} in labels.csv: {faults}")
     repeated = sum(len(image_rows) > 1 for image_rows in rows.values())
     if repeated:
         notes.append(f"{_count(repeated, 'image')} listed more than once in labels.csv")
@@ -362,11 +361,15 @@ def _ignored_notes(folder: Listing, entries: list[Entry]) -> list[str]:
     if folder.links_out:
         notes.append(f"{_links(folder)}: left out")
     if folder.odd_names:
-        names = ", ".join(folder.odd_names[:_LISTED_NAMES])
-        more = ", ..." if len(folder.odd_names) > _LISTED_NAMES else ""
+        names = _first_few(folder.odd_names, ", ")
         files = _count(len(folder.odd_names), "file")
-        notes.append(f"{files} left out, whose names are no UTF-8: {names}{more}; rename them")
+        notes.append(f"{files} left out, whose names are no UTF-8: {names}; rename them")
     return notes
+
+
+def _first_few(phrases: Sequence[str], separator: str) -> str:
+    more = ["..."] if len(phrases) > _LISTED_NAMES else []
+    return separator.join([*phrases[:_LISTED_NAMES], *more])
 
 
 def _links(folder: Listing) -> str:

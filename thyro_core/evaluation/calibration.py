@@ -15,7 +15,7 @@ from scipy import stats
 
 from thyro_core.evaluation.bounded import LEVEL
 from thyro_core.evaluation.out_of_fold import Ids, OutOfFoldEnsemble, ensemble_margin, sigmoid
-from thyro_core.types import FloatArray, IntArray
+from thyro_core.types import AnyIntArray, FloatArray, IntArray
 
 LEAST_SLOPE = 0.01
 """Smallest slope that is applied: the ranking of the networks is kept, whatever its worth."""
@@ -303,10 +303,29 @@ def unit_interval(value: float, influence: FloatArray, unit: Ids) -> IntervalEst
     Returns:
         Both ends NaN for fewer than two units.
     """
-    units, place = np.unique(unit.astype(str), return_inverse=True)
-    if len(units) < 2:
+    _, place = np.unique(unit.astype(str), return_inverse=True)
+    error, units = unit_error(influence, place)
+    if units < 2:
         return IntervalEstimate(value, math.nan, math.nan)
-    sums = np.bincount(place, weights=influence)
-    error = math.sqrt(len(units) / (len(units) - 1) * float((sums**2).sum()))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(units) - 1)) * error
+    half = float(stats.t.ppf((1 + LEVEL) / 2, units - 1)) * error
     return IntervalEstimate(value, value - half, value + half)
+
+
+def unit_error(influence: FloatArray, place: AnyIntArray) -> tuple[float, int]:
+    """Standard error of an estimate whose units are independent, and the number of units G.
+
+    The sandwich of Huber (1967), clustered as by Liang and Zeger (1986): the root of G / (G - 1)
+    times the sum over units of squared sums of influences.
+
+    Args:
+        influence: (n,), how far each image moves the estimate; they sum to 0.
+        place: (n,), the unit of each image, numbered from 0 without a gap.
+
+    Returns:
+        The error is NaN for fewer than two units.
+    """
+    sums = np.bincount(place, weights=influence)
+    units = len(sums)
+    if units < 2:
+        return math.nan, units
+    return math.sqrt(units / (units - 1) * float((sums**2).sum())), units

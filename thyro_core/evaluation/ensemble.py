@@ -195,8 +195,11 @@ def _figures(
     if not judged.any():
         return
     label, unit, reference = ensemble.label[judged], ensemble.unit[judged], fit.prevalence[judged]
-    for name, values in (("raw", sigmoid(ensemble.margin)), ("calibrated", fit.calibrated)):
-        quality = calibration_quality(label, values[judged], reference, unit)
+    raw, calibrated = ensemble_quality(ensemble, fit)
+    for name, values, quality in (
+        ("raw", sigmoid(ensemble.margin), raw),
+        ("calibrated", fit.calibrated, calibrated),
+    ):
         yield name, {"auc": auc_estimate(label, values[judged], unit)} | quality._asdict()
     alone = calibration_quality(label, reference, reference, unit)
     yield "prevalence", {name: getattr(alone, name) for name in ("brier", "nll")}

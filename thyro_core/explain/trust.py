@@ -14,6 +14,7 @@ import pyarrow as pa
 from scipy import stats
 
 from thyro_core.evaluation.bounded import LEVEL
+from thyro_core.evaluation.calibration import unit_error
 from thyro_core.evaluation.uncertainty import holm
 from thyro_core.tables.cam_columns import CASCADE_COLUMNS, NODULE_MEASURES
 from thyro_core.types import AnyIntArray, FloatArray
@@ -60,9 +61,8 @@ class ClusterMean(NamedTuple):
 def cluster_mean(values: FloatArray, cluster: AnyIntArray) -> ClusterMean:
     """The mean with a variance that takes clusters for independent and nothing within them.
 
-    The sandwich of Liang and Zeger (1986) for a mean: G/(G - 1) times the sum over the G clusters
-    of squared sums of deviations, over n squared; t with G - 1 degrees of freedom. No interval
-    with fewer than `FEWEST_PATIENTS` clusters, and no P without spread.
+    The error is that of `evaluation.calibration.unit_error`, with t of G - 1 degrees of freedom. No
+    interval with fewer than `FEWEST_PATIENTS` clusters, and no P without spread.
 
     Args:
         values: (n,), finite.
@@ -72,11 +72,9 @@ def cluster_mean(values: FloatArray, cluster: AnyIntArray) -> ClusterMean:
         return ClusterMean(np.nan, np.nan, np.nan, np.nan)
     mean = float(values.mean())
     _, place = np.unique(cluster, return_inverse=True)
-    sums = np.bincount(place, values - mean)
-    count = len(sums)
+    error, count = unit_error((values - mean) / values.size, place)
     if count < FEWEST_PATIENTS:
         return ClusterMean(mean, np.nan, np.nan, np.nan)
-    error = float(np.sqrt(count / (count - 1) * (sums**2).sum())) / values.size
     half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, count - 1)) if error > _NO_SPREAD else np.nan
     return ClusterMean(mean, mean - half, mean + half, p)

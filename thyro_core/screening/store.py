@@ -127,8 +127,7 @@ def publish_known(store: Store, night: Night) -> str:
 
 
 def _answered_files(store: Store, night: Night) -> Iterator[pa.Table]:
-    columns = ["file_id", "model_id", "status", "reason", "reading_id"]
-    names = set(columns)
+    names = {"file_id", "model_id", "status", "reason", "reading_id"}
     refused = pc.equal(pc.field("reading_id"), reading_id(night.rules)) & ~pc.field("reason").isin(
         TRIED_AGAIN
     )
@@ -171,10 +170,11 @@ def gather(store: Store, night: Night) -> Totals:
         by = ("image_id", "target_class")
         _merge_into(store, cams, by_kind["cams"], schemas.TABLES["screening_cams"].schema, by)
         schema = schemas.TABLES["screening"].schema
-        sources = [*_present(store, part), *by_kind["rows"]]
+        present = _present(store, part)
+        sources = [*present, *by_kind["rows"]]
         # What had no contents has no hash to tell it by once it has; each run lists it anew.
-        earlier = f"part_number > {len(_present(store, part))}"
-        latest = f"SELECT * FROM ({_LATEST_READING}) WHERE file_id IS NOT NULL OR {earlier}"  # noqa: S608
+        is_new = f"part_number > {len(present)}"
+        latest = f"SELECT * FROM ({_LATEST_READING}) WHERE file_id IS NOT NULL OR {is_new}"  # noqa: S608
         before = _distinct_images(store, sources, latest)
         sql = f"SELECT * FROM ({latest}) {_ONE_ROW_AN_IMAGE}"  # noqa: S608
         rows = write_merged(store, part, sources, schema, sql)

@@ -8,6 +8,7 @@ import fsspec
 import pytest
 import s3fs
 
+from tests.support.folders import refuse_folder
 from tests.support.s3server import BUCKET, S3Server, forget_clients
 from thyro_core.errors import InputError
 from thyro_core.screening.decode import names_of, names_table, to_bytes
@@ -128,14 +129,7 @@ def test_links_that_lead_out_are_named_and_nothing_but_them_is_an_error(
 def test_a_folder_that_cannot_be_listed_is_named_and_the_others_are_listed(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error, fault
 ) -> None:
-    real = os.scandir
-
-    def refuse(path):
-        if str(path).endswith("deep"):
-            raise error(13, "no", str(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
+    refuse_folder(monkeypatch, "deep", error)
     entries = set(stream_files(str(folder)))
     others = {FoundFile(name, size) for name, size in NAMES.items() if "deep" not in name}
     assert entries == others | {FoundFile("deep", 0, fault)}

@@ -21,6 +21,7 @@ from markupsafe import escape
 from tests.support import deadly_reader
 from tests.support.cards import a_card_of_version_1
 from tests.support.dicoms import PERSON, dicom, speckle
+from tests.support.folders import refuse_folder
 from tests.support.screened import RULES, Ward, write_colour, write_image
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.registry.bundle import FIGURES_OF_MEMBERS, Bundle
@@ -354,14 +355,7 @@ def test_what_cannot_be_read_is_accounted_for_and_the_night_goes_on(
     write_image(Path(os.fsdecode(bytes(ward.batch) + b"/x_\xe9.png")), 2)
     (ward.batch / "link.png").symlink_to(outside)
     (ward.batch / "lost+found").mkdir()
-    real = os.scandir
-
-    def refuse(path):
-        if str(path).endswith("lost+found"):
-            raise PermissionError(13, "no", str(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
+    refuse_folder(monkeypatch, "lost+found")
     result = ward.screen()
     assert (result.totals.received, result.totals.scored) == (4, 2)
     fates = {row["name"]: (row["status"], row["reason"]) for row in worklist(ward)}
