@@ -2,6 +2,7 @@
 
 A class-balanced loss shifts every log odds by a constant, which one temperature cannot undo: both
 a slope and an intercept are fitted (Platt 1999; Cox 1958). The ranking, and so the AUC, stays.
+They are fitted for scores of all networks, though out of fold an image has fewer (`member_count`).
 Figures of calibrated probabilities are cross-fitted: no image's group takes part in the fit that
 its probability comes from.
 """
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from thyro_core.evaluation.bounded import LEVEL
+from thyro_core.evaluation.member_count import MemberVariance, member_variance
 from thyro_core.evaluation.out_of_fold import Ids, OutOfFoldEnsemble, ensemble_margin, sigmoid
 from thyro_core.types import AnyIntArray, FloatArray, IntArray
 
@@ -118,8 +120,47 @@ class CrossFit(NamedTuple):
     """(m,), share of malignant images among the others: the model that sees no image."""
 
 
+class EnsembleFit(NamedTuple):
+    """A calibration for the ensemble in use, and what it makes of out-of-fold scores."""
+
+    calibration: LogisticCalibration
+    variance: MemberVariance
+
+    def probability(self, ensemble: OutOfFoldEnsemble) -> FloatArray:
+        """Calibrated probability of malignant by what all networks would score on average.
+
+        Args:
+            ensemble: m images, those of the fit or others of the same networks.
+
+        Returns:
+            (m,).
+        """
+        expected = self.variance.expected(ensemble.margin, ensemble.members)
+        return self.calibration.probability(expected)
+
+
+def fit_ensemble(ensemble: OutOfFoldEnsemble) -> EnsembleFit:
+    """The calibration of the ensemble of all networks, from out-of-fold scores of fewer.
+
+    The slope is that of the label on the score that all networks would give on average; the
+    intercept gives scores that spread as scores in use do the prevalence as their mean.
+
+    Args:
+        ensemble: images of both classes.
+
+    Raises:
+        ValueError: see `fit_calibration`.
+    """
+    variance = member_variance(ensemble)
+    expected = variance.expected(ensemble.margin, ensemble.members)
+    slope = fit_calibration(ensemble.label, expected).slope
+    matched = variance.matched(ensemble.margin, ensemble.members)
+    intercept = _offset_intercept(ensemble.label, slope * matched)
+    return EnsembleFit(LogisticCalibration(slope, intercept), variance)
+
+
 def fit_calibration(label: IntArray, margin: FloatArray) -> LogisticCalibration:
-    """Slope and intercept of the label's log odds on the ensemble's.
+    """Slope and intercept of the label's log odds on a score's.
 
     Logistic regression with Firth's penalty (Biometrika 1993), which stays finite where the
     classes are separated (Heinze and Schemper 2002); the intercept is then set so that the mean
@@ -194,12 +235,11 @@ def cross_fit(ensemble: OutOfFoldEnsemble) -> CrossFit:
     calibrated, prevalence = np.full((2, ensemble.label.size), np.nan)
     for part in range(FOLDS):
         inside = fold[place] == part
-        others = ensemble.label[~inside]
-        if len(set(others.tolist())) < 2:
+        others = ensemble.part(~inside)
+        if len(set(others.label.tolist())) < 2:
             continue
-        fit = fit_calibration(others, ensemble.margin[~inside])
-        calibrated[inside] = fit.probability(ensemble.margin[inside])
-        prevalence[inside] = others.mean()
+        calibrated[inside] = fit_ensemble(others).probability(ensemble.part(inside))
+        prevalence[inside] = others.label.mean()
     return CrossFit(calibrated, prevalence)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.special import logsumexp
 
-from thyro_core.types import FloatArray, IntArray
+from thyro_core.types import BoolArray, FloatArray, IntArray
 
 Ids = npt.NDArray[np.object_]
 
@@ -53,6 +53,27 @@ class OutOfFoldEnsemble:
     """(m,), log odds of the mean probability of malignant over the image's networks."""
     members: IntArray
     """(m,), networks that scored it."""
+    member_variance: FloatArray
+    """(m,), variance (ddof 1) of their log odds; NaN where one network scored it."""
+    networks: int
+    """Networks of the ensemble in use: each of them scored some image."""
+
+    def part(self, inside: BoolArray) -> "OutOfFoldEnsemble":
+        """Some of the images, of the same networks.
+
+        Args:
+            inside: (m,).
+        """
+        return OutOfFoldEnsemble(
+            image=self.image[inside],
+            group=self.group[inside],
+            unit=self.unit[inside],
+            label=self.label[inside],
+            margin=self.margin[inside],
+            members=self.members[inside],
+            member_variance=self.member_variance[inside],
+            networks=self.networks,
+        )
 
 
 def out_of_fold_predictions(
@@ -110,6 +131,8 @@ def out_of_fold_ensemble(rows: OutOfFoldPredictions) -> OutOfFoldEnsemble:
         label=rows.label[first],
         margin=malignant - benign,
         members=count.astype(np.int64),
+        member_variance=member_sd(rows, rows.margin) ** 2,
+        networks=len(np.unique(rows.split)),
     )
 
 

@@ -18,6 +18,7 @@ from thyro_core.config import RECIPE, Architecture, canonical_json, content_id
 from thyro_core.datasets.packs import pack_index
 from thyro_core.errors import InputError
 from thyro_core.evaluation.calibration import LogisticCalibration
+from thyro_core.evaluation.member_count import member_variance
 from thyro_core.evaluation.out_of_fold import (
     OutOfFoldPredictions,
     member_sd,
@@ -269,7 +270,9 @@ def _reference(
     calibration = LogisticCalibration(card.calibration.slope, card.calibration.intercept)
     ensemble = out_of_fold_ensemble(rows)
     sd = member_sd(rows, calibration.probability(rows.margin))
-    figures = zip(calibration.probability(ensemble.margin), sd, strict=True)
+    # With the spread of scores in use, which the nights' scores are compared with.
+    margin = member_variance(ensemble).matched(ensemble.margin, ensemble.members)
+    figures = zip(calibration.probability(margin), sd, strict=True)
     by_image = dict(zip(ensemble.image, figures, strict=True))
     splits = tables.splits
     first_train = pc.and_(pc.equal(splits["split"], 0), pc.equal(splits["role"], "train"))

@@ -16,7 +16,7 @@ from thyro_core.evaluation.calibration import (
     IntervalEstimate,
     LogisticCalibration,
     cross_fit,
-    fit_calibration,
+    fit_ensemble,
 )
 from thyro_core.evaluation.ensemble import auc_estimate, ensemble_quality
 from thyro_core.evaluation.metrics import METRICS
@@ -44,8 +44,9 @@ ENSEMBLE_METHOD = (
     "Intervals and bounds take patients (groups, where no patient is known) as independent, and "
     "hold for these members. An image has fewer such members than the ensemble in use has: scores "
     "in use spread less, so that the AUC in use tends to be higher, and rates at the threshold "
-    "farther from one half, than these figures, and calibrated probabilities too near to the "
-    "prevalence."
+    "farther from one half, than these figures. The calibration is fitted for all members: out of "
+    "fold it takes the log odds that all would give on average, estimated from how far members "
+    "differ on an image (regression calibration)."
 )
 """What the ensemble's figures are figures of."""
 
@@ -92,7 +93,7 @@ def calibration_figures(ensemble: OutOfFoldEnsemble) -> CardCalibration:
             f"{int(ensemble.label.sum())} malignant of {ensemble.label.size}; add some"
         )
         raise InputError(msg)
-    fit = fit_calibration(ensemble.label, ensemble.margin)
+    fit = fit_ensemble(ensemble).calibration
     crossed = cross_fit(ensemble)
     raw, calibrated = ensemble_quality(ensemble, crossed)
     n = int(np.isfinite(crossed.calibrated).sum())

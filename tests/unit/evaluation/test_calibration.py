@@ -9,18 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from tests.unit.evaluation.test_out_of_fold import ensemble
+from tests.unit.evaluation.test_out_of_fold import ensemble, rows
 from thyro_core.evaluation import calibration as module
 from thyro_core.evaluation.calibration import (
     FOLDS,
     LEAST_SLOPE,
+    EnsembleFit,
     LogisticCalibration,
     calibration_quality,
     cross_fit,
     fit_calibration,
+    fit_ensemble,
     unit_interval,
 )
-from thyro_core.evaluation.out_of_fold import sigmoid
+from thyro_core.evaluation.member_count import member_variance
+from thyro_core.evaluation.out_of_fold import ensemble_margin, out_of_fold_ensemble, sigmoid
 
 
 def sample(n: int, slope: float, intercept: float, seed: int = 0):
@@ -109,11 +112,11 @@ def test_no_image_takes_part_in_its_own_fit(monkeypatch) -> None:
     each = ensemble(label, margin, unit=np.arange(60) // 2)
     fits = []
 
-    def fit(labels, margins):
-        fits.append(set(margins.tolist()))
-        return LogisticCalibration(float(len(fits)), 0.0)
+    def fit(others):
+        fits.append(set(others.margin.tolist()))
+        return EnsembleFit(LogisticCalibration(float(len(fits)), 0.0), member_variance(others))
 
-    monkeypatch.setattr(module, "fit_calibration", fit)
+    monkeypatch.setattr(module, "fit_ensemble", fit)
     found = cross_fit(each)
     assert len(fits) == FOLDS
     for i in range(60):
@@ -133,6 +136,49 @@ def test_changing_an_images_own_label_changes_nothing_of_its_probability() -> No
     before, after = cross_fit(each), cross_fit(dataclasses.replace(each, label=turned))
     assert before.calibrated[:2].tolist() == after.calibrated[:2].tolist()
     assert before.prevalence[:2].tolist() == after.prevalence[:2].tolist()
+
+
+def unsteady_networks(rng, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and log odds of ten networks, each with an error as large as what they share."""
+    label = (rng.random(images) < 0.25).astype(np.int64)
+    shared = rng.normal(3.0 * label - 1.0, 1.5)
+    return label, shared[:, None] + rng.normal(0, 2.5, (images, 10))
+
+
+def test_the_calibration_fits_the_ensemble_of_all_networks_not_of_the_few_out_of_fold() -> None:
+    rng = np.random.default_rng(0)
+    label, margins = unsteady_networks(rng, 6000)
+    tests = rng.random(margins.shape) < 0.3
+    few = out_of_fold_ensemble(
+        rows(*((k, f"i{i:05d}", f"g{i:05d}", label[i], margins[i, k])
+               for i, k in zip(*np.nonzero(tests), strict=True)))
+    )  # fmt: skip
+    assert few.members.mean() < 3.5
+    new, in_use = unsteady_networks(rng, 20_000)
+    score = ensemble_margin(in_use)
+    best = fit_calibration(new, score)
+    naive = fit_calibration(few.label, few.margin)
+    found = fit_ensemble(few).calibration
+    assert naive.slope < 0.6 * best.slope, "what a regression on the scores of few networks gives"
+    assert found.slope == pytest.approx(best.slope, rel=0.12)
+    assert found.probability(score).mean() == pytest.approx(new.mean(), rel=0.05)
+    brier = [float(((fit.probability(score) - new) ** 2).mean()) for fit in (naive, found, best)]
+    assert brier[1] - brier[2] < 0.1 * (brier[0] - brier[2])
+
+
+def test_networks_that_agree_or_stand_alone_are_calibrated_as_they_are() -> None:
+    label, margin = sample(200, 0.7, -0.5)
+    agreed = ensemble(label, margin)
+    assert fit_ensemble(agreed).calibration == fit_calibration(label, margin)
+    alone = dataclasses.replace(
+        agreed, members=np.ones(200, np.int64), member_variance=np.full(200, math.nan), networks=1
+    )
+    assert fit_ensemble(alone).calibration == fit_calibration(label, margin)
+    assert np.allclose(fit_ensemble(alone).probability(alone), sigmoid_of(alone))
+
+
+def sigmoid_of(each):
+    return fit_calibration(each.label, each.margin).probability(each.margin)
 
 
 def test_without_both_classes_elsewhere_there_is_no_calibration() -> None:

@@ -35,7 +35,7 @@ def ensemble(label, margin, unit=None) -> OutOfFoldEnsemble:
     units = names if unit is None else np.array([f"u{u:05d}" for u in unit], object)
     return OutOfFoldEnsemble(
         names, units, units, np.asarray(label), np.asarray(margin, float),
-        np.full(len(label), 3),
+        np.full(len(label), 3), np.zeros(len(label)), 10,
     )  # fmt: skip
 
 
@@ -91,6 +91,9 @@ def test_an_ensemble_by_hand() -> None:
     assert together.group.tolist() == ["h", "g"]
     assert together.label.tolist() == [0, 1]
     assert together.members.tolist() == [1, 2]
+    assert together.networks == 2
+    assert math.isnan(together.member_variance[0])
+    assert together.member_variance[1] == pytest.approx(math.log(3) ** 2 / 2)
     assert sigmoid(together.margin) == pytest.approx([1 / (1 + math.e), (0.5 + 0.75) / 2])
     sd = member_sd(found, sigmoid(found.margin))
     assert math.isnan(sd[0])

@@ -14,7 +14,7 @@ from thyro_core.evaluation.calibration import (
     LEAST_SLOPE,
     LogisticCalibration,
     cross_fit,
-    fit_calibration,
+    fit_ensemble,
 )
 from thyro_core.evaluation.ensemble import auc_estimate, ensemble_quality
 from thyro_core.evaluation.metrics import METRICS
@@ -54,8 +54,7 @@ def test_the_ensembles_auc_is_of_its_out_of_fold_scores() -> None:
 
 def test_the_calibration_is_fitted_on_all_and_judged_cross_fitted() -> None:
     found = calibration_figures(SCORES)
-    fit = fit_calibration(SCORES.label, SCORES.margin)
-    assert (found.slope, found.intercept) == fit
+    assert (found.slope, found.intercept) == fit_ensemble(SCORES).calibration
     assert found.prevalence == pytest.approx(1 / 3)
     raw, calibrated = ensemble_quality(SCORES, cross_fit(SCORES))
     assert found.raw.brier.value == raw.brier.value

@@ -19,6 +19,8 @@ from tests.support.places import REPOSITORY
 from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.evaluation.calibration import LogisticCalibration
+from thyro_core.evaluation.member_count import member_variance
+from thyro_core.evaluation.out_of_fold import out_of_fold_ensemble, out_of_fold_predictions
 from thyro_core.registry import build as bundle_making
 from thyro_core.registry.build import BundleSpec, make_bundle
 from thyro_core.registry.bundle import Bundle, load_bundle, reference
@@ -166,14 +168,21 @@ def test_the_reference_is_the_training_set_as_the_model_saw_it(promoted, tmp_pat
     trained = splits.filter(
         pc.and_(pc.equal(splits["split"], 0), pc.equal(splits["role"], "train"))
     )
+    rows = out_of_fold_predictions(
+        read_table(store, "predictions", study_id=plan.study_id), splits, bundle.architecture
+    )
+    together = out_of_fold_ensemble(rows)
+    spread = member_variance(together).matched(together.margin, together.members)
+    in_use = dict(zip(together.image, spread, strict=True))
     for row in table.to_pylist():
         margins = [p["logit_malignant"] - p["logit_benign"] for p in predictions
                    if p["image_id"] == row["image_id"]]  # fmt: skip
         each = [bundle.calibration.probability(np.array(m)) for m in margins]
-        raw = np.mean([1 / (1 + np.exp(-m)) for m in margins]) if margins else np.nan
         assert row["prob_malignant"] == pytest.approx(
-            bundle.calibration.probability(np.log(raw / (1 - raw))), rel=1e-5, nan_ok=True
-        )
+            bundle.calibration.probability(np.array(in_use.get(row["image_id"], np.nan))),
+            rel=1e-5, nan_ok=True,
+        )  # fmt: skip
+        assert (row["image_id"] in in_use) == bool(margins)
         sd = np.std(each, ddof=1) if len(each) > 1 else np.nan
         assert row["sd"] == pytest.approx(sd, rel=1e-4, abs=1e-12, nan_ok=True)
         image = images[row["image_id"]]
