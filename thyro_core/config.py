@@ -59,15 +59,15 @@ class IngestConfig(BaseModel):
     overlay_bound: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         0.02, description="Largest share of coloured pixels (callipers, Doppler) in an image."
     )
-    hash_distance: Annotated[int, Field(ge=0, le=64)] = Field(
-        16,
-        description="Largest Hamming distance of perceptual hashes of a near-duplicate [bits]; "
-        "in sets of more than 2000 images a nearer pair may rarely be missed.",
-    )
     duplicate_correlation: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.95,
-        description="Lowest correlation of local contrast, after registration, that confirms a "
-        "near-duplicate.",
+        description="Lowest correlation of local contrast, where two images overlap, that makes "
+        "them the same picture.",
+    )
+    similar_correlation: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.75,
+        description="Lowest correlation that makes two images similar (next frames of a sweep), so "
+        "that they stay together; above duplicate_correlation: only the same picture counts.",
     )
     tirads_benign: tuple[str, ...] = Field(
         ("1", "2", "3"), description="TI-RADS categories read as benign (DDTI's XML files)."

@@ -11,7 +11,12 @@ from itertools import pairwise
 
 from thyro_core.config import CLASS_NAMES, IngestConfig
 from thyro_core.datasets.layouts import Entry
-from thyro_core.imaging.near_duplicates import Fingerprint, group_labels, near_duplicates
+from thyro_core.imaging.near_duplicates import (
+    Fingerprint,
+    NearDuplicate,
+    group_labels,
+    near_duplicates,
+)
 
 Fault = tuple[str, str]
 Pair = tuple[int, int]
@@ -78,12 +83,16 @@ class Judgement:
         patient_ids: pseudonyms; None: no patient given, or no file of theirs is readable.
         group_ids: None: no readable file.
         near_duplicates: size of each group of near-duplicates [different images], largest first.
+        copies: pairs of different images that show the same picture.
+        similar: pairs that are only similar, such as next frames of a sweep.
     """
 
     faults: list[Fault | None]
     patient_ids: list[str | None]
     group_ids: list[str | None]
     near_duplicates: list[int]
+    copies: int = 0
+    similar: int = 0
 
 
 def judge(files: Sequence[SourceFile], rules: IngestConfig) -> Judgement:
@@ -94,9 +103,10 @@ def judge(files: Sequence[SourceFile], rules: IngestConfig) -> Judgement:
       labels contradict, or one is itself listed with contradicting ones, all are
       `label_conflict`; labels of files that the specialist excluded do not count. An exclusion
       is of the file it names.
-    * Near-duplicates are sought among images without another fault. Two that are near-duplicates
-      *of each other* with different labels are both excluded, with their exact copies. Only the
-      pair counts, not the whole group; an unlabelled image contradicts nothing.
+    * Near-duplicates are sought among images without another fault. Two that show the same
+      picture with different labels are both excluded, with their exact copies. Only the pair
+      counts, not the whole group; an unlabelled image contradicts nothing, nor does one that is
+      only similar.
     * A group is what hangs together by a patient, the same bytes, the same pixels or
       near-duplicates. Patients who share an image are one group.
 
@@ -121,17 +131,22 @@ def judge(files: Sequence[SourceFile], rules: IngestConfig) -> Judgement:
     ]
     eligible.sort(key=lambda members: ranks[members[0]])
     near = _near_pairs([files[members[0]] for members in eligible], rules)
-    for left, right in near:
-        _contradict(files, faults, eligible[left], eligible[right])
+    pairs = [(pair.first, pair.second) for pair in near]
+    copies_count = sum(pair.same_picture for pair in near)
+    for pair in near:
+        if pair.same_picture:
+            _contradict(files, faults, eligible[pair.first], eligible[pair.second])
     for first, *others in eligible:
         original_id = files[first].image_id or ""
         _add(faults, others, "duplicate", f"same pixels as image {original_id[:12]}")
-    links = [(eligible[i][0], eligible[j][0]) for i, j in near] + _chains(copies)
+    links = [(eligible[i][0], eligible[j][0]) for i, j in pairs] + _chains(copies)
     return Judgement(
         faults=[min(several, key=_precedence, default=None) for several in faults],
         patient_ids=patient_ids,
         group_ids=_group_ids(files, links),
-        near_duplicates=_sizes(near, len(eligible)),
+        near_duplicates=_sizes(pairs, len(eligible)),
+        copies=copies_count,
+        similar=len(near) - copies_count,
     )
 
 
@@ -198,9 +213,9 @@ def _contradiction(members: Sequence[SourceFile]) -> str | None:
     return None
 
 
-def _near_pairs(files: Sequence[SourceFile], rules: IngestConfig) -> list[Pair]:
+def _near_pairs(files: Sequence[SourceFile], rules: IngestConfig) -> list[NearDuplicate]:
     prints = [file.measures.fingerprint for file in files if file.measures is not None]
-    return near_duplicates(prints, rules.hash_distance, rules.duplicate_correlation)
+    return near_duplicates(prints, rules.duplicate_correlation, rules.similar_correlation)
 
 
 def _contradict(

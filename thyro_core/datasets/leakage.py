@@ -1,7 +1,9 @@
-"""The leakage gate: proof, from the images themselves, that no split tests what it was trained on.
+"""The leakage gate: proof that no split tests what it was trained on.
 
 It shares nothing with the code that makes groups or splits: what belongs together is worked out
 again from the `images` table, and what a row of `splits` says of its patient or group is not read.
+Given the pixels that the networks see, it looks for the same picture in them anew, whatever the
+table says; without them it cannot say anything of pictures, and `check_leakage` does not.
 """
 
 from collections.abc import Iterator
@@ -9,30 +11,38 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from thyro_core.datasets.packs import pack_index
 from thyro_core.errors import LeakageError
+from thyro_core.imaging.near_duplicates import fingerprint, group_labels, near_duplicates
+from thyro_core.types import Grey
 
 _LINKS = ("image_id", "pixel_hash", "patient_id", "group_id")
 _IS_TEST_ROLE = {"train": False, "val": False, "test": True}
 
 
-def check_leakage(splits: pa.Table, images: pa.Table) -> None:
+def check_leakage(splits: pa.Table, images: pa.Table, pack: Grey | None = None) -> None:
     """Let only splits pass in which nothing stands on both sides.
 
     Checked are images, exact pixels, patients, groups, and whatever is linked through a chain of
-    those, be it by way of excluded images. The sides are test, and train with val.
+    those, be it by way of excluded images. The sides are test, and train with val. With a pack the
+    same picture is looked for in its pixels too, by the default bound, whatever the manifest's
+    rules; images that are only similar are left to the groups of the manifest.
 
     Args:
         splits: a `splits` table; its split, image_id and role are read.
         images: the `images` table of the manifest it was made from.
+        pack: uint8 (n, side, side), its included images, as `open_pack` gives them; None: the
+            pictures themselves are not looked at.
 
     Raises:
         LeakageError: something is shared, or an image or role is unknown so that it cannot be
             checked; the message names the first few cases.
     """
-    rows_by_side = _placed(splits, images)
+    rows_by_side = _placed(splits, images, pack)
     shared = [
         f"split {row.split}: {kind} {row.key} has {row.train} training and {row.test} test images"
         for kind, rows in _shared(rows_by_side)
@@ -79,9 +89,11 @@ def leakage_report(splits: pa.Table, images: pa.Table) -> dict[str, int]:
     }
 
 
-def _placed(splits: pa.Table, images: pa.Table) -> pd.DataFrame:
+def _placed(splits: pa.Table, images: pa.Table, pack: Grey | None = None) -> pd.DataFrame:
     """ImageRows of `splits` with their side and the links of their image."""
     links = images.select([*_LINKS, "included"]).to_pandas()
+    pictures = {} if pack is None else _pictures(images, splits, pack)
+    links["picture"] = pd.Series(links["image_id"].map(pictures), dtype=object)
     links["linked"] = _components(links)
     links = links[links["included"]].drop_duplicates("image_id").drop(columns="included")
     rows = splits.select(["split", "image_id", "role"]).to_pandas()
@@ -99,11 +111,34 @@ def _placed(splits: pa.Table, images: pa.Table) -> pd.DataFrame:
     return rows_by_side
 
 
+def _pictures(images: pa.Table, splits: pa.Table, pack: Grey) -> dict[str, str]:
+    """A name for the picture of each image of the splits that shows the same one as another."""
+    rows = pack_index(images)
+    shapes = images.select(["image_id", "width", "height"]).to_pydict()
+    sizes = dict(
+        zip(shapes["image_id"], zip(shapes["width"], shapes["height"], strict=True), strict=True)
+    )
+    names = sorted(set(splits["image_id"].to_pylist()) & rows.keys())
+    prints = [fingerprint(_in_shape(pack[rows[name]], *sizes[name])) for name in names]
+    pairs = [(pair.first, pair.second) for pair in near_duplicates(prints) if pair.same_picture]
+    groups = group_labels(pairs, len(names))
+    counts = np.bincount(groups, minlength=1)
+    numbered = zip(names, groups, strict=True)
+    return {name: f"picture {group}" for name, group in numbered if counts[group] > 1}
+
+
+def _in_shape(square: Grey, width: int, height: int) -> Grey:
+    """An image of a pack, which squashes all to squares, in its own proportions and its area."""
+    factor = len(square) / (width * height) ** 0.5
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.asarray(Image.fromarray(square).resize(size, Image.Resampling.BILINEAR))
+
+
 def _components(images: pd.DataFrame) -> list[str]:
     """For each row, a name for all that hangs together by any link: a graph of rows and keys."""
     nodes = len(images)
     rows, keys = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for column in _LINKS:
+    for column in (*_LINKS, "picture"):
         codes, values = pd.factorize(images[column])
         present = np.flatnonzero(codes >= 0)
         rows.append(present)
@@ -119,7 +154,7 @@ def _components(images: pd.DataFrame) -> list[str]:
 
 def _shared(rows_by_side: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Per kind of link, what stands on both sides: columns split, key, train, test (counts)."""
-    for kind in (*_LINKS, "linked"):
+    for kind in (*_LINKS, "picture", "linked"):
         sides = rows_by_side.groupby(["split", kind])["test"].agg(["size", "sum"]).reset_index()
         sides = sides.rename(columns={kind: "key", "sum": "test"})
         sides["train"] = sides["size"] - sides["test"]

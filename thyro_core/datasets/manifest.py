@@ -33,7 +33,8 @@ from thyro_core.types import Grey
 __all__ = ["INGEST_VERSION", "REASONS", "Manifest", "ingest", "load_manifest"]
 
 INGEST_VERSION = 3
-"""Raised whenever the same files and rules give another table or other packs."""
+"""Raised whenever the same files and rules give another table or other packs. 3: near-duplicates
+are found by local features, whatever crop, zoom, frame or mirroring hides them."""
 
 _PIXELS_AT_ONCE = 8_000_000
 
@@ -69,7 +70,7 @@ def ingest(
     """Read, judge and pack an image set; what is already in the store is not decoded again.
 
     Files are read twice, first for their hash, then to be decoded, a few at a time: memory does not
-    grow with the set but for about 10 KB an image. The resized images wait in the temporary folder.
+    grow with the set but for about 20 KB an image. The resized images wait in the temporary folder.
 
     Args:
         source: fsspec URL of the image set.
@@ -120,6 +121,7 @@ def ingest(
     summary = _summary(table, image_set, notes, ingest_rules) | {
         "sides": list(sides),
         "masks": masks,
+        "near_duplicates": {"same_picture": judgement.copies, "similar": judgement.similar},
     }
     store.write(manifest_key(manifest_id), canonical_json(summary).encode())
     return load_manifest(store, manifest_id)
@@ -347,7 +349,10 @@ def _notes(table: pa.Table, judgement: Judgement) -> list[str]:
     notes = [f"{reasons[reason]} files excluded: {reason}" for reason in REASONS if reasons[reason]]
     near = judgement.near_duplicates
     if near:
-        notes.append(f"{len(near)} groups of near-duplicates, {sum(near)} images: kept together")
+        notes.append(
+            f"{len(near)} groups of near-duplicates, {sum(near)} images: kept together "
+            f"({judgement.copies} pairs show the same picture, {judgement.similar} similar ones)"
+        )
     return notes + _copy_notes(table)
 
 

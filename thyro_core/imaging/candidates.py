@@ -1,143 +1,161 @@
-"""Which pairs of images may show the same frame; of many, found without looking at every pair.
+"""Which pairs of images may show the same picture: found without looking at every pair.
 
-Up to `EXACT` images every pair of hashes is looked at: in sets of a study's usual size nothing near
-is missed. In larger ones a descriptor is looked at through a window, as the lowest waves of its
-cosine transform: borders and what a crop moves count little. Random sums of the waves give bits by
-their signs (Charikar 2002, "Similarity estimation techniques from rounding algorithms"), 28 bits a
-table. In each table an image stands under its own code and under those that the few bits nearest to
-a change of sign could make of it (Lv et al. 2007, "Multi-probe LSH"). Images that meet under a code
-in any table, and whose perceptual hashes are near, are candidates.
+Signs of random sums of a feature's description make a code of 64 bits, in which alike features
+differ in few (Charikar 2002, "Similarity estimation techniques from rounding algorithms"). Codes
+are sorted, and each is compared with the next few; then they are rotated by some bits and sorted
+again, so that another part of the code decides (after the same paper, section 5). Mirrored features
+are brought into one hand first, so that they have one code. Two images are candidates if two alike
+features propose the same shift and scale.
 
-That search is not exact, at no bound of the hash. What it assumes: a copy moves the waves by less
-than strangers differ. Of 2,890 changed copies of real images that hash and correlation accept
-(crops of up to 5 % a side, re-encoding, brightness and contrast, burned-in marks, rescaling, and
-these together) it lost none; they are of 426 images, and its numbers were chosen on them, so other
-sets may fare worse. Two images with the same descriptor always meet.
-`tests/bench/near_duplicates.py` measures it anew.
+That search is not exact. Work and memory grow with the number of features, not of pairs; in a
+larger set a place among the next few is harder to come by, and a pair with few features in common
+may be missed. `tests/bench/near_duplicates.py` measures what is lost.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.fft import dct
 
-from thyro_core.types import FloatArray, IntArray
+from thyro_core.imaging.local_features import (
+    PATTERN,
+    PATTERN_NORM,
+    PLACE_STEPS,
+    LocalFeatures,
+    odd_columns,
+)
+from thyro_core.types import IntArray
 
-Descriptors = npt.NDArray[np.int8]
-Hashes = npt.NDArray[np.uint64]
+Codes = npt.NDArray[np.uint64]
 
-EXACT = 2000
-"""Images up to which every pair is looked at."""
-
-_TABLES, _BITS, _UNSURE = 8, 28, 6
-_WAVES = 64
-_DAMPING = 0.01  # of a wave's weight, per squared frequency [half cycles a side]
-_WINDOW = 0.25  # its standard deviation [share of the side]
+_BITS = 64
+_ROTATIONS, _ROTATION = 16, 4  # how often codes are sorted, and bits between
+_NEIGHBOURS = 6  # next codes that each is compared with
+_DISTANCE = 14  # most bits in which codes of alike features differ
+_ALIKE = 0.8  # least cosine of their descriptions
+_OCTAVES = 1.3  # most that their scales differ
+_PROPOSED, _SIZE_OCTAVES = 10.0, 0.5  # how near two proposals are: [pixels], [octaves]
+_APART = 4.0  # how far two features of one image are, to count as two [pixels]
+_PROPOSALS = 24  # matches of a pair that are looked at
 _SEED = 0
-_UNIT = 2.0**16  # Weights are whole numbers: sums are exact, in whatever order they are taken.
-_OWNER_BITS = np.uint64(36)
-_ROWS_AT_ONCE = 4096
-_PAIRS_AT_ONCE = 2_000_000
+_ROWS_AT_ONCE = 1 << 18
 
 
-def candidates(descriptors: Descriptors, hashes: Hashes, distance: int) -> IntArray:
-    """Pairs of images that may show the same frame.
-
-    Whether two images are a pair depends on these two, and on whether there are more than `EXACT`
-    images; not on the others or their order.
+def candidates(images: Sequence[LocalFeatures]) -> IntArray:
+    """Pairs of images that may show the same picture.
 
     Args:
-        descriptors: int8 (n, side, side).
-        hashes: uint64 (n,), their perceptual hashes.
-        distance: largest Hamming distance of the hashes [bits].
+        images: their local features.
 
     Returns:
         int64 (pairs, 2), each row i < j, rows sorted, none twice.
     """
-    if len(hashes) <= EXACT:
-        return _near(hashes, distance)
-    return approximate_candidates(descriptors, hashes, distance)
+    counts = [len(image.places) for image in images]
+    owners = np.repeat(np.arange(len(images)), counts)
+    if len(owners) < 2:
+        return np.empty((0, 2), np.int64)
+    patterns = np.concatenate([image.patterns for image in images])
+    places = np.concatenate([image.places for image in images])
+    widths = np.repeat([image.width for image in images], counts)
+    mirrored = _brought_into_one_hand(patterns)
+    left, right = _alike(patterns, owners, places)
+    return _agreeing(left, right, owners, places, mirrored, widths)
 
 
-def approximate_candidates(descriptors: Descriptors, hashes: Hashes, distance: int) -> IntArray:
-    """What `candidates` finds in a large set, whatever the number of images: nearly all of them.
-
-    Whether two images are a pair depends on these two only. Arguments as for `candidates`.
-    """
-    waves = _waves(descriptors)
-    pair_codes = [np.empty(0, np.int64)]
-    for signs in _signs():
-        for left, right in _meetings(_codes(waves @ signs)):
-            near = np.bitwise_count(hashes[left] ^ hashes[right]) <= distance
-            low, high = np.minimum(left, right)[near], np.maximum(left, right)[near]
-            pair_codes.append(np.unique(low * len(hashes) + high))
-    pairs = np.unique(np.concatenate(pair_codes))
-    return np.stack(np.divmod(pairs, max(len(hashes), 1)), axis=1)
-
-
-def _near(hashes: Hashes, distance: int) -> IntArray:
-    """All pairs within a distance, one image's row of the upper triangle at a time."""
-    rows = [
-        np.flatnonzero(np.bitwise_count(hashes[i + 1 :] ^ own) <= distance) + i + 1
-        for i, own in enumerate(hashes)
-    ]
-    left = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
-    right = np.concatenate([np.empty(0, np.int64), *rows])
-    return np.stack([left, right], axis=1).astype(np.int64)
-
-
-def _waves(descriptors: Descriptors) -> FloatArray:
-    """Whole numbers, (n, _WAVES): the windowed descriptors' lowest waves, the constant left out."""
-    n, side = len(descriptors), descriptors.shape[-1]
-    across = np.linspace(-0.5, 0.5, side, endpoint=False) + 0.5 / side
-    cosines = dct(np.eye(side), axis=0, norm="ortho") * np.exp(-0.5 * (across / _WINDOW) ** 2)
-    squared = np.add.outer(np.arange(side) ** 2, np.arange(side) ** 2)
-    y, x = np.divmod(np.argsort(squared, axis=None, kind="stable")[1 : 1 + _WAVES], side)
-    damping = np.exp(-_DAMPING * squared[y, x])
-    weights = np.rint(_UNIT * damping[:, None, None] * cosines[y, :, None] * cosines[x, None, :])
-    pixels = descriptors.reshape(n, side * side)
-    waves = np.empty((n, _WAVES))
-    for start in range(0, n, _ROWS_AT_ONCE):
+def _brought_into_one_hand(patterns: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
+    """Mirror, in place, patterns whose largest odd columns are negative; and which these are."""
+    odd = odd_columns()
+    mirrored = np.empty(len(patterns), np.bool_)
+    for start in range(0, len(patterns), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        waves[rows] = pixels[rows].astype(np.float64) @ weights.reshape(_WAVES, -1).T
-    return waves
+        mirrored[rows] = (patterns[rows][:, odd].astype(np.int64) ** 3).sum(axis=1) < 0
+        # -128 does not occur: the sign always fits.
+        patterns[rows] *= np.where(mirrored[rows, None] & odd, np.int8(-1), np.int8(1))
+    return mirrored
 
 
-def _signs() -> FloatArray:
-    """1 or -1, (_TABLES, _WAVES, _BITS); drawn from a stream that NumPy promises to keep."""
-    raw = np.random.PCG64(_SEED).random_raw(_TABLES * _WAVES * _BITS // 64)
-    bits = np.unpackbits(raw.astype("<u8").view(np.uint8))
-    signs: FloatArray = bits.reshape(_TABLES, _WAVES, _BITS).astype(np.float64) * 2 - 1
-    return signs
+def _alike(
+    patterns: npt.NDArray[np.int8], owners: IntArray, places: npt.NDArray[np.int16]
+) -> tuple[IntArray, IntArray]:
+    """Positions of alike features of two different images, the first one's smaller, sorted."""
+    codes = _codes(patterns)
+    owner_bits = np.uint64(max(1, int(len(codes) - 1).bit_length()))
+    owner_mask = (np.uint64(1) << owner_bits) - np.uint64(1)
+    numbers = np.arange(len(codes), dtype=np.uint64)
+    pairs = [np.empty(0, np.int64)]
+    for _ in range(_ROTATIONS):
+        # Code and feature in one word: sorting words is ten times faster than sorting positions.
+        order = (np.sort((codes & ~owner_mask) | numbers) & owner_mask).astype(np.int64)
+        ordered = codes[order]
+        for step in range(1, _NEIGHBOURS + 1):
+            distance = np.bitwise_count(ordered[step:] ^ ordered[:-step])
+            near = np.flatnonzero(distance <= _DISTANCE)
+            first, second = order[near], order[near + step]
+            low, high = np.minimum(first, second), np.maximum(first, second)
+            pairs.append((low * len(codes) + high)[owners[low] != owners[high]])
+        codes = codes << np.uint64(_ROTATION) | codes >> np.uint64(_BITS - _ROTATION)
+        pairs = [np.unique(np.concatenate(pairs))]
+    left, right = np.divmod(pairs[0], len(codes))
+    kept = np.zeros(len(left), np.bool_)
+    for start in range(0, len(left), _ROWS_AT_ONCE):
+        i, j = (side[start : start + _ROWS_AT_ONCE] for side in (left, right))
+        products = np.einsum("ij,ij->i", patterns[i], patterns[j], dtype=np.int32)
+        octaves = np.abs(places[i, 2].astype(np.int32) - places[j, 2]) / PLACE_STEPS
+        alike = (products >= _ALIKE * PATTERN_NORM**2) & (octaves <= _OCTAVES)
+        kept[start : start + _ROWS_AT_ONCE] = alike
+    return left[kept], right[kept]
 
 
-def _codes(sums: FloatArray) -> Hashes:
-    """An image's code, and what flips of its least sure bits make of it: uint64 (n, 2**_UNSURE)."""
-    places = np.uint64(1) << np.arange(_BITS, dtype=np.uint64)
-    codes: Hashes = np.where(sums > 0, places, np.uint64(0)).sum(axis=1, dtype=np.uint64)[:, None]
-    unsure = np.argsort(np.abs(sums), axis=1, kind="stable")[:, :_UNSURE]
-    for flip in places[unsure].T:
-        codes = np.concatenate([codes, codes ^ flip[:, None]], axis=1)
+def _codes(patterns: npt.NDArray[np.int8]) -> Codes:
+    """uint64 (n,): signs of random sums, of whole numbers, so exact in whatever order."""
+    signs, codes = _signs(), np.empty(len(patterns), np.uint64)
+    for start in range(0, len(patterns), _ROWS_AT_ONCE):
+        sums = patterns[start : start + _ROWS_AT_ONCE].astype(np.float32) @ signs
+        codes[start : start + _ROWS_AT_ONCE] = np.packbits(sums > 0, axis=1).view(">u8")[:, 0]
     return codes
 
 
-def _meetings(codes: Hashes) -> Iterator[tuple[IntArray, IntArray]]:
-    """Pairs of rows with a code in common, in portions; a pair may come more than once."""
-    owners = np.arange(len(codes), dtype=np.uint64)[:, None]
-    # Code and owner in one word: sorting words is ten times faster than sorting positions.
-    entries = np.sort((codes << _OWNER_BITS | owners).ravel())
-    keys = entries >> _OWNER_BITS
-    rows = (entries & ((np.uint64(1) << _OWNER_BITS) - np.uint64(1))).astype(np.int64)
-    ends = np.append(np.flatnonzero(keys[1:] != keys[:-1]) + 1, len(keys))
-    later = np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(keys)) - 1
-    reach = np.cumsum(later)
-    start = 0
-    while start < len(keys):
-        done = reach[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(reach, done + _PAIRS_AT_ONCE, side="right")))
-        counts = later[start:stop]
-        left = np.repeat(np.arange(start, stop), counts)
-        right = left + 1 + np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts)
-        yield rows[left], rows[right]
-        start = stop
+def _signs() -> npt.NDArray[np.float32]:
+    """1 or -1, (PATTERN, _BITS); drawn from a stream that NumPy promises to keep."""
+    raw = np.random.PCG64(_SEED).random_raw(PATTERN * _BITS // 64)
+    bits = np.unpackbits(raw.astype("<u8").view(np.uint8))
+    return bits.reshape(PATTERN, _BITS).astype(np.float32) * 2 - 1
+
+
+def _agreeing(
+    left: IntArray,
+    right: IntArray,
+    owners: IntArray,
+    places: npt.NDArray[np.int16],
+    mirrored: npt.NDArray[np.bool_],
+    widths: IntArray,
+) -> IntArray:
+    """Pairs of images of which two alike features propose the same shift and scale."""
+    n_images = int(owners[-1]) + 1
+    keys = owners[left] * n_images + owners[right]
+    order = np.argsort(keys, kind="stable")
+    keys, left, right = keys[order], left[order], right[order]
+    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])) if len(keys) else keys
+    sizes = np.diff(np.append(starts, len(keys)))
+    rank = np.arange(len(keys)) - np.repeat(starts, sizes)
+    kept = (np.repeat(sizes, sizes) > 1) & (rank < _PROPOSALS)
+    keys, left, right = keys[kept], left[kept], right[kept]
+    crossed = mirrored[left] != mirrored[right]
+    start, goal = (places[side].astype(np.float64) / PLACE_STEPS for side in (left, right))
+    start[:, 0] = np.where(crossed, widths[left] - 1 - start[:, 0], start[:, 0])
+    octaves = goal[:, 2] - start[:, 2]
+    agreed = [np.empty(0, np.int64)]
+    for step in range(1, _PROPOSALS):
+        one, other = slice(None, -step), slice(step, None)
+        together = (keys[one] == keys[other]) & (crossed[one] == crossed[other])
+        rows = np.flatnonzero(together)
+        rows = rows[np.abs(octaves[rows] - octaves[rows + step]) <= _SIZE_OCTAVES]
+        ends = [side[rows, :2] - side[rows + step, :2] for side in (start, goal)]
+        # Two matches agree if each one's scale takes the way between the first image's features
+        # to the way between the second image's.
+        middle = 2 ** ((octaves[rows] + octaves[rows + step]) / 2)
+        apart = np.abs(ends[0] * middle[:, None] - ends[1]).max(axis=1)
+        two = np.minimum(*(np.abs(side).max(axis=1) for side in ends)) >= _APART
+        agreed.append(keys[rows[(apart <= _PROPOSED) & two]])
+    pairs = np.unique(np.concatenate(agreed))
+    return np.stack(np.divmod(pairs, n_images), axis=1)

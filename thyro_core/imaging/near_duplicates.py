@@ -1,11 +1,12 @@
-"""Near-duplicates: the same frame exported twice, with another crop, size, brightness or marks.
+"""Near-duplicates: the same picture exported twice, or the next frame of the same sweep.
 
-Two measures must agree, on pairs that `thyro_core.imaging.candidates` finds without comparing every
-pair: a perceptual hash, and a correlation after registration. The second one is taken of the local
-contrast, so that a shared fan shape, dark borders or a depth gradient do not merge strangers, and
-after a small shift and stretch, so that a re-export with another crop still fits. The next frame of
-the same sweep does not: that is a matter of patients, not of duplicates. Neither are mirror images
-near-duplicates here: left and right lobes look alike.
+Images that have local features in common (`thyro_core.imaging.candidates`) are laid over each other
+(`thyro_core.imaging.alignment`), mirrored if that fits better. What both show is then compared
+pixel by pixel: the correlation of local contrast, so that a shared fan shape, dark borders or a
+depth gradient do not merge strangers, after a small further shift and stretch. Crops, zooms, frames
+of buttons, marks, gain and half of a dual view do not hide a copy. Where the correlation is high it
+is the same picture; where it is lower, yet above what strangers reach, a similar one: tissue that
+moved between two frames. Both belong on one side of a split.
 """
 
 from collections.abc import Sequence
@@ -20,63 +21,99 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from thyro_core.imaging.alignment import align, overlaps
 from thyro_core.imaging.candidates import candidates
-from thyro_core.types import Float32Array, IntArray
+from thyro_core.imaging.local_features import LocalFeatures, local_features, scaled
+from thyro_core.types import Float32Array, FloatArray, Grey, IntArray
 
 SIDE = 32
-"""Side of a fingerprint's descriptor [pixels]."""
+"""Side of the square on which what two images share is compared [pixels]."""
+
+THUMBNAIL = 64
+"""Side of a fingerprint's thumbnail [pixels]."""
+
+SAME_PICTURE = 0.95
+"""Default of the least correlation that makes two images the same picture."""
+
+SIMILAR = 0.75
+"""Default of the least correlation that makes two images similar, so that they stay together.
+Images of different patients of a public thyroid set (80,000 pairs) reach 0.70."""
 
 _HASH_SIDE = 8
 _HASH_BITS = _HASH_SIDE**2
 _GAP = 3
-_FINE, _COARSE = 0.7, 2.0  # the band of detail compared [descriptor pixels]
+_LEAST_SHARED = 5  # features that an alignment must bring together
+_LEAST_SHARED_SIMILAR = 8  # and of images that are only similar
+_FINE, _COARSE = 0.7, 2.0  # the band of detail compared [pixels of the square]
 _FLOOR = 0.5  # contrast that counts as none: rounding and coding in empty borders [grey levels]
-_STEPS = 32.0  # steps of the int8 descriptor per unit of local contrast
-_MARGIN = 3 / 32  # border left out, where crops, rulers and logos stand [share of the side]
+_MARGIN = 3 / 32  # border left out, where the two overlap by accident [share of the side]
 _ROUNDS = 10  # of registration; the answer sheet's pairs settle within 8
-_GLANCE_ROUNDS = 3
-_GLANCE_SHARE = 0.5  # of the bound: what half the resolution must show to be looked at again
 _BATCH = 512
 
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """What is kept of an image to find its near-duplicates (about 1 KB).
+    """What is kept of an image to find its near-duplicates (about 11 KB).
 
     Attributes:
         phash: perceptual hash (64 bit DCT) of the whole grey image, 16 hex digits.
-        descriptor: int8 (SIDE, SIDE), local contrast in steps of 1/32; all zero: a flat image.
+        features: its local features; none: a flat image, which has no near-duplicate.
+        thumbnail: uint8 (THUMBNAIL, THUMBNAIL), the whole image squashed.
     """
 
     phash: str
-    descriptor: npt.NDArray[np.int8]
+    features: LocalFeatures
+    thumbnail: Grey
 
 
-def fingerprint(grey: npt.NDArray[np.uint8]) -> Fingerprint:
+@dataclass(frozen=True)
+class NearDuplicate:
+    """Two images of one set that belong together.
+
+    Attributes:
+        first: position of the one that comes first.
+        second: position of the other.
+        same_picture: whether it is the same picture; otherwise the two are only similar.
+        correlation: of local contrast, where the two overlap.
+        shared: local features that lie over each other.
+        mirrored: whether one is the mirror image of the other.
+    """
+
+    first: int
+    second: int
+    same_picture: bool
+    correlation: float
+    shared: int
+    mirrored: bool
+
+
+def fingerprint(grey: Grey) -> Fingerprint:
     """The fingerprint of a grey image, see `fingerprints`."""
     return fingerprints([grey])[0]
 
 
-def fingerprints(greys: Sequence[npt.NDArray[np.uint8]]) -> list[Fingerprint]:
+def fingerprints(greys: Sequence[Grey]) -> list[Fingerprint]:
     """The fingerprints of grey images; one's does not depend on the others.
 
     Args:
-        greys: uint8 (H, W), of any size; stretched to a square.
+        greys: uint8 (H, W), of any size.
 
     Raises:
         ValueError: one is not a uint8 image with two axes and at least one pixel.
     """
-    small = np.empty((len(greys), SIDE, SIDE), np.float32)
-    lowest = np.empty((len(greys), SIDE, SIDE), np.uint8)
+    lowest = np.empty((len(greys), _HASH_SIDE * 4, _HASH_SIDE * 4), np.uint8)
+    features, thumbnails = [], []
     for row, grey in enumerate(greys):
         if grey.dtype != np.uint8 or grey.ndim != 2 or grey.size == 0:
             msg = f"expected a uint8 (H, W) image with pixels, found {grey.dtype} {grey.shape}"
             raise ValueError(msg)
         reduced, box = _reduced(Image.fromarray(grey))
-        small[row] = np.asarray(reduced.resize((SIDE, SIDE), Image.Resampling.BOX, box))
-        lowest[row] = np.asarray(reduced.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box))
-    steps = np.clip(np.rint(_local_contrast(small) * _STEPS), -127, 127).astype(np.int8)
-    return [Fingerprint(*each) for each in zip(_hashes(lowest), steps, strict=True)]
+        lowest[row] = np.asarray(reduced.resize(lowest.shape[1:], Image.Resampling.LANCZOS, box))
+        small = scaled(grey)
+        features.append(local_features(small))
+        square = Image.fromarray(small).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+        thumbnails.append(np.asarray(square))
+    return [Fingerprint(*each) for each in zip(_hashes(lowest), features, thumbnails, strict=True)]
 
 
 def _hashes(lowest: npt.NDArray[np.uint8]) -> list[str]:
@@ -87,41 +124,76 @@ def _hashes(lowest: npt.NDArray[np.uint8]) -> list[str]:
 
 
 def _reduced(picture: Image.Image) -> tuple[Image.Image, tuple[float, float, float, float]]:
-    """Means of whole blocks, at least _GAP times SIDE along each side; and where the image ends.
+    """Means of whole blocks, at least _GAP times 32 along each side; and where the image ends.
 
     From all pixels the hash costs as much as decoding a JPEG, from these a tenth of it.
     """
-    across, down = (max(1, side // (SIDE * _GAP)) for side in picture.size)
+    across, down = (max(1, side // (_HASH_SIDE * 4 * _GAP)) for side in picture.size)
     return picture.reduce((across, down)), (0, 0, picture.width / across, picture.height / down)
 
 
 def near_duplicates(
-    fingerprints: Sequence[Fingerprint], hash_distance: int, correlation: float
-) -> list[tuple[int, int]]:
-    """Pairs of images that show the same frame.
+    fingerprints: Sequence[Fingerprint],
+    same_picture: float = SAME_PICTURE,
+    similar: float = SIMILAR,
+) -> list[NearDuplicate]:
+    """Pairs of images that show the same picture, or similar ones.
 
     Args:
         fingerprints: one per image, in any order: the order only names the images.
-        hash_distance: largest Hamming distance of the hashes [bits], 0 to 64. No pair is farther
-            apart; up to `candidates.EXACT` images every nearer one is looked at, of more nearly
-            every one. A crop of 5 % moves a hash by 4 to 16.
-        correlation: lowest correlation of local contrast after registration, above 0, up to 1.
+        same_picture: least correlation of local contrast, where two images overlap, of the same
+            picture; above 0, up to 1.
+        similar: least correlation of images that are only similar.
 
     Returns:
-        Positions (i, j), i < j, sorted. A flat image has no pair: its correlation is undefined.
+        Sorted by position. A flat image has no pair: its correlation is undefined.
 
     Raises:
         ValueError: a bound is outside its range.
     """
-    if not 0 <= hash_distance <= _HASH_BITS or not 0 < correlation <= 1:
-        msg = f"expected 0..64 bits and 0 < correlation <= 1, found {hash_distance}, {correlation}"
+    if not (0 < similar <= 1 and 0 < same_picture <= 1):
+        msg = f"expected correlations above 0, up to 1, found {same_picture}, {similar}"
         raise ValueError(msg)
-    textured = np.array([k for k, item in enumerate(fingerprints) if item.descriptor.any()], int)
-    hashes = np.array([int(fingerprints[k].phash, 16) for k in textured], np.uint64)
-    descriptors = _stacked(fingerprints, textured)
-    near = candidates(descriptors, hashes, hash_distance)
-    matches = textured[near[_confirmed(descriptors, near, correlation)]]
-    return [(int(i), int(j)) for i, j in matches]
+    pairs = candidates([one.features for one in fingerprints])
+    found: list[NearDuplicate] = []
+    for start in range(0, len(pairs), _BATCH):
+        found += _confirmed(fingerprints, pairs[start : start + _BATCH], same_picture, similar)
+    return found
+
+
+def _confirmed(
+    fingerprints: Sequence[Fingerprint], pairs: IntArray, same_picture: float, similar: float
+) -> list[NearDuplicate]:
+    """The pairs whose pictures correlate where they lie over each other."""
+    squares = np.zeros((2, len(pairs), SIDE, SIDE), np.float32)
+    alignments = []
+    for row, (i, j) in enumerate(pairs):
+        one, other = fingerprints[i], fingerprints[j]
+        alignment = align(one.features, other.features)
+        alignments.append(alignment)
+        if alignment.shared >= _LEAST_SHARED:
+            grids = overlaps(one.features, other.features, alignment, SIDE)
+            squares[0, row] = _grey_levels(one.thumbnail, grids[0])
+            squares[1, row] = _grey_levels(other.thumbnail, grids[1])
+    left, right = (_local_contrast(square) for square in squares)
+    there, back = registered_correlation(left, right), registered_correlation(right, left)
+    found = []
+    for (i, j), alignment, value in zip(pairs, alignments, np.maximum(there, back), strict=True):
+        is_similar = value >= similar and alignment.shared >= _LEAST_SHARED_SIMILAR
+        if value >= same_picture or is_similar:
+            facts = float(value), alignment.shared, alignment.mirrored
+            found.append(NearDuplicate(int(i), int(j), bool(value >= same_picture), *facts))
+    return found
+
+
+def _grey_levels(thumbnail: Grey, grid: FloatArray) -> Float32Array:
+    """Grey levels at a grid (2, n, n) of x, y in shares of width and height, interpolated."""
+    x, y = np.clip(grid * THUMBNAIL - 0.5, 0, THUMBNAIL - 1.001)
+    column, row = x.astype(np.int64), y.astype(np.int64)
+    right, down = x - column, y - row
+    upper = thumbnail[row, column] * (1 - right) + thumbnail[row, column + 1] * right
+    lower = thumbnail[row + 1, column] * (1 - right) + thumbnail[row + 1, column + 1] * right
+    return np.asarray(upper * (1 - down) + lower * down, np.float32)
 
 
 def group_labels(pairs: Sequence[tuple[int, int]], n: int) -> IntArray:
@@ -168,40 +240,6 @@ def _blur(sigma: float) -> Float32Array:
     """A Gaussian filter along one side, as a matrix: several times faster on images so small."""
     matrix: Float32Array = gaussian_filter1d(np.eye(SIDE, dtype=np.float32), sigma, axis=0)
     return matrix
-
-
-def _confirmed(
-    descriptors: npt.NDArray[np.int8], pairs: IntArray, correlation: float
-) -> npt.NDArray[np.bool_]:
-    """Which pairs correlate enough; a glance at half the resolution spares most strangers."""
-    confirmed = np.zeros(len(pairs), np.bool_)
-    for start in range(0, len(pairs), _BATCH):
-        rows = np.arange(start, min(start + _BATCH, len(pairs)))
-        left, right = (descriptors[pairs[rows, side]].astype(np.float32) for side in (0, 1))
-        glance = _either_way(_halved(left), _halved(right), _GLANCE_ROUNDS)
-        near = glance >= _GLANCE_SHARE * correlation
-        there = registered_correlation(left[near], right[near]) >= correlation
-        confirmed[rows[near][there]] = True
-        again = np.flatnonzero(near)[~there]
-        back = registered_correlation(right[again], left[again]) >= correlation
-        confirmed[rows[again[back]]] = True
-    return confirmed
-
-
-def _stacked(fingerprints: Sequence[Fingerprint], positions: IntArray) -> npt.NDArray[np.int8]:
-    size = (len(positions), SIDE, SIDE)
-    return np.array([fingerprints[k].descriptor for k in positions], np.int8).reshape(size)
-
-
-def _halved(images: Float32Array) -> Float32Array:
-    rows = images[:, ::2] + images[:, 1::2]
-    return ((rows[:, :, ::2] + rows[:, :, 1::2]) / 4).astype(np.float32)
-
-
-def _either_way(left: Float32Array, right: Float32Array, rounds: int) -> Float32Array:
-    there = registered_correlation(left, right, rounds)
-    back = registered_correlation(right, left, rounds)
-    return np.maximum(there, back)
 
 
 def registered_correlation(

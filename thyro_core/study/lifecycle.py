@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+
 from thyro_core.config import Architecture, StudyConfig
 from thyro_core.datasets.leakage import check_leakage
 from thyro_core.datasets.manifest import Manifest, ingest
+from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.datasets.splits import (
     SplitCoverage,
     make_splits,
@@ -24,6 +27,7 @@ from thyro_core.study.records import runs_table
 from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table, write_table
 from thyro_core.training.pretrained import resolve_weights
+from thyro_core.types import Grey
 
 
 def ingest_for_study(
@@ -78,9 +82,27 @@ def prepare_study(
     if not store.exists(table_key("splits", study_id=plan.study_id)):
         splits = make_splits(plan.study_id, manifest.table, plan.config)
         write_table(store, "splits", splits, study_id=plan.study_id)
-    check_leakage(read_table(store, "splits", study_id=plan.study_id), manifest.table)
+    splits = read_table(store, "splits", study_id=plan.study_id)
+    check_leakage(splits, manifest.table, open_gate_pack(store, manifest.table, config, scratch))
     save_plan(store, plan)
     return plan
+
+
+def open_gate_pack(store: Store, images: pa.Table, config: StudyConfig, scratch: Path) -> Grey:
+    """The pack in which the leakage gate looks for pictures: the study's smallest.
+
+    Args:
+        store: where the packs lie.
+        images: the `images` table of the study's manifest.
+        config: the study's config.
+        scratch: node-local folder for packs of a remote store.
+
+    Raises:
+        InputError: there is no such pack, or it is damaged.
+    """
+    (manifest_id,) = set(images["manifest_id"].to_pylist())
+    side = min(config.side(architecture) for architecture in config.architectures)
+    return open_pack(store, manifest_id, side, scratch, len(pack_index(images)))
 
 
 def unfinished_runs(store: Store, plan: StudyPlan) -> list[tuple[int, Architecture]]:

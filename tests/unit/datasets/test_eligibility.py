@@ -15,10 +15,14 @@ from thyro_core.config import IngestConfig
 from thyro_core.datasets import eligibility
 from thyro_core.datasets.eligibility import REASONS, Measures, SourceFile, judge
 from thyro_core.datasets.layouts import Entry
-from thyro_core.imaging.near_duplicates import Fingerprint
+from thyro_core.imaging.local_features import PATTERN, LocalFeatures
+from thyro_core.imaging.near_duplicates import Fingerprint, NearDuplicate
 
 RULES = IngestConfig(min_side=64, blur_bound=0.1, overlay_bound=0.02)
-FLAT = np.zeros((64, 64), np.int8)
+FLAT = (
+    LocalFeatures(64, 64, np.empty((0, 3), np.int16), np.empty((0, PATTERN), np.int8)),
+    np.zeros((64, 64), np.uint8),
+)
 
 
 def image_id(name: str) -> str:
@@ -33,7 +37,7 @@ def found(name="a.png", pixels=None, quality=None, failure=None, **entry) -> Sou
         pixel_hash=pixels or f"pixels of {name}",
         mean=90.0,
         sd=30.0,
-        fingerprint=Fingerprint("0" * 16, FLAT),
+        fingerprint=Fingerprint("0" * 16, *FLAT),
     )
     whole = Entry(**{"name": name, "uri": f"memory://set/{name}", "label": 0} | entry)
     readable = whole.present and failure is None
@@ -50,11 +54,12 @@ def reasons(items: list[SourceFile]) -> list[str | None]:
 def near(monkeypatch):
     """Declare which pixel sets are near-duplicates of each other, by their images' names."""
 
-    def declare(*pairs: tuple[str, str]) -> None:
-        def pairs_of(shown: list[SourceFile], rules: IngestConfig) -> list[tuple[int, int]]:
+    def declare(*pairs: tuple[str, str], same_picture: bool = True) -> None:
+        def pairs_of(shown: list[SourceFile], rules: IngestConfig) -> list[NearDuplicate]:
             names = [item.entry.name for item in shown]
             both = [pair for pair in pairs if set(pair) <= set(names)]
-            return sorted(tuple(sorted(names.index(name) for name in pair)) for pair in both)
+            places = sorted(tuple(sorted(names.index(name) for name in pair)) for pair in both)
+            return [NearDuplicate(i, j, same_picture, 0.97, 30, False) for i, j in places]
 
         monkeypatch.setattr(eligibility, "_near_pairs", pairs_of)
 
@@ -174,6 +179,14 @@ def test_only_the_pair_contradicts_not_the_group(near):
     assert judgement.faults == [None] * 3
     assert len(set(judgement.group_ids)) == 1
     assert judgement.near_duplicates == [3]
+
+
+def test_similar_images_stay_together_contradict_nothing_and_are_counted_apart(near):
+    near(("a", "b"), same_picture=False)
+    judgement = judge([found("a", label=0), found("b", label=1)], RULES)
+    assert judgement.faults == [None] * 2
+    assert len(set(judgement.group_ids)) == 1
+    assert (judgement.near_duplicates, judgement.copies, judgement.similar) == ([2], 0, 1)
 
 
 def test_copies_share_the_fate_of_a_near_duplicate(near):

@@ -1,9 +1,11 @@
 """The gate must close for every way in which something can stand on both sides."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from tests.support.builders import images_table
 from thyro_core.datasets.leakage import check_leakage, leakage_report
@@ -156,3 +158,20 @@ def test_report_of_nothing_is_zeros():
     nothing = schemas.TABLES["splits"].schema.empty_table()
     assert set(leakage_report(nothing, images_table([0])).values()) == {0}
     assert set(leakage_report(nothing, images_table([])).values()) == {0}
+
+
+def pictures(*seeds: int) -> np.ndarray:
+    fields = [np.random.default_rng(seed).normal(size=(224, 224)) for seed in seeds]
+    smooth = [gaussian_filter(field, 2) + 3 * gaussian_filter(field, 6) for field in fields]
+    return np.stack([np.clip(110 + 40 * f / f.std(), 0, 255) for f in smooth]).astype(np.uint8)
+
+
+def test_the_same_picture_on_both_sides_is_found_in_the_pixels_whatever_the_table_says():
+    images, pack = images_table([0, 1, 0, 1]), pictures(1, 2, 3, 1)
+    pack[3] = np.clip(pack[3][:, ::-1].astype(int) + 20, 0, 255)
+    crossing = splits_table({0: "train", 1: "train", 2: "test", 3: "test"})
+    check_leakage(crossing, images)
+    with pytest.raises(LeakageError, match=r"split 0: picture .* has 1 training and 1 test images"):
+        check_leakage(crossing, images, pack)
+    check_leakage(splits_table({0: "train", 1: "test", 2: "test", 3: "train"}), images, pack)
+    check_leakage(splits_table({1: "train", 2: "test"}), images, pack)

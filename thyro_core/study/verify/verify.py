@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import pyarrow as pa
@@ -16,7 +18,7 @@ import pyarrow.compute as pc
 from thyro_core.config import RECIPE
 from thyro_core.datasets.leakage import check_leakage
 from thyro_core.datasets.splits import make_splits
-from thyro_core.errors import StoreError, ThyroError
+from thyro_core.errors import InputError, StoreError, ThyroError
 from thyro_core.evaluation.ensemble import calibration_table, ensemble_table
 from thyro_core.evaluation.tables import comparisons_table, metrics_table
 from thyro_core.explain.tables import cam_checks_table, cam_families_table, cam_tests_table
@@ -30,6 +32,7 @@ from thyro_core.store.keys import (
 )
 from thyro_core.store.store import Store
 from thyro_core.study.job import is_finished
+from thyro_core.study.lifecycle import open_gate_pack
 from thyro_core.study.plan import StudyPlan, load_plan, make_plan
 from thyro_core.study.records import runs_table
 from thyro_core.study.verify import cam_checks, object_checks, table_checks
@@ -218,8 +221,16 @@ def _check_splits(study: _StudyTables) -> _Findings:
 
 
 def _check_leakage(study: _StudyTables) -> _Findings:
-    check_leakage(study.tables["splits"], study.tables["images"])
-    return _Findings([], "no image, patient or group on both sides of a split")
+    splits, images = study.tables["splits"], study.tables["images"]
+    with TemporaryDirectory() as scratch:
+        try:
+            pack = open_gate_pack(study.store, images, study.plan.config, Path(scratch))
+        except InputError:
+            check_leakage(splits, images)
+            nothing = "no image, patient or group on both sides of a split"
+            return _Findings([], f"{nothing}; pictures are not compared, as there is no pack")
+        check_leakage(splits, images, pack)
+    return _Findings([], "no image, patient, group or picture on both sides of a split")
 
 
 def _check_completeness(study: _StudyTables) -> _Findings:

@@ -1,0 +1,151 @@
+"""How one picture lies over another, from the local features that they share.
+
+Every pair of alike features proposes a scale and a shift; the one that most others agree with is
+refined to a similarity (shift, scale and a few degrees of rotation), seen straight and mirrored.
+All proposals are tried: no random choice is made.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from thyro_core.imaging.local_features import (
+    PATTERN_NORM,
+    PLACE_STEPS,
+    LocalFeatures,
+    odd_columns,
+)
+from thyro_core.types import FloatArray
+
+_ALIKE = 0.8  # least cosine of two descriptions of one spot
+_OCTAVES = 1.3  # largest difference of scale: zoom by 1.5, or half of a dual view, and some room
+_PROPOSED = 8.0  # how near a proposal must bring a feature: 3 degrees move the corner by 7 [pixels]
+_NEAR, _NEAR_SIZES = 1.5, 0.4  # how near the similarity must: [pixels], and [sizes]
+_SIZE_OCTAVES = 0.4  # how much the sizes may differ from the similarity's scale
+_TURN = 0.12  # largest sine of the rotation
+_PROPOSALS = 4
+_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A similarity that brings one image over another.
+
+    Attributes:
+        shared: features that it brings together, each counted once.
+        turn: scale and rotation, as the complex number that a place x + iy is multiplied by.
+        shift: added to it afterwards, x + iy [pixels of the scaled image].
+        mirrored: whether the first image is mirrored (about its middle) before.
+    """
+
+    shared: int
+    turn: complex
+    shift: complex
+    mirrored: bool
+
+
+def align(one: LocalFeatures, other: LocalFeatures) -> Alignment:
+    """The similarity that brings most features of `one` to alike ones of `other`."""
+    straight, mirrored = _aligned(one, other, False), _aligned(one, other, True)
+    return mirrored if mirrored.shared > straight.shared else straight
+
+
+def _aligned(one: LocalFeatures, other: LocalFeatures, mirrored: bool) -> Alignment:
+    left, right = (features.patterns.astype(np.float32) for features in (one, other))
+    places = [features.places / PLACE_STEPS for features in (one, other)]
+    if mirrored:
+        left *= np.where(odd_columns(), np.float32(-1), np.float32(1))
+        places[0] = np.abs(places[0] - np.array([one.width - 1.0, 0, 0]))
+    octaves = np.subtract.outer(-places[0][:, 2], -places[1][:, 2])
+    # The sums are of whole numbers below 2^24: float32 holds them exactly.
+    alike = (left @ right.T >= _ALIKE * PATTERN_NORM**2) & (np.abs(octaves) <= _OCTAVES)
+    i, j = np.nonzero(alike)
+    best = Alignment(0, 1 + 0j, 0j, mirrored)
+    if len(i) < 2:
+        return best
+    start = places[0][i, 0] + 1j * places[0][i, 1]
+    goal = places[1][j, 0] + 1j * places[1][j, 1]
+    scale, size = octaves[i, j], 2 ** places[1][j, 2]
+    proposed = _supporters(start, goal, scale)
+    for k in np.argsort(-proposed.sum(axis=1), kind="stable")[:_PROPOSALS]:
+        near = proposed[k]
+        for _ in range(_ROUNDS):
+            fit = _similarity(start[near], goal[near])
+            if fit is None:
+                break
+            turn, shift = fit
+            near = np.abs(turn * start + shift - goal) <= _NEAR + _NEAR_SIZES * size
+            near &= np.abs(scale - np.log2(np.abs(turn))) <= _SIZE_OCTAVES
+            shared = min(len(set(i[near].tolist())), len(set(j[near].tolist())))
+            if shared > best.shared:
+                best = Alignment(shared, turn, shift, mirrored)
+    return best
+
+
+def _supporters(
+    start: npt.NDArray[np.complex128], goal: npt.NDArray[np.complex128], scale: FloatArray
+) -> npt.NDArray[np.bool_]:
+    """Which matches (columns) each match's scale and shift (rows) bring about together."""
+    factor = 2**scale
+    shift = goal - factor * start
+    apart = factor[:, None] * start + shift[:, None] - goal
+    near = np.maximum(np.abs(apart.real), np.abs(apart.imag)) <= _PROPOSED
+    return near & (np.abs(np.subtract.outer(scale, scale)) <= _SIZE_OCTAVES)
+
+
+def _similarity(
+    start: npt.NDArray[np.complex128], goal: npt.NDArray[np.complex128]
+) -> tuple[complex, complex] | None:
+    """Turn and shift of least squares (Umeyama 1991, in the plane); None: undetermined, or far."""
+    if len(start) < 2:
+        return None
+    middle, target = start.mean(), goal.mean()
+    spread = float((np.abs(start - middle) ** 2).sum())
+    if spread < 1:
+        return None
+    turn = complex((np.conj(start - middle) * (goal - target)).sum() / spread)
+    scale = abs(turn)
+    if not 2**-_OCTAVES <= scale <= 2**_OCTAVES or abs(turn.imag) > _TURN * scale:
+        return None
+    return turn, complex(target - turn * middle)
+
+
+def overlaps(
+    one: LocalFeatures, other: LocalFeatures, alignment: Alignment, side: int
+) -> tuple[FloatArray, FloatArray]:
+    """A square grid over what two aligned images both show.
+
+    Args:
+        one: the first image's features; only its size is read.
+        other: the second one's.
+        alignment: of the first over the second.
+        side: points along a side of the grid.
+
+    Returns:
+        For each image float64 (2, side, side): x and y of the grid's points, in shares of its
+        width and height; all zero where they share nothing.
+    """
+    turn, shift = alignment.turn, alignment.shift
+    # Corners of the second image, seen in the first one.
+    corners = np.array([0, other.width - 1, (other.height - 1) * 1j])
+    corners = (np.append(corners, corners[1:].sum()) - shift) / turn
+    x, y = corners.real, corners.imag
+    left, right = max(0.0, (x[0] + x[2]) / 2), min(one.width - 1.0, (x[1] + x[3]) / 2)
+    top, bottom = max(0.0, (y[0] + y[1]) / 2), min(one.height - 1.0, (y[2] + y[3]) / 2)
+    nothing = np.zeros((2, side, side))
+    if right <= left or bottom <= top:
+        return nothing, nothing
+    across = (np.arange(side) + 0.5) / side
+    grid = np.add.outer(1j * (top + across * (bottom - top)), left + across * (right - left))
+    target = turn * grid + shift
+    own_x = one.width - 1 - grid.real if alignment.mirrored else grid.real
+    own = np.stack([(own_x + 0.5) / one.width, (grid.imag + 0.5) / one.height])
+    theirs = np.stack([(target.real + 0.5) / other.width, (target.imag + 0.5) / other.height])
+    return own, theirs
+
+
+def overlap_share(own: FloatArray, theirs: FloatArray) -> float:
+    """Share of the smaller image's area that the other one shows too, from `overlaps`."""
+    shares = [float(np.prod(np.ptp(grid, axis=(1, 2)))) for grid in (own, theirs)]
+    return max(shares)
