@@ -127,8 +127,10 @@ def _pictures(images: pa.Table, splits: pa.Table, pack: Grey) -> dict[str, str]:
     return {name: f"picture {group}" for name, group in numbered if counts[group] > 1}
 
 
-def _in_shape(square: Grey, width: int, height: int) -> Grey:
+def _in_shape(square: Grey, width: int | None, height: int | None) -> Grey:
     """An image of a pack, which squashes all to squares, in its own proportions and its area."""
+    if width is None or height is None:
+        return square
     factor = len(square) / (width * height) ** 0.5
     size = max(1, round(width * factor)), max(1, round(height * factor))
     return np.asarray(Image.fromarray(square).resize(size, Image.Resampling.BILINEAR))
