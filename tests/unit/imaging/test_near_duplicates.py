@@ -90,7 +90,7 @@ def beside_others(grey):
 
 CHANGES = (
     recompressed, annotated, halved, brighter, cropped, shrunk, mirrored, zoomed, turned,
-    beside_others, in_fan,
+    beside_others,
 )  # fmt: skip
 
 
