@@ -45,13 +45,21 @@ class Alignment:
     mirrored: bool
 
 
-def align(one: LocalFeatures, other: LocalFeatures) -> Alignment:
-    """The similarity that brings most features of `one` to alike ones of `other`."""
-    straight, mirrored = _aligned(one, other, False), _aligned(one, other, True)
+def align(one: LocalFeatures, other: LocalFeatures, least: int = 2) -> Alignment:
+    """The similarity that brings most features of `one` to alike ones of `other`.
+
+    Args:
+        one: the image that is moved.
+        other: the image that stays.
+        least: matches that must propose one scale and shift; with fewer nothing is aligned.
+    """
+    straight, mirrored = (_aligned(one, other, side, least) for side in (False, True))
     return mirrored if mirrored.shared > straight.shared else straight
 
 
-def _aligned(one: LocalFeatures, other: LocalFeatures, mirrored: bool) -> Alignment:
+def _aligned(
+    one: LocalFeatures, other: LocalFeatures, mirrored: bool, least: int
+) -> Alignment:
     left, right = (features.patterns.astype(np.float32) for features in (one, other))
     places = [features.places / PLACE_STEPS for features in (one, other)]
     if mirrored:
@@ -68,7 +76,10 @@ def _aligned(one: LocalFeatures, other: LocalFeatures, mirrored: bool) -> Alignm
     goal = places[1][j, 0] + 1j * places[1][j, 1]
     scale, size = octaves[i, j], 2 ** places[1][j, 2]
     proposed = _supporters(start, goal, scale)
-    for k in np.argsort(-proposed.sum(axis=1), kind="stable")[:_PROPOSALS]:
+    support = proposed.sum(axis=1)
+    if support.max() < least:
+        return best
+    for k in np.argsort(-support, kind="stable")[:_PROPOSALS]:
         near = proposed[k]
         for _ in range(_ROUNDS):
             fit = _similarity(start[near], goal[near])

@@ -169,7 +169,7 @@ def _confirmed(
     alignments = []
     for row, (i, j) in enumerate(pairs):
         one, other = fingerprints[i], fingerprints[j]
-        alignment = align(one.features, other.features)
+        alignment = align(one.features, other.features, _LEAST_SHARED)
         alignments.append(alignment)
         if alignment.shared >= _LEAST_SHARED:
             grids = overlaps(one.features, other.features, alignment, SIDE)
