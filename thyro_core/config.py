@@ -59,6 +59,11 @@ class IngestConfig(BaseModel):
     overlay_bound: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         0.02, description="Largest share of coloured pixels (callipers, Doppler) in an image."
     )
+    hash_distance: Annotated[int, Field(ge=0, le=64)] = Field(
+        16,
+        description="Of no effect: near-duplicates were once sought by perceptual hashes. Configs "
+        "that name it stay valid, and studies keep their ids.",
+    )
     duplicate_correlation: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.95,
         description="Lowest correlation of local contrast, where two images overlap, that makes "
@@ -66,6 +71,8 @@ class IngestConfig(BaseModel):
     )
     similar_correlation: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.75,
+        # Studies that leave it as it is keep the ids they had before there was such a key.
+        exclude_if=lambda value: value == 0.75,
         description="Lowest correlation that makes two images similar (next frames of a sweep), so "
         "that they stay together; above duplicate_correlation: only the same picture counts.",
     )

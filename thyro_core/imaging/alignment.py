@@ -57,9 +57,7 @@ def align(one: LocalFeatures, other: LocalFeatures, least: int = 2) -> Alignment
     return mirrored if mirrored.shared > straight.shared else straight
 
 
-def _aligned(
-    one: LocalFeatures, other: LocalFeatures, mirrored: bool, least: int
-) -> Alignment:
+def _aligned(one: LocalFeatures, other: LocalFeatures, mirrored: bool, least: int) -> Alignment:
     left, right = (features.patterns.astype(np.float32) for features in (one, other))
     places = [features.places / PLACE_STEPS for features in (one, other)]
     if mirrored:
@@ -86,11 +84,14 @@ def _aligned(
             if fit is None:
                 break
             turn, shift = fit
+            before = near
             near = np.abs(turn * start + shift - goal) <= _NEAR + _NEAR_SIZES * size
             near &= np.abs(scale - np.log2(np.abs(turn))) <= _SIZE_OCTAVES
             shared = min(len(set(i[near].tolist())), len(set(j[near].tolist())))
             if shared > best.shared:
                 best = Alignment(shared, turn, shift, mirrored)
+            if np.array_equal(near, before):
+                break
     return best
 
 

@@ -4,8 +4,8 @@ Signs of random sums of a feature's description make a code of 64 bits, in which
 differ in few (Charikar 2002, "Similarity estimation techniques from rounding algorithms"). Codes
 are sorted, and each is compared with the next few; then they are rotated by some bits and sorted
 again, so that another part of the code decides (after the same paper, section 5). Mirrored features
-are brought into one hand first, so that they have one code. Two images are candidates if two alike
-features propose the same shift and scale.
+are brought into one hand first, so that they have one code. Two images are candidates if their
+alike features propose the same shift and scale.
 
 That search is not exact. Work and memory grow with the number of features, not of pairs; in a
 larger set a place among the next few is harder to come by, and a pair with few features in common
@@ -36,7 +36,7 @@ _ALIKE = 0.8  # least cosine of their descriptions
 _OCTAVES = 1.3  # most that their scales differ
 _PROPOSED, _SIZE_OCTAVES = 10.0, 0.5  # how near two proposals are: [pixels], [octaves]
 _APART = 4.0  # how far two features of one image are, to count as two [pixels]
-_VOTES = 4  # least pairs of matches that agree: print of one scanner has a few, copies have dozens
+_VOTES = 4  # pairs of agreeing matches that suffice, however many disagree
 _PROPOSALS = 24  # matches of a pair that are looked at
 _SEED = 0
 _ROWS_AT_ONCE = 1 << 18
@@ -137,7 +137,11 @@ def _agreeing(
     mirrored: npt.NDArray[np.bool_],
     widths: IntArray,
 ) -> IntArray:
-    """Pairs of images of which two alike features propose the same shift and scale."""
+    """Pairs of images whose alike features propose the same shift and scale.
+
+    Print of one scanner agrees by chance now and then: at least half as many pairs of matches must
+    agree as there are matches, or `_VOTES` of them.
+    """
     n_images = int(owners[-1]) + 1
     keys = owners[left] * n_images + owners[right]
     order = np.argsort(keys, kind="stable")
@@ -165,4 +169,6 @@ def _agreeing(
         two = np.minimum(*(np.abs(side).max(axis=1) for side in ends)) >= _APART
         agreed.append(keys[rows[(apart <= _PROPOSED) & two]])
     pairs, votes = np.unique(np.concatenate(agreed), return_counts=True)
-    return np.stack(np.divmod(pairs[votes >= _VOTES], n_images), axis=1)
+    matched, matches = np.unique(keys, return_counts=True)
+    likely = (votes >= _VOTES) | (2 * votes >= matches[np.searchsorted(matched, pairs)])
+    return np.stack(np.divmod(pairs[likely], n_images), axis=1)

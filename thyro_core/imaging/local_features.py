@@ -107,7 +107,7 @@ def scaled(grey: Grey) -> Grey:
 @cache
 def odd_columns() -> npt.NDArray[np.bool_]:
     """(PATTERN,): which coefficients change their sign when the image is mirrored."""
-    return _waves()[1] % 2 == 1
+    return np.asarray(_waves()[1] % 2 == 1)
 
 
 def _local_contrast(small: Grey) -> Float32Array:
@@ -136,14 +136,14 @@ def _gaussian(sigma: float) -> Float32Array:
     weights = np.exp(-0.5 * (reach / sigma) ** 2)
     whole = np.rint(64 * weights / weights.sum())
     whole[len(whole) // 2] += 64 - whole.sum()
-    return np.trim_zeros(whole).astype(np.float32)
+    return np.asarray(np.trim_zeros(whole), np.float32)
 
 
 def _blurred(image: Float32Array, sigma: float) -> Float32Array:
     """Blurred and rounded: 12 bits of image, twice 6 of weights are the 24 that float32 holds."""
     kernel = _gaussian(sigma)
     sums = cv2.sepFilter2D(image, cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
-    return np.rint(sums * np.float32(1 / 4096))
+    return np.asarray(np.rint(sums * np.float32(1 / 4096)))
 
 
 def _extrema(layers: list[Float32Array], quota: int) -> tuple[IntArray, IntArray, IntArray]:
@@ -221,4 +221,4 @@ def _patterns(levels: Float32Array, layer: IntArray, refined: FloatArray) -> npt
     sums = samples @ waves * _WEIGHTS
     norm = np.sqrt((sums**2).sum(axis=1, keepdims=True))
     steps = np.rint(sums / np.where(norm > 0, norm, np.inf) * PATTERN_NORM)
-    return np.clip(steps, -127, 127).astype(np.int8)
+    return np.asarray(np.clip(steps, -127, 127), np.int8)

@@ -17,6 +17,7 @@ TYPED: dict[str, tuple[str, object]] = {
     "max_frames": ("3", 3),
     "blur_bound": ("0", 0.0),
     "overlay_bound": ("5e-3", 0.005),
+    "hash_distance": ("8", 8),
     "duplicate_correlation": ("1", 1.0),
     "similar_correlation": ("0.5", 0.5),
     "tirads_benign": ("1,2", ("1", "2")),
