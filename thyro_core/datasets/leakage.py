@@ -50,9 +50,12 @@ def check_leakage(splits: pa.Table, images: pa.Table, pack: Grey | None = None) 
     ]
     if shared:
         more = f" (and {len(shared) - 5} more)" if len(shared) > 5 else ""
+        cure = "make the splits again from this manifest"
+        if all(": picture " in case or ": linked " in case for case in shared):
+            cure = "lower duplicate_correlation and similar_correlation: these images are one group"
         msg = (
             f"expected nothing on both sides of a split, found {len(shared)} cases: "
-            f"{'; '.join(shared[:5])}{more}; make the splits again from this manifest"
+            f"{'; '.join(shared[:5])}{more}; {cure}"
         )
         raise LeakageError(msg)
 
