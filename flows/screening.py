@@ -45,7 +45,9 @@ from thyro_core.store.store import Store, open_store
 LOCK_SECONDS = 120.0
 """After so long without a sign of life a run counts as dead, and the next one may start [s]."""
 
-_COUNT_COLUMNS = ("received", "scored", "rejected", "failed", "refer", "review", "routine")
+_COUNT_COLUMNS = (
+    "received", "scored", "rejected", "failed", "copies", "refer", "review", "routine",
+)  # fmt: skip
 
 NightDate = Annotated[str, Field(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$")]
 """A date, or empty."""
@@ -188,7 +190,7 @@ def summary(store: Store, result: NightResult) -> str:
         f"# Screening of {night.date}\n\n**{NOTICE}**\n\n"
         f"Batch `{night.batch_id}` with model `{night.model_id}`.\n\n"
         f"| {' | '.join(names)} |\n|{'---|' * len(names)}\n| {' | '.join(values)} |\n\n"
-        f"This run met {counts.files} files: {counts.known} known before, {counts.late} not whole "
-        f"(the next run tries them again), {counts.fresh} new.\n\n"
+        f"{result.totals.sentence}. A copy shows the same picture as another row, which has its "
+        f"score.\n\nThis run met {counts.sentence}.\n\n"
         f"{drift if result.breaches else ''}Worklist: `{worklist}`\n"
     )

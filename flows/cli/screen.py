@@ -72,6 +72,7 @@ def _rules(items: Sequence[str]) -> "ScreeningRules":
 
 
 def _print_counts(store: "Store", place: str, *, as_json: bool) -> None:
+    from thyro_core.screening.rules import files_sentence, totals_of_row
     from thyro_core.screening.store import batch_row
     from thyro_core.store.keys import worklist_key
 
@@ -83,10 +84,10 @@ def _print_counts(store: "Store", place: str, *, as_json: bool) -> None:
         print_json(row)
         return
     say(f"Screening of [bold]{date}[/], batch {batch_id}, model {row['model_id']}")
-    say(
-        f"{row['received']} received = {row['scored']} scored + {row['rejected']} rejected + "
-        f"{row['failed']} failed; {row['known']} files known before, {row['late']} not whole yet"
-    )
+    say(totals_of_row(row).sentence)
+    say(f"this run met {files_sentence(row['files'], row['known'], row['late'])}")
+    if row["copies"]:
+        say("a copy shows the same picture as another row, which has its score")
     say(f"{row['refer']} refer, {row['review']} review, {row['routine']} routine")
     if row["breaches"]:
         note(f"drift: {row['breaches']}; trust the order less")

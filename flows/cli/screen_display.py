@@ -22,6 +22,6 @@ class ScreenDisplay(Observer):
         """Show how many files are through."""
         of = "" if total is None else f" of {total}"
         self._status.update(
-            f"{counts.files}{of} files: {counts.known} known, {counts.images} new images, "
-            f"{counts.scored} scored"
+            f"{counts.files}{of} files: {counts.known} passed over, {counts.images} new "
+            f"images, {counts.scored} scored"
         )

@@ -5,8 +5,8 @@
 
 A small study is trained and promoted; its first so many members are the model. The batch and the
 store are in a bucket of an S3 server that is started here. So many distinct phantoms are drawn; the
-other files are their copies with a few bytes behind the end of the picture, which make another hash
-and no other pixel. The real path lists, reads, decodes, judges and scores, makes maps of the
+other files are their copies with four other pixels in a corner: the same picture again would not be
+scored again. The real path lists, reads, decodes, judges and scores, makes maps of the
 referred, and writes its tables; `whole` counts from its start to its last block, `steady` from its
 first block on. The bare loop is the network alone on a batch in memory, on all cores. Lines with
 the memory of the program and of its workers go to the standard error.
@@ -24,8 +24,10 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 from laps import header, ratios, row, spread
+from PIL import Image
 
 from thyro_core.cluster.screening import pools, run_blocks
 from thyro_core.cluster.session import session
@@ -96,10 +98,13 @@ def write_batch(batch: Path, images: int, distinct: int) -> list[Path]:
     distinct = min(images, distinct)
     write_phantoms(str(batch), images=distinct, malignant=distinct // 5)
     drawn = only_images(batch)
-    pictures = [path.read_bytes() for path in drawn]
+    pictures = [np.array(Image.open(path)) for path in drawn]
     copies = [batch / f"copy-{number}.png" for number in range(distinct, images)]
     for number, path in enumerate(copies):
-        path.write_bytes(pictures[number % distinct] + number.to_bytes(4, "big"))
+        pixels = pictures[number % distinct].copy()
+        corner = np.frombuffer(number.to_bytes(4, "big"), np.uint8)
+        pixels[0, :4] = corner if pixels.ndim == 2 else corner[:, None]
+        Image.fromarray(pixels).save(path)
     return [*drawn, *copies]
 
 

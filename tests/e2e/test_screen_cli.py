@@ -57,7 +57,8 @@ def worklist(store: Store) -> list[dict[str, str]]:
 def sums(store: Store) -> list[dict]:
     found = run_query(store.url, SUMS).to_pylist()
     for row in found:
-        assert row["received"] == row["scored"] + row["rejected"] + row["failed"]
+        statuses = ("scored", "rejected", "failed", "copies")
+        assert row["received"] == sum(row[status] for status in statuses)
         assert row["received"] == row["images"] == row["distinct_images"]
     return found
 
@@ -71,12 +72,13 @@ def test_a_night_as_its_user_runs_it(store: Store, home: Path, tmp_path: Path) -
     done = run(command(batch, store), home, **QUIET)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
-    assert (said["received"], said["known"], said["late"], said["failed"]) == (11, 1, 0, 1)
-    assert said["received"] == said["scored"] + said["rejected"] + said["failed"]
+    assert (said["received"], said["known"], said["late"], said["failed"]) == (12, 0, 0, 1)
+    assert (said["files"], said["copies"]) == (12, 1)
+    assert said["received"] == said["scored"] + said["rejected"] + said["failed"] + 1
     assert said["notice"].startswith("Research use only")
-    assert len(worklist(store)) == 11
+    assert len(worklist(store)) == 12
     (row,) = sums(store)
-    assert row["received"] == 11
+    assert row["received"] == 12
     for suffix, url in said["worklist"].items():
         assert url.endswith(f"screening/{DATE}/worklist.{suffix}")
         assert Path(url.removeprefix("file://")).is_file()

@@ -257,7 +257,7 @@ def test_a_stop_is_a_clean_stop(home, source, tmp_path, stop) -> None:
         (["study", ".", "--set", "colour=red"], "colour is no config key"),
         (["study", ".", "--set", "splits"], "expected key=value"),
         (["study", ".", "--config", "/no/such.yaml"], "/no/such.yaml"),
-        (["verify", "--store", "/no/such/store"], "expected a study to verify"),
+        (["verify", "--store", "/no/such/store"], "expected a study or a night to verify"),
         (["verify", "s123", "--store", "/no/such/store"], "expected a study s123"),
         (["phantom", "somewhere", "--images", "3", "--malignant", "5"], "malignant"),
         (["ingest", "nosuch://place"], "nosuch"),

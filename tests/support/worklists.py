@@ -53,7 +53,7 @@ def row(number: int, band: str, mean: float | None = None, **more: Any) -> dict[
 def batch_row(**more: Any) -> dict[str, Any]:
     empty: dict[str, Any] = dict.fromkeys(schemas.TABLES["screening_batches"].schema.names)
     said = {"date": NUMBER, "batch_id": "n1", "batch": "s3://night", "model_id": "b1",
-            "received": 8, "known": 3, "late": 2}  # fmt: skip
+            "received": 8, "files": 13, "known": 3, "late": 2}  # fmt: skip
     return empty | said | more
 
 

@@ -27,6 +27,7 @@ def worklist_page(worklist: Worklist) -> str:
         "review": totals.review,
         "not scored": totals.rejected + totals.failed,
         "routine": totals.routine,
+        "copy": totals.copies,
     }
     bands = [
         {"name": band, "count": counts[band], "rows": [row for row in rows if row["band"] == band]}
@@ -39,8 +40,7 @@ def worklist_page(worklist: Worklist) -> str:
         pictures=worklist.pictures,
         totals=totals,
         batches=batches,
-        known=sum(row["known"] or 0 for row in batches),
-        late=sum(row["late"] or 0 for row in batches),
+        runs=[row for row in batches if row["known"] is not None],
         breaches=[name for row in batches for name in breaches_of(row)],
         of_members=sorted(worklist.of_members),
         figures_of_members=FIGURES_OF_MEMBERS,

@@ -16,11 +16,26 @@ import pyarrow.compute as pc
 
 from thyro_core.imaging.decode import resize
 from thyro_core.screening.files import FoundFile
-from thyro_core.screening.known_files import KnownFiles
-from thyro_core.screening.reader import ScreeningImage, reading_id
-from thyro_core.screening.rules import Counts, Night, unscored
+from thyro_core.screening.known_files import (
+    KnownFiles,
+    KnownPictures,
+    Original,
+    digits_of,
+    is_other_patient,
+)
+from thyro_core.screening.pseudonyms import path_hash
+from thyro_core.screening.reader import IMAGE_REASONS, ScreeningImage, reading_id
+from thyro_core.screening.rules import (
+    OTHER_PATIENT,
+    Counts,
+    Night,
+    ScreeningRow,
+    rank_key,
+    unscored,
+)
 from thyro_core.screening.sandbox import READER, DecoderDiedError, DecoderProcess
 from thyro_core.settings import Settings
+from thyro_core.store.keys import path_salt_key
 from thyro_core.store.listing import printable_name, refusal_types
 from thyro_core.store.store import filesystem, is_s3, open_store
 from thyro_core.tables import schemas
@@ -39,7 +54,9 @@ class ScreeningJob:
     side: int
     """Side of the network's input [pixels]."""
     known_key: str
-    """Key of the hashes to pass over."""
+    """Key of the files to pass over, see `KnownFiles`."""
+    pictures_key: str
+    """Key of the pictures that have a row, see `KnownPictures`."""
     scratch: str
     keep_names: bool = False
     threads: int = 1
@@ -81,27 +98,32 @@ class BlockDecoder:
     def __init__(self, job: ScreeningJob) -> None:
         self._job = job
         self._fs, self._root = filesystem(job.source)
-        self._known = KnownFiles(open_store(job.store), job.known_key, Path(job.scratch))
+        store, scratch = open_store(job.store), Path(job.scratch)
+        self._known = KnownFiles(store, job.known_key, scratch)
+        self._pictures = KnownPictures(store, job.pictures_key, scratch)
+        self._salt = store.read(path_salt_key())
         self._reading_id = reading_id(job.night.rules)
         self._decode = DecoderProcess(job.night.rules, Settings().pseudonym_key, job.reader)
 
     def __call__(self, files: Iterable[FoundFile]) -> DecodedBlock:
         """The images of a block of files that are not known yet."""
-        counts, rows, file_ids = Counts(), [], set()
+        counts, rows = Counts(), []
+        originals: dict[str, Original] = {}
+        """Of pictures that this block has."""
         for file in files:
             contents = self._read(file)
             if contents is None:
                 counts += Counts(files=1, late=1)
                 continue
-            file_id = contents.file_id
-            if file_id is not None:
-                if file_id in file_ids or file_id in self._known:
-                    counts += Counts(files=1, known=1)
-                    continue
-                file_ids.add(file_id)
-            images = [self._row(file, file_id, image) for image in self._images(file, contents)]
+            path_id = path_hash(self._salt, f"{self._job.night.batch}/{file.name}")
+            if contents.file_id is not None and self._known.has(path_id, contents.file_id):
+                counts += Counts(files=1, known=1)
+                continue
+            images = self._images(contents, path_id)
             counts += Counts(files=1, fresh=1, images=len(images))
-            rows += images
+            for image in images:
+                row = self._row(file, contents.file_id, path_id, image)
+                rows.append(self._as_copy(row, originals) or row)
         return DecodedBlock(pa.Table.from_pylist(rows, schema=block_schema()), counts)
 
     def close(self) -> None:
@@ -127,24 +149,27 @@ class BlockDecoder:
         # All empty files have one hash, and each of them is to be a row.
         return _Contents(hashlib.sha256(data).hexdigest() if data else None, data)
 
-    def _images(self, file: FoundFile, contents: _Contents) -> list[ScreeningImage]:
+    def _images(self, contents: _Contents, path_id: str) -> list[ScreeningImage]:
         data, file_id = contents.data, contents.file_id
         if file_id is None:
             detail = None if contents.fault else "the file is empty"
             reason = contents.fault or "undecodable"
-            return [ScreeningImage(_path_id(file), 0, reason=reason, detail=detail)]
+            return [ScreeningImage(path_id, 0, reason=reason, detail=detail)]
         if data is None:
             detail = f"more than max_bytes = {self._job.night.rules.max_bytes}"
-            return [ScreeningImage(file_id, 0, reason="too_large", detail=detail)]
+            return [ScreeningImage(file_id, 0, file_id, reason="too_large", detail=detail)]
         for _ in range(_DECODER_TRIES):
             try:
                 # Not the file's name: it may be a person's.
                 return self._decode(data, file_id[:12])
             except DecoderDiedError as error:
                 reason = error.reason
-        return [ScreeningImage(file_id, 0, reason=reason, detail=f"{_DECODER_TRIES} times")]
+        detail = f"{_DECODER_TRIES} times"
+        return [ScreeningImage(file_id, 0, file_id, reason=reason, detail=detail)]
 
-    def _row(self, file: FoundFile, file_id: str | None, image: ScreeningImage) -> dict[str, Any]:
+    def _row(
+        self, file: FoundFile, file_id: str | None, path_id: str, image: ScreeningImage
+    ) -> ScreeningRow:
         night = self._job.night
         row = {name: value for name, value in asdict(image).items() if name not in {"grey", "sd"}}
         row |= {
@@ -152,6 +177,7 @@ class BlockDecoder:
             "batch_id": night.batch_id,
             "batch": night.batch,
             "file_id": file_id,
+            "path_id": path_id,
             "name": printable_name(file.name) if self._job.keep_names else None,
             "model_id": night.model_id,
             "reading_id": self._reading_id,
@@ -162,10 +188,45 @@ class BlockDecoder:
             return row | unscored(image.reason or "undecodable")
         return row | {"pixels": resize(image.grey, self._job.side).tobytes()}
 
+    def _as_copy(self, row: ScreeningRow, originals: dict[str, Original]) -> ScreeningRow | None:
+        """The row as that of a copy, where its picture has a row already; else it is the first.
 
-def _path_id(file: FoundFile) -> str:
-    """An id of a file whose contents give it none."""
-    return hashlib.sha256(b"path/" + os.fsencode(file.name)).hexdigest()
+        Which of two rows of one night's batch is the original is decided where all are put
+        together, see `screening.store.gather`.
+        """
+        picture = row["picture_id"]
+        if picture is None:
+            return None
+        here = originals.get(picture)
+        original = here or self._pictures.original(picture)
+        # Of one picture in colour and in grey, only one may be refused: that is no answer to both.
+        is_fit_alone = row["reason"] is None and original and original.reason in IMAGE_REASONS
+        if original is None or is_fit_alone:
+            patient = row["patient_id"]
+            originals[picture] = Original(
+                row["image_id"], row["date"], row["reason"], None, patient and digits_of(patient)
+            )
+            return None
+        notes = [
+            row["detail"],
+            None if here else f"of the night {original.night}, in the band {original.band}",
+            OTHER_PATIENT if is_other_patient(row["patient_id"], original) else None,
+        ]
+        return row | {
+            "image_id": copy_id(row["image_id"], row["path_id"]),
+            "status": "copy",
+            "copy_of": original.image_id,
+            "reason": original.reason,
+            "detail": "; ".join(filter(None, notes)) or None,
+            "band": "copy",
+            "rank_key": rank_key("copy", None),
+            "pixels": None,
+        }
+
+
+def copy_id(image_id: str, path_id: str) -> str:
+    """The id of a copy's row: the same bytes at another path have the same hash."""
+    return hashlib.sha256(f"{image_id}/copy {path_id}".encode()).hexdigest()
 
 
 def pixels_of(table: pa.Table, side: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

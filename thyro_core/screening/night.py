@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from thyro_core.errors import InputError
+from thyro_core.errors import InputError, ThyroError
 from thyro_core.registry.bundle import load_bundle, reference
 from thyro_core.registry.champion import champion
 from thyro_core.screening.config import ScreeningRules
@@ -17,6 +17,8 @@ from thyro_core.screening.rules import Counts, Night, Totals, date_number, sum_t
 from thyro_core.screening.sandbox import READER
 from thyro_core.screening.store import (
     drift_sample,
+    ensure_path_salt,
+    file_count,
     gather,
     publish_known,
     save_night,
@@ -100,12 +102,15 @@ def recover(store: Store) -> Iterator[NightResult]:
 def make_job(store: Store, source: str, night: Night, means: Means) -> ScreeningJob:
     """The workers' job, with the hashes to pass over as they are now."""
     save_night(store, night)
+    ensure_path_salt(store)
+    known_key, known_pictures_key = publish_known(store, night)
     return ScreeningJob(
         store=store.url,
         source=full_url(source),
         night=night,
         side=load_bundle(store, night.model_id).side,
-        known_key=publish_known(store, night),
+        known_key=known_key,
+        pictures_key=known_pictures_key,
         scratch=str(means.scratch),
         keep_names=means.keep_names,
         threads=means.threads,
@@ -129,8 +134,16 @@ def conclude_night(
         ThyroError: an image is not accounted for.
     """
     totals = gather(store, night)
+    n_files = file_count(store, night)
+    if counts is not None and counts.fresh > n_files:
+        msg = (
+            f"night {night.date}, batch {night.batch_id}: this run read {counts.fresh} files, rows "
+            f"of {n_files} are there; start the same command again, and report this"
+        )
+        raise ThyroError(msg)
     drift = _drift(store, night)
     figures: dict[str, object] = {
+        "files": counts.files if counts else None,
         "known": counts.known if counts else None,
         "late": counts.late if counts else None,
         "seconds": seconds,

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import os
 import unicodedata
 
 from pydantic import SecretStr
@@ -71,6 +72,20 @@ class Pseudonymiser:
             "Patient ids were given but no key for pseudonyms, so images of one patient are not "
             "brought together; set THYRO_PSEUDONYM_KEY."
         )
+
+
+def path_hash(salt: bytes, address: str) -> str:
+    """A hash of a file's address, which tells the same file met again from a copy of it.
+
+    Args:
+        salt: random bytes of the store: file names tell of people, and a hash without them is
+            undone by trying every possible name.
+        address: the batch's address, "/" and the path below it.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    return hmac.new(salt, os.fsencode(address), hashlib.sha256).hexdigest()
 
 
 def _normalise(text: str | None) -> str:

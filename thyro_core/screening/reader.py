@@ -6,6 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
+import numpy as np
+
 from thyro_core import __version__
 from thyro_core.config import content_id
 from thyro_core.imaging.codecs import PACKAGES
@@ -48,6 +50,8 @@ class ScreeningImage:
             that hash, "/" and the frame's number; of one of several views of the image's own
             hash, "/view " and its place.
         frame: The frame's position in its file, from 0.
+        picture_id: SHA-256 of the size and the grey levels that were decoded: the same in every
+            file that holds this picture. Of what is not decoded `image_id`; None: no contents.
         grey: uint8 (H, W); None for an image that is not scored.
         patient_id: Pseudonym; None: the file names no patient, or there is no key.
         reason: One of `IMAGE_REASONS`; None: the image is fit to be scored.
@@ -64,6 +68,7 @@ class ScreeningImage:
 
     image_id: str
     frame: int
+    picture_id: str | None = None
     grey: Grey | None = None
     patient_id: str | None = None
     reason: str | None = None
@@ -165,6 +170,7 @@ def _reject(origin: _Origin, reason: str, detail: str | None) -> ScreeningImage:
     return ScreeningImage(
         origin.image_id,
         origin.frame,
+        origin.image_id,
         patient_id=origin.patient_id,
         reason=reason,
         detail=_joined(detail, origin.note),
@@ -181,6 +187,7 @@ def _check_image(
     return ScreeningImage(
         image_id=origin.image_id,
         frame=origin.frame,
+        picture_id=picture_hash(grey),
         grey=grey if reason is None else None,
         patient_id=origin.patient_id,
         reason=reason,
@@ -193,6 +200,17 @@ def _check_image(
         width=grey.shape[1],
         height=grey.shape[0],
     )
+
+
+def picture_hash(grey: Grey) -> str:
+    """SHA-256 of a picture's size and its grey levels, which is all that a model is shown.
+
+    Args:
+        grey: uint8 (H, W).
+    """
+    digest = hashlib.sha256(f"{grey.shape[1]} x {grey.shape[0]}/".encode())
+    digest.update(np.ascontiguousarray(grey).data)
+    return digest.hexdigest()
 
 
 def _reason_of(

@@ -4,7 +4,7 @@ Pure: no store, no network, no clock.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from datetime import date
 from math import isnan
 from types import MappingProxyType
@@ -16,12 +16,12 @@ from thyro_core.config import content_id
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.screening.config import ScreeningRules
 
-ReadingBand = Literal["refer", "review", "routine", "not scored"]
-Status = Literal["scored", "rejected", "failed"]
+ReadingBand = Literal["refer", "review", "routine", "not scored", "copy"]
+Status = Literal["scored", "rejected", "failed", "copy"]
 ScreeningRow = dict[str, Any]
 """A row of a screening's table, by column."""
 
-BANDS: tuple[ReadingBand, ...] = ("refer", "review", "not scored", "routine")
+BANDS: tuple[ReadingBand, ...] = ("refer", "review", "not scored", "routine", "copy")
 """In the order in which a reader meets them."""
 
 FAILED: tuple[str, ...] = (
@@ -65,9 +65,12 @@ WHY: Mapping[str, str] = MappingProxyType(
 )
 """Every reason in words."""
 
+OTHER_PATIENT = "the file names another patient than that row does"
+"""What is said of a copy under another patient's id: one of the two is mixed up."""
+
 # Above the worklist's order within a band, by probability; not scored stands before routine.
 _BAND_STEP: Mapping[ReadingBand, float] = MappingProxyType(
-    {"refer": 6.0, "review": 4.0, "not scored": 2.0, "routine": 0.0}
+    {"refer": 6.0, "review": 4.0, "not scored": 2.0, "routine": 0.0, "copy": -1.0}
 )
 
 
@@ -179,7 +182,7 @@ def unscored(reason: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Totals:
-    """Images of a night's batch, or of a night."""
+    """Images of a night's batch, or of a night: a row each."""
 
     received: int
     scored: int
@@ -188,29 +191,44 @@ class Totals:
     refer: int
     review: int
     routine: int
+    copies: int = 0
+    """Of a picture that another row has; they are neither scored nor refused themselves."""
+
+    @property
+    def sentence(self) -> str:
+        """The sum in words, for a person."""
+        return (
+            f"{self.received} received = {self.scored} scored + {self.rejected} rejected + "
+            f"{self.failed} failed + {self.copies} copies"
+        )
 
     def check(self, where: str) -> None:
         """Make sure that every image is accounted for.
 
         Raises:
-            ThyroError: received is not scored + rejected + failed, or scored not the three bands.
+            ThyroError: received is not scored + rejected + failed + copies, or scored not the
+                three bands.
         """
-        n_images = self.scored + self.rejected + self.failed
+        n_images = self.scored + self.rejected + self.failed + self.copies
         n_banded = self.refer + self.review + self.routine
         if self.received != n_images or self.scored != n_banded:
             msg = (
-                f"{where}: expected received = scored + rejected + failed and scored = refer + "
-                f"review + routine, found {self.received} = {self.scored} + {self.rejected} + "
-                f"{self.failed} and {self.scored} = {self.refer} + {self.review} + {self.routine}; "
-                "nothing is published of this night: keep its folder and report this"
+                f"{where}: expected received = scored + rejected + failed + copies and scored = "
+                f"refer + review + routine, found {self.sentence} and {self.scored} = "
+                f"{self.refer} + {self.review} + {self.routine}; nothing is published of this "
+                "night: keep its folder and report this"
             )
             raise ThyroError(msg)
 
 
+def totals_of_row(row: Mapping[str, Any]) -> Totals:
+    """The totals in a row of `screening_batches`; one of an earlier version counts no copies."""
+    return Totals(**{field.name: row[field.name] or 0 for field in fields(Totals)})
+
+
 def sum_totals(all_totals: list[Totals]) -> Totals:
     """Totals over several batches."""
-    columns = zip(*((t.received, t.scored, t.rejected, t.failed, t.refer, t.review, t.routine)
-                    for t in all_totals), strict=True)  # fmt: skip
+    columns = zip(*map(astuple, all_totals), strict=True)
     return Totals(*map(sum, columns)) if all_totals else Totals(0, 0, 0, 0, 0, 0, 0)
 
 
@@ -225,6 +243,11 @@ class Counts:
     """Files read and decoded, or refused."""
     images: int = 0
     scored: int = 0
+
+    @property
+    def sentence(self) -> str:
+        """The sum of the files in words."""
+        return files_sentence(self.files, self.known, self.late)
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -248,3 +271,11 @@ class Counts:
                 f"{self.known} + {self.late} + {self.fresh}; report this"
             )
             raise ThyroError(msg)
+
+
+def files_sentence(files: int, known: int, late: int) -> str:
+    """The sum of a run's files in words: each is read, passed over or not whole."""
+    return (
+        f"{files} files = {files - known - late} read + {known} passed over (the same bytes at the "
+        f"same path have an answer from before) + {late} not whole (the next run tries them again)"
+    )

@@ -80,7 +80,7 @@ class BlockScorer:
         maps: npt.NDArray[np.float32] | None,
     ) -> None:
         night = self._job.night
-        ids = "".join(row["image_id"] for row in rows)
+        ids = "".join(f"{row['image_id']}{row['path_id']}" for row in rows)
         name = hashlib.sha256(ids.encode()).hexdigest()[:32]
         pictures = {}
         if maps is not None:

@@ -2,10 +2,11 @@
 
 import hashlib
 import io
+import secrets
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +16,21 @@ import pyarrow.parquet as pq
 
 from thyro_core.config import canonical_json
 from thyro_core.errors import ThyroError
-from thyro_core.screening.known_files import write_known
+from thyro_core.screening.known_files import KNOWN_SCHEMA, write_known
 from thyro_core.screening.reader import reading_id
-from thyro_core.screening.rules import TRIED_AGAIN, Night, Totals, date_number
+from thyro_core.screening.rules import (
+    OTHER_PATIENT,
+    TRIED_AGAIN,
+    Night,
+    Totals,
+    date_number,
+    rank_key,
+)
 from thyro_core.store.keys import (
     chunk_key,
     known_hashes_key,
     night_key,
+    path_salt_key,
     pictures_key,
     sample_key,
     screening_prefix,
@@ -49,6 +58,9 @@ EMBEDDING_SAMPLE = pa.schema([("image_id", pa.string()), ("embedding", pa.list_(
 """Embeddings of 2000 images of a night's batch, for drift: ids are hashes, so the first ones are
 a random sample."""
 
+_SALT_BYTES = 32
+_PIECE = 1 << 22
+
 KINDS = ("rows", "cams", "extras")
 _TOTALS = """
 SELECT count(*) AS received,
@@ -57,24 +69,71 @@ SELECT count(*) AS received,
     count(*) FILTER (status = 'failed') AS failed,
     count(*) FILTER (band = 'refer') AS refer,
     count(*) FILTER (band = 'review') AS review,
-    count(*) FILTER (band = 'routine') AS routine
+    count(*) FILTER (band = 'routine') AS routine,
+    count(*) FILTER (status = 'copy') AS copies
 FROM parts
 """
+_FILE_COUNT = """
+SELECT count(*) AS n FROM
+    (SELECT DISTINCT coalesce(path_id, ''), coalesce(file_id, image_id) FROM parts)
+"""
 
-
-# Of a file that was refused and then read again, under other rules or by other decoders, the latest
-# reading counts; one that led to a score comes before all others.
+# All rows that a run has of a file stand in one chunk. Of a file that was read twice, the rows of
+# the run that led to a score count, else of the latest one. What had no contents has no hash to
+# tell it by once it has: each run lists it anew. A row of an earlier version, which noted no path,
+# gives way to any newer reading of the same bytes.
 _LATEST_READING = """
-SELECT * FROM parts QUALIFY reading_id IS NOT DISTINCT FROM first_value(reading_id) OVER (
-    PARTITION BY coalesce(file_id, image_id)
-    ORDER BY status = 'scored' DESC, part_number DESC, image_id
+SELECT * FROM (
+    SELECT * FROM parts WHERE file_id IS NOT NULL OR part_number > {present}
+    QUALIFY part_number = first_value(part_number) OVER (
+        PARTITION BY coalesce(path_id, ''), coalesce(file_id, image_id)
+        ORDER BY status = 'scored' DESC, part_number DESC
+    )
 )
+QUALIFY path_id IS NOT NULL OR file_id IS NULL OR status = 'scored'
+    OR max(path_id) OVER (PARTITION BY file_id) IS NULL
 """
-_ONE_ROW_AN_IMAGE = """
-QUALIFY row_number() OVER (
-    PARTITION BY image_id ORDER BY status = 'scored' DESC, part_number DESC
-) = 1 ORDER BY image_id
-"""
+
+# Blocks are read side by side, and each takes the first row of a picture for the original. Here one
+# of these is chosen, a scored one where there is one, and the others become its copies. Copies
+# of another night's or batch's picture have no original here and stay as they are.
+_ORIGINALS = f"""
+SELECT * EXCLUDE (place, original_id, original_status, original_reason, original_patient,
+    has_original, is_new) REPLACE (
+    CASE WHEN is_new THEN sha256(image_id || '/copy ' || coalesce(path_id, '')) ELSE image_id END
+        AS image_id,
+    CASE WHEN is_new THEN 'copy' ELSE status END AS status,
+    CASE WHEN has_original THEN original_id ELSE copy_of END AS copy_of,
+    CASE WHEN NOT has_original THEN reason
+        WHEN original_status != 'scored' THEN original_reason END AS reason,
+    CASE WHEN is_new AND patient_id != original_patient
+        THEN concat_ws('; ', detail, '{OTHER_PATIENT}') ELSE detail END AS detail,
+    CASE WHEN is_new THEN NULL ELSE prob_malignant END AS prob_malignant,
+    CASE WHEN is_new THEN NULL ELSE prob_raw END AS prob_raw,
+    CASE WHEN is_new THEN NULL ELSE sd END AS sd,
+    CASE WHEN is_new THEN NULL ELSE distance END AS distance,
+    CASE WHEN is_new THEN 'copy' ELSE band END AS band,
+    CASE WHEN is_new THEN {rank_key("copy", None)} ELSE rank_key END AS rank_key
+)
+FROM (
+    SELECT *, place > 1 AND original_status != 'copy' AS has_original,
+        has_original AND status != 'copy' AS is_new
+    FROM (
+        SELECT *,
+            row_number() OVER picture AS place,
+            first_value(image_id) OVER picture AS original_id,
+            first_value(status) OVER picture AS original_status,
+            first_value(reason) OVER picture AS original_reason,
+            first_value(patient_id) OVER picture AS original_patient
+        FROM ({{rows}})
+        WINDOW picture AS (
+            PARTITION BY coalesce(picture_id, image_id)
+            ORDER BY status = 'copy', status = 'scored' DESC, image_id, path_id
+        )
+    )
+)
+ORDER BY image_id
+"""  # noqa: S608
 
 
 def write_chunk(store: Store, night: Night, kind: str, name: str, table: pa.Table) -> None:
@@ -105,53 +164,74 @@ def unfinished_nights(store: Store) -> list[Night]:
     return [Night.model_validate_json(store.read(key)) for key in nights]
 
 
-def publish_known(store: Store, night: Night) -> str:
-    """Write the hashes of all files that the night's model has an answer for.
+def publish_known(store: Store, night: Night) -> tuple[str, str]:
+    """Write the hashes of all files and pictures that the night's model has an answer for.
 
-    It has scored an image of such a file, or refused all as it would today (`reading_id`).
+    It has scored an image of such a file, or refused all as it would today (`reading_id`), or
+    these are copies of a picture with such an answer.
 
     Returns:
-        The object's key, made of what it holds.
+        Keys of the files and of the pictures, made of what the objects hold.
     """
-    with tempfile.NamedTemporaryFile(prefix="thyro-") as file:
-        write_known(_answered_files(store, night), file)
-        file.flush()
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        key = known_hashes_key(night.date, night.batch_id, digest[:16])
-        file.seek(0)
-        with store.writing(key) as out:
-            while data := file.read(1 << 22):
-                out.write(data)
+    with (
+        tempfile.NamedTemporaryFile(prefix="thyro-") as files,
+        tempfile.NamedTemporaryFile(prefix="thyro-") as pictures,
+    ):
+        write_known(_answered_rows(store, night), files, pictures)
+        return (
+            _publish_object(store, night, "files", files),
+            _publish_object(store, night, "pictures", pictures),
+        )
+
+
+def _publish_object(store: Store, night: Night, kind: str, file: IO[bytes]) -> str:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while data := file.read(_PIECE):
+        digest.update(data)
+    key = known_hashes_key(night.date, night.batch_id, f"{kind}-{digest.hexdigest()[:16]}")
+    file.seek(0)
+    with store.writing(key) as out:
+        while data := file.read(_PIECE):
+            out.write(data)
     return key
 
 
-def _answered_files(store: Store, night: Night) -> Iterator[pa.Table]:
-    names = {"file_id", "model_id", "status", "reason", "reading_id"}
+def ensure_path_salt(store: Store) -> None:
+    """Make the random bytes of `path_hash`, once for a store; the caller holds the night's lock."""
+    if not store.exists(path_salt_key()):
+        store.write(path_salt_key(), secrets.token_bytes(_SALT_BYTES))
+
+
+def _answered_rows(store: Store, night: Night) -> Iterator[pa.Table]:
+    names = [*KNOWN_SCHEMA.names, "model_id", "reading_id"]
+    schema = schemas.TABLES["screening"].schema
     refused = pc.equal(pc.field("reading_id"), reading_id(night.rules)) & ~pc.field("reason").isin(
         TRIED_AGAIN
     )
-    is_answered = (pc.field("status") == "scored") | refused
+    is_answered = pc.field("status").isin(["scored", "copy"]) | refused
     condition = (pc.field("model_id") == night.model_id) & pc.field("file_id").is_valid()
     tables = store.keys(table_prefix("screening"))
     loose = [key for night in unfinished_nights(store) for key in chunks(store, night, "rows")]
     for key in (*tables, *loose):
         with store.fs.open(store.path(key), "rb") as file:
             part = pq.ParquetFile(file)
-            for batch in part.iter_batches(columns=names.intersection(part.schema_arrow.names)):
+            present = [name for name in names if name in part.schema_arrow.names]
+            for batch in part.iter_batches(columns=present):
                 rows = pa.Table.from_batches([batch])
-                if "reading_id" not in rows.column_names:
+                for name in set(names).difference(present):
                     # Written before it was noted.
-                    rows = rows.append_column("reading_id", pa.nulls(len(rows), pa.string()))
-                yield rows.filter(condition & is_answered).select(["file_id"])
+                    rows = rows.append_column(name, pa.nulls(len(rows), schema.field(name).type))
+                yield rows.filter(condition & is_answered).select(KNOWN_SCHEMA.names)
 
 
 def gather(store: Store, night: Night) -> Totals:
     """Put the chunks of a night's batch into its parts, and the chunks away.
 
-    What is there already stays, but for the refusal of a file that was read again. An image that
-    stands in two chunks (the same bytes twice in a batch, or a block that was redone) is taken
-    once. Interrupted anywhere, it can be done again.
+    What is there already stays, but for the refusal of a file that was read again. A file that
+    stands in two chunks (a block that was redone) is taken once; of a picture that stands in
+    several files one row is the original, and each other one is its copy. Interrupted anywhere, it
+    can be done again.
 
     Returns:
         The totals of the part.
@@ -163,26 +243,21 @@ def gather(store: Store, night: Night) -> Totals:
     by_kind = {kind: chunks(store, night, kind) for kind in KINDS}
     part = table_key("screening", **keys)
     if by_kind["rows"] or not store.exists(part):
-        pictures = pictures_key(night.date, night.batch_id)
-        sample = sample_key(night.date, night.batch_id)
-        _merge_extras(store, by_kind["extras"], pictures, sample)
-        cams = table_key("screening_cams", **keys)
-        by = ("image_id", "target_class")
-        _merge_into(store, cams, by_kind["cams"], schemas.TABLES["screening_cams"].schema, by)
         schema = schemas.TABLES["screening"].schema
         present = _present(store, part)
         sources = [*present, *by_kind["rows"]]
-        # What had no contents has no hash to tell it by once it has; each run lists it anew.
-        is_new = f"part_number > {len(present)}"
-        latest = f"SELECT * FROM ({_LATEST_READING}) WHERE file_id IS NOT NULL OR {is_new}"  # noqa: S608
-        before = _distinct_images(store, sources, latest)
-        sql = f"SELECT * FROM ({latest}) {_ONE_ROW_AN_IMAGE}"  # noqa: S608
-        rows = write_merged(store, part, sources, schema, sql)
-        if rows != before:
+        latest = _LATEST_READING.format(present=len(present))
+        before = _number(store, sources, f"SELECT count(*) AS n FROM ({latest})")  # noqa: S608
+        rows = write_merged(store, part, sources, schema, _ORIGINALS.format(rows=latest))
+        distinct_ids = _number(store, [part], "SELECT count(DISTINCT image_id) AS n FROM parts")
+        if rows != before or rows != distinct_ids:
             msg = (
-                f"{part}: expected {before} images, wrote {rows}; the chunks are kept: report this"
+                f"{part}: expected {before} images, wrote {rows} with {distinct_ids} ids; the "
+                "chunks are kept: report this"
             )
             raise ThyroError(msg)
+        _merge_cams(store, table_key("screening_cams", **keys), by_kind["cams"], part)
+        _merge_extras(store, night, by_kind["extras"], part)
     totals = totals_of(store, [part])
     totals.check(f"night {night.date}, batch {night.batch_id}")
     # The rows last: without them the other kinds would be of no image.
@@ -199,11 +274,17 @@ def totals_of(store: Store, parts: list[str]) -> Totals:
     return Totals(**batch.to_pylist()[0])
 
 
-def _distinct_images(store: Store, sources: list[str], rows: str) -> int:
+def file_count(store: Store, night: Night) -> int:
+    """Files of a night's batch that have a row, or several."""
+    return _number(
+        store, [table_key("screening", date=night.number, batch_id=night.batch_id)], _FILE_COUNT
+    )
+
+
+def _number(store: Store, sources: list[str], sql: str) -> int:
     if not sources:
         return 0
     with fetched(store, sources) as files, connected() as connection:
-        sql = f"SELECT count(DISTINCT image_id) AS n FROM ({rows})"  # noqa: S608
         (batch,) = select(connection, sql, files, schemas.TABLES["screening"].schema)
     return int(batch["n"][0].as_py())
 
@@ -212,24 +293,33 @@ def _present(store: Store, key: str) -> list[str]:
     return [key] if store.exists(key) else []
 
 
-def _merge_into(
-    store: Store, target: str, sources: list[str], schema: pa.Schema, by: tuple[str, ...]
-) -> int:
+# A row that was scored in its block, and is a copy in the whole night, leaves nothing else behind.
+_IS_SCORED = "image_id IN (SELECT image_id FROM whole WHERE status = 'scored')"
+
+
+def _merge_cams(store: Store, target: str, sources: list[str], part: str) -> None:
     everything = [*_present(store, target), *sources]
-    return write_merged(store, target, everything, schema, distinct(by))
+    schema = schemas.TABLES["screening_cams"].schema
+    sql = f"SELECT * FROM ({distinct(('image_id', 'target_class'))}) WHERE {_IS_SCORED}"  # noqa: S608
+    in_order = f"{sql} ORDER BY image_id, target_class"
+    write_merged(store, target, everything, schema, in_order, whole=part)
 
 
-def _merge_extras(store: Store, sources: list[str], pictures: str, sample: str) -> None:
+def _merge_extras(store: Store, night: Night, sources: list[str], part: str) -> None:
     with_picture = (
-        "SELECT image_id, any_value(picture) AS picture FROM parts WHERE picture IS NOT NULL "
-        "GROUP BY image_id ORDER BY image_id"
+        "SELECT image_id, any_value(picture) AS picture FROM parts "  # noqa: S608
+        f"WHERE picture IS NOT NULL AND {_IS_SCORED} GROUP BY image_id ORDER BY image_id"
     )
     some = (
-        "SELECT image_id, any_value(embedding) AS embedding FROM parts "
-        "GROUP BY image_id ORDER BY image_id LIMIT 2000"
+        "SELECT image_id, any_value(embedding) AS embedding FROM parts "  # noqa: S608
+        f"WHERE {_IS_SCORED} GROUP BY image_id ORDER BY image_id LIMIT 2000"
     )
-    write_merged(store, pictures, [*_present(store, pictures), *sources], PICTURES, with_picture)
-    write_merged(store, sample, [*_present(store, sample), *sources], EMBEDDING_SAMPLE, some)
+    for target, schema, sql in (
+        (pictures_key(night.date, night.batch_id), PICTURES, with_picture),
+        (sample_key(night.date, night.batch_id), EMBEDDING_SAMPLE, some),
+    ):
+        everything = [*_present(store, target), *sources]
+        write_merged(store, target, everything, schema, sql, whole=part)
 
 
 @dataclass(frozen=True)
@@ -243,14 +333,14 @@ class DriftSample:
 
 
 def drift_sample(store: Store, night: Night) -> DriftSample:
-    """One image a file of a night's batch, a scored one where there is one.
+    """One image a file of a night's batch, a scored one where there is one; copies do not count.
 
     Ids are hashes, so the first one is as good as any.
     """
     part = table_key("screening", date=night.number, batch_id=night.batch_id)
     names = ("image_id", "status", "prob_malignant", "mean", "sharpness")
     sql = f"""
-    SELECT {", ".join(names)} FROM parts QUALIFY row_number() OVER (
+    SELECT {", ".join(names)} FROM parts WHERE status != 'copy' QUALIFY row_number() OVER (
         PARTITION BY coalesce(file_id, image_id) ORDER BY status = 'scored' DESC, image_id
     ) = 1 ORDER BY image_id LIMIT 100000
     """  # noqa: S608
@@ -272,7 +362,7 @@ def write_batch_row(store: Store, night: Night, totals: Totals, figures: dict[st
         store: holds the table.
         night: which batch.
         totals: its counts.
-        figures: further columns: known, late, seconds, drift; what is missing is null.
+        figures: further columns: files, known, late, seconds, drift; what is missing is null.
     """
     row: dict[str, object] = dict.fromkeys(schemas.TABLES["screening_batches"].schema.names)
     row |= {

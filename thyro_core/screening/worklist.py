@@ -25,12 +25,14 @@ from thyro_core.tables.merge import connected, fetched, select
 MOST_PICTURES = 300
 """Pictures on a page, of the images ranked first."""
 
-MOST_ROWS: Mapping[str, int] = {"refer": 1000, "review": 1000, "not scored": 1000, "routine": 200}
+MOST_ROWS: Mapping[str, int] = {
+    "refer": 1000, "review": 1000, "not scored": 1000, "routine": 200, "copy": 200,
+}  # fmt: skip
 """Images of each band on a page."""
 
 CSV_COLUMNS = (
     "rank", "image_id", "file_id", "frame", "name", "patient_id", "band", "prob_malignant",
-    "prob_raw", "sd", "status", "reason", "why", "detail", "model_id", "batch", "notice",
+    "prob_raw", "sd", "status", "copy_of", "reason", "why", "detail", "model_id", "batch", "notice",
 )  # fmt: skip
 """Columns of `worklist.csv`."""
 
@@ -116,7 +118,7 @@ def unscored_rows(store: Store, night: Night) -> list[dict[str, str]]:
     part = table_key("screening", date=night.number, batch_id=night.batch_id)
     sql = (
         "SELECT file_id, image_id, frame, status, reason, detail FROM parts "
-        "WHERE status != 'scored' ORDER BY image_id LIMIT 100"
+        "WHERE status IN ('rejected', 'failed') ORDER BY image_id LIMIT 100"
     )
     with fetched(store, [part]) as files, connected() as connection:
         rows = [row for batch in select(connection, sql, files) for row in batch.to_pylist()]
@@ -134,6 +136,9 @@ def unscored_rows(store: Store, night: Night) -> list[dict[str, str]]:
 
 def why(row: Mapping[str, Any]) -> str:
     """Why an image stands where it stands, in words; empty for routine."""
+    if row["status"] == "copy":
+        same = f"The same picture as that of the row {row['copy_of'][:16]}"
+        return f"{same}, which is not scored: {WHY[row['reason']]}" if row["reason"] else f"{same}."
     if row["reason"] is not None:
         return WHY[row["reason"]]
     return REFERRED if row["band"] == "refer" else ""

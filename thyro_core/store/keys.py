@@ -127,8 +127,13 @@ def chunk_key(date: str, batch_id: str, kind: str, name: str) -> str:
 
 
 def known_hashes_key(date: str, batch_id: str, name: str) -> str:
-    """Sorted hashes of files that a run skips; it exists only during the run."""
+    """Sorted hashes of files, or of pictures, that a run has met; it exists only during the run."""
     return f"{screening_prefix(date, batch_id)}/known-{name}.bin"
+
+
+def path_salt_key() -> str:
+    """Random bytes, one for the whole store, that the hashes of files' paths are made with."""
+    return "screening/salt"
 
 
 def pictures_key(date: str, batch_id: str) -> str:

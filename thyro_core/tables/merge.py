@@ -59,6 +59,8 @@ def select(
     sql: str,
     files: Sequence[str],
     schema: pa.Schema | None = None,
+    *,
+    whole: str | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Batches of a query over Parquet files, which it calls `parts`.
 
@@ -68,6 +70,7 @@ def select(
             `part_number`, the position of its file, from 1.
         files: local files, at least one.
         schema: columns that all rows have; those that the files of an older version lack are null.
+        whole: a local file of another table, which the query may call `whole`.
     """
     named = "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
     options = "hive_partitioning = false, union_by_name = true, filename = true"
@@ -79,6 +82,10 @@ def select(
         "CREATE OR REPLACE TEMP VIEW parts AS SELECT * EXCLUDE (filename), "
         f"list_position({named}, filename) AS part_number{extra} {rows}"
     )
+    if whole is not None:
+        file = whole.replace("'", "''")
+        view = f"SELECT * FROM read_parquet('{file}', hive_partitioning = false)"  # noqa: S608
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW whole AS {view}")
     yield from connection.sql(sql).to_arrow_reader(_ROWS)
 
 
@@ -92,7 +99,13 @@ def distinct(keys: Sequence[str]) -> str:
 
 
 def write_merged(
-    store: Store, target: str, sources: Sequence[str], schema: pa.Schema, sql: str
+    store: Store,
+    target: str,
+    sources: Sequence[str],
+    schema: pa.Schema,
+    sql: str,
+    *,
+    whole: str | None = None,
 ) -> int:
     """Write what a query gives over several Parquet objects as one; may replace one of them.
 
@@ -102,6 +115,7 @@ def write_merged(
         sources: keys of the objects, all of the schema; with none, the result has no rows.
         schema: of the result; a column that no source has is null.
         sql: as for `select`, with the schema's columns.
+        whole: key of the object of another table, which the query may call `whole`.
 
     Returns:
         Rows written.
@@ -109,11 +123,13 @@ def write_merged(
     rows = 0
     with (
         fetched(store, sources) as files,
+        fetched(store, [whole] if whole else []) as others,
         connected() as connection,
         store.writing(target) as out,
         pq.ParquetWriter(out, schema, compression="zstd") as writer,
     ):
-        for batch in select(connection, sql, files, schema) if files else ():
+        other = others[0] if others else None
+        for batch in select(connection, sql, files, schema, whole=other) if files else ():
             table = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
             writer.write_table(table)
             rows += table.num_rows

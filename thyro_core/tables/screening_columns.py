@@ -24,7 +24,7 @@ _BATCH: Column = ("batch", _STRING, "Address of the batch, without passwords and
 _IMAGE: Column = (
     "image_id",
     _STRING,
-    "The file's hash; of a frame also its number, of a view its place; not readable: its path's.",
+    "Hash of the file, of a frame's number, a view's place, a copy's path with it; or the path's.",
 )
 
 IMAGE_COLUMNS: tuple[Column, ...] = (
@@ -36,11 +36,34 @@ IMAGE_COLUMNS: tuple[Column, ...] = (
         _STRING,
         "SHA-256 of the file's bytes, as `sha256sum` gives it; null: not readable, empty.",
     ),
+    (
+        "path_id",
+        _STRING,
+        "Hash of the file's address, keyed by the store; null: before paths were noted.",
+    ),
+    (
+        "picture_id",
+        _STRING,
+        "Hash of the decoded pixels, or of what is not decoded; null: no contents, or not noted.",
+    ),
     ("frame", _INT, "Frame of the file, from 0."),
     ("name", _STRING, "Path below the batch; null unless THYRO_KEEP_NAMES: names tell of people."),
     _MODEL,
-    ("status", _STRING, "scored, rejected (no image for this model) or failed (not readable)."),
-    ("reason", _STRING, "Why it is not scored, or what sends it to review; null: nothing."),
+    (
+        "status",
+        _STRING,
+        "scored, rejected (no image for this model), failed (not readable) or copy (`copy_of`).",
+    ),
+    (
+        "copy_of",
+        _STRING,
+        "image_id of the row, of this model, that has the same picture; null: this is no copy.",
+    ),
+    (
+        "reason",
+        _STRING,
+        "Why it, or what it is a copy of, is not scored, or goes to review; null: nothing.",
+    ),
     ("detail", _STRING, "The reason's particulars, and how the picture was read; null: as usual."),
     ("reading_id", _STRING, "Hash of the rules and decoder versions it was read under."),
     (
@@ -54,7 +77,7 @@ IMAGE_COLUMNS: tuple[Column, ...] = (
         "Mean over members of their softmax probability; null: not scored, or before version 2.",
     ),
     ("sd", _REAL, "Standard deviation over members (n - 1) of each one's calibrated probability."),
-    ("band", _STRING, "refer, review, routine or not scored."),
+    ("band", _STRING, "refer, review, routine, not scored or copy."),
     ("rank_key", _REAL, "Place in the worklist, highest first: band, then probability."),
     ("distance", _REAL, "Embedding distance from the training set; null: not embedded."),
     ("burned_in", _BOOL, "Whether the file says that text is burned into it; null: says nothing."),
@@ -92,16 +115,18 @@ BATCH_COLUMNS: tuple[Column, ...] = (
     _BATCH,
     _MODEL,
     ("rules", _STRING, "Rules of quality and banding, JSON."),
-    ("received", _INT, "Images of this night's batch: scored + rejected + failed."),
+    ("received", _INT, "Images of this night's batch: scored + rejected + failed + copies."),
+    ("files", _INT, "Files the last run listed: those it read, known and late ones."),
     (
         "known",
         _INT,
-        "Files the last run passed over: scored by this model before, or refused as `reading_id`.",
+        "Files the last run passed over: met before, and scored, or refused as `reading_id`.",
     ),
     ("late", _INT, "Files the last run could not read whole; the next run tries them again."),
     ("scored", _INT, "Images scored."),
     ("rejected", _INT, "Images refused by a quality rule."),
     ("failed", _INT, "Images that could not be decoded."),
+    ("copies", _INT, "Images of a picture that another row has; null: before they were counted."),
     ("refer", _INT, "Scored images in the band refer."),
     ("review", _INT, "Scored images in the band review."),
     ("routine", _INT, "Scored images in the band routine."),

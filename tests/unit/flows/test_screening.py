@@ -58,7 +58,8 @@ def test_the_summary_and_the_table_of_what_is_not_scored(ward: Ward) -> None:
     said = summary(ward.store, result)
     assert NOTICE in said
     assert f"| {result.totals.received} | {result.totals.scored} |" in said
-    assert "This run met 2 files: 0 known before, 0 not whole" in said
+    assert f"{result.totals.sentence}. A copy shows" in said
+    assert "This run met 2 files = 2 read + 0 passed over" in said
     assert "Drift" not in said
     rows = unscored_rows(ward.store, result.night)
     assert any(row["why"].startswith("Coloured pixels") for row in rows)

@@ -67,7 +67,7 @@ def test_batches_of_one_night_share_a_worklist(tmp_path: Path) -> None:
     rows = [row(1, "refer", 0.6), row(2, "refer", 0.8, batch_id="n2", model_id="b2")]
     batches = [
         batch_row(),
-        batch_row(batch_id="n2", model_id="b2", breaches="psi_score,mmd"),
+        batch_row(batch_id="n2", model_id="b2", breaches="psi_score,mmd", files=None),
     ]
     folder = written(tmp_path, rows, Totals(2, 2, 0, 0, 2, 0, 0), *batches)
     assert [(each["image_id"][-1], each["model_id"]) for each in listed(folder)] == [
@@ -77,7 +77,10 @@ def test_batches_of_one_night_share_a_worklist(tmp_path: Path) -> None:
     assert page.count("data:image/jpeg") == 2
     assert page.count("Trust the order less") == 2
     assert "made for: psi_score." in page
-    assert "6 files were passed over" in page
+    assert page.count("met 13 files = 8 read + 3 passed over + 2 not whole") == 1
+    assert page.count("passed over 3 files; 2 were not whole") == 1, (
+        "as an earlier version wrote it"
+    )
 
 
 def test_the_pictures_are_the_stored_ones(folder: Path) -> None:

@@ -31,7 +31,13 @@ from thyro_core.screening import reader
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.rules import Totals
 from thyro_core.screening.store import drift_sample
-from thyro_core.store.keys import bundle_prefix, card_key, table_prefix, worklist_key
+from thyro_core.store.keys import (
+    bundle_prefix,
+    card_key,
+    path_salt_key,
+    table_prefix,
+    worklist_key,
+)
 from thyro_core.store.store import Store
 from thyro_core.tables.io import read_table
 from thyro_core.tables.query import run_query
@@ -39,30 +45,34 @@ from thyro_core.tables.query import run_query
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SUMS = """
-SELECT b.date, b.batch_id, b.received, b.scored, b.rejected, b.failed,
+SELECT b.date, b.batch_id, b.received, b.scored, b.rejected, b.failed, b.copies,
     count(s.image_id) AS images, count(DISTINCT s.image_id) AS distinct_images,
     count(*) FILTER (s.status = 'scored') AS rows_scored,
     count(*) FILTER (s.status = 'rejected') AS rows_rejected,
-    count(*) FILTER (s.status = 'failed') AS rows_failed
+    count(*) FILTER (s.status = 'failed') AS rows_failed,
+    count(*) FILTER (s.status = 'copy') AS rows_copies
 FROM screening_batches b LEFT JOIN screening s USING (date, batch_id)
 GROUP BY ALL ORDER BY b.date, b.batch_id
 """
 
 
 def check_sums(ward: Ward) -> list[dict]:
-    """received = scored + rejected + failed by SQL, and the rows say the same."""
+    """received = scored + rejected + failed + copies by SQL, and the rows say the same."""
     found = run_query(ward.store.url, SUMS).to_pylist()
     for row in found:
-        assert row["received"] == row["scored"] + row["rejected"] + row["failed"], row
+        statuses = ("scored", "rejected", "failed", "copies")
+        assert row["received"] == sum(row[status] for status in statuses), row
         assert row["received"] == row["images"] == row["distinct_images"], row
-        for status in ("scored", "rejected", "failed"):
+        for status in statuses:
             assert row[status] == row[f"rows_{status}"], row
     return found
 
 
 def rows(ward: Ward, date: str | None = None) -> dict[str, dict]:
+    """One row of each file's contents, by its hash; copies of them do not count."""
     keys = {} if date is None else {"date": int(date.replace("-", ""))}
-    return {row["file_id"]: row for row in read_table(ward.store, "screening", **keys).to_pylist()}
+    found = read_table(ward.store, "screening", **keys).to_pylist()
+    return {row["file_id"]: row for row in found if row["status"] != "copy"}
 
 
 def digest(path: Path) -> str:
@@ -96,7 +106,8 @@ def test_a_night_of_all_fates(ward: Ward) -> None:
     shutil.copy(files["good1"], ward.batch / "copy-of-good1.png")
     result = ward.screen()
     assert result.counts.files == len(files) + 1
-    assert (result.counts.known, result.counts.late, result.counts.fresh) == (1, 0, len(files))
+    assert (result.counts.known, result.counts.late) == (0, 0)
+    assert (result.counts.fresh, result.totals.copies) == (len(files) + 1, 1)
     found = rows(ward)
     assert found.keys() == {digest(path) for path in files.values()}
     fates = {name: (found[digest(path)]["status"], found[digest(path)]["reason"])
@@ -109,8 +120,8 @@ def test_a_night_of_all_fates(ward: Ward) -> None:
     }
     check_sums(ward)
     listed = worklist(ward)
-    assert len(listed) == len(files)
-    assert [int(row["rank"]) for row in listed] == list(range(1, len(files) + 1))
+    assert len(listed) == len(files) + 1
+    assert [int(row["rank"]) for row in listed] == list(range(1, len(files) + 2))
     unscored = [row for row in listed if row["band"] == "not scored"]
     assert {row["file_id"] for row in unscored} >= {digest(files[name]) for name in fates}
     assert all(row["why"] for row in unscored)
@@ -276,7 +287,7 @@ def test_late_images_come_the_same_night_or_the_next(ward: Ward) -> None:
     assert [row["received"] for row in check_sums(ward)] == [5, 1]
 
 
-def test_the_same_bytes_in_another_batch_are_known(ward: Ward, tmp_path: Path) -> None:
+def test_the_same_bytes_in_another_batch_are_a_copy(ward: Ward, tmp_path: Path) -> None:
     path = write_image(ward.batch / "a.png", 1)
     ward.screen()
     other = tmp_path / "other"
@@ -284,8 +295,9 @@ def test_the_same_bytes_in_another_batch_are_known(ward: Ward, tmp_path: Path) -
     shutil.copy(path, other / "b.png")
     write_image(other / "c.png", 2)
     result = ward.screen(batch=str(other))
-    assert (result.counts.known, result.totals.received, result.whole.received) == (1, 1, 2)
-    assert len(worklist(ward)) == 2
+    assert (result.counts.known, result.totals.received, result.totals.copies) == (0, 2, 1)
+    assert (result.whole.received, result.whole.copies) == (3, 1)
+    assert len(worklist(ward)) == 3
     check_sums(ward)
 
 
@@ -305,7 +317,8 @@ def test_a_file_that_is_still_growing_waits(ward: Ward, monkeypatch: pytest.Monk
         result = ward.screen()
     assert (result.counts.late, result.counts.fresh) == (2, 1)
     assert rows(ward).keys() == {digest(whole)}
-    assert b"2 files could not be read whole" in ward.store.read(worklist_key("2026-11-25", "html"))
+    said = b"met 3 files = 1 read + 0 passed over + 2 not whole"
+    assert said in ward.store.read(worklist_key("2026-11-25", "html"))
     assert ward.screen().totals.received == 2
     assert rows(ward).keys() == {digest(whole), digest(growing)}
 
@@ -476,8 +489,10 @@ def test_a_run_that_died_goes_on_and_ends_like_one_that_did_not(ward: Ward) -> N
     died = read_table(ward.store, "screening")
     check_sums(ward)
 
+    salt = ward.store.read(path_salt_key())
     shutil.rmtree(Path(ward.store.root) / "screening")
     shutil.rmtree(Path(ward.store.root) / "tables")
+    ward.store.write(path_salt_key(), salt)
     assert ward.screen().totals == result.totals
     whole = read_table(ward.store, "screening")
     exact = [name for name in whole.column_names
