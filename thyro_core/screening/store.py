@@ -252,8 +252,8 @@ def gather(store: Store, night: Night) -> Totals:
         distinct_ids = _number(store, [part], "SELECT count(DISTINCT image_id) AS n FROM parts")
         if rows != before or rows != distinct_ids:
             msg = (
-                f"{part}: expected {before} images, wrote {rows} with {distinct_ids} ids; the "
-                "chunks are kept: report this"
+                f"{part}: expected {before} images, wrote {min(rows, distinct_ids)}; the chunks "
+                "are kept: report this"
             )
             raise ThyroError(msg)
         _merge_cams(store, table_key("screening_cams", **keys), by_kind["cams"], part)
