@@ -94,7 +94,8 @@ def test_a_night_as_its_user_runs_it(store: Store, home: Path, tmp_path: Path) -
     kinds = [kind for (kind,) in database.execute("select type from artifact")]
     assert {"progress", "markdown", "table"} <= set(kinds)
     (page,) = database.execute("select data from artifact where type = 'markdown'").fetchone()
-    assert "11 | " in page
+    assert "12 | " in page
+    assert "12 received = " in page
     assert "Research use only" in page
 
 
