@@ -247,9 +247,9 @@ def gather(store: Store, night: Night) -> Totals:
         present = _present(store, part)
         sources = [*present, *by_kind["rows"]]
         latest = _LATEST_READING.format(present=len(present))
-        before = _number(store, sources, f"SELECT count(*) AS n FROM ({latest})")  # noqa: S608
+        before = _row_count(store, sources, f"SELECT count(*) AS n FROM ({latest})")  # noqa: S608
         rows = write_merged(store, part, sources, schema, _ORIGINALS.format(rows=latest))
-        distinct_ids = _number(store, [part], "SELECT count(DISTINCT image_id) AS n FROM parts")
+        distinct_ids = _row_count(store, [part], "SELECT count(DISTINCT image_id) AS n FROM parts")
         if rows != before or rows != distinct_ids:
             msg = (
                 f"{part}: expected {before} images, wrote {min(rows, distinct_ids)}; the chunks "
@@ -276,12 +276,12 @@ def totals_of(store: Store, parts: list[str]) -> Totals:
 
 def file_count(store: Store, night: Night) -> int:
     """Files of a night's batch that have a row, or several."""
-    return _number(
+    return _row_count(
         store, [table_key("screening", date=night.number, batch_id=night.batch_id)], _FILE_COUNT
     )
 
 
-def _number(store: Store, sources: list[str], sql: str) -> int:
+def _row_count(store: Store, sources: list[str], sql: str) -> int:
     if not sources:
         return 0
     with fetched(store, sources) as files, connected() as connection:
