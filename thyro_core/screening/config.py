@@ -25,6 +25,11 @@ class ScreeningRules(BaseModel):
     frames_per_clip: Annotated[int, Field(ge=1, le=1000)] = Field(
         8, description="Most frames of a clip that are scored; evenly spaced over it."
     )
+    split_views: bool = Field(
+        True,
+        description="Whether a picture of two windows side by side, whose file does not say where "
+        "they are, is two images, one a window; otherwise it is one.",
+    )
     blur_bound: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
         0.05,
         description="Lowest sharpness that counts as in focus; blurred ones are rejected. 0: off.",

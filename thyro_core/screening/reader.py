@@ -13,6 +13,7 @@ from thyro_core.config import content_id
 from thyro_core.imaging.codecs import PACKAGES
 from thyro_core.imaging.decode import TooLargeError, UndecodableError, decode
 from thyro_core.imaging.dicom import Pseudonymise, is_dicom, read_dicom
+from thyro_core.imaging.dual_view import split_views
 from thyro_core.imaging.quality import grey_statistics, sharpness
 from thyro_core.imaging.ultrasound import ultrasound_fault
 from thyro_core.screening.config import ScreeningRules
@@ -27,6 +28,8 @@ IMAGE_REASONS: tuple[str, ...] = (
     "blurred",
 )
 """Why an image is not scored, as far as it can be told from the image alone."""
+
+_SPLIT = "split at the seam of two windows, which split_views = false leaves together"
 
 
 def reading_id(rules: ScreeningRules) -> str:
@@ -124,7 +127,7 @@ def read_screening_images(
         return list(_of_dicom(data, file_id, rules, pseudonymise))
     try:
         picture = decode(data, rules)
-        return [_check_image(_Origin(file_id), picture.grey, picture.overlay_share, rules)]
+        return list(_check_views(_Origin(file_id), picture.grey, picture.overlay_share, rules))
     except TooLargeError as error:
         return [_reject(_Origin(file_id), "too_large", error.detail)]
     except UndecodableError as error:
@@ -147,6 +150,9 @@ def _of_dicom(
             origin = _view(origin, *frame.view)
         if frame.image is None:
             yield _reject(origin, frame.reason or "undecodable", frame.detail)
+        elif not contents.has_regions:
+            image = frame.image
+            yield from _check_views(origin, image.grey, image.overlay_share, rules)
         else:
             yield _check_image(origin, frame.image.grey, frame.image.overlay_share, rules)
 
@@ -176,6 +182,21 @@ def _reject(origin: _Origin, reason: str, detail: str | None) -> ScreeningImage:
         detail=_joined(detail, origin.note),
         burned_in=origin.burned_in,
     )
+
+
+def _check_views(
+    origin: _Origin, grey: Grey, share: float, rules: ScreeningRules
+) -> Iterator[ScreeningImage]:
+    """A picture whose file names no regions, or each of two windows that are found in it.
+
+    The colour is judged over the whole picture, for both.
+    """
+    boxes = split_views(grey) if rules.split_views else []
+    if not boxes:
+        yield _check_image(origin, grey, share, rules)
+    for place, (left, top, right, bottom) in enumerate(boxes):
+        view = _view(replace(origin, note=_joined(_SPLIT, origin.note)), place, len(boxes))
+        yield _check_image(view, np.ascontiguousarray(grey[top:bottom, left:right]), share, rules)
 
 
 def _check_image(
