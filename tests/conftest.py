@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -45,7 +46,8 @@ def _release_import_hook() -> None:
 
     Modules keep it as their loader, and beside torch something keeps such a module beyond the
     interpreter's end. The hook holds the session, so all tests' modules, and DuckDB's binding then
-    reports each of its objects that they can reach as leaked: a screen of lines.
+    reports each of its objects that they can reach as leaked: a screen of lines. Modules let go of
+    DuckDB itself too.
     """
     hook = __spec__.loader
     for module in list(sys.modules.values()):
@@ -53,6 +55,8 @@ def _release_import_hook() -> None:
         if spec is not None and spec.loader is hook:
             spec.loader = None
             module.__loader__ = None  # type: ignore[assignment]
+        if isinstance(module, ModuleType):
+            vars(module).pop("duckdb", None)
 
 
 atexit.register(_release_import_hook)

@@ -325,6 +325,7 @@ def run_quietly(spec: SplitJob) -> None:
     run_split(spec)
 
 
+@pytest.mark.slow
 def test_predictions_do_not_depend_on_how_many_jobs_run_or_in_which_order(
     tmp_path: Path, source: Path
 ) -> None:

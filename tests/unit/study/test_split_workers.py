@@ -82,6 +82,7 @@ def probabilities(store: Store, study_id: str) -> np.ndarray:
     return np.array(read_table(store, "predictions", study_id=study_id)["prob_malignant"])
 
 
+@pytest.mark.slow
 def test_two_workers_leave_the_tables_of_one_and_a_killed_one_changes_no_byte(
     tmp_path: Path, source: Path
 ) -> None:
