@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from itertools import pairwise
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -33,6 +35,20 @@ of weights, of images drawn by the seed; shapes of maps have the image's own pro
 
 _INCEPTION_SIDE = 299
 _PAPER_SIDE = 224
+
+
+class ColumnSpec(NamedTuple):
+    """A column of labels.csv, and where its numbers are cut; without cuts each text is a group."""
+
+    name: str
+    cuts: tuple[float, ...]
+
+
+class ReaderSpec(NamedTuple):
+    """A column of labels.csv with a reading of each image, and from which one on it is positive."""
+
+    name: str
+    cut: str | None
 
 
 class IngestConfig(BaseModel):
@@ -187,6 +203,16 @@ class StudyConfig(IngestConfig):
         description="Test images of a split and architecture whose maps are checked by randomising "
         "weights and by removing pixels; 0 = off.",
     )
+    subgroups: tuple[str, ...] = Field(
+        (),
+        description="Columns of labels.csv whose groups get figures of their own, numbers with "
+        "cuts: device, age:40,60 (below 40, 40 to below 60, 60 and above).",
+    )
+    readers: tuple[str, ...] = Field(
+        (),
+        description="Columns of labels.csv with other readings of the images, and from which "
+        "category on one is malignant: tirads:4a; reader_a (benign or malignant).",
+    )
 
     @field_validator("cam_share")
     @classmethod
@@ -194,6 +220,18 @@ class StudyConfig(IngestConfig):
         if value not in CAM_SHARES:
             msg = f"expected one of {', '.join(map(str, CAM_SHARES))}"
             raise ValueError(msg)
+        return value
+
+    @field_validator("subgroups")
+    @classmethod
+    def _parsable_subgroups(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        _check_unique([_column_spec(text).name for text in value])
+        return value
+
+    @field_validator("readers")
+    @classmethod
+    def _parsable_readers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        _check_unique([_reader_spec(text).name for text in value])
         return value
 
     @model_validator(mode="after")
@@ -228,6 +266,16 @@ class StudyConfig(IngestConfig):
         return IngestConfig(**{name: getattr(self, name) for name in IngestConfig.model_fields})
 
     @property
+    def subgroup_columns(self) -> tuple[ColumnSpec, ...]:
+        """`subgroups`, read."""
+        return tuple(_column_spec(text) for text in self.subgroups)
+
+    @property
+    def reader_columns(self) -> tuple[ReaderSpec, ...]:
+        """`readers`, read."""
+        return tuple(_reader_spec(text) for text in self.readers)
+
+    @property
     def fold_count(self) -> int | None:
         """Folds of a repetition; None: the scheme has none."""
         if self.scheme == "holdout":
@@ -239,6 +287,33 @@ class StudyConfig(IngestConfig):
         if architecture == "inception_v3":
             return round(self.image_size * _INCEPTION_SIDE / _PAPER_SIDE)
         return self.image_size
+
+
+def _column_spec(text: str) -> ColumnSpec:
+    name, colon, rest = (part.strip() for part in text.partition(":"))
+    try:
+        cuts = tuple(float(cut) for cut in rest.split(",")) if colon else ()
+    except ValueError:
+        cuts = (math.nan,)
+    rising = all(low < high for low, high in pairwise(cuts))
+    if not name or not rising or not all(map(math.isfinite, cuts)):
+        msg = f"expected a column, or column:cut,cut with rising numbers, found {text!r}"
+        raise ValueError(msg)
+    return ColumnSpec(name, cuts)
+
+
+def _reader_spec(text: str) -> ReaderSpec:
+    name, colon, cut = (part.strip() for part in text.partition(":"))
+    if not name or (colon and not any(character.isdigit() for character in cut)):
+        msg = f"expected a column, or column:category such as tirads:4a, found {text!r}"
+        raise ValueError(msg)
+    return ReaderSpec(name, cut or None)
+
+
+def _check_unique(names: list[str]) -> None:
+    if len(set(names)) != len(names):
+        msg = f"a column is named twice: {', '.join(names)}"
+        raise ValueError(msg)
 
 
 def canonical_json(value: Mapping[str, Any] | BaseModel) -> str:

@@ -24,7 +24,7 @@ DEADLINE = 900
 
 METRICS = (
     "SELECT architecture, metric, value, ci_low, ci_high FROM metrics "
-    "WHERE split IS NULL AND metric IN ('auc', 'accuracy') ORDER BY ALL"
+    "WHERE level = 'image' AND split IS NULL AND metric IN ('auc', 'accuracy') ORDER BY ALL"
 )
 
 

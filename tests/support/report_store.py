@@ -10,16 +10,17 @@ import pyarrow.compute as pc
 import pytest
 
 from thyro_core.config import StudyConfig, job_seed
+from thyro_core.datasets.attributes import image_nodules
 from thyro_core.datasets.packs import write_pack
 from thyro_core.datasets.splits import make_splits
-from thyro_core.evaluation.ensemble import calibration_table, ensemble_table
-from thyro_core.evaluation.tables import comparisons_table, metrics_table
+from thyro_core.evaluation.tables import metrics_table
 from thyro_core.explain.regions import SHARES
 from thyro_core.explain.statistics import cam_tests
 from thyro_core.explain.tables import cam_checks_table
 from thyro_core.reporting.report import write_report
 from thyro_core.store.keys import run_key
 from thyro_core.store.store import Store, open_store
+from thyro_core.study.derived import DERIVED_TABLES, derived_table
 from thyro_core.study.plan import StudyPlan, make_plan, save_plan
 from thyro_core.tables import schemas
 from thyro_core.tables.cam_columns import CASCADE_COLUMNS, FEATURES, TRUST_COLUMNS
@@ -30,8 +31,13 @@ MANIFEST = "m0123456789abcdef"
 NO_MASKS = tuple(name for name, *_ in TRUST_COLUMNS if name.startswith("nodule_"))
 
 
-def images(n: int = 60, malignant: int = 22, patients: bool = True) -> pa.Table:
-    """Included images, and one excluded of each of two reasons."""
+def images(
+    n: int = 60, malignant: int = 22, patients: bool = True, *, attributes: bool = False
+) -> pa.Table:
+    """Included images, and one excluded of each of two reasons.
+
+    With attributes: two devices and a rare one, ages, and a reader who errs now and then.
+    """
     rng = np.random.default_rng(7)
     rows = []
     for i in range(n + 2):
@@ -52,11 +58,19 @@ def images(n: int = 60, malignant: int = 22, patients: bool = True) -> pa.Table:
             "overlay_share": 0.001 * i,
             "mean": 60.0 + i,
             "sd": 30.0,
+            "attributes": json.dumps(_attributes(i, i % n < malignant)) if attributes else None,
             "included": included,
             "reason": None if included else ("blurred", "overlay")[i - n],
         }
         rows.append(row)
     return schemas.rows_to_table("images", rows)
+
+
+def _attributes(i: int, is_malignant: bool) -> dict[str, str]:
+    device = "Rare <$1> device" if i % 30 == 7 else "AB"[i // 2 % 2]
+    category = 4 + (i % 4 > 0) if is_malignant else 2 + i % 3
+    cells = {"device": device, "Age": str(20 + i % 50), "tirads": f"{category}a"}
+    return cells if i % 9 else cells | {"Age": "unknown", "tirads": ""}
 
 
 def planned(store: Store, table: pa.Table, config: StudyConfig, notes: Sequence[str]) -> StudyPlan:
@@ -191,14 +205,13 @@ def conclude(store: Store, plan: StudyPlan) -> None:
     study = {"study_id": plan.study_id}
     write_table(store, "runs", runs_table(store, plan), **study)
     predictions, splits = (read_table(store, name, **study) for name in ("predictions", "splits"))
-    for name, make in (
-        ("metrics", metrics_table),
-        ("comparisons", comparisons_table),
-        ("ensemble", ensemble_table),
-        ("calibration", calibration_table),
-    ):
-        table = make(plan.study_id, predictions, splits, plan.config)
-        write_table(store, name, table, **study)
+    images = read_table(store, "images", manifest_id=plan.manifest_id)
+    nodules = image_nodules(images)
+    metrics = metrics_table(plan.study_id, predictions, splits, plan.config, nodules=nodules)
+    write_table(store, "metrics", metrics, **study)
+    sources = {"predictions": predictions, "splits": splits, "images": images, "metrics": metrics}
+    for name in DERIVED_TABLES:
+        write_table(store, name, derived_table(name, plan, sources), **study)
     write_table(store, "cam_tests", _tests(store, plan, splits), **study)
     trust = read_table(store, "cam_trust", **study)
     checks = cam_checks_table(plan.study_id, trust, splits, plan.config)

@@ -79,7 +79,7 @@ def read_labels(where: str, data: bytes) -> LabelTable:
     """
     header, lines = _table(where, data)
     columns = _columns(where, header, required=("image", "label"))
-    other = [name for name in header if name and _key(name) not in _ROLES]
+    other = [name for name in header if name and column_key(name) not in _ROLES]
     dropped = tuple(name for name in other if is_identifying(name))
     attribute_columns = [name for name in other if name not in dropped]
     if "mask" in columns:
@@ -169,7 +169,7 @@ def _checked(
 
 
 def _columns(where: str, header: list[str], required: tuple[str, ...]) -> dict[str, int]:
-    keys = [_key(name) for name in header]
+    keys = [column_key(name) for name in header]
     missing = [name for name in required if name not in keys]
     if missing:
         msg = (
@@ -177,7 +177,7 @@ def _columns(where: str, header: list[str], required: tuple[str, ...]) -> dict[s
             f"{', '.join(header) or 'nothing'}; add {' and '.join(missing)} to the first line"
         )
         raise InputError(msg)
-    twice = sorted({name for name in header if name and keys.count(_key(name)) > 1})
+    twice = sorted({name for name in header if name and keys.count(column_key(name)) > 1})
     if twice:
         msg = f"{where}: expected each column once, found {', '.join(twice)} again; rename one"
         raise InputError(msg)
@@ -188,7 +188,8 @@ def _words(column: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(column)]
 
 
-def _key(column: str) -> str:
+def column_key(column: str) -> str:
+    """What counts of a column's name: its words in small letters, without what parts them."""
     return "".join(_words(column)) or column
 
 

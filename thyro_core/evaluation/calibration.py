@@ -218,11 +218,11 @@ def _offset_intercept(label: IntArray, margin: FloatArray) -> float:
     return (low + high) / 2
 
 
-def cross_fit(ensemble: OutOfFoldEnsemble) -> CrossFit:
-    """Calibrated probabilities, each by a fit on other groups.
+def group_folds(ensemble: OutOfFoldEnsemble) -> IntArray:
+    """The part, of `FOLDS`, that each image belongs to, (m,); groups stay whole.
 
-    Groups are dealt to `FOLDS` parts in the order of their ids, those with a malignant image
-    first, so that parts are alike in size and prevalence, and no draw is needed.
+    Groups are dealt to the parts in the order of their ids, those with a malignant image first, so
+    that parts are alike in size and prevalence, and no draw is needed.
 
     Args:
         ensemble: m images.
@@ -232,9 +232,19 @@ def cross_fit(ensemble: OutOfFoldEnsemble) -> CrossFit:
     order = np.lexsort((np.arange(len(groups)), ~malignant))
     fold = np.empty(len(groups), dtype=np.int64)
     fold[order] = np.arange(len(groups)) % FOLDS
+    return np.asarray(fold[place])
+
+
+def cross_fit(ensemble: OutOfFoldEnsemble) -> CrossFit:
+    """Calibrated probabilities, each by a fit on other groups (`group_folds`).
+
+    Args:
+        ensemble: m images.
+    """
+    fold = group_folds(ensemble)
     calibrated, prevalence = np.full((2, ensemble.label.size), np.nan)
     for part in range(FOLDS):
-        inside = fold[place] == part
+        inside = fold == part
         others = ensemble.part(~inside)
         if len(set(others.label.tolist())) < 2:
             continue

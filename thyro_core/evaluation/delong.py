@@ -105,6 +105,24 @@ def auc_interval(
     return newcombe_interval(placements.auc, *sizes)
 
 
+def auc_influences(label: AnyIntArray, score: AnyFloatArray) -> tuple[float, AnyFloatArray]:
+    """An AUC, and what each image adds to its deviation from the true one, (n,).
+
+    For a malignant image its placement value less the AUC, over their number; for a benign one
+    alike. The sum of squares by patient is the variance of `auc_variance`, but for small samples.
+
+    Args:
+        label: (n,), 0 or 1; both.
+        score: (n,), of any range.
+    """
+    placements = _placements(label, score)
+    influences = np.empty(label.size)
+    ill = label == 1
+    influences[ill] = (placements.malignant - placements.auc) / ill.sum()
+    influences[~ill] = (placements.benign - placements.auc) / (~ill).sum()
+    return placements.auc, influences
+
+
 def delong(
     label: AnyIntArray,
     prob_a: AnyFloatArray,

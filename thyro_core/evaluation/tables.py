@@ -1,11 +1,13 @@
 """From predictions to the rows of the tables `metrics` and `comparisons`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from thyro_core.config import StudyConfig, job_seed
 from thyro_core.evaluation.delong import delong
@@ -42,13 +44,31 @@ WITHIN_SPLITS = "auc_within_splits"
 SECONDARY = "other_metrics"
 """The family of the tests of every metric but the primary one."""
 
+IMAGE_LEVEL = "image"
+"""Level of `metrics` at which each image counts as one; every statement of a study is about it."""
+
 _Row = dict[str, Any]
 _Parts = dict[int, pd.DataFrame]
 _NO_INTERVAL = {"sd": None, "ci_low": None, "ci_high": None}
 
 
+def image_level(metrics: pa.Table) -> pa.Table:
+    """The rows of `metrics` in which each image counts as one, those of older versions too.
+
+    Args:
+        metrics: a study's table `metrics`; its other levels have the same metrics once more.
+    """
+    level = pc.fill_null(metrics["level"], IMAGE_LEVEL)
+    return metrics.filter(pc.equal(level, IMAGE_LEVEL))
+
+
 def metrics_table(
-    study_id: str, predictions: pa.Table, splits: pa.Table, config: StudyConfig
+    study_id: str,
+    predictions: pa.Table,
+    splits: pa.Table,
+    config: StudyConfig,
+    *,
+    nodules: Mapping[str, str] = MappingProxyType({}),
 ) -> pa.Table:
     """The study's rows of `metrics`, for every architecture with predictions.
 
@@ -61,15 +81,22 @@ def metrics_table(
       without an interval, because hold-outs repeat images. A ratio of pooled counts is not the
       mean of the splits' ratios; the two are never mixed.
 
+    All of it once at level `image`, and again at each other level at which some test part has a
+    unit of several images: `patient` (images without a patient count by their group; `group`, where
+    no patient is known at all), and `nodule` where nodules are given. A unit's probability is the
+    mean over its images in the test part, and it is malignant if one of them is. Intervals take
+    patients as independent at every level: a patient may have several nodules.
+
     A split's intervals depend on the config's seed, its number and its architecture only: neither
     on the order of rows nor on which other splits are there. Rows are sorted by architecture (in
-    the config's order), metric and split, null last.
+    the config's order), level, metric and split, null last.
 
     Args:
         study_id: Goes into every row.
         predictions: Table `predictions` of the study; every split that is there must be whole.
         splits: Table `splits` of the study.
         config: Gives architectures, threshold, resamples and seed.
+        nodules: Image -> its patient's nodule; images without one are one nodule of their patient.
 
     Returns:
         Table `metrics`, registered schema. NaN marks an undefined value, null an absent one.
@@ -79,20 +106,50 @@ def metrics_table(
             predictions are not of exactly its test images.
     """
     rows: list[_Row] = []
-    for architecture, parts in _by_architecture(predictions, splits, config).items():
-        values = {split: _values(part, config.threshold) for split, part in parts.items()}
-        new_rows = [
-            *_split_rows(architecture, parts, values, config),
-            *_mean_rows(
-                values,
-                mean_test_train_ratio(splits, list(parts)),
-                _patients(pd.concat(parts.values())),
-            ),
-            *_pooled_rows(pd.concat(parts.values()), config.threshold),
-        ]
-        new_rows.sort(key=lambda row: _METRIC_ORDER[row["metric"]])
-        rows += [row | {"study_id": study_id, "architecture": architecture} for row in new_rows]
+    for architecture, image_parts in _by_architecture(predictions, splits, config).items():
+        ratio = mean_test_train_ratio(splits, list(image_parts))
+        constant = {"study_id": study_id, "architecture": architecture}
+        for level, parts in _levels(image_parts, nodules).items():
+            values = {split: _values(part, config.threshold) for split, part in parts.items()}
+            pool = pd.concat(parts.values())
+            new_rows = [
+                *_split_rows(architecture, parts, values, config),
+                *_mean_rows(values, ratio, _patients(pool)),
+                *_pooled_rows(pool, config.threshold),
+            ]
+            new_rows.sort(key=lambda row: _METRIC_ORDER[row["metric"]])
+            rows += [row | constant | {"level": level} for row in new_rows]
     return rows_to_table("metrics", rows)
+
+
+def _levels(parts: _Parts, nodules: Mapping[str, str]) -> dict[str, _Parts]:
+    """The test parts at each level with rows of its own, `image` first."""
+    has_patients = any(part["patient_id"].notna().any() for part in parts.values())
+    units: dict[str, dict[int, pd.Series]] = {
+        "patient" if has_patients else "group": {
+            split: part["cluster"] for split, part in parts.items()
+        }
+    }
+    if nodules:
+        units["nodule"] = {
+            # No pseudonym holds a slash: no two pairs of patient and nodule are one text.
+            split: part["cluster"] + "/" + part["image_id"].map(nodules).fillna("")
+            for split, part in parts.items()
+        }
+    levels = {IMAGE_LEVEL: parts}
+    for level, keys in units.items():
+        if any(key.duplicated().any() for key in keys.values()):
+            levels[level] = {split: _by_unit(part, keys[split]) for split, part in parts.items()}
+    return levels
+
+
+def _by_unit(part: pd.DataFrame, unit: pd.Series) -> pd.DataFrame:
+    """One row a unit: its mean probability, and malignant if one of its images is."""
+    return part.groupby(unit.to_numpy(), sort=True).agg(
+        label=("label", "max"),
+        prob_malignant=("prob_malignant", "mean"),
+        cluster=("cluster", "first"),
+    )
 
 
 def comparisons_table(

@@ -8,6 +8,7 @@ from scipy import stats
 
 from thyro_core.config import Architecture
 from thyro_core.errors import ThyroError
+from thyro_core.evaluation.tables import image_level
 from thyro_core.registry.card import CandidateCount
 from thyro_core.store.keys import table_key
 from thyro_core.store.store import Store
@@ -68,7 +69,7 @@ def _finished_plans(store: Store) -> list[StudyPlan]:
 
 
 def _mean_auc(store: Store, study_id: str, architecture: str) -> float:
-    rows = read_table(store, "metrics", study_id=study_id)
+    rows = image_level(read_table(store, "metrics", study_id=study_id))
     own = pc.and_(pc.equal(rows["metric"], "auc"), pc.equal(rows["architecture"], architecture))
     over = rows.filter(pc.and_(own, pc.is_null(rows["split"])))["value"].to_pylist()
     return float(over[0]) if over else math.nan

@@ -21,6 +21,7 @@ from thyro_core.evaluation.calibration import (
 from thyro_core.evaluation.ensemble import auc_estimate, ensemble_quality
 from thyro_core.evaluation.metrics import METRICS
 from thyro_core.evaluation.out_of_fold import OutOfFoldEnsemble
+from thyro_core.evaluation.tables import image_level
 from thyro_core.evaluation.threshold import (
     PatientShare,
     bounded_threshold,
@@ -139,14 +140,15 @@ def operating_figures(
 
 
 def metric_figures(metrics: pa.Table, architecture: str) -> dict[str, Figure]:
-    """The ten metrics over splits.
+    """The ten metrics over splits, by image.
 
     Args:
         metrics: a study's table `metrics`.
         architecture: which network's.
     """
-    over = metrics.filter(
-        pc.and_(pc.is_null(metrics["split"]), pc.equal(metrics["architecture"], architecture))
+    images = image_level(metrics)
+    over = images.filter(
+        pc.and_(pc.is_null(images["split"]), pc.equal(images["architecture"], architecture))
     )
     rows = {row["metric"]: row for row in over.to_pylist()}
     return {

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from thyro_core.evaluation.tables import image_level
 from thyro_core.evaluation.uncertainty import MIN_SPLITS, TTest, nadeau_bengio
 from thyro_core.registry.bundle import Bundle
 from thyro_core.registry.unseen import LEAST_OF_A_CLASS, UnseenComparison, compare_on_unseen
@@ -120,7 +121,7 @@ def _compare_means(now: float, before: float, model_id: str) -> Verdict:
 
 
 def _study(store: Store, study_id: str, architecture: str) -> _StudyAucs:
-    metrics = read_table(store, "metrics", study_id=study_id)
+    metrics = image_level(read_table(store, "metrics", study_id=study_id))
     rows = metrics.filter(
         pc.and_(
             pc.and_(pc.is_valid(metrics["split"]), pc.equal(metrics["metric"], "auc")),

@@ -15,6 +15,9 @@ from thyro_core.errors import IncompleteStudyError
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES, METRIC_NAMES
 from thyro_core.evaluation.metrics import PAPER
 from thyro_core.evaluation.plausibility import CHECKS
+from thyro_core.evaluation.shortcuts import SHORTCUT_FACTS
+from thyro_core.evaluation.subgroups import LEAST_UNITS
+from thyro_core.evaluation.uncertainty import WITHOUT_INTERVAL
 from thyro_core.explain.families import PERMUTATIONS
 from thyro_core.reporting.cells import Cell, definition, literature, paper
 from thyro_core.reporting.checklist import checklist, checklist_csv
@@ -30,6 +33,7 @@ from thyro_core.reporting.sections.maps import empty_maps, families, feature_tes
 from thyro_core.reporting.sections.performance import Performance, comparisons, performance
 from thyro_core.reporting.sections.plots import report_plots
 from thyro_core.reporting.sections.provenance import config_cell, provenance
+from thyro_core.reporting.sections.review import review
 from thyro_core.store.keys import checklist_key, report_key, table_key
 from thyro_core.store.store import Store
 from thyro_core.study.lifecycle import study_notes, unfinished_runs
@@ -48,6 +52,10 @@ CONTENTS: tuple[tuple[str, str], ...] = (
     ("decision", "Decision curve"),
     ("confusion", "Confusion"),
     ("ppv", "PPV"),
+    ("operating", "Sensitivities"),
+    ("subgroups", "Subgroups"),
+    ("readers", "Readers"),
+    ("shortcuts", "Shortcuts"),
     ("comparisons", "Comparisons"),
     ("learning", "Learning"),
     ("gallery", "Grad-CAM"),
@@ -116,6 +124,10 @@ def _answering_sections(values: Mapping[str, Any]) -> set[str]:
     checks = [answer.row for network in values["trust"].values() for answer in network.answers]
     empty = {
         "calibration": not values["fit"].rows,
+        "operating": not values["review"].operating,
+        "subgroups": not values["review"].subgroups,
+        "readers": not values["review"].readers,
+        "shortcuts": not values["review"].shortcuts,
         "comparisons": not values["comparisons"].corrected,
         "gallery": not values["gallery"].groups,
         "features": values["features"] is None,
@@ -171,6 +183,7 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "is_number": _is_number,
         "labels": ARCHITECTURE_NAMES,
         "metric_labels": METRIC_NAMES,
+        "level_metrics": tuple(name for name in METRIC_NAMES if name not in WITHOUT_INTERVAL),
         "plan": plan,
         "notice": NOTICE,
         "colours": f"{CSS_VARIABLES}@media print{{{root_rule(LIGHT)}}}",
@@ -190,6 +203,9 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "families": families(tables, plan.config),
         "permutations": PERMUTATIONS,
         "trust": trust(tables, plan.config, metrics.evidence),
+        "review": review(tables, plan.config),
+        "shortcut_facts": SHORTCUT_FACTS,
+        "least_units": LEAST_UNITS,
         "provenance": provenance(tables, plan),
     }
 

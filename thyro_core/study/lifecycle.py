@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from thyro_core.config import Architecture, StudyConfig
+from thyro_core.datasets.attributes import image_nodules
 from thyro_core.datasets.leakage import check_leakage
 from thyro_core.datasets.manifest import Manifest, ingest
 from thyro_core.datasets.packs import open_pack, pack_index
@@ -16,11 +17,11 @@ from thyro_core.datasets.splits import (
     split_notes,
 )
 from thyro_core.errors import IncompleteStudyError
-from thyro_core.evaluation.ensemble import calibration_table, ensemble_table
-from thyro_core.evaluation.tables import comparisons_table, metrics_table
+from thyro_core.evaluation.tables import metrics_table
 from thyro_core.explain.tables import cam_checks_table, cam_families_table, cam_tests_table
 from thyro_core.store.keys import table_key, table_prefix
 from thyro_core.store.store import Store
+from thyro_core.study.derived import DERIVED_TABLES, check_columns, derived_table
 from thyro_core.study.job import is_finished
 from thyro_core.study.plan import PlannedPrecision, StudyPlan, make_plan, save_plan
 from thyro_core.study.records import runs_table
@@ -74,9 +75,11 @@ def prepare_study(
         mirror: folder or URL of ImageNet weights; None: there is none.
 
     Raises:
-        InputError: the images are too few, or the weights cannot be used.
+        InputError: the images are too few, the weights cannot be used, or a column that the
+            config names is not there.
         LeakageError: images that belong together stand on both sides of a split.
     """
+    check_columns(manifest.table, config)
     weights = resolve_weights(config.weights, config.architectures, mirror, store, scratch)
     plan = make_plan(config, manifest.manifest_id, precision, weights, manifest.notes)
     if not store.exists(table_key("splits", study_id=plan.study_id)):
@@ -137,15 +140,20 @@ def conclude_study(store: Store, plan: StudyPlan) -> None:
         read_table(store, name, study_id=plan.study_id)
         for name in ("predictions", "cam_features", "cam_trust", "splits")
     )
+    images = read_table(store, "images", manifest_id=plan.manifest_id)
+    metrics = metrics_table(
+        plan.study_id, predictions, splits, plan.config, nodules=image_nodules(images)
+    )
+    write_table(store, "metrics", metrics, study_id=plan.study_id)
     for name, make_table, source in (
-        ("metrics", metrics_table, predictions),
-        ("comparisons", comparisons_table, predictions),
-        ("ensemble", ensemble_table, predictions),
-        ("calibration", calibration_table, predictions),
         ("cam_families", cam_families_table, features),
         ("cam_checks", cam_checks_table, trust),
     ):
         table = make_table(plan.study_id, source, splits, plan.config)
+        write_table(store, name, table, study_id=plan.study_id)
+    sources = {"predictions": predictions, "splits": splits, "images": images, "metrics": metrics}
+    for name in DERIVED_TABLES:
+        table = derived_table(name, plan, sources)
         write_table(store, name, table, study_id=plan.study_id)
     tests = cam_tests_table(plan.study_id, features, predictions, splits, config=plan.config)
     write_table(store, "cam_tests", tests, study_id=plan.study_id)

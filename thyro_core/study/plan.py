@@ -13,6 +13,9 @@ from thyro_core.training.pretrained import StartingWeights
 
 PlannedPrecision = Literal["fp32", "bf16"]
 
+_ADDITIONS = ("subgroups", "readers")
+"""Fields of the config that change nothing while they are empty."""
+
 
 @dataclass(frozen=True)
 class StudyPlan:
@@ -39,8 +42,10 @@ def make_plan(
     That is the config, the manifest, the arithmetic, the bytes of the starting weights and the
     version of the numerical recipe; where it runs, and the notes, are not part of the name.
     """
-    # The results of `auto` are hashed below: the same bytes make the same study.
-    choices = config.model_dump(mode="json", exclude={"precision", "weights"})
+    # The results of `auto` are hashed below: the same bytes make the same study. A study that does
+    # not use an addition keeps the name that it had before there was one.
+    unused = {name for name in _ADDITIONS if not getattr(config, name)}
+    choices = config.model_dump(mode="json", exclude={"precision", "weights", *unused})
     study_id = content_id(
         "s",
         {

@@ -46,7 +46,7 @@ class Study:
         return read_table(self.store, name, study_id=self.plan.study_id)
 
     def metrics(self) -> "pd.DataFrame":
-        """Metrics within and over splits; rows without a split are means over splits."""
+        """Metrics by level, within and over splits; rows without a split are means over splits."""
         return self._frame("metrics")
 
     def predictions(self) -> "pd.DataFrame":

@@ -10,6 +10,7 @@ from thyro_core import NOTICE
 from thyro_core.config import Architecture, StudyConfig
 from thyro_core.evaluation.evidence import class_evidence, evidence_notes
 from thyro_core.evaluation.metrics import METRICS, PAPER, PAPER_METRICS
+from thyro_core.evaluation.tables import image_level
 from thyro_core.study.plan import StudyPlan
 
 MetricSummaries = Mapping[Architecture, Mapping[str, Mapping[str, float | None]]]
@@ -19,13 +20,14 @@ PAPER_ROW = "paper, resnet18"
 
 
 def metric_summaries(metrics: pa.Table, config: StudyConfig) -> MetricSummaries:
-    """Mean, SD and interval over splits: architecture -> metric -> figure -> value.
+    """Mean, SD and interval over splits, by image: architecture -> metric -> figure -> value.
 
     Args:
         metrics: the study's `metrics` table.
         config: gives the order of the architectures.
     """
-    over_splits = metrics.filter(pc.is_null(metrics["split"]))
+    images = image_level(metrics)
+    over_splits = images.filter(pc.is_null(images["split"]))
     rows = {(row["architecture"], row["metric"]): row for row in over_splits.to_pylist()}
     names = ("value", "sd", "ci_low", "ci_high")
     return {
@@ -95,12 +97,13 @@ def chance_notes(summaries: MetricSummaries) -> tuple[str, ...]:
 
 
 def undefined_notes(metrics: pa.Table) -> tuple[str, ...]:
-    """One sentence for each metric that some splits leave undefined.
+    """One sentence for each metric, by image, that some splits leave undefined.
 
     Args:
         metrics: a study's `metrics` table.
     """
-    frame = metrics.filter(pc.is_valid(metrics["split"])).to_pandas()
+    images = image_level(metrics)
+    frame = images.filter(pc.is_valid(images["split"])).to_pandas()
     frame = frame[frame["metric"].isin(METRICS)]
     frame["undefined"] = frame["value"].isna()
     counts = frame.groupby(["architecture", "metric"], sort=False)["undefined"].agg(["sum", "size"])

@@ -10,12 +10,21 @@ import pyarrow as pa
 
 from thyro_core.tables import screening_columns
 from thyro_core.tables.cam_columns import FEATURE_COLUMNS, TRUST_COLUMNS
+from thyro_core.tables.review_columns import (
+    OPERATING_COLUMNS,
+    PREDICTIVE_COLUMNS,
+    READER_COLUMNS,
+    SHORTCUT_COLUMNS,
+    SUBGROUP_COLUMNS,
+)
 
 SCHEMA_VERSION = 2
 """2: `cam_tests` has each feature's test given the score; `cam_trust` the baselines of nodules and
 the cascade of weights, and `cam_checks` what they amount to; `splits` says how often an image is
 tested and which test sets are the same; `comparisons` has the family that P is adjusted over;
-tables `ensemble` and `calibration` are new; `screening` has `prob_raw`."""
+tables `ensemble` and `calibration` are new; `screening` has `prob_raw`; `metrics` has the level of
+what counts as one; `operating_points`, `predictive_values`, `subgroups`, `readers` and `shortcuts`
+are new."""
 
 _STRING = pa.string()
 _INT = pa.int32()
@@ -180,7 +189,7 @@ TABLES: dict[str, Table] = {
         _table(
             "metrics",
             ("study_id",),
-            "split x architecture x metric",
+            "split x architecture x level x metric",
             _STUDY,
             ("split", _INT, "Split number; null: over splits."),
             _ARCHITECTURE,
@@ -189,12 +198,17 @@ TABLES: dict[str, Table] = {
                 _STRING,
                 "The ten metrics, counts, and pooled_* from all splits' test images together.",
             ),
+            (
+                "level",
+                _STRING,
+                "image, patient, group or nodule: what counts as one, by its mean probability.",
+            ),
             ("value", _REAL, "The metric; over splits: the mean. NaN: undefined."),
             ("sd", _REAL, "Standard deviation over splits; null within a split."),
             ("ci_low", _REAL, "Lower end of the 95 % interval, 0 to 1; NaN: there is none."),
             ("ci_high", _REAL, "Upper end of the 95 % interval, 0 to 1; NaN: there is none."),
-            ("n", _INT, "Test images; over splits: splits the mean is taken of."),
-            ("n_positive", _INT, "Malignant test images; null for a mean over splits."),
+            ("n", _INT, "Test images (units of the level); over splits: splits of the mean."),
+            ("n_positive", _INT, "Malignant ones of them; null for a mean over splits."),
         ),
         _table(
             "comparisons",
@@ -256,6 +270,46 @@ TABLES: dict[str, Table] = {
             ("n", _INT, "Images, each once."),
             ("n_positive", _INT, "Malignant images."),
             ("n_units", _INT, "Patients; groups, where no patient is known."),
+        ),
+        _table(
+            "operating_points",
+            ("study_id",),
+            "architecture x declared sensitivity",
+            _STUDY,
+            _ARCHITECTURE,
+            *OPERATING_COLUMNS,
+        ),
+        _table(
+            "predictive_values",
+            ("study_id",),
+            "architecture x measure x prevalence",
+            _STUDY,
+            _ARCHITECTURE,
+            *PREDICTIVE_COLUMNS,
+        ),
+        _table(
+            "subgroups",
+            ("study_id",),
+            "group of a column of labels.csv x architecture x metric",
+            _STUDY,
+            _ARCHITECTURE,
+            *SUBGROUP_COLUMNS,
+        ),
+        _table(
+            "readers",
+            ("study_id",),
+            "reader x architecture",
+            _STUDY,
+            _ARCHITECTURE,
+            *READER_COLUMNS,
+        ),
+        _table(
+            "shortcuts",
+            ("study_id",),
+            "architecture",
+            _STUDY,
+            _ARCHITECTURE,
+            *SHORTCUT_COLUMNS,
         ),
         _table(
             "cam_tests",

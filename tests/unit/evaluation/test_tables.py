@@ -11,7 +11,13 @@ from thyro_core.config import StudyConfig, job_seed
 from thyro_core.evaluation.bounded import newcombe_interval, wilson_interval
 from thyro_core.evaluation.delong import delong
 from thyro_core.evaluation.metrics import METRICS, UndefinedMetricWarning, metrics
-from thyro_core.evaluation.tables import COUNTS, POOLED, comparisons_table, metrics_table
+from thyro_core.evaluation.tables import (
+    COUNTS,
+    POOLED,
+    comparisons_table,
+    image_level,
+    metrics_table,
+)
 from thyro_core.evaluation.uncertainty import (
     holm,
     mean_interval,
@@ -132,6 +138,9 @@ def three_studied():
 
 
 def rows_of(table, **cells):
+    """Rows with these cells, of `metrics` those by image unless another level is asked for."""
+    if "level" in table.column_names:
+        cells = {"level": "image"} | cells
     return [row for row in table.to_pylist() if all(row[k] == v for k, v in cells.items())]
 
 
@@ -217,11 +226,12 @@ class TestMetricsTable:
         return two_studied[2]
 
     def test_which_rows_in_which_order(self, table):
-        keys = [(r["architecture"], r["metric"], r["split"]) for r in table.to_pylist()]
+        names = ("architecture", "level", "metric", "split")
         numbers = tuple(range(5))
-        assert keys == [
-            (architecture, *rest)
+        assert [tuple(row[name] for name in names) for row in table.to_pylist()] == [
+            (architecture, level, *rest)
             for architecture in self.config.architectures
+            for level in ("image", "patient")
             for rest in (
                 *((name, split) for name in METRICS for split in (*numbers, None)),
                 *((name, split) for name in COUNTS for split in numbers),
@@ -296,6 +306,72 @@ class TestMetricsTable:
             row = only(table, metric=name, split=None)
             assert (row["value"], row["sd"]) == (1.0, 0.0)
             assert (row["ci_low"], row["ci_high"]) == pytest.approx(interval)
+
+    def test_a_patient_is_one_with_the_mean_of_its_images(self, study, table):
+        label, probability = part_of(study[0], 1, "vgg16")
+        names = [f"g{i // 10}" if i % 5 == 0 else f"p{i // 2}" for i in range(30)]
+        units = sorted(set(names))
+        places = [[i for i, name in enumerate(names) if name == unit] for unit in units]
+        ill = np.array([max(label[i] for i in of) for of in places])
+        mean = np.array([sum(probability[i] for i in of) / len(of) for of in places])
+        expected = metrics(ill, mean, 0.6)
+        intervals = metric_intervals(
+            ill, mean, units, 0.6, resamples=100, seed=job_seed(7, 1, "vgg16")
+        )
+        assert len(units) == 18
+        for name in METRICS:
+            row = only(table, level="patient", split=1, architecture="vgg16", metric=name)
+            assert row["value"] == pytest.approx(expected[name])
+            assert (row["ci_low"], row["ci_high"]) == pytest.approx(intervals[name], nan_ok=True)
+            assert (row["n"], row["n_positive"]) == (18, ill.sum())
+
+    def test_nodules_of_a_patient_are_units_and_no_independent_ones(self, study):
+        """Two images of each patient are of two nodules; the groups' others are one each."""
+        places = range(30)
+        nodules = {image(split, i): str(i % 2) for split in range(5) for i in places if i % 5}
+        found = metrics_table(STUDY, *study, self.config, nodules=nodules)
+        label, probability = part_of(study[0], 0, "resnet18")
+        names = [f"g{i // 10}/" if i % 5 == 0 else f"p{i // 2}/{i % 2}" for i in places]
+        units = sorted(set(names))
+        of = [[i for i, name in enumerate(names) if name == unit] for unit in units]
+        mean = np.array([np.mean(probability[i]) for i in of])
+        ill = np.array([label[i].max() for i in of])
+        patients = [unit.split("/")[0] for unit in units]
+        low, _ = metric_intervals(
+            ill, mean, patients, 0.6, resamples=100, seed=job_seed(7, 0, "resnet18")
+        )["auc"]
+        row = only(found, level="nodule", split=0, architecture="resnet18", metric="auc")
+        assert row["n"] == len(units) == 27
+        assert row["value"] == pytest.approx(metrics(ill, mean, 0.6)["auc"])
+        assert row["ci_low"] == pytest.approx(low)
+        assert {*found["level"].to_pylist()} == {"image", "patient", "nodule"}
+
+    def test_a_mixed_patient_is_malignant(self):
+        splits = split_rows(0, [1, 0, 0, 1], 10, ["a", "a", "b", "c"])
+        rows = prediction_rows(0, "resnet18", [1, 0, 0, 1], [0.9, 0.3, 0.2, 0.4], list("aabc"))
+        found = metrics_table(
+            STUDY, rows_to_table("predictions", rows), rows_to_table("splits", splits), GOLDEN
+        )
+        row = only(found, level="patient", split=0, metric="recall")
+        assert (row["value"], row["n"], row["n_positive"]) == (0.5, 3, 2)
+
+    def test_single_images_have_no_other_level_and_unknown_patients_are_groups(self, golden):
+        alone = metrics_table(STUDY, *golden, GOLDEN)
+        assert {*alone["level"].to_pylist()} == {"image"}
+        splits = split_rows(0, [1, 0, 0], 10, groups=["a", "b", "b"])
+        rows = prediction_rows(0, "resnet18", [1, 0, 0], [0.9, 0.3, 0.2])
+        found = metrics_table(
+            STUDY, rows_to_table("predictions", rows), rows_to_table("splits", splits), GOLDEN
+        )
+        assert {*found["level"].to_pylist()} == {"image", "group"}
+
+    def test_only_images_are_read_as_images(self, table):
+        chosen = image_level(table)
+        assert {*chosen["level"].to_pylist()} == {"image"}
+        older = table.set_column(
+            table.column_names.index("level"), "level", pa.nulls(table.num_rows, pa.string())
+        )
+        assert image_level(older).num_rows == table.num_rows
 
     def test_pooled_has_a_value_only(self, study, table):
         labels, probabilities = zip(*(part_of(study[0], s, "vgg16") for s in range(5)), strict=True)

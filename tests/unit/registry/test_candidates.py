@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.support.metric_levels import with_patient_level
 from thyro_core.config import StudyConfig
 from thyro_core.registry.candidates import count_candidates, expected_largest
 from thyro_core.store.store import Store, open_store
@@ -31,7 +32,7 @@ def add(
             for split, value in ((0, 0.1), (None, auc))
         ]  # fmt: skip
         table = pa.Table.from_pylist(rows, schema=schemas.TABLES["metrics"].schema)
-        write_table(store, "metrics", table, study_id=plan.study_id)
+        write_table(store, "metrics", with_patient_level(table), study_id=plan.study_id)
     return plan
 
 

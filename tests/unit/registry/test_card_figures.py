@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from tests.support.cards import CALIBRATION, CANDIDATES, ENSEMBLE, FIGURE, FIT, POINT
+from tests.support.metric_levels import with_patient_level
 from tests.unit.evaluation.test_out_of_fold import ensemble
 from thyro_core.errors import InputError
 from thyro_core.evaluation.calibration import (
@@ -106,7 +107,7 @@ def test_metrics_are_the_means_over_splits() -> None:
     ]  # fmt: skip
     given[1]["value"] = math.nan
     table = pa.Table.from_pylist(given, schema=schemas.TABLES["metrics"].schema)
-    found = metric_figures(table, "vgg16")
+    found = metric_figures(with_patient_level(table), "vgg16")
     assert list(found) == list(METRICS)
     assert found["auc"] == Figure(value=None, low=0.1, high=None, n=3)
     assert [found[name].value for name in METRICS[1:]] == [i / 10 for i in range(1, 10)]

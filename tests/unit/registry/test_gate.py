@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from tests.support.cards import FIGURE, a_card
+from tests.support.metric_levels import with_patient_level
 from thyro_core.config import StudyConfig
 from thyro_core.evaluation.calibration import LogisticCalibration
 from thyro_core.evaluation.uncertainty import nadeau_bengio
@@ -58,6 +59,7 @@ def study(store: Store, study_id: str, aucs: dict[str, list[float]], *, shift: i
             metrics.append(blank | row | {"metric": "f1", "value": 0.5})
     for name, rows in (("splits", splits), ("metrics", metrics)):
         table = pa.Table.from_pylist(rows, schema=schemas.TABLES[name].schema)
+        table = with_patient_level(table) if name == "metrics" else table
         write_table(store, name, table, study_id=study_id)
 
 

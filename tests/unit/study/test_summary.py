@@ -6,6 +6,7 @@ from math import nan
 import pyarrow as pa
 import pytest
 
+from tests.support.metric_levels import with_patient_level
 from tests.support.places import GOLDEN
 from thyro_core import NOTICE
 from thyro_core.config import StudyConfig
@@ -50,7 +51,7 @@ def metrics() -> pa.Table:
             rows.append(row(architecture, metric, value, **interval))
         rows.append(row(architecture, "pooled_precision", 0.5))
     rows.append(row("vgg16", "auc", 0.2, split=1, ci_low=0.0, ci_high=0.2))
-    return schemas.rows_to_table("metrics", rows)
+    return with_patient_level(schemas.rows_to_table("metrics", rows))
 
 
 def test_figures_are_those_over_splits_in_the_configs_order() -> None:
@@ -129,7 +130,7 @@ def test_a_metric_that_some_splits_leave_undefined_is_told_once() -> None:
     rows.append(row("vgg16", "f1", nan))  # over splits: not a split's
     rows.append(row("vgg16", "pooled_precision", nan, split=0))  # not one of the ten metrics
     rows += [row("resnet18", metric, 0.5, split=0) for metric in METRICS]
-    notes = undefined_notes(schemas.rows_to_table("metrics", rows))
+    notes = undefined_notes(with_patient_level(schemas.rows_to_table("metrics", rows)))
     assert len(notes) == 2
     assert notes[0].startswith("precision of vgg16 is undefined in 2 of 3 splits")
     assert notes[1].startswith("npv of vgg16 is undefined in 1 of 3 splits")

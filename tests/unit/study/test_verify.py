@@ -17,13 +17,13 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from thyro_core.config import StudyConfig
+from thyro_core.datasets.attributes import image_nodules
 from thyro_core.datasets.manifest import ingest
 from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.datasets.split_images import image_proportions
 from thyro_core.datasets.splits import make_splits
 from thyro_core.errors import InputError
-from thyro_core.evaluation.ensemble import calibration_table, ensemble_table
-from thyro_core.evaluation.tables import comparisons_table, metrics_table
+from thyro_core.evaluation.tables import metrics_table
 from thyro_core.explain import families
 from thyro_core.explain.features import feature_rows, features_table
 from thyro_core.explain.maps import cams_table, stored_maps
@@ -38,6 +38,7 @@ from thyro_core.store.keys import (
     table_key,
 )
 from thyro_core.store.store import Store, open_store
+from thyro_core.study.derived import DERIVED_TABLES, derived_table
 from thyro_core.study.plan import load_plan, make_plan, save_plan
 from thyro_core.study.records import runs_table
 from thyro_core.study.verify import object_checks, table_checks
@@ -147,11 +148,14 @@ def conclude(store: Store, study_id: str) -> None:
     plan = load_plan(store, study_id)
     write_table(store, "runs", runs_table(store, plan), study_id=study_id)
     splits = read_table(store, "splits", study_id=study_id)
+    images = read_table(store, "images", manifest_id=plan.manifest_id)
+    predictions = read_table(store, "predictions", study_id=study_id)
+    metrics = metrics_table(study_id, predictions, splits, CONFIG, nodules=image_nodules(images))
+    write_table(store, "metrics", metrics, study_id=study_id)
+    tables = {"predictions": predictions, "splits": splits, "images": images, "metrics": metrics}
+    for name in DERIVED_TABLES:
+        write_table(store, name, derived_table(name, plan, tables), study_id=study_id)
     for name, make, of in (
-        ("metrics", metrics_table, "predictions"),
-        ("comparisons", comparisons_table, "predictions"),
-        ("ensemble", ensemble_table, "predictions"),
-        ("calibration", calibration_table, "predictions"),
         ("cam_families", cam_families_table, "cam_features"),
         ("cam_checks", cam_checks_table, "cam_trust"),
     ):  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from thyro_core.evaluation.bounded import Interval
 from thyro_core.evaluation.curves import (
     Band,
     Calibration,
@@ -19,6 +20,7 @@ from thyro_core.evaluation.curves import (
     LearningCurve,
     ppv_npv,
 )
+from thyro_core.evaluation.operating import predictive_intervals
 from thyro_core.explain.overlay import colours
 from thyro_core.reporting.figures.style import (
     LEAST_BENEFIT,
@@ -132,12 +134,14 @@ def decision_plot(name: str, curves: Mapping[str, DecisionCurve]) -> str:
         return as_svg(figure, name, AltText("Decision curves", text))
 
 
-def ppv_plot(name: str, operating: Mapping[str, tuple[float, float]], prevalence: float) -> str:
-    """Positive predictive value where other shares of images are malignant.
+def ppv_plot(
+    name: str, operating: Mapping[str, tuple[Estimate, Estimate]], prevalence: float
+) -> str:
+    """Positive predictive value where other shares of images are malignant, with 95 % bands.
 
     Args:
         name: the figure's own on its page.
-        operating: recall and specificity of each architecture.
+        operating: recall and specificity of each architecture, with their intervals.
         prevalence: share of malignant images in this study.
     """
     with drawing(name, WIDTH, 380) as figure:
@@ -147,8 +151,22 @@ def ppv_plot(name: str, operating: Mapping[str, tuple[float, float]], prevalence
         axes.axvline(prevalence, linestyle=(0, (1, 3)), label=label, **REFERENCE)
         values = {}
         for architecture, (recall, specificity) in operating.items():
-            curve(axes, architecture, x, ppv_npv(recall, specificity, x)[0], architecture)
-            at = ppv_npv(recall, specificity, (prevalence, *_TEXT_PREVALENCES))[0]
+            recall_ends, specificity_ends = recall.interval(), specificity.interval()
+            if recall_ends is not None and specificity_ends is not None:
+                band, _ = predictive_intervals(
+                    (recall.value, Interval(*recall_ends)),
+                    (specificity.value, Interval(*specificity_ends)),
+                    x.tolist(),
+                )
+                low, high = np.array(band).T
+                axes.fill_between(
+                    x, low, high, color=LOOKS[architecture].colour, alpha=0.12, linewidth=0,
+                    gid=f"series-{architecture}-band",
+                )  # fmt: skip
+            curve(
+                axes, architecture, x, ppv_npv(recall.value, specificity.value, x)[0], architecture
+            )
+            at = ppv_npv(recall.value, specificity.value, (prevalence, *_TEXT_PREVALENCES))[0]
             values[architecture] = ", ".join(f"{value:.2f}" for value in at)
         axes.set(xscale="log", xlim=(LEAST_PREVALENCE, 0.5), ylim=(-0.02, 1.02))
         axes.set_xticks([0.001, 0.005, 0.02, 0.05, 0.2, 0.5])

@@ -14,6 +14,7 @@ from thyro_core.explain.statistics import SIGNIFICANT
 from thyro_core.reporting.figures.style import (
     LEGEND_LINE,
     LOOKS,
+    REFERENCE,
     WIDTH,
     Estimate,
     Look,
@@ -39,6 +40,7 @@ FAMILIES: Mapping[str, Look] = dict(
 _ROW_LINE = 13.0
 _ROW_GAP = 0.8
 _AROUND = 70.0
+_LONGEST_NAME = 28
 
 
 def metrics_plot(
@@ -146,6 +148,40 @@ def effect_plot(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
         return as_svg(figure, name, AltText("Effects of Grad-CAM features", text))
 
 
+def subgroup_plot(name: str, rows: Sequence[Mapping[str, Any]], overall: float | None) -> str:
+    """AUC of an ensemble in each group of the images, with 95 % intervals.
+
+    Args:
+        name: the figure's own on its page.
+        rows: rows of the table `subgroups` with an AUC, of one architecture.
+        overall: AUC of all images; None: not known.
+    """
+    names = [_shortened(f"{row['subgroup']}: {row['value']}") for row in rows]
+    with drawing(name, WIDTH, _height(len(rows), 1, 1)) as figure:
+        axes = _row_axes(figure, "AUC of the ensemble, 95 % interval", names)
+        if overall is not None:
+            axes.axvline(overall, linestyle=(0, (4, 3)), label="all images", **REFERENCE)
+        for place, row in enumerate(rows):
+            estimate = Estimate(row["estimate"], row["ci_low"], row["ci_high"])
+            look = LOOKS[row["architecture"]]
+            _dot(axes, place, estimate.value, estimate.interval(), look, filled=True)
+        legend(figure)
+        values = {
+            label: str(Estimate(row["estimate"], row["ci_low"], row["ci_high"]))
+            for label, row in zip(names, rows, strict=True)
+        }
+        text = f"AUC in each group with 95 % intervals by patient. {as_text(values)}."
+        return as_svg(figure, name, AltText("AUC in subgroups", text))
+
+
+def _shortened(text: str) -> str:
+    return (
+        text
+        if len(text) <= _LONGEST_NAME
+        else f"{text[: _LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
+    )
+
+
 def _height(rows: int, series: int, legend_lines: int) -> float:
     return rows * (series * _ROW_LINE + _ROW_LINE * _ROW_GAP) + legend_lines * LEGEND_LINE + _AROUND
 
@@ -154,7 +190,8 @@ def _row_axes(figure: Figure, x: str, names: Sequence[str]) -> Axes:
     """Axes with a named row for each, from the top down."""
     axes = plot_axes(figure, x, "")
     axes.set(ylim=(max(len(names), 1) - 0.5, -0.5))
-    axes.set_yticks(range(len(names)), names)
+    # Names may come from the image set: a dollar sign in them starts no formula.
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     for edge in range(1, len(names)):

@@ -1,8 +1,8 @@
 """The report's plots, each with the numbers behind it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import isnan, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,13 @@ from thyro_core.evaluation import curves
 from thyro_core.evaluation.bounded import NORMAL, t_quantile
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.evaluation.metrics import ECE_BINS
-from thyro_core.reporting.cells import Cell, definition
+from thyro_core.evaluation.operating import PREVALENCES
+from thyro_core.evaluation.tables import IMAGE_LEVEL
+from thyro_core.reporting.cells import ABSENT, Cell, definition
 from thyro_core.reporting.figures import curve_sql
 from thyro_core.reporting.figures import curves as plots
 from thyro_core.reporting.figures.style import Estimate
-from thyro_core.reporting.queries import Tables
+from thyro_core.reporting.queries import TableRow, Tables
 
 SheetCell = Cell | Markup | str
 
@@ -32,8 +34,7 @@ RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95)
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
 """Threshold probabilities at which net benefit is given."""
 
-PREVALENCES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4)
-"""Prevalences at which predictive values are given."""
+_MEASURES = ("ppv", "npv")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class PlotData:
 
     def estimates(self, metric: str) -> dict[str, Estimate]:
         """An architecture's mean metric with its interval."""
-        rows = self.tables.rows("metrics", ("architecture",), metric=metric, split=None)
+        key = {"level": IMAGE_LEVEL, "metric": metric, "split": None}
+        rows = self.tables.rows("metrics", ("architecture",), **key)
         estimates = {
             row["architecture"]: Estimate(row["value"], row["ci_low"], row["ci_high"])
             for row in rows
@@ -318,10 +320,23 @@ def score_figure(data: PlotData) -> Plot:
 def ppv_figure(data: PlotData) -> Plot:
     """Predictive values where other shares of images are malignant."""
     recall, specificity = data.estimates("recall"), data.estimates("specificity")
-    operating = {name: (recall[name].value, specificity[name].value) for name in data.parts}
+    operating = {name: (recall[name], specificity[name]) for name in data.parts}
     svg = plots.ppv_plot("plot-ppv", operating, data.prevalence())
+    identity = ("architecture", "measure", "prevalence")
+    cells = {
+        tuple(row[name] for name in identity): _with_interval(row)
+        for row in data.tables.rows("predictive_values", identity)
+    }
     rows: list[list[SheetCell]] = [
-        [definition(share, "percent"), *_predictive(data, operating, share)]
+        [
+            definition(share, "percent"),
+            # An earlier version of the program left no such table.
+            *(
+                cells.get((name, measure, share), ABSENT)
+                for name in operating
+                for measure in _MEASURES
+            ),
+        ]
         for share in PREVALENCES
     ]
     head: list[str | Markup] = ["Prevalence"]
@@ -330,22 +345,11 @@ def ppv_figure(data: PlotData) -> Plot:
     return make_plot("ppv", svg, Sheet("Predictive values by prevalence", head, rows))
 
 
-def _predictive(
-    data: PlotData, operating: Mapping[str, tuple[float, float]], share: float
-) -> Iterable[SheetCell]:
-    for name, (recall, specificity) in operating.items():
-        values = curves.ppv_npv(recall, specificity, [share])
-        source = data.tables.source("metrics", architecture=name, split=None)
-        rates = (
-            "(SELECT max(value) FILTER (metric = 'recall') AS r, "
-            f"max(value) FILTER (metric = 'specificity') AS s FROM {source})"
-        )
-        expressions = (
-            f"r * {share} / (r * {share} + (1 - s) * (1 - {share}))",
-            f"s * (1 - {share}) / (s * (1 - {share}) + (1 - r) * {share})",
-        )
-        for (value,), sql in zip(values, expressions, strict=True):
-            yield Cell(float(value), "three", ("sql", f"SELECT {sql} FROM {rates}"))
+def _with_interval(row: TableRow) -> Markup | Cell:
+    if isnan(row["ci_low"]):
+        return row.cell("value", "three")
+    ends = (row.cell("ci_low", "three"), row.cell("ci_high", "three"))
+    return Markup('{} <span class="ci">({} to {})</span>').format(row.cell("value", "three"), *ends)
 
 
 def learning_figure(data: PlotData) -> Plot:

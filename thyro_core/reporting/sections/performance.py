@@ -7,7 +7,7 @@ from thyro_core.config import Architecture, StudyConfig
 from thyro_core.evaluation.evidence import Evidence, class_evidence
 from thyro_core.evaluation.metrics import METRICS, PAPER
 from thyro_core.evaluation.plausibility import Suspicion, suspicions
-from thyro_core.evaluation.tables import COUNTS, POOLED
+from thyro_core.evaluation.tables import COUNTS, IMAGE_LEVEL, POOLED
 from thyro_core.reporting.cells import Cell, paper
 from thyro_core.reporting.queries import TableRow, Tables
 
@@ -27,6 +27,17 @@ class MeanCell:
 
 
 @dataclass(frozen=True)
+class Level:
+    """The figures of one level: what counts as one."""
+
+    smallest: Cell
+    """Units in the smallest test part."""
+    largest: Cell
+    means: Mapping[str, Mapping[str, MeanCell]]
+    """Architecture -> metric -> cell."""
+
+
+@dataclass(frozen=True)
 class Performance:
     """The metrics of a study."""
 
@@ -41,16 +52,20 @@ class Performance:
     suspicions: list[Suspicion]
     evidence: Mapping[Architecture, Evidence]
     """Architecture -> whether its AUC shows that it tells the classes apart."""
+    levels: Mapping[str, Level]
+    """image, patient, group or nodule -> its figures; only `image`: no unit has several images."""
 
 
 def performance(tables: Tables, config: StudyConfig) -> Performance:
     """Everything the table `metrics` says, for the config's architectures in their order."""
-    rows = tables.rows("metrics", ("architecture", "metric", "split"))
-    over = {(row["architecture"], row["metric"]): row for row in rows if row["split"] is None}
-    means: dict[str, dict[str, MeanCell]] = {
-        name: {metric: _mean_cell(over[name, metric]) for metric in METRICS}
-        for name in config.architectures
-    }
+    every = tables.rows("metrics", ("architecture", "level", "metric", "split"))
+    by_level: dict[str, list[TableRow]] = {IMAGE_LEVEL: []}
+    for row in every:
+        by_level.setdefault(row["level"], []).append(row)
+    rows = by_level[IMAGE_LEVEL]
+    over = _over_splits(rows)
+    levels = {name: _level(tables, config, name, of) for name, of in by_level.items()}
+    means = levels[IMAGE_LEVEL].means
     aucs: dict[str, float] = {name: over[name, "auc"]["value"] for name in config.architectures}
     images = tables.figure("count(DISTINCT image_id)", tables.source("splits"), "count")
     return Performance(
@@ -61,6 +76,26 @@ def performance(tables: Tables, config: StudyConfig) -> Performance:
         suspicions=suspicions(aucs, int(images.value or 0)),
         evidence={
             name: class_evidence(over[name, "auc"]["ci_low"], over[name, "auc"]["ci_high"])
+            for name in config.architectures
+        },
+        levels=levels,
+    )
+
+
+def _over_splits(rows: list[TableRow]) -> dict[tuple[str, str], TableRow]:
+    return {(row["architecture"], row["metric"]): row for row in rows if row["split"] is None}
+
+
+def _level(tables: Tables, config: StudyConfig, level: str, rows: list[TableRow]) -> Level:
+    over = _over_splits(rows)
+    key = {"architecture": config.architectures[0], "level": level, "metric": METRICS[0]}
+    source = f"{tables.source('metrics', **key)} AND split IS NOT NULL"
+    sizes = tables.figures(source, {"low": ("min(n)", "count"), "high": ("max(n)", "count")})
+    return Level(
+        smallest=sizes["low"],
+        largest=sizes["high"],
+        means={
+            name: {metric: _mean_cell(over[name, metric]) for metric in METRICS}
             for name in config.architectures
         },
     )

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from thyro_core.config import RECIPE
+from thyro_core.datasets.attributes import image_nodules
 from thyro_core.datasets.leakage import check_leakage
 from thyro_core.datasets.splits import make_splits
 from thyro_core.errors import InputError, StoreError, ThyroError
-from thyro_core.evaluation.ensemble import calibration_table, ensemble_table
-from thyro_core.evaluation.tables import comparisons_table, metrics_table
+from thyro_core.evaluation.tables import metrics_table
 from thyro_core.explain.tables import cam_checks_table, cam_families_table, cam_tests_table
 from thyro_core.store.keys import (
     manifest_key,
@@ -31,6 +31,7 @@ from thyro_core.store.keys import (
     table_prefix,
 )
 from thyro_core.store.store import Store
+from thyro_core.study.derived import DERIVED_TABLES, derived_table
 from thyro_core.study.job import is_finished
 from thyro_core.study.lifecycle import open_gate_pack
 from thyro_core.study.plan import StudyPlan, load_plan, make_plan
@@ -91,9 +92,9 @@ def verify_study(store: Store, study_id: str) -> Iterator[StudyCheck]:
     Yields:
         `plan`, `table <name>` for each table, then `manifest`, `images`, `packs`, `weights`,
         `splits`, `leakage`, `completeness`, `runs`, `models`, `predictions`, `metrics`,
-        `comparisons`, `ensemble`, `calibration`, `cams`, `cam_features`, `cam_trust`,
-        `cam_tests`, `cam_families` and `cam_checks`. Only `plan`, if the plan itself cannot be
-        read.
+        those of `DERIVED_TABLES`, `cams`,
+        `cam_features`, `cam_trust`, `cam_tests`, `cam_families` and `cam_checks`. Only
+        `plan`, if the plan itself cannot be read.
 
     Raises:
         InputError: there is no such study.
@@ -245,9 +246,7 @@ def _check_completeness(study: _StudyTables) -> _Findings:
         for name in (
             "runs",
             "metrics",
-            "comparisons",
-            "ensemble",
-            "calibration",
+            *DERIVED_TABLES,
             "cam_tests",
             "cam_families",
             "cam_checks",
@@ -356,27 +355,16 @@ def _check_cam_families(study: _StudyTables) -> _Findings:
 
 
 def _check_metrics(study: _StudyTables) -> _Findings:
-    plan, predictions = study.plan, study.tables["predictions"]
-    expected = metrics_table(plan.study_id, predictions, study.tables["splits"], plan.config)
-    return _compare(study, "metrics", ("split", "architecture", "metric"), expected)
+    plan, (predictions, splits) = study.plan, (study.tables[n] for n in ("predictions", "splits"))
+    nodules = image_nodules(study.tables["images"])
+    expected = metrics_table(plan.study_id, predictions, splits, plan.config, nodules=nodules)
+    return _compare(study, "metrics", ("split", "architecture", "level", "metric"), expected)
 
 
-def _check_comparisons(study: _StudyTables) -> _Findings:
-    plan, predictions = study.plan, study.tables["predictions"]
-    expected = comparisons_table(plan.study_id, predictions, study.tables["splits"], plan.config)
-    return _compare(study, "comparisons", ("split", "baseline", "metric"), expected)
-
-
-def _check_ensemble(study: _StudyTables) -> _Findings:
-    plan, predictions = study.plan, study.tables["predictions"]
-    expected = ensemble_table(plan.study_id, predictions, study.tables["splits"], plan.config)
-    return _compare(study, "ensemble", ("architecture", "image_id"), expected)
-
-
-def _check_calibration(study: _StudyTables) -> _Findings:
-    plan, predictions = study.plan, study.tables["predictions"]
-    expected = calibration_table(plan.study_id, predictions, study.tables["splits"], plan.config)
-    return _compare(study, "calibration", ("architecture", "probability", "metric"), expected)
+def _check_derived_table(study: _StudyTables, name: str) -> _Findings:
+    return _compare(
+        study, name, DERIVED_TABLES[name], derived_table(name, study.plan, study.tables)
+    )
 
 
 def _compare(study: _StudyTables, name: str, keys: Sequence[str], expected: pa.Table) -> _Findings:
@@ -400,10 +388,15 @@ _CHECKS: dict[str, tuple[_CheckFunction, tuple[str, ...]]] = {
     "runs": (_check_runs, ("table runs", "completeness")),
     "models": (_check_models, ("table runs",)),
     "predictions": (_check_predictions, ("table predictions", "splits")),
-    "metrics": (_check_metrics, ("table metrics", "completeness", "predictions")),
-    "comparisons": (_check_comparisons, ("table comparisons", "completeness", "predictions")),
-    "ensemble": (_check_ensemble, ("table ensemble", "completeness", "predictions")),
-    "calibration": (_check_calibration, ("table calibration", "completeness", "predictions")),
+    "metrics": (_check_metrics, ("table images", "table metrics", "completeness", "predictions")),
+    **{
+        name: (
+            partial(_check_derived_table, name=name),
+            (f"table {name}", "table images", "completeness", "predictions")
+            + (("metrics",) if name == "predictive_values" else ()),
+        )
+        for name in DERIVED_TABLES
+    },
     "cams": (_check_cams, ("table cams", "completeness", "predictions")),
     "cam_features": (_check_cam_features, ("table cam_features", "packs", "cams")),
     "cam_trust": (_check_cam_trust, ("table cam_trust", "completeness", "predictions")),

@@ -1,0 +1,193 @@
+"""Operating points, predictive values, subgroups, readers and shortcuts, worked out anew."""
+
+import numpy as np
+import pytest
+
+from tests.support.report_store import images
+from thyro_core.config import ColumnSpec, ReaderSpec, StudyConfig
+from thyro_core.datasets.splits import make_splits
+from thyro_core.evaluation.bounded import Interval, wilson_interval
+from thyro_core.evaluation.delong import auc_influences, auc_variance
+from thyro_core.evaluation.operating import (
+    operating_point,
+    predictive_intervals,
+    ratio_interval,
+    sensitivity_threshold,
+)
+from thyro_core.evaluation.out_of_fold import OutOfFoldEnsemble
+from thyro_core.evaluation.readers import category, paired_gain, reading
+from thyro_core.evaluation.shortcuts import shortcut_aucs
+from thyro_core.evaluation.subgroups import NOT_GIVEN, group_names, group_of, heterogeneity
+
+
+def ensemble(label, margin, unit=None) -> OutOfFoldEnsemble:
+    label = np.asarray(label)
+    names = np.array([f"i{i:04}" for i in range(label.size)], dtype=object)
+    units = names if unit is None else np.asarray(unit, dtype=object)
+    members = np.ones(label.size, dtype=np.int64)
+    return OutOfFoldEnsemble(names, units, units, label, np.asarray(margin, float), members)
+
+
+def scores(malignant: int, benign: int, shift: float, seed: int):
+    label = np.repeat([1, 0], [malignant, benign])
+    return label, np.random.default_rng(seed).normal(size=label.size) + shift * label
+
+
+class TestOperatingPoints:
+    def test_the_threshold_is_the_largest_that_reaches_the_sensitivity(self) -> None:
+        label = np.array([1] * 10 + [0])
+        score = np.arange(11.0)
+        assert sensitivity_threshold(label, score, 0.9) == 1.0
+        assert sensitivity_threshold(label, score, 0.91) == 0.0
+        assert np.isnan(sensitivity_threshold(label[10:], score[10:], 0.9))
+
+    def test_no_image_has_a_part_in_the_choice_of_its_own_threshold(self) -> None:
+        """On noise a choice on the same images keeps its sensitivity; a fair one need not."""
+        reached, apparent = [], []
+        for seed in range(60):
+            label, margin = scores(20, 60, 1.5, seed)
+            point = operating_point(ensemble(label, margin), 0.95)
+            assert point is not None
+            reached.append(point.sensitivity)
+            apparent.append(point.apparent_specificity - point.specificity)
+        assert 0.88 < np.mean(reached) < 0.95
+        assert np.mean(apparent) > -0.02
+
+    def test_one_class_has_no_point(self) -> None:
+        assert operating_point(ensemble([1, 1, 1], [0.1, 0.2, 0.3]), 0.9) is None
+
+
+class TestPredictiveValues:
+    def test_a_ratio_of_precise_figures_has_the_interval_of_the_delta_method(self) -> None:
+        errors = 0.001, 0.002
+        ends = [
+            Interval(v - 1.96 * e, v + 1.96 * e) for v, e in zip((0.2, 0.8), errors, strict=True)
+        ]
+        low, high = ratio_interval(0.2, ends[0], 0.8, ends[1])
+        half = 1.96 * 0.25 * np.hypot(errors[0] / 0.2, errors[1] / 0.8)
+        assert (low, high) == pytest.approx((0.25 - half, 0.25 + half), abs=1e-4)
+
+    def test_a_perfect_specificity_of_few_leaves_the_ppv_open(self) -> None:
+        perfect = wilson_interval(1.0, 20)
+        (ppv,), (npv,) = predictive_intervals(
+            (0.9, wilson_interval(0.9, 40)), (1.0, perfect), [0.1]
+        )
+        assert ppv.high == 1.0
+        assert 0.2 < ppv.low < 0.6
+        assert npv.low < 0.9 / (0.9 + 0.1 * 0.1) < npv.high
+
+    def test_they_cover(self) -> None:
+        generator = np.random.default_rng(5)
+        sens, spec, m, b, share = 0.9, 0.8, 40, 160, 0.1
+        truth = sens * share / (sens * share + (1 - spec) * (1 - share))
+        hits = 0
+        for x, y in zip(
+            generator.binomial(m, sens, 600), generator.binomial(b, spec, 600), strict=True
+        ):
+            (ppv,), _ = predictive_intervals(
+                (x / m, wilson_interval(x / m, m)), (y / b, wilson_interval(y / b, b)), [share]
+            )
+            hits += ppv.low <= truth <= ppv.high
+        assert 0.92 <= hits / 600 <= 0.98
+
+
+class TestSubgroups:
+    spec = ColumnSpec("age", (40.0, 60.0))
+
+    @pytest.mark.parametrize(
+        ("cell", "group"),
+        [("39.9", "below 40"), ("40", "40 to below 60"), ("60", "60 and above"),
+         ("12,5", "below 40"), ("old", NOT_GIVEN), (None, NOT_GIVEN), ("nan", NOT_GIVEN)],
+    )  # fmt: skip
+    def test_numbers_are_cut(self, cell: str | None, group: str) -> None:
+        assert group_of(self.spec, cell) == group
+        assert group in group_names(self.spec, {})
+
+    def test_influences_are_those_of_the_variance(self) -> None:
+        label, score = scores(40, 90, 1.0, 3)
+        auc, influences = auc_influences(label, score)
+        m, n = 40, 90
+        small = [(influences[label == v] ** 2).sum() * k / (k - 1) for v, k in ((1, m), (0, n))]
+        places = np.argsort(np.argsort(score)) / label.size
+        assert sum(small) == pytest.approx(auc_variance(label, places))
+        assert influences.sum() == pytest.approx(0)
+        assert 0.5 < auc < 1
+
+    @pytest.mark.parametrize("repeated", [1, 3])
+    def test_equal_groups_differ_in_one_of_twenty_and_copies_prove_nothing(self, repeated) -> None:
+        p = []
+        for seed in range(200):
+            label, score = scores(30, 60, 1.2, seed)
+            group = np.random.default_rng(seed + 1000).integers(0, 2, label.size)
+            unit = np.arange(label.size)
+            parts = (np.repeat(part, repeated) for part in (label, score, unit, group))
+            p.append(heterogeneity(*parts))
+        assert np.mean(np.array(p) < 0.05) <= 0.09
+
+    def test_unequal_groups_are_told_apart(self) -> None:
+        parts = [scores(60, 60, shift, 1) for shift in (0.0, 3.0)]
+        label, score = (np.concatenate(each) for each in zip(*parts, strict=True))
+        assert heterogeneity(label, score, np.arange(240), np.repeat([0, 1], 120)) < 1e-4
+
+    def test_a_group_without_errors_has_no_test(self) -> None:
+        label = np.tile([1, 0], 20)
+        assert np.isnan(heterogeneity(label, label + 0.0, np.arange(40), np.repeat([0, 1], 20)))
+
+
+class TestReaders:
+    def test_categories_have_their_order(self) -> None:
+        texts = ("TR1", "2", "3", "4a", "TI-RADS 4B", "4c", "5")
+        ranks = [category(text) for text in texts]
+        assert None not in ranks
+        assert ranks == sorted(ranks)
+        assert category("unclear") is None
+
+    @pytest.mark.parametrize(
+        ("cut", "cell", "call"),
+        [("4a", "4a", True), ("4a", "3", False), ("4a", "?", None), (None, "Benign", False),
+         (None, "1", True), (None, "4a", None), (None, None, None)],
+    )  # fmt: skip
+    def test_a_reading_is_a_call_or_nothing(self, cut, cell, call) -> None:
+        assert reading(ReaderSpec("r", cut), cell) is call
+
+    def test_at_equal_sensitivity_the_network_spares_what_it_spares(self) -> None:
+        """The reader finds 8 of 10 and errs on 6 of 10; so does the network on 1."""
+        label = np.repeat([1, 0], [10, 10])
+        score = np.r_[np.arange(20.0, 10, -1), 13.5, np.arange(9.0, 0, -1)]
+        called = np.r_[[True] * 8, [False] * 2, [True] * 6, [False] * 4]
+        gain = paired_gain(label, score, called, np.arange(20), resamples=200, seed=0)
+        assert (gain.specificity, gain.difference) == pytest.approx((0.9, 0.5))
+        assert gain.low < 0.5 < gain.high
+
+    def test_copies_of_images_do_not_narrow_the_interval(self) -> None:
+        label, score = scores(40, 80, 1.0, 2)
+        called = score + np.random.default_rng(0).normal(size=label.size) > 0.7
+        once = paired_gain(label, score, called, np.arange(120), resamples=300, seed=1)
+        parts = [np.repeat(part, 4) for part in (label, score, called, np.arange(120))]
+        copies = paired_gain(*parts, resamples=300, seed=1)
+        assert copies.difference == pytest.approx(once.difference)
+        assert copies.high - copies.low == pytest.approx(once.high - once.low, rel=0.2)
+
+
+def test_shortcuts_see_the_file_alone() -> None:
+    """The builder's widths run with the labels; where they do not, nothing is left."""
+    table = images(120, 50, patients=False)
+    splits = make_splits("s0", table, StudyConfig(splits=2))
+    assert min(shortcut_aucs(table, splits).values()) > 0.95
+    generator = np.random.default_rng(0)
+    blind = table.to_pandas()
+    for name in ("width", "sharpness", "overlay_share", "mean"):
+        blind[name] = generator.permutation(blind[name].to_numpy())
+    import pyarrow as pa
+
+    values = shortcut_aucs(pa.Table.from_pandas(blind, schema=table.schema), splits).values()
+    assert 0.25 < np.mean(list(values)) < 0.75
+
+
+@pytest.mark.parametrize(
+    "field", [{"subgroups": ["age:60,40"]}, {"subgroups": ["age:x"]}, {"subgroups": [":4"]},
+              {"subgroups": ["a", "a:3"]}, {"readers": ["tirads:"]}, {"readers": ["x:high"]}],
+)  # fmt: skip
+def test_what_is_no_column_is_refused(field) -> None:
+    with pytest.raises(ValueError, match=r"expected a column|named twice"):
+        StudyConfig.model_validate(field)

@@ -1,0 +1,79 @@
+"""The report's sections on operating points, subgroups, readers and shortcuts."""
+
+import pytest
+
+from tests.support.html_page import Element, read_page
+from tests.support.report_checks import check_traces, untraced
+from tests.support.report_store import fabricated, images
+from thyro_core.reporting.report import write_report
+from thyro_core.store.keys import report_key
+from thyro_core.store.store import Store
+from thyro_core.study.plan import StudyPlan
+from thyro_core.tables.io import read_table
+
+
+@pytest.fixture(scope="module")
+def reviewed(tmp_path_factory) -> tuple[Store, StudyPlan, Element]:
+    """A study with subgroups and a reader, two images a patient, and its page."""
+    folder = tmp_path_factory.mktemp("review")
+    store, plan = fabricated(
+        folder,
+        images(160, 64, attributes=True),
+        splits=2,
+        test_fraction=0.45,
+        architectures=("resnet18",),
+        subgroups=("device", "age:45"),
+        readers=("tirads:4a",),
+        trust_images=0,
+    )
+    write_report(store, plan.study_id, folder)
+    return store, plan, read_page(store.read(report_key(plan.study_id)).decode())
+
+
+def test_every_number_has_its_origin(reviewed) -> None:
+    store, plan, page = reviewed
+    assert check_traces(page, store, plan)["sql"] > 400
+    assert list(untraced(page.find("body")[0])) == []
+
+
+def test_groups_of_few_patients_have_their_number_and_no_figure(reviewed) -> None:
+    store, plan, page = reviewed
+    rows = read_table(store, "subgroups", study_id=plan.study_id).to_pylist()
+    small = [row for row in rows if min(row["units_benign"], row["units_malignant"]) < 10]
+    assert {row["value"] for row in small} >= {"Rare <$1> device"}
+    assert all(row["estimate"] != row["estimate"] for row in small)
+    assert all(row["estimate"] == row["estimate"] for row in rows if row not in small)
+    text = page.by_id("subgroups").text
+    assert "Rare <$1> device" in text
+    assert text.count("too few") == len(small)
+
+
+def test_the_levels_stand_side_by_side(reviewed) -> None:
+    assert "By image and by patient" in reviewed[2].by_id("performance").text
+
+
+def test_the_reader_stands_with_its_cut(reviewed) -> None:
+    store, plan, page = reviewed
+    (row,) = read_table(store, "readers", study_id=plan.study_id).to_pylist()
+    assert row["cut"] == "4a"
+    assert "tirads from 4a on" in " ".join(page.by_id("readers").text.split())
+
+
+def test_a_lead_over_the_files_facts_is_said_only_where_its_interval_says_so(reviewed) -> None:
+    store, plan, page = reviewed
+    (row,) = read_table(store, "shortcuts", study_id=plan.study_id).to_pylist()
+    (cell,) = [each for each in page.by_id("shortcuts").walk() if "data-lead" in each.attributes]
+    if row["lead_low"] > 0:
+        expected = "sees more than the file tells"
+    elif row["lead_high"] < 0:
+        expected = "does worse than the file\N{RIGHT SINGLE QUOTATION MARK}s facts"
+    else:
+        expected = "not shown to see more than the file tells"
+    assert cell.text == expected
+
+
+def test_what_is_not_looked_at_is_said(full) -> None:
+    store, plan = full
+    page = read_page(store.read(report_key(plan.study_id)).decode())
+    assert "None is looked at" in page.by_id("subgroups").text
+    assert "Not compared" in page.by_id("readers").text

@@ -1,0 +1,237 @@
+"""Specificity at a declared sensitivity, and predictive values at other prevalences."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from thyro_core.config import StudyConfig
+from thyro_core.evaluation.bounded import Interval, proportion_interval
+from thyro_core.evaluation.calibration import FOLDS, group_folds
+from thyro_core.evaluation.curves import ppv_npv
+from thyro_core.evaluation.out_of_fold import (
+    OutOfFoldEnsemble,
+    out_of_fold_ensemble,
+    out_of_fold_predictions,
+    sigmoid,
+)
+from thyro_core.evaluation.tables import image_level
+from thyro_core.tables.schemas import rows_to_table
+from thyro_core.types import FloatArray, IntArray
+
+SENSITIVITIES: tuple[float, ...] = (0.9, 0.95)
+"""Sensitivities that thresholds are chosen for."""
+
+PREVALENCES: tuple[float, ...] = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4)
+"""Shares of malignant images at which predictive values are given."""
+
+_Row = dict[str, Any]
+
+
+class DeclaredPoint(NamedTuple):
+    """What a threshold chosen for a sensitivity does on other groups' images."""
+
+    threshold: float
+    """Chosen on all images: the one to use on new ones."""
+    sensitivity: float
+    sensitivity_low: float
+    sensitivity_high: float
+    specificity: float
+    specificity_low: float
+    specificity_high: float
+    apparent_specificity: float
+    """On the very images that the threshold was chosen on, a point of their ROC curve."""
+
+
+def sensitivity_threshold(label: IntArray, score: FloatArray, sensitivity: float) -> float:
+    """The largest threshold that calls at least a share of the malignant images malignant.
+
+    Args:
+        label: (n,), 0 or 1.
+        score: (n,), an image is called malignant from the threshold on.
+        sensitivity: the share, above 0 and at most 1.
+
+    Returns:
+        The score of a malignant image; NaN without one.
+    """
+    malignant = np.sort(score[label == 1])[::-1]
+    if not malignant.size:
+        return float("nan")
+    # 0.9 x 10 is 9 and a rounding error: without the nudge one image more would be asked for.
+    needed = int(np.ceil(malignant.size * sensitivity - 1e-9))
+    return float(malignant[max(needed, 1) - 1])
+
+
+def operating_point(ensemble: OutOfFoldEnsemble, sensitivity: float) -> DeclaredPoint | None:
+    """A threshold chosen for a sensitivity on some groups, judged on the others.
+
+    Each part of `group_folds` is called by the threshold chosen on the other parts' out-of-fold
+    scores. Intervals are Wilson's with patients as the independent units (`proportion_interval`);
+    they hold for these networks.
+
+    Args:
+        ensemble: m images.
+        sensitivity: above 0 and at most 1.
+
+    Returns:
+        None where some part finds no malignant image among the others, or a class is missing.
+    """
+    score, fold = sigmoid(ensemble.margin), group_folds(ensemble)
+    called = np.zeros(score.size, dtype=np.bool_)
+    for part in range(FOLDS):
+        inside = fold == part
+        threshold = sensitivity_threshold(ensemble.label[~inside], score[~inside], sensitivity)
+        if inside.any() and np.isnan(threshold):
+            return None
+        called[inside] = score[inside] >= threshold
+    ill = ensemble.label == 1
+    if ill.all() or not ill.any():
+        return None
+    units = ensemble.unit.astype(str)
+    chosen = sensitivity_threshold(ensemble.label, score, sensitivity)
+    return DeclaredPoint(
+        chosen,
+        float(called[ill].mean()),
+        *proportion_interval(called[ill], units[ill]),
+        float((~called[~ill]).mean()),
+        *proportion_interval(~called[~ill], units[~ill]),
+        float((score[~ill] < chosen).mean()),
+    )
+
+
+def operating_points_table(
+    study_id: str, predictions: pa.Table, splits: pa.Table, config: StudyConfig
+) -> pa.Table:
+    """The study's rows of `operating_points`: each architecture at each of `SENSITIVITIES`.
+
+    Args:
+        study_id: goes into every row.
+        predictions: table `predictions` of the study.
+        splits: its table `splits`.
+        config: gives the order of the architectures.
+
+    Raises:
+        ValueError: see `out_of_fold_predictions`.
+    """
+    rows: list[_Row] = []
+    there = set(predictions["architecture"].to_pylist())
+    for architecture in config.architectures:
+        if architecture not in there:
+            continue
+        ensemble = out_of_fold_ensemble(out_of_fold_predictions(predictions, splits, architecture))
+        sizes = {
+            "n": ensemble.label.size,
+            "n_positive": int(ensemble.label.sum()),
+            "n_units": len(set(ensemble.unit)),
+        }
+        for sensitivity in SENSITIVITIES:
+            point = operating_point(ensemble, sensitivity)
+            if point is not None:
+                keys = {"study_id": study_id, "architecture": architecture, "declared": sensitivity}
+                rows.append(keys | point._asdict() | sizes)
+    return rows_to_table("operating_points", rows)
+
+
+def ratio_interval(value: float, ends: Interval, by: float, by_ends: Interval) -> Interval:
+    """Interval of the ratio of two independent figures from their own intervals.
+
+    Donner and Zou, "Closed-form confidence intervals for functions of the normal mean and standard
+    deviation", Statistical Methods in Medical Research 21 (2012), equation for ratios (the method
+    MOVER), for figures of 0 and above; the lower end is in the form that does not cancel.
+
+    Args:
+        value: numerator, 0 and above.
+        ends: its interval.
+        by: denominator, above 0.
+        by_ends: its interval.
+
+    Returns:
+        Ends from 0 to infinity; NaN where one given is.
+    """
+    low, high = ends
+    by_low, by_high = by_ends
+    product = value * by
+    root = np.sqrt(max(product**2 - low * by_high * (2 * value - low) * (2 * by - by_high), 0.0))
+    lower = low * (2 * value - low) / (product + root) if product > 0 else low
+    root = np.sqrt(max(product**2 - high * by_low * (2 * value - high) * (2 * by - by_low), 0.0))
+    divisor = by_low * (2 * by - by_low)
+    upper = (product + root) / divisor if divisor > 0 else float("inf")
+    if np.isnan([*ends, *by_ends, value, by]).any():
+        return Interval(float("nan"), float("nan"))
+    return Interval(float(lower), float(upper))
+
+
+def predictive_intervals(
+    sensitivity: tuple[float, Interval],
+    specificity: tuple[float, Interval],
+    prevalences: Sequence[float],
+) -> tuple[list[Interval], list[Interval]]:
+    """Intervals of PPV and NPV at given prevalences, those of the two rates carried over.
+
+    PPV = 1 / (1 + r (1 - pi) / pi) with r = (1 - specificity) / sensitivity, and NPV alike with
+    (1 - sensitivity) / specificity: each falls with one ratio, whose interval is
+    `ratio_interval`'s. The two rates come from different patients and are taken as independent;
+    where the networks of a study differ by a shift of their scores both errors move against each
+    other, and the interval is wider than it need be. The prevalence is given, not estimated.
+
+    Args:
+        sensitivity: figure and interval.
+        specificity: figure and interval.
+        prevalences: k shares, between 0 and 1.
+
+    Returns:
+        Of PPV and of NPV, k each.
+    """
+    (sens, (sens_low, sens_high)), (spec, (spec_low, spec_high)) = sensitivity, specificity
+    odds = [share / (1 - share) for share in prevalences]
+    false = ratio_interval(
+        1 - spec, Interval(1 - spec_high, 1 - spec_low), sens, Interval(sens_low, sens_high)
+    )
+    missed = ratio_interval(
+        1 - sens, Interval(1 - sens_high, 1 - sens_low), spec, Interval(spec_low, spec_high)
+    )
+    ppv = [Interval(*(1 / (1 + end / each) for end in reversed(false))) for each in odds]
+    npv = [Interval(*(1 / (1 + end * each) for end in reversed(missed))) for each in odds]
+    return ppv, npv
+
+
+def predictive_values_table(study_id: str, metrics: pa.Table, config: StudyConfig) -> pa.Table:
+    """The study's rows of `predictive_values`: PPV and NPV at each of `PREVALENCES`.
+
+    At the config's threshold, from the mean sensitivity and specificity over splits and their
+    intervals, by image.
+
+    Args:
+        study_id: goes into every row.
+        metrics: table `metrics` of the study.
+        config: gives the order of the architectures.
+    """
+    images = image_level(metrics)
+    over = images.filter(pc.is_null(images["split"])).to_pylist()
+    by_key = {(row["architecture"], row["metric"]): row for row in over}
+    rows: list[_Row] = []
+    for architecture in config.architectures:
+        if (architecture, "recall") not in by_key:
+            continue
+        recall, specificity = (
+            (row["value"], Interval(row["ci_low"], row["ci_high"]))
+            for row in (by_key[architecture, name] for name in ("recall", "specificity"))
+        )
+        values = ppv_npv(recall[0], specificity[0], PREVALENCES)
+        intervals = predictive_intervals(recall, specificity, PREVALENCES)
+        for measure, points, ends in zip(("ppv", "npv"), values, intervals, strict=True):
+            rows += [
+                {
+                    "study_id": study_id,
+                    "architecture": architecture,
+                    "measure": measure,
+                    "prevalence": share,
+                    "value": float(value),
+                    "ci_low": end.low,
+                    "ci_high": end.high,
+                }
+                for share, value, end in zip(PREVALENCES, points, ends, strict=True)
+            ]
+    return rows_to_table("predictive_values", rows)

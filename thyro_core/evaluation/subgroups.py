@@ -1,0 +1,205 @@
+"""Metrics in subgroups of the images, and whether the AUC differs between them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from scipy import stats
+
+from thyro_core.config import ColumnSpec, StudyConfig
+from thyro_core.evaluation.bounded import proportion_interval
+from thyro_core.evaluation.delong import auc_influences
+from thyro_core.evaluation.ensemble import auc_estimate
+from thyro_core.evaluation.out_of_fold import (
+    OutOfFoldEnsemble,
+    out_of_fold_ensemble,
+    out_of_fold_predictions,
+    sigmoid,
+)
+from thyro_core.evaluation.uncertainty import holm
+from thyro_core.tables.schemas import rows_to_table
+from thyro_core.types import BoolArray, FloatArray, IntArray
+
+LEAST_UNITS = 10
+"""Patients of each class that a group must have for figures of its own."""
+
+NOT_GIVEN = "not given"
+"""Group of the images without a value, or with one that is no number where numbers are cut."""
+
+_Row = dict[str, Any]
+
+
+def group_names(spec: ColumnSpec, cells: Mapping[str, str]) -> list[str]:
+    """Names of a column's groups, in their order; `NOT_GIVEN` last.
+
+    Args:
+        spec: the column and its cuts.
+        cells: image -> the column's text.
+    """
+    if not spec.cuts:
+        return [*sorted(set(cells.values())), NOT_GIVEN]
+    cuts = [f"{cut:g}" for cut in spec.cuts]
+    inner = [f"{low} to below {high}" for low, high in pairwise(cuts)]
+    return [f"below {cuts[0]}", *inner, f"{cuts[-1]} and above", NOT_GIVEN]
+
+
+def group_of(spec: ColumnSpec, cell: str | None) -> str:
+    """The group of an image.
+
+    Args:
+        spec: the column and its cuts.
+        cell: the image's text there; None: it has none.
+    """
+    if cell is None:
+        return NOT_GIVEN
+    if not spec.cuts:
+        return cell
+    try:
+        number = float(cell.replace(",", "."))
+    except ValueError:
+        return NOT_GIVEN
+    if not np.isfinite(number):
+        return NOT_GIVEN
+    place = int(np.searchsorted(spec.cuts, number, side="right"))
+    return group_names(spec, {})[place]
+
+
+def heterogeneity(
+    label: IntArray, score: FloatArray, unit: npt.NDArray[np.generic], group: IntArray
+) -> float:
+    """P of the hypothesis that the AUC is the same in all groups.
+
+    A Wald test on the logits of the AUCs. Their covariance is made of the influence of each patient
+    on each AUC (`auc_influences`), so that a patient with images in two groups counts in both; F
+    quantiles with as many degrees of freedom as the smallest class has patients, less one.
+
+    Args:
+        label: (n,), 0 or 1; each group has both.
+        score: (n,), of any range.
+        unit: (n,), patient or group of images that belong together.
+        group: (n,), number of the group, from 0.
+
+    Returns:
+        NaN with one group, and where an AUC is 0 or 1 or shows no spread.
+    """
+    numbers = np.unique(group)
+    units, place = np.unique(unit.astype(str), return_inverse=True)
+    influence = np.zeros((len(units), numbers.size))
+    logits, fewest = [], len(units)
+    for column, number in enumerate(numbers):
+        inside = group == number
+        auc, of_image = auc_influences(label[inside], score[inside])
+        if not 0 < auc < 1:
+            return float("nan")
+        logits.append(np.log(auc / (1 - auc)))
+        np.add.at(influence[:, column], place[inside], of_image / (auc * (1 - auc)))
+        sizes = [np.unique(place[inside & (label == value)]).size for value in (0, 1)]
+        fewest = min(fewest, *sizes)
+    if numbers.size < 2 or fewest < 2:
+        return float("nan")
+    contrast = np.diff(np.eye(numbers.size), axis=0)
+    covariance = contrast @ (influence.T @ influence) @ contrast.T * fewest / (fewest - 1)
+    difference = contrast @ np.array(logits)
+    if np.linalg.matrix_rank(covariance) < difference.size:
+        return float("nan")
+    statistic = float(difference @ np.linalg.solve(covariance, difference)) / difference.size
+    return float(stats.f.sf(statistic, difference.size, fewest - 1))
+
+
+def subgroups_table(
+    study_id: str,
+    predictions: pa.Table,
+    splits: pa.Table,
+    config: StudyConfig,
+    *,
+    columns: Mapping[str, Mapping[str, str]],
+) -> pa.Table:
+    """The study's rows of `subgroups`: AUC, recall and specificity in each group of each column.
+
+    Of the ensembles' out-of-fold scores, each image once, patients as independent; recall and
+    specificity at the config's threshold. A group with fewer than `LEAST_UNITS` patients of a class
+    has its numbers of images and no figure, and takes no part in the test.
+
+    Args:
+        study_id: goes into every row.
+        predictions: table `predictions` of the study.
+        splits: its table `splits`.
+        config: gives architectures, subgroups and threshold.
+        columns: name of each of the config's subgroups -> image -> text.
+
+    Raises:
+        ValueError: see `out_of_fold_predictions`.
+    """
+    rows: list[_Row] = []
+    there = set(predictions["architecture"].to_pylist())
+    for architecture in config.architectures if config.subgroups else ():
+        if architecture not in there:
+            continue
+        ensemble = out_of_fold_ensemble(out_of_fold_predictions(predictions, splits, architecture))
+        own: list[_Row] = []
+        for spec in config.subgroup_columns:
+            own += _column_rows(ensemble, spec, columns[spec.name], config.threshold)
+        tested = {row["subgroup"]: row["p"] for row in own if row["metric"] == "auc"}
+        adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+        for row in own:
+            is_auc = row["metric"] == "auc"
+            row["p_adjusted"] = adjusted[row["subgroup"]] if is_auc else float("nan")
+        rows += [{"study_id": study_id, "architecture": architecture} | row for row in own]
+    return rows_to_table("subgroups", rows)
+
+
+def _column_rows(
+    ensemble: OutOfFoldEnsemble, spec: ColumnSpec, cells: Mapping[str, str], threshold: float
+) -> list[_Row]:
+    names = group_names(spec, cells)
+    place_of = {name: place for place, name in enumerate(names)}
+    place = np.array([place_of[group_of(spec, cells.get(image))] for image in ensemble.image])
+    rows, large = [], []
+    for number in np.unique(place):
+        inside = place == number
+        sizes = _group_sizes(ensemble, inside)
+        is_large = min(sizes["units_benign"], sizes["units_malignant"]) >= LEAST_UNITS
+        large += [number] * is_large
+        head = {"subgroup": spec.name, "place": int(number), "value": names[number]} | sizes
+        rows += [head | row for row in _group_rows(ensemble, inside, threshold, is_large)]
+    among = np.isin(place, large)
+    p = float("nan")
+    if len(large) > 1:
+        score, unit = ensemble.margin[among], ensemble.unit[among]
+        p = heterogeneity(ensemble.label[among], score, unit, place[among])
+    return [row | {"p": p if row["metric"] == "auc" else float("nan")} for row in rows]
+
+
+def _group_sizes(ensemble: OutOfFoldEnsemble, inside: BoolArray) -> dict[str, int]:
+    label, unit = ensemble.label[inside], ensemble.unit[inside]
+    return {
+        "n": label.size,
+        "n_positive": int(label.sum()),
+        "units_benign": len(set(unit[label == 0])),
+        "units_malignant": len(set(unit[label == 1])),
+    }
+
+
+def _group_rows(
+    ensemble: OutOfFoldEnsemble, inside: BoolArray, threshold: float, is_large: bool
+) -> Iterator[_Row]:
+    label, unit = ensemble.label[inside], ensemble.unit[inside].astype(str)
+    called = sigmoid(ensemble.margin[inside]) >= threshold
+    estimates: dict[str, Sequence[float]] = dict.fromkeys(
+        ("auc", "recall", "specificity"), (float("nan"),) * 3
+    )
+    if is_large:
+        ill = label == 1
+        estimates = {
+            "auc": auc_estimate(label, ensemble.margin[inside], unit),
+            "recall": (called[ill].mean(), *proportion_interval(called[ill], unit[ill])),
+            "specificity": (
+                (~called[~ill]).mean(),
+                *proportion_interval(~called[~ill], unit[~ill]),
+            ),
+        }
+    for metric, (estimate, low, high) in estimates.items():
+        yield {"metric": metric, "estimate": float(estimate), "ci_low": low, "ci_high": high}

@@ -1,0 +1,100 @@
+"""The report on what a reviewer asks for next: operating points, subgroups, readers, shortcuts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from thyro_core.config import StudyConfig
+from thyro_core.evaluation.evidence import CHANCE_AUC
+from thyro_core.reporting.figures import dots
+from thyro_core.reporting.queries import TableRow, Tables
+from thyro_core.reporting.sections.curves import Plot, make_plot
+
+
+@dataclass(frozen=True)
+class SubgroupColumn:
+    """A column's groups, and whether the AUC differs between them."""
+
+    name: str
+    test: TableRow
+    """A row with the column's P."""
+    groups: list[dict[str, TableRow]]
+    """Metric -> row of `subgroups`, of each group in order."""
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether at least two groups are large enough, and have spread."""
+        return self.test["p"] is not None and self.test["p"] == self.test["p"]
+
+
+@dataclass(frozen=True)
+class Review:
+    """Rows of the review tables, for the config's architectures in their order."""
+
+    operating: list[TableRow]
+    subgroups: Mapping[str, list[SubgroupColumn]]
+    """Architecture -> its columns; empty: the config names none."""
+    forest: Plot | None
+    """AUCs in the subgroups, of the first architecture."""
+    readers: list[TableRow]
+    shortcuts: list[TableRow]
+    shortcuts_tell: bool
+    """Whether the shortcuts alone tell the classes apart: their interval lies above chance."""
+
+
+def review(tables: Tables, config: StudyConfig) -> Review:
+    """Everything the review tables say.
+
+    Args:
+        tables: for queries.
+        config: the study's.
+    """
+    columns = _subgroups(tables, config)
+    shortcuts = _review_rows(tables, config, "shortcuts", ("architecture",))
+    first = config.architectures[0]
+    return Review(
+        operating=_review_rows(tables, config, "operating_points", ("architecture", "declared")),
+        subgroups=columns,
+        forest=_subgroup_forest(tables, columns.get(first, []), first),
+        readers=_review_rows(tables, config, "readers", ("architecture", "reader")),
+        shortcuts=shortcuts,
+        shortcuts_tell=any((row["ci_low"] or 0.0) > CHANCE_AUC for row in shortcuts),
+    )
+
+
+def _review_rows(
+    tables: Tables, config: StudyConfig, table: str, identity: tuple[str, ...]
+) -> list[TableRow]:
+    rows = tables.rows(table, identity)
+    return sorted(rows, key=lambda row: config.architectures.index(row["architecture"]))
+
+
+def _subgroups(tables: Tables, config: StudyConfig) -> dict[str, list[SubgroupColumn]]:
+    identity = ("architecture", "subgroup", "place", "metric")
+    rows = tables.rows("subgroups", identity)
+    columns: dict[str, list[SubgroupColumn]] = {}
+    for architecture in config.architectures:
+        for spec in config.subgroup_columns:
+            key = (architecture, spec.name)
+            own = [row for row in rows if (row["architecture"], row["subgroup"]) == key]
+            groups: dict[int, dict[str, TableRow]] = {}
+            for row in own:
+                groups.setdefault(row["place"], {})[row["metric"]] = row
+            if groups:
+                test = next(iter(groups.values()))["auc"]
+                column = SubgroupColumn(spec.name, test, list(groups.values()))
+                columns.setdefault(architecture, []).append(column)
+    return columns
+
+
+def _subgroup_forest(
+    tables: Tables, columns: list[SubgroupColumn], architecture: str
+) -> Plot | None:
+    """AUC of each large group; the page's tables have the numbers."""
+    rows = [group["auc"].values for column in columns for group in column.groups]
+    large = [row for row in rows if row["estimate"] == row["estimate"]]
+    if not large:
+        return None
+    key = {"architecture": architecture, "probability": "raw", "metric": "auc"}
+    overall = [row["value"] for row in tables.rows("calibration", tuple(key), **key)]
+    svg = dots.subgroup_plot("plot-subgroups", large, overall[0] if overall else None)
+    return make_plot("subgroups", svg)
