@@ -34,7 +34,7 @@ class DeclaredPoint(NamedTuple):
     """What a threshold chosen for a sensitivity does on other groups' images."""
 
     threshold: float
-    """Chosen on all images: the one to use on new ones."""
+    """Chosen on all images' out-of-fold scores; a model in use has its own on its card."""
     sensitivity: float
     sensitivity_low: float
     sensitivity_high: float

@@ -25,7 +25,9 @@ def ensemble(label, margin, unit=None) -> OutOfFoldEnsemble:
     names = np.array([f"i{i:04}" for i in range(label.size)], dtype=object)
     units = names if unit is None else np.asarray(unit, dtype=object)
     members = np.ones(label.size, dtype=np.int64)
-    return OutOfFoldEnsemble(names, units, units, label, np.asarray(margin, float), members)
+    none = np.full(label.size, np.nan)
+    scores = np.asarray(margin, float)
+    return OutOfFoldEnsemble(names, units, units, label, scores, members, none, 1)
 
 
 def scores(malignant: int, benign: int, shift: float, seed: int):

@@ -58,12 +58,14 @@ CONFIG = StudyConfig(
 SIDES = (64, 85)
 TABLES = [f"table {name}" for name in ("images", *schemas.STUDY_TABLES)]
 ON_MAPS = (
-    "ensemble, calibration, cams, cam_features, cam_trust, cam_tests, cam_families, cam_checks"
+    "ensemble, calibration, operating_points, predictive_values, subgroups, readers, shortcuts, "
+    "cams, cam_features, cam_trust, cam_tests, cam_families, cam_checks"
 )
 NAMES = [
     "plan", *TABLES, "manifest", "images", "packs", "weights", "splits", "leakage",
     "completeness", "runs", "models", "predictions", "metrics", "comparisons", "ensemble",
-    "calibration", "cams",
+    "calibration", "operating_points", "predictive_values", "subgroups", "readers", "shortcuts",
+    "cams",
     "cam_features", "cam_trust", "cam_tests", "cam_families", "cam_checks",
 ]  # fmt: skip
 RUNS = [(split, name) for split in range(CONFIG.splits) for name in CONFIG.architectures]
@@ -695,10 +697,12 @@ def test_logits_too_large_for_exp_do_not_overflow(store, study_id):
             f"predictions, metrics, comparisons, {ON_MAPS}",
         ),
         ("runs", "runs, models"),
-        ("metrics", "metrics"),
+        ("metrics", "metrics, predictive_values"),
         ("comparisons", "comparisons"),
         ("ensemble", "ensemble"),
         ("calibration", "calibration"),
+        *((name, name) for name in ("operating_points", "predictive_values", "subgroups")),
+        *((name, name) for name in ("readers", "shortcuts")),
         ("cams", "cams, cam_features, cam_tests, cam_families"),
         ("cam_features", "cam_features, cam_tests, cam_families"),
         ("cam_trust", "cam_trust, cam_checks"),
