@@ -214,6 +214,12 @@ class StudyConfig(IngestConfig):
         "category on one is malignant: tirads:4a; reader_a (benign or malignant).",
     )
 
+    permute_labels: bool = Field(
+        False,
+        description="Exchange the labels of groups at random: a null study, whose figures are what "
+        "chance gives. Nothing of it can be promoted.",
+    )
+
     @field_validator("cam_share")
     @classmethod
     def _declared_share(cls, value: float) -> float:

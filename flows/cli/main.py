@@ -16,6 +16,7 @@ from flows.cli.garbage import gc
 from flows.cli.images import ingest, phantom
 from flows.cli.models import models, promote
 from flows.cli.overlay import overlay
+from flows.cli.plan import plan
 from flows.cli.query import query, tables
 from flows.cli.report import report
 from flows.cli.screen import screen
@@ -35,8 +36,8 @@ app = typer.Typer(
 
 # In the order in which `thyro --help` lists them.
 for _command in (
-    phantom, ingest, study, verify, doctor, report, query, tables, serve, promote, models, drift,
-    overlay, screen, status, gc,
+    phantom, ingest, plan, study, verify, doctor, report, query, tables, serve, promote, models,
+    drift, overlay, screen, status, gc,
 ):  # fmt: skip
     app.command()(_command)
 

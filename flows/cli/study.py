@@ -25,6 +25,12 @@ def study(
         str | None,
         typer.Option(help="Ray address: local, auto, host:port or http://head:8265 [THYRO_RAY]."),
     ] = None,
+    permute_labels: Annotated[
+        bool,
+        typer.Option(
+            "--permute-labels", help="A null study: labels exchanged at random between groups."
+        ),
+    ] = False,
     as_json: JsonLast = False,
 ) -> None:
     """Run the cross-split study; started again, it goes on where it stopped."""
@@ -35,6 +41,8 @@ def study(
     from thyro_core.datasets.layouts import read_image_set
 
     values = read_config(config, set_ or [])
+    if permute_labels:
+        values = values.model_copy(update={"permute_labels": True})
     # Listed once here: a wrong source should not wait for Prefect to start before it is said.
     read_image_set(without_secret(source), values.ingest())
     started = time.monotonic()

@@ -6,7 +6,7 @@ manifest. The same seed gives the same table whatever the order of the rows it i
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from thyro_core.types import BoolArray, IntArray
 
 ROLES = ("train", "val", "test")
 
-_TEST_STREAM, _VAL_STREAM, _FOLD_STREAM = 0, 1, 2
+_TEST_STREAM, _VAL_STREAM, _FOLD_STREAM, _LABEL_STREAM = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def make_splits(study_id: str, images: pa.Table, config: StudyConfig) -> pa.Tabl
     Args:
         study_id: written into every row.
         images: an `images` table; rows not included or without a label take no part.
-        config: scheme, splits, folds, test_fraction, val_fraction and seed.
+        config: scheme, splits, folds, test_fraction, val_fraction, permute_labels and seed.
 
     Returns:
         ImageRows by split, then image_id.
@@ -53,6 +53,8 @@ def make_splits(study_id: str, images: pa.Table, config: StudyConfig) -> pa.Tabl
         InputError: a class is too small for the scheme, or has too few groups.
     """
     rows = _labelled(images)
+    if config.permute_labels:
+        rows = replace(rows, label=permuted_labels(rows.label, rows.group_id, config.seed))
     group, sizes = _groups(rows)
     _check_groups(rows, group, sizes)
     tests = _tests(rows.label, sizes, config)
@@ -79,6 +81,24 @@ def _labelled(images: pa.Table) -> _Labelled:
         **{name: np.array(values, dtype=object) for name, values in columns.items()},
         label=np.array([row["label"] for row in rows], dtype=np.int64),
     )
+
+
+def permuted_labels(label: IntArray, group_id: npt.NDArray[np.object_], seed: int) -> IntArray:
+    """Labels exchanged between groups at random: an image has the label of the group drawn for its.
+
+    As many groups are malignant as before (a group is, if one of its images is); how many images
+    depends on the draw where groups differ in size.
+
+    Args:
+        label: (n,), 0 or 1.
+        group_id: (n,).
+        seed: the study's.
+    """
+    _, group = np.unique(group_id.astype(str), return_inverse=True)
+    of_group = np.zeros(int(group.max()) + 1 if group.size else 0, dtype=np.int64)
+    np.maximum.at(of_group, group, label)
+    order = np.random.default_rng((seed, 0, _LABEL_STREAM)).permutation(of_group.size)
+    return np.asarray(of_group[order][group])
 
 
 def _groups(rows: _Labelled) -> tuple[IntArray, IntArray]:

@@ -56,7 +56,7 @@ def expected_largest(n: int) -> float:
 
 
 def _finished_plans(store: Store) -> list[StudyPlan]:
-    """Plans of all studies with metrics; a damaged one counts for none."""
+    """Plans of all studies with metrics; damaged ones and those of permuted labels are left out."""
     plans = []
     for name in study_ids(store):
         if not store.exists(table_key("metrics", study_id=name)):
@@ -65,7 +65,7 @@ def _finished_plans(store: Store) -> list[StudyPlan]:
             plans.append(load_plan(store, name))
         except (ThyroError, ValueError, TypeError, LookupError, AttributeError):
             continue
-    return plans
+    return [plan for plan in plans if not plan.config.permute_labels]
 
 
 def _mean_auc(store: Store, study_id: str, architecture: str) -> float:

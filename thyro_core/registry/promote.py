@@ -29,7 +29,8 @@ class PromotionConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     study_id: str = Field(
-        pattern=r"^s[0-9a-f]{16}$", description="The finished study whose models are bundled."
+        pattern=r"^s(null)?[0-9a-f]{16}$",
+        description="The finished study whose models are bundled.",
     )
     architecture: Literal["first", "resnet18", "alexnet", "vgg16", "inception_v3"] = Field(
         "first", description="Which of its networks; first: the study's first one."
@@ -84,11 +85,18 @@ def promote(
         say: receives progress, one short line each.
 
     Raises:
-        InputError: there is no such study or architecture, or it kept no models.
+        InputError: there is no such study or architecture, it kept no models, or its labels are
+            permuted.
         GateError: the champion is better, or cannot be compared, and `force` is off.
         ThyroError: the study does not verify.
     """
     plan = load_plan(store, config.study_id)
+    if plan.config.permute_labels:
+        msg = (
+            f"study {plan.study_id}: expected a study of true labels, found permuted ones; its "
+            "networks learned chance: promote a study without permute_labels"
+        )
+        raise InputError(msg)
     architecture = _promoted_architecture(plan, config)
     why = champions.checked_reason(config.reason or _WHY)
 

@@ -13,8 +13,16 @@ from thyro_core.training.pretrained import StartingWeights
 
 PlannedPrecision = Literal["fp32", "bf16"]
 
-_ADDITIONS = ("subgroups", "readers")
+_ADDITIONS = ("subgroups", "readers", "permute_labels")
 """Fields of the config that change nothing while they are empty."""
+
+NULL_PREFIX = "snull"
+"""Begin of the id of a study with permuted labels."""
+
+NULL_NOTE = (
+    "a null study: its labels are exchanged between groups at random, so that its figures are what "
+    "chance gives, and say nothing of any network"
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ def make_plan(
     unused = {name for name in _ADDITIONS if not getattr(config, name)}
     choices = config.model_dump(mode="json", exclude={"precision", "weights", *unused})
     study_id = content_id(
-        "s",
+        NULL_PREFIX if config.permute_labels else "s",
         {
             "config": choices,
             "manifest_id": manifest_id,
@@ -57,7 +65,8 @@ def make_plan(
         },
     )
     warnings = tuple(start.warning for start in weights.values() if start.warning)
-    return StudyPlan(study_id, config, manifest_id, precision, weights, notes + warnings)
+    null = (NULL_NOTE,) if config.permute_labels else ()
+    return StudyPlan(study_id, config, manifest_id, precision, weights, null + notes + warnings)
 
 
 def save_plan(store: Store, plan: StudyPlan) -> None:

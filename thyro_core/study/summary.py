@@ -65,8 +65,9 @@ def _or_nan(value: float | None) -> float:
 def markdown_summary(plan: StudyPlan, summaries: MetricSummaries, notes: Sequence[str]) -> str:
     """The study's result as a Markdown page."""
     header, *rows = summary_rows(summaries)
+    kind = "Null study, labels permuted:" if plan.config.permute_labels else "Study"
     lines = [
-        f"# Study {plan.study_id}",
+        f"# {kind} {plan.study_id}",
         "",
         f"**{NOTICE}**",
         "",

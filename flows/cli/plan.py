@@ -1,0 +1,75 @@
+"""`thyro plan`: what a study of an image set can show, and what it takes, before it is run."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from flows.cli.console import err, note, out, print_json, result_table, say
+from flows.cli.options import ConfigFile, ConfigKeys, ImageSource, Json, StoreUrl, open_store_at
+
+if TYPE_CHECKING:
+    from thyro_core.study.forecast import ExpectedInterval, Forecast
+
+
+def plan(
+    source: ImageSource,
+    config: ConfigFile = None,
+    set_: ConfigKeys = None,
+    store: StoreUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a study of an image set can show and what it takes; nothing is trained."""
+    from flows.cli.config_input import read_config
+    from thyro_core.datasets.manifest import ingest
+    from thyro_core.study.derived import check_columns
+    from thyro_core.study.forecast import forecast
+
+    study = read_config(config, set_ or [])
+    sides = sorted({study.side(architecture) for architecture in study.architectures})
+    opened = open_store_at(store)
+    with err.status("reading images"):
+        manifest = ingest(source, study.ingest(), opened, sides)
+    check_columns(manifest.table, study)
+    outlook = forecast(opened, manifest.table, study)
+    if as_json:
+        values = asdict(outlook) | {"design_effect": outlook.design_effect}
+        print_json(values | {"manifest_id": manifest.manifest_id, "notes": list(manifest.notes)})
+        return
+    _show(outlook)
+    for text in manifest.notes:
+        note(text)
+
+
+def _show(outlook: "Forecast") -> None:
+    benign, malignant = outlook.images
+    benign_units, malignant_units = outlook.units
+    say(f"{benign} benign and {malignant} malignant images of {benign_units} and {malignant_units}")
+    say("patients or groups; images a patient, the most that a variance grows by:")
+    say(f"{outlook.design_effect:.2f}")
+    for name, obstacle in outlook.schemes.items():
+        say(f"{name:<22} {'possible' if obstacle is None else escape(obstacle)}")
+    table = result_table(
+        "AUC", "all images", "one test part", title="95 % interval to expect (Hanley and McNeil)"
+    )
+    for whole, part in zip(outlook.whole, outlook.test_part, strict=True):
+        table.add_row(f"{whole.auc:.2f}", _range_text(whole), _range_text(part))
+    out.print(table)
+    say("Each by patients, as if a patient's images were all alike, and by images, as if they were")
+    say("all independent; the truth lies between. Splits overlap: their mean is no surer than the")
+    say("images together.")
+    for run in outlook.runs:
+        if run.seconds is None:
+            cost = "time not known: the store has no epoch of it; run one with --set epochs=1"
+        else:
+            cost = (
+                f"{run.seconds / 3600:.1f} h in sequence (from {run.epochs_measured} epochs here)"
+            )
+        say(f"{run.architecture:<22} {cost}")
+    say(f"{'memory of a job':<22} {outlook.memory_bytes / 1e9:.1f} GB (estimate for a CPU)")
+    say(f"{'packs in the store':<22} {outlook.pack_bytes / 1e9:.2f} GB before compression")
+
+
+def _range_text(expected: "ExpectedInterval") -> str:
+    (low, high), (inner_low, inner_high) = expected.by_patient, expected.by_image
+    return f"{low:.2f}-{high:.2f}\n{inner_low:.2f}-{inner_high:.2f}"

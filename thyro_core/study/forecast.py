@@ -1,0 +1,157 @@
+"""What a study of an image set can show, before anything is trained: splits, precision, cost."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from thyro_core.config import Architecture, StudyConfig
+from thyro_core.datasets.splits import make_splits
+from thyro_core.errors import InputError
+from thyro_core.evaluation.bounded import Interval, logit_interval
+from thyro_core.store.store import Store
+from thyro_core.tables.io import read_table
+from thyro_core.training.memory import job_cpu_bytes
+
+EXPECTED_AUCS: tuple[float, ...] = (0.75, 0.85, 0.95)
+"""AUCs at which the width of an interval is given."""
+
+_SCHEMES: tuple[dict[str, object], ...] = (
+    {"scheme": "holdout"},
+    {"scheme": "kfold", "splits": 5},
+    {"scheme": "kfold", "splits": 10},
+    {"scheme": "repeated_kfold", "splits": 10, "folds": 5},
+)
+
+
+@dataclass(frozen=True)
+class ExpectedInterval:
+    """The 95 % interval to expect of an AUC; patients' images are all alike, or all independent."""
+
+    auc: float
+    by_patient: Interval
+    by_image: Interval
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """What an architecture's runs take."""
+
+    architecture: Architecture
+    seconds: float | None
+    """Training of all splits, one after the other; None: the store has no epoch to measure from."""
+    epochs_measured: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Counts, splits, precision and cost of a study before it is run."""
+
+    images: tuple[int, int]
+    """Benign and malignant, included and labelled."""
+    units: tuple[int, int]
+    """Patients (groups, where none are known) with benign and with malignant images."""
+    schemes: dict[str, str | None]
+    """Scheme -> None if it is possible, else why not."""
+    whole: list[ExpectedInterval]
+    """Of the out-of-fold scores of all images together."""
+    test_part: list[ExpectedInterval]
+    """Of a single hold-out's test part."""
+    runs: list[RunEstimate]
+    memory_bytes: int
+    """Most memory of a job on a node without a GPU."""
+    pack_bytes: int
+    """Packs of all input sizes in the store."""
+
+    @property
+    def design_effect(self) -> float:
+        """Images a patient, in the class with more: the most that a variance grows by."""
+        pairs = zip(self.images, self.units, strict=True)
+        return max(images / units if units else math.nan for images, units in pairs)
+
+
+def expected_interval(auc: float, malignant: float, benign: float) -> Interval:
+    """95 % interval to expect around an AUC, from the sizes of the classes, on the logit scale.
+
+    The variance is Hanley and McNeil's for exponential scores ("The Meaning and Use of the Area
+    under a Receiver Operating Characteristic (ROC) Curve", Radiology 143, 1982): with
+    Q1 = A / (2 - A) and Q2 = 2 A^2 / (1 + A), [A (1 - A) + (m - 1)(Q1 - A^2) + (n - 1)(Q2 - A^2)]
+    / (m n). Where a class has several images of a patient, m or n lies between its patients and its
+    images: a design effect of 1 + (images a patient - 1) x correlation (Kish 1965).
+
+    Args:
+        auc: above 0 and below 1.
+        malignant: independent units m of the class, at least 1.
+        benign: the same, n.
+    """
+    first, second = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = auc * (1 - auc)
+    spread += (malignant - 1) * (first - auc**2) + (benign - 1) * (second - auc**2)
+    return logit_interval(auc, math.sqrt(max(spread, 0.0) / (malignant * benign)))
+
+
+def forecast(store: Store, images: pa.Table, config: StudyConfig) -> Forecast:
+    """What a study of these images can show, and what it takes.
+
+    Args:
+        store: whose studies the speed is measured in.
+        images: an `images` table.
+        config: the study's config.
+    """
+    frame = images.select(["label", "included", "patient_id", "group_id"]).to_pandas()
+    frame = frame[frame["included"] & frame["label"].notna()]
+    unit = frame["patient_id"].where(frame["patient_id"].notna(), frame["group_id"])
+    counts = [int((frame["label"] == label).sum()) for label in (0, 1)]
+    units = [int(unit[frame["label"] == label].nunique()) for label in (0, 1)]
+    share = config.test_fraction
+    sides = {config.side(name) for name in config.architectures}
+    return Forecast(
+        images=(counts[0], counts[1]),
+        units=(units[0], units[1]),
+        schemes={_scheme_name(scheme): _obstacle(images, config, scheme) for scheme in _SCHEMES},
+        whole=_intervals(counts, units, 1.0),
+        test_part=_intervals(counts, units, share),
+        runs=[_run_estimate(store, len(frame), config, name) for name in config.architectures],
+        memory_bytes=job_cpu_bytes(config),
+        pack_bytes=sum(side**2 for side in sides) * int(images.to_pandas()["included"].sum()),
+    )
+
+
+def _scheme_name(scheme: dict[str, object]) -> str:
+    return " ".join(str(value) for value in scheme.values())
+
+
+def _obstacle(images: pa.Table, config: StudyConfig, scheme: dict[str, object]) -> str | None:
+    try:
+        plan = StudyConfig.model_validate(config.model_dump() | scheme)
+        make_splits("s", images, plan)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _intervals(images: list[int], units: list[int], share: float) -> list[ExpectedInterval]:
+    sizes = [[max(math.floor(n * share), 1) for n in of] for of in (units, images)]
+    return [
+        ExpectedInterval(
+            auc, *(expected_interval(auc, malignant, benign) for benign, malignant in sizes)
+        )
+        for auc in EXPECTED_AUCS
+    ]
+
+
+def _run_estimate(
+    store: Store, images: int, config: StudyConfig, architecture: Architecture
+) -> RunEstimate:
+    """From the median speed of this architecture's epochs in the store, at any image size."""
+    rows = read_table(store, "epochs")
+    own = rows.filter(pc.equal(rows["architecture"], architecture))
+    speeds = own["images_per_second"].drop_null().to_numpy()
+    if not speeds.size:
+        return RunEstimate(architecture, None, 0)
+    folds = config.fold_count
+    trained = images * (1 - config.test_fraction if folds is None else 1 - 1 / folds)
+    seconds = config.splits * config.epochs * trained / float(np.median(speeds))
+    return RunEstimate(architecture, seconds, int(speeds.size))
