@@ -77,3 +77,9 @@ def test_what_is_not_looked_at_is_said(full) -> None:
     page = read_page(store.read(report_key(plan.study_id)).decode())
     assert "None is looked at" in page.by_id("subgroups").text
     assert "Not compared" in page.by_id("readers").text
+
+
+def test_what_cannot_be_told_apart_or_is_not_scored_is_said(reviewed) -> None:
+    text = reviewed[2].by_id("performance").text
+    assert "the study cannot tell what share belongs to either" in " ".join(text.split())
+    assert "The training parts are not scored" in text
