@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -203,19 +204,23 @@ class StudyConfig(IngestConfig):
         description="Test images of a split and architecture whose maps are checked by randomising "
         "weights and by removing pixels; 0 = off.",
     )
+    # Studies that do not use the next three keep the ids they had before there were such keys.
     subgroups: tuple[str, ...] = Field(
         (),
+        exclude_if=lambda value: not value,
         description="Columns of labels.csv whose groups get figures of their own, numbers with "
         "cuts: device, age:40,60 (below 40, 40 to below 60, 60 and above).",
     )
     readers: tuple[str, ...] = Field(
         (),
+        exclude_if=lambda value: not value,
         description="Columns of labels.csv with other readings of the images, and from which "
         "category on one is malignant: tirads:4a; reader_a (benign or malignant).",
     )
 
     permute_labels: bool = Field(
         False,
+        exclude_if=lambda value: not value,
         description="Exchange the labels of groups at random: a null study, whose figures are what "
         "chance gives. Nothing of it can be promoted.",
     )
@@ -231,8 +236,15 @@ class StudyConfig(IngestConfig):
     @field_validator("subgroups")
     @classmethod
     def _parsable_subgroups(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        _check_unique([_column_spec(text).name for text in value])
-        return value
+        # `--set subgroups=age:40,60` is parted at every comma: a number goes on with the cuts.
+        columns: list[str] = []
+        for text in value:
+            if columns and ":" in columns[-1] and _NUMBER.fullmatch(text.strip()):
+                columns[-1] += f",{text.strip()}"
+            else:
+                columns.append(text)
+        _check_unique([_column_spec(text).name for text in columns])
+        return tuple(columns)
 
     @field_validator("readers")
     @classmethod
@@ -293,6 +305,9 @@ class StudyConfig(IngestConfig):
         if architecture == "inception_v3":
             return round(self.image_size * _INCEPTION_SIDE / _PAPER_SIDE)
         return self.image_size
+
+
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 def _column_spec(text: str) -> ColumnSpec:

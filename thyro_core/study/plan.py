@@ -13,9 +13,6 @@ from thyro_core.training.pretrained import StartingWeights
 
 PlannedPrecision = Literal["fp32", "bf16"]
 
-_ADDITIONS = ("subgroups", "readers", "permute_labels")
-"""Fields of the config that change nothing while they are empty."""
-
 NULL_PREFIX = "snull"
 """Begin of the id of a study with permuted labels."""
 
@@ -50,10 +47,8 @@ def make_plan(
     That is the config, the manifest, the arithmetic, the bytes of the starting weights and the
     version of the numerical recipe; where it runs, and the notes, are not part of the name.
     """
-    # The results of `auto` are hashed below: the same bytes make the same study. A study that does
-    # not use an addition keeps the name that it had before there was one.
-    unused = {name for name in _ADDITIONS if not getattr(config, name)}
-    choices = config.model_dump(mode="json", exclude={"precision", "weights", *unused})
+    # The results of `auto` are hashed below: the same bytes make the same study.
+    choices = config.model_dump(mode="json", exclude={"precision", "weights"})
     study_id = content_id(
         NULL_PREFIX if config.permute_labels else "s",
         {
