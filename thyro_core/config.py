@@ -239,7 +239,7 @@ class StudyConfig(IngestConfig):
         # `--set subgroups=age:40,60` is parted at every comma: a number goes on with the cuts.
         columns: list[str] = []
         for text in value:
-            if columns and ":" in columns[-1] and _NUMBER.fullmatch(text.strip()):
+            if columns and ":" in columns[-1] and _CUT.fullmatch(text.strip()):
                 columns[-1] += f",{text.strip()}"
             else:
                 columns.append(text)
@@ -307,7 +307,7 @@ class StudyConfig(IngestConfig):
         return self.image_size
 
 
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_CUT = re.compile(r"-?\d+(\.\d+)?")
 
 
 def _column_spec(text: str) -> ColumnSpec:

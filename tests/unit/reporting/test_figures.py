@@ -212,7 +212,9 @@ class TestCurves:
         plots.decision_plot("d", {"vgg16": decision_curve(nothing, 0.4)})
 
     def test_predictive_values_are_told_where_the_paper_stands(self):
-        figure = plots.ppv_plot("p", {"resnet18": (264 / 270, 1222 / 1240)}, 0.18)
+        figure = plots.ppv_plot(
+            "p", {"resnet18": (Estimate(264 / 270), Estimate(1222 / 1240))}, 0.18
+        )
         assert "where 18 %, 5 %, 0.5 % are malignant: resnet18 0.94, 0.78, 0.25." in told(figure)
         assert "this study: 18 %" in texts(figure)
 

@@ -355,9 +355,9 @@ def _check_cam_families(study: _StudyTables) -> _Findings:
 
 
 def _check_metrics(study: _StudyTables) -> _Findings:
-    plan, (predictions, splits) = study.plan, (study.tables[n] for n in ("predictions", "splits"))
-    nodules = image_nodules(study.tables["images"])
-    expected = metrics_table(plan.study_id, predictions, splits, plan.config, nodules=nodules)
+    plan, tables = study.plan, study.tables
+    sources, nodules = (tables["predictions"], tables["splits"]), image_nodules(tables["images"])
+    expected = metrics_table(plan.study_id, *sources, plan.config, nodules=nodules)
     return _compare(study, "metrics", ("split", "architecture", "level", "metric"), expected)
 
 
