@@ -243,14 +243,7 @@ def _check_completeness(study: _StudyTables) -> _Findings:
     summary = f"{len(runs) - len(faults)} of {len(runs)} runs are finished"
     faults += [
         f"no table {name}"
-        for name in (
-            "runs",
-            "metrics",
-            *DERIVED_TABLES,
-            "cam_tests",
-            "cam_families",
-            "cam_checks",
-        )
+        for name in ("runs", "metrics", *DERIVED_TABLES, "cam_tests", "cam_families", "cam_checks")
         if not store.exists(table_key(name, study_id=plan.study_id))
     ]
     return _Findings([summary, *faults] if faults else [], summary)
