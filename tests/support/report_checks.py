@@ -95,7 +95,7 @@ def check_traces(page: Element, store: Store, plan: StudyPlan) -> dict[str, int]
 def as_shown(value: object) -> object:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(value)
     return "auto" if value is None else value
 
