@@ -78,7 +78,7 @@ PARTS = {
     ),
     "near-duplicates": Part(
         "Near-duplicates",
-        "100,000 images in less than 60 s, growth below quadratic",
+        "growth below quadratic",
         ("near_duplicates.py", "--scale=10000"),
         ("--images=40", "--scale=1000"),
     ),
@@ -111,6 +111,12 @@ PARTS = {
         "<= 0.05 by the lower bound",
         ("threshold.py", "--studies=500"),
         ("--studies=5",),
+    ),
+    "calibration": Part(
+        "Probabilities of new patients, calibrated on scores of few networks",
+        "near the best there is",
+        ("calibration.py",),
+        ("--studies=2",),
     ),
     "threads": Part(
         "Threads of a job",

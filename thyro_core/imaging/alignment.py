@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from thyro_core.imaging.local_features import (
+    LEAST_COSINE,
+    MOST_OCTAVES,
     PATTERN_NORM,
     PLACE_STEPS,
     LocalFeatures,
@@ -18,8 +20,6 @@ from thyro_core.imaging.local_features import (
 )
 from thyro_core.types import FloatArray
 
-_ALIKE = 0.8  # least cosine of two descriptions of one spot
-_OCTAVES = 1.3  # largest difference of scale: zoom by 1.5, or half of a dual view, and some room
 _PROPOSED = 8.0  # how near a proposal must bring a feature: 3 degrees move the corner by 7 [pixels]
 _NEAR, _NEAR_SIZES = 1.5, 0.4  # how near the similarity must: [pixels], and [sizes]
 _SIZE_OCTAVES = 0.4  # how much the sizes may differ from the similarity's scale
@@ -65,7 +65,7 @@ def _aligned(one: LocalFeatures, other: LocalFeatures, mirrored: bool, least: in
         places[0] = np.abs(places[0] - np.array([one.width - 1.0, 0, 0]))
     octaves = np.subtract.outer(-places[0][:, 2], -places[1][:, 2])
     # The sums are of whole numbers below 2^24: float32 holds them exactly.
-    alike = (left @ right.T >= _ALIKE * PATTERN_NORM**2) & (np.abs(octaves) <= _OCTAVES)
+    alike = (left @ right.T >= LEAST_COSINE * PATTERN_NORM**2) & (np.abs(octaves) <= MOST_OCTAVES)
     i, j = np.nonzero(alike)
     best = Alignment(0, 1 + 0j, 0j, mirrored)
     if len(i) < 2:
@@ -118,7 +118,7 @@ def _similarity(
         return None
     turn = complex((np.conj(start - middle) * (goal - target)).sum() / spread)
     scale = abs(turn)
-    if not 2**-_OCTAVES <= scale <= 2**_OCTAVES or abs(turn.imag) > _TURN * scale:
+    if not 2**-MOST_OCTAVES <= scale <= 2**MOST_OCTAVES or abs(turn.imag) > _TURN * scale:
         return None
     return turn, complex(target - turn * middle)
 

@@ -13,11 +13,14 @@ may be missed. `tests/bench/near_duplicates.py` measures what is lost.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from thyro_core.imaging.local_features import (
+    LEAST_COSINE,
+    MOST_OCTAVES,
     PATTERN,
     PATTERN_NORM,
     PLACE_STEPS,
@@ -32,14 +35,27 @@ _BITS = 64
 _ROTATIONS, _ROTATION = 16, 4  # how often codes are sorted, and bits between
 _NEIGHBOURS = 6  # next codes that each is compared with
 _DISTANCE = 14  # most bits in which codes of alike features differ
-_ALIKE = 0.8  # least cosine of their descriptions
-_OCTAVES = 1.3  # most that their scales differ
-_PROPOSED, _SIZE_OCTAVES = 10.0, 0.5  # how near two proposals are: [pixels], [octaves]
+_PROPOSAL_PIXELS, _PROPOSAL_OCTAVES = 10.0, 0.5  # how near two proposals are: [pixels], [octaves]
 _APART = 4.0  # how far two features of one image are, to count as two [pixels]
 _VOTES = 4  # pairs of agreeing matches that suffice, however many disagree
-_PROPOSALS = 24  # matches of a pair that are looked at
+_MATCHES = 24  # matches of a pair that are looked at
 _SEED = 0
 _ROWS_AT_ONCE = 1 << 18
+
+
+class _Features(NamedTuple):
+    """The features of all images, one after the other."""
+
+    patterns: npt.NDArray[np.int8]
+    """(n, PATTERN), in one hand."""
+    owners: IntArray
+    """(n,), the image."""
+    places: npt.NDArray[np.int16]
+    """(n, 3)."""
+    mirrored: npt.NDArray[np.bool_]
+    """(n,), whether the pattern was mirrored to be in that hand."""
+    widths: IntArray
+    """(n,), of the image [pixels]."""
 
 
 def candidates(images: Sequence[LocalFeatures]) -> IntArray:
@@ -58,9 +74,8 @@ def candidates(images: Sequence[LocalFeatures]) -> IntArray:
     patterns = np.concatenate([image.patterns for image in images])
     places = np.concatenate([image.places for image in images])
     widths = np.repeat([image.width for image in images], counts)
-    mirrored = _brought_into_one_hand(patterns)
-    left, right = _alike(patterns, owners, places)
-    return _agreeing(left, right, owners, places, mirrored, widths)
+    features = _Features(patterns, owners, places, _brought_into_one_hand(patterns), widths)
+    return _agreeing(*_alike_features(features), features)
 
 
 def _brought_into_one_hand(patterns: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
@@ -75,10 +90,9 @@ def _brought_into_one_hand(patterns: npt.NDArray[np.int8]) -> npt.NDArray[np.boo
     return mirrored
 
 
-def _alike(
-    patterns: npt.NDArray[np.int8], owners: IntArray, places: npt.NDArray[np.int16]
-) -> tuple[IntArray, IntArray]:
+def _alike_features(features: _Features) -> tuple[IntArray, IntArray]:
     """Positions of alike features of two different images, the first one's smaller, sorted."""
+    patterns, owners, places = features[:3]
     codes = _codes(patterns)
     owner_bits = np.uint64(max(1, int(len(codes) - 1).bit_length()))
     owner_mask = (np.uint64(1) << owner_bits) - np.uint64(1)
@@ -97,14 +111,14 @@ def _alike(
         codes = codes << np.uint64(_ROTATION) | codes >> np.uint64(_BITS - _ROTATION)
         pairs = [_distinct(np.concatenate(pairs))]
     left, right = np.divmod(pairs[0], len(codes))
-    kept = np.zeros(len(left), np.bool_)
+    alike = np.zeros(len(left), np.bool_)
     for start in range(0, len(left), _ROWS_AT_ONCE):
         i, j = (side[start : start + _ROWS_AT_ONCE] for side in (left, right))
         products = np.einsum("ij,ij->i", patterns[i], patterns[j], dtype=np.int32)
         octaves = np.abs(places[i, 2].astype(np.int32) - places[j, 2]) / PLACE_STEPS
-        alike = (products >= _ALIKE * PATTERN_NORM**2) & (octaves <= _OCTAVES)
-        kept[start : start + _ROWS_AT_ONCE] = alike
-    return left[kept], right[kept]
+        near = (products >= LEAST_COSINE * PATTERN_NORM**2) & (octaves <= MOST_OCTAVES)
+        alike[start : start + _ROWS_AT_ONCE] = near
+    return left[alike], right[alike]
 
 
 def _distinct(numbers: IntArray) -> IntArray:
@@ -129,19 +143,13 @@ def _signs() -> npt.NDArray[np.float32]:
     return bits.reshape(PATTERN, _BITS).astype(np.float32) * 2 - 1
 
 
-def _agreeing(
-    left: IntArray,
-    right: IntArray,
-    owners: IntArray,
-    places: npt.NDArray[np.int16],
-    mirrored: npt.NDArray[np.bool_],
-    widths: IntArray,
-) -> IntArray:
+def _agreeing(left: IntArray, right: IntArray, features: _Features) -> IntArray:
     """Pairs of images whose alike features propose the same shift and scale.
 
     Print of one scanner agrees by chance now and then: at least half as many pairs of matches must
     agree as there are matches, or `_VOTES` of them.
     """
+    _, owners, places, mirrored, widths = features
     n_images = int(owners[-1]) + 1
     keys = owners[left] * n_images + owners[right]
     order = np.argsort(keys, kind="stable")
@@ -149,25 +157,25 @@ def _agreeing(
     starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])) if len(keys) else keys
     sizes = np.diff(np.append(starts, len(keys)))
     rank = np.arange(len(keys)) - np.repeat(starts, sizes)
-    kept = (np.repeat(sizes, sizes) > 1) & (rank < _PROPOSALS)
-    keys, left, right = keys[kept], left[kept], right[kept]
+    several = (np.repeat(sizes, sizes) > 1) & (rank < _MATCHES)
+    keys, left, right = keys[several], left[several], right[several]
     crossed = mirrored[left] != mirrored[right]
     start, goal = (places[side].astype(np.float64) / PLACE_STEPS for side in (left, right))
     start[:, 0] = np.where(crossed, widths[left] - 1 - start[:, 0], start[:, 0])
     octaves = goal[:, 2] - start[:, 2]
     agreed = [np.empty(0, np.int64)]
-    for step in range(1, _PROPOSALS):
+    for step in range(1, _MATCHES):
         one, other = slice(None, -step), slice(step, None)
         together = (keys[one] == keys[other]) & (crossed[one] == crossed[other])
         rows = np.flatnonzero(together)
-        rows = rows[np.abs(octaves[rows] - octaves[rows + step]) <= _SIZE_OCTAVES]
+        rows = rows[np.abs(octaves[rows] - octaves[rows + step]) <= _PROPOSAL_OCTAVES]
         ends = [side[rows, :2] - side[rows + step, :2] for side in (start, goal)]
         # Two matches agree if each one's scale takes the way between the first image's features
         # to the way between the second image's.
         middle = 2 ** ((octaves[rows] + octaves[rows + step]) / 2)
         apart = np.abs(ends[0] * middle[:, None] - ends[1]).max(axis=1)
         two = np.minimum(*(np.abs(side).max(axis=1) for side in ends)) >= _APART
-        agreed.append(keys[rows[(apart <= _PROPOSED) & two]])
+        agreed.append(keys[rows[(apart <= _PROPOSAL_PIXELS) & two]])
     pairs, votes = np.unique(np.concatenate(agreed), return_counts=True)
     matched, matches = np.unique(keys, return_counts=True)
     likely = (votes >= _VOTES) | (2 * votes >= matches[np.searchsorted(matched, pairs)])

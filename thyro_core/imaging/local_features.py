@@ -30,6 +30,12 @@ PATTERN = 44
 PATTERN_NORM = 200.0
 """Euclidean norm of a feature's description, but for rounding."""
 
+LEAST_COSINE = 0.8
+"""Of the descriptions of two features that are alike."""
+
+MOST_OCTAVES = 1.3
+"""Largest difference of scale: zoom by 1.5, or half of a dual view, and some room."""
+
 PLACE_STEPS = 16.0
 """Steps of a place per pixel of the scaled image, and of a size per octave."""
 
@@ -79,11 +85,11 @@ def local_features(small: Grey) -> LocalFeatures:
         small: uint8 (H, W), from `scaled`.
     """
     height, width = small.shape
-    level = _blurred(_local_contrast(small), _FINEST)
+    level = _blurred(_contrast_steps(small), _FINEST)
     places, patterns = [np.empty((0, 3), np.int16)], [np.empty((0, PATTERN), np.int8)]
     for octave, quota in enumerate(_QUOTAS):
         levels = [level]
-        for step in _steps():
+        for step in _blur_steps():
             levels.append(_blurred(levels[-1], step))
         layer, y, x = _extrema([b - a for a, b in pairwise(levels)], quota)
         stack = np.stack(levels)
@@ -107,10 +113,10 @@ def scaled(grey: Grey) -> Grey:
 @cache
 def odd_columns() -> npt.NDArray[np.bool_]:
     """(PATTERN,): which coefficients change their sign when the image is mirrored."""
-    return np.asarray(_waves()[1] % 2 == 1)
+    return np.asarray(_cosine_waves()[1] % 2 == 1)
 
 
-def _local_contrast(small: Grey) -> Float32Array:
+def _contrast_steps(small: Grey) -> Float32Array:
     """Grey levels less their local mean, in 1/600 of their local spread: whole numbers."""
     base = cv2.medianBlur(small, _MEDIAN)
     window, border = (_BOX, _BOX), cv2.BORDER_REFLECT_101
@@ -123,7 +129,7 @@ def _local_contrast(small: Grey) -> Float32Array:
 
 
 @cache
-def _steps() -> list[float]:
+def _blur_steps() -> list[float]:
     """What to blur a level by to come to the next one [pixels]."""
     sizes = _FINEST * 2.0 ** (np.arange(_LAYERS + 3) / _LAYERS)
     return [float(step) for step in np.sqrt(sizes[1:] ** 2 - sizes[:-1] ** 2)]
@@ -152,7 +158,7 @@ def _extrema(layers: list[Float32Array], quota: int) -> tuple[IntArray, IntArray
     stack = np.stack(layers)
     height, width = layers[0].shape
     inner = slice(_BORDER, height - _BORDER), slice(_BORDER, width - _BORDER)
-    found = []
+    extrema = []
     for k in range(1, _LAYERS + 1):
         layer = layers[k]
         # Few pixels are extreme in their own layer: only these are compared with the next ones.
@@ -166,8 +172,8 @@ def _extrema(layers: list[Float32Array], quota: int) -> tuple[IntArray, IntArray
         sign = np.sign(value)
         best = (around * sign[:, None]).max(axis=(0, 2)) == np.abs(value)
         y, x, value = y[best], x[best], value[best]
-        found.append(np.stack([np.full(len(y), k), y, x, np.abs(value)]))
-    layer, y, x, response = np.concatenate(found, axis=1).astype(np.int64)
+        extrema.append(np.stack([np.full(len(y), k), y, x, np.abs(value)]))
+    layer, y, x, response = np.concatenate(extrema, axis=1).astype(np.int64)
     best = np.argsort(-response, kind="stable")[:quota]
     return layer[best], y[best], x[best]
 
@@ -188,7 +194,7 @@ def _refined(layers: Float32Array, k: IntArray, y: IntArray, x: IntArray) -> Flo
 
 
 @cache
-def _waves() -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
+def _cosine_waves() -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
     """Rows and columns of the lowest waves, the waves in whole numbers (_GRID², n), the window."""
     squared = np.add.outer(np.arange(_GRID) ** 2, np.arange(_GRID) ** 2)
     rows, columns = np.divmod(np.argsort(squared, axis=None, kind="stable")[1 : 1 + PATTERN], _GRID)
@@ -216,7 +222,7 @@ def _patterns(levels: Float32Array, layer: IntArray, refined: FloatArray) -> npt
     upper = pixels[place] * (1 - right) + pixels[place + 1] * right
     lower = pixels[place + width] * (1 - right) + pixels[place + width + 1] * right
     samples = np.rint(upper * (1 - down) + lower * down).reshape(n, _GRID**2).astype(np.float64)
-    _, _, waves, window = _waves()
+    _, _, waves, window = _cosine_waves()
     samples -= np.rint(samples @ window / window.sum())[:, None]
     sums = samples @ waves * _WEIGHTS
     norm = np.sqrt((sums**2).sum(axis=1, keepdims=True))

@@ -155,10 +155,10 @@ def near_duplicates(
         msg = f"expected correlations above 0, up to 1, found {same_picture}, {similar}"
         raise ValueError(msg)
     pairs = candidates([one.features for one in fingerprints])
-    found: list[NearDuplicate] = []
+    duplicates: list[NearDuplicate] = []
     for start in range(0, len(pairs), _BATCH):
-        found += _confirmed(fingerprints, pairs[start : start + _BATCH], same_picture, similar)
-    return found
+        duplicates += _confirmed(fingerprints, pairs[start : start + _BATCH], same_picture, similar)
+    return duplicates
 
 
 def _confirmed(
@@ -173,20 +173,20 @@ def _confirmed(
         alignments.append(alignment)
         if alignment.shared >= _LEAST_SHARED:
             grids = overlaps(one.features, other.features, alignment, SIDE)
-            squares[0, row] = _grey_levels(one.thumbnail, grids[0])
-            squares[1, row] = _grey_levels(other.thumbnail, grids[1])
+            squares[0, row] = _interpolated(one.thumbnail, grids[0])
+            squares[1, row] = _interpolated(other.thumbnail, grids[1])
     left, right = (_local_contrast(square) for square in squares)
     there, back = registered_correlation(left, right), registered_correlation(right, left)
-    found = []
+    duplicates = []
     for (i, j), alignment, value in zip(pairs, alignments, np.maximum(there, back), strict=True):
         is_similar = value >= similar and alignment.shared >= _LEAST_SHARED_SIMILAR
         if value >= same_picture or is_similar:
             facts = float(value), alignment.shared, alignment.mirrored
-            found.append(NearDuplicate(int(i), int(j), bool(value >= same_picture), *facts))
-    return found
+            duplicates.append(NearDuplicate(int(i), int(j), bool(value >= same_picture), *facts))
+    return duplicates
 
 
-def _grey_levels(thumbnail: Grey, grid: FloatArray) -> Float32Array:
+def _interpolated(thumbnail: Grey, grid: FloatArray) -> Float32Array:
     """Grey levels at a grid (2, n, n) of x, y in shares of width and height, interpolated."""
     x, y = np.clip(grid * THUMBNAIL - 0.5, 0, THUMBNAIL - 1.001)
     column, row = x.astype(np.int64), y.astype(np.int64)
