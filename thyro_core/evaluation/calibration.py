@@ -25,6 +25,7 @@ LEAST_SLOPE = 0.01
 FOLDS = 10
 """Parts of the groups in cross-fitting."""
 
+_NODES = 15  # of the Gauss-Hermite rule
 _STEPS, _CLOSE, _LONGEST_STEP = 200, 1e-10, 2.0
 # Networks compute in float32: a relative spread below this is rounding.
 _ROUNDING = 1e-6
@@ -127,7 +128,10 @@ class EnsembleFit(NamedTuple):
     variance: MemberVariance
 
     def probability(self, ensemble: OutOfFoldEnsemble) -> FloatArray:
-        """Calibrated probability of malignant by what all networks would score on average.
+        """Mean calibrated probability over the scores that all networks may give an image.
+
+        Given the few networks' score, that of all is taken as normal about `expected`. If the
+        calibration fits scores in use, this probability fits out of fold.
 
         Args:
             ensemble: m images, those of the fit or others of the same networks.
@@ -135,8 +139,11 @@ class EnsembleFit(NamedTuple):
         Returns:
             (m,).
         """
+        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
         expected = self.variance.expected(ensemble.margin, ensemble.members)
-        return self.calibration.probability(expected)
+        spread = self.variance.residual(ensemble.members)
+        scores = expected[:, None] + spread[:, None] * nodes
+        return np.asarray(self.calibration.probability(scores) @ (weights / weights.sum()))
 
 
 def fit_ensemble(ensemble: OutOfFoldEnsemble) -> EnsembleFit:

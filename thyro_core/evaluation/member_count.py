@@ -50,6 +50,15 @@ class MemberVariance(NamedTuple):
         """
         return self.centre + np.sqrt(self._shrinkage(members)) * (margin - self.centre)
 
+    def residual(self, members: IntArray) -> FloatArray:
+        """Standard deviation of the log odds of all networks about `expected`.
+
+        Args:
+            members: (m,), at least 1.
+        """
+        whole = self.between + self.within / self.networks
+        return np.asarray(np.sqrt(whole * (1 - self._shrinkage(members))))
+
     def _shrinkage(self, members: IntArray) -> FloatArray:
         """Variance of scores of all networks over that of scores of `members`."""
         variance = self.between + self.within / members

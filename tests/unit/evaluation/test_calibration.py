@@ -138,11 +138,11 @@ def test_changing_an_images_own_label_changes_nothing_of_its_probability() -> No
     assert before.prevalence[:2].tolist() == after.prevalence[:2].tolist()
 
 
-def unsteady_networks(rng, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and log odds of ten networks, each with an error as large as what they share."""
+def unsteady_networks(rng, images: int, error: float = 2.5) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and log odds of ten networks, each with an error of its own."""
     label = (rng.random(images) < 0.25).astype(np.int64)
     shared = rng.normal(3.0 * label - 1.0, 1.5)
-    return label, shared[:, None] + rng.normal(0, 2.5, (images, 10))
+    return label, shared[:, None] + rng.normal(0, error, (images, 10))
 
 
 def test_the_calibration_fits_the_ensemble_of_all_networks_not_of_the_few_out_of_fold() -> None:
@@ -164,6 +164,22 @@ def test_the_calibration_fits_the_ensemble_of_all_networks_not_of_the_few_out_of
     assert found.probability(score).mean() == pytest.approx(new.mean(), rel=0.05)
     brier = [float(((fit.probability(score) - new) ** 2).mean()) for fit in (naive, found, best)]
     assert brier[1] - brier[2] < 0.1 * (brier[0] - brier[2])
+
+
+def test_out_of_fold_probabilities_fit_where_the_calibration_in_use_fits() -> None:
+    """For errors as large as what networks share; far larger ones bend the scale of log odds."""
+    rng = np.random.default_rng(1)
+    label, margins = unsteady_networks(rng, 4000, error=1.5)
+    image, network = np.nonzero(rng.random(margins.shape) < 0.3)
+    few = out_of_fold_ensemble(
+        rows(*((k, f"i{i:05d}", f"g{i:05d}", label[i], margins[i, k])
+               for i, k in zip(image, network, strict=True)))
+    )  # fmt: skip
+    fit = cross_fit(few)
+    judged = quality(few.label, fit.calibrated, fit.prevalence)
+    assert judged.observed_expected.value == pytest.approx(1, abs=0.05)
+    assert judged.slope.value == pytest.approx(1, abs=0.15)
+    assert judged.brier.value < quality(few.label, sigmoid(few.margin)).brier.value
 
 
 def test_networks_that_agree_or_stand_alone_are_calibrated_as_they_are() -> None:

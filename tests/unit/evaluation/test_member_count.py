@@ -30,6 +30,9 @@ def test_expected_and_matched_scores_by_hand() -> None:
     parts = MemberVariance(centre=1.0, between=3.0, within=4.0, networks=4)
     margin, members = np.array([3.0, 3.0, -1.0]), np.array([1, 4, 2])
     assert parts.expected(margin, members) == pytest.approx([1 + 2 * 4 / 7, 3.0, 1 - 2 * 4 / 5])
+    whole = 3 + 4 / 4
+    left = [math.sqrt(whole * (1 - 4 / 7)), 0.0, math.sqrt(whole * (1 - 4 / 5))]
+    assert parts.residual(members) == pytest.approx(left)
     root = [math.sqrt(4 / 7), 1.0, math.sqrt(4 / 5)]
     assert parts.matched(margin, members) == pytest.approx(1 + np.array([2, 2, -2]) * root)
 
@@ -44,6 +47,7 @@ def test_matched_scores_have_the_variance_of_all_networks_and_expected_ones_thei
     expected = parts.expected(few, members)
     slope = np.cov(whole, expected)[0, 1] / expected.var(ddof=1)
     assert slope == pytest.approx(1, abs=0.02)
+    assert parts.residual(members) == pytest.approx((whole - expected).std(), rel=0.02)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5), st.floats(-30, 30)), min_size=1,
