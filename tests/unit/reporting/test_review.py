@@ -1,11 +1,14 @@
 """The report's sections on operating points, subgroups, readers and shortcuts."""
 
+import math
+
 import pytest
 
 from tests.support.html_page import Element, read_page
 from tests.support.report_checks import check_traces, untraced
 from tests.support.report_store import fabricated, images
 from thyro_core.reporting.report import write_report
+from thyro_core.reporting.sections.review import Review
 from thyro_core.store.keys import report_key
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan
@@ -59,17 +62,30 @@ def test_the_reader_stands_with_its_cut(reviewed) -> None:
     assert "tirads from 4a on" in " ".join(page.by_id("readers").text.split())
 
 
-def test_a_lead_over_the_files_facts_is_said_only_where_its_interval_says_so(reviewed) -> None:
+def test_a_lead_over_the_files_facts_is_said_only_where_its_corrected_test_says_so(
+    reviewed,
+) -> None:
     store, plan, page = reviewed
     (row,) = read_table(store, "shortcuts", study_id=plan.study_id).to_pylist()
     (cell,) = [each for each in page.by_id("shortcuts").walk() if "data-lead" in each.attributes]
-    if row["lead_low"] > 0:
-        expected = "sees more than the file tells"
-    elif row["lead_high"] < 0:
-        expected = "does worse than the file\N{RIGHT SINGLE QUOTATION MARK}s facts"
-    else:
+    if math.isnan(row["p_adjusted"]):
+        expected = "no test: nothing is shown"
+    elif row["p_adjusted"] >= 0.05:
         expected = "not shown to see more than the file tells"
+    elif row["lead"] > 0:
+        expected = "sees more than the file tells"
+    else:
+        expected = "does worse than the file\N{RIGHT SINGLE QUOTATION MARK}s facts"
     assert cell.text == expected
+
+
+@pytest.mark.parametrize(
+    ("p", "shown"), [(0.049, 0.1), (0.05, 0.0), (0.075, 0.0), (math.nan, None), (None, None)]
+)
+def test_an_interval_above_zero_is_no_lead_where_the_corrected_p_is_not_small(p, shown) -> None:
+    row = {"lead": 0.1, "lead_low": 0.008, "lead_high": 0.2, "p": 0.038, "p_adjusted": p}
+    nothing = Review([], {}, None, [], [], shortcuts_tell=True)
+    assert nothing.shown_lead(row) == shown
 
 
 def test_what_is_not_looked_at_is_said(full) -> None:

@@ -1,10 +1,12 @@
 """The report on what a reviewer asks for next: operating points, subgroups, readers, shortcuts."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from thyro_core.config import StudyConfig
 from thyro_core.evaluation.evidence import CHANCE_AUC
+from thyro_core.explain.statistics import SIGNIFICANT
 from thyro_core.reporting.figures import dots
 from thyro_core.reporting.queries import TableRow, Tables
 from thyro_core.reporting.sections.curves import Plot, make_plot
@@ -39,6 +41,20 @@ class Review:
     shortcuts: list[TableRow]
     shortcuts_tell: bool
     """Whether the shortcuts alone tell the classes apart: their interval lies above chance."""
+
+    def shown_lead(self, row: TableRow) -> float | None:
+        """A network's lead over the shortcuts as far as its test shows one.
+
+        Args:
+            row: of `shortcuts`.
+
+        Returns:
+            The lead; 0: none is shown; None: there is no test.
+        """
+        p = row["p_adjusted"]
+        if p is None or math.isnan(p):
+            return None
+        return float(row["lead"]) if p < SIGNIFICANT else 0.0
 
 
 def review(tables: Tables, config: StudyConfig) -> Review:
