@@ -30,6 +30,7 @@ from thyro_core.store.store import Store, open_store
 RULES = IngestConfig(
     blur_bound=0.1,
     overlay_bound=0.02,
+    hash_distance=10,
     duplicate_correlation=0.9,
     max_bytes=50_000,
 )
