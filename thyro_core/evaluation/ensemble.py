@@ -21,8 +21,7 @@ from thyro_core.evaluation.delong import auc_interval, delong
 from thyro_core.evaluation.out_of_fold import (
     Ids,
     OutOfFoldEnsemble,
-    out_of_fold_ensemble,
-    out_of_fold_predictions,
+    out_of_fold_ensembles,
     sigmoid,
 )
 from thyro_core.tables.schemas import rows_to_table
@@ -181,12 +180,9 @@ def calibration_table(
 def _ensembles(
     predictions: pa.Table, splits: pa.Table, config: StudyConfig
 ) -> Iterator[tuple[str, OutOfFoldEnsemble, CrossFit]]:
-    there = set(predictions["architecture"].to_pylist())
-    for architecture in config.architectures:
-        if architecture in there:
-            rows = out_of_fold_predictions(predictions, splits, architecture)
-            ensemble = out_of_fold_ensemble(rows)
-            yield architecture, ensemble, cross_fit(ensemble)
+    ensembles = out_of_fold_ensembles(predictions, splits, config.architectures)
+    for architecture, ensemble in ensembles:
+        yield architecture, ensemble, cross_fit(ensemble)
 
 
 def _figures(

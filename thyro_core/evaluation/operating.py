@@ -13,8 +13,7 @@ from thyro_core.evaluation.calibration import FOLDS, group_folds
 from thyro_core.evaluation.curves import ppv_npv
 from thyro_core.evaluation.out_of_fold import (
     OutOfFoldEnsemble,
-    out_of_fold_ensemble,
-    out_of_fold_predictions,
+    out_of_fold_ensembles,
     sigmoid,
 )
 from thyro_core.evaluation.tables import image_level
@@ -116,11 +115,8 @@ def operating_points_table(
         ValueError: see `out_of_fold_predictions`.
     """
     rows: list[_Row] = []
-    there = set(predictions["architecture"].to_pylist())
-    for architecture in config.architectures:
-        if architecture not in there:
-            continue
-        ensemble = out_of_fold_ensemble(out_of_fold_predictions(predictions, splits, architecture))
+    ensembles = out_of_fold_ensembles(predictions, splits, config.architectures)
+    for architecture, ensemble in ensembles:
         sizes = {
             "n": ensemble.label.size,
             "n_positive": int(ensemble.label.sum()),

@@ -5,6 +5,7 @@ network. The ensemble of an image averages these networks and no others, so that
 those of an ensemble on new images, not of one network.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +135,26 @@ def out_of_fold_ensemble(rows: OutOfFoldPredictions) -> OutOfFoldEnsemble:
         member_variance=member_sd(rows, rows.margin) ** 2,
         networks=len(np.unique(rows.split)),
     )
+
+
+def out_of_fold_ensembles(
+    predictions: pa.Table, splits: pa.Table, architectures: Sequence[str]
+) -> Iterator[tuple[str, OutOfFoldEnsemble]]:
+    """The out-of-fold ensemble of each architecture that has predictions.
+
+    Args:
+        predictions: a study's table `predictions`.
+        splits: its table `splits`.
+        architectures: in the order to give them.
+
+    Raises:
+        ValueError: see `out_of_fold_predictions`.
+    """
+    there = set(predictions["architecture"].to_pylist())
+    for architecture in architectures:
+        if architecture in there:
+            rows = out_of_fold_predictions(predictions, splits, architecture)
+            yield architecture, out_of_fold_ensemble(rows)
 
 
 def ensemble_margin(margins: npt.ArrayLike) -> FloatArray:

@@ -13,8 +13,7 @@ from thyro_core.config import ReaderSpec, StudyConfig, job_seed
 from thyro_core.evaluation.bounded import proportion_interval, t_quantile
 from thyro_core.evaluation.out_of_fold import (
     OutOfFoldEnsemble,
-    out_of_fold_ensemble,
-    out_of_fold_predictions,
+    out_of_fold_ensembles,
 )
 from thyro_core.evaluation.uncertainty import holm
 from thyro_core.tables.schemas import rows_to_table
@@ -146,11 +145,8 @@ def readers_table(
         ValueError: see `out_of_fold_predictions`.
     """
     rows: list[_Row] = []
-    there = set(predictions["architecture"].to_pylist())
-    for architecture in config.architectures if config.readers else ():
-        if architecture not in there:
-            continue
-        ensemble = out_of_fold_ensemble(out_of_fold_predictions(predictions, splits, architecture))
+    architectures = config.architectures if config.readers else ()
+    for architecture, ensemble in out_of_fold_ensembles(predictions, splits, architectures):
         for place, spec in enumerate(config.reader_columns):
             seed = job_seed(config.seed, place, architecture)
             row = _reader_row(

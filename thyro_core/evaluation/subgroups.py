@@ -15,8 +15,7 @@ from thyro_core.evaluation.delong import auc_influences
 from thyro_core.evaluation.ensemble import auc_estimate
 from thyro_core.evaluation.out_of_fold import (
     OutOfFoldEnsemble,
-    out_of_fold_ensemble,
-    out_of_fold_predictions,
+    out_of_fold_ensembles,
     sigmoid,
 )
 from thyro_core.evaluation.uncertainty import holm
@@ -134,11 +133,8 @@ def subgroups_table(
         ValueError: see `out_of_fold_predictions`.
     """
     rows: list[_Row] = []
-    there = set(predictions["architecture"].to_pylist())
-    for architecture in config.architectures if config.subgroups else ():
-        if architecture not in there:
-            continue
-        ensemble = out_of_fold_ensemble(out_of_fold_predictions(predictions, splits, architecture))
+    architectures = config.architectures if config.subgroups else ()
+    for architecture, ensemble in out_of_fold_ensembles(predictions, splits, architectures):
         own: list[_Row] = []
         for spec in config.subgroup_columns:
             own += _column_rows(ensemble, spec, columns[spec.name], config.threshold)
