@@ -1,12 +1,15 @@
 """Near-duplicates: recall by kind of change, false pairs, precision on an answer sheet, growth.
 
-    python tests/bench/near_duplicates.py [SOURCE] [ANSWERS] [--images N] [--scale 10000]
+    python tests/bench/near_duplicates.py [SOURCE] [ANSWERS] [--images N] [--among N]
+        [--scale N]
 
 SOURCE is a folder with labels.csv (`image[,patient_id]`), by default of phantoms; ANSWERS a CSV
 with columns group, image: all pairs within a group count as near-duplicates, all others do not.
-Changed copies of every eighth image are sought in the whole set, at the defaults. Growth is
-measured on made-up fingerprints: features that are each mixed of two of the source's, at random
-places; one image in twenty is a copy of another with noise, half of its features, another shift.
+Changed copies of every eighth image are sought in the whole set, at the defaults; with `--among`,
+N made-up images are added to it. Growth is measured on made-up fingerprints: features that are each
+mixed of two of the source's, at random places, and the print of one of eight scanners, the same in
+all of its images; one image in twenty is a copy of another with noise, half of its features,
+another shift.
 """
 
 import argparse
@@ -28,6 +31,7 @@ from thyro_core.imaging import near_duplicates as nd
 from thyro_core.imaging.local_features import PATTERN_NORM, LocalFeatures
 
 COPIES = 0.05  # share of near-copies among the made-up fingerprints
+SCANNERS, PRINT = 8, 15  # of made-up images, and features that each scanner prints on them
 SCALES = (1000, 3000, 10_000, 30_000, 100_000)
 PHANTOMS = 400
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -39,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("answers", type=Path, nargs="?")
     parser.add_argument("--images", type=int, help="only the first N images")
     parser.add_argument("--every", type=int, default=8, help="copies of each Nth image")
+    parser.add_argument("--among", type=int, default=0, help="made-up images beside the copies")
     parser.add_argument("--scale", type=int, help="most made-up fingerprints, 1000 and up")
     return parser.parse_args()
 
@@ -253,8 +258,9 @@ CHANGES: dict[str, Change] = {
 
 
 def report_recall(
-    source: Path, names: Sequence[str], prints: list[nd.Fingerprint], every: int
+    source: Path, names: Sequence[str], prints: list[nd.Fingerprint], every: int, among: int
 ) -> None:
+    prints = [*prints, *made_up(prints, among)]
     print(header("change", "copies", "found", "same picture", "recall", "5 % point of correlation"))
     places = range(0, len(names), every)
     for title, change in CHANGES.items():
@@ -278,6 +284,7 @@ def made_up(pool: Sequence[nd.Fingerprint], n: int) -> list[nd.Fingerprint]:
     rng, made = np.random.default_rng(n), []
     patterns = np.concatenate([one.features.patterns for one in pool])
     places = np.concatenate([one.features.places for one in pool])
+    picks = rng.integers(len(places), size=(SCANNERS, PRINT))
     for k in range(n):
         if k % round(1 / COPIES) == 1:
             made.append(copied(made[-1], rng))
@@ -288,9 +295,10 @@ def made_up(pool: Sequence[nd.Fingerprint], n: int) -> list[nd.Fingerprint]:
         mixed *= PATTERN_NORM / np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1)
         where = places[rng.integers(len(places), size=size)].copy()
         where[:, :2] += rng.integers(-160, 160, (size, 2)).astype(np.int16)
-        features = LocalFeatures(
-            212, 174, where, np.clip(np.rint(mixed), -127, 127).astype(np.int8)
-        )
+        mixed = np.clip(np.rint(mixed), -127, 127).astype(np.int8)
+        own = picks[k % SCANNERS]
+        where, mixed = np.concatenate([where, places[own]]), np.concatenate([mixed, patterns[own]])
+        features = LocalFeatures(212, 174, where, mixed)
         left, right = (pool[k].thumbnail for k in rng.integers(len(pool), size=2))
         thumbnail = np.rint(left * 0.5 + right[:, :: rng.choice((-1, 1))] * 0.5).astype(np.uint8)
         made.append(nd.Fingerprint("0" * 16, features, thumbnail))
@@ -345,7 +353,7 @@ def report(options: argparse.Namespace) -> None:
     print(f"{cost:.1f} ms of processor time an image, decoding included")
     true = answer_pairs(options.answers, names) if options.answers else None
     report_pairs(prints, labels, true)
-    report_recall(options.source, names, prints, options.every)
+    report_recall(options.source, names, prints, options.every, options.among)
     if options.scale:
         report_scale(prints, options.scale)
 

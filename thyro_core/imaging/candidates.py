@@ -1,15 +1,14 @@
 """Which pairs of images may show the same picture: found without looking at every pair.
 
-Signs of random sums of a feature's description make a code of 64 bits, in which alike features
-differ in few (Charikar 2002, "Similarity estimation techniques from rounding algorithms"). Codes
-are sorted, and each is compared with the next few; then they are rotated by some bits and sorted
-again, so that another part of the code decides (after the same paper, section 5). Mirrored features
-are brought into one hand first, so that they have one code. Two images are candidates if their
-alike features propose the same shift and scale.
+Features that are alike (`thyro_core.imaging.alike_features`) propose a shift and a scale; two
+images are candidates if their alike features propose the same. Mirrored features are brought into
+one hand first, so that they are alike too.
 
-That search is not exact. Work and memory grow with the number of features, not of pairs; in a
-larger set a place among the next few is harder to come by, and a pair with few features in common
-may be missed. `tests/bench/near_duplicates.py` measures what is lost.
+A feature that is alike to far more others than most of its image is print, a ruler or the edge of
+a scanner's fan. It is left out, or all images of one scanner would be candidates of each other. So
+is a small part of an image that more than sixteen others show beside another picture.
+
+`tests/bench/near_duplicates.py` measures what is lost.
 """
 
 from collections.abc import Sequence
@@ -18,42 +17,28 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from thyro_core.imaging.local_features import (
-    LEAST_COSINE,
-    MOST_OCTAVES,
-    PATTERN,
-    PATTERN_NORM,
-    PLACE_STEPS,
-    LocalFeatures,
-    odd_columns,
-)
-from thyro_core.types import IntArray
+from thyro_core.imaging.alike_features import alike_features
+from thyro_core.imaging.local_features import PLACE_STEPS, LocalFeatures, odd_columns
+from thyro_core.types import BoolArray, IntArray
 
-Codes = npt.NDArray[np.uint64]
-
-_BITS = 64
-_ROTATIONS, _ROTATION = 16, 4  # how often codes are sorted, and bits between
-_NEIGHBOURS = 6  # next codes that each is compared with
-_DISTANCE = 14  # most bits in which codes of alike features differ
+_CROWD, _CROWD_FACTOR = 16, 4  # alike features of a common one, at least; in medians of its image
+_CROWD_BITS = 32
 _PROPOSAL_PIXELS, _PROPOSAL_OCTAVES = 10.0, 0.5  # how near two proposals are: [pixels], [octaves]
 _APART = 4.0  # how far two features of one image are, to count as two [pixels]
 _VOTES = 4  # pairs of agreeing matches that suffice, however many disagree
 _MATCHES = 24  # matches of a pair that are looked at
-_SEED = 0
 _ROWS_AT_ONCE = 1 << 18
 
 
 class _Features(NamedTuple):
     """The features of all images, one after the other."""
 
-    patterns: npt.NDArray[np.int8]
-    """(n, PATTERN), in one hand."""
     owners: IntArray
     """(n,), the image."""
     places: npt.NDArray[np.int16]
     """(n, 3)."""
-    mirrored: npt.NDArray[np.bool_]
-    """(n,), whether the pattern was mirrored to be in that hand."""
+    mirrored: BoolArray
+    """(n,), whether the pattern was mirrored to be in one hand."""
     widths: IntArray
     """(n,), of the image [pixels]."""
 
@@ -74,73 +59,35 @@ def candidates(images: Sequence[LocalFeatures]) -> IntArray:
     patterns = np.concatenate([image.patterns for image in images])
     places = np.concatenate([image.places for image in images])
     widths = np.repeat([image.width for image in images], counts)
-    features = _Features(patterns, owners, places, _brought_into_one_hand(patterns), widths)
-    return _agreeing(*_alike_features(features), features)
+    features = _Features(owners, places, _brought_into_one_hand(patterns), widths)
+    left, right = alike_features(patterns, places, owners)
+    common = _common(left, right, owners)
+    rare = ~(common[left] | common[right])
+    return _agreeing(left[rare], right[rare], features)
 
 
-def _brought_into_one_hand(patterns: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
+def _brought_into_one_hand(patterns: npt.NDArray[np.int8]) -> BoolArray:
     """Mirror, in place, patterns whose largest odd columns are negative; and which these are."""
     odd = odd_columns()
     mirrored = np.empty(len(patterns), np.bool_)
     for start in range(0, len(patterns), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        mirrored[rows] = (patterns[rows][:, odd].astype(np.int64) ** 3).sum(axis=1) < 0
+        values = patterns[rows][:, odd].astype(np.int32)
+        mirrored[rows] = (values * values * values).sum(axis=1) < 0
         # -128 does not occur: the sign always fits.
         patterns[rows] *= np.where(mirrored[rows, None] & odd, np.int8(-1), np.int8(1))
     return mirrored
 
 
-def _alike_features(features: _Features) -> tuple[IntArray, IntArray]:
-    """Positions of alike features of two different images, the first one's smaller, sorted."""
-    patterns, owners, places = features[:3]
-    codes = _codes(patterns)
-    owner_bits = np.uint64(max(1, int(len(codes) - 1).bit_length()))
-    owner_mask = (np.uint64(1) << owner_bits) - np.uint64(1)
-    numbers = np.arange(len(codes), dtype=np.uint64)
-    pairs = [np.empty(0, np.int64)]
-    for _ in range(_ROTATIONS):
-        # Code and feature in one word: sorting words is ten times faster than sorting positions.
-        order = (np.sort((codes & ~owner_mask) | numbers) & owner_mask).astype(np.int64)
-        ordered = codes[order]
-        for step in range(1, _NEIGHBOURS + 1):
-            distance = np.bitwise_count(ordered[step:] ^ ordered[:-step])
-            near = np.flatnonzero(distance <= _DISTANCE)
-            first, second = order[near], order[near + step]
-            low, high = np.minimum(first, second), np.maximum(first, second)
-            pairs.append((low * len(codes) + high)[owners[low] != owners[high]])
-        codes = codes << np.uint64(_ROTATION) | codes >> np.uint64(_BITS - _ROTATION)
-        pairs = [_distinct(np.concatenate(pairs))]
-    left, right = np.divmod(pairs[0], len(codes))
-    alike = np.zeros(len(left), np.bool_)
-    for start in range(0, len(left), _ROWS_AT_ONCE):
-        i, j = (side[start : start + _ROWS_AT_ONCE] for side in (left, right))
-        products = np.einsum("ij,ij->i", patterns[i], patterns[j], dtype=np.int32)
-        octaves = np.abs(places[i, 2].astype(np.int32) - places[j, 2]) / PLACE_STEPS
-        near = (products >= LEAST_COSINE * PATTERN_NORM**2) & (octaves <= MOST_OCTAVES)
-        alike[start : start + _ROWS_AT_ONCE] = near
-    return left[alike], right[alike]
-
-
-def _distinct(numbers: IntArray) -> IntArray:
-    """The different numbers, ascending; `np.unique` hashes them, which takes 30 times as long."""
-    ordered = np.sort(numbers)
-    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
-
-
-def _codes(patterns: npt.NDArray[np.int8]) -> Codes:
-    """uint64 (n,): signs of random sums, of whole numbers, so exact in whatever order."""
-    signs, codes = _signs(), np.empty(len(patterns), np.uint64)
-    for start in range(0, len(patterns), _ROWS_AT_ONCE):
-        sums = patterns[start : start + _ROWS_AT_ONCE].astype(np.float32) @ signs
-        codes[start : start + _ROWS_AT_ONCE] = np.packbits(sums > 0, axis=1).view(">u8")[:, 0]
-    return codes
-
-
-def _signs() -> npt.NDArray[np.float32]:
-    """1 or -1, (PATTERN, _BITS); drawn from a stream that NumPy promises to keep."""
-    raw = np.random.PCG64(_SEED).random_raw(PATTERN * _BITS // 64)
-    bits = np.unpackbits(raw.astype("<u8").view(np.uint8))
-    return bits.reshape(PATTERN, _BITS).astype(np.float32) * 2 - 1
+def _common(left: IntArray, right: IntArray, owners: IntArray) -> BoolArray:
+    """Which features are alike to far more others than most features of their image are."""
+    crowd = np.bincount(left, minlength=len(owners)) + np.bincount(right, minlength=len(owners))
+    sizes = np.bincount(owners)
+    # Image and crowd in one number: sorted, an image's features lie together, least crowd first.
+    ordered = np.sort(owners << _CROWD_BITS | crowd)
+    middle = np.minimum(np.cumsum(sizes) - sizes + sizes // 2, len(owners) - 1)
+    median = ordered[middle] & ((1 << _CROWD_BITS) - 1)
+    return np.asarray((crowd > _CROWD) & (crowd > _CROWD_FACTOR * median[owners]))
 
 
 def _agreeing(left: IntArray, right: IntArray, features: _Features) -> IntArray:
@@ -149,7 +96,7 @@ def _agreeing(left: IntArray, right: IntArray, features: _Features) -> IntArray:
     Print of one scanner agrees by chance now and then: at least half as many pairs of matches must
     agree as there are matches, or `_VOTES` of them.
     """
-    _, owners, places, mirrored, widths = features
+    owners, places, mirrored, widths = features
     n_images = int(owners[-1]) + 1
     keys = owners[left] * n_images + owners[right]
     order = np.argsort(keys, kind="stable")

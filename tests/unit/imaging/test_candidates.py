@@ -4,11 +4,19 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thyro_core.imaging import candidates as search
+from thyro_core.imaging.alike_features import alike_features, codes, random_signs
 from thyro_core.imaging.candidates import candidates
-from thyro_core.imaging.local_features import PATTERN, PATTERN_NORM, LocalFeatures, odd_columns
+from thyro_core.imaging.local_features import (
+    LEAST_COSINE,
+    PATTERN,
+    PATTERN_NORM,
+    LocalFeatures,
+    odd_columns,
+)
+from thyro_core.imaging.near_duplicates import group_labels
 
 SIDE = 192
+SIGNS = [-1, 1, -1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, 1, -1]
 
 
 def drawn(seed, n=60):
@@ -90,19 +98,85 @@ def test_patterns_are_not_changed_by_the_search():
     )
 
 
+def joined(image, other):
+    """The first features of one image, then all of another."""
+    halves = zip(image, other, strict=True)
+    return features(*(np.concatenate([side[:30], rest]) for side, rest in halves))
+
+
+def test_print_that_all_images_show_makes_no_candidates_and_hides_no_copy():
+    """Equal, at equal places: 40 images of one scanner, and a copy of one of them."""
+    printed = drawn(99, 15)
+    images = [joined((seen[0][:30], seen[1][:30]), printed) for seen in map(drawn, range(40))]
+    places, patterns = drawn(7)
+    moved = joined((places[:30] + np.array([9, 5, 0]), patterns[:30]), printed)
+    assert candidates([*images, moved]).tolist() == [[7, 40]]
+
+
+def test_a_half_that_stands_beside_a_dozen_other_halves_is_a_candidate_each_time():
+    half = drawn(0, 30)
+    images = [features(*half), *(joined(half, drawn(seed, 60)) for seed in range(1, 13))]
+    assert len(candidates(images)) == 13 * 12 // 2
+
+
+def test_a_hundred_copies_of_one_picture_hang_together():
+    copies = [copied(0, shift=(k / 10, 0)) for k in range(100)]
+    pairs = candidates([features(*drawn(1)), *copies])
+    assert 0 not in pairs
+    assert group_labels(pairs.tolist(), 101).tolist() == [0, *[1] * 100]
+
+
+def test_the_search_finds_most_alike_features_among_many():
+    """Against every two compared; a candidate needs two that agree."""
+    rng = np.random.default_rng(0)
+    patterns = rng.normal(size=(4000, PATTERN))
+    patterns[2000:] = patterns[:2000] + rng.normal(0, 0.5, (2000, PATTERN))
+    patterns *= PATTERN_NORM / np.linalg.norm(patterns, axis=1, keepdims=True)
+    whole = np.rint(np.clip(patterns, -127, 127)).astype(np.int8)
+    products = whole.astype(np.float32) @ whole.T.astype(np.float32)
+    alike = np.argwhere(np.triu(products >= LEAST_COSINE * PATTERN_NORM**2, 1)).tolist()
+    places, owners = np.zeros((4000, 3), np.int16), np.arange(4000)
+    pairs = np.stack(alike_features(whole, places, owners), axis=1).tolist()
+    known = {tuple(pair) for pair in alike}
+    assert {tuple(pair) for pair in pairs} <= known
+    assert sorted(pairs) == pairs
+    assert len(pairs) > 0.8 * len(known) > 1500
+
+
+def test_sizes_apart_and_features_of_one_image_are_not_alike():
+    whole = np.repeat(features(*drawn(1, 1)).patterns, 3, axis=0)
+    places = np.array([[0, 0, 16], [0, 0, 32], [0, 0, 48]], np.int16)
+    left, right = alike_features(whole, places, np.array([0, 0, 1]))
+    assert (left.tolist(), right.tolist()) == ([1], [2])
+
+
 def test_random_signs_stay_what_they_are():
     """Other signs would give the same set another manifest; the stream is PCG64's."""
-    signs = search._signs()
-    assert signs.shape == (PATTERN, 64)
-    assert set(np.unique(signs)) == {-1.0, 1.0}
+    signs = random_signs()
+    assert signs.shape == (PATTERN, 256)
+    assert set(np.unique(signs)) == {-1, 1}
     assert abs(signs.mean()) < 0.05
+    assert signs[0, :16].tolist() == SIGNS
 
 
 def test_codes_of_alike_features_differ_in_few_bits_and_of_strangers_in_half():
-    patterns = features(*drawn(3, 400)).patterns
-    near = copied(3).patterns
-    codes, own = search._codes(patterns), search._codes(near)
-    strangers = np.bitwise_count(codes[1:] ^ codes[:-1])
+    symbols, words = codes(features(*drawn(3, 400)).patterns)
+    strangers = np.bitwise_count(words[:, 1:] ^ words[:, :-1])
     assert 28 < strangers.mean() < 36
-    alike = np.bitwise_count(search._codes(features(*drawn(3)).patterns) ^ own)
-    assert np.median(alike) <= search._DISTANCE
+    symbol_pairs = (symbols[:, 1:] == symbols[:, :-1]).mean()
+    assert symbol_pairs < 0.03
+    symbols, words = codes(features(*drawn(3)).patterns)
+    near_symbols, near_words = codes(copied(3).patterns)
+    assert np.median(np.bitwise_count(words ^ near_words).sum(axis=0)) <= 28
+    assert (symbols == near_symbols).mean() > 0.4
+
+
+def test_codes_are_of_the_sums():
+    patterns = features(*drawn(5, 50)).patterns
+    sums = patterns.astype(np.int64) @ random_signs()
+    symbols, words = codes(patterns)
+    blocks = sums.reshape(50, 8, 32)
+    place = np.abs(blocks).argmax(axis=2)
+    value = np.take_along_axis(blocks, place[..., None], axis=2)[..., 0]
+    assert np.array_equal(symbols.T, 2 * place + (value > 0))
+    assert int(words[1, 9]) == int("".join(str(int(v > 0)) for v in sums[9, 64:128]), 2)
