@@ -26,6 +26,7 @@ CURES = {
     "too_small": "export it at full size, or lower `min_side`",
     "artefact": "it has callipers or colour on it: export it without, or raise `overlay_bound`",
     "blurred": "it is out of focus: leave it out, or lower `blur_bound`",
+    "dual_view": "two views under one label: cut it in two, or set `dual_views` to keep",
     "near_duplicate_conflict": "it looks like one with the other label: correct the labels",
     "duplicate": "nothing to do: one copy of it takes part",
 }

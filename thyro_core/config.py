@@ -93,6 +93,12 @@ class IngestConfig(BaseModel):
         description="Lowest correlation that makes two images similar (next frames of a sweep), so "
         "that they stay together; above duplicate_correlation: only the same picture counts.",
     )
+    dual_views: Literal["keep", "exclude"] = Field(
+        "keep",
+        exclude_if=lambda value: value == "keep",
+        description="What becomes of a picture of two windows side by side: it takes part as one "
+        "image, as its one label says, or is excluded.",
+    )
     tirads_benign: tuple[str, ...] = Field(
         ("1", "2", "3"), description="TI-RADS categories read as benign (DDTI's XML files)."
     )

@@ -30,6 +30,7 @@ REASONS: tuple[str, ...] = (
     "too_small",
     "artefact",
     "blurred",
+    "dual_view",
     "near_duplicate_conflict",
     "duplicate",
 )
@@ -48,6 +49,8 @@ class Measures:
     mean: float
     sd: float
     fingerprint: Fingerprint
+    text_boxes: tuple[int, ...] = ()
+    views: int = 1
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,8 @@ def _quality_faults(measures: Measures, rules: IngestConfig) -> Iterator[Fault]:
     if rules.blur_bound > 0 and not measures.sharpness >= rules.blur_bound:
         sharpness = f"sharpness {measures.sharpness:.3g}"
         yield "blurred", f"{sharpness}; at least blur_bound = {rules.blur_bound:.3g} is expected"
+    if measures.views > 1 and rules.dual_views == "exclude":
+        yield "dual_view", f"{measures.views} windows side by side; dual_views = keep would take it"
 
 
 def _contradiction(members: Sequence[SourceFile]) -> str | None:

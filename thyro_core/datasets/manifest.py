@@ -19,10 +19,13 @@ from thyro_core.config import IngestConfig, canonical_json, content_id
 from thyro_core.datasets import eligibility, packs
 from thyro_core.datasets import masks as mask_packs
 from thyro_core.datasets.eligibility import REASONS, Judgement, Measures, SourceFile
+from thyro_core.datasets.image_notes import image_notes
 from thyro_core.datasets.layouts import Entry, ImageSet, read_image_set
 from thyro_core.errors import InputError
 from thyro_core.imaging import decode as images
 from thyro_core.imaging import quality
+from thyro_core.imaging.burned_text import text_boxes
+from thyro_core.imaging.dual_view import split_views
 from thyro_core.imaging.near_duplicates import fingerprints
 from thyro_core.store.keys import manifest_key, mask_key, table_key
 from thyro_core.store.store import Store, filesystem
@@ -116,7 +119,7 @@ def ingest(
     masks, unusable = mask_packs.pack_masks(
         fs, root, _masks(files), table, store=store, rules=ingest_rules
     )
-    notes = (*image_set.notes, *_notes(table, judgement), *_unread(files), *unusable)
+    notes = (*image_set.notes, *image_notes(table, judgement), *_unread(files), *unusable)
     write_table(store, "images", table, manifest_id=manifest_id)
     summary = _summary(table, image_set, notes, ingest_rules) | {
         "sides": list(sides),
@@ -300,6 +303,8 @@ def _measured(
             mean=mean,
             sd=sd,
             fingerprint=fingerprint,
+            text_boxes=tuple(side for box in text_boxes(grey) for side in box),
+            views=max(1, len(split_views(grey))),
         )
         files_by_place[place] = replace(files[place], measures=measures)
     return files_by_place
@@ -333,7 +338,10 @@ def _table(manifest_id: str, files: Sequence[SourceFile], judgement: Judgement) 
 
 def _described(file: SourceFile) -> dict[str, object]:
     measures = file.measures
-    names = ("width", "height", "pixel_hash", "sharpness", "overlay_share", "mean", "sd")
+    names = (
+        "width", "height", "pixel_hash", "sharpness", "overlay_share", "mean", "sd", "text_boxes",
+        "views",
+    )  # fmt: skip
     return {
         "image_id": file.image_id,
         "uri": file.entry.uri,
@@ -341,32 +349,6 @@ def _described(file: SourceFile) -> dict[str, object]:
         "phash": measures and measures.fingerprint.phash,
         "attributes": canonical_json(file.entry.attributes),
     } | {name: measures and getattr(measures, name) for name in names}
-
-
-def _notes(table: pa.Table, judgement: Judgement) -> list[str]:
-    """What the judgement found that a reader of the results must know."""
-    reasons = Counter(table["reason"].drop_null().to_pylist())
-    notes = [f"{reasons[reason]} files excluded: {reason}" for reason in REASONS if reasons[reason]]
-    near = judgement.near_duplicates
-    if near:
-        notes.append(
-            f"{len(near)} groups of near-duplicates, {sum(near)} images: kept together "
-            f"({judgement.copies} pairs show the same picture, {judgement.similar} similar ones)"
-        )
-    return notes + _copy_notes(table)
-
-
-def _copy_notes(table: pa.Table) -> list[str]:
-    frame = table.select(["pixel_hash", "patient_id", "included", "reason"]).to_pandas()
-    notes = []
-    shared = int((frame.groupby("pixel_hash")["patient_id"].nunique() > 1).sum())
-    if shared:
-        notes.append(f"{shared} images are listed under several patients: these are one group")
-    excluded_hashes = frame.loc[frame["reason"] == "excluded_by_specialist", "pixel_hash"].dropna()
-    n_copies = int(frame.loc[frame["included"], "pixel_hash"].isin(excluded_hashes).sum())
-    if n_copies:
-        notes.append(f"{n_copies} included images are exact copies of ones the specialist excluded")
-    return notes
 
 
 def _summary(

@@ -106,7 +106,8 @@ class DicomImages:
         patient_id: The patient's pseudonym; None: no id, no key, or the header was not readable.
         reason: Why the whole file is refused; None: it is not.
         detail: The reason's particulars.
-        burned_in: Whether the file says that names or dates may be drawn into its pixels.
+        burned_in: Whether the file says that names or dates may be drawn into its pixels; None: it
+            does not say.
         frames: The frames read, or refused one by one; empty for a file that is refused whole.
         is_clip: Whether the file holds several frames (of which only one may have been read).
         note: What a reader of the results must know of how the file was read; None: nothing.
@@ -116,7 +117,7 @@ class DicomImages:
     patient_id: str | None
     reason: str | None
     detail: str | None
-    burned_in: bool = False
+    burned_in: bool | None = None
     frames: tuple[DicomFrame, ...] = ()
     is_clip: bool = False
     note: str | None = None
@@ -141,7 +142,7 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
         pseudonymise: makes a pseudonym of PatientID and IssuerOfPatientID.
     """
     _silence()
-    patient_id, burned_in = None, False
+    patient_id, burned_in = None, None
     try:
         source = _unpacked(data, bounds)
         identity = _identity(source)
@@ -236,11 +237,12 @@ def _patient(dataset: Dataset, pseudonymise: Pseudonymise) -> str | None:
     return pseudonymise(patient, issuer)
 
 
-def _is_burned_in(dataset: Dataset) -> bool:
+def _is_burned_in(dataset: Dataset) -> bool | None:
     try:
-        return str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES"
+        word = str(dataset.get("BurnedInAnnotation", "")).strip().upper()
     except _READER_ERRORS:
         return True  # what cannot be read cannot be trusted
+    return {"YES": True, "NO": False}.get(word)
 
 
 def _check_kind(dataset: Dataset) -> None:

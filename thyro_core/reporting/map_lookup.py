@@ -14,6 +14,7 @@ from thyro_core.config import Architecture
 from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.errors import InputError
 from thyro_core.explain.maps import stored_maps
+from thyro_core.imaging.burned_text import without_text
 from thyro_core.store.store import Store
 from thyro_core.study.job import hive_keys, is_finished
 from thyro_core.study.plan import StudyPlan, load_plan
@@ -50,7 +51,7 @@ class ExplainedImage:
     label: int | None
     prob_malignant: float
     grey: npt.NDArray[np.uint8]
-    """(side, side), as the network saw it: squashed to a square."""
+    """(side, side), as the network saw it: squashed to a square; but text in it is painted over."""
     width: int
     """Width of the image file [pixels]."""
     height: int
@@ -96,7 +97,7 @@ def explained_image(store: Store, request: MapRequest, scratch: Path) -> Explain
         target=request.target,
         label=prediction["label"],
         prob_malignant=prediction["prob_malignant"],
-        grey=np.array(pack[index[image_id]]),
+        grey=without_text(np.array(pack[index[image_id]]), row),
         width=row["width"],
         height=row["height"],
         cam=stored_maps(cams)[0],

@@ -74,9 +74,10 @@ class DecodedBlock:
 
 
 def block_schema() -> pa.Schema:
-    """`screening`'s columns and the pixels, uint8 (side, side) row by row."""
-    return (
-        schemas.TABLES["screening"].schema.remove_metadata().append(pa.field("pixels", pa.binary()))
+    """`screening`'s columns, the pixels, uint8 (side, side) row by row, and boxes around text."""
+    schema = schemas.TABLES["screening"].schema.remove_metadata()
+    return schema.append(pa.field("pixels", pa.binary())).append(
+        pa.field("text", pa.list_(pa.int32()))
     )
 
 
@@ -182,6 +183,7 @@ class BlockDecoder:
             "model_id": night.model_id,
             "reading_id": self._reading_id,
             "grey_sd": image.sd,
+            "text_lines": None if image.text is None else len(image.text) // 4,
             "pixels": None,
         }
         if image.grey is None:

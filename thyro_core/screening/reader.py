@@ -10,6 +10,7 @@ import numpy as np
 
 from thyro_core import __version__
 from thyro_core.config import content_id
+from thyro_core.imaging.burned_text import text_boxes
 from thyro_core.imaging.codecs import PACKAGES
 from thyro_core.imaging.decode import TooLargeError, UndecodableError, decode
 from thyro_core.imaging.dicom import Pseudonymise, is_dicom, read_dicom
@@ -60,13 +61,16 @@ class ScreeningImage:
         reason: One of `IMAGE_REASONS`; None: the image is fit to be scored.
         detail: The reason's particulars and how the picture was read, numbers and words of closed
             lists only; None: nothing to say.
-        burned_in: Whether the file says that names may be drawn into its pixels.
+        burned_in: Whether the file says that names may be drawn into its pixels; None: it does not
+            say.
         mean: Mean grey level, 0 to 255; this and what follows is None for what is not decoded.
         sd: Standard deviation of the grey level, 0 to 255.
         sharpness: Focus measure, see `thyro_core.imaging.quality`.
         overlay_share: Share of coloured pixels of the tissue, 0 to 1.
         width: Width [pixels], of the tissue alone where the file says where it is.
         height: Height [pixels], likewise.
+        text: Boxes around lines of text in the picture, four numbers each: left, top, right and
+            bottom (exclusive) [pixels]; None: not sought, as the image is not scored.
     """
 
     image_id: str
@@ -76,13 +80,14 @@ class ScreeningImage:
     patient_id: str | None = None
     reason: str | None = None
     detail: str | None = None
-    burned_in: bool = False
+    burned_in: bool | None = None
     mean: float | None = None
     sd: float | None = None
     sharpness: float | None = None
     overlay_share: float | None = None
     width: int | None = None
     height: int | None = None
+    text: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class _Origin:
     image_id: str
     frame: int = 0
     patient_id: str | None = None
-    burned_in: bool = False
+    burned_in: bool | None = None
     note: str | None = None
     """How the picture was read, where that is not as usual."""
 
@@ -220,6 +225,7 @@ def _check_image(
         overlay_share=share,
         width=grey.shape[1],
         height=grey.shape[0],
+        text=None if reason else tuple(side for box in text_boxes(grey) for side in box),
     )
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from thyro_core.explain.maps import cams_table
 from thyro_core.explain.overlay import overlay_map
+from thyro_core.imaging.burned_text import boxes_of, paint_over
 from thyro_core.screening.decode import DecodedBlock, ScreeningJob, pixels_of
 from thyro_core.screening.model import BlockScores, ScreeningModel
 from thyro_core.screening.rules import (
@@ -56,6 +57,7 @@ class BlockScorer:
             return block.counts
         pixels = pixels_of(block.table, self._job.side)
         rows = block.table.drop_columns(["pixels"]).to_pylist()
+        texts = {row["image_id"]: row.pop("text") or [] for row in rows}
         open_rows = [row for row in rows if row["status"] is None]
         scores = self._model.score(pixels) if len(pixels) else None
         if scores is not None:
@@ -65,7 +67,12 @@ class BlockScorer:
                 row["detail"] = "; ".join(filter(None, {row["detail"]: 0, note: 0})) or None
         positions = [i for i, row in enumerate(open_rows) if row["band"] == "refer"]
         maps = self._model.maps(scores, positions) if scores and positions else None
-        self._write(rows, open_rows, scores, positions=positions, pixels=pixels, maps=maps)
+        # A network is shown what is there; people are not shown what may be a name.
+        displays = [
+            paint_over(pixels[i], boxes_of(texts[row["image_id"]]), (row["width"], row["height"]))
+            for i, row in enumerate(open_rows)
+        ]
+        self._write(rows, open_rows, scores, positions=positions, displays=displays, maps=maps)
         scored = sum(row["status"] == "scored" for row in rows)
         return block.counts + Counts(scored=scored)
 
@@ -76,7 +83,7 @@ class BlockScorer:
         scores: BlockScores | None,
         *,
         positions: list[int],
-        pixels: Grey,
+        displays: Sequence[Grey],
         maps: npt.NDArray[np.float32] | None,
     ) -> None:
         night = self._job.night
@@ -88,7 +95,7 @@ class BlockScorer:
             cams = screening_cams(refer_rows, self._model.layer, maps)
             write_chunk(self._store, night, "cams", name, cams)
             pictures = {
-                row["image_id"]: picture(pixels[i], maps[k, 1], row)
+                row["image_id"]: picture(displays[i], maps[k, 1], row)
                 for k, (i, row) in enumerate(zip(positions, refer_rows, strict=True))
                 if not row["burned_in"]
             }
@@ -157,7 +164,7 @@ def picture(grey: npt.NDArray[np.uint8], cam: npt.NDArray[np.float32], row: Scre
     """A small JPEG of an image beside itself with the malignant class's map, in its own shape.
 
     Args:
-        grey: the network's input, uint8 (side, side).
+        grey: the network's input without text that is found in it, uint8 (side, side).
         cam: raw map of the malignant class, (h, w).
         row: its row, for the shape.
     """

@@ -24,7 +24,7 @@ the cascade of weights, and `cam_checks` what they amount to; `splits` says how 
 tested and which test sets are the same; `comparisons` has the family that P is adjusted over;
 tables `ensemble` and `calibration` are new; `screening` has `prob_raw`; `metrics` has the level of
 what counts as one; `operating_points`, `predictive_values`, `subgroups`, `readers` and `shortcuts`
-are new."""
+are new; `images` has `text_boxes` and `views`, `screening` `text_lines`."""
 
 _STRING = pa.string()
 _INT = pa.int32()
@@ -92,6 +92,12 @@ TABLES: dict[str, Table] = {
             ("overlay_share", _REAL, "Share of coloured pixels of the tissue, 0 to 1."),
             ("mean", _REAL, "Mean grey level, 0 to 255."),
             ("sd", _REAL, "Standard deviation of the grey level, 0 to 255."),
+            (
+                "text_boxes",
+                pa.list_(_INT),
+                "Around text found (painted over where shown): left, top, right, bottom [pixels].",
+            ),
+            ("views", _INT, "Windows side by side in it, 1 or 2; null: not decoded, not sought."),
             ("included", _BOOL, "Whether the image takes part in studies."),
             ("reason", _STRING, "Why it does not; null for an included image."),
             ("detail", _STRING, "The reason's particulars: what was found and what was expected."),

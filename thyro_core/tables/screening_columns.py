@@ -81,6 +81,11 @@ IMAGE_COLUMNS: tuple[Column, ...] = (
     ("rank_key", _REAL, "Place in the worklist, highest first: band, then probability."),
     ("distance", _REAL, "Embedding distance from the training set; null: not embedded."),
     ("burned_in", _BOOL, "Whether the file says that text is burned into it; null: says nothing."),
+    (
+        "text_lines",
+        _INT,
+        "Lines of text found in the picture, painted over where it is shown; null: not sought.",
+    ),
     ("patient_id", _STRING, "Keyed pseudonym of the patient; null: none was given."),
     ("width", _INT, "Width [pixels]; null: not decoded."),
     ("height", _INT, "Height [pixels]; null: not decoded."),

@@ -15,7 +15,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from thyro_core.config import IngestConfig, StudyConfig
@@ -189,7 +189,7 @@ def test_every_state_with_real_files(states_set, store):
     assert copies == {name: None if name == kept else "duplicate" for name in copies}
     others = {name: row["reason"] for name, row in rows.items() if name not in copies}
     assert others == {name: state for name, state in STATES.items() if name not in copies}
-    assert {row["reason"] for row in rows.values()} - {None} == set(REASONS)
+    assert {row["reason"] for row in rows.values()} - {None} == set(REASONS) - {"dual_view"}
     for row in rows.values():
         assert row["included"] == (row["reason"] is None) == (row["detail"] is None)
 
@@ -248,6 +248,39 @@ def test_the_summary_and_notes_say_what_was_excluded(states_set, store):
     assert "(1 pairs show the same picture, 0 similar ones)" in note
     assert any("no patient ids" in note for note in found.notes)
     assert not found.has_patients
+
+
+def test_text_and_second_windows_are_noted_and_change_no_id(tmp_path, store):
+    window, other = (np.repeat(deep_speckle(seed), 4, axis=1) for seed in (1, 2))
+    named = Image.fromarray(np.repeat(deep_speckle(3), 4, axis=1))
+    draw = ImageDraw.Draw(named)
+    draw.rectangle((0, 0, named.width, 40), 0)
+    draw.text((8, 8), "DOE, JANE 1958-04-12", 230, ImageFont.load_default(20))
+    files = {
+        "dual.png": encode(np.hstack([window, other])),
+        "named.png": encode(np.asarray(named)),
+        "plain.png": encode(np.repeat(deep_speckle(4), 4, axis=1)),
+    }
+    source = put(tmp_path / "set", files, ["dual.png,1", "named.png,0", "plain.png,0"])
+    found = ingest(source, RULES, store, (16,))
+    by_name = {name_of(row): row for row in found.table.to_pylist()}
+    assert [by_name[name]["views"] for name in sorted(files)] == [2, 1, 1]
+    assert [bool(by_name[name]["text_boxes"]) for name in sorted(files)] == [False, True, False]
+    assert all(row["included"] for row in by_name.values())
+    (text,) = [note for note in found.notes if "text is burned into 1 " in note]
+    assert "painted over" in text
+    (dual,) = [note for note in found.notes if "two windows" in note]
+    assert dual.startswith("1 included images")
+    assert "dual_views" not in RULES.model_dump(), "sets keep the ids that they have"
+    strict = ingest(source, RULES.model_copy(update={"dual_views": "exclude"}), store, (16,))
+    assert strict.manifest_id != found.manifest_id
+    reasons = {name_of(row): row["reason"] for row in strict.table.to_pylist()}
+    assert reasons == {"dual.png": "dual_view", "named.png": None, "plain.png": None}
+
+
+def deep_speckle(seed):
+    grain = np.random.default_rng(seed).normal(size=(240, 50))
+    return np.clip(gaussian_filter(grain, 0.8) * 80 + 110, 1, 200).astype(np.uint8)
 
 
 def test_rows_are_sorted_by_image_id_with_missing_files_last(states_set, store):

@@ -3,12 +3,15 @@
 The same steps as the flow runs, without Ray; `tests/e2e/test_screen_cli.py` runs them on Ray.
 """
 
+import base64
 import csv
 import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -17,6 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from markupsafe import escape
+from PIL import Image, ImageDraw, ImageFont
 
 from tests.support import deadly_reader
 from tests.support.cards import a_card_of_version_1
@@ -29,7 +33,8 @@ from thyro_core.registry.card import card_bytes
 from thyro_core.registry.champion import set_champion
 from thyro_core.screening import reader
 from thyro_core.screening.config import ScreeningRules
-from thyro_core.screening.rules import Totals
+from thyro_core.screening.model import ScreeningModel
+from thyro_core.screening.rules import BandLimits, Totals
 from thyro_core.screening.store import drift_sample
 from thyro_core.store.keys import (
     bundle_prefix,
@@ -612,6 +617,34 @@ def test_burned_in_text_is_not_shown(ward: Ward) -> None:
     page = ward.store.read(worklist_key("2026-11-25", "html")).decode()
     assert "data:image/jpeg" not in page
     assert page.count("it may show a name") == len(referred)
+
+
+def test_text_in_a_picture_is_painted_over_where_it_is_shown(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file says nothing of it; the network sees it, people do not."""
+    everything = BandLimits(threshold=0.0, review_sds=0.0, outlier=math.inf, near=math.inf)
+    monkeypatch.setattr(ScreeningModel, "limits", lambda *_: everything)
+    for i in range(2):
+        pixels = np.repeat(speckle(220, 90, seed=i), 4, axis=1).astype(float)
+        pixels[80:180, 100:260] *= 0.3
+        picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+        drawing = ImageDraw.Draw(picture)
+        drawing.rectangle((0, 0, 360, 48), 0)
+        drawing.text((8, 8), "DOE, JANE 1958", 235, ImageFont.load_default(30))
+        picture.save(ward.batch / f"{i}.png")
+    ward.screen()
+    referred = [row for row in rows(ward).values() if row["band"] == "refer"]
+    assert len(referred) == 2
+    assert {(row["burned_in"], row["text_lines"]) for row in referred} == {(None, 1)}
+    page = ward.store.read(worklist_key("2026-11-25", "html")).decode()
+    jpegs = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", page)
+    assert len(jpegs) == len(referred)
+    for jpeg in jpegs:
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(jpeg))).convert("L")).astype(int)
+        header = shown[3 : round(shown.shape[0] * 36 / 220), 6:90]
+        assert (np.abs(np.diff(header, axis=1)) > 24).mean() < 0.02, "no letter is left"
+    assert page.count("1 line of text found in the picture, painted over here") == len(referred)
 
 
 def test_of_a_clip_one_frame_counts_for_drift(ward: Ward) -> None:

@@ -64,7 +64,8 @@ def test_a_good_image_is_fit_to_be_scored(kind: str) -> None:
     assert image.sharpness == sharpness(GREY)
     assert (image.overlay_share, image.width, image.height) == (0, 128, 96)
     assert image.patient_id == (MAKE("MRN-774411", "Szpital-Wolski") if kind == "DICOM" else None)
-    assert image.burned_in is False
+    assert image.burned_in is None, "the file says nothing of it"
+    assert image.text == ()
 
 
 def test_jpeg() -> None:

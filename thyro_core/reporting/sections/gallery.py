@@ -16,6 +16,7 @@ from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.errors import InputError
 from thyro_core.explain.maps import stored_maps
 from thyro_core.explain.overlay import overlay_map
+from thyro_core.imaging.burned_text import without_text
 from thyro_core.reporting.cells import Cell
 from thyro_core.reporting.queries import Tables
 from thyro_core.store.store import Store
@@ -37,6 +38,7 @@ _KINDS = {
 }
 _WEBP_QUALITY = 88
 _SHORT_ID = 12
+_IMAGE_FACTS = ["image_id", "text_boxes", "width", "height"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def gallery(tables: Tables, store: Store, plan: StudyPlan, scratch: Path) -> Gal
     side = plan.config.side(plan.config.architectures[0])
     images = read_table(store, "images", manifest_id=plan.manifest_id)
     index = pack_index(images)
+    facts = {row["image_id"]: row for row in images.select(_IMAGE_FACTS).to_pylist()}
     try:
         pack = open_pack(store, plan.manifest_id, side, scratch, len(index))
     except InputError:
@@ -100,7 +103,16 @@ def gallery(tables: Tables, store: Store, plan: StudyPlan, scratch: Path) -> Gal
             title,
             _call_count(tables, plan, *kind),
             [
-                _case(tables, plan, row, rank, _Pixels(pack[index[row["image_id"]]], maps.of(row)))
+                _case(
+                    tables,
+                    plan,
+                    row,
+                    rank,
+                    _Pixels(
+                        without_text(pack[index[row["image_id"]]], facts[row["image_id"]]),
+                        maps.of(row),
+                    ),
+                )
                 for row, rank in rows_to_show[kind]
             ],
         )

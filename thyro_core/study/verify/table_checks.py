@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from scipy.special import expit
 
 from thyro_core.config import IngestConfig
+from thyro_core.imaging.burned_text import boxes_of
 from thyro_core.store.store import Store
 from thyro_core.tables import schemas
 
@@ -66,11 +67,30 @@ def summary_faults(
         "included": {"benign": labels[0], "malignant": labels[1], "unlabelled": labels[None]},
         "rules": rules.model_dump(mode="json"),
     }
-    return [
+    faults = [
         f"{name} is {summary.get(name)}, expected {value}"
         for name, value in expected.items()
         if summary.get(name) != value
     ]
+    return faults + _text_box_faults(images)
+
+
+def _text_box_faults(images: pa.Table) -> list[str]:
+    """Boxes around text that are none, or lie outside their picture."""
+    rows = images.select(["image_id", "text_boxes", "width", "height"]).to_pylist()
+    return [
+        f"image {row['image_id'][:12]}: text_boxes {sides}, expected boxes inside "
+        f"{row['width']} x {row['height']} pixels"
+        for row in rows
+        if (sides := row["text_boxes"]) and not _are_boxes(sides, row["width"], row["height"])
+    ]
+
+
+def _are_boxes(sides: list[int], width: int, height: int) -> bool:
+    return len(sides) % 4 == 0 and all(
+        0 <= left < right <= width and 0 <= top < bottom <= height
+        for left, top, right, bottom in boxes_of(sides)
+    )
 
 
 def differences(stored: pa.Table, expected: pa.Table, keys: Sequence[str]) -> list[str]:

@@ -1,0 +1,119 @@
+"""Lines of text in a picture are found and painted over, and tissue is not."""
+
+from typing import Literal
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from tests.support.dicoms import speckle
+from tests.support.places import SHARED
+from thyro_core.imaging.burned_text import boxes_of, paint_over, text_boxes, without_text
+from thyro_core.imaging.decode import resize
+from thyro_core.types import Grey
+
+LINES = ("St. Mary Hospital 12/03/2021", "DOE, JANE A  1958-04-12", "ID 4711-882 Thyroid LT")
+GROUNDS = {"black": (0, 230), "light bar": (190, 15), "grey bar": (70, 255), "tissue": (None, 255)}
+Face = Literal["pillow", "stroke"]
+
+
+def tissue(seed: int = 0, height: int = 360, width: int = 560) -> Grey:
+    """Speckle as a scanner's: wider than it is deep, darker with depth."""
+    fine = np.repeat(speckle(height, width // 4, seed), 4, axis=1).astype(float)
+    return (fine * np.linspace(0.9, 0.4, height)[:, None]).astype(np.uint8)
+
+
+def screen(size: int, face: Face, ground: str) -> tuple[Grey, np.ndarray]:
+    """A screen with a header of three lines, and where its ink is."""
+    pixels, (level, ink_level) = tissue(), GROUNDS[ground]
+    if level is not None:
+        pixels = np.concatenate([np.full((5 * size, pixels.shape[1]), level, np.uint8), pixels])
+    picture = Image.fromarray(pixels)
+    drawing = ImageDraw.Draw(picture)
+    for place, line in enumerate(LINES):
+        top = int((0.3 + 1.5 * place) * size)
+        if face == "pillow":
+            drawing.text((6, top), line, ink_level, ImageFont.load_default(size))
+        else:
+            canvas = np.array(picture)
+            where, scale = (6, top + size), size / 30
+            cv2.putText(canvas, line, where, 0, scale, ink_level, max(1, size // 14), cv2.LINE_AA)
+            picture = Image.fromarray(canvas)
+            drawing = ImageDraw.Draw(picture)
+    drawn = np.asarray(picture)
+    encoded = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+    ink = np.abs(drawn.astype(int) - pixels) > 40
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE), np.uint8), ink
+
+
+def coverage(grey: Grey, ink: np.ndarray) -> float:
+    mask = np.zeros(grey.shape, bool)
+    for left, top, right, bottom in text_boxes(grey):
+        mask[top:bottom, left:right] = True
+    return float((mask & ink).sum() / ink.sum())
+
+
+def test_each_line_is_one_box_however_it_is_found() -> None:
+    assert len(text_boxes(screen(20, "pillow", "black")[0])) == 3
+
+
+@pytest.mark.parametrize("face", ["pillow", "stroke"])
+@pytest.mark.parametrize("size", [12, 20, 40])
+@pytest.mark.parametrize("ground", ["black", "light bar", "grey bar"])
+def test_a_header_is_found_on_any_ground(size: int, face: Face, ground: str) -> None:
+    assert coverage(*screen(size, face, ground)) >= 0.98
+
+
+@pytest.mark.parametrize("size", [16, 24, 40])
+def test_most_of_what_is_written_over_tissue_is_found(size: int) -> None:
+    assert coverage(*screen(size, "pillow", "tissue")) >= 0.7
+
+
+def test_tissue_is_no_text() -> None:
+    assert [text_boxes(tissue(seed)) for seed in range(4)] == [[]] * 4
+    empty: Grey = np.zeros((0, 7), np.uint8)
+    black: Grey = np.zeros((64, 64), np.uint8)
+    noise = np.random.default_rng(1).integers(0, 256, (400, 400)).astype(np.uint8)
+    assert text_boxes(empty) == text_boxes(black) == text_boxes(noise) == []
+
+
+def test_what_is_painted_over_cannot_be_read_at_any_size() -> None:
+    grey, ink = screen(24, "pillow", "black")
+    boxes, size = text_boxes(grey), (grey.shape[1], grey.shape[0])
+    small = resize(grey, 224)
+    for shown in (paint_over(grey, boxes), paint_over(small, boxes, size)):
+        rows, columns = (slice(0, round(where)) for where in (0.24 * len(shown), shown.shape[1]))
+        header = shown[rows, columns].astype(int)
+        # A patch is flat but for its edge: no letter is left in it.
+        assert (np.abs(np.diff(header, axis=1)) > 8).mean() < 0.01
+    assert np.array_equal(small, resize(grey, 224)), "the network's input is as it was"
+    assert paint_over(small, [], size) is small
+    assert ink.any()
+
+
+def test_rows_of_earlier_versions_are_searched_at_the_size_of_the_pack() -> None:
+    grey, _ = screen(40, "pillow", "black")
+    small = resize(grey, 299)
+    row = {"text_boxes": None, "width": grey.shape[1], "height": grey.shape[0]}
+    assert not np.array_equal(without_text(small, row), small)
+    assert np.array_equal(without_text(small, row | {"text_boxes": []}), small)
+    sides = [side for box in text_boxes(grey) for side in box]
+    assert boxes_of(sides) == text_boxes(grey)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "most"), [("busi", 0.003), ("ddti", 0.0002)])
+def test_hardly_any_tissue_of_real_images_is_taken_for_text(name: str, most: float) -> None:
+    """Breast images have letters over the tissue, which count here; of thyroid images few have."""
+    paths = sorted((SHARED / "data" / name / "images").glob("*"))
+    if not paths:
+        pytest.skip(f"no real images at {SHARED}")
+    shares = []
+    for path in paths:
+        grey = np.asarray(Image.open(path).convert("L"))
+        mask = np.zeros(grey.shape, bool)
+        for left, top, right, bottom in text_boxes(grey):
+            mask[top:bottom, left:right] = True
+        shares.append(mask.mean())
+    assert np.mean(shares) <= most
