@@ -66,6 +66,10 @@ class StoreError(ThyroError):
     """A store failed for longer than the retry policy allows; finished work is kept."""
 
 
+class NoConditionalWritesError(StoreError):
+    """A store answers that it does not know writes that depend on what is there."""
+
+
 class WorkerFailedError(ThyroError):
     """One of the workers that train a network together failed; the others cannot continue.
 

@@ -1,7 +1,9 @@
 """Change an object only if no other writer has: compare and swap on every supported store.
 
-On S3 the server compares (If-None-Match, If-Match). On a local disk and in memory a guard that
-dies with its process is held around compare and write; the write itself is atomic as always.
+On S3 the server compares (If-None-Match, If-Match); where it answers that it does not know how
+(501), the comparison comes before the put, which is enough for one program at a time. On a local
+disk and in memory a guard that dies with its process is held around compare and write; the write
+itself is atomic as always.
 """
 
 import hashlib
@@ -15,7 +17,7 @@ from filelock import FileLock
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from thyro_core.errors import InputError
+from thyro_core.errors import InputError, NoConditionalWritesError
 from thyro_core.store.store import TEMPORARY, Store, is_s3
 from thyro_core.urls import redact
 
@@ -69,7 +71,13 @@ def compare_and_swap(store: Store, key: str, data: bytes, old: Versioned) -> boo
         OSError: the store could not be written.
     """
     if is_s3(store.fs):
-        return _compare_and_swap_on_s3(store, key, data, old)
+        try:
+            return _compare_and_swap_on_s3(store, key, data, old)
+        except NoConditionalWritesError:
+            if read_versioned(store, key).version != old.version:
+                return False
+            store.write(key, data)
+            return True
     _check_supported(store)
     with _guard(store, key):
         if read_versioned(store, key).version != old.version:
@@ -108,16 +116,22 @@ def check_conditional_writes(store: Store, key: str) -> None:
         key: an existing object, whose readers do not mind the space.
 
     Raises:
-        InputError: the put was not refused.
+        InputError: the put was not refused, or the server does not know such puts.
     """
     data = read_versioned(store, key).data
-    if data is not None and compare_and_swap(store, key, data + b" ", Versioned(None, None)):
-        msg = (
-            f"{redact(store.url)}: expected a server that honours conditional writes "
-            "(If-None-Match), found one that ignores them, so two programs could overwrite each "
-            "other; use another S3 server, or run one program at a time on a folder"
-        )
-        raise InputError(msg)
+    swap = _compare_and_swap_on_s3 if is_s3(store.fs) else compare_and_swap
+    fault = "ignores them"
+    try:
+        if data is None or not swap(store, key, data + b" ", Versioned(None, None)):
+            return
+    except NoConditionalWritesError:
+        fault = "does not know them"
+    msg = (
+        f"{redact(store.url)}: expected a server that honours conditional writes "
+        f"(If-None-Match), found one that {fault}, so two programs could overwrite each "
+        "other; run one program at a time, or use another S3 server or a folder"
+    )
+    raise InputError(msg)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 from s3fs import S3FileSystem
 
-from thyro_core.errors import StoreError
+from thyro_core.errors import NoConditionalWritesError, StoreError
 from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
 
 CONNECT_SECONDS = 5.0
@@ -119,9 +119,8 @@ def _with_cure(
     is_conditional = not arguments.keys().isdisjoint(("IfMatch", "IfNoneMatch"))
     if code not in _CURES or (code == "NotImplemented" and not is_conditional):
         return None
-    return StoreError(
-        f"{url}: expected the store to answer {operation}, found {error}; {_CURES[code]}"
-    )
+    kind = NoConditionalWritesError if code == "NotImplemented" else StoreError
+    return kind(f"{url}: expected the store to answer {operation}, found {error}; {_CURES[code]}")
 
 
 def _store_lost(url: str, operation: str, outage: RetriesExhaustedError) -> StoreError:
