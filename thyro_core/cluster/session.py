@@ -6,7 +6,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from thyro_core.cluster.resources import Capacity, Node, capacity_of
@@ -21,6 +22,10 @@ _OBJECT_STORE_BYTES = 128 * 1024**2
 _MEMORY_SHARE = 0.7
 
 _PORT_SECONDS = 10.0
+
+_GCS_FLAG = "--gcs-address="
+
+_LOG = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 """How long a thread waits for its job before it checks the cluster again."""
@@ -59,8 +64,11 @@ def session(address: str) -> Iterator[Capacity]:
         address: `local` for an embedded Ray, `auto` or `host:port` for a running cluster.
 
     Raises:
-        InputError: no cluster answers at the address, or it is of a kind that cannot be joined.
+        InputError: no cluster answers at the address, it is of a kind that cannot be joined or
+            does not let this program in, or `auto` finds several.
     """
+    if address == "auto":
+        address = _one_cluster()
     _check_address(address)
     # Read by Ray when it is imported. Workers at niceness 15 starve beside anything else.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -71,6 +79,7 @@ def session(address: str) -> Iterator[Capacity]:
     # Without its head Ray would abort this program; `check_open` lets it end in good order.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
     import ray
+    from ray.exceptions import RayError
 
     options: dict[str, Any] = {
         # Ray counts the machine's cores, whatever a scheduler or `taskset` leaves of them.
@@ -91,7 +100,8 @@ def session(address: str) -> Iterator[Capacity]:
             logging_level=logging.ERROR,
             **(options if address == "local" else {}),
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    # A RayError where the cluster is another user's, whose token this program has not.
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         raise _no_cluster(address, error) from error
     # Ray's own handler aborts the program; one that was there before stops it in good order.
     if sigterm_handler is not None and threading.current_thread() is threading.main_thread():
@@ -108,6 +118,44 @@ def session(address: str) -> Iterator[Capacity]:
         raise
     finally:
         ray.shutdown()
+
+
+def local_clusters(processes: Path = Path("/proc")) -> list[str]:
+    """Addresses of the Ray clusters that processes of this machine belong to, on Linux.
+
+    Args:
+        processes: where the system shows its processes.
+    """
+    addresses = set()
+    for path in processes.glob("[0-9]*/cmdline"):
+        # Processes end while they are listed, and another user's may be hidden.
+        with suppress(OSError):
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            if words[0].rpartition("/")[2] == "raylet":
+                addresses |= {
+                    word.removeprefix(_GCS_FLAG) for word in words if word.startswith(_GCS_FLAG)
+                }
+    return sorted(addresses - {""})
+
+
+def _one_cluster() -> str:
+    """The cluster that `auto` stands for: RAY_ADDRESS, or else the one on this machine.
+
+    Ray itself would join the one that was started last, which may be inside somebody's study.
+    """
+    if address := os.environ.get("RAY_ADDRESS", "").strip():
+        return address
+    clusters = local_clusters()
+    if len(clusters) > 1:
+        msg = (
+            f"Ray at auto: expected one cluster on this machine, found {', '.join(clusters)}; say "
+            "which one (--ray host:port), or leave --ray out to run without any"
+        )
+        raise InputError(msg)
+    if not clusters:
+        return "auto"
+    _LOG.warning("Ray at auto: this program joins the cluster at %s", clusters[0])
+    return clusters[0]
 
 
 def _check_address(address: str) -> None:
@@ -178,7 +226,14 @@ def _check_listening(address: str) -> None:
 
 
 def _no_cluster(address: str, answer: object) -> InputError:
+    lines = str(answer).splitlines() or [type(answer).__name__]
+    if "token" in str(answer).lower():
+        return InputError(
+            f"Ray at {address}: expected a cluster that lets this program in, found one that asks "
+            "for another token: it is another user's or another program's; give the address of "
+            "your own (--ray host:port, RAY_AUTH_TOKEN), or leave --ray out"
+        )
     return InputError(
-        f"Ray at {address}: expected a cluster to answer, found: {answer}; start one with "
+        f"Ray at {address}: expected a cluster to answer, found: {lines[0]}; start one with "
         "`ray start --head`, or leave --ray out to run on this machine"
     )

@@ -76,7 +76,11 @@ TABLES: dict[str, Table] = {
             "an image found",
             ("manifest_id", _STRING, "Manifest: hash of contents, labels and ingest rules."),
             ("image_id", _STRING, "SHA-256 of the file's bytes; null: listed but missing."),
-            ("uri", _STRING, "Where the file was found, or was expected."),
+            (
+                "uri",
+                _STRING,
+                "Where the file was, or was expected; a person's name in the path stays in it.",
+            ),
             _PATIENT,
             _GROUP,
             _TRUTH,
