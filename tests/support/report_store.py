@@ -126,6 +126,7 @@ def run(store: Store, plan: StudyPlan, split: int, architecture: str, skill: flo
         "peak_memory": 2**30,
         "resumed_epochs": 0,
     }
+    record["train_auc"] = 1 - 0.001 * split
     store.write(run_key(**keys), json.dumps(record).encode())
 
 
@@ -200,14 +201,15 @@ def _trust(rows, keys, rng) -> pa.Table:
 
 def conclude(store: Store, plan: StudyPlan) -> None:
     """The tables that speak of the study as a whole."""
-    from thyro_core.study.records import runs_table
+    from thyro_core.study.records import runs_table, train_aucs
 
     study = {"study_id": plan.study_id}
     write_table(store, "runs", runs_table(store, plan), **study)
     predictions, splits = (read_table(store, name, **study) for name in ("predictions", "splits"))
     images = read_table(store, "images", manifest_id=plan.manifest_id)
     nodules = image_nodules(images)
-    metrics = metrics_table(plan.study_id, predictions, splits, plan.config, nodules=nodules)
+    extra = {"nodules": nodules, "train_aucs": train_aucs(store, plan)}
+    metrics = metrics_table(plan.study_id, predictions, splits, plan.config, **extra)
     write_table(store, "metrics", metrics, **study)
     sources = {"predictions": predictions, "splits": splits, "images": images, "metrics": metrics}
     for name in DERIVED_TABLES:

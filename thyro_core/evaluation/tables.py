@@ -34,6 +34,9 @@ COUNTS: tuple[str, ...] = (
 POOLED = "pooled_"
 """Prefix of what is computed from all splits' test images put together."""
 
+TRAIN_AUC, OPTIMISM = "train_auc", "optimism"
+"""Metrics by image: AUC on the training part, and by how much it exceeds the test part's."""
+
 PRIMARY_METRIC = "auc"
 """The primary endpoint is this metric of the config's first architecture, its mean over splits;
 everything else is secondary."""
@@ -69,6 +72,7 @@ def metrics_table(
     config: StudyConfig,
     *,
     nodules: Mapping[str, str] = MappingProxyType({}),
+    train_aucs: Mapping[tuple[int, str], float] = MappingProxyType({}),
 ) -> pa.Table:
     """The study's rows of `metrics`, for every architecture with predictions.
 
@@ -80,6 +84,10 @@ def metrics_table(
     - Pooled (`pooled_*`, split null): metrics and counts of all splits' test images together,
       without an interval, because hold-outs repeat images. A ratio of pooled counts is not the
       mean of the splits' ratios; the two are never mixed.
+    - `train_auc` and `optimism`, where every split has a training AUC: the same AUC on the
+      training part, and the difference from the test part's (Efron 1983, "Estimating the error rate
+      of a prediction rule", in terms of the AUC). Over splits with SD, optimism with Nadeau and
+      Bengio's interval.
 
     All of it once at level `image`, and again at each other level at which some test part has a
     unit of several images: `patient` (images without a patient count by their group; `group`, where
@@ -97,6 +105,7 @@ def metrics_table(
         splits: Table `splits` of the study.
         config: Gives architectures, threshold, resamples and seed.
         nodules: Image -> its patient's nodule; images without one are one nodule of their patient.
+        train_aucs: Split and architecture -> AUC of the network on its training images.
 
     Returns:
         Table `metrics`, registered schema. NaN marks an undefined value, null an absent one.
@@ -117,6 +126,9 @@ def metrics_table(
                 *_mean_rows(values, ratio, _patients(pool)),
                 *_pooled_rows(pool, config.threshold),
             ]
+            if level == IMAGE_LEVEL:
+                own = {split: train_aucs.get((split, architecture)) for split in parts}
+                new_rows += _training_rows(own, values, splits, ratio)
             new_rows.sort(key=lambda row: _METRIC_ORDER[row["metric"]])
             rows += [row | constant | {"level": level} for row in new_rows]
     return rows_to_table("metrics", rows)
@@ -196,7 +208,7 @@ def comparisons_table(
 _METRIC_ORDER = {
     name: place
     for place, name in enumerate(
-        (*METRICS, *COUNTS, *(POOLED + name for name in (*METRICS, *COUNTS)))
+        (*METRICS, *COUNTS, *(POOLED + name for name in (*METRICS, *COUNTS)), TRAIN_AUC, OPTIMISM)
     )
 }
 
@@ -316,6 +328,37 @@ def _pooled_rows(pool: pd.DataFrame, threshold: float) -> Iterator[_Row]:
     for name, value in (_values(pool, threshold) | _counts(pool, threshold)).items():
         row = {"split": None, "metric": POOLED + name, "value": value}
         yield row | _NO_INTERVAL | _size_columns(pool)
+
+
+def _training_rows(
+    train_aucs: Mapping[int, float | None],
+    values: dict[int, dict[str, float]],
+    splits: pa.Table,
+    ratio: float,
+) -> Iterator[_Row]:
+    """Rows of `train_auc` and `optimism`; none unless every split has a training AUC."""
+    aucs = {split: auc for split, auc in train_aucs.items() if auc is not None}
+    if len(aucs) < len(train_aucs):
+        return
+    optimism = {split: auc - values[split]["auc"] for split, auc in aucs.items()}
+    train = splits.filter(pc.equal(splits["role"], "train")).to_pandas().groupby("split")["label"]
+    sizes, malignant = train.size(), train.sum()
+    for name, of in ((TRAIN_AUC, aucs), (OPTIMISM, optimism)):
+        for split, value in of.items():
+            size = {"n": int(sizes[split]), "n_positive": int(malignant[split])}
+            yield _NO_INTERVAL | {"split": split, "metric": name, "value": value} | size
+        mean = mean_interval(list(of.values()), ratio, bounded=False)
+        ends = (mean.low, mean.high) if name == OPTIMISM else (np.nan, np.nan)
+        yield {
+            "split": None,
+            "metric": name,
+            "value": mean.mean,
+            "sd": mean.sd,
+            "ci_low": ends[0],
+            "ci_high": ends[1],
+            "n": mean.n,
+            "n_positive": None,
+        }
 
 
 def _delong_rows(pairs: dict[int, tuple[pd.DataFrame, pd.DataFrame]]) -> Iterator[_Row]:

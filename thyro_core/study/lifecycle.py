@@ -24,7 +24,7 @@ from thyro_core.store.store import Store
 from thyro_core.study.derived import DERIVED_TABLES, check_columns, derived_table
 from thyro_core.study.job import is_finished
 from thyro_core.study.plan import PlannedPrecision, StudyPlan, make_plan, save_plan
-from thyro_core.study.records import runs_table
+from thyro_core.study.records import runs_table, train_aucs
 from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table, write_table
 from thyro_core.training.pretrained import resolve_weights
@@ -142,7 +142,12 @@ def conclude_study(store: Store, plan: StudyPlan) -> None:
     )
     images = read_table(store, "images", manifest_id=plan.manifest_id)
     metrics = metrics_table(
-        plan.study_id, predictions, splits, plan.config, nodules=image_nodules(images)
+        plan.study_id,
+        predictions,
+        splits,
+        plan.config,
+        nodules=image_nodules(images),
+        train_aucs=train_aucs(store, plan),
     )
     write_table(store, "metrics", metrics, study_id=plan.study_id)
     for name, make_table, source in (

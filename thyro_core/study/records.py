@@ -24,7 +24,13 @@ from thyro_core.training.timer import RunCost, RunTimer
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What only the job knows about a finished run: columns of `runs`, but for `spent`."""
+    """What only the job knows about a finished run: columns of `runs`, but for two.
+
+    Attributes:
+        train_auc: AUC of the final network on its training images, without augmentation; None:
+            undefined. It goes to `metrics`.
+        spent: the run's cost, two columns.
+    """
 
     split: int
     architecture: str
@@ -36,6 +42,7 @@ class RunFacts:
     threads: int
     n_train: int
     n_test: int
+    train_auc: float | None
     weights_missing: str | None
     model_sha256: str | None
     started: str
@@ -112,9 +119,25 @@ def runs_table(store: Store, plan: StudyPlan) -> pa.Table:
         for split in range(plan.config.splits)
         for architecture in plan.config.architectures
     )
+    columns = schemas.TABLES["runs"].schema.names
     rows = [
-        record | {"started": datetime.fromisoformat(record["started"])}
+        {name: record[name] for name in columns}
+        | {"started": datetime.fromisoformat(record["started"])}
         for record in records
         if record is not None
     ]
     return schemas.rows_to_table("runs", rows)
+
+
+def train_aucs(store: Store, plan: StudyPlan) -> dict[tuple[int, str], float]:
+    """AUC of each finished network on its own training images, by split and architecture.
+
+    Runs without one are left out: those of versions that did not score the training part.
+    """
+    aucs: dict[tuple[int, str], float] = {}
+    for split in range(plan.config.splits):
+        for architecture in plan.config.architectures:
+            record = read_record(store, plan.study_id, split, architecture) or {}
+            if record.get("status") == "finished" and record.get("train_auc") is not None:
+                aucs[split, architecture] = float(record["train_auc"])
+    return aucs

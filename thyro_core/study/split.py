@@ -25,6 +25,7 @@ from torch import Tensor
 from thyro_core.config import Architecture, job_seed
 from thyro_core.datasets.split_images import SplitImages, open_split_images
 from thyro_core.errors import StoreError, ThyroError, WorkerFailedError
+from thyro_core.evaluation.delong import auc_influences
 from thyro_core.explain.analysis import TrainedNetwork, explanation_tables
 from thyro_core.explain.gradcam import predict_with_cams
 from thyro_core.logs import log_context
@@ -46,7 +47,7 @@ from thyro_core.training.device import (
     release_freed_memory,
 )
 from thyro_core.training.distributed import PeerLostError, WorkerGroup, current_group
-from thyro_core.training.inference import recalibrate_batchnorm
+from thyro_core.training.inference import predict, recalibrate_batchnorm
 from thyro_core.training.loop import Recipe, Run, balanced_alpha, start_run, train
 from thyro_core.training.models import build, load_starting_weights
 from thyro_core.training.pretrained import load_weights
@@ -220,6 +221,7 @@ def _run_architecture(
     _train_network(split, prepared, checkpoint, report_batch)
     if not split.workers.is_leader:
         return
+    train_auc = _training_auc(split, prepared)
     tables = _test_and_explain(split, prepared)
     facts = records.RunFacts(
         split=job.split,
@@ -232,6 +234,7 @@ def _run_architecture(
         threads=job.resources.cpus,
         n_train=len(prepared.examples["train"]),
         n_test=len(prepared.examples["test"]),
+        train_auc=train_auc,
         weights_missing=", ".join(prepared.random_layers) or None,
         model_sha256=_save_model(split, prepared) if job.keep_models else None,
         started=timer.started.isoformat(),
@@ -273,6 +276,16 @@ def _train_network(
     if prepared.recipe.config.batchnorm == "recalibrate":
         recalibrate_batchnorm(prepared.run.model, train_set, split.device)
         release_freed_memory()
+
+
+def _training_auc(split: PreparedSplit, prepared: PreparedRun) -> float | None:
+    """AUC of the final network on its training images, without augmentation; None: undefined."""
+    examples = prepared.examples["train"]
+    logits = predict(prepared.run.model, examples, split.device).double()
+    release_freed_memory()
+    score = torch.softmax(logits, dim=1)[:, 1].numpy()
+    labels = examples.labels.cpu().numpy()
+    return float(auc_influences(labels, score)[0]) if len(set(labels.tolist())) == 2 else None
 
 
 def _test_and_explain(split: PreparedSplit, prepared: PreparedRun) -> dict[str, pa.Table]:

@@ -206,7 +206,7 @@ TABLES: dict[str, Table] = {
             (
                 "metric",
                 _STRING,
-                "The ten metrics, counts, and pooled_* from all splits' test images together.",
+                "The ten metrics, counts, pooled_* (all splits' test images), train_auc, optimism.",
             ),
             (
                 "level",
@@ -215,9 +215,9 @@ TABLES: dict[str, Table] = {
             ),
             ("value", _REAL, "The metric; over splits: the mean. NaN: undefined."),
             ("sd", _REAL, "Standard deviation over splits; null within a split."),
-            ("ci_low", _REAL, "Lower end of the 95 % interval, 0 to 1; NaN: there is none."),
-            ("ci_high", _REAL, "Upper end of the 95 % interval, 0 to 1; NaN: there is none."),
-            ("n", _INT, "Test images (units of the level); over splits: splits of the mean."),
+            ("ci_low", _REAL, "Lower end of the 95 % interval; NaN or null: there is none."),
+            ("ci_high", _REAL, "Upper end of the 95 % interval; NaN or null: there is none."),
+            ("n", _INT, "Images (units of the level) that the metric is of; over splits: splits."),
             ("n_positive", _INT, "Malignant ones of them; null for a mean over splits."),
         ),
         _table(

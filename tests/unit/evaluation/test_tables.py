@@ -21,6 +21,7 @@ from thyro_core.evaluation.tables import (
 from thyro_core.evaluation.uncertainty import (
     holm,
     mean_interval,
+    mean_test_train_ratio,
     metric_intervals,
     nadeau_bengio,
 )
@@ -381,6 +382,31 @@ class TestMetricsTable:
             assert row["value"] == pytest.approx(expected[name])
             assert row["sd"] is row["ci_low"] is row["ci_high"] is None
             assert (row["n"], row["n_positive"]) == (150, 40)
+
+    def test_training_parts_add_rows_and_change_no_other(self, study, table):
+        aucs = {(split, "vgg16"): 0.9 + 0.02 * split for split in range(5)}
+        aucs[3, "resnet18"] = 1.0  # one split of five: nothing is said of resnet18
+        found = metrics_table(STUDY, *study, self.config, train_aucs=aucs)
+        is_new = pc.field("metric").isin(["train_auc", "optimism"])
+        assert as_bytes(found.filter(~is_new)) == as_bytes(table)
+        new = found.filter(is_new)
+        assert {*new["architecture"].to_pylist()} == {"vgg16"}
+        assert {*new["level"].to_pylist()} == {"image"}
+        leads = []
+        for split in range(5):
+            test = only(table, level="image", split=split, architecture="vgg16", metric="auc")
+            row = only(new, split=split, metric="optimism")
+            leads.append(aucs[split, "vgg16"] - test["value"])
+            assert row["value"] == pytest.approx(leads[-1])
+            assert (row["ci_low"], row["ci_high"]) == (None, None)
+            train = study[1].filter((pc.field("split") == split) & (pc.field("role") == "train"))
+            assert row["n"] == train.num_rows
+            assert row["n_positive"] == sum(train["label"].to_pylist())
+        test = nadeau_bengio(leads, mean_test_train_ratio(study[1]))
+        row = only(new, split=None, metric="optimism")
+        expected = (test.mean, test.sd, test.ci_low, test.ci_high)
+        assert (row["value"], row["sd"], row["ci_low"], row["ci_high"]) == pytest.approx(expected)
+        assert only(new, split=None, metric="train_auc")["value"] == pytest.approx(0.94)
 
     def test_row_order_changes_no_byte(self, study, table):
         generator = np.random.default_rng(0)

@@ -2,17 +2,20 @@
 
 import math
 
+import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from tests.support.html_page import Element, read_page
 from tests.support.report_checks import check_traces, untraced
 from tests.support.report_store import fabricated, images
+from thyro_core.evaluation.tables import image_level
 from thyro_core.reporting.report import write_report
 from thyro_core.reporting.sections.review import Review
 from thyro_core.store.keys import report_key
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan
-from thyro_core.tables.io import read_table
+from thyro_core.tables.io import read_table, write_table
 
 
 @pytest.fixture(scope="module")
@@ -98,4 +101,23 @@ def test_what_is_not_looked_at_is_said(full) -> None:
 def test_what_cannot_be_told_apart_or_is_not_scored_is_said(reviewed) -> None:
     text = reviewed[2].by_id("performance").text
     assert "the study cannot tell what share belongs to either" in " ".join(text.split())
-    assert "The training parts are not scored" in text
+
+
+def test_optimism_is_the_training_part_less_the_test_part_and_old_studies_say_it_is_missing(
+    reviewed, tmp_path
+) -> None:
+    store, plan, page = reviewed
+    text = " ".join(page.by_id("performance").text.split())
+    assert "not recorded" not in text
+    metrics = read_table(store, "metrics", study_id=plan.study_id)
+    rows = {(r["split"], r["metric"]): r for r in image_level(metrics).to_pylist()}
+    leads = [1 - 0.001 * split - rows[split, "auc"]["value"] for split in (0, 1)]
+    assert rows[0, "train_auc"]["value"] == 1
+    assert rows[None, "optimism"]["value"] == pytest.approx(np.mean(leads))
+    assert f"{np.mean(leads):.3f}" in text
+    older = metrics.filter(~pc.field("metric").isin(["train_auc", "optimism"]))
+    write_table(store, "metrics", older, study_id=plan.study_id)
+    write_report(store, plan.study_id, tmp_path)
+    write_table(store, "metrics", metrics, study_id=plan.study_id)
+    again = read_page(store.read(report_key(plan.study_id)).decode())
+    assert "AUC on the training parts is not recorded" in again.by_id("performance").text

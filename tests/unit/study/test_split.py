@@ -31,7 +31,7 @@ from thyro_core.study.lifecycle import (
 )
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.progress import read_job_progress
-from thyro_core.study.records import runs_table
+from thyro_core.study.records import runs_table, train_aucs
 from thyro_core.study.split import run_split
 from thyro_core.study.verify.verify import verify_study
 from thyro_core.tables.cam_columns import FEATURES
@@ -132,6 +132,8 @@ def test_a_job_writes_all_that_a_finished_architecture_leaves(tmp_path: Path, so
     assert record["seed"] == job_seed(0, 0, "resnet18")
     assert record["n_train"] == 21
     assert record["n_test"] == 7
+    assert 0 <= record["train_auc"] <= 1
+    assert train_aucs(store, plan) == {(0, "resnet18"): record["train_auc"]}
     assert record["focal_alpha"] == pytest.approx(12 / 21)
     assert record["weights_origin"] == "none"
     assert not store.exists(checkpoint_key(plan.study_id, 0, "resnet18"))
@@ -146,6 +148,7 @@ def test_it_learns_what_can_be_learnt(tmp_path: Path, source: Path) -> None:
     found = read_table(store, "predictions", study_id=plan.study_id)
     called = np.array(found["prob_malignant"]) >= 0.5
     assert (called == np.array(found["label"])).mean() > 0.8
+    assert train_aucs(store, plan)[0, "resnet18"] > 0.9
 
 
 def test_what_is_finished_is_not_done_again(tmp_path: Path, source: Path, monkeypatch) -> None:

@@ -40,7 +40,7 @@ from thyro_core.store.keys import (
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.derived import DERIVED_TABLES, derived_table
 from thyro_core.study.plan import load_plan, make_plan, save_plan
-from thyro_core.study.records import runs_table
+from thyro_core.study.records import runs_table, train_aucs
 from thyro_core.study.verify import object_checks, table_checks
 from thyro_core.study.verify.verify import verify_study
 from thyro_core.tables import schemas
@@ -152,7 +152,8 @@ def conclude(store: Store, study_id: str) -> None:
     splits = read_table(store, "splits", study_id=study_id)
     images = read_table(store, "images", manifest_id=plan.manifest_id)
     predictions = read_table(store, "predictions", study_id=study_id)
-    metrics = metrics_table(study_id, predictions, splits, CONFIG, nodules=image_nodules(images))
+    extra = {"nodules": image_nodules(images), "train_aucs": train_aucs(store, plan)}
+    metrics = metrics_table(study_id, predictions, splits, CONFIG, **extra)
     write_table(store, "metrics", metrics, study_id=study_id)
     tables = {"predictions": predictions, "splits": splits, "images": images, "metrics": metrics}
     for name in DERIVED_TABLES:

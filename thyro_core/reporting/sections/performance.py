@@ -7,7 +7,7 @@ from thyro_core.config import Architecture, StudyConfig
 from thyro_core.evaluation.evidence import Evidence, class_evidence
 from thyro_core.evaluation.metrics import METRICS, PAPER
 from thyro_core.evaluation.plausibility import Suspicion, suspicions
-from thyro_core.evaluation.tables import COUNTS, IMAGE_LEVEL, POOLED
+from thyro_core.evaluation.tables import COUNTS, IMAGE_LEVEL, OPTIMISM, POOLED, TRAIN_AUC
 from thyro_core.reporting.cells import Cell, paper
 from thyro_core.reporting.queries import TableRow, Tables
 
@@ -52,6 +52,8 @@ class Performance:
     suspicions: list[Suspicion]
     evidence: Mapping[Architecture, Evidence]
     """Architecture -> whether its AUC shows that it tells the classes apart."""
+    optimism: Mapping[str, Mapping[str, MeanCell]]
+    """Architecture -> train_auc and optimism; none where the training parts were not scored."""
     levels: Mapping[str, Level]
     """image, patient, group or nodule -> its figures; only `image`: no unit has several images."""
 
@@ -78,6 +80,14 @@ def performance(tables: Tables, config: StudyConfig) -> Performance:
             name: class_evidence(over[name, "auc"]["ci_low"], over[name, "auc"]["ci_high"])
             for name in config.architectures
         },
+        optimism={
+            name: {
+                metric: _mean_cell(over[name, metric], ends="three")
+                for metric in (TRAIN_AUC, OPTIMISM)
+            }
+            for name in config.architectures
+            if (name, OPTIMISM) in over
+        },
         levels=levels,
     )
 
@@ -101,12 +111,12 @@ def _level(tables: Tables, config: StudyConfig, level: str, rows: list[TableRow]
     )
 
 
-def _mean_cell(row: TableRow) -> MeanCell:
+def _mean_cell(row: TableRow, *, ends: str = "bounded") -> MeanCell:
     return MeanCell(
         value=row.cell("value", "three"),
         sd=row.cell("sd", "three"),
-        low=row.cell("ci_low", "bounded"),
-        high=row.cell("ci_high", "bounded"),
+        low=row.cell("ci_low", ends),
+        high=row.cell("ci_high", ends),
         n=row.cell("n", "count"),
     )
 

@@ -35,7 +35,7 @@ from thyro_core.study.derived import DERIVED_TABLES, derived_table
 from thyro_core.study.job import is_finished
 from thyro_core.study.lifecycle import open_gate_pack
 from thyro_core.study.plan import StudyPlan, load_plan, make_plan
-from thyro_core.study.records import runs_table
+from thyro_core.study.records import runs_table, train_aucs
 from thyro_core.study.verify import cam_checks, object_checks, table_checks
 from thyro_core.tables import schemas
 
@@ -349,8 +349,14 @@ def _check_cam_families(study: _StudyTables) -> _Findings:
 
 def _check_metrics(study: _StudyTables) -> _Findings:
     plan, tables = study.plan, study.tables
-    sources, nodules = (tables["predictions"], tables["splits"]), image_nodules(tables["images"])
-    expected = metrics_table(plan.study_id, *sources, plan.config, nodules=nodules)
+    expected = metrics_table(
+        plan.study_id,
+        tables["predictions"],
+        tables["splits"],
+        plan.config,
+        nodules=image_nodules(tables["images"]),
+        train_aucs=train_aucs(study.store, plan),
+    )
     return _compare(study, "metrics", ("split", "architecture", "level", "metric"), expected)
 
 
