@@ -46,8 +46,9 @@ study: $(VENV)/.installed
 study-s3: $(VENV)/.installed-test
 	$(BIN)/python -m tests.e2e.tour $(DEMO)/s3
 
+# Two at a time: half of the suite waits for processes to start. A file's tests share what they make.
 test: $(VENV)/.installed-test
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=40
 
 test-all: $(VENV)/.installed-all
 	$(BIN)/pytest -m "slow or not slow"

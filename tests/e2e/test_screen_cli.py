@@ -272,6 +272,7 @@ def test_a_batch_that_is_not_there_is_said_at_once(store, home) -> None:
     assert "/no/such/batch: expected a folder" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_overlap(store, home, tmp_path) -> None:
     write_image(tmp_path / "batch" / "a.png", 1)
     with Lock(store, screening_lock_key(), "ward 7 process 12"):

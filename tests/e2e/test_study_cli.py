@@ -209,6 +209,7 @@ def test_a_study_killed_with_all_its_processes_goes_on_to_the_same_bytes(
         assert (whole.seconds or 0) >= (cut.seconds or 0), "both attempts are counted"
 
 
+@pytest.mark.slow
 def test_a_study_whose_workers_are_killed_finishes_with_the_same_bytes(
     finished, home, source, tmp_path
 ) -> None:
@@ -296,6 +297,7 @@ def test_debug_shows_the_traceback(home, tmp_path) -> None:
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_any_weights_the_warning_cannot_be_missed(home, source, tmp_path) -> None:
     """On a terminal, in the JSON, in the page and in `runs`."""
     config = {"weights": "auto", "epochs": "1", "splits": "2"}

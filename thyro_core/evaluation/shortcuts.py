@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from thyro_core.config import StudyConfig
 from thyro_core.evaluation.delong import delong
@@ -44,8 +45,10 @@ def shortcut_scores(
     model = HistGradientBoostingClassifier(
         max_iter=100, max_depth=3, min_samples_leaf=5, early_stopping=False, random_state=0
     )
-    model.fit(features[train], label[train])
-    return np.asarray(model.predict_proba(features[test])[:, 1])
+    # Hundreds of images are too few to share out: threads that wait for each other cost more.
+    with threadpool_limits(1, user_api="openmp"):
+        model.fit(features[train], label[train])
+        return np.asarray(model.predict_proba(features[test])[:, 1])
 
 
 def shortcut_aucs(images: pa.Table, splits: pa.Table) -> dict[int, float]:

@@ -69,7 +69,10 @@ def gone_after(requests: int) -> faultproxy.Fault:
     return fault
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(c, marks=pytest.mark.slow) if c == "promote" else c for c in COMMANDS],
+)
 def test_a_store_that_goes_away_is_said_and_nothing_is_harmed(
     served: tuple[FaultProxy, str, str], command: str, tmp_path: Path
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_network_without_batch_norm_is_left_alone() -> None:
     assert not model.training
 
 
+@pytest.mark.slow
 def test_after_a_few_epochs_running_averages_misfit_and_recalibrated_ones_do_not() -> None:
     """What the pass is for: inference that computes what training computed."""
     data = examples(64, 96)

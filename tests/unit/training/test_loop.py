@@ -99,7 +99,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
     [
         ("resnet18", "fp32"),
         ("alexnet", "fp32"),
-        ("resnet18", "bf16"),
+        pytest.param("resnet18", "bf16", marks=pytest.mark.slow),
         # Where bfloat16 is emulated it takes minutes.
         pytest.param("alexnet", "bf16", marks=pytest.mark.slow),
     ],
