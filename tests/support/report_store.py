@@ -70,6 +70,7 @@ def _attributes(i: int, is_malignant: bool) -> dict[str, str]:
     device = "Rare <$1> device" if i % 30 == 7 else "AB"[i // 2 % 2]
     category = 4 + (i % 4 > 0) if is_malignant else 2 + i % 3
     cells = {"device": device, "Age": str(20 + i % 50), "tirads": f"{category}a"}
+    cells["cytology"] = "Malignant" if is_malignant else "benign"
     return cells if i % 9 else cells | {"Age": "unknown", "tirads": ""}
 
 

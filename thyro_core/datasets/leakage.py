@@ -43,15 +43,16 @@ def check_leakage(splits: pa.Table, images: pa.Table, pack: Grey | None = None) 
             checked; the message names the first few cases.
     """
     rows_by_side = _placed(splits, images, pack)
+    cases = {kind: rows for kind, rows in _shared(rows_by_side) if len(rows)}
     shared = [
         f"split {row.split}: {kind} {row.key} has {row.train} training and {row.test} test images"
-        for kind, rows in _shared(rows_by_side)
+        for kind, rows in cases.items()
         for row in rows.itertuples(index=False)
     ]
     if shared:
         more = f" (and {len(shared) - 5} more)" if len(shared) > 5 else ""
         cure = "make the splits again from this manifest"
-        if all(": picture " in case or ": linked " in case for case in shared):
+        if cases.keys() <= {"picture", "linked"}:
             cure = "lower duplicate_correlation and similar_correlation: these images are one group"
         msg = (
             f"expected nothing on both sides of a split, found {len(shared)} cases: "

@@ -1,7 +1,7 @@
 """The networks against other readings of the same images: TI-RADS categories, or radiologists."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +35,9 @@ class PairedGain(NamedTuple):
     p: float
 
 
+_NO_GAIN = PairedGain(*[float("nan")] * 5)
+
+
 def category(cell: str) -> tuple[float, str] | None:
     """A category such as 4a, TR4 or 3 in its order: number, then letter; None: it is none.
 
@@ -58,6 +61,23 @@ def reading(spec: ReaderSpec, cell: str | None) -> bool | None:
         return _CALLS.get(cell.strip().lower())
     own, cut = category(cell), category(spec.cut)
     return None if own is None or cut is None else own >= cut
+
+
+def decides_label(cells: Sequence[str], label: IntArray) -> bool:
+    """Whether the label follows from a column: each of its texts stands beside one class alone.
+
+    Then labels were probably made from it, as a set's may be from TI-RADS, and a network that was
+    trained on those labels cannot be compared with it. A column with a text of its own for more
+    than a fifth of the images is not judged: so many texts separate any labels.
+
+    Args:
+        cells: texts of n images.
+        label: (n,), 0 or 1; both classes.
+    """
+    texts = np.array([cell.strip().lower() for cell in cells])
+    values, place = np.unique(texts, return_inverse=True)
+    malignant = np.bincount(place, weights=label, minlength=len(values)) / np.bincount(place)
+    return len(values) <= len(texts) / 5 and bool(np.isin(malignant, (0.0, 1.0)).all())
 
 
 def paired_gain(
@@ -132,7 +152,7 @@ def readers_table(
     """The study's rows of `readers`: each architecture's ensemble against each reader.
 
     On the tested images with a reading, each once, by the ensemble's out-of-fold scores. A reader
-    without both classes among them has no row.
+    without both classes among them has no row; one that the labels follow from is not compared.
 
     Args:
         study_id: goes into every row.
@@ -176,7 +196,10 @@ def _reader_row(
     if ill.all() or not ill.any():
         return None
     score = ensemble.margin[is_read]
-    gain = paired_gain(label, score, called, unit, resamples=resamples, seed=seed)
+    texts = [cells[image] for image in ensemble.image[is_read]]
+    gain = _NO_GAIN
+    if not decides_label(texts, label):
+        gain = paired_gain(label, score, called, unit, resamples=resamples, seed=seed)
     sensitivity = proportion_interval(called[ill], unit[ill])
     specificity = proportion_interval(~called[~ill], unit[~ill])
     return {

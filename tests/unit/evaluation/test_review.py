@@ -15,7 +15,7 @@ from thyro_core.evaluation.operating import (
     sensitivity_threshold,
 )
 from thyro_core.evaluation.out_of_fold import OutOfFoldEnsemble
-from thyro_core.evaluation.readers import category, paired_gain, reading
+from thyro_core.evaluation.readers import category, decides_label, paired_gain, reading
 from thyro_core.evaluation.shortcuts import shortcut_aucs
 from thyro_core.evaluation.subgroups import NOT_GIVEN, group_names, group_of, heterogeneity
 
@@ -151,6 +151,14 @@ class TestReaders:
     )  # fmt: skip
     def test_a_reading_is_a_call_or_nothing(self, cut, cell, call) -> None:
         assert reading(ReaderSpec("r", cut), cell) is call
+
+    def test_a_column_that_decides_the_label_is_told_from_a_reader(self) -> None:
+        label = np.repeat([0, 1], 20)
+        categories = ["2", "3"] * 10 + ["4a", "4c"] * 10
+        assert decides_label(categories, label)
+        assert decides_label([text.upper() for text in categories], label)
+        assert not decides_label([*categories[:19], "4a", *categories[20:]], label), "one error"
+        assert not decides_label([str(i) for i in range(40)], label), "a text for each image"
 
     def test_at_equal_sensitivity_the_network_spares_what_it_spares(self) -> None:
         """The reader finds 8 of 10 and errs on 6 of 10; so does the network on 1."""

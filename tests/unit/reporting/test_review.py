@@ -29,7 +29,7 @@ def reviewed(tmp_path_factory) -> tuple[Store, StudyPlan, Element]:
         test_fraction=0.45,
         architectures=("resnet18",),
         subgroups=("device", "age:45"),
-        readers=("tirads:4a",),
+        readers=("tirads:4a", "cytology"),
         trust_images=0,
     )
     write_report(store, plan.study_id, folder)
@@ -60,9 +60,19 @@ def test_the_levels_stand_side_by_side(reviewed) -> None:
 
 def test_the_reader_stands_with_its_cut(reviewed) -> None:
     store, plan, page = reviewed
-    (row,) = read_table(store, "readers", study_id=plan.study_id).to_pylist()
+    row, _ = read_table(store, "readers", study_id=plan.study_id).to_pylist()
     assert row["cut"] == "4a"
+    assert math.isfinite(row["difference"])
     assert "tirads from 4a on" in " ".join(page.by_id("readers").text.split())
+
+
+def test_a_column_that_the_labels_follow_from_is_not_compared(reviewed) -> None:
+    store, plan, page = reviewed
+    _, row = read_table(store, "readers", study_id=plan.study_id).to_pylist()
+    assert (row["reader"], row["sensitivity"], row["specificity"]) == ("cytology", 1.0, 1.0)
+    figures = ("network_specificity", "difference", "p", "p_adjusted", "avoided")
+    assert all(math.isnan(row[name]) for name in figures)
+    assert page.by_id("readers").text.count("Not compared") == 1
 
 
 def test_a_lead_over_the_files_facts_is_said_only_where_its_corrected_test_says_so(
