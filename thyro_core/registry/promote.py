@@ -15,7 +15,7 @@ from thyro_core.registry.build import BundleSpec, make_bundle
 from thyro_core.registry.bundle import Bundle, load_bundle
 from thyro_core.registry.gate import Verdict, compare_with_champion
 from thyro_core.store.store import Store
-from thyro_core.study.plan import StudyPlan, load_plan
+from thyro_core.study.plan import StudyPlan, load_current_plan
 from thyro_core.study.verify.verify import verify_study
 
 NO_CHAMPION = "not compared: there was no champion"
@@ -90,7 +90,7 @@ def promote(
         GateError: the champion is better, or cannot be compared, and `force` is off.
         ThyroError: the study does not verify.
     """
-    plan = load_plan(store, config.study_id)
+    plan = load_current_plan(store, config.study_id)
     if plan.config.permute_labels:
         msg = (
             f"study {plan.study_id}: expected a study of true labels, found permuted ones; its "

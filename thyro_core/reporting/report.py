@@ -37,7 +37,7 @@ from thyro_core.reporting.sections.review import review
 from thyro_core.store.keys import checklist_key, report_key, table_key
 from thyro_core.store.store import Store
 from thyro_core.study.lifecycle import study_notes, unfinished_runs
-from thyro_core.study.plan import StudyPlan, load_plan
+from thyro_core.study.plan import StudyPlan, load_current_plan
 from thyro_core.study.summary import undefined_notes
 from thyro_core.tables.io import read_table
 from thyro_core.tables.query import connect
@@ -102,7 +102,7 @@ def render_report(store: Store, study_id: str, scratch: Path) -> str:
 
 def _render(store: Store, study_id: str, scratch: Path) -> tuple[str, bytes]:
     """The page, and its checklists as CSV."""
-    plan = load_plan(store, study_id)
+    plan = load_current_plan(store, study_id)
     _check_finished(store, plan)
     results = connect(store)
     try:

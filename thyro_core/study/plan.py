@@ -95,6 +95,30 @@ def load_plan(store: Store, study_id: str) -> StudyPlan:
     )
 
 
+def load_current_plan(store: Store, study_id: str) -> StudyPlan:
+    """The plan of a study whose results follow from this version's rules.
+
+    Raises:
+        InputError: there is no such study, or another version of the numerical recipe made it:
+            its tables may lack columns, and what follows from them would mix two sets of rules.
+    """
+    plan = load_plan(store, study_id)
+    recipe = plan_recipe(store, study_id)
+    if recipe != RECIPE:
+        msg = (
+            f"study {study_id}: expected recipe {RECIPE}, by which this version works, found "
+            f"{recipe}; its tables can still be queried; for the rest use the version that made "
+            "it, or start its `thyro study` command again, which makes a new study"
+        )
+        raise InputError(msg)
+    return plan
+
+
+def plan_recipe(store: Store, study_id: str) -> object:
+    """The version of the numerical recipe that a study's plan names; None: it names none."""
+    return json.loads(store.read(study_key(study_id))).get("recipe")
+
+
 def study_ids(store: Store) -> list[str]:
     """Ids of all studies in a store, sorted."""
     folder = store.path("studies")

@@ -4,6 +4,7 @@ Key columns of the hive path are in the file too, with the types a hive reader i
 names and types are a public promise; raise `SCHEMA_VERSION` when one changes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -469,6 +470,13 @@ TABLES: dict[str, Table] = {
 
 STUDY_TABLES = tuple(name for name, table in TABLES.items() if "study_id" in table.hive)
 """The tables that hold a study's rows."""
+
+
+LATER_COLUMNS: Mapping[str, frozenset[str]] = {
+    "images": frozenset({"text_boxes", "views"}),
+    "screening": frozenset({"text_lines"}),
+}
+"""Columns that joined a table within this `SCHEMA_VERSION`: null where older programs wrote it."""
 
 
 def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:

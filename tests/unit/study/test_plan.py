@@ -11,7 +11,14 @@ from thyro_core.errors import InputError
 from thyro_core.store.keys import study_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study import plan
-from thyro_core.study.plan import StudyPlan, load_plan, make_plan, save_plan, study_ids
+from thyro_core.study.plan import (
+    StudyPlan,
+    load_current_plan,
+    load_plan,
+    make_plan,
+    save_plan,
+    study_ids,
+)
 from thyro_core.training.pretrained import StartingWeights
 
 MIRROR = StartingWeights("vgg16", "mirror: /somewhere", "a" * 64, "weights/vgg16-aaaa.safetensors")
@@ -113,6 +120,20 @@ def test_a_store_lists_its_studies_sorted(store: Store) -> None:
     # Left behind by a study that was never planned to the end: no study.
     store.write("studies/s0/progress/split=0.json", b"{}")
     assert study_ids(store) == sorted(made.study_id for made in plans)
+
+
+@pytest.mark.parametrize("recipe", [plan.RECIPE - 1, plan.RECIPE + 1])
+def test_results_of_another_recipe_are_used_by_no_current_rule(
+    store: Store, monkeypatch: pytest.MonkeyPatch, recipe: int
+) -> None:
+    made = make_plan(StudyConfig(), "m1", "fp32", {}, ())
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "RECIPE", recipe)
+        save_plan(store, made)
+    assert load_plan(store, made.study_id) == made
+    words = f"expected recipe {plan.RECIPE}.* found {recipe}.*start its `thyro study` command again"
+    with pytest.raises(InputError, match=words):
+        load_current_plan(store, made.study_id)
 
 
 def test_an_unknown_study_lists_the_known_ones(store: Store) -> None:

@@ -328,6 +328,35 @@ def test_a_plan_of_another_recipe(store, study_id):
     assert "version that made the study" in detail
 
 
+def test_of_another_recipe_only_files_are_checked(store, study_id, manifest_id):
+    """Its tables may have other columns, and its figures follow from other rules."""
+    change_plan(store, study_id, {"recipe": 3})
+    key = table_key("metrics", study_id=study_id)
+    with store.writing(key) as file:
+        older = read_table(store, "metrics", study_id=study_id).drop_columns(["level"])
+        pq.write_table(older, file)
+    key = table_key("images", manifest_id=manifest_id)
+    with store.writing(key) as file:
+        older = read_table(store, "images", manifest_id=manifest_id)
+        pq.write_table(older.drop_columns(["text_boxes", "views"]), file)
+    only_failure(store, study_id, "plan")
+    names = [check.name for check in verify_study(store, study_id)]
+    assert names == ["plan", "table images", "images", "weights", "table runs", "models"]
+    flip(store, model_key(**run_keys(study_id)))
+    assert list(failures(store, study_id)) == ["plan", "models"]
+
+
+def test_columns_that_joined_a_table_later_may_lack_and_no_others(store, study_id, manifest_id):
+    key = table_key("images", manifest_id=manifest_id)
+    whole = read_table(store, "images", manifest_id=manifest_id)
+    with store.writing(key) as file:
+        pq.write_table(whole.drop_columns(["text_boxes", "views"]), file)
+    assert failures(store, study_id) == {}
+    with store.writing(key) as file:
+        pq.write_table(whole.drop_columns(["text_boxes", "sharpness"]), file)
+    assert "sharpness" in only_failure(store, study_id, "table images")
+
+
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"study_id": "s"}', b"\xff"])
 def test_an_unreadable_plan_is_one_failed_check(store, study_id, data):
     store.write(study_key(study_id), data)

@@ -34,9 +34,10 @@ from thyro_core.store.store import Store
 from thyro_core.study.derived import DERIVED_TABLES, derived_table
 from thyro_core.study.job import is_finished
 from thyro_core.study.lifecycle import open_gate_pack
-from thyro_core.study.plan import StudyPlan, load_plan, make_plan
+from thyro_core.study.plan import StudyPlan, load_plan, plan_recipe
 from thyro_core.study.records import runs_table, train_aucs
 from thyro_core.study.verify import cam_checks, object_checks, table_checks
+from thyro_core.study.verify.plan_check import plan_fault
 from thyro_core.tables import schemas
 
 _LISTED_FAULTS = 5  # most faults that the detail of a check lists
@@ -94,7 +95,8 @@ def verify_study(store: Store, study_id: str) -> Iterator[StudyCheck]:
         `splits`, `leakage`, `completeness`, `runs`, `models`, `predictions`, `metrics`,
         those of `DERIVED_TABLES`, `cams`,
         `cam_features`, `cam_trust`, `cam_tests`, `cam_families` and `cam_checks`. Only
-        `plan`, if the plan itself cannot be read.
+        `plan`, if the plan itself cannot be read; of a study of another recipe only it and those of
+        files: `table images`, `images`, `weights`, `table runs` and `models`.
 
     Raises:
         InputError: there is no such study.
@@ -111,7 +113,10 @@ def verify_study(store: Store, study_id: str) -> Iterator[StudyCheck]:
     study = _StudyTables(store, replace(plan, study_id=study_id), {})
     yield _run_check("plan", partial(_check_plan, own_id=plan.study_id), study)
     failed: set[str] = set()
-    for name, (function, needs) in _CHECKS.items():
+    checks = _CHECKS
+    if plan_recipe(study.store, study.plan.study_id) != RECIPE:
+        checks = {name: _CHECKS[name] for name in _CHECKS_OF_ANY_RECIPE}
+    for name, (function, needs) in checks.items():
         check = None if failed & set(needs) else _run_check(name, function, study)
         if check is not None:
             yield check
@@ -145,15 +150,9 @@ def _depends(needs: Sequence[str], on: str) -> bool:
 
 
 def _check_plan(study: _StudyTables, own_id: str) -> _Findings:
-    plan, key = study.plan, study_key(study.plan.study_id)
-    recipe = json.loads(study.store.read(key)).get("recipe")
-    if recipe != RECIPE:
-        fault = f"{key}: expected recipe {RECIPE}, found {recipe}"
-        return _Findings([fault], cure="verify with the version that made the study")
-    rebuilt = make_plan(plan.config, plan.manifest_id, plan.precision, plan.weights, plan.notes)
-    if not rebuilt.study_id == own_id == plan.study_id:
-        fault = f"{key}: it names study {own_id}, its contents make it {rebuilt.study_id}"
-        return _Findings([fault], cure="restore this file")
+    fault = plan_fault(study.store, study.plan, own_id)
+    if fault is not None:
+        return _Findings([fault[0]], cure=fault[1])
     return _Findings([], "the study's id follows from its contents")
 
 
@@ -403,4 +402,6 @@ _CHECKS: dict[str, tuple[_CheckFunction, tuple[str, ...]]] = {
     "cam_families": (_check_cam_families, ("table cam_families", "cam_features")),
     "cam_checks": (_check_cam_checks, ("table cam_checks", "cam_trust")),
 }
+
+_CHECKS_OF_ANY_RECIPE = ("table images", "images", "weights", "table runs", "models")
 """Each check, and the earlier ones that it needs."""
