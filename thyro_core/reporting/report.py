@@ -174,7 +174,8 @@ def _is_number(cell: Cell) -> bool:
 def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
     """Variables of the templates: text and tables."""
     metrics = performance(tables, plan.config)
-    cohort_values, checks = cohort(tables), leakage(tables)
+    cohort_values = cohort(tables, is_null=plan.config.permute_labels)
+    checks = leakage(tables)
     return {
         "config": lambda name, form="short": config_cell(plan, name, form),
         "definition": definition,

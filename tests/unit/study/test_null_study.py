@@ -47,13 +47,31 @@ def test_every_split_has_the_same_permuted_labels() -> None:
     assert (labels != true.loc[labels.index]).mean() > 0.2
 
 
-def test_the_page_says_so_and_nothing_is_promoted(tmp_path) -> None:
+@pytest.mark.parametrize("malignant", [pytest.param(30, marks=pytest.mark.slow), 31])
+def test_the_page_says_so_and_nothing_is_promoted(malignant: int, tmp_path) -> None:
+    """With 31 a patient has an image of each class: permuted, both are malignant, or neither."""
+    table = images(80, malignant)
     config = {"splits": 2, "architectures": ("resnet18",), "permute_labels": True}
-    store, plan = fabricated(tmp_path, TABLE, trust_images=0, **config)
+    store, plan = fabricated(tmp_path, table, trust_images=0, **config)
     page = read_page(render_report(store, plan.study_id, tmp_path))
     assert page.find("title")[0].text.startswith("Null study (permuted labels)")
     assert page.find("h1")[0].text.startswith("Null study, labels permuted")
     assert [each for each in page.walk() if "data-null" in each.attributes]
+    (labels,) = (each for each in page.walk() if "data-labels" in each.attributes)
+    splits = read_table(store, "splits", study_id=plan.study_id).to_pandas()
+    own = splits.drop_duplicates("image_id").set_index("image_id")["label"]
+    true = table.to_pandas().set_index("image_id")["label"].loc[own.index]
+    assert (
+        f"{(true == 0).sum()} images in the splits are benign and {malignant} malignant"
+        in labels.text
+    )
+    assert f"by the permuted labels {(own == 0).sum()} and {own.sum()}" in labels.text
+    assert own.sum() == 2 * -(-malignant // 2)
+    assert ("which is the same here" in labels.text) == (malignant == 30)
+    assert f"{(own != true).sum()} of them have another label" in labels.text
+    (flow,) = (each for each in page.find("desc") if "Image files found" in each.text)
+    assert f"malignant (true labels): {malignant}" in flow.text
+    assert f"Labels permuted; benign: {(own == 0).sum()}; malignant: {own.sum()}" in flow.text
     assert plan.notes[0] == NULL_NOTE
     assert {*read_table(store, "metrics")["study_id"].to_pylist()} == {plan.study_id}
     with pytest.raises(InputError, match="expected a study of true labels, found permuted"):

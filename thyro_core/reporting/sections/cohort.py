@@ -61,10 +61,18 @@ class Cohort:
     has_patients: bool
     same_sizes: bool
     """Whether all splits have parts of the same sizes."""
+    permutation: dict[str, Cell]
+    """Of the images in the splits: classes by the image set's labels (`true_*`) and by the splits'
+    own (`permuted_*`), and how many differ; empty but in a null study."""
 
 
-def cohort(tables: Tables) -> Cohort:
-    """Counts of what was found, what takes part and what was excluded, with Table 1."""
+def cohort(tables: Tables, *, is_null: bool = False) -> Cohort:
+    """Counts of what was found, what takes part and what was excluded, with Table 1.
+
+    Args:
+        tables: of the study.
+        is_null: whether the labels of the splits are permuted.
+    """
     images = tables.source("images")
     splits = tables.source("splits")
     outside = (
@@ -94,6 +102,27 @@ def cohort(tables: Tables) -> Cohort:
         sizes=_class_properties(tables, images),
         has_patients=figures["patients"].value != 0,
         same_sizes=all(low.value == high.value for part in parts for low, high in part.counts),
+        permutation=_permutation(tables) if is_null else {},
+    )
+
+
+def _permutation(tables: Tables) -> dict[str, Cell]:
+    """Both labels of the images in the splits: a permutation of groups keeps no count of images."""
+    splits, images = tables.source("splits"), tables.source("images")
+    pairs = (
+        "(SELECT DISTINCT image_id, source.label AS truth, own.label AS own "
+        f"FROM (SELECT image_id, label FROM {splits}) AS own "
+        f"JOIN (SELECT image_id, label FROM {images}) AS source USING (image_id))"
+    )
+    return tables.figures(
+        pairs,
+        {
+            "true_benign": ("count(*) FILTER (truth = 0)", "count"),
+            "true_malignant": ("count(*) FILTER (truth = 1)", "count"),
+            "permuted_benign": ("count(*) FILTER (own = 0)", "count"),
+            "permuted_malignant": ("count(*) FILTER (own = 1)", "count"),
+            "changed": ("count(*) FILTER (own != truth)", "count"),
+        },
     )
 
 
@@ -183,9 +212,10 @@ def flow_figure(cohort: Cohort, checks: "Leakage") -> Plot:
         for name, what in (("unlabelled", "without a label"), ("outside", "in no split"))
         if figures[name].value
     ]
+    which, heading = (" (true labels)", ["Labels permuted"]) if cohort.permutation else ("", [])
     included = (
         _counted("Included", figures["included"]),
-        *(_counted(name, count) for name, count in zip(CLASS_NAMES, classes, strict=True)),
+        *(_counted(name + which, count) for name, count in zip(CLASS_NAMES, classes, strict=True)),
         *([_counted("patients", figures["patients"])] if cohort.has_patients else []),
     )
     parts = {part.name: part.counts for part in cohort.parts}
@@ -201,6 +231,7 @@ def flow_figure(cohort: Cohort, checks: "Leakage") -> Plot:
         FlowStep(
             (
                 f"In each of {splits.text} splits",
+                *heading,
                 *(_span(name, of) for name, of in zip(_COUNT_NAMES, everything, strict=True)),
             )
         ),
@@ -217,8 +248,8 @@ def flow_figure(cohort: Cohort, checks: "Leakage") -> Plot:
         ["Excluded", figures["excluded"]],
         *excluded,
         ["Included", figures["included"]],
-        ["Included, benign", classes[0]],
-        ["Included, malignant", classes[1]],
+        [f"Included, benign{which}", classes[0]],
+        [f"Included, malignant{which}", classes[1]],
         ["Included, without a label", figures["unlabelled"]],
         ["Included with a label, in no split", figures["outside"]],
         ["In a split", cohort.coverage["images"]],
