@@ -4,9 +4,11 @@ A breach needs size and certainty: a figure past its bound, and not by chance. L
 any difference certain, small ones make chance look large. Drift of scores may be drift of the
 patients (more malignant nodules, say) and not of the model; the figures cannot tell the two.
 
-Chance is reckoned for values that are independent. The frames of a clip are not: each file counts
-once, by one frame that the hash of its id draws, and on the side of the training set each group
-of images that belong together. The bounds on P are such that of 30 nights in which nothing has
+Chance is reckoned for values that are independent. The frames of a clip are not, nor the stills of
+a patient: each file counts once, by one frame that the hash of its id draws, each patient with a
+pseudonym by one file drawn so, and on the side of the training set each group of images that belong
+together. A patient's mean would not do: means spread less than the single images they are
+compared with. The bounds on P are such that of 30 nights in which nothing has
 changed at most a tenth have a false alarm in any of the seven tested figures: 30 x 7 x 0.0004.
 """
 
@@ -51,7 +53,8 @@ class DriftThresholds(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     minimum: Annotated[int, Field(ge=2, le=100_000)] = Field(
-        50, description="Fewest scored images that a batch is judged by; of fewer it is said."
+        50,
+        description="Fewest scored files, one a patient, to judge a batch by; of fewer it is said.",
     )
     psi: Annotated[float, Field(ge=0.0)] = Field(
         0.25, description="Population stability index from which a figure has drifted."
@@ -153,20 +156,21 @@ def compare_with_training(
     by MMD, on the reference's side with those of `held_out` images only, as training draws the
     others together. A PSI breaches its bound only if chance does not explain it; KS and MMD only
     if their P says so too, and the share of files not scored if the binomial test of a share at
-    the bound does. That share is a figure of the whole batch.
+    the bound does. That share is a figure of the whole batch, of files and not of patients.
 
     Args:
         reference: a bundle's reference set; of each group one image counts.
         batch: one row a file received: `status` (scored, rejected or failed),
             `prob_malignant`, `mean`, `sharpness`; null where there is none. With `embeddings`
-            None also `embedding`, if there are any.
+            None also `embedding`, if there are any. With a column `counts` only rows where it is
+            true are compared, one a patient.
         thresholds: the bounds.
         embeddings: (n, k), one of each file with a scored image, or of a random sample of them.
 
     Returns:
-        The figures and what they breach. Of a batch with fewer than `minimum` scored files only
-        the share of the others is a figure, and nothing is a breach, unless it received that
-        many.
+        The figures and what they breach. Of a batch with fewer than `minimum` scored files that
+        count only the share of the files not scored is a figure, and nothing is a breach, unless
+        it received that many.
     """
     reference, all_images = _one_a_group(reference), reference
     scored = batch.filter(pc.equal(batch["status"], "scored"))
@@ -175,21 +179,24 @@ def compare_with_training(
     share = 1 - n / received if received else math.nan
     values["share_rejected"] = share
     breaches: list[Breach] = []
-    if n >= thresholds.minimum:
+    counted = scored.filter(scored["counts"]) if "counts" in scored.column_names else scored
+    if counted.num_rows >= thresholds.minimum:
         for name in _SCALARS:
-            breaches += _scalar_breaches(reference, scored, name, values, thresholds)
-        breaches += _embedding_breaches(all_images, scored, embeddings, values, thresholds)
+            breaches += _scalar_breaches(reference, counted, name, values, thresholds)
+        breaches += _embedding_breaches(all_images, counted, embeddings, values, thresholds)
     bound = thresholds.share_rejected
     is_chance = stats.binom.sf(received - n - 1, received, bound) >= thresholds.p
     if received >= thresholds.minimum and share > bound and not is_chance:
         breaches.append(Breach("share_rejected", share, thresholds.share_rejected))
-    return DriftReport(received, n, values, tuple(breaches), _too_few(n, thresholds.minimum))
+    too_few = _too_few(counted.num_rows, n, thresholds.minimum)
+    return DriftReport(received, n, values, tuple(breaches), too_few)
 
 
-def _too_few(n: int, minimum: int) -> str | None:
+def _too_few(n: int, files: int, minimum: int) -> str | None:
     if n >= minimum:
         return None
-    return f"too few to judge: {n} files with a scored image, at least {minimum} are needed"
+    what = "files" if n == files else f"patients, or files of unknown ones ({files} files),"
+    return f"too few to judge: {n} {what} with a scored image, at least {minimum} are needed"
 
 
 def _one_a_group(reference: pa.Table) -> pa.Table:

@@ -327,30 +327,38 @@ class DriftSample:
     """What a night's batch is judged by, against the training set."""
 
     rows: pa.Table
-    """status, prob_malignant, mean, sharpness of one image of up to 100,000 files."""
+    """status, prob_malignant, mean, sharpness of one image of up to 100,000 files, and `counts`:
+    whether it is the one by which its patient counts; a file without a pseudonym counts itself."""
     embeddings: npt.NDArray[np.float64]
-    """(n, k), of those of these images that are scored and among the first 2000."""
+    """(n, k), of those of these images that count, are scored and among the first 2000."""
 
 
 def drift_sample(store: Store, night: Night) -> DriftSample:
     """One image a file of a night's batch, a scored one where there is one; copies do not count.
 
-    Ids are hashes, so the first one is as good as any.
+    By the same rule one file of each patient counts. Ids are hashes, so the first one is as good
+    as any.
     """
     part = table_key("screening", date=night.number, batch_id=night.batch_id)
     names = ("image_id", "status", "prob_malignant", "mean", "sharpness")
     sql = f"""
-    SELECT {", ".join(names)} FROM parts WHERE status != 'copy' QUALIFY row_number() OVER (
-        PARTITION BY coalesce(file_id, image_id) ORDER BY status = 'scored' DESC, image_id
-    ) = 1 ORDER BY image_id LIMIT 100000
+    SELECT {", ".join(names)}, row_number() OVER (
+        PARTITION BY coalesce(patient_id, image_id) ORDER BY status = 'scored' DESC, image_id
+    ) = 1 AS counts FROM (
+        FROM parts WHERE status != 'copy' QUALIFY row_number() OVER (
+            PARTITION BY coalesce(file_id, image_id) ORDER BY status = 'scored' DESC, image_id
+        ) = 1
+    ) ORDER BY image_id LIMIT 100000
     """  # noqa: S608
     with fetched(store, [part]) as files, connected() as connection:
         batches = list(select(connection, sql, files))
     schema = schemas.TABLES["screening"].schema
-    rows = pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in names]))
+    fields = [*(schema.field(name) for name in names), pa.field("counts", pa.bool_())]
+    rows = pa.Table.from_batches(batches, pa.schema(fields))
     data = store.read(sample_key(night.date, night.batch_id))
     sample = pq.ParquetFile(io.BytesIO(data)).read()
-    chosen = sample.filter(pc.is_in(sample["image_id"], rows["image_id"].combine_chunks()))
+    ids = rows.filter(rows["counts"])["image_id"].combine_chunks()
+    chosen = sample.filter(pc.is_in(sample["image_id"], ids))
     embeddings = np.array(chosen["embedding"].to_pylist(), dtype=np.float64)
     return DriftSample(rows.drop_columns(["image_id"]), embeddings)
 

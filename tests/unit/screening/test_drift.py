@@ -201,6 +201,34 @@ def test_a_month_of_clips_without_drift_has_no_alarm_where_each_file_counts_once
     assert all_frames >= 3, "480 frames of 60 clips are not 480 values"
 
 
+def stills(night: int, patients: int, each: int) -> pa.Table:
+    """Stills of patients, alike within a patient; the first of each counts."""
+    table = clips(2000 + night, patients, each)
+    return table.append_column("counts", pc.equal(table["frame"], 0))
+
+
+def test_a_month_of_stills_without_drift_has_no_alarm_where_each_patient_counts_once() -> None:
+    every_still = once = 0
+    for night in range(30):
+        table = stills(night, 60, 5)
+        thresholds = DriftThresholds(mmd_size=60)
+        once += bool(compare_with_training(REFERENCE_SET, table, thresholds).breaches)
+        scalars = table.drop_columns(["embedding", "counts"])
+        every_still += bool(compare_with_training(REFERENCE_SET, scalars, thresholds).breaches)
+    assert once == 0
+    assert every_still >= 3, "300 stills of 60 patients are not 300 values"
+
+
+def test_few_patients_are_too_few_however_many_their_files() -> None:
+    found = compare_with_training(REFERENCE_SET, stills(0, 20, 5), QUICK)
+    assert (found.received, found.scored) == (100, 100)
+    assert found.too_few == (
+        "too few to judge: 20 patients, or files of unknown ones (100 files), with a scored image, "
+        "at least 50 are needed"
+    )
+    assert math.isnan(found.values["psi_score"])
+
+
 def test_of_a_group_of_training_images_one_counts() -> None:
     twice = pa.concat_tables([REFERENCE_SET, REFERENCE_SET])
     groups = [f"g{number % 400:03}" for number in range(800)]

@@ -662,6 +662,22 @@ def test_of_a_clip_one_frame_counts_for_drift(ward: Ward) -> None:
     assert row["share_rejected"] == pytest.approx(1 / 5)
 
 
+def test_of_a_patient_one_still_counts_for_drift(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THYRO_PSEUDONYM_KEY", "k" * 32)
+    for number in range(6):
+        (ward.batch / f"{number}.dcm").write_bytes(
+            dicom(speckle(seed=number), PatientID="AB"[number % 2])
+        )
+    write_image(ward.batch / "still.png", 1)
+    result = ward.screen()
+    assert (result.drift.received, result.drift.scored) == (7, 7)
+    assert "3 patients, or files of unknown ones (7 files)," in result.drift.text
+    sample = drift_sample(ward.store, result.night)
+    assert (sum(sample.rows["counts"].to_pylist()), len(sample.embeddings)) == (3, 3)
+
+
 def test_an_empty_batch_is_a_night_without_images(ward: Ward) -> None:
     result = ward.screen()
     assert result.totals == Totals(0, 0, 0, 0, 0, 0, 0)
