@@ -37,13 +37,13 @@ def test_every_command_runs_in_the_order_given(tmp_path: Path) -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     (notebook,) = re.findall(r"```python\n(.+?)```", TEXT, re.DOTALL)
     done = subprocess.run(
         [sys.executable, "-c", notebook],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "'auc': " in done.stdout
