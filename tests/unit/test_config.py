@@ -63,6 +63,7 @@ CHOICES: dict[str, tuple[list[object], list[object]]] = {
     "precision": (["auto", "fp32", "bf16"], ["fp16"]),
     "deterministic": ([True, False], ["perhaps"]),
     "permute_labels": ([True, False], ["perhaps"]),
+    "dual_views": (["keep", "exclude"], ["split", ""]),
     "readers": ([("tirads:4a",), ("a", "b"), ()], [("tirads:",), ("a", "a")]),
     "subgroups": ([("device", "age:40,60"), ()], [("age:60,40",), ("",), ("a", "a:3")]),
     "tirads_benign": ([("1",), ()], [(1,), ("4a",)]),
@@ -205,6 +206,7 @@ def test_every_field_changes_the_id() -> None:
     other |= {"batchnorm": "running", "weights": "none", "precision": "fp32"}
     other |= {"deterministic": False, "tirads_benign": ("1",), "tirads_malignant": ("5",)}
     other |= {"max_frames": 2, "subgroups": ("a",), "readers": ("a",), "permute_labels": True}
+    other |= {"dual_views": "exclude"}
     ids = {content_id("s", StudyConfig.model_validate({name: other[name]})) for name in other}
     assert other.keys() == StudyConfig.model_fields.keys()
     assert len(ids | {content_id("s", StudyConfig())}) == len(other) + 1

@@ -50,6 +50,7 @@ TYPED: dict[str, tuple[str, object]] = {
     "subgroups": ("device, age:40,60", ("device", "age:40,60")),
     "readers": ("tirads:4a", ("tirads:4a",)),
     "permute_labels": ("true", True),
+    "dual_views": ("exclude", "exclude"),
 }
 
 
