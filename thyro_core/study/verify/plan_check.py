@@ -2,19 +2,18 @@
 
 from thyro_core.config import RECIPE
 from thyro_core.store.keys import study_key
-from thyro_core.store.store import Store
-from thyro_core.study.plan import StudyPlan, make_plan, plan_recipe
+from thyro_core.study.plan import StudyPlan, make_plan
 
 
-def plan_fault(store: Store, plan: StudyPlan, own_id: str) -> tuple[str, str] | None:
+def plan_fault(plan: StudyPlan, own_id: str, recipe: object) -> tuple[str, str] | None:
     """What is wrong with a plan, and the cure; None: its study's id follows from its contents.
 
     Args:
-        store: where it lies.
         plan: as it was loaded, under the id that was looked up.
         own_id: the id that stands in its file.
+        recipe: the version of the numerical recipe that stands in it.
     """
-    key, recipe = study_key(plan.study_id), plan_recipe(store, plan.study_id)
+    key = study_key(plan.study_id)
     if recipe != RECIPE:
         cure = (
             "verify with the version that made the study; splits and figures of another recipe "

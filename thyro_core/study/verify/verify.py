@@ -111,10 +111,11 @@ def verify_study(store: Store, study_id: str) -> Iterator[StudyCheck]:
         return
     # Objects are looked up under the id given, whatever id a mixed-up plan contains.
     study = _StudyTables(store, replace(plan, study_id=study_id), {})
-    yield _run_check("plan", partial(_check_plan, own_id=plan.study_id), study)
+    recipe = plan_recipe(store, study_id)
+    yield _run_check("plan", partial(_check_plan, own_id=plan.study_id, recipe=recipe), study)
     failed: set[str] = set()
     checks = _CHECKS
-    if plan_recipe(study.store, study.plan.study_id) != RECIPE:
+    if recipe != RECIPE:
         checks = {name: _CHECKS[name] for name in _CHECKS_OF_ANY_RECIPE}
     for name, (function, needs) in checks.items():
         check = None if failed & set(needs) else _run_check(name, function, study)
@@ -149,8 +150,8 @@ def _depends(needs: Sequence[str], on: str) -> bool:
     return any(name == on or _depends(_CHECKS[name][1], on) for name in needs)
 
 
-def _check_plan(study: _StudyTables, own_id: str) -> _Findings:
-    fault = plan_fault(study.store, study.plan, own_id)
+def _check_plan(study: _StudyTables, own_id: str, recipe: object) -> _Findings:
+    fault = plan_fault(study.plan, own_id, recipe)
     if fault is not None:
         return _Findings([fault[0]], cure=fault[1])
     return _Findings([], "the study's id follows from its contents")
