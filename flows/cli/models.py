@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from flows.cli.console import note, out, print_json, result_table, say
-from flows.cli.errors import validation_facts
+from flows.cli.errors import resumable, validation_facts
 from flows.cli.options import Json, JsonLast, Reason, StoreUrl, open_store_at
 from thyro_core import NOTICE
 from thyro_core.errors import InputError
@@ -53,9 +53,9 @@ def promote(
         raise InputError(msg) from error
     opened = open_store_at(store)
     from flows.promote import promote as run
-    from flows.serving.server import server_needed
+    from flows.serving.command_server import prefect_server
 
-    with server_needed():
+    with resumable(), prefect_server():
         model_id = run(config, opened.url)
     _show_model(opened, model_id, as_json=as_json)
 

@@ -45,12 +45,12 @@ def screen(
     plan_night(opened, batch, night, model, rules)
     from flows.cli.screen_display import ScreenDisplay
     from flows.screening import screening
-    from flows.serving.server import server_needed
+    from flows.serving.command_server import prefect_server
 
     with err.status("starting") as status:
         token = observer.set(ScreenDisplay(status))
         try:
-            with resumable(), server_needed():
+            with resumable(), prefect_server():
                 place = screening(batch, night, model or "", rules, opened.url, ray or "")
         finally:
             observer.reset(token)

@@ -48,12 +48,13 @@ def study(
     started = time.monotonic()
     opened = open_store_at(store)
     display = StudyDisplay(err)
-    from flows.serving.server import ServerLostError, server_needed
+    from flows.serving.command_server import prefect_server
+    from flows.serving.server import ServerLostError
     from flows.study import study as run
 
     token = observer.set(display)
     try:
-        with resumable(), display.live(), server_needed():
+        with resumable(), display.live(), prefect_server():
             study_id = run(source, values, opened.url, ray or "")
     except ServerLostError as error:
         # It was lost after the last step: nothing of the study is missing.

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -38,11 +38,16 @@ class ServerLostError(ThyroError, ConnectionError):
 
 
 @contextmanager
-def server_needed() -> Iterator[None]:
+def server_needed(
+    cure: str = "start the server, or unset PREFECT_API_URL to run without one",
+) -> Iterator[None]:
     """Say in one sentence that Prefect's server was away when a run began or ended.
 
     In between it may be: Prefect keeps the states of tasks to itself, and asks for a minute before
     it gives up a run that has ended.
+
+    Args:
+        cure: what to do before the command is started again.
 
     Raises:
         ServerLostError: it did not answer.
@@ -55,8 +60,7 @@ def server_needed() -> Iterator[None]:
         url = configured_url() or "its own address"
         msg = (
             f"Prefect's server at {redact(url)}: expected an answer, found {type(error).__name__} "
-            f"({error}); what is finished is kept: start the server, or unset PREFECT_API_URL to "
-            "run without one, and start the command again"
+            f"({error}); what is finished is kept: {cure}, and start the command again"
         )
         raise ServerLostError(msg) from error
 
@@ -96,23 +100,48 @@ def is_loopback(host: str) -> bool:
 
 @contextmanager
 def own_server(host: str, port: int) -> Iterator[str]:
-    """A Prefect server that lives as long as the block; its API's address.
+    """A Prefect server with its pages that lives as long as the block; its API's address.
 
     Raises:
         InputError: the host is not one of this machine's, or the port is taken.
         ThyroError: the server ended or did not answer in time.
     """
-    url = f"http://{_in_url(host)}:{port}/api"
-    _must_be_free(host, port, url)
+    _must_be_free(host, port, _api_url(host, port))
+    command = ("-m", "prefect", "server", "start", "--host", host, "--port", str(port))
     log = get_current_settings().home / "thyro-server.log"
+    with run_server(host, port, command, log) as url:
+        yield url
+
+
+@contextmanager
+def run_server(host: str, port: int, command: Sequence[str], log: Path) -> Iterator[str]:
+    """A Prefect server that a command of Python's starts; it lives as long as the block.
+
+    Args:
+        host: where it listens.
+        port: its port.
+        command: arguments of Python's that start it.
+        log: where its output goes.
+
+    Returns:
+        Its API's address.
+
+    Raises:
+        ThyroError: the server ended or did not answer in time.
+    """
+    url = _api_url(host, port)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
-        process = _start(host, port, out.fileno())
+        process = _start(command, out.fileno())
     try:
         _wait(process, url, log)
         yield url
     finally:
         _stop(process)
+
+
+def _api_url(host: str, port: int) -> str:
+    return f"http://{_in_url(host)}:{port}/api"
 
 
 def _in_url(host: str) -> str:
@@ -137,15 +166,14 @@ def _must_be_free(host: str, port: int, url: str) -> None:
         raise InputError(msg) from error
 
 
-def _start(host: str, port: int, out: int) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], out: int) -> subprocess.Popen[bytes]:
     """In a session of its own: a Ctrl-C reaches us first, and its runs can still report to it."""
-    server = ["-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
     quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "PREFECT_INTERNAL_LOGGING_LEVEL"}
     environment = {name: value for name, value in os.environ.items() if name not in quiet}
     # Relative, so that the UI works under whatever name a browser reaches the server by.
     environment.setdefault("PREFECT_SERVER_UI_API_URL", "/api")
     return subprocess.Popen(  # noqa: S603 - our own interpreter
-        [sys.executable, "-m", "flows.serving.child_process", sys.executable, *server],
+        [sys.executable, "-m", "flows.serving.child_process", sys.executable, *command],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=out,

@@ -2,12 +2,15 @@
 
 import json
 import os
+import pty
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import pytest
 
 from tests.support.html_page import read_page
 from tests.support.imagesets import write_image_set
+from tests.support.prefect_home import prepare_home
 from tests.support.report_checks import check_traces, untraced
 from tests.unit.study.test_split import contents
 from thyro_core.store.store import Store, open_store
@@ -31,7 +35,7 @@ DEADLINE = 600  # seconds; bounds a hang, however busy the machine is
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty home: Prefect's database is made in it once for all tests of this module."""
+    """A home for all tests of this module."""
     return tmp_path_factory.mktemp("home")
 
 
@@ -42,7 +46,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def environment(home: Path, **extra: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("THYRO_")}
-    return kept | {"HOME": str(home), "NO_COLOR": "1"} | extra
+    return kept | {"HOME": str(prepare_home(home)), "NO_COLOR": "1"} | extra
 
 
 def command(source: Path | str, store: Path | str, **config: str) -> list[str]:
@@ -234,20 +238,68 @@ def test_a_study_whose_workers_are_killed_finishes_with_the_same_bytes(
     assert max(row["resumed_epochs"] for row in runs) >= 1
 
 
+def ended_in_order(said: str, home: Path, folder: Path) -> None:
+    """After a stop: one sentence, the run's state is known, and nothing is left at work."""
+    assert (
+        said.strip()
+        .splitlines()[-1]
+        .endswith("stopped; what is finished is kept, and the same command goes on")
+    )
+    assert "Traceback" not in said
+    assert "Prefect" not in said, "its server was lost before the run could tell it"
+    database = sqlite3.connect(home / ".prefect" / "prefect.db")
+    states = database.execute("select state_type from flow_run order by created").fetchall()
+    assert states[-1] == ("CRASHED",), "as Prefect calls a run that somebody interrupted"
+    wait_until(lambda: not processes_of(folder), "Ray's workers end with the program")
+    store = open_store(str(folder))
+    (study_id,) = study_ids(store)
+    status = study_status(store, study_id, datetime.now(UTC) + timedelta(hours=1))
+    assert status.counts.keys() <= {"interrupted", "waiting", "finished"}
+
+
 @pytest.mark.parametrize(
-    "stop", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+    "stop", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT]
 )
-def test_a_stop_is_a_clean_stop(home, source, tmp_path, stop) -> None:
+def test_a_stop_of_the_whole_process_group_is_a_clean_stop(home, source, tmp_path, stop) -> None:
+    """As `timeout`, systemd and Slurm stop a command: every process of its group is told."""
     folder = tmp_path / "stopped"
-    other = open_store(str(folder))
     process = start(command(source, folder, seed="5", epochs="200"), home)
-    wait_until(lambda: has_checkpoint(other), "a checkpoint")
-    process.send_signal(stop)
+    wait_until(lambda: has_checkpoint(open_store(str(folder))), "a checkpoint")
+    os.killpg(process.pid, stop)
     _, said = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130, said
-    assert "the same command goes on" in said
-    assert "Traceback" not in said
-    wait_until(lambda: not processes_of(folder), "Ray's workers end with the program")
+    ended_in_order(said, home, folder)
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_terminal_is_a_clean_stop(home, source, tmp_path) -> None:
+    folder = tmp_path / "terminal"
+    arguments = command(source, folder, seed="6", epochs="200")
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execve(arguments[0], arguments, environment(home, THYRO_CHECKPOINT_SECONDS="0"))
+    shown: list[bytes] = []
+    reader = threading.Thread(target=lambda: shown.extend(output_of(terminal)))
+    reader.start()
+    try:
+        wait_until(lambda: has_checkpoint(open_store(str(folder))), "a checkpoint")
+        os.write(terminal, b"\x03")
+        wait_until(lambda: not reader.is_alive(), "the program ends")
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)
+        _, status = os.waitpid(process, 0)
+        reader.join()
+        os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 130
+    ended_in_order(b"".join(shown).decode(), home, folder)
+
+
+def output_of(terminal: int) -> Iterator[bytes]:
+    """What a program writes to its terminal, until it ends."""
+    with suppress(OSError):  # Linux says so of a terminal that no program has open
+        while data := os.read(terminal, 65536):
+            yield data
 
 
 @pytest.mark.parametrize(

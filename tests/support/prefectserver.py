@@ -1,4 +1,4 @@
-"""`thyro serve` as people start it: a real Prefect server in an empty home, asked by REST."""
+"""`thyro serve` as people start it: a real Prefect server in a home of its own, asked by REST."""
 
 import json
 import os
@@ -15,6 +15,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from tests.support.prefect_home import prepare_home
+
 DEADLINE = 420.0
 OVER = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
@@ -26,10 +28,11 @@ def free_port() -> int:
 
 
 def environment(home: Path, **extra: str) -> dict[str, str]:
-    """An empty home, and nothing of Prefect or Thyro that the one who tests has set."""
+    """A home of its own, and nothing of Prefect or Thyro that the one who tests has set."""
     mine = ("THYRO_", "PREFECT_", "XDG_")
     kept = {n: v for n, v in os.environ.items() if not n.startswith(mine)}
-    return kept | {"HOME": str(home), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"} | extra
+    own = {"HOME": str(prepare_home(home)), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    return kept | own | extra
 
 
 def wait_until(met: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:

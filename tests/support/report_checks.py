@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import duckdb
 
@@ -68,28 +68,43 @@ def check_traces(page: Element, store: Store, plan: StudyPlan) -> dict[str, int]
     written = json.loads(store.read(study_key(plan.study_id)))["config"]
     fields = StudyConfig.model_fields
     config = {name: written.get(name, field.default) for name, field in fields.items()}
-    # Not through `query`: the tables as they are read elsewhere.
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
-    for name, table in schemas.TABLES.items():
-        if not any("halffloat" in str(kind) for kind in table.schema.types):
-            connection.register(name, read_table(store, name))
+    origins = [element.attributes.get("data-sql") for element in numbers(page)]
+    values = answers(store, [sql for sql in origins if sql])
     for element in numbers(page):
         (kind,) = [name for name in found if f"data-{name}" in element.attributes]
         origin = element.attributes[f"data-{kind}"]
         found[kind] += 1
         if kind == "sql":
-            ((value,),) = connection.sql(origin).fetchall()
-            if hasattr(value, "strftime"):
-                value = value.strftime("%Y-%m-%d %H:%M UTC")
-            check_shown(element, value)
+            check_shown(element, values[origin])
         elif kind == "config":
             check_shown(element, as_shown(config[origin]))
         else:
             assert origin in {"paper", "literature", "definition"}
             check_shown(element, float(element.attributes["value"]))
-    connection.close()
     return found
+
+
+def answers(store: Store, queries: Sequence[str]) -> dict[str, object]:
+    """The one value that each query gives."""
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    # Not through `query`: the tables as they are read elsewhere.
+    for name, table in schemas.TABLES.items():
+        if not any("halffloat" in str(kind) for kind in table.schema.types):
+            connection.register("rows", read_table(store, name))
+            connection.execute(f"CREATE TABLE {name} AS FROM rows")
+            connection.unregister("rows")
+    values: dict[str, object] = {}
+    # One statement for many: each has to be planned, and a page has over a thousand.
+    different = list(dict.fromkeys(queries))
+    for some in (different[i : i + 50] for i in range(0, len(different), 50)):
+        columns = ", ".join(f"(SELECT list(value) FROM ({sql}) AS rows(value))" for sql in some)
+        (rows,) = connection.execute(f"SELECT {columns}").fetchall()
+        for sql, (value,) in zip(some, rows, strict=True):
+            is_time = hasattr(value, "strftime")
+            values[sql] = value.strftime("%Y-%m-%d %H:%M UTC") if is_time else value
+    connection.close()
+    return values
 
 
 def as_shown(value: object) -> object:

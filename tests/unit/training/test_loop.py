@@ -77,7 +77,8 @@ def test_losses_equal_a_plain_pytorch_loops(
     assert [epoch.loss for epoch in run.history] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+# Where bfloat16 is emulated it takes minutes.
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_training_learns_and_says_what_it_did(precision: str) -> None:
     how = recipe(precision, epochs=6)
     run = start_run(build("resnet18", 32, seed=5), how)
