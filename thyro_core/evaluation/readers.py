@@ -63,21 +63,20 @@ def reading(spec: ReaderSpec, cell: str | None) -> bool | None:
     return None if own is None or cut is None else own >= cut
 
 
-def decides_label(cells: Sequence[str], label: IntArray) -> bool:
-    """Whether the label follows from a column: each of its texts stands beside one class alone.
+def separates_classes(cells: Sequence[str], label: IntArray) -> bool:
+    """Whether each text of a column stands beside one class alone.
 
-    Then labels were probably made from it, as a set's may be from TI-RADS, and a network that was
-    trained on those labels cannot be compared with it. A column with a text of its own for more
-    than a fifth of the images is not judged: so many texts separate any labels.
+    Then the labels may have been made from it, as a set's may be from TI-RADS, and a network that
+    was trained on those labels cannot be compared with it. A column with a text of its own for
+    each image cannot be told from such a one, since so many texts separate any labels: only a text
+    beside both classes shows that the labels do not follow.
 
     Args:
-        cells: texts of n images.
+        cells: texts of n images; case and outer spaces do not count.
         label: (n,), 0 or 1; both classes.
     """
     texts = np.array([cell.strip().lower() for cell in cells])
-    values, place = np.unique(texts, return_inverse=True)
-    malignant = np.bincount(place, weights=label, minlength=len(values)) / np.bincount(place)
-    return len(values) <= len(texts) / 5 and bool(np.isin(malignant, (0.0, 1.0)).all())
+    return not np.isin(texts[label == 1], texts[label == 0]).any()
 
 
 def paired_gain(
@@ -152,7 +151,8 @@ def readers_table(
     """The study's rows of `readers`: each architecture's ensemble against each reader.
 
     On the tested images with a reading, each once, by the ensemble's out-of-fold scores. A reader
-    without both classes among them has no row; one that the labels follow from is not compared.
+    without both classes among them has no row; one whose texts each stand beside one class alone
+    is not compared (`separates_classes`).
 
     Args:
         study_id: goes into every row.
@@ -198,7 +198,7 @@ def _reader_row(
     score = ensemble.margin[is_read]
     texts = [cells[image] for image in ensemble.image[is_read]]
     gain = _NO_GAIN
-    if not decides_label(texts, label):
+    if not separates_classes(texts, label):
         gain = paired_gain(label, score, called, unit, resamples=resamples, seed=seed)
     sensitivity = proportion_interval(called[ill], unit[ill])
     specificity = proportion_interval(~called[~ill], unit[~ill])

@@ -61,7 +61,7 @@ READER_COLUMNS = (
     ("specificity_low", _REAL, "Lower end of its 95 % interval, patients as units."),
     ("specificity_high", _REAL, "Upper end of the interval."),
     ("network_specificity", _REAL, "The ensemble's at the reader's sensitivity, same images."),
-    ("difference", _REAL, "Specificity of network - reader; NaN: labels follow from the reader."),
+    ("difference", _REAL, "Specificity of network - reader; NaN: no text of it in both classes."),
     ("difference_low", _REAL, "Lower end of its 95 % interval, patients as units."),
     ("difference_high", _REAL, "Upper end of the interval."),
     ("p", _REAL, "Two-sided P of the difference; NaN: no spread."),

@@ -15,7 +15,7 @@ from thyro_core.evaluation.operating import (
     sensitivity_threshold,
 )
 from thyro_core.evaluation.out_of_fold import OutOfFoldEnsemble
-from thyro_core.evaluation.readers import category, decides_label, paired_gain, reading
+from thyro_core.evaluation.readers import category, paired_gain, reading, separates_classes
 from thyro_core.evaluation.shortcuts import shortcut_aucs
 from thyro_core.evaluation.subgroups import NOT_GIVEN, group_names, group_of, heterogeneity
 
@@ -152,13 +152,20 @@ class TestReaders:
     def test_a_reading_is_a_call_or_nothing(self, cut, cell, call) -> None:
         assert reading(ReaderSpec("r", cut), cell) is call
 
-    def test_a_column_that_decides_the_label_is_told_from_a_reader(self) -> None:
-        label = np.repeat([0, 1], 20)
-        categories = ["2", "3"] * 10 + ["4a", "4c"] * 10
-        assert decides_label(categories, label)
-        assert decides_label([text.upper() for text in categories], label)
-        assert not decides_label([*categories[:19], "4a", *categories[20:]], label), "one error"
-        assert not decides_label([str(i) for i in range(40)], label), "a text for each image"
+    @pytest.mark.parametrize(
+        ("benign", "malignant", "separated"),
+        [(["2", "3"] * 10, ["4a", "4C"] * 10, True),
+         (["2"] * 19 + ["4A "], ["4a", "4c"] * 10, False),
+         (["2"], ["3", "4a", "4b"], True),
+         ([f"{i}" for i in range(20)], [f"{i}" for i in range(20, 40)], True),
+         ([f"{i}" for i in range(0, 40, 2)], [f"{i}" for i in range(1, 40, 2)], True),
+         ([f"{i // 4}" for i in range(0, 40, 2)], [f"{i // 4}" for i in range(1, 40, 2)], False)],
+        ids=["categories", "one error", "few images", "a number that a threshold parts",
+             "a number for each image", "coarse numbers"],
+    )  # fmt: skip
+    def test_what_labels_may_follow_from_is_no_reader(self, benign, malignant, separated) -> None:
+        label = np.repeat([0, 1], [len(benign), len(malignant)])
+        assert separates_classes([*benign, *malignant], label) is separated
 
     def test_at_equal_sensitivity_the_network_spares_what_it_spares(self) -> None:
         """The reader finds 8 of 10 and errs on 6 of 10; so does the network on 1."""
