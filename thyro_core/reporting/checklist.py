@@ -44,7 +44,7 @@ class _Rule:
     missing: str = ""
     """What the authors must add to the section; empty: nothing."""
     absent: str = ""
-    """Why the study has no such thing; empty: the authors may have it."""
+    """Why the study has no such thing if the section is not there; empty: the authors may."""
 
 
 def _tripod(*values: str, **more: str) -> _Rule:
@@ -58,7 +58,7 @@ def _claim(*values: str, **more: str) -> _Rule:
 _RULES: tuple[_Rule, ...] = (
     _tripod("1", "Title: development or evaluation, population, outcome", "top",
             "images, classes and internal validation", missing="the population"),
-    _tripod("2", "Abstract"),
+    _tripod("2", "Abstract: its own checklist"),
     _tripod("3a", "Healthcare context and existing models"),
     _tripod("3b", "Target population, purpose and users"),
     _tripod("3c", "Known health inequalities"),
@@ -71,16 +71,17 @@ _RULES: tuple[_Rule, ...] = (
     _tripod("6c", "Treatments"),
     _tripod("7", "Data preparation and quality checks", "provenance",
             "size, grey conversion and bounds of quality in the config",
-            missing="what was done to the images before they came to this program"),
+            missing="what was done to the images before they came to this program, and whether it "
+            "was alike in groups of people"),
     _tripod("8a", "Outcome: definition and assessment"),
     _tripod("8b", "Outcome: who judged it"),
     _tripod("8c", "Outcome: blinding"),
     _tripod("9a", "Choice of predictors", "provenance", "the whole image, and nothing else"),
     _tripod("9b", "Predictors: definition and measurement",
             missing="devices and settings of the images"),
-    _tripod("9c", "Predictors: who judged them", "provenance",
-            "none is judged by a person; who chose and cropped the images is not known",
-            missing="who chose the images"),
+    _tripod("9c", "Predictors: who judged them", "limits",
+            "someone chose the images; the program itself asks nobody",
+            missing="who chose and cropped them"),
     _tripod("10", "Sample size and how it was arrived at"),
     _tripod("11", "Missing data", "cohort",
             "images without a label and files that cannot be read, with counts",
@@ -91,9 +92,12 @@ _RULES: tuple[_Rule, ...] = (
     _tripod("12c", "Type of model, building, internal validation", "provenance",
             "architectures, weights and all settings; splits in the cohort's section",
             missing="why these architectures"),
-    _tripod("12d", "Heterogeneity between clusters", absent="centres are not told apart"),
+    _tripod("12d", "Heterogeneity between clusters", "subgroups",
+            "test of equal AUCs in the groups of each column of the config",
+            missing="which column is a cluster, such as the centre",
+            absent="centres are not told apart"),
     _tripod("12e", "Measures and plots of performance", "performance",
-            "discrimination, calibration, net benefit, comparisons"),
+            "each by name, here and in the sections that follow", missing="why these"),
     _tripod("12f", "Updating of the model", "calibration",
             "slope and intercept of the ensembles, fitted on other groups"),
     _tripod("12g", "How predictions were made for the evaluation", "provenance",
@@ -127,8 +131,12 @@ _RULES: tuple[_Rule, ...] = (
             missing="where the model is to be had"),
     _tripod("23a", "Performance with intervals", "performance", "over splits and pooled",
             missing="of key subgroups, where the config names none"),
-    _tripod("23b", "Heterogeneity of performance", absent="centres are not told apart"),
-    _tripod("24", "Results of updating", "calibration", "raw and calibrated side by side"),
+    _tripod("23b", "Heterogeneity of performance", "subgroups",
+            "AUC by group with the test of heterogeneity",
+            missing="which column is a cluster, such as the centre",
+            absent="centres are not told apart"),
+    _tripod("24", "Results of updating", "calibration", "raw and calibrated side by side",
+            missing="slope and intercept of the model that is used"),
     _tripod("25", "Interpretation", "brief", "against chance and the paper",
             missing="fairness, and other evidence"),
     _tripod("26", "Limitations", "limits", "those that the program knows",
@@ -136,8 +144,9 @@ _RULES: tuple[_Rule, ...] = (
     _tripod("27a", "Use: input of poor quality"),
     _tripod("27b", "Use: what users must do and know"),
     _tripod("27c", "Next steps and generalisability"),
-    _claim("1", "Title: the kind of artificial intelligence", "top", "the networks by name"),
-    _claim("2", "Abstract"),
+    _claim("1", "Title: the kind of artificial intelligence", "top", "the networks by name",
+           missing="the category, such as deep learning"),
+    _claim("2", "Abstract: design, methods, results, conclusions"),
     _claim("3", "Background, intended use and role"),
     _claim("4", "Aims and hypotheses"),
     _claim("5", "Prospective or retrospective"),
@@ -147,14 +156,17 @@ _RULES: tuple[_Rule, ...] = (
            missing="who was eligible before the images were collected"),
     _claim("9", "Preprocessing", "provenance", "size, grey conversion and normalisation",
            missing="what was done to the images before they came to this program"),
-    _claim("10", "Selection of parts of the data", absent="the whole image is used"),
+    _claim("10", "Selection of subsets of the data", "cohort",
+           "images left out by rule, with counts; the others go in whole",
+           missing="what was left or cut out before the images came to this program"),
     _claim("11", "De-identification"),
-    _claim("12", "Missing data", "cohort", "images without a label and unreadable files"),
+    _claim("12", "Missing data", "cohort", "images without a label and unreadable files",
+           missing="images that never came to this program"),
     _claim("13", "Image acquisition"),
     _claim("14", "Reference standard: definition"),
     _claim("15", "Reference standard: rationale"),
     _claim("16", "Reference standard: who annotated"),
-    _claim("17", "Annotation of the test set"),
+    _claim("17", "Annotation of the test set: how and with what"),
     _claim("18", "Variability between and within annotators"),
     _claim("19", "How images were assigned to parts", "cohort", "the scheme and its parts"),
     _claim("20", "Level at which parts are disjoint", "leakage", "what stands on both sides"),
@@ -164,14 +176,15 @@ _RULES: tuple[_Rule, ...] = (
     _claim("23", "Software", "provenance", "packages and versions"),
     _claim("24", "Starting weights", "provenance", "origin and hash"),
     _claim("25", "Training", "provenance", "all settings, seeds and runs"),
-    _claim("26", "Selection of the final model", "learning",
+    _claim("26", "Selection of the final model", "provenance",
            "none is selected: the last epoch is tested"),
     _claim("27", "Ensembles", "calibration",
            "mean over the networks that were not trained on an image's group"),
-    _claim("28", "Metrics", "performance", "each by name and definition"),
-    _claim("29", "Significance and uncertainty", "comparisons",
-           "corrected tests and intervals"),
-    _claim("30", "Robustness and sensitivity", absent="no image is changed to see what follows"),
+    _claim("28", "Metrics", "performance", "each by name, and the threshold", missing="why these"),
+    _claim("29", "Significance and uncertainty", "performance",
+           "how each interval is made; how tests are corrected stands beside each"),
+    _claim("30", "Robustness and sensitivity",
+           absent="no figure is worked out anew on noisier, darker or otherwise other images"),
     _claim("31", "Explainability and its validation", "trust",
            "Grad-CAM with baselines and randomised weights"),
     _claim("32", "Evaluation on internal data", "performance", "test parts of the splits"),
@@ -212,12 +225,12 @@ def checklist(sections: Collection[str]) -> list[ChecklistItem]:
 def _answered(rule: _Rule, sections: Collection[str]) -> ChecklistItem:
     status: ChecklistStatus = "for the authors"
     section, remark = "", f"the authors add: {rule.missing}" if rule.missing else ""
-    if rule.absent:
-        status, remark = "not done", rule.absent
-    elif rule.section in sections:
+    if rule.section in sections:
         section = rule.section
         status = "report and authors" if rule.missing else "report"
         remark = "; ".join(part for part in (rule.remark, remark) if part)
+    elif rule.absent:
+        status, remark = "not done", rule.absent
     return ChecklistItem(rule.standard, rule.item, rule.topic, status, section, remark)
 
 
