@@ -8,8 +8,11 @@ Chance is reckoned for values that are independent. The frames of a clip are not
 a patient: each file counts once, by one frame that the hash of its id draws, each patient with a
 pseudonym by one file drawn so, and on the side of the training set each group of images that belong
 together. A patient's mean would not do: means spread less than the single images they are
-compared with. The bounds on P are such that of 30 nights in which nothing has
-changed at most a tenth have a false alarm in any of the seven tested figures: 30 x 7 x 0.0004.
+compared with. Nor are files not scored independent, such as one examination exported in a wrong
+form: of each patient one file is drawn, scored or not, and the test is of these. A file of an
+unknown patient (one that cannot be read has none) counts itself, so that an examination of such
+files still is many. The bounds on P are such that of 30 nights in which nothing has changed at most
+a tenth have a false alarm in any of the eight tested figures: 30 x 8 x 0.0004.
 """
 
 import math
@@ -156,21 +159,22 @@ def compare_with_training(
     by MMD, on the reference's side with those of `held_out` images only, as training draws the
     others together. A PSI breaches its bound only if chance does not explain it; KS and MMD only
     if their P says so too, and the share of files not scored if the binomial test of a share at
-    the bound does. That share is a figure of the whole batch, of files and not of patients.
+    the bound does, one file a patient. The share itself is a figure of the whole batch's files.
 
     Args:
         reference: a bundle's reference set; of each group one image counts.
         batch: one row a file received: `status` (scored, rejected or failed),
             `prob_malignant`, `mean`, `sharpness`; null where there is none. With `embeddings`
             None also `embedding`, if there are any. With a column `counts` only rows where it is
-            true are compared, one a patient.
+            true are compared, one a patient; with `is_drawn` only rows where that is true are
+            tested for being scored.
         thresholds: the bounds.
         embeddings: (n, k), one of each file with a scored image, or of a random sample of them.
 
     Returns:
         The figures and what they breach. Of a batch with fewer than `minimum` scored files that
         count only the share of the files not scored is a figure, and nothing is a breach, unless
-        it received that many.
+        it received that many, one a patient.
     """
     reference, all_images = _one_a_group(reference), reference
     scored = batch.filter(pc.equal(batch["status"], "scored"))
@@ -184,12 +188,19 @@ def compare_with_training(
         for name in _SCALARS:
             breaches += _scalar_breaches(reference, counted, name, values, thresholds)
         breaches += _embedding_breaches(all_images, counted, embeddings, values, thresholds)
-    bound = thresholds.share_rejected
-    is_chance = stats.binom.sf(received - n - 1, received, bound) >= thresholds.p
-    if received >= thresholds.minimum and share > bound and not is_chance:
+    files = batch.filter(batch["is_drawn"]) if "is_drawn" in batch.column_names else batch
+    if share > thresholds.share_rejected and _is_rejection_certain(files, thresholds):
         breaches.append(Breach("share_rejected", share, thresholds.share_rejected))
     too_few = _too_few(counted.num_rows, n, thresholds.minimum)
     return DriftReport(received, n, values, tuple(breaches), too_few)
+
+
+def _is_rejection_certain(files: pa.Table, thresholds: DriftThresholds) -> bool:
+    """Whether chance does not explain how many independent files are not scored."""
+    n = files.num_rows
+    n_scored = files.filter(pc.equal(files["status"], "scored")).num_rows
+    p = float(stats.binom.sf(n - n_scored - 1, n, thresholds.share_rejected))
+    return n >= thresholds.minimum and p < thresholds.p
 
 
 def _too_few(n: int, files: int, minimum: int) -> str | None:

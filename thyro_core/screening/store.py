@@ -327,8 +327,10 @@ class DriftSample:
     """What a night's batch is judged by, against the training set."""
 
     rows: pa.Table
-    """status, prob_malignant, mean, sharpness of one image of up to 100,000 files, and `counts`:
-    whether it is the one by which its patient counts; a file without a pseudonym counts itself."""
+    """status, prob_malignant, mean, sharpness of one image of up to 100,000 files, and two marks:
+    `counts`, whether it is the one by which its patient's scored images count, and `is_drawn`,
+    whether it is the one drawn of all the patient's files, scored or not; a file without a
+    pseudonym counts itself."""
     embeddings: npt.NDArray[np.float64]
     """(n, k), of those of these images that count, are scored and among the first 2000."""
 
@@ -336,15 +338,17 @@ class DriftSample:
 def drift_sample(store: Store, night: Night) -> DriftSample:
     """One image a file of a night's batch, a scored one where there is one; copies do not count.
 
-    By the same rule one file of each patient counts. Ids are hashes, so the first one is as good
-    as any.
+    By the same rule one file of each patient counts; another is drawn of scored and other files
+    alike. Ids are hashes, so the first one is as good as any.
     """
     part = table_key("screening", date=night.number, batch_id=night.batch_id)
     names = ("image_id", "status", "prob_malignant", "mean", "sharpness")
     sql = f"""
     SELECT {", ".join(names)}, row_number() OVER (
         PARTITION BY coalesce(patient_id, image_id) ORDER BY status = 'scored' DESC, image_id
-    ) = 1 AS counts FROM (
+    ) = 1 AS counts, row_number() OVER (
+        PARTITION BY coalesce(patient_id, image_id) ORDER BY image_id
+    ) = 1 AS is_drawn FROM (
         FROM parts WHERE status != 'copy' QUALIFY row_number() OVER (
             PARTITION BY coalesce(file_id, image_id) ORDER BY status = 'scored' DESC, image_id
         ) = 1
@@ -353,7 +357,8 @@ def drift_sample(store: Store, night: Night) -> DriftSample:
     with fetched(store, [part]) as files, connected() as connection:
         batches = list(select(connection, sql, files))
     schema = schemas.TABLES["screening"].schema
-    fields = [*(schema.field(name) for name in names), pa.field("counts", pa.bool_())]
+    marks = (pa.field(name, pa.bool_()) for name in ("counts", "is_drawn"))
+    fields = [*(schema.field(name) for name in names), *marks]
     rows = pa.Table.from_batches(batches, pa.schema(fields))
     data = store.read(sample_key(night.date, night.batch_id))
     sample = pq.ParquetFile(io.BytesIO(data)).read()

@@ -165,8 +165,57 @@ def test_a_share_of_rejected_files_that_chance_explains_is_no_breach() -> None:
 
 def test_the_bounds_give_a_tenth_of_months_a_false_alarm_at_most() -> None:
     tests = len(["psi_score", "psi_mean", "psi_sharpness", "ks_score", "ks_mean", "ks_sharpness",
-                 "mmd"])  # fmt: skip
+                 "mmd", "share_rejected"])  # fmt: skip
     assert 30 * tests * DriftThresholds().p <= 0.1
+
+
+def arrivals(seed: int, patients: int, share: float, each: int) -> pa.Table:
+    """Files of patients, scored or not; of a patient all are alike, as of one wrong export."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 2 * each, patients)
+    is_scored = np.repeat(rng.random(patients) >= share, sizes)
+    first = np.cumsum(sizes) - sizes
+    empty = pa.nulls(is_scored.size, pa.float64())
+    return pa.table(
+        {
+            "status": np.where(is_scored, "scored", "rejected"),
+            "is_drawn": np.isin(np.arange(is_scored.size), first),
+            **dict.fromkeys(("prob_malignant", "mean", "sharpness"), empty),
+        }
+    )
+
+
+@pytest.mark.parametrize("each", [1, 6])
+def test_months_of_rejected_files_at_the_bound_have_a_tenth_of_alarms_at_most(each: int) -> None:
+    """20 months of 30 nights in which a fifth is rejected, the bound itself; 60 patients a night.
+
+    With files taken for independent most months have an alarm where a patient has several.
+    """
+
+    def has_alarm(month: int, *, by_patient: bool) -> bool:
+        nights = [arrivals(30 * month + night, 60, 0.2, each) for night in range(30)]
+        rows = nights if by_patient else [night.drop_columns("is_drawn") for night in nights]
+        found = [compare_with_training(bare, night, DriftThresholds()) for night in rows]
+        return any(report.breaches for report in found)
+
+    bare = REFERENCE_SET.slice(0, 2)
+    assert np.mean([has_alarm(month, by_patient=True) for month in range(20)]) <= 0.1
+    if each > 1:
+        assert np.mean([has_alarm(month, by_patient=False) for month in range(4)]) > 0.5
+
+
+def test_one_examination_in_a_wrong_form_is_no_alarm_and_a_source_in_one_is() -> None:
+    one = arrivals(0, 59, 0.0, 1)
+    exam = pa.table(
+        {"status": ["rejected"] * 40, "is_drawn": [True] + [False] * 39}
+        | dict.fromkeys(("prob_malignant", "mean", "sharpness"), pa.nulls(40, pa.float64()))
+    )
+    table = pa.concat_tables([one, exam])
+    found = compare_with_training(REFERENCE_SET, table, QUICK)
+    assert found.values["share_rejected"] == pytest.approx(40 / 99)
+    assert names(found) == []
+    everyone = arrivals(1, 60, 0.7, 3)
+    assert names(compare_with_training(REFERENCE_SET, everyone, QUICK)) == ["share_rejected"]
 
 
 def clips(seed: int, n: int, frames: int) -> pa.Table:

@@ -676,6 +676,24 @@ def test_of_a_patient_one_still_counts_for_drift(
     assert "3 patients, or files of unknown ones (7 files)," in result.drift.text
     sample = drift_sample(ward.store, result.night)
     assert (sum(sample.rows["counts"].to_pylist()), len(sample.embeddings)) == (3, 3)
+    assert sum(sample.rows["is_drawn"].to_pylist()) == 3
+
+
+def test_of_a_patient_one_file_is_drawn_for_the_share_that_is_rejected(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THYRO_PSEUDONYM_KEY", "k" * 32)
+    for number in range(8):
+        pixels = speckle(seed=number) if number % 2 else np.full((96, 128), number, np.uint8)
+        (ward.batch / f"{number}.dcm").write_bytes(dicom(pixels, PatientID="ABCD"[number // 2]))
+    night = ward.screen().night
+    rows = read_table(ward.store, "screening").to_pandas()
+    drawn = rows.sort_values("image_id").groupby("patient_id")["status"].first()
+    sample = drift_sample(ward.store, night).rows.to_pandas()
+    assert len(drawn) == sample["is_drawn"].sum() == 4
+    expected = (drawn == "scored").sum()
+    assert (sample[sample["is_drawn"]]["status"] == "scored").sum() == expected
+    assert (sample[sample["counts"]]["status"] == "scored").sum() == 4
 
 
 def test_an_empty_batch_is_a_night_without_images(ward: Ward) -> None:
