@@ -112,6 +112,12 @@ PARTS = {
         ("threshold.py", "--studies=500"),
         ("--studies=5",),
     ),
+    "coverage": Part(
+        "Coverage of the 95 % intervals",
+        "0.92 to 0.97, or the report says what it is",
+        ("coverage.py", "--repeats=1000"),
+        ("--repeats=3",),
+    ),
     "calibration": Part(
         "Probabilities of new patients, calibrated on scores of few networks",
         "near the best there is",

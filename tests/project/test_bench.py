@@ -75,7 +75,7 @@ def test_every_part_has_its_script_and_the_scripts_of_results_are_all_there(resu
     scripts = {part.command[0] for part in results.PARTS.values()}
     known = {path.name for path in BENCH.glob("*.py")} - {"results.py", "laps.py"}
     assert scripts <= known
-    one_by_one = {"batchnorm.py", "cam_analysis.py", "coverage.py", "families.py"}
+    one_by_one = {"batchnorm.py", "cam_analysis.py", "families.py"}
     assert known - scripts == one_by_one
 
 
@@ -91,6 +91,21 @@ def test_a_part_that_fails_is_said_to_have_failed(results, monkeypatch):
     broken = results.Part("A title", "none", ("gradcam.py", "--no-such"), ())
     monkeypatch.setitem(results.PARTS, "broken", broken)
     assert "**Failed with status 2.**" in results.section("broken", quick=False)
+
+
+def test_coverage_of_intervals(monkeypatch, capsys):
+    coverage = load("coverage", monkeypatch)
+    monkeypatch.setattr(coverage, "AUCS", (0.85,))
+    monkeypatch.setattr(sys, "argv", ["coverage.py", "--repeats=2"])
+    coverage.main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    images = [row[1] for row in table if row[0] == "0.85"]
+    assert images == ["1", "4", "1", "1", "4", "4", "1", "4"]
+    assert [row[-1] for row in table if row[0] == "AUC"] == [
+        "test", "specificity at the declared sensitivity", "NPV"
+    ]  # fmt: skip
+    assert all(0 <= float(cell) <= 1 for row in table if row[0] != "AUC" for cell in row[3:])
 
 
 @pytest.mark.slow
