@@ -41,10 +41,10 @@ def watched() -> Iterator[dict[str, float]]:
     real = {name: getattr(analysis, name) for name in PARTS}
 
     def timed(name: str) -> Callable[..., object]:
-        def call(*values: object) -> object:
+        def call(*values: object, **named: object) -> object:
             start = time.process_time()
             try:
-                return real[name](*values)
+                return real[name](*values, **named)
             finally:
                 spent[name] += time.process_time() - start
 

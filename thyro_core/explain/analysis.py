@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from thyro_core.config import Architecture, StudyConfig
 from thyro_core.explain import faithfulness
-from thyro_core.explain.features import feature_rows, features_table
-from thyro_core.explain.localisation import nodule_checks
+from thyro_core.explain.features import feature_rows, features_table, outline_aspect
+from thyro_core.explain.localisation import mark_checks, nodule_checks
 from thyro_core.explain.maps import cams_table, stored_maps
 from thyro_core.imaging.annotations import annotation_mask
 from thyro_core.tables.cam_columns import BORDER_SHARE, CASCADE_COLUMNS, CURVE_STEPS
@@ -25,7 +25,7 @@ from thyro_core.tables.schemas import rows_to_table
 from thyro_core.training.batches import Examples, normalise, stream_seed
 from thyro_core.training.inference import image_batches
 from thyro_core.training.models import LAST_CONV
-from thyro_core.types import BoolArray, Float32Array, Grey
+from thyro_core.types import BoolArray, Float32Array
 
 CheckValues = dict[str, float | bool | None]
 """Values of some columns of `cam_trust`, by name."""
@@ -85,19 +85,27 @@ def explanation_tables(
     checks = network_checks(network, stored, sample, seed)
     nodules = nodule_checks(stored, network.masks, network.groups, config.cam_share)
     feature_values, check_rows = [], []
+    covers = np.zeros(stored.shape)
     for i, image_id in enumerate(network.image_ids):
         pixels = network.examples.pixels[int(network.examples.rows[i])]
         grey = np.asarray(pixels.cpu() if isinstance(pixels, Tensor) else pixels)
         feature_values += feature_rows(
             image_id, labels[i], stored[i], grey, height_to_width=network.height_to_width[i]
         )
-        values = map_checks(stored[i], grey) | nodules[i]
+        marks = annotation_mask(grey)
+        covers[i] = faithfulness.cell_cover(marks[None], *stored.shape[1:])[0]
+        mask = network.masks[i]
+        aspect = None if mask is None else outline_aspect(mask, network.height_to_width[i])
+        values = map_checks(stored[i], marks) | nodules[i] | {"nodule_aspect": aspect}
         row = {**keys, "image_id": image_id, "label": labels[i]}
         check_rows.append(row | values | checks.get(i, dict.fromkeys(_NETWORK_COLUMNS)))
+    baselines = mark_checks(stored, covers, network.groups)
     return {
         "cams": cams,
         "cam_features": features_table(keys, feature_values),
-        "cam_trust": rows_to_table("cam_trust", check_rows),
+        "cam_trust": rows_to_table(
+            "cam_trust", [row | own for row, own in zip(check_rows, baselines, strict=True)]
+        ),
     }
 
 
@@ -121,14 +129,14 @@ def network_sample(image_ids: Sequence[str], labels: Sequence[int], n: int, seed
     return sorted(i for *_, i in sorted(ranks)[:n])
 
 
-def map_checks(cam: Float32Array, grey: Grey) -> CheckValues:
+def map_checks(cam: Float32Array, marks: BoolArray) -> CheckValues:
     """Where one map's energy lies: the columns of `cam_trust` that need no network and no mask.
 
     Args:
         cam: float32 (h, w), at least 0.
-        grey: uint8 (H, W), the network's input before normalisation.
+        marks: bool (H, W), burned-in marks as `annotation_mask` gives them.
     """
-    maps, annotations = cam[None], annotation_mask(grey)[None]
+    maps, annotations = cam[None], marks[None]
     return {
         "is_empty": not cam.any(),
         "border_energy": float(faithfulness.border_energy(maps, BORDER_SHARE)[0]),

@@ -97,6 +97,27 @@ def feature_rows(
     ]
 
 
+def outline_aspect(mask: BoolArray, height_to_width: float) -> float:
+    """Height over width of an outlined nodule in its image's own pixels; above 1: taller than wide.
+
+    Of the upright bounding box of the mask's largest part: several nodules in one box would have
+    the box's proportions, and none of theirs.
+
+    Args:
+        mask: bool (H, W), of the image squashed to H x W.
+        height_to_width: of the image as it came [pixels over pixels], above 0.
+
+    Returns:
+        Above 0; NaN for a mask without a pixel.
+    """
+    if not mask.any():
+        return math.nan
+    rows, columns = _window(highlighted(mask.astype(np.float32), 0.5), 0)
+    height = (rows.stop - rows.start) / mask.shape[0]
+    width = (columns.stop - columns.start) / mask.shape[1]
+    return float(height / width * height_to_width)
+
+
 def features_table(keys: Mapping[str, str | int], rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Rows of one split and architecture as table `cam_features`.
 

@@ -1,9 +1,10 @@
-"""How well maps find the nodule, beside maps that cannot know where it is.
+"""How well maps find the nodule, or burned-in marks, beside maps that cannot know where they are.
 
 A nodule's share of the area is no level of chance: nodules lie near the middle and maps do too, so
 a blob that sees no image does better than that. Two baselines stand in its place. *Permuted*: the
 maps of other images over this mask, and this map over other masks, within the split. *Mean map*:
-one map that sees no image, the mean of the other images' maps.
+one map that sees no image, the mean of the other images' maps. Marks have the same two. A frame
+along the border has neither: it is the same in each image, so that both give the map's own value.
 """
 
 from collections.abc import Sequence
@@ -70,6 +71,48 @@ def nodule_checks(
         for i, value in zip(usable, column.tolist(), strict=True):
             rows[i][name] = value
     return rows
+
+
+def mark_checks(
+    maps: Float32Array, covers: FloatArray, groups: Sequence[str]
+) -> list[dict[str, float]]:
+    """The baselines of `mark_energy` in `cam_trust`, an image each; see `nodule_checks`.
+
+    Energy is linear in map and marks, so that sums over other groups' images stand for the pairs.
+
+    Args:
+        maps: (n, h, w), at least 0.
+        covers: (n, h, w), share of each cell that is marks, as `faithfulness.cell_cover` gives it.
+        groups: images that belong together (one patient's) are no partners of each other.
+
+    Returns:
+        NaN for an empty map or an image without marks, which are no partners either, and where no
+        image of another group has both.
+    """
+    names = ("mark_energy_permuted", "mark_energy_mean_map")
+    rows = [dict.fromkeys(names, float("nan")) for _ in maps]
+    usable = [i for i in range(len(maps)) if maps[i].any() and covers[i].any()]
+    if not usable:
+        return rows
+    group = np.unique(np.array([groups[i] for i in usable], dtype=object), return_inverse=True)[1]
+    weights = maps[usable].reshape(len(usable), -1).astype(np.float64)
+    weights /= weights.sum(axis=1, keepdims=True)
+    marks = covers[usable].reshape(len(usable), -1)
+    count = len(usable) - np.bincount(group)[group]
+    if count.all():
+        over_others = (weights * _sum_of_others(marks, group)).sum(axis=1)
+        mean_map = (marks * _sum_of_others(weights, group)).sum(axis=1) / count
+        permuted = over_others / count + mean_map - over_others.sum() / count.sum()
+        for i, *values in zip(usable, permuted.tolist(), mean_map.tolist(), strict=True):
+            rows[i] = dict(zip(names, values, strict=True))
+    return rows
+
+
+def _sum_of_others(values: FloatArray, group: AnyIntArray) -> FloatArray:
+    """Sum over the rows of all other groups, a row each."""
+    totals = np.zeros((group.max() + 1, values.shape[1]))
+    np.add.at(totals, group, values)
+    return np.asarray((totals.sum(axis=0) - totals)[group])
 
 
 def _pair_columns(

@@ -29,6 +29,8 @@ TRUST_CHECKS: tuple[tuple[str, str, str], ...] = (
     *((measure, "permuted", f"{measure}_permuted") for measure in NODULE_MEASURES),
     *((measure, "mean_map", f"{measure}_mean_map") for measure in NODULE_MEASURES),
     ("border_energy", "area", "border_area"),
+    ("mark_energy", "permuted", "mark_energy_permuted"),
+    ("mark_energy", "mean_map", "mark_energy_mean_map"),
     ("mark_energy", "area", "mark_area"),
     ("deletion", "random_order", "deletion_random"),
     ("insertion", "random_order", "insertion_random"),
@@ -103,6 +105,8 @@ def _check_row(
     frame: pd.DataFrame, patients: Mapping[str, str], check: tuple[str, str, str]
 ) -> dict[str, Any]:
     measure, baseline, column = check
+    if measure == "mark_energy":  # without marks there is nothing that a map could rest on
+        frame = frame[frame["mark_area"] > 0]
     own = pd.DataFrame({"image": frame["image_id"], "v": frame[measure].astype(float)})
     own["c"] = frame[column].astype(float) if column else 0.0
     images = own[np.isfinite(own["v"]) & np.isfinite(own["c"])].groupby("image").mean()

@@ -29,7 +29,13 @@ from thyro_core.reporting.sections.calibration import FIT_TITLES, fit
 from thyro_core.reporting.sections.cohort import cohort, flow_figure, leakage
 from thyro_core.reporting.sections.curves import make_plot, plot_data
 from thyro_core.reporting.sections.gallery import gallery
-from thyro_core.reporting.sections.maps import empty_maps, families, feature_tests, trust
+from thyro_core.reporting.sections.maps import (
+    empty_maps,
+    families,
+    feature_tests,
+    nodule_proportions,
+    trust,
+)
 from thyro_core.reporting.sections.performance import Performance, comparisons, performance
 from thyro_core.reporting.sections.plots import report_plots
 from thyro_core.reporting.sections.provenance import config_cell, provenance
@@ -201,6 +207,7 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "features": feature_tests(tables, plan.config, metrics.evidence),
         "at_chance": [name for name, kind in metrics.evidence.items() if kind != "apart"],
         "empty_maps": empty_maps(tables, plan.config),
+        "proportions": nodule_proportions(tables, plan.config),
         "families": families(tables, plan.config),
         "permutations": PERMUTATIONS,
         "trust": trust(tables, plan.config, metrics.evidence),

@@ -106,6 +106,15 @@ TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
             f"{_MASK}; {_EMPTY}."
         ),
     ),
+    (
+        "nodule_aspect",
+        _REAL,
+        (
+            "Height / width of the upright bounding box of the mask's largest part, in pixels of "
+            "the image as it came, to a pixel of the packed mask; above 1: taller than wide (if "
+            f"pixels are square); {_MASK}."
+        ),
+    ),
     *(
         (
             f"{measure}_permuted",
@@ -129,20 +138,39 @@ TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
         "border_energy",
         _REAL,
         (
-            f"Share of the map's sum in a frame of {BORDER_SHARE} sides along the border; chance: "
-            f"border_area; {_EMPTY}."
+            f"Share of the map's sum in a frame of {BORDER_SHARE} sides along the border; a map "
+            f"without preference has border_area, which is no level of chance; {_EMPTY}."
         ),
     ),
     ("border_area", _REAL, "Share of the image in that frame."),
     (
         "mark_energy",
         _REAL,
-        f"Share of the map's sum on burned-in marks (text etc.); chance: mark_area; {_EMPTY}.",
+        (
+            "Share of the map's sum on burned-in marks (text etc.), 0 without any; chance: "
+            f"mark_energy_permuted and mark_energy_mean_map, not mark_area; {_EMPTY}."
+        ),
     ),
     (
         "mark_area",
         _REAL,
         "Share of the image on burned-in marks, see `thyro_core.imaging.annotations`.",
+    ),
+    (
+        "mark_energy_permuted",
+        _REAL,
+        (
+            "Baseline of mark_energy: this map over other images' marks + their maps over these "
+            f"marks - the mean of all such pairs of the split; NaN: no marks; {_EMPTY}."
+        ),
+    ),
+    (
+        "mark_energy_mean_map",
+        _REAL,
+        (
+            "Baseline of mark_energy: the mean map of other images with marks in the split; "
+            f"NaN: no marks; {_EMPTY}."
+        ),
     ),
     *(
         (

@@ -23,9 +23,10 @@ from thyro_core.explain.analysis import (
     network_sample,
 )
 from thyro_core.explain.features import feature_rows
-from thyro_core.explain.localisation import nodule_checks
+from thyro_core.explain.localisation import mark_checks, nodule_checks
 from thyro_core.explain.maps import stored_maps
 from thyro_core.explain.regions import SHARES
+from thyro_core.imaging.annotations import annotation_mask
 from thyro_core.tables import schemas
 from thyro_core.tables.cam_columns import BORDER_SHARE, CASCADE_COLUMNS, CURVE_STEPS
 from thyro_core.training.batches import IMAGENET_MEAN, IMAGENET_SD, Examples, stream_seed
@@ -115,6 +116,7 @@ def test_features_are_those_of_the_stored_maps(tables, network, cams):
 def test_nulls_say_what_was_not_done_and_nan_what_is_undefined(tables):
     rows = tables["cam_trust"].to_pylist()
     nodule = [name for name in rows[0] if name.startswith("nodule_")]
+    assert "nodule_aspect" in nodule
     checked = [*CASCADE_COLUMNS, "deletion", "insertion", "deletion_random", "insertion_random"]
     sample = network_sample(IDS, LABELS, 2, SEED)
     for i, row in enumerate(rows):
@@ -124,6 +126,7 @@ def test_nulls_say_what_was_not_done_and_nan_what_is_undefined(tables):
         assert math.isnan(row["border_energy"]) == math.isnan(row["mark_energy"]) == (i == 3)
     # Image 3 is the only one with a mark.
     assert [row["mark_area"] > 0 for row in rows] == [False, True, False, False, False, False]
+    assert all(math.isnan(row["mark_energy_permuted"]) for row in rows), "it has no partner"
     assert {row["border_area"] for row in rows} == {1 - (1 - 2 * BORDER_SHARE) ** 2}
 
 
@@ -138,7 +141,7 @@ def test_an_empty_map_in_the_sample_is_undefined_but_its_chance_is_not(network, 
 
 def test_border_figures_by_hand():
     cam = np.array([[3, 1], [0, 0]], dtype=np.float32)
-    figures = map_checks(cam, np.zeros((50, 50), np.uint8))
+    figures = map_checks(cam, np.zeros((50, 50), bool))
     assert figures["mark_energy"] == figures["mark_area"] == 0
     # All energy is in the upper half; the frame takes 0.2 of its first cells' sides.
     assert figures["border_energy"] == pytest.approx(1 - 0.8 * 0.8)
@@ -149,6 +152,30 @@ def test_the_nodule_columns_are_those_of_all_maps_and_masks(tables, network, cam
     expected = nodule_checks(malignant(cams), network.masks, GROUPS, CONFIG.cam_share)
     for row, values in zip(rows, expected, strict=True):
         assert repr({name: row[name] for name in values}) == repr(values)
+
+
+def test_a_nodule_s_proportions_are_those_of_its_image(tables):
+    """Half a square is twice as high as wide; the image's 0.63 takes that to 1.26."""
+    rows = tables["cam_trust"].to_pylist()
+    found = [row["nodule_aspect"] for row in rows]
+    assert found == [None, pytest.approx(2 * 0.63), None, None, pytest.approx(2 * 1.0), None]
+
+
+def test_marks_of_other_images_are_the_baseline_of_marks(network, maps):
+    pixels = np.zeros_like(network.examples.pixels)
+    for place in range(N + 2):
+        pixels[place, 20:30, 5 + 6 * place] = 255
+    examples = replace(network.examples, pixels=pixels)
+    marked = replace(network, examples=examples)
+    own = explanation_tables(KEYS, marked, maps, CONFIG, seed=SEED)
+    rows = own["cam_trust"].to_pylist()
+    greys = [pixels[row] for row in examples.rows]
+    covers = faithfulness.cell_cover(np.stack([annotation_mask(grey) for grey in greys]), 2, 2)
+    expected = mark_checks(malignant(own["cams"]), covers, GROUPS)
+    assert [row["mark_area"] > 0 for row in rows] == [True] * N
+    for row, values in zip(rows, expected, strict=True):
+        assert repr({name: row[name] for name in values}) == repr(values)
+    assert sum(math.isnan(values["mark_energy_mean_map"]) for values in expected) == 1
 
 
 def plain_probability(model, image):

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thyro_core.explain.features import feature_rows, features_table, region_features
+from thyro_core.explain.features import (
+    feature_rows,
+    features_table,
+    outline_aspect,
+    region_features,
+)
 from thyro_core.explain.regions import SHARES, highlighted, upsampled
 from thyro_core.tables.cam_columns import FEATURES
 from thyro_core.tables.schemas import TABLES
@@ -374,6 +379,16 @@ class TestTable:
         assert squashed["aspect_ratio"] == pytest.approx(1 / height_to_width, abs=0.03)
         same = [name for name, family in FEATURES.items() if family != "shape"]
         assert repr([row[name] for name in same]) == repr([squashed[name] for name in same])
+
+    @pytest.mark.parametrize(("height_to_width", "tall"), [(315 / 500, False), (1.0, True)])
+    def test_the_squash_alone_makes_no_nodule_taller_than_wide(self, height_to_width, tall):
+        """A nodule of 40 x 30 in the square is 40 x 48 in an image of DDTI's proportions."""
+        mask = rectangle(40, 30)
+        mask[200:204, 10:90] = True  # a second, smaller nodule
+        aspect = outline_aspect(mask, height_to_width)
+        assert aspect == pytest.approx(40 / 30 * height_to_width)
+        assert (aspect > 1) == tall
+        assert math.isnan(outline_aspect(np.zeros((9, 9), dtype=bool), 1.0))
 
     def test_an_empty_map_keeps_its_rows(self):
         rows = feature_rows("a", 0, np.zeros((7, 7), dtype=np.float32), noise((64, 64)), (0.5,))

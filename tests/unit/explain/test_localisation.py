@@ -4,11 +4,17 @@ import numpy as np
 import pytest
 
 from thyro_core.explain import localisation
-from thyro_core.explain.faithfulness import energy_inside, pointing_hits, region_iou
-from thyro_core.explain.localisation import nodule_checks
+from thyro_core.explain.faithfulness import (
+    border_energy,
+    cell_cover,
+    energy_inside,
+    pointing_hits,
+    region_iou,
+)
+from thyro_core.explain.localisation import mark_checks, nodule_checks
 from thyro_core.explain.trust import cluster_mean, localisation_finding, trust_tests
 from thyro_core.tables import schemas
-from thyro_core.tables.cam_columns import NODULE_MEASURES, TRUST_COLUMNS
+from thyro_core.tables.cam_columns import BORDER_SHARE, NODULE_MEASURES, TRUST_COLUMNS
 
 SIDE, CELLS = 42, 7
 
@@ -138,6 +144,87 @@ def test_the_permuted_baseline_is_the_mean_over_the_pairs_of_other_groups():
             own_mask = np.mean([measure(i, j) for i, j in pairs if j == k])
             assert row[name] == pytest.approx(measure(k, k), abs=1e-6)
             assert row[f"{name}_permuted"] == pytest.approx(own_map + own_mask - grand, abs=1e-6)
+
+
+def marks_at(corners, cells=CELLS):
+    """A square mark of a seventh of the side at a corner given as shares of the side, as cover."""
+    masks = np.zeros((len(corners), SIDE, SIDE), dtype=bool)
+    for mask, (down, across) in zip(masks, (corners * SIDE).astype(int), strict=True):
+        mask[down : down + SIDE // 7, across : across + SIDE // 7] = True
+    return cell_cover(masks, cells, cells)
+
+
+def mark_rows(maps, covers, groups):
+    """Rows of `cam_checks` on border and marks, by measure and baseline."""
+    keys = {"study_id": "s0", "split": 0, "architecture": "vgg16"}
+    nothing = {name: float("nan") for name, *_ in TRUST_COLUMNS} | {"is_empty": False}
+    baselines = mark_checks(maps, covers, groups)
+    energy = (maps * covers).sum(axis=(1, 2)) / maps.sum(axis=(1, 2))
+    rows = [
+        keys | {"image_id": f"i{i:03}", "label": i % 2} | nothing | values
+        | {"mark_energy": float(energy[i]), "mark_area": float(covers[i].mean()),
+           "border_energy": float(border_energy(maps[i][None], BORDER_SHARE)[0]),
+           "border_area": 1 - (1 - 2 * BORDER_SHARE) ** 2}
+        for i, values in enumerate(baselines)
+    ]  # fmt: skip
+    table = schemas.rows_to_table("cam_trust", rows)
+    found = trust_tests(table, {f"i{i:03}": name for i, name in enumerate(groups)})
+    return {(row["measure"], row["baseline"]): row for row in found}
+
+
+@pytest.mark.parametrize("share_of_noise", [0, 0.02])
+def test_a_central_blob_leads_the_area_of_marks_and_no_baseline_of_other_images(share_of_noise):
+    """Callipers stand around nodules, which keep to the middle, as a blob does that sees nothing.
+
+    The area of the frame it leads too, downwards: that alone shows nothing, and the page says so.
+    """
+    rng = np.random.default_rng(11)
+    covers = marks_at(centred(rng, 60))
+    centres = 0.5 + rng.normal(0, share_of_noise, (60, 2))
+    rows = mark_rows(blobs(centres, 0.25), covers, [f"p{i}" for i in range(60)])
+    assert rows["mark_energy", "area"]["lead_low"] > 0
+    assert rows["border_energy", "area"]["lead_high"] < 0
+    for baseline in ("permuted", "mean_map"):
+        row = rows["mark_energy", baseline]
+        assert row["lead_low"] <= 0 <= row["lead_high"], row
+        assert not row["p_adjusted"] < 0.05, row
+        assert row["n"] == 60
+    assert ("border_energy", "permuted") not in rows
+
+
+def test_maps_on_their_own_marks_lead_every_baseline():
+    rng = np.random.default_rng(12)
+    corners = centred(rng, 60)
+    rows = mark_rows(blobs(corners + 0.07, 0.2), marks_at(corners), [f"p{i}" for i in range(60)])
+    for baseline in ("permuted", "mean_map", "area"):
+        assert rows["mark_energy", baseline]["lead_low"] > 0
+        assert rows["mark_energy", baseline]["p_adjusted"] < 1e-3
+
+
+def test_images_without_marks_take_no_part_in_the_check_of_marks():
+    rng = np.random.default_rng(13)
+    covers = marks_at(centred(rng, 30))
+    covers[20:] = 0
+    names = [f"p{i}" for i in range(30)]
+    rows = mark_rows(rng.random((30, CELLS, CELLS)).astype(np.float32), covers, names)
+    assert {rows["mark_energy", b]["n"] for b in ("permuted", "mean_map", "area")} == {20}
+    assert rows["border_energy", "area"]["n"] == 30
+
+
+def test_the_baselines_of_marks_are_those_of_nodules_on_the_same_masks():
+    """Sums stand for the pairs: the same masks give what `nodule_checks` finds pair by pair."""
+    rng = np.random.default_rng(14)
+    groups = ["a", "a", "b", "c", "d", "b"]
+    maps, masks = rng.random((6, 4, 4)).astype(np.float32), rng.random((6, 20, 20)) > 0.6
+    maps[1], masks[4] = 0, False
+    found = mark_checks(maps, cell_cover(masks, 4, 4), groups)
+    for row, other in zip(found, nodule_checks(maps, list(masks), groups, 0.5), strict=True):
+        for baseline in ("permuted", "mean_map"):
+            expected = other[f"nodule_energy_{baseline}"]
+            assert row[f"mark_energy_{baseline}"] == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    alone = mark_checks(maps[:2], cell_cover(masks[:2], 4, 4), ["a", "a"])
+    assert all(np.isnan(value) for row in alone for value in row.values())
+    assert mark_checks(maps[:0], np.zeros((0, 4, 4)), []) == []
 
 
 def test_blocks_change_nothing(monkeypatch):

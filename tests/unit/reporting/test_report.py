@@ -210,6 +210,34 @@ def test_empty_maps_are_counted_by_class(full, page) -> None:
         assert [int(shown[i]) for i in (1, 2, 4, 5)] == expected
 
 
+def test_nodules_stand_beside_regions_in_the_proportions_of_their_images(full, page) -> None:
+    store, plan = full
+    study = {"study_id": plan.study_id}
+    trust, regions = (
+        read_table(store, name, **study).to_pandas() for name in ("cam_trust", "cam_features")
+    )
+    (table,) = [t for t in page.by_id("features").find("table") if "Taller than wide?" in t.text]
+    rows = [[c.text for c in row.find("td")] for row in table.find("tbody")[0].find("tr")]
+    regions = regions[regions["threshold"] == plan.config.cam_share]
+    both = trust.merge(regions, on=["split", "architecture", "image_id"], suffixes=("", "_region"))
+    both = both[(both["architecture"] == "resnet18") & both["nodule_aspect"].notna()]
+    images = both.groupby("image_id").agg(
+        label=("label", "first"), nodule=("nodule_aspect", "first"), region=("aspect_ratio", "mean")
+    )
+    assert len(rows) == 2
+    for label, shown in enumerate(rows):
+        own = images[images["label"] == label]
+        tall = own["nodule"] > 1
+        assert int(shown[0]) == len(own) > 0
+        assert shown[1] == f"{own['nodule'].median():.2f}"
+        agree = tall == (own["region"] > 1)
+        for text, share in ((shown[2], tall), (shown[4], agree)):
+            assert float(text.rstrip("\N{NO-BREAK SPACE}%")) == pytest.approx(
+                100 * share.mean(), abs=0.06
+            )
+        assert shown[3] == f"{own['region'].median():.2f}"
+
+
 def test_the_papers_figures_are_the_papers(page) -> None:
     shown = [e.text for e in numbers(page) if e.attributes.get("data-source") == "paper"]
     assert {f"{value:.3f}" for value in PAPER.values()} <= set(shown)

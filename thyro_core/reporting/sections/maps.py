@@ -109,6 +109,39 @@ def _empty_counts(tables: Tables, architecture: str, label: int) -> dict[str, Ce
     return tables.figures(source, maps) | tables.figures(by_image, images)
 
 
+def nodule_proportions(tables: Tables, config: StudyConfig) -> dict[str, dict[str, Cell]]:
+    """Proportions of outlined nodules and of the first architecture's regions, by class.
+
+    Each image once; medians over images, a region's own value being the mean over the splits that
+    tested it. Empty where no image with an outline has a region.
+    """
+    if not tables.has("cam_trust"):
+        return {}
+    figures = {
+        "n": ("count(*)", "count"),
+        "nodule": ("median(nodule)", "two"),
+        "tall": ("avg((nodule > 1)::INT)", "percent"),
+        "region": ("median(region)", "two"),
+        "agree": ("avg(((nodule > 1) = (region > 1))::INT)", "percent"),
+    }
+    by_class = {}
+    for label, name in enumerate(CLASS_NAMES):
+        key = {"architecture": config.architectures[0], "label": label}
+        trust = tables.source("cam_trust", **key)
+        regions = tables.source("cam_features", threshold=config.cam_share, **key)
+        source = (
+            "(SELECT image_id, any_value(nodule_aspect) AS nodule, avg(aspect_ratio) AS region "
+            f"FROM (SELECT split, image_id, nodule_aspect FROM {trust}) "
+            f"JOIN (SELECT split, image_id, aspect_ratio FROM {regions} "
+            "AND isfinite(aspect_ratio)) USING (split, image_id) "
+            "WHERE isfinite(nodule_aspect) GROUP BY image_id)"
+        )
+        cells = tables.figures(source, figures)
+        if cells["n"].value:
+            by_class[name] = cells
+    return by_class
+
+
 def families(tables: Tables, config: StudyConfig) -> list[TableRow]:
     """Rows of `cam_families` at the declared share, by architecture and family."""
     identity = ("architecture", "threshold", "family")
@@ -151,15 +184,15 @@ QUESTIONS: Mapping[str, TrustQuestion] = {
     ),
     "border_energy": TrustQuestion(
         "Energy at the image's border",
-        "How much of the map rests on the frame of the image? More than its area hints at a "
-        "shortcut.",
+        "How much of the map rests on the frame of the image? It is the same in each image: its "
+        "area is the only baseline, and no level of chance.",
         "Not computed: every map is empty.",
     ),
     "mark_energy": TrustQuestion(
         "Energy on burned-in marks",
-        "How much rests on callipers and text, which no tissue shows? More than their area hints "
-        "at a shortcut.",
-        "Not computed: every map is empty.",
+        "How much rests on callipers and text, which no tissue shows, in images with any? More "
+        "than in both baselines of other images hints at a shortcut.",
+        "Not computed: no marks were found, or every map is empty.",
     ),
     "deletion": TrustQuestion(
         "Deletion",
