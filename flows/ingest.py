@@ -9,6 +9,7 @@ from flows.retries import step
 from thyro_core import NOTICE
 from thyro_core.config import IngestConfig, StudyConfig
 from thyro_core.datasets.manifest import Manifest
+from thyro_core.screening.pseudonyms import path_hider
 from thyro_core.settings import Settings
 from thyro_core.store.store import open_store
 from thyro_core.study.lifecycle import ingest_for_study
@@ -73,7 +74,8 @@ def read_images(source: str, config: StudyConfig, store: str) -> Manifest:
         observer.on_images(done, total)
         bar.count(done, total)
 
-    manifest = ingest_for_study(source, config, open_store(store), progress)
+    hide_path = path_hider(Settings())
+    manifest = ingest_for_study(source, config, open_store(store), progress, hide_path=hide_path)
     bar.show(100.0)
     show_manifest(manifest)
     return manifest

@@ -121,7 +121,7 @@ def _stream(store: Store, batch: str, night: Night, ray: str, night_lock: Lock) 
             scratch=scratch_folder(settings),
             threads=settings.cpus_per_job,
             gpus=sizes.scorer_gpus,
-            keep_names=settings.keep_names,
+            keep_names=settings.keep_names is True,
         )
 
         def job() -> Any:  # noqa: ANN401

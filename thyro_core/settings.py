@@ -54,10 +54,11 @@ class Settings(BaseSettings):
     screening_batch: str | None = Field(
         None, description="The images of a night: folder or fsspec URL; empty: no nightly run."
     )
-    keep_names: bool = Field(
-        False,
-        description="Keep the path of a screened file below its batch; only where no name tells "
-        "of a patient.",
+    keep_names: bool | None = Field(
+        None,
+        description="Whether paths of files are kept: true in screenings too, only where no name "
+        "tells of a patient; false not by an ingest either, which writes pseudonyms if there is "
+        "a key for them; empty: by an ingest alone.",
     )
     timezone: str = Field(
         "UTC", description="IANA time zone in which a screening's night ends and the cron is read."

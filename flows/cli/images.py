@@ -43,6 +43,8 @@ def ingest(
     """Check an image set, say what is wrong with it, and pack it for training."""
     from flows.cli.config_input import read_config
     from thyro_core.datasets.manifest import ingest as run
+    from thyro_core.screening.pseudonyms import path_hider
+    from thyro_core.settings import Settings
 
     study = read_config(config, set_ or [])
     sides = sorted({study.side(architecture) for architecture in study.architectures})
@@ -54,6 +56,7 @@ def ingest(
             opened,
             sides,
             lambda done, total: status.update(f"decoded {done} of {total} images"),
+            hide_path=path_hider(Settings()),
         )
     _show_manifest(manifest, as_json=as_json)
 

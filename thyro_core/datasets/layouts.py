@@ -83,7 +83,7 @@ class ImageSet:
     has_patients: bool
 
 
-def read_image_set(source: str, rules: IngestConfig) -> ImageSet:
+def read_image_set(source: str, rules: IngestConfig, *, name_files: bool = True) -> ImageSet:
     """What an image set holds, before any image is opened.
 
     Read as the first of these that fits: `labels.csv`; DDTI as downloaded (`1.xml` beside
@@ -93,6 +93,7 @@ def read_image_set(source: str, rules: IngestConfig) -> ImageSet:
     Args:
         source: A folder, or any fsspec URL such as `s3://bucket/prefix`.
         rules: For the TI-RADS categories that DDTI's labels are made of.
+        name_files: Whether the notes may name files that must be renamed.
 
     Raises:
         InputError: nothing readable is there, no image has a label, or a table is at fault.
@@ -105,7 +106,12 @@ def read_image_set(source: str, rules: IngestConfig) -> ImageSet:
     _check_labels(folder, entries)
     entries, masks = _attach_masks(folder, entries)
     entries, excluded = _exclude(folder, entries)
-    notes += [*masks, *_patient_notes(entries), *excluded, *_ignored_notes(folder, entries)]
+    notes += [
+        *masks,
+        *_patient_notes(entries),
+        *excluded,
+        *_ignored_notes(folder, entries, name_files),
+    ]
     return ImageSet(
         source=folder.url,
         layout=layout,
@@ -355,15 +361,15 @@ def _patient_notes(entries: list[Entry]) -> list[str]:
     return notes
 
 
-def _ignored_notes(folder: Listing, entries: list[Entry]) -> list[str]:
+def _ignored_notes(folder: Listing, entries: list[Entry], name_files: bool) -> list[str]:
     others = _others(folder, frozenset(entry.name for entry in entries))
     notes = [f"files that are no images ignored: {others}"] if others else []
     if folder.links_out:
         notes.append(f"{_links(folder)}: left out")
     if folder.odd_names:
-        names = _first_few(folder.odd_names, ", ")
+        names = f": {_first_few(folder.odd_names, ', ')}" if name_files else ""
         files = _count(len(folder.odd_names), "file")
-        notes.append(f"{files} left out, whose names are no UTF-8: {names}; rename them")
+        notes.append(f"{files} left out, whose names are no UTF-8{names}; rename them")
     return notes
 
 

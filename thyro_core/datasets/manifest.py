@@ -19,8 +19,15 @@ from thyro_core.config import IngestConfig, canonical_json, content_id
 from thyro_core.datasets import eligibility, packs
 from thyro_core.datasets import masks as mask_packs
 from thyro_core.datasets.eligibility import REASONS, Judgement, Measures, SourceFile
+from thyro_core.datasets.hidden_paths import (
+    HIDDEN_NOTE,
+    HidePath,
+    hide_paths,
+    with_hidden_paths,
+)
 from thyro_core.datasets.image_notes import image_notes
 from thyro_core.datasets.layouts import Entry, ImageSet, read_image_set
+from thyro_core.datasets.path_names import path_notes
 from thyro_core.errors import InputError
 from thyro_core.imaging import decode as images
 from thyro_core.imaging import quality
@@ -69,6 +76,8 @@ def ingest(
     store: Store,
     sides: Sequence[int] = (224, 299),
     progress: packs.Progress | None = None,
+    *,
+    hide_path: HidePath | None = None,
 ) -> Manifest:
     """Read, judge and pack an image set; what is already in the store is not decoded again.
 
@@ -81,6 +90,8 @@ def ingest(
         store: where packs, masks, table and summary go, in this order: the summary means done.
         sides: side lengths of the packs to make [pixels].
         progress: called after each file decoded, with the number done and the number of all.
+        hide_path: what the table says instead of a file's URL, and for good: an earlier ingest's
+            URLs are replaced too. None: the URL, unless an earlier ingest has hidden it.
 
     Returns:
         The manifest. If these contents were ingested before, from wherever, it is that one.
@@ -91,11 +102,13 @@ def ingest(
     ingest_rules = IngestConfig(
         **{name: getattr(rules, name) for name in IngestConfig.model_fields}
     )
-    image_set = read_image_set(source, ingest_rules)
+    image_set = read_image_set(source, ingest_rules, name_files=hide_path is None)
     fs, root = filesystem(source)
     files = _with_masks(fs, root, _hashed(fs, root, image_set.entries))
     manifest_id = _manifest_id(files, ingest_rules)
     if _done(store, manifest_id):
+        if hide_path is not None:
+            hide_paths(store, manifest_id, hide_path)
         manifest = load_manifest(store, manifest_id)
         uris = {file.image_id: file.entry.uri for file in files if file.image_id is not None}
         packs.ensure_packs(store, manifest.table, ingest_rules, sides, uris)
@@ -116,10 +129,14 @@ def ingest(
         judgement = eligibility.judge(files, ingest_rules)
         packs.write_packs(store, manifest_id, resized, _pack_order(files, judgement))
     table = _table(manifest_id, files, judgement)
+    paths = path_notes(entry.name for entry in image_set.entries)
+    if hide_path is not None:
+        table, paths = with_hidden_paths(table, hide_path), [HIDDEN_NOTE]
     masks, unusable = mask_packs.pack_masks(
         fs, root, _masks(files), table, store=store, rules=ingest_rules
     )
-    notes = (*image_set.notes, *image_notes(table, judgement), *_unread(files), *unusable)
+    state_notes = image_notes(table, judgement)
+    notes = (*image_set.notes, *paths, *state_notes, *_unread(files), *unusable)
     write_table(store, "images", table, manifest_id=manifest_id)
     summary = _summary(table, image_set, notes, ingest_rules) | {
         "sides": list(sides),

@@ -23,6 +23,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core.config import IngestConfig
+from thyro_core.datasets.hidden_paths import is_location
 from thyro_core.errors import InputError
 from thyro_core.host import cores
 from thyro_core.imaging import decode as pictures
@@ -186,7 +187,8 @@ def ensure_packs(
         uris: where each image_id is to be found now; by default where it was found at ingest.
 
     Raises:
-        InputError: a file is gone or is no longer the one that was ingested.
+        InputError: a file is gone or is no longer the one that was ingested, or the table does not
+            say where it was.
     """
     (manifest_id,) = set(images["manifest_id"].to_pylist())
     lacking = [side for side in sides if not store.exists(pack_key(manifest_id, side))]
@@ -195,6 +197,13 @@ def ensure_packs(
     included = images.filter(images["included"]).select(["image_id", "uri"]).to_pylist()
     uri_by_image = {row["image_id"]: row["uri"] for row in included} | dict(uris or {})
     order = list(pack_index(images))
+    if not all(is_location(uri_by_image[image_id]) for image_id in order):
+        msg = (
+            f"manifest {manifest_id}: expected where its files lie, to make packs of side "
+            f"{', '.join(map(str, lacking))}, found no paths (they were ingested with "
+            "THYRO_KEEP_NAMES=false); ingest the image set again"
+        )
+        raise InputError(msg)
     with resized_rows(len(order), lacking) as resized:
 
         def resize(row: int) -> None:

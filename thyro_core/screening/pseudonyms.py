@@ -1,14 +1,16 @@
-"""Pseudonyms of patients: the same person, the same word, and no way back without the key."""
+"""Pseudonyms of patients and paths: the same one, the same word, no way back without the key."""
 
 import hashlib
 import hmac
 import json
 import os
 import unicodedata
+from collections.abc import Callable
 
 from pydantic import SecretStr
 
 from thyro_core.errors import InputError
+from thyro_core.settings import Settings
 
 PREFIX = "q"
 """What a pseudonym begins with: neither a hash of an image nor a number."""
@@ -60,8 +62,14 @@ class Pseudonymiser:
             self._has_refused = True
             return None
         # As JSON, so that no two pairs of issuer and id are one text.
-        message = json.dumps([same_issuer, same_id]).encode()
-        return PREFIX + hmac.new(self._key, message, hashlib.sha256).hexdigest()[:_PSEUDONYM_DIGITS]
+        return _keyed(self._key, [same_issuer, same_id])
+
+    def of_path(self, address: str) -> str | None:
+        """The pseudonym of a file's address, of the same form; None without a key.
+
+        Every byte of an address counts. It is no patient's pseudonym, whatever the file is called.
+        """
+        return None if self._key is None else _keyed(self._key, {"path": address})
 
     @property
     def note(self) -> str | None:
@@ -86,6 +94,22 @@ def path_hash(salt: bytes, address: str) -> str:
         64 hexadecimal digits.
     """
     return hmac.new(salt, os.fsencode(address), hashlib.sha256).hexdigest()
+
+
+def path_hider(settings: Settings) -> Callable[[str], str | None] | None:
+    """What hides the paths of files from an ingest's table; None: they are kept.
+
+    Raises:
+        InputError: the key is shorter than 16 bytes.
+    """
+    return (
+        None if settings.keep_names is not False else Pseudonymiser(settings.pseudonym_key).of_path
+    )
+
+
+def _keyed(key: bytes, subject: list[str] | dict[str, str]) -> str:
+    message = json.dumps(subject).encode()
+    return PREFIX + hmac.new(key, message, hashlib.sha256).hexdigest()[:_PSEUDONYM_DIGITS]
 
 
 def _normalise(text: str | None) -> str:

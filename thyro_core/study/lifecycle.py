@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from thyro_core.config import Architecture, StudyConfig
 from thyro_core.datasets.attributes import image_nodules
+from thyro_core.datasets.hidden_paths import HidePath
 from thyro_core.datasets.leakage import check_leakage
 from thyro_core.datasets.manifest import Manifest, ingest
 from thyro_core.datasets.packs import open_pack, pack_index
@@ -36,6 +37,8 @@ def ingest_for_study(
     config: StudyConfig,
     store: Store,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    hide_path: HidePath | None = None,
 ) -> Manifest:
     """The manifest of an image set, with a pack for each of the study's input sizes.
 
@@ -44,12 +47,13 @@ def ingest_for_study(
         config: the study's config.
         store: where manifest and packs are kept; existing ones are not made again.
         progress: called with the images decoded so far and all images.
+        hide_path: what the manifest says instead of a file's URL; None: the URL.
 
     Raises:
         InputError: the source or its labels cannot be used.
     """
     sides = sorted({config.side(architecture) for architecture in config.architectures})
-    return ingest(source, config.ingest(), store, sides, progress)
+    return ingest(source, config.ingest(), store, sides, progress, hide_path=hide_path)
 
 
 def prepare_study(

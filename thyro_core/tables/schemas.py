@@ -80,7 +80,7 @@ TABLES: dict[str, Table] = {
             (
                 "uri",
                 _STRING,
-                "Where the file was, or was expected; a person's name in the path stays in it.",
+                "Where the file was, or was expected; its pseudonym or null: names are not kept.",
             ),
             _PATIENT,
             _GROUP,

@@ -15,6 +15,7 @@ import pyarrow as pa
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from thyro_core.config import IngestConfig
+from thyro_core.datasets.hidden_paths import is_location
 from thyro_core.datasets.masks import MASK_SIDE
 from thyro_core.datasets.packs import map_threads, pack_index
 from thyro_core.errors import InputError
@@ -51,6 +52,14 @@ def changed_images(images: pa.Table) -> tuple[list[str], int]:
         if digest not in {None, row["image_id"]}
     ]
     return faults, digests.count(None)
+
+
+def reach_summary(images: pa.Table, unreachable: int) -> str:
+    """How many files were compared with an `images` table, and why the rest was not."""
+    if not any(map(is_location, images["uri"].to_pylist())):
+        return f"{images.num_rows} files, whose paths are not recorded (THYRO_KEEP_NAMES=false)"
+    unchanged = images.num_rows - images["image_id"].null_count - unreachable
+    return f"{unchanged} files have the recorded bytes, {unreachable} cannot be reached any more"
 
 
 def changed_objects(store: Store, hashes: Mapping[str, str | None]) -> list[str]:
@@ -156,8 +165,11 @@ def _header(head: bytes) -> tuple[int, str]:
     return file.tell(), f"{dtype} {shape}"
 
 
-def _read_file(uri: str, use: Callable[[IO[bytes]], _FileValue]) -> _FileValue | None:
+def _read_file(uri: str | None, use: Callable[[IO[bytes]], _FileValue]) -> _FileValue | None:
     """What `use` returns for a file; None: it cannot be reached."""
+    # A pseudonym would be taken for a file of the working folder.
+    if uri is None or not is_location(uri):
+        return None
     try:
         fs, path = filesystem(uri)
         with fs.open(path, "rb") as file:

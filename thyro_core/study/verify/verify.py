@@ -190,8 +190,7 @@ def _check_manifest(study: _StudyTables) -> _Findings:
 def _check_images(study: _StudyTables) -> _Findings:
     table = study.tables["images"]
     faults, unreachable = object_checks.changed_images(table)
-    unchanged = table.num_rows - table["image_id"].null_count - unreachable
-    summary = f"{unchanged} files have the recorded bytes, {unreachable} cannot be reached any more"
+    summary = object_checks.reach_summary(table, unreachable)
     return _Findings(
         faults, summary, "their place is in the `images` table; put the originals back"
     )
