@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core.errors import DiskFullError, InputError, StoreError
 from thyro_core.settings import Settings
+from thyro_core.store import scratch_copy
 
 # Not beside the objects: readers of a table's folder take every file in it for a part.
 TEMPORARY = ".tmp"
@@ -120,27 +121,39 @@ class Store:
     def local(self, key: str, scratch: Path) -> Path:
         """A local file with the object's bytes, fetched once per node for all its jobs.
 
-        A local store's own file is returned as it is, so that it is shared by memory-mapping.
+        A local store's own file is returned as it is, so that it is shared by memory-mapping. A
+        copy that is no longer what was fetched is fetched again.
         """
         if isinstance(self.fs, LocalFileSystem):
             return Path(self.path(key))
         target = self.scratch_copy(key, scratch)
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            if not target.exists():
+            if not scratch_copy.is_intact(target):
+                scratch_copy.forget(target)
                 with self.fs.open(self.path(key), "rb") as file:
                     what, size = f"its copy of {target.name}", getattr(file, "size", None)
                     with (
                         disk_full_error(target.parent, what, "THYRO_SCRATCH", size),
                         _atomic_file(target, target.parent) as out,
                     ):
-                        shutil.copyfileobj(file, out, 1 << 22)
+                        sha256 = _copy(file, out)
+                scratch_copy.record(target, sha256)
         return target
 
     def scratch_copy(self, key: str, scratch: Path) -> Path:
         """Where a node keeps its copy of a remote object, if it has one."""
         name = hashlib.sha256(f"{self.url}/{key}".encode()).hexdigest()[:16]
         return scratch / name / Path(key).name
+
+
+def _copy(source: IO[bytes], target: IO[bytes]) -> str:
+    """Copy a file; the SHA-256 of its bytes."""
+    sha256 = hashlib.sha256()
+    while block := source.read(1 << 22):
+        sha256.update(block)
+        target.write(block)
+    return sha256.hexdigest()
 
 
 @contextmanager

@@ -128,7 +128,8 @@ def load_weights(start: StartingWeights, store: Store, scratch: Path) -> dict[st
     if digest != start.sha256:
         msg = (
             f"{path}: expected SHA-256 {start.sha256} (weights of {start.architecture}), found "
-            f"{digest}; the copy is damaged: delete it and start the study again"
+            f"{digest}; the object is damaged: delete {store.path(start.key)}, and this file if it "
+            "is another, and start the study again"
         )
         raise InputError(msg)
     return dict(load_file(path))

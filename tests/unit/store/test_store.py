@@ -1,5 +1,6 @@
 """One object at one key, whole or not at all: the same promises on every file system."""
 
+import hashlib
 import io
 import os
 import subprocess
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from tests.support.places import REPOSITORY
 from thyro_core.errors import InputError
+from thyro_core.store import scratch_copy
 from thyro_core.store.store import Store, filesystem, open_store
 from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table, write_table
@@ -489,6 +491,79 @@ def test_a_fetch_that_breaks_off_leaves_no_copy_and_is_made_again(
         store.local("packs/224.npy", tmp_path)
     assert list(tmp_path.rglob("*.npy")) == list(tmp_path.rglob("*.tmp")) == []
     assert store.local("packs/224.npy", tmp_path).read_bytes() == b"0123456789"
+    assert fs.opened == 2
+
+
+def _damage(copy: Path, how: str) -> None:
+    before = copy.stat()
+    if how == "a link":
+        copy.rename(copy.with_name("elsewhere"))
+        copy.symlink_to("elsewhere")
+    elif how == "no record":
+        copy.with_name(f"{copy.name}.json").unlink()
+    elif how == "a record that is none":
+        copy.with_name(f"{copy.name}.json").write_text("[]")
+    elif how == "cut short":
+        os.truncate(copy, 5)
+    else:
+        copy.write_bytes(b"otherwise!")
+    if how == "other bytes, same time":
+        os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["a link", "no record", "a record that is none", "cut short", "other bytes",
+     "other bytes, same time"],
+)  # fmt: skip
+def test_a_copy_that_is_not_what_was_fetched_is_fetched_again(
+    counting: tuple[Store, _CountingFileSystem],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    store, fs = counting
+    store.write("packs/224.npy", b"0123456789")
+    copy = store.local("packs/224.npy", tmp_path)
+    _damage(copy, how)
+    # As in another process.
+    monkeypatch.setattr(scratch_copy, "_intact_copies", {})
+    again = store.local("packs/224.npy", tmp_path)
+    assert (again, again.read_bytes(), again.is_symlink()) == (copy, b"0123456789", False)
+    assert fs.opened == 2
+    assert store.local("packs/224.npy", tmp_path).read_bytes() == b"0123456789"
+    assert fs.opened == 2
+
+
+def test_another_users_copy_is_fetched_again(
+    counting: tuple[Store, _CountingFileSystem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, fs = counting
+    store.write("packs/224.npy", b"0123456789")
+    store.local("packs/224.npy", tmp_path)
+    owner = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    store.local("packs/224.npy", tmp_path)
+    assert fs.opened == 2
+
+
+def test_bytes_are_hashed_once_in_a_process_and_large_copies_not_at_all(
+    counting: tuple[Store, _CountingFileSystem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, fs = counting
+    store.write("packs/224.npy", b"0123456789")
+    copy = store.local("packs/224.npy", tmp_path)
+    hashes, digest = [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *a: hashes.append(1) or digest(*a))
+    for _ in range(3):
+        assert store.local("packs/224.npy", tmp_path) == copy
+    assert hashes == [1]
+    monkeypatch.setattr(scratch_copy, "_intact_copies", {})
+    monkeypatch.setattr(scratch_copy, "HASHED_BYTES", 9)
+    store.local("packs/224.npy", tmp_path)
+    assert (hashes, fs.opened) == ([1], 1)
+    os.utime(copy, ns=(0, 0))
+    store.local("packs/224.npy", tmp_path)
     assert fs.opened == 2
 
 
