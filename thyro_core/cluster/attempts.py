@@ -19,9 +19,10 @@ from thyro_core.cluster.failures import (
     Failure,
     WorkerLostError,
     failure_message,
+    may_be_for_memory,
     process_end,
 )
-from thyro_core.cluster.resources import Node, shortage
+from thyro_core.cluster.resources import Node, shortage, with_more_memory
 from thyro_core.cluster.session import POLL_SECONDS, check_open
 from thyro_core.cluster.worker_groups import GroupQueue, remove_placement_group_of
 from thyro_core.errors import ThyroError
@@ -97,7 +98,10 @@ class SplitRun:
         self._store = open_store(job.store)
         self._start = start
         self._max_failures: dict[Failure, int] = {"process": policy.restarts, "node": NODE_LOSSES}
+        self._node_patience = policy.node_patience
         self._deadline = NodeDeadline(job.resources, policy.node_patience)
+        self._first_resources = job.resources
+        self._memory_losses = 0
         self._failures: dict[Failure, list[str]] = {"process": [], "node": []}
         """The place of each."""
         self._restart_at = 0.0
@@ -182,12 +186,27 @@ class SplitRun:
                 self._job.split, self._failures["process"], self._failures["node"], cause
             )
             raise ThyroError(message)
+        if kind == "process" and may_be_for_memory(cause):
+            self._make_room()
         wait = RESTARTS.wait_seconds(sum(map(len, self._failures.values())))
         _LOG.warning(
             "split %d, at %s: %s; started again in %.1f s", self._job.split, place, cause, wait
         )
         self._ref = None
         self._restart_at = time.monotonic() + wait
+
+    def _make_room(self) -> None:
+        """Have the next attempt hold more memory, so that fewer jobs run beside it."""
+        self._memory_losses += 1
+        resources = with_more_memory(self._first_resources, session.nodes(), self._memory_losses)
+        if resources.memory > self._job.resources.memory:
+            self._job = replace(self._job, resources=resources)
+            self._deadline = NodeDeadline(resources, self._node_patience)
+            _LOG.warning(
+                "split %d: it holds %.1f GB from now on, so that fewer jobs run beside it",
+                self._job.split,
+                resources.memory / 1e9,
+            )
 
     def _place(self, rank: int) -> str:
         """Where a worker of the attempt was, and what it was training."""

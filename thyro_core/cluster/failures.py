@@ -13,6 +13,9 @@ Failure = Literal["process", "node"]
 
 NODE_LOST = "its node was lost"
 
+OUT_OF_MEMORY = "the node ran out of memory, and Ray killed the process"
+CRASHED = "the process crashed, or was killed"
+
 _NEWLINE = "\n"
 
 
@@ -40,10 +43,22 @@ def process_end(error: Exception) -> str:
     """
     first_line = str(error).partition(_NEWLINE)[0]
     if isinstance(error, exceptions.OutOfMemoryError):
-        return "the node ran out of memory, and Ray killed the process"
+        return OUT_OF_MEMORY
     if isinstance(error, exceptions.WorkerCrashedError | exceptions.ActorDiedError):
-        return "the process crashed, or was killed"
+        return CRASHED
     return f"{type(error).__name__}: {first_line}"
+
+
+def may_be_for_memory(cause: str) -> bool:
+    """Whether a process ended for want of memory, or may have.
+
+    A process that the kernel kills for memory ends like any other that is killed, and nobody asks
+    that of a node that is another machine. It is by far the commonest reason.
+
+    Args:
+        cause: what `process_end` returned.
+    """
+    return cause in {OUT_OF_MEMORY, CRASHED}
 
 
 def failure_message(

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Self
 
 from thyro_core.config import Precision
@@ -199,6 +199,27 @@ def shortage(nodes: Sequence[Node], resources: JobResources) -> str | None:
     return (
         f"a split job needs {needs} on one node, and no node has it all: {', '.join(listed)}{more}"
     )
+
+
+def with_more_memory(resources: JobResources, nodes: Sequence[Node], losses: int) -> JobResources:
+    """What a job holds when it starts again after it was killed for memory.
+
+    So much memory that the largest node, beside jobs that hold what this one held at first, runs
+    half as many at once; after the next loss a quarter, and so on until the job runs alone.
+
+    Args:
+        resources: what the job held at first.
+        nodes: of the cluster.
+        losses: how often it was killed for memory.
+    """
+    nodes = [node for node in _job_nodes(nodes) if _workers_on(node, resources)]
+    if not nodes:
+        return resources
+    node = max(nodes, key=lambda node: node.memory)
+    at_once = max(1, _workers_on(node, resources) >> losses)
+    # All workers of a job must still find room.
+    memory = min(node.memory - (at_once - 1) * resources.memory, node.memory / resources.workers)
+    return replace(resources, memory=max(resources.memory, int(memory)))
 
 
 def room_for_jobs(nodes: Sequence[Node], resources: JobResources) -> int:

@@ -44,11 +44,17 @@ def submit(job: SplitJob, policy: RestartPolicy, queue: GroupQueue | None) -> Sp
     if queue is not None:
         options |= {"num_cpus": 0, "num_gpus": 0, "memory": 0, "resources": HEAD}
         return SplitRun(job, ray.remote(train_in_group).options(**options).remote, policy, queue)
+    return SplitRun(job, partial(_start, ray.remote(_train_split), options), policy)
+
+
+def _start(task: Any, options: dict[str, Any], job: SplitJob) -> "ray.ObjectRef[SplitOutcome]":  # noqa: ANN401
+    # What a job holds may grow from one attempt to the next.
     resources = job.resources
-    options |= {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+    holds: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
     if resources.memory:
-        options["memory"] = resources.memory
-    return SplitRun(job, ray.remote(_train_split).options(**options).remote, policy)
+        holds["memory"] = resources.memory
+    attempt: ray.ObjectRef[SplitOutcome] = task.options(**options, **holds).remote(job)
+    return attempt
 
 
 def job_precision(
