@@ -1,6 +1,6 @@
 """What `thyro serve` offers, as data; `deployments/prefect.yaml` says the same for work pools."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
@@ -30,6 +30,13 @@ HEARTBEAT_SECONDS = 30
 """How often a run says that it is alive."""
 
 _MISSED = 4
+_BEGIN_SECONDS = 900
+"""How long a run may take to begin once it has its turn: a node may have to join, and to fetch the
+image."""
+
+_OVER = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut")
+_BEGINNING = ("Pending", "Submitting", "InfrastructurePending")
+_HEARTBEAT = "prefect.flow-run.heartbeat"
 
 
 @dataclass(frozen=True)
@@ -177,40 +184,71 @@ def zombie_automation() -> AutomationCore:
 
     A run whose machine lost power would be "running" for ever, and hold its place in the queue.
     """
-    over = {"Completed", "Failed", "Cancelled", "Crashed", "TimedOut"}
-    heartbeat = "prefect.flow-run.heartbeat"
+    return _crash_automation(
+        "thyro: runs that died without a word",
+        "Marks a run as crashed when its heartbeat stops. Start it again.",
+        after={_HEARTBEAT},
+        expect={_HEARTBEAT, *_events(_OVER)},
+        seconds=_MISSED * HEARTBEAT_SECONDS,
+        message="No sign of life for two minutes: its process or machine died. What is "
+        "finished is kept; start it again and it goes on.",
+    )
+
+
+def unbegun_automation(seconds: int = _BEGIN_SECONDS) -> AutomationCore:
+    """Calls a run crashed that had its turn and did not begin.
+
+    A run without a heartbeat yet, whose process died as it started, would be "pending" for ever,
+    and hold its place in the queue.
+
+    Args:
+        seconds: how long it may take.
+    """
+    return _crash_automation(
+        "thyro: runs that did not begin",
+        "Marks a run as crashed that had its turn and did not begin. Start it again.",
+        after=_events(_BEGINNING),
+        # One that is put off again waits for another turn.
+        expect=_events((*_OVER, "Running", "Cancelling", "Scheduled", "AwaitingConcurrencySlot")),
+        seconds=seconds,
+        message=f"It did not begin within {seconds // 60} minutes: its process or machine died, "
+        "or there is no room for it. Look at its worker, and start it again.",
+    )
+
+
+def _events(states: Iterable[str]) -> set[str]:
+    return {f"prefect.flow-run.{name}" for name in states}
+
+
+def _crash_automation(
+    name: str, description: str, *, after: set[str], expect: set[str], seconds: int, message: str
+) -> AutomationCore:
+    """Calls each of our runs crashed for which nothing that is expected happens in time."""
     return AutomationCore(
-        name="thyro: runs that died without a word",
-        description="Marks a run as crashed when its heartbeat stops. Start it again.",
+        name=name,
+        description=description,
         trigger=EventTrigger(
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             match_related=ResourceSpecification(
                 {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"}
             ),
             for_each={"prefect.resource.id"},
-            after={heartbeat},
-            expect={heartbeat} | {f"prefect.flow-run.{name}" for name in over},
+            after=after,
+            expect=expect,
             posture=Posture.Proactive,
             threshold=1,
-            within=timedelta(seconds=_MISSED * HEARTBEAT_SECONDS),
+            within=timedelta(seconds=seconds),
         ),
-        actions=[
-            ChangeFlowRunState(
-                name="Crashed",
-                state=StateType.CRASHED,
-                message="No sign of life for two minutes: its process or machine died. What is "
-                "finished is kept; start it again and it goes on.",
-            )
-        ],
+        actions=[ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=message)],
     )
 
 
-async def ensure_automation() -> None:
-    """Create the automation on the server, or bring the one that is there up to date."""
-    automation = zombie_automation()
+async def ensure_automations() -> None:
+    """Create the automations on the server, or bring those that are there up to date."""
     async with get_client() as client:
-        namesakes = await client.read_automations_by_name(automation.name)
-        if namesakes:
-            await client.update_automation(namesakes[0].id, automation)
-        else:
-            await client.create_automation(automation)
+        for automation in (zombie_automation(), unbegun_automation()):
+            namesakes = await client.read_automations_by_name(automation.name)
+            if namesakes:
+                await client.update_automation(namesakes[0].id, automation)
+            else:
+                await client.create_automation(automation)

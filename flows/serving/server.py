@@ -14,6 +14,8 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import httpx
+import prefect
+from filelock import FileLock, Timeout
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
@@ -63,6 +65,36 @@ def server_needed(
             f"({error}); what is finished is kept: {cure}, and start the command again"
         )
         raise ServerLostError(msg) from error
+
+
+@contextmanager
+def first_start() -> Iterator[None]:
+    """Let one server at a time make the database in a new PREFECT_HOME, as the block starts one.
+
+    Two that make it at once lock each other out of it, and the later one ends.
+    """
+    home = get_current_settings().home
+    home.mkdir(parents=True, exist_ok=True)
+    # Another version changes the database when it starts.
+    mark = home / f"thyro-database-{prefect.__version__}"
+
+    def is_made() -> bool:
+        return mark.exists() and (home / "prefect.db").exists()
+
+    if is_made():
+        yield
+        return
+    lock = FileLock(home / "thyro-database.lock")
+    # Whoever makes it may be slow or hang: then this one is no worse off than without a lock.
+    with suppress(Timeout):
+        lock.acquire(START_SECONDS)
+    if is_made():
+        lock.release()
+    try:
+        yield
+        mark.touch()
+    finally:
+        lock.release()
 
 
 def configured_url() -> str | None:
@@ -131,10 +163,14 @@ def run_server(host: str, port: int, command: Sequence[str], log: Path) -> Itera
     """
     url = _api_url(host, port)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as out:
+    with first_start(), log.open("wb") as out:
         process = _start(command, out.fileno())
+        try:
+            _wait(process, url, log)
+        except BaseException:
+            _stop(process)
+            raise
     try:
-        _wait(process, url, log)
         yield url
     finally:
         _stop(process)

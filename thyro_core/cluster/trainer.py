@@ -44,10 +44,14 @@ def submit(job: SplitJob, policy: RestartPolicy, queue: GroupQueue | None) -> Sp
     if queue is not None:
         options |= {"num_cpus": 0, "num_gpus": 0, "memory": 0, "resources": HEAD}
         return SplitRun(job, ray.remote(train_in_group).options(**options).remote, policy, queue)
-    return SplitRun(job, partial(_start, ray.remote(_train_split), options), policy)
+    return SplitRun(job, partial(_start_attempt, ray.remote(_train_split), options), policy)
 
 
-def _start(task: Any, options: dict[str, Any], job: SplitJob) -> "ray.ObjectRef[SplitOutcome]":  # noqa: ANN401
+def _start_attempt(
+    task: Any,  # noqa: ANN401 - Ray types no remote function
+    options: dict[str, Any],
+    job: SplitJob,
+) -> "ray.ObjectRef[SplitOutcome]":
     # What a job holds may grow from one attempt to the next.
     resources = job.resources
     holds: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}

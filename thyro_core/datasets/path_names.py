@@ -29,11 +29,11 @@ _TERM_LIST = (
     "without "
 )
 _TERMS = frozenset(_TERM_LIST.split())
-_WORD = re.compile(r"[^\W\d_]+")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _CAMEL = re.compile(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-Þ])")
 # Two words side by side; DICOM writes persons as FAMILY^GIVEN.
-_GAP = re.compile(r"[\s_.,^-]{1,2}")
-_SHORTEST = 3
+_SEPARATOR = re.compile(r"[\s_.,^-]{1,2}")
+_SHORTEST_NAME = 3
 _UID = re.compile(r"\d+(\.\d+){4,}")
 _YEAR, _MONTH, _DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 _DATE = re.compile(
@@ -67,34 +67,34 @@ def path_notes(names: Iterable[str]) -> list[str]:
 
 def holds_name(path: str) -> bool:
     """Whether two words in a row are no terms of the field: `Doe_Jane`, `DOE^JANE`, `JaneDoe`."""
-    return any(_has_two_words(part) for part in _parts(path))
+    return any(_has_two_words(part) for part in _path_parts(path))
 
 
 def holds_date(path: str) -> bool:
     """Whether a day of the years 1900 to 2099 stands in a path; digits of a UID do not count."""
-    return any(_DATE.search(_UID.sub("", part)) for part in _parts(path))
+    return any(_DATE.search(_UID.sub("", part)) for part in _path_parts(path))
 
 
 def holds_medical_id(path: str) -> bool:
     """Whether five digits or more follow a word such as MRN, patient or Fallnr."""
-    return any(_MEDICAL_ID.search(part) for part in _parts(path))
+    return any(_MEDICAL_ID.search(part) for part in _path_parts(path))
 
 
-def _parts(path: str) -> tuple[str, ...]:
+def _path_parts(path: str) -> tuple[str, ...]:
     plain = PurePosixPath(path)
     return (*plain.parent.parts, plain.stem)
 
 
 def _has_two_words(part: str) -> bool:
     text = _CAMEL.sub("_", part)
-    words = list(_WORD.finditer(text))
+    words = list(_LETTERS.finditer(text))
     return any(
         _may_be_a_name(first.group())
         and _may_be_a_name(second.group())
-        and _GAP.fullmatch(text, first.end(), second.start())
+        and _SEPARATOR.fullmatch(text, first.end(), second.start())
         for first, second in pairwise(words)
     )
 
 
 def _may_be_a_name(word: str) -> bool:
-    return len(word) >= _SHORTEST and word.lower() not in _TERMS
+    return len(word) >= _SHORTEST_NAME and word.lower() not in _TERMS

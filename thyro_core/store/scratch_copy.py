@@ -15,7 +15,7 @@ from pathlib import Path
 HASHED_BYTES = 256 * 1024**2
 """Largest copy whose bytes are compared with their hash when a process first opens it."""
 
-_RECORD = ".json"
+_RECORD_SUFFIX = ".json"
 _intact_copies: dict[Path, dict[str, object]] = {}
 
 
@@ -23,7 +23,7 @@ def is_intact(copy: Path) -> bool:
     """Whether a copy is a plain file of this user's, as it was left by `record`."""
     try:
         note = json.loads(_record_path(copy).read_bytes())
-        facts = _facts(copy)
+        facts = _copy_facts(copy)
     except (OSError, ValueError):
         return False
     if not isinstance(note, dict) or facts is None:
@@ -47,8 +47,8 @@ def record(copy: Path, sha256: str) -> None:
         copy: a whole file, under its final name.
         sha256: of the bytes that were fetched.
     """
-    text = json.dumps({**(_facts(copy) or {}), "sha256": sha256})
-    temporary = copy.with_name(f"{copy.name}{_RECORD}.tmp")
+    text = json.dumps({**(_copy_facts(copy) or {}), "sha256": sha256})
+    temporary = copy.with_name(f"{copy.name}{_RECORD_SUFFIX}.tmp")
     temporary.write_text(text)
     temporary.replace(_record_path(copy))
 
@@ -59,7 +59,7 @@ def forget(copy: Path) -> None:
     _record_path(copy).unlink(missing_ok=True)
 
 
-def _facts(copy: Path) -> dict[str, object] | None:
+def _copy_facts(copy: Path) -> dict[str, object] | None:
     status = copy.lstat()
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
         return None
@@ -67,4 +67,4 @@ def _facts(copy: Path) -> dict[str, object] | None:
 
 
 def _record_path(copy: Path) -> Path:
-    return copy.with_name(copy.name + _RECORD)
+    return copy.with_name(copy.name + _RECORD_SUFFIX)

@@ -19,6 +19,7 @@ from flows.serving.deployments import (
     NightlySchedule,
     deployments,
     load_flow,
+    unbegun_automation,
 )
 from flows.serving.deployments import zombie_automation as zombie
 from tests.support.places import REPOSITORY
@@ -72,10 +73,11 @@ def test_prefect_yaml_holds_no_path_of_a_machine() -> None:
 
 
 def test_automations_yaml_says_the_same() -> None:
-    (plain,) = yaml.safe_load((FOLDER / "automations.yaml").read_text())["automations"]
-    found, wanted = AutomationCore.model_validate(plain), zombie()
+    plain = yaml.safe_load((FOLDER / "automations.yaml").read_text())["automations"]
     exclude = {"trigger": {"id"}, "actions": {"__all__": {"id"}}}
-    assert found.model_dump(exclude=exclude) == wanted.model_dump(exclude=exclude)
+    for entry, wanted in zip(plain, (zombie(), unbegun_automation()), strict=True):
+        found = AutomationCore.model_validate(entry)
+        assert found.model_dump(exclude=exclude) == wanted.model_dump(exclude=exclude)
 
 
 def test_the_job_template_uses_each_variable_and_names_no_secret() -> None:

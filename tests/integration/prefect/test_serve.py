@@ -1,5 +1,6 @@
 """`thyro serve` end to end: a real server, real runs, and nothing left behind."""
 
+import json
 import os
 import signal
 import socket
@@ -7,6 +8,7 @@ import subprocess
 
 import pytest
 
+from flows.serving.deployments import unbegun_automation
 from tests.support.imagesets import write_image_set
 from tests.support.prefectserver import (
     environment,
@@ -139,7 +141,7 @@ def test_a_server_that_runs_is_used_and_left_running(tmp_path) -> None:
                 assert server.url in server.said()
                 assert "starting a Prefect server" not in server.said()
                 automations = server.ask("/automations/filter", {})
-                assert len([each for each in automations if "thyro" in each["name"]]) == 1
+                assert len([each for each in automations if "thyro" in each["name"]]) == 2
                 assert not server.deployment("ingest")["paused"]
                 assert server.stop() == 0, server.said()
                 assert server.deployment("ingest")["paused"], "nobody is there to run it"
@@ -172,6 +174,56 @@ def test_a_run_whose_machine_died_is_called_crashed_and_makes_room(tmp_path) -> 
         wait_until(lambda: server.state(run_id) == "CRASHED", "it is called crashed")
         assert "No sign of life" in server.run(run_id)["state"]["message"]
         assert server.deployment("study")["global_concurrency_limit"]["active_slots"] == 0
+
+
+@pytest.mark.slow
+def test_a_run_that_died_before_it_began_is_called_crashed_and_makes_room(tmp_path) -> None:
+    """No heartbeat yet: what was to start it is gone. Here the wait is ten seconds."""
+    with serving(tmp_path) as server:
+        automation = unbegun_automation(seconds=10).model_dump(mode="json", exclude_unset=True)
+        (ours,) = [
+            each["id"]
+            for each in server.ask("/automations/filter", {})
+            if each["name"] == automation["name"]
+        ]
+        server.ask(f"/automations/{ours}", automation, "PUT")
+        path = f"/deployments/{server.deployment('study')['id']}/create_flow_run"
+        # So that nobody starts it.
+        later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2100-01-01T00:00:00Z"}}
+        run_id = server.ask(path, {"parameters": {"source": "nowhere"}, "state": later})["id"]
+        pending = {"state": {"type": "PENDING", "name": "Submitting"}}
+        server.ask(f"/flow_runs/{run_id}/set_state", pending)
+        if server.state(run_id) == "PENDING":
+            assert server.deployment("study")["global_concurrency_limit"]["active_slots"] == 1
+        wait_until(lambda: server.state(run_id) == "CRASHED", "it is called crashed", 120)
+        assert "It did not begin" in server.run(run_id)["state"]["message"]
+        wait_until(
+            lambda: server.deployment("study")["global_concurrency_limit"]["active_slots"] == 0,
+            "its place is free", 30,
+        )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_first_starts_at_once_share_a_new_home(tmp_path) -> None:
+    """Both would make the database: one does, and the other waits."""
+    source = write_image_set(tmp_path / "set")
+    (tmp_path / "home").mkdir()
+    config = [f"--set={key}={json.dumps(value)}" for key, value in (LONG | {"epochs": 1}).items()]
+    studies = [
+        subprocess.Popen(
+            thyro("study", str(source), "--store", str(tmp_path / f"store-{number}"), *config),
+            cwd=tmp_path,
+            env=environment(tmp_path / "home"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for study in studies:
+        said, _ = study.communicate(timeout=900)
+        assert study.returncode == 0, said
+        assert "locked" not in said
 
 
 @pytest.mark.slow

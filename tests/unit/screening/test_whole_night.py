@@ -267,6 +267,8 @@ def test_every_file_of_a_night_of_everything_is_accounted_for(ward: Ward, place:
     assert {row["name"].partition("/")[0] for row in copies} >= {"same", "clip.dcm"}
     assert len(copies) == 8
     assert "truncated" in by_name["cut.dcm"]["detail"]
+    assert "whole frame used" in by_name["far.dcm"]["detail"]
+    assert by_name["header.png"]["text_lines"] >= 1
 
     # Nothing is left for the next night but what may be mended by then.
     later = ward.screen(LATER, batch=place.address, rules=LENIENT)
