@@ -633,6 +633,19 @@ def test_rows_on_maps_that_are_not_those_of_the_predictions(store, study_id, tab
     assert "1 rows are there twice" in detail
 
 
+def test_a_nodule_that_changes_from_run_to_run(store, study_id):
+    table = read_table(store, "cam_trust", study_id=study_id).to_pandas()
+    twice = table.loc[table["image_id"].duplicated(), "image_id"].iloc[0]
+    split, architecture = table.loc[table["image_id"] == twice, ["split", "architecture"]].iloc[0]
+
+    def alter(rows):
+        next(row for row in rows if row["image_id"] == twice)["nodule_aspect"] = 1.5
+
+    keys = run_keys(study_id) | {"split": int(split), "architecture": architecture}
+    rewrite(store, "cam_trust", alter, **keys)
+    assert "1 images have several nodule_aspect" in only_failure(store, study_id, "cam_trust")
+
+
 @pytest.mark.parametrize("table", ["cam_features", "cam_trust"])
 def test_a_part_on_maps_that_is_gone(store, study_id, table):
     store.delete(table_key(table, **run_keys(study_id)))

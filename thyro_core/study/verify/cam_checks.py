@@ -47,6 +47,23 @@ def row_faults(table: pa.Table, predictions: pa.Table) -> list[str]:
     return [f"{number} {fault}" for fault, number in counts.items() if number]
 
 
+def trust_faults(trust: pa.Table, predictions: pa.Table) -> list[str]:
+    """Faults of rows, and of figures of a nodule that are not the same in every run of its image.
+
+    Args:
+        trust: a study's `cam_trust`.
+        predictions: its `predictions`.
+    """
+    faults = row_faults(trust, predictions)
+    names = ["nodule_area", "nodule_aspect"]
+    frame = trust.select(["image_id", *names]).to_pandas()
+    counts = {}
+    for name in names:
+        values = frame[["image_id", name]].drop_duplicates()
+        counts[name] = int(values["image_id"].duplicated().groupby(values["image_id"]).any().sum())
+    return faults + [f"{n} images have several {name}" for name, n in counts.items() if n]
+
+
 def feature_faults(
     store: Store, tables: Mapping[str, pa.Table], sides: Mapping[str, int]
 ) -> list[str]:

@@ -318,7 +318,7 @@ def _check_cam_features(study: _StudyTables) -> _Findings:
 
 def _check_cam_trust(study: _StudyTables) -> _Findings:
     table = study.tables["cam_trust"]
-    faults = cam_checks.row_faults(table, study.tables["predictions"])
+    faults = cam_checks.trust_faults(table, study.tables["predictions"])
     summary = f"{table.num_rows} rows, one for each prediction"
     return _Findings(faults, summary, f"delete the predictions of these runs and {_START_AGAIN}")
 
