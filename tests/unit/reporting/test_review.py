@@ -73,6 +73,9 @@ def test_a_column_that_the_labels_follow_from_is_not_compared(reviewed) -> None:
     figures = ("network_specificity", "difference", "p", "p_adjusted", "avoided")
     assert all(math.isnan(row[name]) for name in figures)
     assert page.by_id("readers").text.count("Not compared") == 1
+    assert "leave out that other malignant images give another threshold" in (
+        page.by_id("operating").text
+    )
 
 
 def test_a_lead_over_the_files_facts_is_said_only_where_its_corrected_test_says_so(
