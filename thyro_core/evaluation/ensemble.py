@@ -1,27 +1,25 @@
 """The AUC of an ensemble's out-of-fold scores, and the tables of these scores and their fit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from scipy import stats
 
-from thyro_core.config import StudyConfig
 from thyro_core.evaluation.calibration import (
     CalibrationQuality,
     CrossFit,
     IntervalEstimate,
     calibration_quality,
-    cross_fit,
     unit_interval,
 )
 from thyro_core.evaluation.curves import DECISION_THRESHOLDS, Band
 from thyro_core.evaluation.delong import auc_interval, delong
 from thyro_core.evaluation.out_of_fold import (
+    Ensembles,
     Ids,
     OutOfFoldEnsemble,
-    out_of_fold_ensembles,
     sigmoid,
 )
 from thyro_core.tables.schemas import rows_to_table
@@ -101,23 +99,21 @@ def net_benefit_band(
 
 
 def ensemble_table(
-    study_id: str, predictions: pa.Table, splits: pa.Table, config: StudyConfig
+    study_id: str, ensembles: Ensembles, fits: Mapping[str, CrossFit], splits: pa.Table
 ) -> pa.Table:
     """The study's rows of `ensemble`: each tested image once for each architecture.
 
     Args:
         study_id: goes into every row.
-        predictions: table `predictions` of the study.
-        splits: its table `splits`.
-        config: gives the order of the architectures.
-
-    Raises:
-        ValueError: see `out_of_fold_predictions`.
+        ensembles: the study's.
+        fits: `calibration.cross_fit` of each.
+        splits: the study's table `splits`.
     """
     rows: list[_Row] = []
     labels = splits.select(["image_id", "patient_id"]).to_pylist()
     patients = {row["image_id"]: row["patient_id"] for row in labels}
-    for architecture, ensemble, fit in _ensembles(predictions, splits, config):
+    for architecture, ensemble in ensembles.items():
+        fit = fits[architecture]
         raw = sigmoid(ensemble.margin)
         rows += [
             {
@@ -138,7 +134,7 @@ def ensemble_table(
 
 
 def calibration_table(
-    study_id: str, predictions: pa.Table, splits: pa.Table, config: StudyConfig
+    study_id: str, ensembles: Ensembles, fits: Mapping[str, CrossFit]
 ) -> pa.Table:
     """The study's rows of `calibration`: how well raw and calibrated probabilities fit.
 
@@ -146,15 +142,12 @@ def calibration_table(
 
     Args:
         study_id: goes into every row.
-        predictions: table `predictions` of the study.
-        splits: its table `splits`.
-        config: gives the order of the architectures.
-
-    Raises:
-        ValueError: see `out_of_fold_predictions`.
+        ensembles: the study's.
+        fits: `calibration.cross_fit` of each.
     """
     rows: list[_Row] = []
-    for architecture, ensemble, fit in _ensembles(predictions, splits, config):
+    for architecture, ensemble in ensembles.items():
+        fit = fits[architecture]
         judged = np.isfinite(fit.calibrated)
         sizes = {
             "n": int(judged.sum()),
@@ -175,14 +168,6 @@ def calibration_table(
                 for metric, estimate in figures.items()
             ]
     return rows_to_table("calibration", rows)
-
-
-def _ensembles(
-    predictions: pa.Table, splits: pa.Table, config: StudyConfig
-) -> Iterator[tuple[str, OutOfFoldEnsemble, CrossFit]]:
-    ensembles = out_of_fold_ensembles(predictions, splits, config.architectures)
-    for architecture, ensemble in ensembles:
-        yield architecture, ensemble, cross_fit(ensemble)
 
 
 def _figures(

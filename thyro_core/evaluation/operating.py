@@ -12,8 +12,8 @@ from thyro_core.evaluation.bounded import Interval, proportion_interval
 from thyro_core.evaluation.calibration import FOLDS, group_folds
 from thyro_core.evaluation.curves import ppv_npv
 from thyro_core.evaluation.out_of_fold import (
+    Ensembles,
     OutOfFoldEnsemble,
-    out_of_fold_ensembles,
     sigmoid,
 )
 from thyro_core.evaluation.tables import image_level
@@ -100,23 +100,15 @@ def operating_point(ensemble: OutOfFoldEnsemble, sensitivity: float) -> Declared
     )
 
 
-def operating_points_table(
-    study_id: str, predictions: pa.Table, splits: pa.Table, config: StudyConfig
-) -> pa.Table:
+def operating_points_table(study_id: str, ensembles: Ensembles) -> pa.Table:
     """The study's rows of `operating_points`: each architecture at each of `SENSITIVITIES`.
 
     Args:
         study_id: goes into every row.
-        predictions: table `predictions` of the study.
-        splits: its table `splits`.
-        config: gives the order of the architectures.
-
-    Raises:
-        ValueError: see `out_of_fold_predictions`.
+        ensembles: the study's.
     """
     rows: list[_Row] = []
-    ensembles = out_of_fold_ensembles(predictions, splits, config.architectures)
-    for architecture, ensemble in ensembles:
+    for architecture, ensemble in ensembles.items():
         sizes = {
             "n": ensemble.label.size,
             "n_positive": int(ensemble.label.sum()),

@@ -5,7 +5,7 @@ network. The ensemble of an image averages these networks and no others, so that
 those of an ensemble on new images, not of one network.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,10 @@ class OutOfFoldEnsemble:
         )
 
 
+Ensembles = Mapping[str, OutOfFoldEnsemble]
+"""A study's ensemble of each architecture, in its order."""
+
+
 def out_of_fold_predictions(
     predictions: pa.Table, splits: pa.Table, architecture: str
 ) -> OutOfFoldPredictions:
@@ -139,22 +143,23 @@ def out_of_fold_ensemble(rows: OutOfFoldPredictions) -> OutOfFoldEnsemble:
 
 def out_of_fold_ensembles(
     predictions: pa.Table, splits: pa.Table, architectures: Sequence[str]
-) -> Iterator[tuple[str, OutOfFoldEnsemble]]:
-    """The out-of-fold ensemble of each architecture that has predictions.
+) -> dict[str, OutOfFoldEnsemble]:
+    """The out-of-fold ensemble of each architecture that has predictions, in their order.
 
     Args:
         predictions: a study's table `predictions`.
         splits: its table `splits`.
-        architectures: in the order to give them.
+        architectures: those of the study.
 
     Raises:
         ValueError: see `out_of_fold_predictions`.
     """
     there = set(predictions["architecture"].to_pylist())
-    for architecture in architectures:
-        if architecture in there:
-            rows = out_of_fold_predictions(predictions, splits, architecture)
-            yield architecture, out_of_fold_ensemble(rows)
+    return {
+        name: out_of_fold_ensemble(out_of_fold_predictions(predictions, splits, name))
+        for name in architectures
+        if name in there
+    }
 
 
 def ensemble_margin(margins: npt.ArrayLike) -> FloatArray:

@@ -12,8 +12,8 @@ from scipy import stats
 from thyro_core.config import ReaderSpec, StudyConfig, job_seed
 from thyro_core.evaluation.bounded import proportion_interval, t_quantile
 from thyro_core.evaluation.out_of_fold import (
+    Ensembles,
     OutOfFoldEnsemble,
-    out_of_fold_ensembles,
 )
 from thyro_core.evaluation.uncertainty import holm
 from thyro_core.tables.schemas import rows_to_table
@@ -142,8 +142,7 @@ def _specificity_gain(
 
 def readers_table(
     study_id: str,
-    predictions: pa.Table,
-    splits: pa.Table,
+    ensembles: Ensembles,
     config: StudyConfig,
     *,
     columns: Mapping[str, Mapping[str, str]],
@@ -156,17 +155,12 @@ def readers_table(
 
     Args:
         study_id: goes into every row.
-        predictions: table `predictions` of the study.
-        splits: its table `splits`.
-        config: gives architectures, readers, resamples and seed.
+        ensembles: the study's.
+        config: gives readers, resamples and seed.
         columns: name of each of the config's readers -> image -> text.
-
-    Raises:
-        ValueError: see `out_of_fold_predictions`.
     """
     rows: list[_Row] = []
-    architectures = config.architectures if config.readers else ()
-    for architecture, ensemble in out_of_fold_ensembles(predictions, splits, architectures):
+    for architecture, ensemble in ensembles.items():
         for place, spec in enumerate(config.reader_columns):
             seed = job_seed(config.seed, place, architecture)
             row = _reader_row(

@@ -14,8 +14,8 @@ from thyro_core.evaluation.bounded import proportion_interval
 from thyro_core.evaluation.delong import auc_influences
 from thyro_core.evaluation.ensemble import auc_estimate
 from thyro_core.evaluation.out_of_fold import (
+    Ensembles,
     OutOfFoldEnsemble,
-    out_of_fold_ensembles,
     sigmoid,
 )
 from thyro_core.evaluation.uncertainty import holm
@@ -110,8 +110,7 @@ def heterogeneity(
 
 def subgroups_table(
     study_id: str,
-    predictions: pa.Table,
-    splits: pa.Table,
+    ensembles: Ensembles,
     config: StudyConfig,
     *,
     columns: Mapping[str, Mapping[str, str]],
@@ -124,17 +123,12 @@ def subgroups_table(
 
     Args:
         study_id: goes into every row.
-        predictions: table `predictions` of the study.
-        splits: its table `splits`.
-        config: gives architectures, subgroups and threshold.
+        ensembles: the study's.
+        config: gives subgroups and threshold.
         columns: name of each of the config's subgroups -> image -> text.
-
-    Raises:
-        ValueError: see `out_of_fold_predictions`.
     """
     rows: list[_Row] = []
-    architectures = config.architectures if config.subgroups else ()
-    for architecture, ensemble in out_of_fold_ensembles(predictions, splits, architectures):
+    for architecture, ensemble in ensembles.items():
         own: list[_Row] = []
         for spec in config.subgroup_columns:
             own += _column_rows(ensemble, spec, columns[spec.name], config.threshold)

@@ -1,14 +1,17 @@
 """Tables of a finished study that follow from its predictions, splits, metrics and images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import pyarrow as pa
 
-from thyro_core.config import StudyConfig
+from thyro_core.config import ColumnSpec, ReaderSpec, StudyConfig
 from thyro_core.datasets.attributes import column_values, kept_columns
 from thyro_core.errors import InputError
+from thyro_core.evaluation.calibration import CrossFit, cross_fit
 from thyro_core.evaluation.ensemble import calibration_table, ensemble_table
 from thyro_core.evaluation.operating import operating_points_table, predictive_values_table
+from thyro_core.evaluation.out_of_fold import Ensembles, out_of_fold_ensembles
 from thyro_core.evaluation.readers import readers_table, reading
 from thyro_core.evaluation.shortcuts import shortcuts_table
 from thyro_core.evaluation.subgroups import subgroups_table
@@ -35,33 +38,72 @@ DERIVED_TABLES: Mapping[str, tuple[str, ...]] = {
 """Table -> the columns that name a row."""
 
 
+class Derivation:
+    """Works the derived tables of one study out; its ensembles and their fits once.
+
+    Args:
+        plan: the study's.
+        sources: the tables that they follow from.
+    """
+
+    def __init__(self, plan: StudyPlan, sources: Sources) -> None:
+        self._plan = plan
+        self._sources = sources
+
+    @cached_property
+    def _ensembles(self) -> Ensembles:
+        parts = (self._sources["predictions"], self._sources["splits"])
+        return out_of_fold_ensembles(*parts, self._plan.config.architectures)
+
+    @cached_property
+    def _fits(self) -> dict[str, CrossFit]:
+        return {name: cross_fit(ensemble) for name, ensemble in self._ensembles.items()}
+
+    def table(self, name: str) -> pa.Table:
+        """One of `DERIVED_TABLES`.
+
+        Raises:
+            ValueError: the predictions are not of exactly the splits' test images.
+        """
+        study_id, config, sources = self._plan.study_id, self._plan.config, self._sources
+        images, splits = sources["images"], sources["splits"]
+        parts = (sources["predictions"], splits)
+
+        def cells(specs: Sequence[ColumnSpec | ReaderSpec]) -> dict[str, Mapping[str, str]]:
+            return {spec.name: column_values(images, spec.name) for spec in specs}
+
+        def subgroups() -> pa.Table:
+            columns = cells(config.subgroup_columns)
+            return subgroups_table(study_id, self._ensembles, config, columns=columns)
+
+        def readers() -> pa.Table:
+            columns = cells(config.reader_columns)
+            return readers_table(study_id, self._ensembles, config, columns=columns)
+
+        makers: dict[str, Callable[[], pa.Table]] = {
+            "comparisons": lambda: comparisons_table(study_id, *parts, config),
+            "ensemble": lambda: ensemble_table(study_id, self._ensembles, self._fits, splits),
+            "calibration": lambda: calibration_table(study_id, self._ensembles, self._fits),
+            "operating_points": lambda: operating_points_table(study_id, self._ensembles),
+            "predictive_values": lambda: predictive_values_table(
+                study_id, sources["metrics"], config
+            ),
+            "subgroups": subgroups,
+            "readers": readers,
+            "shortcuts": lambda: shortcuts_table(study_id, *parts, config, images=images),
+        }
+        return makers[name]()
+
+
 def derived_table(name: str, plan: StudyPlan, sources: Sources) -> pa.Table:
-    """One of `DERIVED_TABLES`, worked out anew.
+    """One of `DERIVED_TABLES` alone; of several a `Derivation` shares what they have in common.
 
     Args:
         name: the table.
         plan: the study's.
         sources: the tables that it follows from.
     """
-    study_id, config = plan.study_id, plan.config
-    images, parts = sources["images"], (sources["predictions"], sources["splits"])
-
-    def cells(names: list[str]) -> dict[str, Mapping[str, str]]:
-        return {column: column_values(images, column) for column in names}
-
-    subgroups = [spec.name for spec in config.subgroup_columns]
-    readers = [spec.name for spec in config.reader_columns]
-    makers: dict[str, Callable[[], pa.Table]] = {
-        "comparisons": lambda: comparisons_table(study_id, *parts, config),
-        "ensemble": lambda: ensemble_table(study_id, *parts, config),
-        "calibration": lambda: calibration_table(study_id, *parts, config),
-        "operating_points": lambda: operating_points_table(study_id, *parts, config),
-        "predictive_values": lambda: predictive_values_table(study_id, sources["metrics"], config),
-        "subgroups": lambda: subgroups_table(study_id, *parts, config, columns=cells(subgroups)),
-        "readers": lambda: readers_table(study_id, *parts, config, columns=cells(readers)),
-        "shortcuts": lambda: shortcuts_table(study_id, *parts, config, images=images),
-    }
-    return makers[name]()
+    return Derivation(plan, sources).table(name)
 
 
 def check_columns(images: pa.Table, config: StudyConfig) -> None:

@@ -22,7 +22,7 @@ from thyro_core.evaluation.tables import metrics_table
 from thyro_core.explain.tables import cam_checks_table, cam_families_table, cam_tests_table
 from thyro_core.store.keys import table_key, table_prefix
 from thyro_core.store.store import Store
-from thyro_core.study.derived import DERIVED_TABLES, check_columns, derived_table
+from thyro_core.study.derived import DERIVED_TABLES, Derivation, check_columns
 from thyro_core.study.job import is_finished
 from thyro_core.study.plan import PlannedPrecision, StudyPlan, make_plan, save_plan
 from thyro_core.study.records import runs_table, train_aucs
@@ -161,9 +161,9 @@ def conclude_study(store: Store, plan: StudyPlan) -> None:
         table = make_table(plan.study_id, source, splits, plan.config)
         write_table(store, name, table, study_id=plan.study_id)
     sources = {"predictions": predictions, "splits": splits, "images": images, "metrics": metrics}
+    derivation = Derivation(plan, sources)
     for name in DERIVED_TABLES:
-        table = derived_table(name, plan, sources)
-        write_table(store, name, table, study_id=plan.study_id)
+        write_table(store, name, derivation.table(name), study_id=plan.study_id)
     tests = cam_tests_table(plan.study_id, features, predictions, splits, config=plan.config)
     write_table(store, "cam_tests", tests, study_id=plan.study_id)
 

@@ -8,7 +8,6 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from thyro_core.config import StudyConfig
 from thyro_core.evaluation.calibration import cross_fit
 from thyro_core.evaluation.curves import decision_curve
 from thyro_core.evaluation.ensemble import (
@@ -20,6 +19,7 @@ from thyro_core.evaluation.ensemble import (
 )
 from thyro_core.evaluation.out_of_fold import (
     out_of_fold_ensemble,
+    out_of_fold_ensembles,
     out_of_fold_predictions,
     sigmoid,
 )
@@ -105,8 +105,9 @@ def study() -> tuple[pa.Table, pa.Table]:
 
 def test_the_tables_are_the_scores_and_their_fit() -> None:
     predictions, splits = study()
-    config = StudyConfig(architectures=("resnet18", "vgg16", "alexnet"))
-    table = ensemble_table("s1", predictions, splits, config).to_pylist()
+    ensembles = out_of_fold_ensembles(predictions, splits, ("resnet18", "vgg16", "alexnet"))
+    fits = {name: cross_fit(ensemble) for name, ensemble in ensembles.items()}
+    table = ensemble_table("s1", ensembles, fits, splits).to_pylist()
     together = out_of_fold_ensemble(out_of_fold_predictions(predictions, splits, "vgg16"))
     fit = cross_fit(together)
     own = [row for row in table if row["architecture"] == "vgg16"]
@@ -116,7 +117,7 @@ def test_the_tables_are_the_scores_and_their_fit() -> None:
     assert [row["prob_calibrated"] for row in own] == fit.calibrated.tolist()
     assert {row["members"] for row in own} == {1, 2}
     assert own[3]["patient_id"] == "p1"
-    figures = calibration_table("s1", predictions, splits, config).to_pylist()
+    figures = calibration_table("s1", ensembles, fits).to_pylist()
     by_name = {(r["architecture"], r["probability"], r["metric"]): r for r in figures}
     raw, calibrated = (by_name["vgg16", name, "auc"] for name in ("raw", "calibrated"))
     assert raw["value"] == pytest.approx(roc_auc_score(together.label, together.margin))
