@@ -1,14 +1,16 @@
 """What all tests share: no deadlines, and no settings of the one who runs them."""
 
 import atexit
+import gc
 import os
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 
 import pytest
 from hypothesis import settings
@@ -41,6 +43,18 @@ settings.register_profile("fuzz", deadline=None, max_examples=100_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "thyro"))
 
 
+def _clear_ended_frames() -> None:
+    """Let go of the variables of functions that have ended, where something keeps their frames.
+
+    Pydantic's ValidationError keeps what a validator raised, with its frames and their callers, and
+    Python's collector cannot see through it: a test that keeps such an error is never let go of.
+    """
+    # By type: `isinstance` asks the object, and a deprecated one of torch warns.
+    for frame in [each for each in gc.get_objects() if type(each) is FrameType]:
+        with suppress(RuntimeError):  # it is at work still
+            frame.clear()
+
+
 def _release_import_hook() -> None:
     """Let go of pytest's import hook before Python ends.
 
@@ -60,6 +74,7 @@ def _release_import_hook() -> None:
 
 
 atexit.register(_release_import_hook)
+atexit.register(_clear_ended_frames)
 
 
 @pytest.fixture(autouse=True)

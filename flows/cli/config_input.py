@@ -28,8 +28,7 @@ def read_config(file: Path | None, assignments: Sequence[str]) -> StudyConfig:
     try:
         return StudyConfig.model_validate(values)
     except ValidationError as error:
-        keys = ", ".join(sorted(StudyConfig.model_fields))
-        facts = validation_facts(error, f"is no config key; the keys are {keys}")
+        facts = validation_facts(error, "config key", sorted(StudyConfig.model_fields))
         msg = f"config ({file}): {facts}" if file else f"config: {facts}"
         raise InputError(msg) from error
 

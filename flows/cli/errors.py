@@ -1,7 +1,8 @@
 """The one place where an exception becomes a sentence for a person, and an exit code."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -60,13 +61,13 @@ def resumable() -> Iterator[None]:
         raise StoppedError(msg) from interrupt
 
 
-def validation_facts(error: "ValidationError", unknown_key: str | None = None) -> str:
+def validation_facts(error: "ValidationError", kind: str = "", keys: Collection[str] = ()) -> str:
     """What pydantic found wrong with values that a person gave: key, expectation, value.
 
     Args:
         error: what pydantic raised.
-        unknown_key: what to say after the name of a key that does not exist; None: what pydantic
-            says.
+        kind: what a key is called that may be misspelled, such as "config key".
+        keys: those that there are.
     """
     facts = []
     for problem in error.errors():
@@ -76,8 +77,12 @@ def validation_facts(error: "ValidationError", unknown_key: str | None = None) -
             facts.append(reason)
         elif problem["type"] == "too_short" and problem["input"]:
             continue  # pydantic counts only the valid items, and reports the others one by one
-        elif problem["type"] == "extra_forbidden" and unknown_key is not None:
-            facts.append(f"{name or repr(name)} {unknown_key}")
+        elif problem["type"] == "extra_forbidden" and keys:
+            nearest = get_close_matches(name, keys, 1)
+            guess = f", did you mean {nearest[0]}?" if nearest else ";"
+            facts.append(
+                f"{name or repr(name)} is no {kind}{guess} the {kind}s are {', '.join(keys)}"
+            )
         else:
             facts.append(f"{name}: {reason}, found {problem['input']!r}")
     return "; ".join(facts)

@@ -7,7 +7,7 @@ from rich.markup import escape
 
 from flows.cli.console import note, out, print_json, result_table, say
 from flows.cli.errors import resumable, validation_facts
-from flows.cli.options import Json, JsonLast, Reason, StoreUrl, open_store_at
+from flows.cli.options import Json, JsonLast, Reason, StoreUrl, StudyId, open_store_at
 from thyro_core import NOTICE
 from thyro_core.errors import InputError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def promote(
-    study_id: Annotated[str, typer.Argument(help="The finished study.")],
+    study_id: StudyId = "",
     architecture: Annotated[
         str, typer.Option(help="Which of its networks; first: the study's first one.")
     ] = "first",
@@ -38,9 +38,11 @@ def promote(
     from pydantic import ValidationError
 
     from thyro_core.registry.promote import PromotionConfig
+    from thyro_core.study.plan import find_study
 
+    opened = open_store_at(store)
     values = {
-        "study_id": study_id,
+        "study_id": find_study(opened, study_id),
         "architecture": architecture,
         "sensitivity": sensitivity,
         "force": force,
@@ -51,7 +53,6 @@ def promote(
     except ValidationError as error:
         msg = f"promote: {validation_facts(error)}"
         raise InputError(msg) from error
-    opened = open_store_at(store)
     from flows.promote import promote as run
     from flows.serving.command_server import prefect_server
 

@@ -18,7 +18,9 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of 
 ConfigKeys = Annotated[list[str] | None, typer.Option("--set", help="A config key=value.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, one line; kept for ever: name nobody.")]
 ImageSource = Annotated[str, typer.Argument(help="Folder or fsspec URL of the image set.")]
-StudyId = Annotated[str, typer.Argument(help="The study.")]
+StudyId = Annotated[
+    str, typer.Argument(help="The study, or enough of its id; default: the store's only one.")
+]
 
 
 def open_store_at(url: str | None) -> "Store":

@@ -18,7 +18,9 @@ class Target(StrEnum):
 
 def overlay(
     image_id: Annotated[str, typer.Argument(help="The image's id, or enough of its beginning.")],
-    study: Annotated[str, typer.Option(help="The study's id.")],
+    study: Annotated[
+        str, typer.Option(help="The study, or enough of its id; default: the store's only one.")
+    ] = "",
     architecture: Annotated[
         str | None, typer.Option(help="Network; default: the study's first.")
     ] = None,
@@ -40,10 +42,13 @@ def overlay(
     from thyro_core.reporting.overlay import overlay_sheet, sheet_text
     from thyro_core.settings import Settings
     from thyro_core.store.store import open_store
+    from thyro_core.study.plan import find_study
 
     settings = Settings()
-    query = MapRequest(study, image_id, int(target is Target.MALIGNANT), architecture, split)
-    image = explained_image(open_store(store or settings.store), query, scratch_folder(settings))
+    opened = open_store(store or settings.store)
+    study_id, is_malignant = find_study(opened, study), int(target is Target.MALIGNANT)
+    query = MapRequest(study_id, image_id, is_malignant, architecture, split)
+    image = explained_image(opened, query, scratch_folder(settings))
     file = output or Path(f"{image.image_id[:12]}-{image.architecture}.png")
     file.write_bytes(png_bytes(overlay_sheet(image)))
     typer.echo(f"{file}: {sheet_text(image)}")

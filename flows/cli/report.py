@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    study_id: StudyId,
+    study_id: StudyId = "",
     open_: Annotated[
         bool, typer.Option("--open", help="Open it in this machine's browser.")
     ] = False,
@@ -26,9 +26,11 @@ def report(
     from thyro_core.reporting.report import write_report
     from thyro_core.settings import Settings
     from thyro_core.store.store import open_store
+    from thyro_core.study.plan import find_study
 
     settings = Settings()
     opened, scratch = open_store(store or settings.store), scratch_folder(settings)
+    study_id = find_study(opened, study_id)
     with err.status("writing the report"):
         url = write_report(opened, study_id, scratch)
     say(escape(url))

@@ -66,8 +66,7 @@ def _rules(items: Sequence[str]) -> "ScreeningRules":
     try:
         return ScreeningRules.model_validate(dict(map(split_assignment, items)))
     except ValidationError as error:
-        names = ", ".join(ScreeningRules.model_fields)
-        msg = f"rules: {validation_facts(error)}; the rules are {names}"
+        msg = f"rules: {validation_facts(error, 'rule', sorted(ScreeningRules.model_fields))}"
         raise InputError(msg) from error
 
 

@@ -26,11 +26,13 @@ _RUN_HEADERS = (
 )
 
 
-def status(study_id: StudyId, store: StoreUrl = None, as_json: Json = False) -> None:
+def status(study_id: StudyId = "", store: StoreUrl = None, as_json: Json = False) -> None:
     """Say where a study stands, from its store alone: states, epochs, speed, time left, cost."""
+    from thyro_core.study.plan import find_study
     from thyro_core.study.status import study_status
 
-    current = study_status(open_store_at(store), study_id, datetime.now(UTC))
+    opened = open_store_at(store)
+    current = study_status(opened, find_study(opened, study_id), datetime.now(UTC))
     if as_json:
         print_json(asdict(current) | {"notice": NOTICE})
     else:

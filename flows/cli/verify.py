@@ -14,30 +14,33 @@ from thyro_core.errors import InputError, ThyroError
 
 def verify(
     study_id: Annotated[
-        str | None, typer.Argument(help="The study; default: all, and all nights.")
+        str | None,
+        typer.Argument(help="The study, or enough of its id; default: all, and all nights."),
     ] = None,
     store: StoreUrl = None,
 ) -> None:
     """Check hashes, completeness and leakage, and that figures and sums follow from their rows."""
     from thyro_core.screening.verify import has_nights, verify_nights
-    from thyro_core.study.plan import study_ids
+    from thyro_core.study.plan import find_study, study_ids
     from thyro_core.study.verify.verify import verify_study
 
     opened = open_store_at(store)
-    ids = [study_id] if study_id else study_ids(opened)
+    ids = [find_study(opened, study_id)] if study_id else study_ids(opened)
     work = [(name, verify_study(opened, name)) for name in ids]
     if not study_id and has_nights(opened):
         work.append(("screening", verify_nights(opened)))
     if not work:
         msg = f"{opened.url}: expected a study or a night to verify, found none; check --store"
         raise InputError(msg)
-    failures = 0
+    failures = total = 0
     for name, checks in work:
         description = f"verifying {name}"
         for check in track(checks, description=description, console=err, transient=True):
             mark = "[green]ok[/]  " if check.passed else "[red]FAIL[/]"
             say(f"{mark} {name} {check.name}: {escape(check.detail)}")
             failures += not check.passed
+            total += 1
     if failures:
         msg = f"{count(failures, 'check')} failed; the lines marked FAIL say what and where"
         raise ThyroError(msg)
+    say(f"all {count(total, 'check')} passed")

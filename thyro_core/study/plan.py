@@ -128,6 +128,29 @@ def study_ids(store: Store) -> list[str]:
     return sorted(name for name in names if store.exists(study_key(name)))
 
 
+def find_study(store: Store, beginning: str = "") -> str:
+    """The one study of a store whose id begins so.
+
+    Args:
+        store: where it lies.
+        beginning: of its id, or the whole; empty: the store's only study.
+
+    Raises:
+        InputError: no study's id begins so, or several do.
+    """
+    ids = study_ids(store)
+    matches = [name for name in ids if name.startswith(beginning)]
+    if len(matches) == 1:
+        return matches[0]
+    expected = f"a study {beginning}" if beginning else "a study"
+    if matches:
+        msg = f"{store.url}: expected one study, found {', '.join(matches)}; give enough of its id"
+    else:
+        existing = ", ".join(ids) or "none"
+        msg = f"{store.url}: expected {expected}, found {existing}; check the id and --store"
+    raise InputError(msg)
+
+
 def _plan_json(plan: StudyPlan) -> str:
     plain: dict[str, Any] = {
         "study_id": plan.study_id,

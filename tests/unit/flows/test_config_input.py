@@ -129,8 +129,12 @@ def message(file: Path | None, *assignments: str) -> str:
 
 def test_an_unknown_key_lists_the_keys() -> None:
     found = message(None, "epoch=3")
-    assert found.startswith("config: epoch is no config key; the keys are ")
-    assert found.endswith(", ".join(sorted(StudyConfig.model_fields)))
+    assert found.startswith("config: epoch is no config key, did you mean epochs? ")
+    keys = ", ".join(sorted(StudyConfig.model_fields))
+    assert found.endswith(f"the config keys are {keys}")
+    assert message(None, "nonsense=3").startswith(
+        "config: nonsense is no config key; the config keys are "
+    )
 
 
 def test_a_wrong_item_of_a_list_is_told_once() -> None:
