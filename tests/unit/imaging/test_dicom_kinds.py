@@ -34,7 +34,7 @@ from tests.support.dicoms import (
     saved,
     speckle,
 )
-from tests.support.places import SHARED
+from tests.support.places import REPOSITORY, SHARED
 from thyro_core.imaging import codecs
 from thyro_core.imaging.decode import UndecodableError, decode
 from thyro_core.imaging.dicom import DicomImages, read_dicom
@@ -143,6 +143,32 @@ def test_eight_even_frames_of_an_mpeg_clip(kind: str, code: str, syntax: str) ->
         np.testing.assert_allclose(frame.image.grey, 20.0 + 7 * frame.index, atol=3)
 
 
+@pytest.mark.parametrize(
+    ("name", "syntax"),
+    [("h264", "1.2.840.10008.1.2.4.102"), ("h264", "1.2.840.10008.1.2.4.106"),
+     ("hevc", "1.2.840.10008.1.2.4.107")],
+)  # fmt: skip
+def test_clips_as_scanners_write_them(name: str, syntax: str) -> None:
+    """Twelve frames as `video` draws them, by libx264 and libx265: OpenCV encodes neither."""
+    stream = (REPOSITORY / f"tests/golden/clip-{name}.mp4").read_bytes()
+    contents = read(mpeg(stream, 12, syntax))
+    assert [frame.index for frame in contents.frames] == [0, 2, 3, 5, 6, 8, 9, 11]
+    for frame in contents.frames:
+        assert frame.image is not None, frame.detail
+        np.testing.assert_allclose(frame.image.grey, 20.0 + 7 * frame.index, atol=3)
+
+
+@pytest.mark.parametrize("number", [201, 202, 203])
+def test_htj2k_is_exact(number: int) -> None:
+    """A lossless codestream by OpenJPH; nothing that is installed here encodes one."""
+    stream = (REPOSITORY / "tests/golden/htj2k.j2c").read_bytes()
+    pixels = speckle(64, 64, 40)
+    syntax = f"1.2.840.10008.1.2.4.{number}"
+    np.testing.assert_array_equal(grey(encapsulated(pixels, syntax, [stream])), pixels)
+    reason, detail = refusal(encapsulated(pixels, syntax, [stream[: len(stream) // 3]]))
+    assert reason == "undecodable", detail
+
+
 def test_an_mpeg_clip_that_ends_early_loses_its_last_frames_only() -> None:
     contents = read(mpeg(video(12), 24))
     assert [frame.reason for frame in contents.frames] == [None] * 4 + ["undecodable"] * 4
@@ -163,8 +189,8 @@ def test_what_is_no_stream_is_never_opened() -> None:
 def test_what_can_be_decoded_is_what_is_listed() -> None:
     readable, lacking = codecs.codecs()
     assert set(readable) & set(lacking) == set()
-    for name in ("JPEG Lossless", "JPEG-LS", "JPEG 2000", "HTJ2K", "RLE", "deflated", "MPEG-4",
-                 "JPEG (12 bits)"):  # fmt: skip
+    for name in ("JPEG Lossless", "JPEG-LS", "JPEG 2000", "HTJ2K", "HTJ2K (lossy)", "RLE",
+                 "deflated", "MPEG-4", "HEVC", "JPEG (12 bits)"):  # fmt: skip
         assert name in readable
     assert "SMPTE ST 2110" in lacking
 
