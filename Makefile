@@ -6,9 +6,11 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DEMO := demo
 AUDIT := .venv-audit
 PINS := constraints.txt
+LOCKER := .venv-lock
+SBOM := .venv-sbom
 export PIP_NO_INPUT := 1
 
-.PHONY: study study-s3 test test-all fuzz check audit format bench clean help
+.PHONY: study study-s3 test test-all fuzz check audit lock sbom format bench clean help
 
 help:
 	@echo "make study     install, draw a phantom set, run the demo study, print its table"
@@ -18,6 +20,8 @@ help:
 	@echo "make fuzz      hostile files in hundred thousands for the readers; takes hours"
 	@echo "make check     ruff, mypy, import-linter"
 	@echo "make audit     look the pinned packages up among known vulnerabilities; needs the internet"
+	@echo "make lock      the pins with the hashes of their files, for the image; takes half an hour"
+	@echo "make sbom      what is installed in .venv, as CycloneDX: sbom.json"
 	@echo "make format    let ruff format and fix"
 	@echo "make bench     benchmarks: writes tests/bench/RESULTS.md; takes about three hours"
 
@@ -71,6 +75,24 @@ audit: $(AUDIT)/bin/pip-audit
 	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(PINS) \
 		$(shell sed -n 's/^\([A-Z][^ ]*\) .*/--ignore-vuln \1/p' infra/audit.txt)
 
+$(LOCKER)/bin/pip-compile:
+	$(PYTHON) -m venv $(LOCKER)
+	$(LOCKER)/bin/pip install --quiet --disable-pip-version-check "pip-tools==7.6.2"
+
+# All that the image needs but torch, whose wheels come from another index than the rest.
+lock: $(LOCKER)/bin/pip-compile
+	$(LOCKER)/bin/pip-compile --quiet --generate-hashes --strip-extras --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links --no-allow-unsafe \
+		--unsafe-package torch --unsafe-package torchvision \
+		--extra cluster -c $(PINS) --output-file requirements.lock pyproject.toml
+
+$(SBOM)/bin/cyclonedx-py:
+	$(PYTHON) -m venv $(SBOM)
+	$(SBOM)/bin/pip install --quiet --disable-pip-version-check "cyclonedx-bom==7.5.0"
+
+sbom: $(VENV)/.installed $(SBOM)/bin/cyclonedx-py
+	$(SBOM)/bin/cyclonedx-py environment --output-file sbom.json $(BIN)/python
+
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -79,4 +101,4 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python tests/bench/results.py
 
 clean:
-	rm -rf $(VENV) $(AUDIT) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) $(LOCKER) $(SBOM) sbom.json $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -402,22 +402,18 @@ def test_what_is_copied_exists_and_reaches_the_build() -> None:
     assert copied == ["--from=build /opt/thyro /opt/thyro"]
 
 
-def test_every_install_is_held_by_the_constraints() -> None:
+def test_every_install_is_held_by_hashes_or_by_the_constraints() -> None:
     runs = [rest for word, rest in instructions() if word == "RUN"]
     installs = [part for run in runs for part in re.findall(r"pip install[^;&]*", run)]
-    assert len(installs) == 2
-    pinned = dict(
-        line.split("==")
-        for line in (REPOSITORY / "constraints.txt").read_text().splitlines()
-        if line
-    )
-    for install in installs:
-        assert " -c constraints.txt " in install
-        if "--index-url" in install:
-            assert " --no-deps " in install, "nothing else may come from another index"
-            names = install.split()[-2:]
-            assert names == ["torch", "torchvision"]
-            assert set(names) <= pinned.keys()
+    locked, cpu, cuda, thyro, tool = (install.split()[2:] for install in installs)
+    for torch in (cpu, cuda):
+        assert torch[-2:] == ["torch", "torchvision"]
+        assert torch[torch.index("-c") + 1] == "constraints.txt"
+    assert "--no-deps" in cpu, "nothing else may come from another index"
+    assert "--index-url" not in cuda
+    assert locked == ["--no-deps", "--require-hashes", "-r", "requirements.lock"]
+    assert thyro == ["--no-deps", "--no-build-isolation", "."]
+    assert tool == ['"cyclonedx-bom==$CYCLONEDX"']
 
 
 def test_no_secret_is_built_in() -> None:

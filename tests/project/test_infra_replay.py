@@ -105,6 +105,9 @@ def test_the_images_install_steps_work_in_a_clean_environment(tmp_path: Path) ->
         if name.startswith("PIP_") or name.lower().endswith("_proxy") or "CERT" in name
     }
     for word, rest in build:
+        if word == "ARG" and "=" in rest:
+            name, _, default = rest.partition("=")
+            environment.setdefault(name, default)
         if word == "COPY":
             for name in copies([(word, rest)])[0][0]:
                 target = source / name
@@ -115,11 +118,14 @@ def test_the_images_install_steps_work_in_a_clean_environment(tmp_path: Path) ->
                     shutil.copy(REPOSITORY / name, target)
         if word == "RUN":
             done = subprocess.run(
-                ["sh", "-ec", rest.replace("/opt/thyro", str(venv))],
+                ["sh", "-ec", rest.replace("/opt/thyro", str(venv)).replace("/opt", str(tmp_path))],
                 cwd=source, env=environment, capture_output=True, text=True, timeout=1500,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr[-3000:]
     shutil.rmtree(source)
+    parts = json.loads((venv / "sbom.json").read_text())
+    assert parts["bomFormat"] == "CycloneDX"
+    assert {"thyro", "torch", "ray"} <= {part["name"] for part in parts["components"]}
     outside = {"cwd": tmp_path, "env": bare(tmp_path), "text": True, "timeout": DEADLINE}
     (command,) = [json.loads(rest) for word, rest in final if word == "CMD"]
     for arguments in (command, ["thyro", "tables"], ["pip", "check"], ["ray", "--version"]):

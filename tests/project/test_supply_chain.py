@@ -41,6 +41,55 @@ def licences(package: str) -> str:
     return " ".join(text for text in (*texts, *(found.get_all("Classifier") or [])) if text)
 
 
+def pins() -> dict[str, str]:
+    lines = (REPOSITORY / "constraints.txt").read_text().split()
+    return {name_of(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def lock() -> dict[str, tuple[str, set[str]]]:
+    """Version and SHA-256 hashes of each package of the lock."""
+    text = (REPOSITORY / "requirements.lock").read_text().replace("\\\n", " ")
+    found = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            pin, *hashes = line.split()
+            name, version = pin.split("==")
+            found[name_of(name)] = version, set(hashes)
+    return found
+
+
+def test_the_lock_holds_the_pinned_versions_of_all_that_the_image_needs() -> None:
+    """But torch, which comes from an index of its own. `make lock` makes it anew."""
+    needed = installed_with("cluster") - {"torch", "torchvision"}
+    locked = lock()
+    # What another platform or Python needs besides, and what builds Thyro.
+    assert needed - locked.keys() == set()
+    assert "setuptools" in locked
+    assert {name: version for name, (version, _) in locked.items()} == {
+        name: pins().get(name) for name in locked
+    }
+    assert not any(name.startswith(("torch", "nvidia")) for name in locked)
+    extra = {name_of(Requirement(text).name) for text in PROJECT["optional-dependencies"]["test"]}
+    assert not extra & locked.keys() - needed, "the image holds no test tools"
+
+
+def test_every_file_of_the_lock_has_its_hash() -> None:
+    for name, (_, hashes) in lock().items():
+        assert hashes, name
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in hashes), name
+
+
+def test_the_tools_of_a_release_are_pinned_once() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    dockerfile = (REPOSITORY / "infra/Dockerfile").read_text()
+    (tool,) = re.findall(r"cyclonedx-bom==([\d.]+)", makefile)
+    assert f"ARG CYCLONEDX={tool}\n" in dockerfile
+    readme = (REPOSITORY / "infra/README.md").read_text()
+    for target in ("audit", "lock", "sbom"):
+        assert f"`make {target}`" in readme
+        assert re.search(rf"^{target}: ", makefile, re.MULTILINE)
+
+
 def test_a_licence_that_binds_who_passes_thyro_on_is_said() -> None:
     """text-unidecode offers the Artistic License instead."""
     binding = {
