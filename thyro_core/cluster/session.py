@@ -123,6 +123,8 @@ def session(address: str) -> Iterator[Capacity]:
 def local_clusters(processes: Path = Path("/proc")) -> list[str]:
     """Addresses of the Ray clusters that processes of this machine belong to, on Linux.
 
+    Those of containers with a network of their own, which this process cannot reach, are left out.
+
     Args:
         processes: where the system shows its processes.
     """
@@ -131,11 +133,19 @@ def local_clusters(processes: Path = Path("/proc")) -> list[str]:
         # Processes end while they are listed, and another user's may be hidden.
         with suppress(OSError):
             words = path.read_bytes().decode(errors="replace").split("\0")
-            if words[0].rpartition("/")[2] == "raylet":
+            if words[0].rpartition("/")[2] == "raylet" and _shares_network(path.parent):
                 addresses |= {
                     word.removeprefix(_GCS_FLAG) for word in words if word.startswith(_GCS_FLAG)
                 }
     return sorted(addresses - {""})
+
+
+def _shares_network(process: Path) -> bool:
+    """Whether a process is in this one's network namespace; yes, where nobody may know."""
+    try:
+        return (process / "ns/net").readlink() == (process.parent / "self/ns/net").readlink()
+    except OSError:
+        return True
 
 
 def _one_cluster() -> str:

@@ -31,6 +31,16 @@ def test_clusters_are_found_by_their_processes(tmp_path: Path) -> None:
     assert sessions.local_clusters(tmp_path / "no such folder") == []
 
 
+def test_a_container_with_a_network_of_its_own_is_no_cluster_of_this_machine(tmp_path) -> None:
+    raylets = [raylet(f"10.0.0.{number}:6379") for number in (1, 2, 3)]
+    folder = processes(tmp_path, *raylets)
+    for name, network in {"self": "net:[1]", "1": "net:[1]", "2": "net:[2]"}.items():
+        (folder / name / "ns").mkdir(parents=True)
+        (folder / name / "ns/net").symlink_to(network)
+    # Of the third nobody may know: another user's.
+    assert sessions.local_clusters(folder) == ["10.0.0.1:6379", "10.0.0.3:6379"]
+
+
 def test_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "local_clusters", lambda: ["10.0.0.1:1", "10.0.0.2:2"])
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.3:6379")
