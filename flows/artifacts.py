@@ -1,10 +1,11 @@
-"""What a run shows in Prefect's UI: tables, pages, progress, and what to do about a failure.
+"""What a run shows in Prefect's UI: name, tables, pages, progress, and what to do about a failure.
 
 No artifact holds anything personal: images are named by their hashes. None is worth a run: where
 the server does not take one, the run goes on without it.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.serving.child_process import end_soon_if_orphan, end_with_server
@@ -28,6 +31,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _LOG = logging.getLogger(__name__)
+_DRAWN_NAME = re.compile(r"[a-z]+-[a-z]+")
 _PROGRESS_SECONDS = 5.0
 # Not a loop of ours: a limit for that of Prefect's client.
 _RETRIES = 3
@@ -51,6 +55,21 @@ def best_effort(show: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | 
             _last_failure[0] = time.monotonic()
             _LOG.warning("Prefect's server did not take an artifact: %s", type(error).__name__)
             return None
+
+
+def name_run(name: str) -> None:
+    """Call the flow run by what it works on, unless a person has given it a name.
+
+    Args:
+        name: shown in Prefect's lists instead of two words drawn at random.
+    """
+    if flow_run.id is not None and _DRAWN_NAME.fullmatch(flow_run.name or ""):
+        best_effort(_rename, UUID(flow_run.id), name)
+
+
+def _rename(run_id: UUID, name: str) -> None:
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(run_id, name=name)
 
 
 def show_page(key: str, markdown: str, description: str) -> None:

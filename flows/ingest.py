@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.artifacts import ProgressBar, run_of, show_page, show_table
+from flows.artifacts import ProgressBar, name_run, run_of, show_page, show_table
 from flows.forms import Address, ImageSize, RulesForm, Source
 from flows.observer import current_observer
 from flows.retries import step
@@ -58,7 +58,9 @@ def ingest(
     with run_of("ingest"):
         # Every architecture: whichever study comes, its images are ready.
         config = StudyConfig(**rules.model_dump(), image_size=image_size)
-        return read_images(source, config, store or Settings().store).manifest_id
+        manifest_id = read_images(source, config, store or Settings().store).manifest_id
+        name_run(f"ingest-{manifest_id}")
+        return manifest_id
 
 
 @step("images")

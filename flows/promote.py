@@ -4,7 +4,7 @@ from typing import Annotated
 
 from prefect import flow, get_run_logger
 
-from flows.artifacts import ProgressBar, run_of, show_page, show_table
+from flows.artifacts import ProgressBar, name_run, run_of, show_page, show_table
 from flows.forms import Address, ModelForm
 from flows.retries import step
 from thyro_core.host import scratch_folder
@@ -29,6 +29,7 @@ def promote(
         The model's id.
     """
     with run_of("promote"):
+        name_run(f"promote-{config.study_id}")
         return _promote(config, store or Settings().store)
 
 

@@ -13,7 +13,7 @@ from prefect.artifacts import (
 )
 from pydantic import Field
 
-from flows.artifacts import ProgressBar, best_effort, run_of, show_table
+from flows.artifacts import ProgressBar, best_effort, name_run, run_of, show_table
 from flows.drift import announce
 from flows.forms import Address, ModelForm, Source
 from flows.observer import current_observer
@@ -84,6 +84,7 @@ def screening(
     with run_of("screening"):
         settings = Settings()
         night = date or today(settings.timezone)
+        name_run(f"screening-{night}")
         place = store or settings.store
         return _screen(batch, night, model_id or None, rules, store=place, ray=ray or settings.ray)
 

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artifacts import ProgressBar, best_effort, run_of, show_page, show_table
+from flows.artifacts import ProgressBar, best_effort, name_run, run_of, show_page, show_table
 from flows.forms import Address, Source, StudyForm
 from flows.ingest import read_images
 from flows.observer import current_observer
@@ -78,6 +78,7 @@ def study(
             with connect(ray or settings.ray, get_run_logger().info) as cluster:
                 allocation = cluster.allocate(_request(settings, config, manifest))
                 plan = _prepare(manifest, config, opened, settings, allocation)
+                name_run(f"study-{plan.study_id}")
                 check_lock = lock_scope.enter_context(only_driver(opened, plan.study_id))
                 current_observer().on_plan(opened, plan)
                 errors = _train_splits(opened, plan, settings, cluster, allocation)

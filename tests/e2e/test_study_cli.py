@@ -101,6 +101,8 @@ def test_prefect_shows_a_task_run_a_split_with_progress_and_the_result(finished,
     assert [float(data) for (data,) in shown].count(100.0) >= 2
     assert "markdown" in kinds
     _, printed = finished
+    runs = [name for (name,) in database.execute("select name from flow_run")]
+    assert runs == [f"study-{printed['study_id']}"]
     pages = database.execute("select data from artifact where type = 'markdown'").fetchall()
     assert any(printed["study_id"] in page for (page,) in pages)
 

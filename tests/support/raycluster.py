@@ -321,8 +321,9 @@ class RayCluster:
         self.nodes[name].kill()
 
     def driver(self, words: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
-        """Start a command on the driver's node, told of the cluster."""
-        return self.nodes["driver"].popen(words, env={"THYRO_RAY": "auto"}, **options)
+        """Start a command on the driver's node, told of the cluster: others may be there too."""
+        told = {"THYRO_RAY": "auto", "RAY_ADDRESS": self.address}
+        return self.nodes["driver"].popen(words, env=told, **options)
 
     def close(self) -> None:
         """End every process of every node; what starts next is a new cluster."""
