@@ -25,6 +25,7 @@ from thyro_core.reporting.figures.curves import colour_bar
 from thyro_core.reporting.figures.svg import CSS_VARIABLES, LIGHT, root_rule
 from thyro_core.reporting.html import render_page
 from thyro_core.reporting.queries import Tables
+from thyro_core.reporting.references import references
 from thyro_core.reporting.sections.calibration import FIT_TITLES, fit
 from thyro_core.reporting.sections.cohort import cohort, flow_figure, leakage
 from thyro_core.reporting.sections.curves import make_plot, plot_data
@@ -70,6 +71,7 @@ CONTENTS: tuple[tuple[str, str], ...] = (
     ("provenance", "Provenance"),
     ("limits", "Limits"),
     ("checklist", "Checklists"),
+    ("references", "References"),
 )
 """Sections in the order of CLAIM 2024: anchor and title."""
 
@@ -215,6 +217,7 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "shortcut_facts": SHORTCUT_FACTS,
         "least_units": LEAST_UNITS,
         "provenance": provenance(tables, plan),
+        "references": references(plan.config.architectures),
     }
 
 

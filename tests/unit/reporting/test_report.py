@@ -21,6 +21,7 @@ from thyro_core.evaluation.metrics import PAPER
 from thyro_core.explain.statistics import shape_finding
 from thyro_core.explain.tables import cam_checks_table
 from thyro_core.explain.trust import localisation_finding
+from thyro_core.reporting.references import references
 from thyro_core.reporting.report import CONTENTS, render_report, write_report
 from thyro_core.reporting.sections.cohort import PAPER_TABLE
 from thyro_core.store.keys import checklist_key, report_key, study_key, table_key
@@ -98,12 +99,28 @@ def test_what_is_marked_as_an_id_is_no_measured_number(page) -> None:
     )
     words = {field.description for field in StudyConfig.model_fields.values()}
     words |= {layer for stages in CASCADE.values() for layer in stages}
-    # Compared with the list itself by a test of their own.
+    # Compared with the lists themselves by tests of their own.
     items = {id(each) for row in page.by_id("checklist").find("th") for each in row.find("span")}
+    items |= {id(each) for each in page.by_id("references").walk()}
     marked = [
         each.text for each in page.walk() if "data-id" in each.attributes and id(each) not in items
     ]
     assert [text for text in marked if not allowed.fullmatch(text) and text not in words] == []
+
+
+def test_the_reference_list_has_what_the_page_cites_and_the_study_s_networks(full, page) -> None:
+    _, plan = full
+    listed = page.by_id("references")
+    entries = references(plan.config.architectures)
+    assert [each.text for each in listed.find("cite")] == [each.citation for each in entries]
+    assert len({each.citation for each in entries}) == len(entries)
+    texts = [each.text for each in listed.find("li")]
+    for entry, text in zip(entries, texts, strict=True):
+        assert entry.text in text
+        assert entry.identifier in text
+    cited = {each.text for each in page.find("cite")}
+    assert cited <= {each.citation for each in entries}
+    assert len(references(("vgg16",))) == len(entries) - 3
 
 
 def test_notes_and_findings_are_those_of_the_tables(full, page) -> None:
