@@ -5,7 +5,9 @@ import os
 import signal
 import sys
 import warnings
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +27,7 @@ from flows.cli.status import status
 from flows.cli.study import study
 from flows.cli.verify import verify
 from thyro_core import NOTICE
+from thyro_core.errors import InputError
 from thyro_core.host import keep_loopback_direct
 
 app = typer.Typer(
@@ -62,15 +65,40 @@ def main() -> None:
     # A scheduler's stop is a person's stop: jobs are cancelled, Ray ends with the program.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with errors_for_people(debug=debug):
+        _check_options(arguments)
         app(arguments, prog_name="thyro")
+
+
+def _check_options(arguments: Sequence[str]) -> None:
+    """Say how a config key is given where somebody gives it as an option: `--epochs 3`.
+
+    Raises:
+        InputError: an option is none of the command's, but a config key.
+    """
+    commands: Mapping[str, Any] = vars(typer.main.get_command(app))["commands"]
+    command = next((commands[word] for word in arguments if word in commands), None)
+    if command is None:
+        return
+    known = {option for parameter in command.params for option in parameter.opts}
+    if "--config" not in known:
+        return
+    from thyro_core.config import StudyConfig
+
+    for word, after in pairwise((*arguments, "")):
+        option, _, value = word.partition("=")
+        key = option.removeprefix("--").replace("-", "_")
+        if option.startswith("--") and option not in known and key in StudyConfig.model_fields:
+            given = value or (after if after and not after.startswith("-") else "VALUE")
+            msg = (
+                f"{option}: expected an option of `thyro {command.name}`, found a config key; "
+                f"give --set {key}={given}"
+            )
+            raise InputError(msg)
 
 
 def _set_environment(*, debug: bool) -> None:
     """Settings that Prefect and Ray read when they are imported; what is set already stays."""
     defaults = {
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        # The first start makes the database, which can take longer than Prefect waits for.
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",

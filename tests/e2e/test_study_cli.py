@@ -311,6 +311,8 @@ def output_of(terminal: int) -> Iterator[bytes]:
         (["study", ".", "--set", "epochs=0"], "epochs"),
         (["study", ".", "--set", "colour=red"], "colour is no config key"),
         (["study", ".", "--set", "splits"], "expected key=value"),
+        (["study", ".", "--epochs", "3"], "give --set epochs=3"),
+        (["ingest", ".", "--image-size=128"], "give --set image_size=128"),
         (["study", ".", "--config", "/no/such.yaml"], "/no/such.yaml"),
         (["verify", "--store", "/no/such/store"], "expected a study or a night to verify"),
         (["verify", "s123", "--store", "/no/such/store"], "expected a study s123"),
