@@ -84,7 +84,7 @@ lock: $(LOCKER)/bin/pip-compile
 	$(LOCKER)/bin/pip-compile --quiet --generate-hashes --strip-extras --no-annotate --no-header \
 		--no-emit-index-url --no-emit-find-links --no-allow-unsafe \
 		--unsafe-package torch --unsafe-package torchvision \
-		--extra cluster -c $(PINS) --output-file requirements.lock pyproject.toml
+		--extra cluster -c $(PINS) --output-file infra/requirements.lock pyproject.toml
 
 $(SBOM)/bin/cyclonedx-py:
 	$(PYTHON) -m venv $(SBOM)

@@ -48,7 +48,7 @@ def pins() -> dict[str, str]:
 
 def lock() -> dict[str, tuple[str, set[str]]]:
     """Version and SHA-256 hashes of each package of the lock."""
-    text = (REPOSITORY / "requirements.lock").read_text().replace("\\\n", " ")
+    text = (REPOSITORY / "infra/requirements.lock").read_text().replace("\\\n", " ")
     found = {}
     for line in text.splitlines():
         if line and not line.startswith("#"):
