@@ -8,6 +8,9 @@ from rich.table import Table
 
 from flows.cli.console import err, note, out, print_json, say
 from flows.cli.options import ConfigFile, ConfigKeys, ImageSource, Json, StoreUrl, open_store_at
+from flows.cli.units import count
+from thyro_core.errors import InputError
+from thyro_core.urls import redact
 
 if TYPE_CHECKING:
     from thyro_core.datasets.manifest import Manifest
@@ -59,6 +62,13 @@ def ingest(
             hide_path=path_hider(Settings()),
         )
     _show_manifest(manifest, as_json=as_json)
+    if not any(manifest.table["included"].to_pylist()):
+        msg = (
+            f"{redact(source)}: expected images that a study can use, found none among "
+            f"{count(manifest.table.num_rows, 'file')}; the states say why: replace the files, or "
+            "change the bounds with --set"
+        )
+        raise InputError(msg)
 
 
 def _show_manifest(manifest: "Manifest", *, as_json: bool) -> None:

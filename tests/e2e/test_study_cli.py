@@ -336,6 +336,15 @@ def test_bad_input_is_one_sentence_and_exit_2(home, tmp_path, arguments, said) -
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_a_set_of_which_nothing_can_be_used_is_shown_and_said(home, source, tmp_path) -> None:
+    thyro = str(Path(sys.executable).with_name("thyro"))
+    store = ["--store", str(tmp_path / "store")]
+    done = run([thyro, "ingest", str(source), "--set", "min_side=4096", *store], home)
+    assert done.returncode == 2, done.stderr
+    assert "too_small" in done.stdout
+    assert "expected images that a study can use, found none among 28 files" in done.stderr
+
+
 def test_a_store_that_cannot_be_written_is_one_sentence_and_exit_1(home, source, tmp_path) -> None:
     (tmp_path / "file").write_text("no folder")
     thyro = str(Path(sys.executable).with_name("thyro"))
