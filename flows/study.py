@@ -1,7 +1,7 @@
 """The ten-split study as a Prefect flow: prepare, one task a split, conclude."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
@@ -33,7 +33,7 @@ from thyro_core.study.lifecycle import (
     unfinished_runs,
 )
 from thyro_core.study.plan import StudyPlan
-from thyro_core.study.progress import longest_first, read_job_progress, read_positions
+from thyro_core.study.progress import longest_first, mark_stopped, read_job_progress, read_positions
 from thyro_core.study.summary import (
     markdown_summary,
     metric_summaries,
@@ -80,6 +80,8 @@ def study(
                 plan = _prepare(manifest, config, opened, settings, allocation)
                 name_run(f"study-{plan.study_id}")
                 check_lock = lock_scope.enter_context(only_driver(opened, plan.study_id))
+                # Left after the cluster, where all jobs are over.
+                lock_scope.enter_context(_stop_noted(opened, plan))
                 current_observer().on_plan(opened, plan)
                 errors = _train_splits(opened, plan, settings, cluster, allocation)
             check_lock()
@@ -99,6 +101,19 @@ def _request(settings: Settings, config: StudyConfig, manifest: Manifest) -> Res
         cpu_bytes=job_cpu_bytes(config),
         node_patience=settings.node_patience,
     )
+
+
+@contextmanager
+def _stop_noted(store: Store, plan: StudyPlan) -> Iterator[None]:
+    """Note that the jobs were stopped, if the block is; a store that fails has had its patience."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        with suppress(ThyroError, OSError):
+            mark_stopped(store, plan.study_id, range(plan.config.splits))
+        raise
 
 
 @step("plan")

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from thyro_core.registry.champion import Change, ModelRow
     from thyro_core.store.store import Store
 
+_ANY_STUDY = "s" + 16 * "0"
+"""An id as they look, in place of the one that is not looked up yet."""
+
 
 def promote(
     study_id: StudyId = "",
@@ -40,9 +43,8 @@ def promote(
     from thyro_core.registry.promote import PromotionConfig
     from thyro_core.study.plan import find_study
 
-    opened = open_store_at(store)
     values = {
-        "study_id": find_study(opened, study_id),
+        "study_id": _ANY_STUDY,
         "architecture": architecture,
         "sensitivity": sensitivity,
         "force": force,
@@ -53,6 +55,9 @@ def promote(
     except ValidationError as error:
         msg = f"promote: {validation_facts(error)}"
         raise InputError(msg) from error
+    opened = open_store_at(store)
+    # Last: what is wrong with the rest needs no store to be said.
+    config = config.model_copy(update={"study_id": find_study(opened, study_id)})
     from flows.promote import promote as run
     from flows.serving.command_server import prefect_server
 

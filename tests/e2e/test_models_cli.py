@@ -106,7 +106,7 @@ def test_the_flow_promotes_and_shows_the_card(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nope"], "promote: study_id: String should match pattern"),
+        (["nope"], "expected a study nope, found none; check the id and --store"),
         (["s" + "0" * 16, "--force"], "promote: force needs a reason"),
         (["s" + "0" * 16, "--sensitivity", "0"], "sensitivity: Input should be greater than 0"),
         (["s" + "0" * 16, "--architecture", "vgg19"], "architecture: Input should be 'first'"),

@@ -9,7 +9,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -37,7 +37,8 @@ all. So silence is no proof, and is shown with its length.
 
 _LOG = logging.getLogger(__name__)
 
-State = Literal["running", "finished", "failed"]
+State = Literal["running", "finished", "failed", "stopped"]
+"""`stopped`: by the program that leads the study, which was stopped itself."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def study_progress(
     return Progress(
         work_done=work_done,
         work_total=work_total,
-        ended=sum(job.state != "running" for job in jobs),
+        ended=sum(job.state in {"finished", "failed"} for job in jobs),
         images_per_second=sum(job.images_per_second for job in live),
         seconds_left=seconds_left,
     )
@@ -285,6 +286,20 @@ def read_positions(store: Store, study_id: str, splits: Iterable[int]) -> dict[i
     keys = {split: progress_key(study_id, split) for split in splits}
     objects = store.read_all(list(keys.values()))
     return {split: parse_job_progress(objects[k]) for split, k in keys.items() if k in objects}
+
+
+def mark_stopped(store: Store, study_id: str, splits: Iterable[int]) -> None:
+    """Note of jobs that were at work that they are no longer; their work and times stay.
+
+    Args:
+        store: where the study lies.
+        study_id: the study.
+        splits: whose jobs are over, whatever they published last.
+    """
+    for split, job in read_positions(store, study_id, splits).items():
+        if job.state == "running":
+            stopped = replace(job, state="stopped", images_per_second=0.0)
+            store.write(progress_key(study_id, split), json.dumps(asdict(stopped)).encode())
 
 
 def read_job_progress(store: Store, study_id: str, split: int) -> JobProgress | None:

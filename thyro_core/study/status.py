@@ -29,7 +29,7 @@ STATES: tuple[State, ...] = (
     "waiting",
 )
 """`silent`: the last position is a running job's, and older than `SILENT_SECONDS`. `interrupted`:
-a checkpoint is there and no job. `waiting`: nothing is there yet."""
+the job was stopped, or a checkpoint is there and no job. `waiting`: nothing is there yet."""
 
 _Run = tuple[int, str]
 
@@ -198,8 +198,20 @@ def _run_status(traces: Traces, run: _Run, now: datetime) -> RunStatus:
             host=record.get("host"),
         )
     progress = traces.progress.get(split)
-    if progress and progress.state == "running" and progress.architecture == architecture:
+    if progress is not None and progress.architecture != architecture:
+        progress = None
+    if progress and progress.state == "running":
         return _running(progress, now)
+    if progress and progress.state == "stopped":
+        return RunStatus(
+            split,
+            architecture,
+            "interrupted",
+            epoch=progress.epoch,
+            seconds=progress.seconds,
+            gpu_seconds=progress.gpu_seconds,
+            host=progress.host,
+        )
     state: State = "interrupted" if run in traces.checkpoints else "waiting"
     return RunStatus(
         split,

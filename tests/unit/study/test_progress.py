@@ -2,6 +2,7 @@
 
 import json
 import socket
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,7 +17,9 @@ from thyro_core.study.progress import (
     JobProgress,
     JobReporter,
     Progress,
+    mark_stopped,
     read_job_progress,
+    read_positions,
     running_splits,
     slowest_first,
     study_progress,
@@ -249,3 +252,18 @@ def test_a_job_knows_its_own_share_and_time() -> None:
     assert a_job(0).rate == pytest.approx(0.1)
     assert a_job(0).seconds_left == pytest.approx(280.0)
     assert a_job(0, started=None).seconds_left is None
+
+
+def test_only_jobs_that_were_at_work_are_marked_as_stopped(store: Store) -> None:
+    jobs = [a_job(0), a_job(1, state="finished"), a_job(2, state="failed")]
+    for job in jobs:
+        key = progress_key("s0000000000000000", job.split)
+        store.write(key, json.dumps(asdict(job)).encode())
+    mark_stopped(store, "s0000000000000000", range(4))
+    found = read_positions(store, "s0000000000000000", range(4))
+    assert found == {
+        0: replace(jobs[0], state="stopped", images_per_second=0.0),
+        1: jobs[1],
+        2: jobs[2],
+    }
+    assert progress_of(*found.values(), splits=4).ended == 2

@@ -108,6 +108,14 @@ def test_a_retry_that_runs_is_not_called_failed() -> None:
     assert found.gpu_seconds == 75.0, "the position counts the failed attempt already"
 
 
+def test_a_job_that_was_stopped_is_interrupted_at_once_and_keeps_its_times() -> None:
+    stopped = position(state="stopped", images_per_second=0.0)
+    traces = Traces(PLAN, records={(0, "vgg16"): record("failed")}, progress={0: stopped})
+    run = status_of(traces, NOW).runs[1]
+    assert (run.state, run.error, run.epoch, run.host) == ("interrupted", None, 2, "node-1")
+    assert (run.seconds, run.gpu_seconds, run.images_per_second) == (150.0, 75.0, None)
+
+
 def test_time_left_is_from_the_work_since_the_job_started() -> None:
     """Ten units in 100 s, 28 to go: 280 s. With the two done before it would be 233 s."""
     found = status_of(Traces(PLAN, progress={0: position()}), NOW)
