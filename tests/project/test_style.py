@@ -421,9 +421,10 @@ def loaded(*modules: str) -> list[set[str]]:
 
 
 def test_the_process_that_leads_a_study_loads_no_torch() -> None:
-    command, study, report, cluster = loaded(
+    command, study, verify, report, cluster = loaded(
         "flows.cli.main",
         "thyro_core.study.lifecycle",
+        "thyro_core.study.verify.verify",
         "thyro_core.reporting.report",
         "thyro_core.cluster.trainer",
     )
@@ -433,6 +434,7 @@ def test_the_process_that_leads_a_study_loads_no_torch() -> None:
     }  # fmt: skip
     assert command & heavy == set(), "`thyro --help` must come at once"
     assert study & {"torch", "torchvision", "ray", "prefect"} == set()
+    assert verify & {"torch", "torchvision", "ray", "prefect"} == set(), "promotion verifies too"
     assert report & {"torch", "torchvision", "ray", "prefect"} == set()
     assert cluster & {"torch", "torchvision", "prefect"} == set()
     assert "ray" in cluster

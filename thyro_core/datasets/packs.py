@@ -170,6 +170,17 @@ def pack_index(images: pa.Table) -> dict[str, int]:
     return {image_id: row for row, image_id in enumerate(sorted(included))}
 
 
+def image_proportions(images: pa.Table) -> dict[str, float]:
+    """Height over width of each included image.
+
+    Args:
+        images: table `images` of a manifest.
+    """
+    included = images.filter(images["included"])
+    columns = (included[name].to_pylist() for name in ("image_id", "height", "width"))
+    return {image: height / width for image, height, width in zip(*columns, strict=True)}
+
+
 def ensure_packs(
     store: Store,
     images: pa.Table,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from thyro_core.datasets.masks import mask_of, open_masks
-from thyro_core.datasets.packs import open_pack, pack_index
+from thyro_core.datasets.packs import image_proportions, open_pack, pack_index
 from thyro_core.datasets.splits import ROLES
 from thyro_core.store.store import Store
 from thyro_core.tables.io import read_table
@@ -65,17 +65,6 @@ class SplitImages:
     def height_to_width(self, image_ids: Sequence[str]) -> list[float]:
         """Height over width of each image as it came, before it was squashed to a square."""
         return [self.proportions[image_id] for image_id in image_ids]
-
-
-def image_proportions(images: pa.Table) -> dict[str, float]:
-    """Height over width of each included image.
-
-    Args:
-        images: table `images` of a manifest.
-    """
-    included = images.filter(images["included"])
-    columns = (included[name].to_pylist() for name in ("image_id", "height", "width"))
-    return {image: height / width for image, height, width in zip(*columns, strict=True)}
 
 
 def open_split_images(

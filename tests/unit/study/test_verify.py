@@ -20,8 +20,7 @@ from tests.support.remember import remember
 from thyro_core.config import StudyConfig
 from thyro_core.datasets.attributes import image_nodules
 from thyro_core.datasets.manifest import ingest
-from thyro_core.datasets.packs import open_pack, pack_index
-from thyro_core.datasets.split_images import image_proportions
+from thyro_core.datasets.packs import image_proportions, open_pack, pack_index
 from thyro_core.datasets.splits import make_splits
 from thyro_core.errors import InputError
 from thyro_core.evaluation.tables import metrics_table

@@ -9,8 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from thyro_core.datasets.packs import open_pack, pack_index
-from thyro_core.datasets.split_images import image_proportions
+from thyro_core.datasets.packs import image_proportions, open_pack, pack_index
 from thyro_core.explain.features import feature_rows
 from thyro_core.explain.maps import stored_maps
 from thyro_core.explain.regions import SHARES
