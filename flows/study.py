@@ -1,7 +1,8 @@
 """The ten-split study as a Prefect flow: prepare, one task a split, conclude."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
@@ -81,7 +82,7 @@ def study(
                 name_run(f"study-{plan.study_id}")
                 check_lock = lock_scope.enter_context(only_driver(opened, plan.study_id))
                 # Left after the cluster, where all jobs are over.
-                lock_scope.enter_context(_stop_noted(opened, plan))
+                lock_scope.push(partial(_note_stop, opened, plan))
                 current_observer().on_plan(opened, plan)
                 errors = _train_splits(opened, plan, settings, cluster, allocation)
             check_lock()
@@ -103,17 +104,11 @@ def _request(settings: Settings, config: StudyConfig, manifest: Manifest) -> Res
     )
 
 
-@contextmanager
-def _stop_noted(store: Store, plan: StudyPlan) -> Iterator[None]:
-    """Note that the jobs were stopped, if the block is; a store that fails has had its patience."""
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException:
+def _note_stop(store: Store, plan: StudyPlan, kind: type[BaseException] | None, *_: object) -> None:
+    """Note that the jobs were stopped, where an interruption ends the work, and no failure does."""
+    if kind is not None and not issubclass(kind, Exception):
         with suppress(ThyroError, OSError):
             mark_stopped(store, plan.study_id, range(plan.config.splits))
-        raise
 
 
 @step("plan")

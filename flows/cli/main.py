@@ -79,19 +79,19 @@ def _check_options(arguments: Sequence[str]) -> None:
     command = next((commands[word] for word in arguments if word in commands), None)
     if command is None:
         return
-    known = {option for parameter in command.params for option in parameter.opts}
-    if "--config" not in known:
+    options = {option for parameter in command.params for option in parameter.opts}
+    if "--config" not in options:
         return
     from thyro_core.config import StudyConfig
 
     for word, after in pairwise((*arguments, "")):
         option, _, value = word.partition("=")
         key = option.removeprefix("--").replace("-", "_")
-        if option.startswith("--") and option not in known and key in StudyConfig.model_fields:
-            given = value or (after if after and not after.startswith("-") else "VALUE")
+        if option.startswith("--") and option not in options and key in StudyConfig.model_fields:
+            example = value or (after if after and not after.startswith("-") else "VALUE")
             msg = (
                 f"{option}: expected an option of `thyro {command.name}`, found a config key; "
-                f"give --set {key}={given}"
+                f"give --set {key}={example}"
             )
             raise InputError(msg)
 
