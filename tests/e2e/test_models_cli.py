@@ -60,6 +60,8 @@ def test_the_command_promotes_and_shows_the_card(
     monkeypatch.setattr(module, "promote", module.promote.fn)
     monkeypatch.setattr(module, "_promote", module._promote.fn)
     monkeypatch.setattr(module, "run_of", lambda _: nullcontext())
+    # It lives as long as the process, and other tests' commands would find it.
+    monkeypatch.setattr("flows.serving.command_server.prefect_server", nullcontext)
     monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("thyro.test"))
     monkeypatch.setattr(module.ProgressBar, "show", lambda *_: None)
     monkeypatch.setattr(module, "show_table", lambda *_: None)

@@ -45,7 +45,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(home: Path, **extra: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("THYRO_")}
+    """A home of its own, and nothing of Prefect or Thyro that the one who tests has set."""
+    theirs = ("THYRO_", "PREFECT_API_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     return kept | {"HOME": str(prepare_home(home)), "NO_COLOR": "1"} | extra
 
 

@@ -3,12 +3,18 @@
 import importlib.metadata
 import re
 import tomllib
+from importlib.util import find_spec
 
 from packaging.requirements import Requirement
 
 from tests.support.places import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+
+# What a package needs stands in its metadata, which is there only where it is installed: `make test`
+# installs no cluster's parts, `make test-all` does.
+EXTRAS = ("cluster",) if find_spec("virtualenv") and find_spec("aiohttp_cors") else ()
 
 
 def name_of(package: str) -> str:
@@ -60,7 +66,7 @@ def lock() -> dict[str, tuple[str, set[str]]]:
 
 def test_the_lock_holds_the_pinned_versions_of_all_that_the_image_needs() -> None:
     """But torch, which comes from an index of its own. `make lock` makes it anew."""
-    needed = installed_with("cluster") - {"torch", "torchvision"}
+    needed = installed_with(*EXTRAS) - {"torch", "torchvision"}
     locked = lock()
     # What another platform or Python needs besides, and what builds Thyro.
     assert needed - locked.keys() == set()
@@ -93,7 +99,7 @@ def test_the_tools_of_a_release_are_pinned_once() -> None:
 def test_a_licence_that_binds_who_passes_thyro_on_is_said() -> None:
     """text-unidecode offers the Artistic License instead."""
     binding = {
-        name for name in installed_with("cluster")
+        name for name in installed_with(*EXTRAS)
         if re.search(r"(?<!L)GPL|General Public License", licences(name))
         and "Artistic" not in licences(name)
     }  # fmt: skip
