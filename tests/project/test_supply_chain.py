@@ -12,8 +12,8 @@ from tests.support.places import REPOSITORY
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
-# What a package needs stands in its metadata, which is there only where it is installed: `make test`
-# installs no cluster's parts, `make test-all` does.
+# What a package needs stands in its metadata, which is there only where it is installed:
+# `make test` installs no cluster's parts, `make test-all` does.
 EXTRAS = ("cluster",) if find_spec("virtualenv") and find_spec("aiohttp_cors") else ()
 
 
