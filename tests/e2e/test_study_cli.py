@@ -263,7 +263,9 @@ def ended_in_order(said: str, home: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "stop", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT]
+    # A shell lets the commands that it starts in the background ignore SIGINT, and their children.
+    "stop",
+    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
 )
 def test_a_stop_of_the_whole_process_group_is_a_clean_stop(home, source, tmp_path, stop) -> None:
     """As `timeout`, systemd and Slurm stop a command: every process of its group is told."""
