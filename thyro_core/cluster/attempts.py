@@ -131,8 +131,11 @@ class SplitRun:
         ready, _ = ray.wait([self._ref], timeout=POLL_SECONDS)
         if not ready:
             return None
+        # An attempt that has ended is never cancelled: a task's result can be had a moment before
+        # Ray has closed its books on it, and a cancel in that moment aborts this process.
+        ref, self._ref = self._ref, None
         try:
-            return ray.get(self._ref)
+            return ray.get(ref)
         except exceptions.RayTaskError as error:
             if not isinstance(error.cause, WorkerLostError):
                 msg = f"split {self._job.split} failed: {error.cause}"
@@ -176,7 +179,7 @@ class SplitRun:
     def _fail(self, kind: Failure, cause: str, rank: int = 0) -> None:
         """Note where and how an attempt ended; plan the next one, unless it was the last."""
         if self._queue is not None:
-            # The task that started the group may be alive, on another node than the worker.
+            # The task that started the group may run on, on another node than the worker.
             self.cancel()
             remove_placement_group_of(self._job)
         place = self._place(rank)

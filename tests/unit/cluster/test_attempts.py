@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,18 @@ from ray import exceptions
 
 from thyro_core.cluster import attempts, session
 from thyro_core.cluster.attempts import SplitRun
-from thyro_core.cluster.failures import may_be_for_memory, process_end
+from thyro_core.cluster.failures import (
+    NODE_LOST,
+    WorkerLostError,
+    may_be_for_memory,
+    process_end,
+)
 from thyro_core.cluster.resources import Node, room_for_jobs, with_more_memory
+from thyro_core.cluster.worker_groups import GroupQueue
+from thyro_core.errors import ThyroError
 from thyro_core.store.retry import RetryPolicy
 from thyro_core.study.job import JobResources, RestartPolicy, SplitJob
+from thyro_core.study.placement import Placement
 
 GB = 10**9
 FOUR = (Node("a", cpus=4, memory=16 * GB), Node("small", cpus=1, memory=2 * GB))
@@ -99,6 +108,54 @@ def test_a_job_killed_for_memory_asks_for_more_and_a_lost_node_does_not(job, qui
         pass
     assert outcome == "done"
     assert asked == [GB, GB, 15 * GB, 16 * GB]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        exceptions.NodeDiedError("gone"),
+        exceptions.WorkerCrashedError(),
+        exceptions.RayTaskError("train", "", WorkerLostError(0, "node", NODE_LOST)),
+        exceptions.RayTaskError("train", "", ThyroError("no such file")),
+        None,
+    ],
+    ids=["node", "process", "a worker's node", "error", "done"],
+)
+def test_an_attempt_that_has_ended_is_not_cancelled(job, quick, monkeypatch, end):
+    """Ray aborts the whole process when a cancel meets the end of its task."""
+
+    def get(_: str) -> str:
+        if end is not None:
+            raise end
+        return "done"
+
+    monkeypatch.setattr(session, "nodes", lambda: FOUR)
+    monkeypatch.setattr(ray, "wait", lambda refs, **_: (refs, []))
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "cancel", lambda *_, **__: pytest.fail("cancelled"))
+    monkeypatch.setattr(attempts, "remove_placement_group_of", lambda _: None)
+    queue = GroupQueue([job.split], job.resources)
+    run = SplitRun(job, lambda _: "ref", RestartPolicy(restarts=1, node_patience=60.0), queue)
+    with suppress(ThyroError):
+        run.outcome()
+    run.cancel()
+
+
+def test_an_attempt_on_a_node_that_went_silent_is_cancelled(job, quick, monkeypatch):
+    """The task that started its worker may run on, on another node."""
+    cancelled: list[str] = []
+    monkeypatch.setattr(session, "nodes", lambda: FOUR)
+    monkeypatch.setattr(ray, "wait", lambda refs, **_: ([], refs))
+    monkeypatch.setattr(ray, "cancel", lambda ref, **_: cancelled.append(ref))
+    monkeypatch.setattr(attempts, "remove_placement_group_of", lambda _: None)
+    monkeypatch.setattr(attempts, "_NODE_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(attempts, "read_placements", lambda *_: {0: Placement("a", "gone", "host", 1)})
+    queue = GroupQueue([job.split], job.resources)
+    run = SplitRun(job, lambda _: "ref", RestartPolicy(restarts=1, node_patience=60.0), queue)
+    assert run.outcome() is None
+    assert not cancelled, "the list of nodes may be old"
+    assert run.outcome() is None
+    assert cancelled == ["ref"]
 
 
 @pytest.mark.slow
