@@ -149,7 +149,8 @@ def test_an_attempt_on_a_node_that_went_silent_is_cancelled(job, quick, monkeypa
     monkeypatch.setattr(ray, "cancel", lambda ref, **_: cancelled.append(ref))
     monkeypatch.setattr(attempts, "remove_placement_group_of", lambda _: None)
     monkeypatch.setattr(attempts, "_NODE_CHECK_SECONDS", 0.0)
-    monkeypatch.setattr(attempts, "read_placements", lambda *_: {0: Placement("a", "gone", "host", 1)})
+    placements = {0: Placement("a", "gone", "host", 1)}
+    monkeypatch.setattr(attempts, "read_placements", lambda *_: placements)
     queue = GroupQueue([job.split], job.resources)
     run = SplitRun(job, lambda _: "ref", RestartPolicy(restarts=1, node_patience=60.0), queue)
     assert run.outcome() is None
