@@ -7,8 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from thyro_core.config import StudyConfig
-from thyro_core.evaluation.bounded import Interval, proportion_interval
+from thyro_core.config import StudyConfig, job_seed
+from thyro_core.evaluation.bounded import (
+    Interval,
+    cluster_numbers,
+    clusters_of,
+    logit_interval,
+    proportion_interval,
+    t_quantile,
+)
 from thyro_core.evaluation.calibration import FOLDS, group_folds
 from thyro_core.evaluation.curves import ppv_npv
 from thyro_core.evaluation.out_of_fold import (
@@ -17,6 +24,7 @@ from thyro_core.evaluation.out_of_fold import (
     sigmoid,
 )
 from thyro_core.evaluation.tables import image_level
+from thyro_core.evaluation.uncertainty import cluster_counts
 from thyro_core.tables.schemas import rows_to_table
 from thyro_core.types import FloatArray, IntArray
 
@@ -42,6 +50,9 @@ class DeclaredPoint(NamedTuple):
     specificity_high: float
     apparent_specificity: float
     """On the very images that the threshold was chosen on, a point of their ROC curve."""
+    apparent_low: float
+    """Of the specificity at exactly the declared sensitivity: the threshold is chosen anew."""
+    apparent_high: float
 
 
 def sensitivity_threshold(label: IntArray, score: FloatArray, sensitivity: float) -> float:
@@ -63,16 +74,81 @@ def sensitivity_threshold(label: IntArray, score: FloatArray, sensitivity: float
     return float(malignant[max(needed, 1) - 1])
 
 
-def operating_point(ensemble: OutOfFoldEnsemble, sensitivity: float) -> DeclaredPoint | None:
+def specificity_at(
+    label: IntArray, score: FloatArray, sensitivity: float, weight: FloatArray
+) -> FloatArray:
+    """Specificity at the threshold that `sensitivity_threshold` chooses, in weighted samples.
+
+    Args:
+        label: (n,), 0 or 1.
+        score: (n,).
+        sensitivity: above 0 and at most 1.
+        weight: (k, n), how often each of k samples has each image.
+
+    Returns:
+        (k,); NaN for a sample without one of the classes.
+    """
+    order = np.argsort(-score, kind="stable")
+    ill, score, weight = label[order] == 1, score[order], weight[:, order]
+    found = np.cumsum(weight * ill, axis=1)
+    reached = found >= found[:, -1:] * sensitivity - 1e-9
+    threshold = score[np.argmax(reached, axis=1)]
+    benign = weight * ~ill
+    below = (benign * (score < threshold[:, None])).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.where(found[:, -1] > 0, below / benign.sum(axis=1), np.nan)
+
+
+def specificity_interval(
+    ensemble: OutOfFoldEnsemble, score: FloatArray, sensitivity: float, *, resamples: int, seed: int
+) -> Interval:
+    """95 % interval of the specificity at exactly a declared sensitivity.
+
+    Symmetric on the logit scale, with the SD of a bootstrap of patients in which each resample
+    chooses its own threshold, so that the malignant images behind the threshold count as well as
+    the benign ones (Davison and Hinkley 1997, section 3.8). Where no resample differs, or the
+    specificity is 0 or 1, the benign patients alone give the interval (`proportion_interval`).
+
+    Args:
+        ensemble: m images of both classes.
+        score: (m,), its probabilities.
+        sensitivity: above 0 and at most 1.
+        resamples: number of resamples.
+        seed: seed of the resampling.
+    """
+    units = ensemble.unit.astype(str)
+    order = np.lexsort((ensemble.label, score, units))
+    label, score = ensemble.label[order], score[order]
+    ill, number = label == 1, cluster_numbers(units[order], label.size)
+    drawn = [
+        specificity_at(label, score, sensitivity, counts[:, number].astype(np.float64))
+        for counts in cluster_counts(int(number[-1]) + 1, label.size, resamples, seed)
+    ]
+    value = float(specificity_at(label, score, sensitivity, np.ones((1, label.size)))[0])
+    degrees = min(clusters_of(ill, number), clusters_of(~ill, number)) - 1
+    error = float(np.nanstd(np.concatenate(drawn), ddof=1)) if degrees else float("nan")
+    ends = logit_interval(value, error, t_quantile(degrees))
+    if np.isnan(ends.low) and degrees:
+        chosen = sensitivity_threshold(label, score, sensitivity)
+        return proportion_interval(score[~ill] < chosen, number[~ill])
+    return ends
+
+
+def operating_point(
+    ensemble: OutOfFoldEnsemble, sensitivity: float, *, resamples: int, seed: int
+) -> DeclaredPoint | None:
     """A threshold chosen for a sensitivity on some groups, judged on the others.
 
     Each part of `group_folds` is called by the threshold chosen on the other parts' out-of-fold
-    scores. Intervals are Wilson's with patients as the independent units (`proportion_interval`);
-    they hold for these networks.
+    scores. Intervals of what was reached are Wilson's with patients as the independent units
+    (`proportion_interval`); they hold for these networks and these thresholds. That of the
+    specificity at the declared sensitivity itself is `specificity_interval`'s.
 
     Args:
         ensemble: m images.
         sensitivity: above 0 and at most 1.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
 
     Returns:
         None where some part finds no malignant image among the others, or a class is missing.
@@ -90,6 +166,7 @@ def operating_point(ensemble: OutOfFoldEnsemble, sensitivity: float) -> Declared
         return None
     units = ensemble.unit.astype(str)
     chosen = sensitivity_threshold(ensemble.label, score, sensitivity)
+    apparent = specificity_interval(ensemble, score, sensitivity, resamples=resamples, seed=seed)
     return DeclaredPoint(
         chosen,
         float(called[ill].mean()),
@@ -97,25 +174,28 @@ def operating_point(ensemble: OutOfFoldEnsemble, sensitivity: float) -> Declared
         float((~called[~ill]).mean()),
         *proportion_interval(~called[~ill], units[~ill]),
         float((score[~ill] < chosen).mean()),
+        *apparent,
     )
 
 
-def operating_points_table(study_id: str, ensembles: Ensembles) -> pa.Table:
+def operating_points_table(study_id: str, ensembles: Ensembles, config: StudyConfig) -> pa.Table:
     """The study's rows of `operating_points`: each architecture at each of `SENSITIVITIES`.
 
     Args:
         study_id: goes into every row.
         ensembles: the study's.
+        config: gives resamples and seed.
     """
     rows: list[_Row] = []
     for architecture, ensemble in ensembles.items():
+        seed = job_seed(config.seed, 0, architecture)
         sizes = {
             "n": ensemble.label.size,
             "n_positive": int(ensemble.label.sum()),
             "n_units": len(set(ensemble.unit)),
         }
         for sensitivity in SENSITIVITIES:
-            point = operating_point(ensemble, sensitivity)
+            point = operating_point(ensemble, sensitivity, resamples=config.resamples, seed=seed)
             if point is not None:
                 keys = {"study_id": study_id, "architecture": architecture, "declared": sensitivity}
                 rows.append(keys | point._asdict() | sizes)

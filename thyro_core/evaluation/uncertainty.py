@@ -166,7 +166,7 @@ def bootstrap_intervals(
     point = weighted_metrics(label, probability, np.ones((1, label.size)), threshold)
     blocks = [
         weighted_metrics(label, probability, counts[:, number], threshold)
-        for counts in _cluster_counts(int(number[-1]) + 1, label.size, resamples, seed)
+        for counts in cluster_counts(int(number[-1]) + 1, label.size, resamples, seed)
     ]
     return {
         name: NO_INTERVAL
@@ -293,8 +293,18 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def _cluster_counts(clusters: int, images: int, resamples: int, seed: int) -> Iterator[AnyIntArray]:
-    """How often each cluster is drawn, (rows, clusters), in blocks that bound the memory."""
+def cluster_counts(clusters: int, images: int, resamples: int, seed: int) -> Iterator[AnyIntArray]:
+    """Resamples of a cluster bootstrap, in blocks that bound the memory.
+
+    Args:
+        clusters: number of them.
+        images: in all clusters, for the size of a block.
+        resamples: number of resamples.
+        seed: of the resampling.
+
+    Yields:
+        (rows, clusters), how often each cluster is drawn.
+    """
     generator = np.random.default_rng(seed)
     share = np.full(clusters, 1 / clusters)
     rows = max(1, _BLOCK // images)

@@ -20,7 +20,9 @@ OPERATING_COLUMNS = (
     ("specificity", _REAL, "Of the same calls."),
     ("specificity_low", _REAL, "Lower end of its 95 % interval, patients as units."),
     ("specificity_high", _REAL, "Upper end of the interval."),
-    ("apparent_specificity", _REAL, "On the images that the threshold was chosen on; optimistic."),
+    ("apparent_specificity", _REAL, "On the images that the threshold was chosen on."),
+    ("apparent_low", _REAL, "Lower end of its 95 % interval; each resample has its threshold."),
+    ("apparent_high", _REAL, "Upper end of the interval."),
     *_SIZES,
     ("n_units", _INT, "Patients; groups, where no patient is known."),
 )

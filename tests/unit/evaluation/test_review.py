@@ -13,6 +13,7 @@ from thyro_core.evaluation.operating import (
     predictive_intervals,
     ratio_interval,
     sensitivity_threshold,
+    specificity_at,
 )
 from thyro_core.evaluation.out_of_fold import OutOfFoldEnsemble
 from thyro_core.evaluation.readers import category, paired_gain, reading, separates_classes
@@ -48,7 +49,7 @@ class TestOperatingPoints:
         reached, apparent = [], []
         for seed in range(60):
             label, margin = scores(20, 60, 1.5, seed)
-            point = operating_point(ensemble(label, margin), 0.95)
+            point = operating_point(ensemble(label, margin), 0.95, resamples=2, seed=0)
             assert point is not None
             reached.append(point.sensitivity)
             apparent.append(point.apparent_specificity - point.specificity)
@@ -56,7 +57,52 @@ class TestOperatingPoints:
         assert np.mean(apparent) > -0.02
 
     def test_one_class_has_no_point(self) -> None:
-        assert operating_point(ensemble([1, 1, 1], [0.1, 0.2, 0.3]), 0.9) is None
+        one = ensemble([1, 1, 1], [0.1, 0.2, 0.3])
+        assert operating_point(one, 0.9, resamples=2, seed=0) is None
+
+    @pytest.mark.parametrize("sensitivity", [0.5, 0.9, 0.95, 1.0])
+    def test_a_resample_has_the_specificity_of_its_images_repeated(self, sensitivity) -> None:
+        generator = np.random.default_rng(3)
+        label, score = scores(15, 40, 1.0, 5)
+        score = np.round(score, 1)  # with ties
+        weight = generator.integers(0, 4, size=(30, label.size))
+        expected = []
+        for counts in weight:
+            drawn_label, drawn = np.repeat(label, counts), np.repeat(score, counts)
+            threshold = sensitivity_threshold(drawn_label, drawn, sensitivity)
+            expected.append(np.mean(drawn[drawn_label == 0] < threshold))
+        found = specificity_at(label, score, sensitivity, weight.astype(float))
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+    def test_a_resample_without_a_class_has_no_specificity(self) -> None:
+        weight = np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
+        found = specificity_at(np.array([1, 1, 0]), np.array([0.9, 0.8, 0.1]), 0.9, weight)
+        np.testing.assert_array_equal(found, [np.nan, np.nan, 1.0])
+
+    def test_few_malignant_images_widen_the_interval_however_many_are_benign(self) -> None:
+        label, margin = scores(12, 4000, 1.5, 1)
+        point = operating_point(ensemble(label, margin), 0.9, resamples=400, seed=0)
+        assert point is not None
+        benign_alone = wilson_interval(point.apparent_specificity, 4000)
+        width = point.apparent_high - point.apparent_low
+        assert width > 5 * (benign_alone.high - benign_alone.low)
+        assert point.apparent_low < point.apparent_specificity < point.apparent_high
+
+    def test_copies_of_a_patients_image_make_the_interval_no_narrower(self) -> None:
+        label, margin = scores(30, 90, 1.5, 2)
+        unit = [f"p{i:03}" for i in range(label.size)]
+        once = operating_point(ensemble(label, margin, unit), 0.9, resamples=400, seed=0)
+        parts = [np.repeat(each, 5) for each in (label, margin, unit)]
+        copies = operating_point(ensemble(*parts), 0.9, resamples=400, seed=0)
+        assert once is not None
+        assert copies is not None
+        assert copies[-3:] == pytest.approx(once[-3:], rel=1e-9)
+
+    def test_a_perfect_order_has_the_interval_of_its_benign_patients(self) -> None:
+        label = np.repeat([1, 0], [20, 50])
+        point = operating_point(ensemble(label, label * 1.0), 0.9, resamples=50, seed=0)
+        assert point is not None
+        assert point[-3:] == pytest.approx((1.0, *wilson_interval(1.0, 50)))
 
 
 class TestPredictiveValues:
