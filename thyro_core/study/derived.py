@@ -84,9 +84,7 @@ class Derivation:
             "comparisons": lambda: comparisons_table(study_id, *parts, config),
             "ensemble": lambda: ensemble_table(study_id, self._ensembles, self._fits, splits),
             "calibration": lambda: calibration_table(study_id, self._ensembles, self._fits),
-            "operating_points": lambda: operating_points_table(
-                study_id, self._ensembles, config
-            ),
+            "operating_points": lambda: operating_points_table(study_id, self._ensembles, config),
             "predictive_values": lambda: predictive_values_table(
                 study_id, sources["metrics"], config
             ),

@@ -73,9 +73,17 @@ def test_a_column_that_the_labels_follow_from_is_not_compared(reviewed) -> None:
     figures = ("network_specificity", "difference", "p", "p_adjusted", "avoided")
     assert all(math.isnan(row[name]) for name in figures)
     assert page.by_id("readers").text.count("Not compared") == 1
-    assert "leave out that other malignant images give another threshold" in (
-        page.by_id("operating").text
-    )
+
+
+def test_the_specificity_at_a_declared_sensitivity_has_its_interval(reviewed) -> None:
+    store, plan, page = reviewed
+    rows = read_table(store, "operating_points", study_id=plan.study_id).to_pylist()
+    text = page.by_id("operating").text
+    assert rows
+    for row in rows:
+        assert row["apparent_low"] <= row["apparent_specificity"] <= row["apparent_high"]
+        assert f"{row['apparent_low']:.3f}" in text
+    assert "a bootstrap of patients that chooses the threshold anew" in text
 
 
 def test_a_lead_over_the_files_facts_is_said_only_where_its_corrected_test_says_so(
