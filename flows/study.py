@@ -35,6 +35,7 @@ from thyro_core.study.lifecycle import (
 )
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.progress import longest_first, mark_stopped, read_job_progress, read_positions
+from thyro_core.study.study_table import note_end, note_start
 from thyro_core.study.summary import (
     markdown_summary,
     metric_summaries,
@@ -81,12 +82,14 @@ def study(
                 plan = _prepare(manifest, config, opened, settings, allocation)
                 name_run(f"study-{plan.study_id}")
                 check_lock = lock_scope.enter_context(only_driver(opened, plan.study_id))
+                note_start(opened, plan, None if settings.keep_names is False else source)
                 # Left after the cluster, where all jobs are over.
                 lock_scope.push(partial(_note_stop, opened, plan))
                 current_observer().on_plan(opened, plan)
                 errors = _train_splits(opened, plan, settings, cluster, allocation)
             check_lock()
             _conclude(opened, plan, errors)
+            note_end(opened, plan, "finished")
             _report(opened, plan, scratch_folder(settings))
         return plan.study_id
 
@@ -105,9 +108,13 @@ def _request(settings: Settings, config: StudyConfig, manifest: Manifest) -> Res
 
 
 def _note_stop(store: Store, plan: StudyPlan, kind: type[BaseException] | None, *_: object) -> None:
-    """Note that the jobs were stopped, where an interruption ends the work, and no failure does."""
-    if kind is not None and not issubclass(kind, Exception):
-        with suppress(ThyroError, OSError):
+    """Note how the work ended before its end: by a failure, or by an interruption of its jobs."""
+    if kind is None:
+        return
+    failed = issubclass(kind, Exception)
+    with suppress(ThyroError, OSError):
+        note_end(store, plan, "failed" if failed else "interrupted")
+        if not failed:
             mark_stopped(store, plan.study_id, range(plan.config.splits))
 
 

@@ -31,6 +31,17 @@ def result_table(*headers: str, title: str) -> Table:
     return Table(*headers, title=title, caption=NOTICE, box=SIMPLE_HEAD, pad_edge=False)
 
 
+def shortened(address: str, width: int) -> str:
+    """An address in so many letters: its end, which tells it from others.
+
+    Args:
+        address: a path or URL; of a local one the path alone is shown.
+        width: in letters; at least 8 are shown.
+    """
+    width, text = max(8, width), address.removeprefix("file://")
+    return text if len(text) <= width else f"...{text[3 - width :]}"
+
+
 def print_unbroken(table: Table) -> None:
     """Print a table of any width: a pipe has none, and a wrapped row is no row."""
     console = Console()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,17 +20,27 @@ def gc(
         bool, typer.Option("--delete", help="Remove what is listed; without it nothing is.")
     ] = False,
 ) -> None:
-    """List what the store no longer needs, with sizes; remove it only with --delete."""
+    """List what the store no longer needs; remove it only with --delete. Names lost studies."""
     from thyro_core.host import scratch_folder
     from thyro_core.settings import Settings
     from thyro_core.store.store import open_store
     from thyro_core.study.garbage import find_garbage, remove
+    from thyro_core.study.listing import list_studies
 
     settings = Settings()
     opened = open_store(store or settings.store)
     garbage = find_garbage(opened, scratch_folder(settings), time.time())
     for each in garbage:
         typer.echo(f"{size(each.size):>10}  {each.kind:<14}  {each.place}")
+    now = datetime.now(UTC)
+    for study in list_studies(opened, now):
+        if study.is_abandoned(now):
+            last = study.last_sign or study.started
+            since = f"no sign of life since {last:%Y-%m-%d}" if last else "no sign of life"
+            typer.echo(
+                f"study {study.study_id} seems abandoned ({study.state}, {since}): "
+                f"`thyro rm {study.study_id}` removes it"
+            )
     if delete:
         typer.echo(f"freed {size(remove(opened, garbage))}: {_kinds(garbage)}")
     else:

@@ -24,6 +24,7 @@ from flows.cli.report import report
 from flows.cli.screen import screen
 from flows.cli.serve import serve
 from flows.cli.status import status
+from flows.cli.studies import rm, studies
 from flows.cli.study import study
 from flows.cli.verify import verify
 from thyro_core import NOTICE
@@ -40,7 +41,7 @@ app = typer.Typer(
 # In the order in which `thyro --help` lists them.
 for _command in (
     phantom, ingest, plan, study, verify, doctor, report, query, tables, serve, promote, models,
-    drift, overlay, screen, status, gc,
+    drift, overlay, screen, status, studies, rm, gc,
 ):  # fmt: skip
     app.command()(_command)
 

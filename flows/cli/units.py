@@ -25,6 +25,6 @@ def gigabytes(number: float) -> str:
     return f"{number / 1e9:.1f} GB"
 
 
-def count(number: int, noun: str) -> str:
-    """`1 check`, `2 checks`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def count(number: int, noun: str, plural: str = "") -> str:
+    """`1 check`, `2 checks`, `2 studies`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

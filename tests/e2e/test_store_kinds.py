@@ -35,6 +35,7 @@ DIFFERENT = {
     "images": {"uri"},
     "epochs": set(TIMES),
     "runs": {"started", "seconds", "gpu_seconds", "peak_memory", "weights_origin"},
+    "studies": {"source", "command", "started", "finished"},
     "screening": {"batch", "batch_id"},
     "screening_batches": {"batch", "batch_id", "seconds"},
     "screening_cams": {"batch_id"},

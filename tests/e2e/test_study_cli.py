@@ -135,11 +135,14 @@ def test_the_same_command_again_redoes_nothing(finished, home, source) -> None:
     parts = [store.path(key) for key in store.keys("tables") if "/predictions/" in key]
     before = {part: Path(part).stat().st_mtime_ns for part in parts}
     tables = contents(store)
+    row = read_table(store, "studies")
     again = run(command(source, Path(store.root)), home)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout.splitlines()[-1])["metrics"] == printed["metrics"]
     assert {part: Path(part).stat().st_mtime_ns for part in parts} == before
     assert contents(store) == tables
+    assert read_table(store, "studies").equals(row)
+    assert row["state"].to_pylist() == ["finished"]
 
 
 def test_verify_passes_on_what_the_study_left(finished, home) -> None:

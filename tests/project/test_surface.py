@@ -15,6 +15,7 @@ from tests.support.places import GOLDEN
 from thyro_core.config import StudyConfig
 from thyro_core.settings import Settings
 from thyro_core.tables import schemas
+from thyro_core.tables.views import VIEWS
 
 SURFACE = GOLDEN / "surface.json"
 
@@ -22,6 +23,7 @@ WHY = {
     "schema_version": "It stands in every table; raise it only with a change of a column.",
     "tables": "Columns are a public promise: people's queries and old stores hold them. "
     "Raise SCHEMA_VERSION and tell users.",
+    "views": "People's queries name them. Tell users.",
     "config": "People's YAML files, and the ids of all their studies, depend on the fields and "
     "their defaults. Raise RECIPE if the same config now gives other numbers, and tell users.",
     "settings": "Deployments set these as THYRO_* variables. Tell users.",
@@ -34,6 +36,7 @@ def surface() -> dict[str, Any]:
     return {
         "schema_version": schemas.SCHEMA_VERSION,
         "tables": {name: _table(table) for name, table in schemas.TABLES.items()},
+        "views": {name: _table(view.table) for name, view in VIEWS.items()},
         "config": _fields(StudyConfig),
         "settings": _fields(Settings),
         "cli": _commands(),

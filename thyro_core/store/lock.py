@@ -38,6 +38,8 @@ from thyro_core.urls import redact
 _POLL_SECONDS = 0.2
 # Errors on our side of an object store are botocore's own, and no OSError.
 _STORE_ERRORS = (OSError, StoreError, BotoCoreError)
+_CLOCKS_DIFFER = 300.0
+"""How far the clocks of two machines may be apart [s]."""
 _RENEWALS = 3
 """Attempts to renew a lock within its period."""
 
@@ -223,6 +225,26 @@ class Lock:
         with self._renewal, suppress(*_STORE_ERRORS):
             own = self._read_own()
             self._is_lost = own is None or not self._put(own)
+
+
+def last_hold(store: Store, key: str) -> Hold | None:
+    """Who holds a lock, or held it last; None: nobody ever did."""
+    return _decode(read_versioned(store, key))
+
+
+def may_be_held(hold: Hold | None, now: datetime) -> bool:
+    """Whether a lock's holder may be at work still, as far as one look can tell.
+
+    Args:
+        hold: what `last_hold` returned.
+        now: the present, with its time zone. Clocks of two machines may differ by some minutes.
+    """
+    if hold is None or hold.seconds == 0 or is_gone(hold.process):
+        return False
+    if is_here(hold.process):
+        return True
+    silence = (now - datetime.fromisoformat(hold.kept)).total_seconds()
+    return silence < hold.seconds + _CLOCKS_DIFFER
 
 
 _NOBODY = Hold("somebody", "", "a moment ago", "", 0.0, "")

@@ -7,14 +7,15 @@ import pyarrow as pa
 
 from thyro_core.errors import InputError
 from thyro_core.tables.schemas import TABLES, Table
+from thyro_core.tables.views import VIEWS
 
-_WIDTH = 100
+_WIDTH = 80
 _SHORT = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 
 def readme_table() -> str:
     """The table of tables as the README shows it: Markdown, one row a table."""
-    rows = [(f"`{t.name}`", ", ".join(t.hive), t.row) for t in TABLES.values()]
+    rows = [(f"`{t.name}`", ", ".join(t.hive), _row_of(t)) for t in TABLES.values()]
     return "\n".join(["| table | keys | a row is |", "|---|---|---|", *map(_markdown_row, rows)])
 
 
@@ -31,7 +32,7 @@ def tables_markdown(name: str | None = None) -> str:
 
 
 def tables_text(name: str | None = None) -> str:
-    """Every table and column as plain text of at most 100 columns, for a terminal.
+    """Every table and column as plain text of at most 80 columns, for a terminal.
 
     Args:
         name: only this table.
@@ -50,12 +51,24 @@ def type_name(kind: pa.DataType) -> str:
 
 
 def _chosen(name: str | None) -> list[Table]:
+    known_tables = TABLES | {name: view.table for name, view in VIEWS.items()}
     if name is None:
-        return list(TABLES.values())
-    if name not in TABLES:
-        msg = f"{name}: expected the name of a table, one of {', '.join(TABLES)}"
+        return list(known_tables.values())
+    if name not in known_tables:
+        msg = f"{name}: expected the name of a table, one of {', '.join(known_tables)}"
         raise InputError(msg)
-    return [TABLES[name]]
+    return [known_tables[name]]
+
+
+def _row_of(table: Table) -> str:
+    """What a row is, with its article."""
+    if table.row.startswith(("a ", "an ")):
+        return table.row
+    return f"{'an' if table.row[0] in 'aeio' else 'a'} {table.row}"
+
+
+def _keys_of(table: Table) -> str:
+    return f"keys: {', '.join(table.hive)}" if table.hive else "a view for queries, no files"
 
 
 def _column_lines(table: Table) -> list[tuple[str, str, str]]:
@@ -71,7 +84,7 @@ def _table_markdown(table: Table) -> str:
         [
             f"## `{table.name}`",
             "",
-            f"A row is: {table.row}. Keys: {', '.join(table.hive)}.",
+            f"A row is {_row_of(table)}; {_keys_of(table)}.",
             "",
             "| column | type | meaning |",
             "|---|---|---|",
@@ -89,7 +102,8 @@ def _table_text(table: Table) -> str:
     columns = _column_lines(table)
     first = max(len(name) for name, _, _ in columns)
     second = max(len(kind) for _, kind, _ in columns)
-    lines = [f"{table.name}: a row is {table.row}; keys: {', '.join(table.hive)}"]
+    heading = f"{table.name}: a row is {_row_of(table)}; {_keys_of(table)}"
+    lines = [textwrap.fill(heading, _WIDTH, subsequent_indent="    ")]
     for name, kind, doc in columns:
         start = f"  {name:<{first}}  {kind:<{second}}  "
         lines.append(

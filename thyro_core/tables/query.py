@@ -19,6 +19,8 @@ from thyro_core.errors import InputError, StoreError
 from thyro_core.store.keys import table_prefix
 from thyro_core.store.store import Store, open_store, read_files
 from thyro_core.tables import schemas
+from thyro_core.tables.older_studies import older_studies
+from thyro_core.tables.views import VIEWS
 
 _READING = frozenset(
     {
@@ -56,7 +58,7 @@ class Results:
 
 
 def open_results(store_url: str) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with one view for each registered table of a store.
+    """A DuckDB connection with one view for each registered table of a store, and `VIEWS`.
 
     For notebooks: `open_results(url).sql("SELECT * FROM metrics").df()` (or `.pl()`,
     `.to_arrow_table()`). The views show the parts that stand in the store now; a table without any
@@ -127,7 +129,12 @@ def _connect(store: Store, parts: dict[str, list[str]]) -> Results:
     connection = duckdb.connect(config=_CONFINED)
     connection.execute("SET TimeZone = 'UTC'")
     for name, keys in parts.items():
-        connection.register(name, _PartsOfTable(store, schemas.TABLES[name], keys, failures))
+        dataset = _PartsOfTable(store, schemas.TABLES[name], keys, failures)
+        if name == "studies":
+            dataset.more_rows = older_studies(store, parts)
+        connection.register(name, dataset)
+    for view in VIEWS.values():
+        connection.execute(f"CREATE TEMP VIEW {view.table.name} AS {view.sql}")
     connection.execute("SET lock_configuration = true")
     # One that something still holds when the interpreter ends would be torn down without Python:
     # a screenful of leak reports on stderr.
@@ -167,6 +174,8 @@ class _PartsOfTable(ds.FileSystemDataset):  # type: ignore[misc]
         super().__init__(fragments, _readable(table.schema), kind, nowhere)
         self.store = store
         self.failures = failures
+        self.more_rows: pa.Table | None = None
+        """Rows that stand in no part."""
 
     def scanner(
         self,
@@ -192,6 +201,9 @@ class _PartsOfTable(ds.FileSystemDataset):  # type: ignore[misc]
                 raise
             for key, data in zip(some, fetched, strict=True):
                 yield from _read(key, data, self.schema, columns, condition)
+        if self.more_rows is not None:
+            more = self.more_rows if condition is None else self.more_rows.filter(condition)
+            yield from more.select(columns).to_batches()
 
 
 def _readable(schema: pa.Schema) -> pa.Schema:

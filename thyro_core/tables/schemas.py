@@ -109,6 +109,28 @@ TABLES: dict[str, Table] = {
             ("attributes", _STRING, "Other columns of labels.csv, JSON; identifying ones dropped."),
         ),
         _table(
+            "studies",
+            ("study_id",),
+            "study",
+            _STUDY,
+            ("manifest_id", _STRING, "Manifest of its images: a key of `images`."),
+            (
+                "source",
+                _STRING,
+                "Address of the image set at the last start; null: names are not kept.",
+            ),
+            ("config", _STRING, "The study's config, all keys, JSON."),
+            ("command", _STRING, "What starts it again; SOURCE: names are not kept."),
+            ("started", _TIME, "Its first start."),
+            ("finished", _TIME, "When its results were complete; null: they are not."),
+            (
+                "state",
+                _STRING,
+                "running (also one that was killed), finished, failed or interrupted.",
+            ),
+            ("versions", _STRING, "Versions of Python and packages at the last start, JSON."),
+        ),
+        _table(
             "splits",
             ("study_id",),
             "image x split",
@@ -471,6 +493,9 @@ TABLES: dict[str, Table] = {
 STUDY_TABLES = tuple(name for name, table in TABLES.items() if "study_id" in table.hive)
 """The tables that hold a study's rows."""
 
+
+LATER_TABLES = frozenset({"studies"})
+"""Tables that studies made by older programs of this `SCHEMA_VERSION` lack."""
 
 LATER_COLUMNS: Mapping[str, frozenset[str]] = {
     "cam_trust": frozenset({"nodule_aspect", "mark_energy_permuted", "mark_energy_mean_map"}),

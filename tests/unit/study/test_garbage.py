@@ -188,7 +188,11 @@ def test_the_command_lists_first_and_removes_when_told(
     assert last.endswith("2 x checkpoint, 1 x progress")
     assert len(contents(store)) == len(before) - 3
     assert said("--store", store.root) == [
-        "0 B could be freed: nothing; nothing was removed (--delete does)"
+        (
+            f"study {OPEN.study_id} seems abandoned (interrupted, no sign of life): "
+            f"`thyro rm {OPEN.study_id}` removes it"
+        ),
+        "0 B could be freed: nothing; nothing was removed (--delete does)",
     ]
 
 

@@ -80,13 +80,15 @@ def job(store: Store, plan: StudyPlan, split: int = 0, **settings: object) -> Sp
 
 
 def contents(store: Store) -> dict[str, bytes]:
-    """All tables' bytes; of `epochs` the rows without the times."""
+    """All tables' bytes; of `epochs` and `studies` the rows without times and places."""
     found = {}
     for key in store.keys("tables"):
-        if key.startswith("tables/epochs/"):
-            continue
-        if not key.startswith("tables/runs/"):
+        if not key.startswith(("tables/epochs/", "tables/runs/", "tables/studies/")):
             found[key] = store.read(key)
+    of_start = ["source", "command", "started", "finished"]
+    found["studies"] = repr(
+        read_table(store, "studies").drop_columns(of_start).to_pylist()
+    ).encode()
     found["epochs"] = repr(read_table(store, "epochs").drop_columns(TIMES).to_pylist()).encode()
     return found
 

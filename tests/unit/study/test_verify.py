@@ -66,7 +66,7 @@ ON_MAPS = (
     "cams, cam_features, cam_trust, cam_tests, cam_families, cam_checks"
 )
 NAMES = [
-    "plan", *TABLES, "manifest", "images", "packs", "weights", "splits", "leakage",
+    "plan", *TABLES, "studies", "manifest", "images", "packs", "weights", "splits", "leakage",
     "completeness", "runs", "models", "predictions", "metrics", "comparisons", "ensemble",
     "calibration", "operating_points", "predictive_values", "subgroups", "readers", "shortcuts",
     "cams",

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from thyro_core.tables.describe import readme_table, tables_markdown, tables_tex
 from thyro_core.tables.export import render
 from thyro_core.tables.io import read_table, write_table
 from thyro_core.tables.query import open_results, run_query
+from thyro_core.tables.views import VIEWS
 
 STUDY = "s0123456789abcdef"
 
@@ -108,8 +110,9 @@ def test_every_registered_table_is_a_view_with_its_columns_even_without_a_file(
              "int32": "INTEGER", "int64": "BIGINT", "bool": "BOOLEAN",
              "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE"}  # fmt: skip
     with open_results(str(tmp_path)) as connection:
-        assert {row[0] for row in connection.sql("SHOW TABLES").fetchall()} == set(schemas.TABLES)
-        for table in schemas.TABLES.values():
+        names_shown = {row[0] for row in connection.sql("SHOW TABLES").fetchall()}
+        assert names_shown == {*schemas.TABLES, *VIEWS}
+        for table in (*schemas.TABLES.values(), *(view.table for view in VIEWS.values())):
             rows = connection.sql(f"DESCRIBE {table.name}").fetchall()
             assert [row[0] for row in rows] == table.schema.names
             for row, field in zip(rows, table.schema, strict=True):
@@ -290,7 +293,7 @@ def test_a_notebooks_connection_reaches_no_file_and_keeps_its_settings(
         ("FROM epochs LIMIT 2", 2),
         ("VALUES (1), (2)", 2),
         ("DESCRIBE epochs", len(schemas.TABLES["epochs"].schema)),
-        ("SHOW TABLES", len(schemas.TABLES)),
+        ("SHOW TABLES", len(schemas.TABLES) + len(VIEWS)),
         ("SUMMARIZE epochs", len(schemas.TABLES["epochs"].schema)),
         ("EXPLAIN SELECT * FROM epochs", 1),
         ("PIVOT epochs ON architecture USING avg(loss) GROUP BY split", 3),
@@ -375,6 +378,7 @@ SLOWLY = """
 import sys, time
 from thyro_core.tables import query
 from thyro_core.tables.query import open_results, run_query
+from thyro_core.tables.views import VIEWS
 whole = query._fetch
 query._fetch = lambda *arguments: (time.sleep(0.02), whole(*arguments))[1]
 query._TOGETHER = 1
@@ -537,17 +541,24 @@ def test_every_table_and_column_is_explained() -> None:
     text = " ".join(tables_text().split())
     markdown = tables_markdown()
     for table in schemas.TABLES.values():
-        assert f"{table.name}: a row is {table.row}; keys: {', '.join(table.hive)}" in text
+        assert re.search(
+            rf"{table.name}: a row is (an? )?{table.row}; keys: {', '.join(table.hive)}", text
+        )
+    for table in (*schemas.TABLES.values(), *(view.table for view in VIEWS.values())):
         assert f"## `{table.name}`" in markdown
         for field in table.schema:
             doc = field.metadata[b"doc"].decode()
             assert f"{field.name} {type_name(field.type)} {doc}" in text
             assert f"| `{field.name}` | {type_name(field.type)} | {doc} |" in markdown
-    assert max(map(len, tables_text().splitlines())) <= 100
+    assert max(map(len, tables_text().splitlines())) <= 80
 
 
 def test_one_table_and_none_of_that_name() -> None:
-    assert said("tables", "runs").startswith("runs: a row is split x architecture")
+    assert said("tables", "runs").startswith("runs: a row is a split x architecture")
+    assert said("tables", "epochs").startswith("epochs: a row is an epoch; keys: study_id, ")
+    assert said("tables", "predictions_by_image").startswith(
+        "predictions_by_image: a row is a prediction, with its image; a view"
+    )
     assert "epochs:" not in said("tables", "runs")
     assert said("tables", "--markdown").startswith("## `images`\n")
     with pytest.raises(InputError, match="rnus: expected the name of a table, one of images, "):

@@ -36,6 +36,7 @@ from thyro_core.study.job import is_finished
 from thyro_core.study.lifecycle import open_gate_pack
 from thyro_core.study.plan import StudyPlan, load_plan, plan_recipe
 from thyro_core.study.records import runs_table, train_aucs
+from thyro_core.study.study_table import row_faults
 from thyro_core.study.verify import cam_checks, object_checks, table_checks
 from thyro_core.study.verify.plan_check import plan_fault
 from thyro_core.tables import schemas
@@ -91,12 +92,12 @@ def verify_study(store: Store, study_id: str) -> Iterator[StudyCheck]:
         study_id: The study.
 
     Yields:
-        `plan`, `table <name>` for each table, then `manifest`, `images`, `packs`, `weights`,
-        `splits`, `leakage`, `completeness`, `runs`, `models`, `predictions`, `metrics`,
-        those of `DERIVED_TABLES`, `cams`,
-        `cam_features`, `cam_trust`, `cam_tests`, `cam_families` and `cam_checks`. Only
-        `plan`, if the plan itself cannot be read; of a study of another recipe only it and those of
-        files: `table images`, `images`, `weights`, `table runs` and `models`.
+        `plan`, `table <name>` for each table, then `studies`, `manifest`, `images`, `packs`,
+        `weights`, `splits`, `leakage`, `completeness`, `runs`, `models`, `predictions`, `metrics`,
+        those of `DERIVED_TABLES`, `cams`, `cam_features`, `cam_trust`, `cam_tests`,
+        `cam_families` and `cam_checks`. Only `plan`, if the plan itself cannot be read; of a study
+        of another recipe only it and those of files: `table images`, `images`, `weights`,
+        `table runs` and `models`.
 
     Raises:
         InputError: there is no such study.
@@ -174,7 +175,16 @@ def _check_table(study: _StudyTables, name: str) -> _Findings:
         faults.append(f"{table_prefix(name)}/{owner}: expected a part, found none")
     study.tables[name] = pa.concat_tables(parts)
     summary = f"{len(keys)} parts, {study.tables[name].num_rows} rows"
+    if name in schemas.LATER_TABLES and not keys:
+        summary = "not there: an earlier version of the program made the study"
     return _Findings(faults, summary, f"delete what is damaged and {_START_AGAIN}")
+
+
+def _check_study_row(study: _StudyTables) -> _Findings:
+    rows = study.tables["studies"].to_pylist()
+    faults = [fault for row in rows for fault in row_faults(row, study.plan)]
+    summary = "manifest and config are the plan's" if rows else "no row to compare with the plan"
+    return _Findings(faults, summary, f"delete the table studies of this study and {_START_AGAIN}")
 
 
 def _check_manifest(study: _StudyTables) -> _Findings:
@@ -376,6 +386,7 @@ _CHECKS: dict[str, tuple[_CheckFunction, tuple[str, ...]]] = {
         f"table {name}": (partial(_check_table, name=name), ())
         for name in ("images", *schemas.STUDY_TABLES)
     },
+    "studies": (_check_study_row, ("table studies",)),
     "manifest": (_check_manifest, ("table images",)),
     "images": (_check_images, ("table images",)),
     "packs": (_check_packs, ("table images",)),
