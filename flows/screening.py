@@ -29,11 +29,11 @@ from thyro_core.screening.files import stream_files
 from thyro_core.screening.night import (
     Means,
     NightResult,
+    checked_date,
     conclude_night,
     make_job,
     plan_night,
     recover,
-    today,
 )
 from thyro_core.screening.rules import Counts, Night
 from thyro_core.screening.worklist import unscored_rows
@@ -83,7 +83,7 @@ def screening(
     """
     with run_of("screening"):
         settings = Settings()
-        night = date or today(settings.timezone)
+        night = checked_date(date, settings.timezone)
         name_run(f"screening-{night}")
         place = store or settings.store
         return _screen(batch, night, model_id or None, rules, store=place, ray=ray or settings.ray)

@@ -52,6 +52,16 @@ class ReaderSpec(NamedTuple):
     cut: str | None
 
 
+def _column(default: str, description: str) -> Any:  # noqa: ANN401 - as pydantic's Field
+    # Studies of sets with these names keep the ids that they had before there were such keys.
+    return Field(
+        default, min_length=1, exclude_if=lambda value: value == default, description=description
+    )
+
+
+_ClassWord = Annotated[str, Field(pattern=r"^(benign|malignant|unlabelled)=.*\S")]
+
+
 class IngestConfig(BaseModel):
     """The declared rules by which an image set becomes a manifest."""
 
@@ -98,6 +108,17 @@ class IngestConfig(BaseModel):
         exclude_if=lambda value: value == "keep",
         description="What becomes of a picture of two windows side by side: it takes part as one "
         "image, as its one label says, or is excluded.",
+    )
+    image_column: str = _column("image", "Column of labels.csv with the path of the image.")
+    label_column: str = _column("label", "Column of labels.csv with the class of the image.")
+    patient_column: str = _column(
+        "patient_id", "Column of labels.csv with the patient, or another unit that no split parts."
+    )
+    label_map: tuple[_ClassWord, ...] = Field(
+        (),
+        exclude_if=lambda value: not value,
+        description="Words of the label column, as class=word: benign=B, malignant=M, and "
+        "unlabelled=U if need be. Empty: benign, malignant, B, M, 0 and 1.",
     )
     tirads_benign: tuple[str, ...] = Field(
         ("1", "2", "3"), description="TI-RADS categories read as benign (DDTI's XML files)."

@@ -91,3 +91,8 @@ class StoppedError(ThyroError):
     """The program was stopped on request: no failure, and finished work is kept."""
 
     exit_code = 130
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`1 check`, `2 checks`, `2 studies`: for errors, notes and whatever else people read."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

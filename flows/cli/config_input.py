@@ -1,7 +1,8 @@
 """A study's config from a YAML file and `--set key=value`, with errors for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 from pydantic import ValidationError
@@ -11,12 +12,15 @@ from thyro_core.config import StudyConfig
 from thyro_core.errors import InputError
 
 
-def read_config(file: Path | None, assignments: Sequence[str]) -> StudyConfig:
-    """The config of a study: defaults, then the file, then the assignments.
+def read_config(
+    file: Path | None, assignments: Sequence[str], options: Mapping[str, str] = MappingProxyType({})
+) -> StudyConfig:
+    """The config of a study: defaults, then the file, then the assignments, then the options.
 
     Args:
         file: a YAML mapping of config keys.
         assignments: `key=value`, the value read as YAML; lists may be written `a,b`.
+        options: config keys that the command has as options, as texts; empty: not given.
 
     Raises:
         InputError: a key is unknown or a value out of bounds.
@@ -25,6 +29,7 @@ def read_config(file: Path | None, assignments: Sequence[str]) -> StudyConfig:
     for assignment in assignments:
         name, text = split_assignment(assignment)
         values[name] = _value(name, text)
+    values |= {name: _tuple(name, text) for name, text in options.items() if text}
     try:
         return StudyConfig.model_validate(values)
     except ValidationError as error:

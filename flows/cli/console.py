@@ -42,12 +42,17 @@ def shortened(address: str, width: int) -> str:
     return text if len(text) <= width else f"...{text[3 - width :]}"
 
 
+def full_width(table: Table, console: Console) -> int:
+    """What a table takes with no cell broken [letters]."""
+    unbounded = console.options.update(width=1 << 20)
+    return Measurement.get(console, unbounded, table).maximum
+
+
 def print_unbroken(table: Table) -> None:
     """Print a table of any width: a pipe has none, and a wrapped row is no row."""
     console = Console()
     if not console.is_terminal:
-        unbounded = console.options.update(width=1 << 20)
-        console.width = Measurement.get(console, unbounded, table).maximum
+        console.width = full_width(table, console)
     console.print(table)
 
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 from flows.cli.console import err, say
 from flows.serving.child_process import end_soon
 from thyro_core.errors import StoppedError, ThyroError
+from thyro_core.urls import redact
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -35,7 +36,7 @@ def errors_for_people(*, debug: bool) -> Iterator[None]:
             end_soon(code)  # Prefect's server is lost
         if debug:
             raise
-        say(f"[red]thyro:[/] {escape(_sentence(error))}", err)
+        say(f"[red]thyro:[/] {escape(redact(_sentence(error)))}", err)
         raise SystemExit(code) from error
 
 

@@ -7,9 +7,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.console import err, note, out, print_json, say
-from flows.cli.options import ConfigFile, ConfigKeys, ImageSource, Json, StoreUrl, open_store_at
-from flows.cli.units import count
-from thyro_core.errors import InputError
+from flows.cli.options import (
+    ConfigFile,
+    ConfigKeys,
+    ImageColumn,
+    ImageSource,
+    Json,
+    LabelColumn,
+    LabelMap,
+    PatientColumn,
+    StoreUrl,
+    open_store_at,
+)
+from thyro_core.errors import InputError, counted
 from thyro_core.urls import redact
 
 if TYPE_CHECKING:
@@ -40,6 +50,10 @@ def ingest(
     source: ImageSource,
     config: ConfigFile = None,
     set_: ConfigKeys = None,
+    image_column: ImageColumn = "",
+    label_column: LabelColumn = "",
+    patient_column: PatientColumn = "",
+    label_map: LabelMap = "",
     store: StoreUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -49,7 +63,13 @@ def ingest(
     from thyro_core.screening.pseudonyms import path_hider
     from thyro_core.settings import Settings
 
-    study = read_config(config, set_ or [])
+    options = {
+        "image_column": image_column,
+        "label_column": label_column,
+        "patient_column": patient_column,
+        "label_map": label_map,
+    }
+    study = read_config(config, set_ or [], options)
     sides = sorted({study.side(architecture) for architecture in study.architectures})
     opened = open_store_at(store)
     with err.status("reading images") as status:
@@ -65,8 +85,8 @@ def ingest(
     if not any(manifest.table["included"].to_pylist()):
         msg = (
             f"{redact(source)}: expected images that a study can use, found none among "
-            f"{count(manifest.table.num_rows, 'file')}; the states say why: replace the files, or "
-            "change the bounds with --set"
+            f"{counted(manifest.table.num_rows, 'file')}; the states say why: replace the files, "
+            "or change the bounds with --set"
         )
         raise InputError(msg)
 

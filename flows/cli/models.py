@@ -135,7 +135,7 @@ def _show_models(rows: list["ModelRow"], history: list["Change"]) -> None:
     headers = ("model", "architecture", "study", "AUC", "threshold")
     table = result_table(*headers, title="Promoted models")
     for row in rows:
-        name = f"[bold]{row.model_id}[/] (champion)" if row.is_champion else row.model_id
+        name = f"[bold]{row.model_id}[/]\n(champion)" if row.is_champion else row.model_id
         auc = "undefined" if row.auc is None else f"{row.auc:.3f}"
         facts = (row.architecture, row.study_id, auc, f"{row.threshold:.6g}")
         table.add_row(name, *(("damaged", "", "", "") if row.fault else facts))

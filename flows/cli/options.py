@@ -16,6 +16,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 JsonLast = Annotated[bool, typer.Option("--json", help="Print one JSON object last.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of config keys.")]
 ConfigKeys = Annotated[list[str] | None, typer.Option("--set", help="A config key=value.")]
+ImageColumn = Annotated[str, typer.Option(help="Column of the labels with the image's path.")]
+LabelColumn = Annotated[str, typer.Option(help="Column of the labels with the class.")]
+PatientColumn = Annotated[
+    str, typer.Option(help="Column of the labels with the patient, or another unit to keep whole.")
+]
+LabelMap = Annotated[
+    str, typer.Option(help="What the labels' words mean, as benign=B,malignant=M.")
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why, one line; kept for ever: name nobody.")]
 ImageSource = Annotated[str, typer.Argument(help="Folder or fsspec URL of the image set.")]
 StudyId = Annotated[

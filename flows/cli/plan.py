@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from flows.cli.console import err, note, out, print_json, result_table, say
-from flows.cli.options import ConfigFile, ConfigKeys, ImageSource, Json, StoreUrl, open_store_at
+from flows.cli.options import (
+    ConfigFile,
+    ConfigKeys,
+    ImageColumn,
+    ImageSource,
+    Json,
+    LabelColumn,
+    LabelMap,
+    PatientColumn,
+    StoreUrl,
+    open_store_at,
+)
 
 if TYPE_CHECKING:
     from thyro_core.study.forecast import ExpectedInterval, Forecast
@@ -16,6 +27,10 @@ def plan(
     source: ImageSource,
     config: ConfigFile = None,
     set_: ConfigKeys = None,
+    image_column: ImageColumn = "",
+    label_column: LabelColumn = "",
+    patient_column: PatientColumn = "",
+    label_map: LabelMap = "",
     store: StoreUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -25,7 +40,13 @@ def plan(
     from thyro_core.study.derived import check_columns
     from thyro_core.study.forecast import forecast
 
-    study = read_config(config, set_ or [])
+    options = {
+        "image_column": image_column,
+        "label_column": label_column,
+        "patient_column": patient_column,
+        "label_map": label_map,
+    }
+    study = read_config(config, set_ or [], options)
     sides = sorted({study.side(architecture) for architecture in study.architectures})
     opened = open_store_at(store)
     with err.status("reading images"):

@@ -2,14 +2,15 @@
 
 import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, TypeGuard, cast
 
 import typer
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.console import print_unbroken, say
+from flows.cli.console import full_width, print_unbroken, say, shortened
 from flows.cli.options import StoreUrl
 from thyro_core.errors import InputError
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 200
 _MOST_LETTERS = 60
+_LEAST_ADDRESS = 20
+"""What an address is cut to at most [letters]."""
 
 
 class Format(StrEnum):
@@ -66,18 +69,52 @@ def tables(
 
 
 def _print_rows(rows: "pa.Table") -> None:
-    import pyarrow as pa
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for field in rows.schema:
-        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        number = number or pa.types.is_decimal(field.type)
-        table.add_column(Text(field.name), justify="right" if number else "left", overflow="fold")
-    for row in rows.slice(0, _MOST_ROWS).to_pylist():
-        table.add_row(*(_cell(value) for value in row.values()))
+    console = Console()
+    first_rows = rows.slice(0, _MOST_ROWS).to_pylist()
+    table = _row_table(rows.schema, first_rows)
+    excess = full_width(table, console) - console.width
+    if console.is_terminal and excess > 0:
+        addresses = [v for row in first_rows for v in row.values() if _is_address(v)]
+        most = max(map(len, addresses), default=0) - excess
+        table = _row_table(rows.schema, first_rows, max(most, _LEAST_ADDRESS))
+        if full_width(table, console) > console.width:
+            table = _record_table(first_rows)
     print_unbroken(table)
     if rows.num_rows > _MOST_ROWS:
         say(f"first {_MOST_ROWS} of {rows.num_rows} rows; --format csv gives all")
+
+
+def _row_table(schema: "pa.Schema", rows: list[dict[str, object]], most: int = 1 << 20) -> Table:
+    """A line a row; addresses are cut to so many letters."""
+    import pyarrow as pa
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for field in schema:
+        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        number = number or pa.types.is_decimal(field.type)
+        table.add_column(Text(field.name), justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        cells = (
+            shortened(v, most) if _is_address(v) and len(v) > most else v for v in row.values()
+        )
+        table.add_row(*map(_cell, cells))
+    return table
+
+
+def _record_table(rows: list[dict[str, object]]) -> Table:
+    """A line a column, for rows wider than the terminal."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for number, row in enumerate(rows, 1):
+        table.add_row(Text(f"- row {number}"), "")
+        for name, value in row.items():
+            table.add_row(Text(name), _cell(value))
+    return table
+
+
+def _is_address(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and "://" in value and " " not in value
 
 
 def _cell(value: object) -> Text:
@@ -86,7 +123,7 @@ def _cell(value: object) -> Text:
     if isinstance(value, float):
         return Text(f"{value:.6g}" if value == value else "NaN")  # noqa: PLR0124
     whole = "null" if value is None else cell_text(value)
-    # Ids are shown whole; a map of hundreds of values is not for reading.
+    # Ids are first_rows whole; a map of hundreds of values is not for reading.
     if isinstance(value, list) and len(whole) > _MOST_LETTERS:
         return Text(f"{whole[:_MOST_LETTERS]}... ({len(value)} values)")
     return Text(whole)

@@ -34,13 +34,13 @@ def screen(
 ) -> None:
     """Score what is new in a batch of images and write the night's worklist."""
     from flows.observer import observer
-    from thyro_core.screening.night import plan_night, today
+    from thyro_core.screening.night import checked_date, plan_night
     from thyro_core.settings import Settings
     from thyro_core.store.store import open_store
 
     settings, rules = Settings(), _rules(set_ or [])
     opened = open_store(store or settings.store)
-    night = date or today(settings.timezone)
+    night = checked_date(date or "", settings.timezone)
     # Planned here: what is wrong should not wait for Prefect to start before it is said.
     plan_night(opened, batch, night, model, rules)
     from flows.cli.screen_display import ScreenDisplay

@@ -21,8 +21,7 @@ _RUN_HEADERS = (
     "epoch",
     "images/s",
     "left",
-    "GPU-seconds",
-    "host",
+    "GPU s",
 )
 
 
@@ -40,10 +39,15 @@ def status(study_id: StudyId = "", store: StoreUrl = None, as_json: Json = False
 
 
 def _print_status(status: "StudyStatus") -> None:
-    table = result_table(*_RUN_HEADERS, title=f"Study {status.study_id}")
+    hosts = {run.host for run in status.runs if run.host}
+    # One host for all runs is said once: the line is wide enough without.
+    last = ("host",) if len(hosts) > 1 else ()
+    table = result_table(*_RUN_HEADERS, *last, title=f"Study {status.study_id}")
     for run in status.runs:
-        table.add_row(*_run_row(run, status.epochs))
+        table.add_row(*_run_row(run, status.epochs), *([run.host or ""] if last else []))
     print_unbroken(table)
+    if len(hosts) == 1:
+        say(f"host: {escape(hosts.pop())}")
     for run in status.runs:
         if run.error is not None:
             say(f"[red]split {run.split}, {run.architecture}:[/] {escape(run.error)}")
@@ -63,7 +67,6 @@ def _run_row(run: "RunStatus", epochs: int) -> tuple[str, ...]:
         f"{run.images_per_second:.1f}" if run.images_per_second is not None else "",
         clock(run.seconds_left) if running else "",
         "" if run.gpu_seconds is None else f"{run.gpu_seconds:.0f}",
-        run.host or "",
     )
 
 

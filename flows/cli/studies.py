@@ -12,9 +12,9 @@ from rich.markup import escape
 
 from flows.cli.console import note, out, print_json, result_table, say, shortened
 from flows.cli.options import Json, StoreUrl, open_store_at
-from flows.cli.units import count, size
+from flows.cli.units import size
 from thyro_core import NOTICE
-from thyro_core.errors import InputError
+from thyro_core.errors import InputError, counted
 
 if TYPE_CHECKING:
     from thyro_core.study.listing import ListedStudy
@@ -44,13 +44,13 @@ def studies(store: StoreUrl = None, as_json: Json = False) -> None:
             row.state,
             "" if row.started is None else row.started.strftime("%Y-%m-%d"),
             "\n".join(row.architectures),
-            _auc(row.auc),
+            _auc_text(row.auc),
         )
     out.print(table)
     say("AUC: the primary endpoint, of the first network, mean over splits")
     older = sum(not row.in_table for row in rows)
     if older:
-        studies_of = count(older, "study", "studies")
+        studies_of = counted(older, "study", "studies")
         note(f"{studies_of} of an earlier version of the program: without source and times")
 
 
@@ -69,7 +69,7 @@ def rm(
     objects = study_objects(opened, study_id)
     for kind, amount in sorted(objects.sizes.items()):
         say(f"{size(amount):>10}  {escape(kind)}")
-    total = f"{size(sum(objects.sizes.values()))} in {count(len(objects.keys), 'object')}"
+    total = f"{size(sum(objects.sizes.values()))} in {counted(len(objects.keys), 'object')}"
     if not yes:
         if not sys.stdin.isatty():
             msg = f"study {study_id}: expected somebody to ask, found no terminal; add --yes"
@@ -81,7 +81,7 @@ def rm(
     say(f"removed study {study_id}: {total}; its images and their packs stay")
 
 
-def _auc(value: float | None) -> str:
+def _auc_text(value: float | None) -> str:
     if value is None:
         return ""
     return "undefined" if isnan(value) else f"{value:.3f}"

@@ -1,5 +1,6 @@
 """`thyro study`: the cross-split study of an image set, from images to results."""
 
+import shlex
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +9,18 @@ from rich.markup import escape
 
 from flows.cli.console import err, note, out, print_json, result_table, say
 from flows.cli.errors import resumable
-from flows.cli.options import ConfigFile, ConfigKeys, ImageSource, JsonLast, StoreUrl, open_store_at
+from flows.cli.options import (
+    ConfigFile,
+    ConfigKeys,
+    ImageColumn,
+    ImageSource,
+    JsonLast,
+    LabelColumn,
+    LabelMap,
+    PatientColumn,
+    StoreUrl,
+    open_store_at,
+)
 from flows.serving.child_process import end_soon
 from thyro_core import NOTICE
 
@@ -20,6 +32,10 @@ def study(
     source: ImageSource,
     config: ConfigFile = None,
     set_: ConfigKeys = None,
+    image_column: ImageColumn = "",
+    label_column: LabelColumn = "",
+    patient_column: PatientColumn = "",
+    label_map: LabelMap = "",
     store: StoreUrl = None,
     ray: Annotated[
         str | None,
@@ -40,7 +56,13 @@ def study(
     from flows.observer import observer
     from thyro_core.datasets.layouts import read_image_set
 
-    values = read_config(config, set_ or [])
+    options = {
+        "image_column": image_column,
+        "label_column": label_column,
+        "patient_column": patient_column,
+        "label_map": label_map,
+    }
+    values = read_config(config, set_ or [], options)
     if permute_labels:
         values = values.model_copy(update={"permute_labels": True})
     # Listed once here: a wrong source should not wait for Prefect to start before it is said.
@@ -65,10 +87,13 @@ def study(
         end_soon(0)
     finally:
         observer.reset(token)
-    _show_results(opened, study_id, time.monotonic() - started, as_json=as_json)
+    place = f" --store {shlex.quote(store)}" if store else ""
+    _show_results(opened, study_id, time.monotonic() - started, place, as_json=as_json)
 
 
-def _show_results(store: "Store", study_id: str, seconds: float, *, as_json: bool) -> None:
+def _show_results(
+    store: "Store", study_id: str, seconds: float, place: str, *, as_json: bool
+) -> None:
     from thyro_core.store.keys import report_key
     from thyro_core.study.lifecycle import study_notes, table_locations
     from thyro_core.study.plan import load_plan
@@ -109,7 +134,8 @@ def _show_results(store: "Store", study_id: str, seconds: float, *, as_json: boo
     out.print(table)
     for text in doubts:
         note(text)
-    for name, place in tables.items():
-        say(f"{name:<12} {escape(place)}")
-    if page:
-        say(f"{'report':<12} {escape(page)}")
+    report = page.removeprefix("file://") if page else "none: it could not be drawn"
+    say(f"report   {escape(report)}")
+    say("Next:")
+    for command in (f"report {study_id} --open", f"verify {study_id}", f"promote {study_id}"):
+        say(f"  thyro {command}{escape(place)}")

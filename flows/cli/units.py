@@ -23,8 +23,3 @@ def size(number: int) -> str:
 def gigabytes(number: float) -> str:
     """Bytes in GB, to compare machines by."""
     return f"{number / 1e9:.1f} GB"
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """`1 check`, `2 checks`, `2 studies`."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"

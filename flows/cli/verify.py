@@ -8,8 +8,7 @@ from rich.progress import track
 
 from flows.cli.console import err, say
 from flows.cli.options import StoreUrl, open_store_at
-from flows.cli.units import count
-from thyro_core.errors import InputError, ThyroError
+from thyro_core.errors import InputError, ThyroError, counted
 
 
 def verify(
@@ -41,6 +40,6 @@ def verify(
             failures += not check.passed
             total += 1
     if failures:
-        msg = f"{count(failures, 'check')} failed; the lines marked FAIL say what and where"
+        msg = f"{counted(failures, 'check')} failed; the lines marked FAIL say what and where"
         raise ThyroError(msg)
-    say(f"all {count(total, 'check')} passed")
+    say(f"all {counted(total, 'check')} passed")

@@ -74,7 +74,7 @@ def promoted(store: Store, folder: Path, options: argparse.Namespace) -> str:
     command += [f"--set=image_size={options.side}"]
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     study = json.loads(said.splitlines()[-1])["study_id"]
-    promote(store, PromotionConfig(study_id=study), folder)
+    promote(store, PromotionConfig(study_id=study, force=True, reason="benchmark"), folder)
     model_id = champion(store)
     key = card_key(model_id)
     card = parse_card(store.read(key), model_id)

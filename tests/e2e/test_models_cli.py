@@ -73,7 +73,6 @@ def test_the_command_promotes_and_shows_the_card(
     model_id = champion(store)
     assert f"Model {model_id}" in done.output
     assert NOTICE in " ".join(done.output.split())
-    assert "RANDOM weights" in done.output
     assert "champion     yes" in done.output
     assert "Champion, the first one (promoted: promoted by hand)" in pages[0]
     again = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)

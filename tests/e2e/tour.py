@@ -81,7 +81,8 @@ def tour(place: Place, size: Size, run: Runner) -> str:
     run(["query", METRICS])
     said = run(["query", "SELECT DISTINCT study_id FROM metrics", "--format", "csv"])
     study_id = said.split()[-1]
-    run(["promote", study_id])
+    # Where no weights can be had the study starts from random ones.
+    run(["promote", study_id, "--force", "--reason", "a tour on phantoms"])
     run(["phantom", inbox, "--images", str(size.new), "--malignant", "3", "--seed", "2"])
     # Its masks are no images to screen.
     run(["screen", f"{inbox}/images", "--date", DATE])

@@ -15,8 +15,22 @@ from thyro_core.study.plan import StudyPlan
 
 SMALL = {
     "architectures": ("resnet18",), "splits": 3, "epochs": 2, "image_size": 64, "batch_size": 8,
-    "learning_rate": 3e-4, "weights": "none", "resamples": 100, "blur_bound": 0, "trust_images": 1,
+    "learning_rate": 3e-4, "resamples": 100, "blur_bound": 0, "trust_images": 1,
 }  # fmt: skip
+
+
+def starting_weights(folder: Path) -> str:
+    """A folder with weights to start from: drawn, but a file, as what is promoted has to have."""
+    from safetensors.torch import save_file
+
+    from thyro_core.training.models import build
+
+    file = folder / "resnet18.safetensors"
+    if not file.exists():
+        folder.mkdir(parents=True)
+        state = build("resnet18", 64, 7).state_dict()
+        save_file({name: tensor for name, tensor in state.items() if "fc." not in name}, file)
+    return str(folder)
 
 
 def finished_study(
@@ -30,6 +44,7 @@ def finished_study(
 
     from thyro_core.study.split import run_split
 
+    config = {"weights": starting_weights(folder / "start")} | config
     source = folder / "set"
     if not source.exists():
         write_image_set(source)

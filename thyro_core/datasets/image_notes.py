@@ -5,17 +5,23 @@ from collections import Counter
 import pyarrow as pa
 
 from thyro_core.datasets.eligibility import REASONS, Judgement
+from thyro_core.errors import counted
 
 
 def image_notes(table: pa.Table, judgement: Judgement) -> list[str]:
     """What the judgement found that a reader of the results must know."""
     reasons = Counter(table["reason"].drop_null().to_pylist())
-    notes = [f"{reasons[reason]} files excluded: {reason}" for reason in REASONS if reasons[reason]]
+    notes = [
+        f"{counted(reasons[reason], 'file')} excluded: {reason}"
+        for reason in REASONS
+        if reasons[reason]
+    ]
     near = judgement.near_duplicates
     if near:
         notes.append(
-            f"{len(near)} groups of near-duplicates, {sum(near)} images: kept together "
-            f"({judgement.copies} pairs show the same picture, {judgement.similar} similar ones)"
+            f"{counted(len(near), 'group')} of near-duplicates, {sum(near)} images: kept together "
+            f"(the same picture: {counted(judgement.copies, 'pair')}, "
+            f"similar ones: {judgement.similar})"
         )
     return notes + _copy_notes(table) + _picture_notes(table)
 
@@ -25,11 +31,15 @@ def _copy_notes(table: pa.Table) -> list[str]:
     notes = []
     shared = int((frame.groupby("pixel_hash")["patient_id"].nunique() > 1).sum())
     if shared:
-        notes.append(f"{shared} images are listed under several patients: these are one group")
+        notes.append(
+            f"{counted(shared, 'image')} listed under several patients: these are one group"
+        )
     excluded_hashes = frame.loc[frame["reason"] == "excluded_by_specialist", "pixel_hash"].dropna()
     n_copies = int(frame.loc[frame["included"], "pixel_hash"].isin(excluded_hashes).sum())
     if n_copies:
-        notes.append(f"{n_copies} included images are exact copies of ones the specialist excluded")
+        notes.append(
+            f"{counted(n_copies, 'included image')} with an exact copy that the specialist excluded"
+        )
     return notes
 
 
@@ -41,12 +51,12 @@ def _picture_notes(table: pa.Table) -> list[str]:
     notes = []
     if with_text:
         notes.append(
-            f"text is burned into {with_text} included images or more: lines that were found are "
-            "painted over where images are shown, and the networks see them"
+            f"text is burned into {counted(with_text, 'included image')} or more: lines that were "
+            "found are painted over where images are shown, and the networks see them"
         )
     if n_dual:
         notes.append(
-            f"{n_dual} included images show two windows side by side, under one label: "
+            f"{counted(n_dual, 'included image')} with two windows side by side, under one label: "
             "dual_views = exclude leaves them out (a screening scores each window)"
         )
     return notes

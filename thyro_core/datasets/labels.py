@@ -1,4 +1,4 @@
-"""labels.csv and exclusions.csv: tables people write by hand, read strictly."""
+"""Tables of labels and exclusions.csv, which people write by hand, read strictly."""
 
 import csv
 import io
@@ -7,13 +7,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from thyro_core.config import IngestConfig
+from thyro_core.datasets.workbook import workbook_rows
 from thyro_core.errors import InputError
 
-_WORDS = {"benign": 0, "malignant": 1, "": None, "none": None, "nan": None}
+_NO_LABEL = {"": None, "none": None, "nan": None}
+_WORDS = {"benign": 0, "malignant": 1} | _NO_LABEL
+_CLASSES = {"benign": 0, "malignant": 1, "unlabelled": None}
+_LETTER_LABELS = {"b": 0, "m": 1}
 # A column with an empty cell comes out of many programs as 0.0 and 1.0.
 _NUMBERS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
-_LABELS = _WORDS | _NUMBERS
-_ROLES = ("image", "label", "patientid", "mask")
+_LABELS = _WORDS | _LETTER_LABELS | _NUMBERS
 _NO_REASON = "no reason given"
 _WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+")
 _IDENTIFYING = frozenset(
@@ -46,13 +50,13 @@ class LabelTable:
         rows: Those that name an image of the folder.
         dropped: Names of the columns that identify people.
         faults: What is wrong with the rows and masks that are set aside, with their line.
-        has_numbers: Whether a class is given as a number.
+        meanings: How other words than the names of the classes were read; empty: there are none.
     """
 
     rows: tuple[LabelRow, ...]
     dropped: tuple[str, ...]
     faults: tuple[str, ...] = ()
-    has_numbers: bool = False
+    meanings: str = ""
 
     @property
     def masks(self) -> frozenset[str]:
@@ -60,15 +64,16 @@ class LabelTable:
         return frozenset(row.mask for row in self.rows if row.mask is not None)
 
 
-def read_labels(where: str, data: bytes) -> LabelTable:
-    """Read labels.csv: `image,label[,patient_id]` and any other columns.
+def read_labels(where: str, data: bytes, rules: IngestConfig = IngestConfig()) -> LabelTable:  # noqa: B008
+    """Read a table of labels: `image,label[,patient_id]` and any other columns.
 
     The header's spelling may vary in case, spaces and underscores; the delimiter is a comma or
     a semicolon. Columns that identify a person are dropped unread.
 
     Args:
         where: The file's address, for messages.
-        data: Its bytes: UTF-8, with or without a byte order mark.
+        data: Its bytes: CSV in UTF-8, with or without a byte order mark, or an Excel workbook.
+        rules: Say which columns hold image, label and patient, and what the words of a label mean.
 
     A row whose image lies outside the folder is set aside, and so is such a mask: one slip in a
     table of thousands is no reason to refuse the others.
@@ -78,17 +83,19 @@ def read_labels(where: str, data: bytes) -> LabelTable:
             the header, or a label is unknown.
     """
     header, lines = _table(where, data)
-    columns = _columns(where, header, required=("image", "label"))
-    other = [name for name in header if name and column_key(name) not in _ROLES]
+    columns = _role_places(where, header, rules)
+    taken = set(columns.values())
+    other = [name for place, name in enumerate(header) if name and place not in taken]
     dropped = tuple(name for name in other if is_identifying(name))
     attribute_columns = [name for name in other if name not in dropped]
     if "mask" in columns:
         attribute_columns.append(header[columns["mask"]])
-    rows, faults, has_numbers = [], [], False
+    words = _label_words(rules)
+    rows, faults, values = [], [], set()
     for line, cells in lines:
-        by_role = {role: cells[columns[role]] for role in _ROLES if role in columns}
-        label = _label(f"{where} line {line}", by_role["label"])
-        has_numbers = has_numbers or by_role["label"] in _NUMBERS
+        by_role = {role: cells[place] for role, place in columns.items()}
+        label = _label(f"{where} line {line}", by_role["label"], words)
+        values.add(by_role["label"].lower())
         fault = _fault(by_role["image"])
         if fault:
             faults.append(f"line {line}: {fault} instead of an image's path: the row is set aside")
@@ -108,7 +115,53 @@ def read_labels(where: str, data: bytes) -> LabelTable:
                 mask=_plain(mask) if mask and not mask_fault else None,
             )
         )
-    return LabelTable(tuple(rows), dropped, tuple(faults), has_numbers)
+    return LabelTable(tuple(rows), dropped, tuple(faults), _meanings(values, rules))
+
+
+def _role_places(where: str, header: list[str], rules: IngestConfig) -> dict[str, int]:
+    """The places of the columns for image, label, patient and mask, as far as they are there."""
+    names = {
+        "image": rules.image_column,
+        "label": rules.label_column,
+        "patientid": rules.patient_column,
+        "mask": "mask",
+    }
+    # A column that is named on purpose has to be there.
+    required = [rules.image_column, rules.label_column]
+    if column_key(rules.patient_column) != "patientid":
+        required.append(rules.patient_column)
+    columns = _columns(where, header, tuple(required))
+    places = {role: columns.get(column_key(name)) for role, name in names.items()}
+    return {role: place for role, place in places.items() if place is not None}
+
+
+def _label_words(rules: IngestConfig) -> Mapping[str, int | None]:
+    """What each word in the label column means; a map leaves no other meaning.
+
+    Raises:
+        InputError: the map gives a word two meanings.
+    """
+    meanings: dict[str, int | None] = {}
+    for part in rules.label_map:
+        name, _, word = (text.strip().lower() for text in part.partition("="))
+        label = _CLASSES[name]
+        if meanings.setdefault(word, label) != label:
+            msg = f"label_map: expected one meaning for each word, found two for {word!r}"
+            raise InputError(msg)
+    return meanings | _NO_LABEL if meanings else _LABELS
+
+
+def _meanings(values: set[str], rules: IngestConfig) -> str:
+    """How the words that are not the classes' names were read."""
+    pairs = [("0", "1")] if values & _NUMBERS.keys() else []
+    pairs += [("B", "M")] if values & _LETTER_LABELS.keys() else []
+    if rules.label_map:
+        meanings = _label_words(rules)
+        words = [[word for word, label in meanings.items() if label == n] for n in range(2)]
+        pairs = [(", ".join(words[0]) or "nothing", ", ".join(words[1]) or "nothing")]
+    return "; ".join(
+        f"{first} is taken as benign, {second} as malignant" for first, second in pairs
+    )
 
 
 def read_exclusions(where: str, data: bytes) -> dict[str, tuple[int, str]]:
@@ -130,6 +183,10 @@ def read_exclusions(where: str, data: bytes) -> dict[str, tuple[int, str]]:
 
 
 def _table(where: str, data: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    if where.lower().endswith(".xlsx"):
+        records = workbook_rows(where, data)
+        _, header = next(records, (1, []))
+        return header, _checked(where, header, records)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -170,11 +227,14 @@ def _checked(
 
 def _columns(where: str, header: list[str], required: tuple[str, ...]) -> dict[str, int]:
     keys = [column_key(name) for name in header]
-    missing = [name for name in required if name not in keys]
+    missing = [name for name in required if column_key(name) not in keys]
     if missing:
+        options = ", ".join(f"--{name}-column" for name in ("image", "label") if name in missing)
+        otherwise = f", or name the columns that hold them by {options}" if options else ""
         msg = (
             f"{where}: expected the columns {', '.join(required)}, found "
             f"{', '.join(header) or 'nothing'}; add {' and '.join(missing)} to the first line"
+            f"{otherwise}"
         )
         raise InputError(msg)
     twice = sorted({name for name in header if name and keys.count(column_key(name)) > 1})
@@ -201,14 +261,19 @@ def is_identifying(column: str) -> bool:
     )
 
 
-def _label(where: str, cell: str) -> int | None:
-    if cell.lower() not in _LABELS:
+def _label(where: str, cell: str, words: Mapping[str, int | None]) -> int | None:
+    if cell.lower() not in words:
+        # Numbers with a point are for programs; people write them without.
+        choices = ", ".join(
+            word for word in words if word and word not in {*_NO_LABEL, "0.0", "1.0"}
+        )
         msg = (
-            f"{where}: expected a label benign, malignant, 0 or 1, "
-            f"found {cell[:40]!r}; correct it, or leave it empty for unlabelled"
+            f"{where}: expected a label among {choices}, found {cell[:40]!r}; correct it, leave it "
+            "empty for unlabelled, or say what your words mean by "
+            "--label-map benign=WORD,malignant=WORD"
         )
         raise InputError(msg)
-    return _LABELS[cell.lower()]
+    return words[cell.lower()]
 
 
 def relative_path(where: str, cell: str) -> str:

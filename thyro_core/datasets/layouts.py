@@ -11,7 +11,7 @@ from thyro_core.config import CLASS_NAMES, IngestConfig
 from thyro_core.datasets import ddti, labels
 from thyro_core.datasets.file_names import FileNames, NameMatch
 from thyro_core.datasets.mask_names import MASK_STEM, assign_masks, is_mask
-from thyro_core.errors import InputError
+from thyro_core.errors import InputError, counted
 from thyro_core.store.listing import IMAGE_SUFFIXES, Listing, list_files, suffix
 
 Layout = Literal["labels.csv", "folders", "busi", "ddti"]
@@ -22,9 +22,9 @@ _LISTED_NAMES = 5
 _PLACEHOLDERS = frozenset(
     {"0", "-", "--", "?", "x", "na", "n/a", "nan", "nil", "none", "null", "unknown", "anonymous"}
 )
-_TABLE = "labels.csv"
+_TABLE, _WORKBOOK = "labels.csv", "labels.xlsx"
 _CLASS_LABELS = {name: label for label, name in enumerate(CLASS_NAMES)}
-_COMPANIONS = frozenset({".csv", ".xml", ".txt", ".md", ".json", ".db", ".ini"})
+_COMPANIONS = frozenset({".csv", ".xlsx", ".xml", ".txt", ".md", ".json", ".db", ".ini"})
 # A file of an archive: `.dcm`, or a name such as US.1.2.840.113619.2.55.
 _DICOM_NAME = re.compile(r".*\.(dcm|dicom|ima)|(.*\D)?\d+(\.\d+){4,}", re.IGNORECASE)
 _CURE = (
@@ -93,7 +93,7 @@ def read_image_set(source: str, rules: IngestConfig, *, name_files: bool = True)
     Args:
         source: A folder, or any fsspec URL such as `s3://bucket/prefix`.
         rules: For the TI-RADS categories that DDTI's labels are made of.
-        name_files: Whether the notes may name files that must be renamed.
+        name_files: Whether notes and errors may name files that must be renamed, and folders.
 
     Raises:
         InputError: nothing readable is there, no image has a label, or a table is at fault.
@@ -103,7 +103,7 @@ def read_image_set(source: str, rules: IngestConfig, *, name_files: bool = True)
         msg = f"{source}: expected an image set, found no files; {_CURE}"
         raise InputError(msg)
     layout, entries, notes = _read_layout(folder, rules)
-    _check_labels(folder, entries)
+    _check_labels(folder, entries, name_files)
     entries, masks = _attach_masks(folder, entries)
     entries, excluded = _exclude(folder, entries)
     notes += [
@@ -125,9 +125,9 @@ _Read = tuple[Layout, list[Entry], list[str]]
 
 
 def _read_layout(folder: Listing, rules: IngestConfig) -> _Read:
-    table = folder.find(_TABLE)
+    table = folder.find(_TABLE) or folder.find(_WORKBOOK)
     if table is not None:
-        return _from_table(folder, table)
+        return _from_table(folder, table, rules)
     cases = _cases(folder)
     return _from_cases(folder, cases, rules) if cases else _from_folders(folder)
 
@@ -141,7 +141,7 @@ def _without_masks(names: list[str], mask_names: frozenset[str]) -> tuple[list[s
     """The names that are no masks, known or so named, and a note on the rest."""
     images = [name for name in names if name not in mask_names and not is_mask(name)]
     count = len(names) - len(images)
-    return images, [f"{_count(count, 'mask')} left out: a mask is no image of the set"] * (
+    return images, [f"{counted(count, 'mask')} left out: a mask is no image of the set"] * (
         count > 0
     )
 
@@ -152,21 +152,17 @@ def _attach_masks(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], l
     others = {name for name in folder.images() if is_mask(name)} - set(images)
     masks, lost = assign_masks(others, images, {entry.name: entry.masks for entry in entries})
     fact = "set aside: no image, or several, would fit"
-    notes = [f"{_count(lost, 'mask')} {fact}"] if lost else []
+    notes = [f"{counted(lost, 'mask')} {fact}"] if lost else []
     # What is not in the listing is never opened: it may be a link out of the folder.
     whole = {image: names for image, names in masks.items() if folder.sizes.keys() >= set(names)}
     if len(masks) > len(whole):
-        lacking = _count(len(masks) - len(whole), "image")
+        lacking = counted(len(masks) - len(whole), "image")
         notes.append(f"{lacking} with a mask that is missing: set aside")
     return [replace(entry, masks=whole.get(entry.name, ())) for entry in entries], notes
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _from_table(folder: Listing, name: str) -> _Read:
-    read = labels.read_labels(folder.uri(name), folder.read(name))
+def _from_table(folder: Listing, name: str, rules: IngestConfig) -> _Read:
+    read = labels.read_labels(folder.uri(name), folder.read(name), rules)
     table, matches = _with_file_names(folder, read)
     rows: dict[str, list[labels.LabelRow]] = {}
     for row in table.rows:
@@ -178,14 +174,14 @@ def _from_table(folder: Listing, name: str) -> _Read:
     notes += matches
     if table.dropped:
         notes.append(f"identifying columns dropped: {', '.join(table.dropped)}")
-    if table.has_numbers:
-        notes.append("labels in labels.csv: 0 is taken as benign, 1 as malignant")
+    if table.meanings:
+        notes.append(f"labels in {name}: {table.meanings}")
     if table.faults:
         faults = _first_few(table.faults, "; ")
-        notes.append(f"{_count(len(table.faults), 'fault')} in labels.csv: {faults}")
+        notes.append(f"{counted(len(table.faults), 'fault')} in labels.csv: {faults}")
     repeated = sum(len(image_rows) > 1 for image_rows in rows.values())
     if repeated:
-        notes.append(f"{_count(repeated, 'image')} listed more than once in labels.csv")
+        notes.append(f"{counted(repeated, 'image')} listed more than once in labels.csv")
     return "labels.csv", entries, notes
 
 
@@ -210,7 +206,7 @@ def _with_file_names(
         for row in table.rows
     )
     notes = [
-        f"{_count(number, 'name')} in labels.csv written {match}, and matched to the one file "
+        f"{counted(number, 'name')} in labels.csv written {match}, and matched to the one file "
         "that fits"
         for match, number in sorted(counts.items())
     ]
@@ -241,7 +237,7 @@ def _from_folders(folder: Listing) -> _Read:
     unlabelled = sum(entry.label is None and not entry.conflict for entry in entries)
     if unlabelled:
         fact = "outside benign/ and malignant/ left unlabelled"
-        notes.append(f"{_count(unlabelled, 'image')} {fact}")
+        notes.append(f"{counted(unlabelled, 'image')} {fact}")
     busi = any(MASK_STEM.fullmatch(PurePosixPath(name).stem) for name in folder.images())
     normal = any("normal" in _folders(name) for name in names)
     return "busi" if busi or normal else "folders", entries, notes
@@ -302,12 +298,24 @@ def _of_case(entry: Entry, cases: Mapping[str, ddti.DdtiCase | None], rules: Ing
     return replace(entry, patient=number, label=case.label(rules), attributes=case.attributes)
 
 
-def _check_labels(folder: Listing, entries: list[Entry]) -> None:
+def _check_labels(folder: Listing, entries: list[Entry], name_files: bool) -> None:
     if any(entry.label is not None or entry.conflict for entry in entries):
         return
-    description = f"{_count(len(entries), 'image')} without any" if entries else "no images"
-    msg = f"{folder.url}: expected images with labels, found {description}{_hint(folder)}; {_CURE}"
+    places = _by_folder(entries, name_files)
+    text = f"{counted(len(entries), 'image')} without any ({places})" if entries else "no images"
+    msg = f"{folder.url}: expected images with labels, found {text}{_hint(folder)}; {_CURE}"
     raise InputError(msg)
+
+
+def _by_folder(entries: list[Entry], name_files: bool) -> str:
+    """How many images lie in which folder, the fullest first."""
+    folders = Counter(str(PurePosixPath(entry.name).parent) for entry in entries)
+    if not name_files:
+        return f"in {counted(len(folders), 'folder')}"
+    ordered = sorted((-n, "" if name == "." else f" in {name}/") for name, n in folders.items())
+    counts = [f"{-n}{place or ' in the folder itself'}" for n, place in ordered]
+    rest = len(counts) - _LISTED_NAMES
+    return ", ".join([*counts[:_LISTED_NAMES], *([f"{rest} more folders"] if rest > 0 else [])])
 
 
 def _hint(folder: Listing) -> str:
@@ -328,7 +336,7 @@ def _exclude(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], list[s
     reasons = labels.read_exclusions(folder.uri(name), folder.read(name))
     names = {entry.name for entry in entries}
     unknown = sorted(line for image, (line, _) in reasons.items() if image not in names)
-    notes = [f"{_count(len(reasons) - len(unknown), 'image')} excluded by exclusions.csv"]
+    notes = [f"{counted(len(reasons) - len(unknown), 'image')} excluded by exclusions.csv"]
     if unknown:
         lines = ", ".join(str(line) for line in unknown)
         notes.append(f"exclusions.csv names images that the set lacks, in line {lines}")
@@ -343,7 +351,7 @@ def _patient_notes(entries: list[Entry]) -> list[str]:
         return [f"no patient ids were given: {risk}"]
     counts = Counter(entry.patient for entry in entries if entry.patient is not None)
     notes = [
-        f"{_count(number, 'image')} with the patient id {patient!r}, which looks like a "
+        f"{counted(number, 'image')} with the patient id {patient!r}, which looks like a "
         "placeholder: they count as one patient; leave the cell empty where none is known"
         for patient, number in sorted(counts.items())
         if number > 1 and patient.strip().lower() in _PLACEHOLDERS
@@ -357,7 +365,7 @@ def _patient_notes(entries: list[Entry]) -> list[str]:
             "split; check whether the id stands for several patients"
         )
     if lacking:
-        notes.append(f"{_count(lacking, 'image')} of {len(entries)} without a patient id: {risk}")
+        notes.append(f"{counted(lacking, 'image')} of {len(entries)} without a patient id: {risk}")
     return notes
 
 
@@ -368,7 +376,7 @@ def _ignored_notes(folder: Listing, entries: list[Entry], name_files: bool) -> l
         notes.append(f"{_links(folder)}: left out")
     if folder.odd_names:
         names = f": {_first_few(folder.odd_names, ', ')}" if name_files else ""
-        files = _count(len(folder.odd_names), "file")
+        files = counted(len(folder.odd_names), "file")
         notes.append(f"{files} left out, whose names are no UTF-8{names}; rename them")
     return notes
 
@@ -379,7 +387,7 @@ def _first_few(phrases: Sequence[str], separator: str) -> str:
 
 
 def _links(folder: Listing) -> str:
-    links = _count(folder.links_out, "link")
+    links = counted(folder.links_out, "link")
     return f"{links} out of the folder, where the files themselves should be"
 
 

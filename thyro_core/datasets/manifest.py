@@ -28,7 +28,7 @@ from thyro_core.datasets.hidden_paths import (
 from thyro_core.datasets.image_notes import image_notes
 from thyro_core.datasets.layouts import Entry, ImageSet, read_image_set
 from thyro_core.datasets.path_names import path_notes
-from thyro_core.errors import InputError
+from thyro_core.errors import InputError, counted
 from thyro_core.imaging import decode as images
 from thyro_core.imaging import quality
 from thyro_core.imaging.burned_text import text_boxes
@@ -179,8 +179,8 @@ def _hashed(fs: fsspec.AbstractFileSystem, root: str, entries: Sequence[Entry]) 
     present = [file for file in files if file.entry.present]
     if present and all(file.image_id is None for file in present):
         msg = (
-            f"{root}: none of the {len(present)} files found could be read ({present[0].failure}); "
-            "check the permissions and the connection, then run again"
+            f"{root}: none of {counted(len(present), 'file')} could be read "
+            f"({present[0].failure}); check the permissions and the connection, then run again"
         )
         raise InputError(msg)
     return files
@@ -225,8 +225,8 @@ def _masks(files: Sequence[SourceFile]) -> dict[str, dict[str, str]]:
 
 def _unread(files: Sequence[SourceFile]) -> list[str]:
     lacking = sum(file.masks.keys() != set(file.entry.masks) for file in files)
-    fact = "a mask that cannot be read: set aside"
-    return [f"{lacking} images have {fact}"] if lacking else []
+    fact = "with a mask that cannot be read: set aside"
+    return [f"{counted(lacking, 'image')} {fact}"] if lacking else []
 
 
 def _manifest_id(files: Sequence[SourceFile], rules: IngestConfig) -> str:

@@ -244,7 +244,7 @@ def _start_warnings(spec: BundleSpec) -> tuple[str, ...]:
     if spec.plan.weights[spec.architecture].key is not None:
         return ()
     warning = (
-        f"WARNING: {spec.architecture} was trained from RANDOM weights, not from ImageNet's: "
+        f"{spec.architecture} was trained from RANDOM weights, not from ImageNet's: "
         "expect far worse results than the paper's"
     )
     return (warning,)

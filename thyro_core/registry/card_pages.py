@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thyro_core import NOTICE
+from thyro_core.errors import counted
 from thyro_core.registry.bundle import FIGURES_OF_MEMBERS
 
 CardValues = Mapping[str, Any]
@@ -41,7 +42,7 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
     target = f"calibrated, for sensitivity {point['target_sensitivity']:g}: {verdict}"
     line = f"log odds x {calibration['slope']:.3f} {calibration['intercept']:+.3f}"
     return [
-        ("architecture", f"{card['architecture']}, {len(card['members'])} members"),
+        ("architecture", f"{card['architecture']}, {counted(len(card['members']), 'member')}"),
         ("study", card["study_id"]),
         ("images", f"{card['data']['images']}, {card['data']['malignant']} malignant"),
         ("candidates in this store", candidates),
@@ -71,7 +72,7 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
 def _rows_of_version_1(card: CardValues) -> list[tuple[str, str]]:
     point = card["operating_point"]
     return [
-        ("architecture", f"{card['architecture']}, {len(card['members'])} members"),
+        ("architecture", f"{card['architecture']}, {counted(len(card['members']), 'member')}"),
         ("study", card["study_id"]),
         ("images", f"{card['data']['images']}, {card['data']['malignant']} malignant"),
         *(

@@ -87,7 +87,8 @@ def promote(
     Raises:
         InputError: there is no such study or architecture, it kept no models, or its labels are
             permuted.
-        GateError: the champion is better, or cannot be compared, and `force` is off.
+        GateError: the champion is better, or cannot be compared, or the network started from
+            random weights, and `force` is off.
         ThyroError: the study does not verify.
     """
     plan = load_current_plan(store, config.study_id)
@@ -98,6 +99,14 @@ def promote(
         )
         raise InputError(msg)
     architecture = _promoted_architecture(plan, config)
+    if plan.weights[architecture].sha256 is None and not config.force:
+        msg = (
+            f"study {plan.study_id}, {architecture}: expected a network that started from trained "
+            "weights, found one that started from random ones, whose figures are far below what "
+            "the network can do; study it again with starting weights (see THYRO_WEIGHTS), or to "
+            "promote it all the same, give --force and --reason TEXT"
+        )
+        raise GateError(msg)
     why = champions.checked_reason(config.reason or _WHY)
 
     @cache

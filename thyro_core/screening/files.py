@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core.errors import InputError
 from thyro_core.store.listing import explain_refusal, is_hidden, stays_inside
-from thyro_core.store.store import filesystem
+from thyro_core.store.store import filesystem, refuse_password
 from thyro_core.urls import redact
 
 NO_IMAGES = frozenset(
@@ -86,6 +86,7 @@ def check_batch(batch: str) -> None:
     Raises:
         InputError: it cannot.
     """
+    refuse_password(batch)
     fs, root = filesystem(batch)
     with explain_refusal(redact(batch), fs):
         if not fs.isdir(root):

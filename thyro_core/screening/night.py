@@ -80,6 +80,26 @@ def plan_night(
     return Night(date=date, batch=redact(full_url(batch)), model_id=model.model_id, rules=rules)
 
 
+def checked_date(text: str, timezone: str) -> str:
+    """A night's date: the one given, or today's; the worklist of a night to come is nobody's.
+
+    Args:
+        text: such as 2026-11-25; empty: today.
+        timezone: where a night ends.
+
+    Raises:
+        InputError: it is no date, or one to come.
+    """
+    now = today(timezone)
+    if text and date_number(text) > date_number(now):
+        msg = (
+            f"date: expected a night until today, {now} in {timezone}, found {text}; correct it, "
+            "or leave it out"
+        )
+        raise InputError(msg)
+    return text or now
+
+
 def today(timezone: str) -> str:
     """The date in a time zone.
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from thyro_core.config import content_id
-from thyro_core.errors import InputError, ThyroError
+from thyro_core.errors import InputError, ThyroError, counted
 from thyro_core.screening.config import ScreeningRules
 
 ReadingBand = Literal["refer", "review", "routine", "not scored", "copy"]
@@ -276,6 +276,7 @@ class Counts:
 def files_sentence(files: int, known: int, late: int) -> str:
     """The sum of a run's files in words: each is read, passed over or not whole."""
     return (
-        f"{files} files = {files - known - late} read + {known} passed over (the same bytes at the "
-        f"same path have an answer from before) + {late} not whole (the next run tries them again)"
+        f"{counted(files, 'file')} = {files - known - late} read + {known} passed over (the same "
+        f"bytes at the same path have an answer from before) + {late} not whole (the next run "
+        "tries them again)"
     )

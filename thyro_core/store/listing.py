@@ -11,7 +11,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core.errors import InputError
-from thyro_core.store.store import filesystem, is_s3, read_files
+from thyro_core.store.store import filesystem, is_s3, read_files, refuse_password
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 """Suffixes, in lower case, of unlisted files that count as images of the set."""
@@ -88,6 +88,7 @@ def list_files(source: str) -> Listing:
     Raises:
         InputError: it does not exist or refuses to be read.
     """
+    refuse_password(source)
     fs, root = filesystem(source)
     # Locally an unreadable folder would pass for an empty one.
     strict = {"on_error": "raise"} if isinstance(fs, LocalFileSystem) else {}

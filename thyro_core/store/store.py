@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -20,6 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from thyro_core.errors import DiskFullError, InputError, StoreError
 from thyro_core.settings import Settings
 from thyro_core.store import scratch_copy
+from thyro_core.urls import redact
 
 # Not beside the objects: readers of a table's folder take every file in it for a part.
 TEMPORARY = ".tmp"
@@ -30,6 +32,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 WRITE_ERRORS = (OSError, StoreError, DiskFullError)
 """What a write raises when the store cannot take it."""
 
+_PASSWORD = r"(?!file:)[A-Za-z0-9+.\-]+://[^/]*@"  # noqa: S105 - a pattern, no password
 _UPLOADS = 10
 """Parts of one large object that are sent to S3 at once."""
 
@@ -208,6 +211,21 @@ def _atomic_file(path: Path, folder: Path) -> Iterator[IO[bytes]]:
         os.close(descriptor)
 
 
+def refuse_password(url: str) -> None:
+    """Refuse an address that would take a password into tables and logs.
+
+    Raises:
+        InputError: a user or a password stands in the address; the message does not repeat them.
+    """
+    if re.match(_PASSWORD, url):
+        msg = (
+            f"{redact(url)}: expected an address without user and password, found one with them; "
+            "addresses stand in tables and logs: give them in the AWS_* variables, or in fsspec's "
+            "configuration"
+        )
+        raise InputError(msg)
+
+
 def filesystem(
     url: str, retry_seconds: float | None = None
 ) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -259,9 +277,11 @@ def open_store(url: str) -> Store:
     """The store at an fsspec URL; nothing is created until something is written.
 
     Raises:
-        InputError: the URL's protocol is unknown, or a remote store refuses access.
+        InputError: the URL's protocol is unknown, there is a password in it, or a remote store
+            refuses access.
         StoreError: a store on S3 did not answer for THYRO_STORE_PATIENCE.
     """
+    refuse_password(url)
     fs, root = filesystem(url)
     store = Store(url=str(fs.unstrip_protocol(root)), fs=fs, root=root)
     if not isinstance(fs, LocalFileSystem):

@@ -79,7 +79,7 @@ def _studies(store: Store, now: datetime) -> Iterator[ListedStudy]:
             started=row.get("started"),
             last_sign=_last_sign(hold),
             architectures=plan.config.architectures,
-            auc=_auc(store, study_id, first) if state == "finished" else None,
+            auc=_primary_auc(store, study_id, first) if state == "finished" else None,
             in_table=bool(row),
         )
 
@@ -100,7 +100,7 @@ def _last_sign(hold: Hold | None) -> datetime | None:
         return None
 
 
-def _auc(store: Store, study_id: str, architecture: str) -> float | None:
+def _primary_auc(store: Store, study_id: str, architecture: str) -> float | None:
     try:
         metrics = image_level(read_table(store, "metrics", study_id=study_id))
     except (pa.ArrowException, OSError):

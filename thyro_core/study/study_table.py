@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import pyarrow as pa
 import yaml
 
 from thyro_core.config import StudyConfig, canonical_json
@@ -66,15 +67,19 @@ def study_row(store: Store, study_id: str) -> dict[str, Any] | None:
     return rows[0] if rows else None
 
 
-def row_faults(row: dict[str, Any], plan: StudyPlan) -> list[str]:
-    """Where a row of `studies` differs from the study's plan."""
+def check_row(table: pa.Table, plan: StudyPlan) -> tuple[list[str], str]:
+    """Where a study's row of `studies` differs from its plan, and what holds otherwise."""
+    rows = table.to_pylist()
+    if not rows:
+        return [], "not there: an earlier version of the program made the study"
     expected = {"manifest_id": plan.manifest_id, "config": plan.config.model_dump(mode="json")}
-    actual = {"manifest_id": row["manifest_id"], "config": json.loads(row["config"])}
-    return [
+    actual = {"manifest_id": rows[0]["manifest_id"], "config": json.loads(rows[0]["config"])}
+    faults = [
         f"{name} is {actual[name]}, expected {value}"
         for name, value in expected.items()
         if actual[name] != value
     ]
+    return faults, "manifest and config are the plan's"
 
 
 def study_command(source: str, config: StudyConfig) -> str:

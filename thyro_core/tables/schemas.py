@@ -494,9 +494,6 @@ STUDY_TABLES = tuple(name for name, table in TABLES.items() if "study_id" in tab
 """The tables that hold a study's rows."""
 
 
-LATER_TABLES = frozenset({"studies"})
-"""Tables that studies made by older programs of this `SCHEMA_VERSION` lack."""
-
 LATER_COLUMNS: Mapping[str, frozenset[str]] = {
     "cam_trust": frozenset({"nodule_aspect", "mark_energy_permuted", "mark_energy_mean_map"}),
     "images": frozenset({"text_boxes", "views"}),

@@ -20,9 +20,10 @@ class View:
     sql: str
 
 
-def _view(
+def _make_view(
     name: str,
     row: str,
+    *,
     columns: Sequence[tuple[str, str]],
     own: Sequence[tuple[str, pa.DataType, str]],
     sql: str,
@@ -48,12 +49,12 @@ _IMAGE_COLUMNS = (
 VIEWS: dict[str, View] = {
     view.table.name: view
     for view in (
-        _view(
+        _make_view(
             "images_by_study",
             "image of a study's manifest, each once",
-            (("studies", "study_id"), *(("images", name) for name in _IMAGE_COLUMNS)),
-            (),
-            """
+            columns=(("studies", "study_id"), *(("images", name) for name in _IMAGE_COLUMNS)),
+            own=(),
+            sql="""
             SELECT s.study_id, i.manifest_id, i.image_id, i.uri, i.patient_id, i.group_id, i.label,
                 i.included, i.reason, i.attributes
             FROM studies s JOIN images i USING (manifest_id)
@@ -63,10 +64,10 @@ VIEWS: dict[str, View] = {
             ) = 1
             """,
         ),
-        _view(
+        _make_view(
             "predictions_by_image",
             "prediction, with its image",
-            (
+            columns=(
                 ("predictions", "study_id"),
                 ("predictions", "split"),
                 ("predictions", "architecture"),
@@ -77,7 +78,7 @@ VIEWS: dict[str, View] = {
                 ("predictions", "label"),
                 ("predictions", "prob_malignant"),
             ),
-            (
+            own=(
                 ("call", pa.int8(), "1: prob_malignant reaches the study's threshold; 0: not."),
                 (
                     "attributes",
@@ -85,7 +86,7 @@ VIEWS: dict[str, View] = {
                     "Other columns of labels.csv, JSON; identifying ones dropped.",
                 ),
             ),
-            """
+            sql="""
             SELECT p.study_id, p.split, p.architecture, p.image_id, i.uri, p.patient_id,
                 i.group_id, p.label, p.prob_malignant,
                 CAST(

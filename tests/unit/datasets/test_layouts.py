@@ -1,21 +1,26 @@
 """Image sets in every accepted layout, as users have them and as they get them wrong."""
 
+import io
 import os
 import posixpath
 import random
+import sys
 import uuid
 from collections import Counter
+from datetime import date
 from pathlib import Path
 
 import fsspec
+import openpyxl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tests.support.places import SHARED
 from thyro_core.config import IngestConfig
 from thyro_core.datasets.ddti import MAX_XML_BYTES, parse_case
-from thyro_core.datasets.labels import is_identifying, read_labels, relative_path
+from thyro_core.datasets.labels import LabelTable, is_identifying, read_labels, relative_path
 from thyro_core.datasets.layouts import Entry, ImageSet, read_image_set
 from thyro_core.errors import InputError, StoreError
 
@@ -558,3 +563,124 @@ def test_public_sets(name: str, counts: dict[int | None, int], patients: int) ->
     assert Counter(entry.label for entry in found.entries) == counts
     assert len({entry.patient for entry in found.entries} - {None}) == patients
     assert all(entry.present and entry.listed and entry.size for entry in found.entries)
+
+
+# Words and columns of one's own
+
+
+def table_of(text: str, **rules: object) -> LabelTable:
+    return read_labels("labels.csv", text.encode(), IngestConfig.model_validate(rules))
+
+
+@pytest.mark.parametrize(
+    ("words", "label_map", "meanings"),
+    [
+        ("B M", (), "B is taken as benign, M as malignant"),
+        ("0 1", (), "0 is taken as benign, 1 as malignant"),
+        ("Benign MALIGNANT", (), ""),
+        ("good Bad", ("benign=Good", "malignant=bad"),
+         "good is taken as benign, bad as malignant"),
+        ("1 0", ("benign=1", "malignant=0"), "1 is taken as benign, 0 as malignant"),
+    ],
+)  # fmt: skip
+def test_words_of_a_label(words: str, label_map: tuple[str, ...], meanings: str) -> None:
+    first, second = words.split()
+    table = table_of(f"image,label\na.png,{first}\nb.png,{second}\nc.png,\n", label_map=label_map)
+    assert [row.label for row in table.rows] == [0, 1, None]
+    assert table.meanings == meanings
+
+
+def test_a_map_leaves_no_other_word_and_says_how_to_give_one() -> None:
+    with pytest.raises(InputError, match=r"label among good, bad, found 'malignant'; .*label-map"):
+        table_of("image,label\na.png,malignant\n", label_map=("benign=good", "malignant=bad"))
+    with pytest.raises(InputError, match="label among benign, malignant, b, m, 0, 1, found 'x'"):
+        table_of("image,label\na.png,x\n")
+
+
+@pytest.mark.parametrize("part", ["good", "benign=", "normal=n", "benign"])
+def test_a_map_that_makes_no_sense_is_refused(part: str) -> None:
+    with pytest.raises(ValidationError, match="should match pattern"):
+        IngestConfig(label_map=(part,))
+
+
+def test_a_word_has_one_meaning() -> None:
+    with pytest.raises(InputError, match="expected one meaning for each word, found two for 'x'"):
+        table_of("image,label\na.png,x\n", label_map=("benign=x", "malignant=X"))
+
+
+def test_columns_are_named_where_they_are_called_otherwise() -> None:
+    rules = {"image_column": "file", "label_column": "Histology", "patient_column": "case"}
+    table = table_of("case,file,histology,label\n7,a.png,benign,odd\n", **rules)
+    (row,) = table.rows
+    assert (row.image, row.label, row.patient) == ("a.png", 0, "7")
+    assert row.attributes == {"label": "odd"}
+    with pytest.raises(InputError, match="expected the columns file, Histology, case, found image"):
+        table_of("image,label\na.png,benign\n", **rules)
+    with pytest.raises(InputError, match="or name the columns that hold them by --label-column"):
+        table_of("image,diagnosis\na.png,benign\n")
+
+
+def test_defaults_leave_the_ids_of_manifests_as_they_were() -> None:
+    names = {"image_column", "label_column", "patient_column", "label_map"}
+    assert not names & IngestConfig().model_dump(mode="json").keys()
+    changed = IngestConfig(label_map=("benign=B",)).model_dump(mode="json")
+    assert changed.keys() & names == {"label_map"}
+
+
+def workbook(rows: list[list[object]]) -> bytes:
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
+def test_a_workbook_is_read_as_the_same_table(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "b.png").write_bytes(b"x")
+    rows = [
+        ["Image", "Label", "patient_id", "size", "seen", "note"],
+        ["a.png", 0, 12.0, 1.5, date(2020, 2, 29), None],
+        [None, None, None, None, None, None],
+        ["b.png", "malignant", None, None, None, "x "],
+    ]
+    (tmp_path / "labels.xlsx").write_bytes(workbook(rows))
+    found = read_image_set(str(tmp_path), RULES)
+    assert [(e.name, e.label, e.patient, dict(e.attributes)) for e in found.entries] == [
+        ("a.png", 0, "12", {"size": "1.5", "seen": "2020-02-29"}),
+        ("b.png", 1, None, {"note": "x"}),
+    ]
+    assert "labels in labels.xlsx: 0 is taken as benign, 1 as malignant" in found.notes
+    (tmp_path / "labels.csv").write_text("image,label\na.png,malignant\n")
+    assert read_image_set(str(tmp_path), RULES).entries[0].label == 1, "the CSV comes first"
+
+
+def test_what_is_no_workbook_or_too_large_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        InputError, match=r"labels\.xlsx: expected an Excel workbook, found: BadZip"
+    ):
+        read_labels("labels.xlsx", b"image,label\n")
+    monkeypatch.setattr("thyro_core.datasets.workbook._MOST_BYTES", 100)
+    with pytest.raises(InputError, match="bytes unpacked, more than 100"):
+        read_labels("labels.xlsx", workbook([["image", "label"]]))
+
+
+def test_without_its_reader_a_workbook_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(InputError, match=r'pip install "thyro\[excel\]", or save .* as labels.csv'):
+        read_labels("labels.xlsx", b"")
+
+
+def test_images_without_labels_are_counted_by_folder(tmp_path: Path) -> None:
+    for number, name in enumerate(("scans/a", "scans/b", "c", *(f"f{n}/x" for n in range(7)))):
+        file = tmp_path / f"{name}{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"x")
+    with pytest.raises(InputError) as caught:
+        read_image_set(str(tmp_path), RULES)
+    counts = "2 in scans/, 1 in the folder itself, 1 in f0/, 1 in f1/, 1 in f2/, 4 more folders"
+    assert f"found 10 images without any ({counts})" in str(caught.value)
+    with pytest.raises(InputError) as hidden:
+        read_image_set(str(tmp_path), RULES, name_files=False)
+    assert "found 10 images without any (in 9 folders)" in str(hidden.value)

@@ -244,8 +244,8 @@ def test_the_summary_and_notes_say_what_was_excluded(states_set, store):
     assert tuple(summary["notes"]) == found.notes
     assert "5 files excluded: undecodable" in found.notes
     (note,) = [note for note in found.notes if "near-duplicates" in note]
-    assert note.startswith("1 groups of near-duplicates, 2 images: kept together")
-    assert "(1 pairs show the same picture, 0 similar ones)" in note
+    assert note.startswith("1 group of near-duplicates, 2 images: kept together")
+    assert "(the same picture: 1 pair, similar ones: 0)" in note
     assert any("no patient ids" in note for note in found.notes)
     assert not found.has_patients
 
@@ -270,7 +270,7 @@ def test_text_and_second_windows_are_noted_and_change_no_id(tmp_path, store):
     (text,) = [note for note in found.notes if "text is burned into 1 " in note]
     assert "painted over" in text
     (dual,) = [note for note in found.notes if "two windows" in note]
-    assert dual.startswith("1 included images")
+    assert dual.startswith("1 included image with two windows")
     assert "dual_views" not in RULES.model_dump(), "sets keep the ids that they have"
     strict = ingest(source, RULES.model_copy(update={"dual_views": "exclude"}), store, (16,))
     assert strict.manifest_id != found.manifest_id
@@ -528,7 +528,7 @@ def test_shared_images_join_patients_and_are_noted(tmp_path, store):
     edited("b.png,1,y", "b.png,1,y\nc.bmp,0,y")(tmp_path / "set")
     found = ingest(str(tmp_path / "set"), RULES, store, (16,))
     assert len(set(found.table["group_id"].to_pylist())) == 1
-    assert "1 images are listed under several patients: these are one group" in found.notes
+    assert "1 image listed under several patients: these are one group" in found.notes
 
 
 def test_a_kept_copy_of_a_refused_image_is_noted(tmp_path, store):
@@ -537,7 +537,7 @@ def test_a_kept_copy_of_a_refused_image_is_noted(tmp_path, store):
     edited("b.png,1,y", "b.png,1,y\nc.bmp,0,x")(tmp_path / "set")
     (tmp_path / "set" / "exclusions.csv").write_text("image,reason\na.png,\n")
     found = ingest(source, RULES, store, (16,))
-    assert "1 included images are exact copies of ones the specialist excluded" in found.notes
+    assert "1 included image with an exact copy that the specialist excluded" in found.notes
 
 
 @pytest.fixture
@@ -585,7 +585,7 @@ def test_a_passing_failure_changes_nothing(tmp_path, store, failing_reads):
 
 def test_a_source_of_which_nothing_can_be_read_is_an_error(tmp_path, store, failing_reads):
     failing_reads({f"{name}.png": 999 for name in "abcd"})
-    with pytest.raises(InputError, match=r"none of the 4 files found could be read.*permissions"):
+    with pytest.raises(InputError, match=r"none of 4 files could be read.*permissions"):
         ingest(small(tmp_path / "set"), RULES, store, (16,))
     assert store.keys("") == []
 

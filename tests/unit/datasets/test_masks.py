@@ -157,7 +157,7 @@ def test_a_mask_that_cannot_be_read_is_noted(tmp_path, store, monkeypatch):
 
     monkeypatch.setattr(LocalFileSystem, "_open", refuse)
     found = ingest(source, RULES, store, (16,))
-    assert "1 images have a mask that cannot be read: set aside" in found.notes
+    assert "1 image with a mask that cannot be read: set aside" in found.notes
     assert masks_by_name(found, store, tmp_path)["a.png"] is None
     assert count(store, found) == 1
 

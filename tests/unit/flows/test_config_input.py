@@ -51,6 +51,10 @@ TYPED: dict[str, tuple[str, object]] = {
     "readers": ("tirads:4a", ("tirads:4a",)),
     "permute_labels": ("true", True),
     "dual_views": ("exclude", "exclude"),
+    "image_column": ("file", "file"),
+    "label_column": ("histology", "histology"),
+    "patient_column": ("case", "case"),
+    "label_map": ("benign=B,malignant=M", ("benign=B", "malignant=M")),
 }
 
 
@@ -174,7 +178,7 @@ def test_a_wrong_value_names_key_expectation_and_what_was_found(
     found = message(None, assignment)
     for part in parts:
         assert part in found
-    assert len(found) < 600
+    assert len(found) < 700
     assert "pydantic" not in found
     assert "\n" not in found
 
@@ -211,3 +215,10 @@ def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text("epochs: !!python/object/apply:os.getpid []\n")
     assert "expected YAML" in message(file)
+
+
+def test_options_come_after_the_assignments_and_only_where_they_are_given() -> None:
+    options = {"label_map": "benign=0, malignant=1", "image_column": "", "label_column": "y"}
+    config = read_config(None, ["label_column=x", "image_column=file"], options)
+    assert config.label_map == ("benign=0", "malignant=1")
+    assert (config.image_column, config.label_column) == ("file", "y")

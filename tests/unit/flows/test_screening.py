@@ -9,7 +9,7 @@ from tests.support.screened import Ward, write_colour, write_image
 from thyro_core import NOTICE
 from thyro_core.errors import InputError
 from thyro_core.screening.drift import FIGURES, Breach, DriftReport
-from thyro_core.screening.night import today
+from thyro_core.screening.night import checked_date, today
 from thyro_core.screening.rules import Counts
 from thyro_core.screening.worklist import unscored_rows
 
@@ -34,6 +34,17 @@ def test_today_is_the_zones_own_day(monkeypatch: pytest.MonkeyPatch) -> None:
     assert today("UTC") == "2026-11-25"
     assert today("Europe/Warsaw") == "2026-11-26"
     assert today("America/New_York") == "2026-11-25"
+
+
+def test_a_night_to_come_is_refused() -> None:
+    assert checked_date("", "UTC") == today("UTC")
+    assert checked_date("2020-02-29", "UTC") == "2020-02-29"
+    with pytest.raises(
+        InputError, match=r"expected a night until today, .* found 9999-12-31; corr"
+    ):
+        checked_date("9999-12-31", "UTC")
+    with pytest.raises(InputError, match="date: expected one such as 2026-11-25"):
+        checked_date("2026-02-30", "UTC")
 
 
 @pytest.mark.parametrize("zone", ["Mars/Base", "", "../../etc/passwd"])

@@ -35,6 +35,7 @@ from thyro_core.tables.io import read_table, write_table
 from thyro_core.training.batches import Examples
 from thyro_core.training.inference import image_batches, predict
 from thyro_core.training.models import LAST_CONV, build
+from thyro_core.training.pretrained import StartingWeights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -84,7 +85,7 @@ def test_the_bundle_is_all_that_the_card_says(promoted) -> None:
         28,
     )
     assert card["notice"].startswith("Research use only")
-    assert any("RANDOM weights" in warning for warning in card["warnings"])
+    assert not any("RANDOM weights" in warning for warning in card["warnings"])
     metrics = read_table(store, "metrics", study_id=plan.study_id).to_pylist()
     (auc,) = [row for row in metrics if row["metric"] == "auc" and row["split"] is None]
     assert card["metrics"]["auc"] == {
@@ -480,3 +481,22 @@ def test_a_study_of_two_members_has_intervals_or_none(tmp_path) -> None:
     assert b"NaN" not in store.read(card_key(bundle.model_id))
     assert bundle_making.number(float("nan")) is None
     assert open_store(store.url).exists(card_key(bundle.model_id))
+
+
+def test_random_starting_weights_need_force(finished, tmp_path, monkeypatch) -> None:
+    import thyro_core.registry.promote as module
+
+    store, plan = copy_of(finished[0], tmp_path / "store"), finished[1]
+    drawn = dataclasses.replace(plan, weights={"resnet18": StartingWeights("resnet18", "none")})
+    monkeypatch.setattr(module, "load_current_plan", lambda *_: drawn)
+    # Not reached without force; with it the next thing.
+    monkeypatch.setattr(module, "_verify", lambda *_: pytest.fail("verified"))
+    config = PromotionConfig(study_id=plan.study_id)
+    with pytest.raises(GateError, match=r"found one that started from random .* give --force and"):
+        promote(store, config, tmp_path)
+    forced = config.model_copy(update={"force": True, "reason": "a demonstration"})
+    with pytest.raises(pytest.fail.Exception, match="verified"):
+        promote(store, forced, tmp_path)
+    (warning,) = bundle_making._start_warnings(BundleSpec(drawn, "resnet18", 0.95))
+    assert warning.startswith("resnet18 was trained from RANDOM weights")
+    assert bundle_making._start_warnings(BundleSpec(plan, "resnet18", 0.95)) == ()

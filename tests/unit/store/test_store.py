@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 
 from tests.support.places import REPOSITORY
 from thyro_core.errors import InputError
+from thyro_core.screening.files import check_batch
 from thyro_core.store import scratch_copy
+from thyro_core.store.listing import list_files
 from thyro_core.store.store import Store, filesystem, open_store
 from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table, write_table
@@ -618,3 +620,20 @@ def test_processes_of_a_node_fetch_once(tmp_path: Path) -> None:
             fetcher.communicate("go\n")
     assert [fetcher.returncode for fetcher in fetchers] == [0, 0, 0]
     assert (tmp_path / "log").read_text() == "opened\n"
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://key:geheim@bucket/x", "https://geheim@host/x", "nosuch://geheim@h"]
+)
+def test_a_password_in_an_address_is_refused_and_not_repeated(url: str) -> None:
+    for use in (open_store, list_files, check_batch):
+        with pytest.raises(InputError, match="expected an address without user and pass") as caught:
+            use(url)
+        assert "geheim" not in str(caught.value)
+
+
+def test_a_file_may_have_an_at_in_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "ward@night"
+    folder.mkdir()
+    assert open_store(f"file://{folder}").root == str(folder)
+    assert open_store(str(folder)).root == str(folder)

@@ -1,5 +1,6 @@
 """The table `studies`: written at the start, updated at the end, the same after a resumption."""
 
+import dataclasses
 import json
 import shlex
 from pathlib import Path
@@ -13,12 +14,13 @@ from thyro_core.store.keys import table_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.plan import StudyPlan, save_plan
 from thyro_core.study.study_table import (
+    check_row,
     note_end,
     note_start,
-    row_faults,
     study_command,
     study_row,
 )
+from thyro_core.tables.io import read_table
 
 PLAN = StudyPlan("s0123456789abcdef", a_plan("resnet18").config, "m0", "fp32", {}, ())
 KEY = table_key("studies", study_id=PLAN.study_id)
@@ -52,8 +54,11 @@ def test_a_start_and_an_end(store: Store, tmp_path: Path) -> None:
     done = row(store)
     assert done["finished"] >= done["started"]  # type: ignore[operator]
     assert done["state"] == "finished"
-    assert row_faults(done, PLAN) == []
-    assert len(row_faults(done | {"manifest_id": "m9"}, PLAN)) == 1
+    table = read_table(store, "studies", study_id=PLAN.study_id)
+    assert check_row(table, PLAN) == ([], "manifest and config are the plan's")
+    faults, _ = check_row(table, dataclasses.replace(PLAN, manifest_id="m9"))
+    assert faults == ["manifest_id is m0, expected m9"]
+    assert check_row(table.slice(1), PLAN)[1].startswith("not there: an earlier version")
 
 
 def test_a_finished_study_that_is_started_again_keeps_its_bytes(store: Store) -> None:

@@ -19,7 +19,7 @@ from thyro_core.config import RECIPE
 from thyro_core.datasets.attributes import image_nodules
 from thyro_core.datasets.leakage import check_leakage
 from thyro_core.datasets.splits import make_splits
-from thyro_core.errors import InputError, StoreError, ThyroError
+from thyro_core.errors import InputError, StoreError, ThyroError, counted
 from thyro_core.evaluation.tables import metrics_table
 from thyro_core.explain.tables import cam_checks_table, cam_families_table, cam_tests_table
 from thyro_core.store.keys import (
@@ -36,7 +36,7 @@ from thyro_core.study.job import is_finished
 from thyro_core.study.lifecycle import open_gate_pack
 from thyro_core.study.plan import StudyPlan, load_plan, plan_recipe
 from thyro_core.study.records import runs_table, train_aucs
-from thyro_core.study.study_table import row_faults
+from thyro_core.study.study_table import check_row
 from thyro_core.study.verify import cam_checks, object_checks, table_checks
 from thyro_core.study.verify.plan_check import plan_fault
 from thyro_core.tables import schemas
@@ -137,9 +137,8 @@ def _run_check(name: str, check: _CheckFunction, study: _StudyTables) -> StudyCh
     if not findings.faults:
         return StudyCheck(name, True, findings.summary)
     hidden = len(findings.faults) - _LISTED_FAULTS
-    more = f" (and {hidden} more)" if hidden > 0 else ""
-    faults = "; ".join(findings.faults[:_LISTED_FAULTS])
-    return StudyCheck(name, False, f"{faults}{more}; {findings.cure}{_skipped_note(name)}")
+    faults = "; ".join(findings.faults[:_LISTED_FAULTS]) + f" (and {hidden} more)" * (hidden > 0)
+    return StudyCheck(name, False, f"{faults}; {findings.cure}{_skipped_note(name)}")
 
 
 def _skipped_note(failed_check: str) -> str:
@@ -174,17 +173,8 @@ def _check_table(study: _StudyTables, name: str) -> _Findings:
     if not keys and name in {"images", "splits"}:
         faults.append(f"{table_prefix(name)}/{owner}: expected a part, found none")
     study.tables[name] = pa.concat_tables(parts)
-    summary = f"{len(keys)} parts, {study.tables[name].num_rows} rows"
-    if name in schemas.LATER_TABLES and not keys:
-        summary = "not there: an earlier version of the program made the study"
+    summary = f"{counted(len(keys), 'part')}, {counted(study.tables[name].num_rows, 'row')}"
     return _Findings(faults, summary, f"delete what is damaged and {_START_AGAIN}")
-
-
-def _check_study_row(study: _StudyTables) -> _Findings:
-    rows = study.tables["studies"].to_pylist()
-    faults = [fault for row in rows for fault in row_faults(row, study.plan)]
-    summary = "manifest and config are the plan's" if rows else "no row to compare with the plan"
-    return _Findings(faults, summary, f"delete the table studies of this study and {_START_AGAIN}")
 
 
 def _check_manifest(study: _StudyTables) -> _Findings:
@@ -193,7 +183,7 @@ def _check_manifest(study: _StudyTables) -> _Findings:
         return _Findings([f"{key}: expected the ingest's summary, found none"])
     ingest, rules = json.loads(study.store.read(key)), study.plan.config.ingest()
     faults = table_checks.summary_faults(ingest, study.tables["images"], rules)
-    summary = f"{study.tables['images'].num_rows} files; counts and rules agree"
+    summary = f"{counted(study.tables['images'].num_rows, 'file')}; counts and rules agree"
     return _Findings(faults, summary, f"restore {key} or the `images` table")
 
 
@@ -201,9 +191,7 @@ def _check_images(study: _StudyTables) -> _Findings:
     table = study.tables["images"]
     faults, unreachable = object_checks.changed_images(table)
     summary = object_checks.reach_summary(table, unreachable)
-    return _Findings(
-        faults, summary, "their place is in the `images` table; put the originals back"
-    )
+    return _Findings(faults, summary, "put the originals back where the `images` table says")
 
 
 def _check_packs(study: _StudyTables) -> _Findings:
@@ -219,7 +207,9 @@ def _check_packs(study: _StudyTables) -> _Findings:
 def _check_weights(study: _StudyTables) -> _Findings:
     starts = study.plan.weights.values()
     hashes = {start.key: start.sha256 for start in starts if start.key is not None}
-    summary = f"{len(hashes)} files, {len(starts) - len(hashes)} random starts"
+    summary = (
+        f"{counted(len(hashes), 'file')}, {counted(len(starts) - len(hashes), 'random start')}"
+    )
     faults = object_checks.changed_objects(study.store, hashes)
     return _Findings(faults, summary, f"delete what is damaged and {_START_AGAIN}")
 
@@ -377,7 +367,7 @@ def _check_derived_table(study: _StudyTables, name: str) -> _Findings:
 
 def _compare(study: _StudyTables, name: str, keys: Sequence[str], expected: pa.Table) -> _Findings:
     faults = table_checks.differences(study.tables[name], expected, keys)
-    summary = f"{expected.num_rows} rows equal the recomputed ones"
+    summary = f"{counted(expected.num_rows, 'row')} as recomputed"
     return _Findings(faults, summary, f"delete the table {name} of this study and {_START_AGAIN}")
 
 
@@ -386,7 +376,7 @@ _CHECKS: dict[str, tuple[_CheckFunction, tuple[str, ...]]] = {
         f"table {name}": (partial(_check_table, name=name), ())
         for name in ("images", *schemas.STUDY_TABLES)
     },
-    "studies": (_check_study_row, ("table studies",)),
+    "studies": (lambda s: _Findings(*check_row(s.tables["studies"], s.plan)), ("table studies",)),
     "manifest": (_check_manifest, ("table images",)),
     "images": (_check_images, ("table images",)),
     "packs": (_check_packs, ("table images",)),
