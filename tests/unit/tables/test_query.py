@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer
+from rich.console import Console
+from rich.table import Table
 from typer.testing import CliRunner
 
 from flows.cli import query as cli_query
@@ -579,3 +581,39 @@ def test_types_are_spelled_as_people_know_them(kind: pa.DataType, name: str) -> 
 
 def test_the_readmes_table_of_tables_is_generated() -> None:
     assert readme_table() in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+# What fits a terminal.
+
+
+def printed(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, object]]) -> list[str]:
+    """What a terminal of 80 columns shows of rows."""
+    lines: list[str] = []
+    monkeypatch.setattr(cli_query, "Console", lambda: Console(width=80, force_terminal=True))
+
+    def keep(table: Table) -> None:
+        console = Console(width=80, file=io.StringIO())
+        with console.capture() as capture:
+            console.print(table)
+        lines.extend(line.rstrip() for line in capture.get().splitlines())
+
+    monkeypatch.setattr(cli_query, "print_unbroken", keep)
+    cli_query._print_rows(pa.Table.from_pylist(rows))
+    return lines
+
+
+def test_a_terminal_shows_narrow_rows_as_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert any(line.split() == ["1", "x"] for line in printed(monkeypatch, [{"a": 1, "b": "x"}]))
+
+
+def test_addresses_are_shortened_from_their_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"uri": f"file:///{'far/' * 20}p1.png", "value": 0.5}
+    lines = printed(monkeypatch, [row])
+    assert any(re.search(r"\.\.\..*/p1\.png +0\.5$", line) for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_rows_too_wide_are_shown_as_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = printed(monkeypatch, [{f"column_{n}": "x" * 20 for n in range(6)}] * 2)
+    assert [line for line in lines if line.startswith("- row")] == ["- row 1", "- row 2"]
+    assert lines[1].split() == ["column_0", "x" * 20]
