@@ -66,6 +66,7 @@ def session(address: str) -> Iterator[Capacity]:
     Raises:
         InputError: no cluster answers at the address, it is of a kind that cannot be joined or
             does not let this program in, or `auto` finds several.
+        ThyroError: an embedded Ray does not start.
     """
     if address == "auto":
         address = _one_cluster()
@@ -93,16 +94,19 @@ def session(address: str) -> Iterator[Capacity]:
     if ":" in address:
         _check_listening(address)
     sigterm_handler = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **(options if address == "local" else {}),
-        )
-    # A RayError where the cluster is another user's, whose token this program has not.
-    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-        raise _no_cluster(address, error) from error
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        try:
+            ray.init(address=address, **common, **options)
+        # A machine so busy that Ray's processes do not answer in time gives an Exception as such.
+        except Exception as error:
+            raise _not_started(error) from error
+    else:
+        try:
+            ray.init(address=address, **common)
+        # A RayError where the cluster is another user's, whose token this program has not.
+        except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+            raise _no_cluster(address, error) from error
     # Ray's own handler aborts the program; one that was there before stops it in good order.
     if sigterm_handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, sigterm_handler)
@@ -233,6 +237,15 @@ def _check_listening(address: str) -> None:
         check_connection(address, _PORT_SECONDS)
     except OSError as error:
         raise _no_cluster(address, error) from error
+
+
+def _not_started(error: Exception) -> ThyroError:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return ThyroError(
+        f"Ray did not start on this machine: {lines[0]} The machine may be too busy just now, or "
+        "short of memory or disk (`thyro doctor` tells); what is finished is kept, and the same "
+        "command goes on"
+    )
 
 
 def _no_cluster(address: str, answer: object) -> InputError:

@@ -90,13 +90,13 @@ def specificity_at(
     """
     order = np.argsort(-score, kind="stable")
     ill, score, weight = label[order] == 1, score[order], weight[:, order]
-    found = np.cumsum(weight * ill, axis=1)
-    reached = found >= found[:, -1:] * sensitivity - 1e-9
+    hits = np.cumsum(weight * ill, axis=1)
+    reached = hits >= hits[:, -1:] * sensitivity - 1e-9
     threshold = score[np.argmax(reached, axis=1)]
     benign = weight * ~ill
     below = (benign * (score < threshold[:, None])).sum(axis=1)
     with np.errstate(invalid="ignore"):
-        return np.where(found[:, -1] > 0, below / benign.sum(axis=1), np.nan)
+        return np.where(hits[:, -1] > 0, below / benign.sum(axis=1), np.nan)
 
 
 def specificity_interval(
@@ -120,13 +120,13 @@ def specificity_interval(
     order = np.lexsort((ensemble.label, score, units))
     label, score = ensemble.label[order], score[order]
     ill, number = label == 1, cluster_numbers(units[order], label.size)
-    drawn = [
+    draws = [
         specificity_at(label, score, sensitivity, counts[:, number].astype(np.float64))
         for counts in cluster_counts(int(number[-1]) + 1, label.size, resamples, seed)
     ]
     value = float(specificity_at(label, score, sensitivity, np.ones((1, label.size)))[0])
     degrees = min(clusters_of(ill, number), clusters_of(~ill, number)) - 1
-    error = float(np.nanstd(np.concatenate(drawn), ddof=1)) if degrees else float("nan")
+    error = float(np.nanstd(np.concatenate(draws), ddof=1)) if degrees else float("nan")
     ends = logit_interval(value, error, t_quantile(degrees))
     if np.isnan(ends.low) and degrees:
         chosen = sensitivity_threshold(label, score, sensitivity)

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import ray
 
 from thyro_core.cluster import session as sessions
-from thyro_core.errors import InputError
+from thyro_core.errors import InputError, ThyroError
 
 
 def processes(folder: Path, *lines: list[str]) -> Path:
@@ -59,6 +60,21 @@ def test_one_cluster_is_named_and_of_several_none_is_taken(
         sessions._one_cluster()
     monkeypatch.setattr(sessions, "local_clusters", list)
     assert sessions._one_cluster() == "auto", "Ray says that there is none"
+
+
+def test_a_ray_of_its_own_that_does_not_start_is_one_sentence(monkeypatch) -> None:
+    """Ray raises an Exception as such where its processes do not answer in half a minute."""
+
+    def init(**_: object) -> None:
+        msg = "The current node timed out during startup.\nmore"
+        raise Exception(msg)  # noqa: TRY002
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ThyroError) as raised, sessions.session("local"):
+        pass
+    assert str(raised.value).startswith("Ray did not start on this machine: The current node timed")
+    assert str(raised.value).endswith("the same command goes on")
+    assert "\n" not in str(raised.value)
 
 
 def test_a_cluster_that_asks_for_a_token_is_one_sentence() -> None:
