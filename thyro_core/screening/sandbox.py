@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -118,9 +119,19 @@ def serve_files(pipe: Connection) -> None:
         pipe.send(read_images(data, label, rules, pseudonymise))
 
 
+def limit_memory() -> None:
+    """Bound the address space of this process, where the system can; a lower bound stays."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = MOST_MEMORY if hard == resource.RLIM_INFINITY else min(MOST_MEMORY, hard)
+    # macOS has mapped more than that before a program begins, and refuses. Without this bound
+    # those of the rules remain: on bytes, pixels and frames.
+    with suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
 def main() -> None:
     """Serve on the pipe whose number is the only argument."""
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    limit_memory()
     # A crash is expected here; its memory image may hold a patient's picture.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     serve_files(Connection(int(sys.argv[1])))

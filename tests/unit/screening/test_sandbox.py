@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,10 +15,11 @@ from pydantic import SecretStr
 from tests.support import deadly_reader
 from tests.support.dicoms import PERSON, dicom, speckle
 from tests.support.screened import write_image
+from thyro_core.screening import sandbox
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.pseudonyms import Pseudonymiser
 from thyro_core.screening.reader import read_screening_images
-from thyro_core.screening.sandbox import DecoderDiedError, DecoderProcess
+from thyro_core.screening.sandbox import MOST_MEMORY, DecoderDiedError, DecoderProcess
 
 RULES = ScreeningRules()
 KEY = SecretStr("a secret of the tests, long enough")
@@ -73,6 +75,32 @@ def test_a_file_that_wants_all_memory_gets_none(decoder, tmp_path) -> None:
     with pytest.raises(DecoderDiedError):
         decoder(picture + deadly_reader.MEMORY, "")
     assert decoder(picture, "")[0].grey is not None
+
+
+INFINITY = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("hard", "limit"),
+    [(INFINITY, MOST_MEMORY), (2 * MOST_MEMORY, MOST_MEMORY), (MOST_MEMORY // 2, MOST_MEMORY // 2)],
+)
+def test_a_bound_that_a_scheduler_has_set_stays(monkeypatch, hard, limit) -> None:
+    limits = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (hard, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda *values: limits.append(values))
+    sandbox.limit_memory()
+    assert limits == [(resource.RLIMIT_AS, (limit, limit))]
+
+
+def test_a_system_that_refuses_a_bound_decodes_without(monkeypatch) -> None:
+    """macOS: its programs have mapped more than that before they begin."""
+
+    def refuse(kind, limits) -> None:
+        msg = "current limit exceeds maximum limit"
+        raise ValueError(msg)
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    sandbox.limit_memory()
 
 
 def test_a_file_larger_than_a_pipe_passes(decoder) -> None:
