@@ -128,6 +128,8 @@ def _connect(store: Store, parts: dict[str, list[str]]) -> Results:
     failures: list[StoreError] = []
     connection = duckdb.connect(config=_CONFINED)
     connection.execute("SET TimeZone = 'UTC'")
+    # After two seconds DuckDB draws a bar on standard output, into the rows that are printed there.
+    connection.execute("SET enable_progress_bar = false")
     for name, keys in parts.items():
         dataset = _PartsOfTable(store, schemas.TABLES[name], keys, failures)
         if name == "studies":

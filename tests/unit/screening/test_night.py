@@ -391,17 +391,14 @@ def test_what_cannot_be_read_is_accounted_for_and_the_night_goes_on(
 def test_what_was_refused_is_read_again_under_other_rules_or_decoders(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    coloured = [write_colour(ward.batch / f"{number}.png", number) for number in range(3)]
+    coloured = [write_colour(ward.batch / f"{number}.png", number) for number in (7, 8, 9)]
     write_image(ward.batch / "good.png", 9)
     assert ward.screen().totals.rejected == 3
     assert ward.screen().counts.known == 4
     assert ward.screen("2026-11-26").counts.known == 4
     lenient = RULES.model_copy(update={"overlay_bound": 0.5})
     result = ward.screen("2026-11-26", rules=lenient)
-    assert (result.counts.known, result.totals.received) == (1, 3)
-    # Whether the model takes a coloured picture for one like its own is not asked here.
-    assert "doppler_colour" not in {row["reason"] for row in worklist(ward, "2026-11-26")}
-    assert result.totals.scored >= 1
+    assert (result.counts.known, result.totals.scored) == (1, 3)
     result = ward.screen(rules=lenient)
     assert result.counts.known == 4, "scored is scored"
     assert ward.screen("2026-11-27").counts.known == 4
