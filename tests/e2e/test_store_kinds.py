@@ -133,7 +133,10 @@ def test_a_study_in_a_bucket_is_the_one_in_a_folder_and_leaves_nothing_here(
     assert json.loads(again.stdout.splitlines()[-1])["metrics"] == printed["metrics"]
     verified = run([arguments[0], "verify", printed["study_id"], "--store", url], home, speak)
     assert verified.returncode == 0, verified.stdout + verified.stderr
-    assert differing(study, in_this_process(folder, tmp_path, study, printed["study_id"])) == []
+    (row,) = read_table(study, "studies").to_pylist()
+    assert (row["study_id"], row["state"]) == (printed["study_id"], "finished")
+    here = in_this_process(folder, tmp_path, study, printed["study_id"])
+    assert differing(study, here) == ["studies"], "the command alone writes it"
 
 
 def in_this_process(folder: Path, tmp_path: Path, like: Store, study_id: str) -> Store:

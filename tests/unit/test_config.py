@@ -66,6 +66,13 @@ CHOICES: dict[str, tuple[list[object], list[object]]] = {
     "dual_views": (["keep", "exclude"], ["split", ""]),
     "readers": ([("tirads:4a",), ("a", "b"), ()], [("tirads:",), ("a", "a")]),
     "subgroups": ([("device", "age:40,60"), ()], [("age:60,40",), ("",), ("a", "a:3")]),
+    "image_column": (["image", "file"], [""]),
+    "label_column": (["label", "diagnosis"], [""]),
+    "patient_column": (["patient_id", "case"], [""]),
+    "label_map": (
+        [("benign=B", "malignant=M", "unlabelled=U"), ()],
+        [("B",), ("ill=M",), ("benign=",)],
+    ),
     "tirads_benign": ([("1",), ()], [(1,), ("4a",)]),
     "tirads_malignant": ([("5",), ()], [(5,), ("3",)]),
 }
@@ -206,7 +213,8 @@ def test_every_field_changes_the_id() -> None:
     other |= {"batchnorm": "running", "weights": "none", "precision": "fp32"}
     other |= {"deterministic": False, "tirads_benign": ("1",), "tirads_malignant": ("5",)}
     other |= {"max_frames": 2, "subgroups": ("a",), "readers": ("a",), "permute_labels": True}
-    other |= {"dual_views": "exclude"}
+    other |= {"dual_views": "exclude", "image_column": "file", "label_column": "diagnosis"}
+    other |= {"patient_column": "case", "label_map": ("benign=B", "malignant=M")}
     ids = {content_id("s", StudyConfig.model_validate({name: other[name]})) for name in other}
     assert other.keys() == StudyConfig.model_fields.keys()
     assert len(ids | {content_id("s", StudyConfig())}) == len(other) + 1
