@@ -17,6 +17,7 @@ from flows.cli.options import (
     LabelMap,
     PatientColumn,
     StoreUrl,
+    label_options,
     open_store_at,
 )
 from thyro_core.errors import InputError, counted
@@ -63,12 +64,7 @@ def ingest(
     from thyro_core.screening.pseudonyms import path_hider
     from thyro_core.settings import Settings
 
-    options = {
-        "image_column": image_column,
-        "label_column": label_column,
-        "patient_column": patient_column,
-        "label_map": label_map,
-    }
+    options = label_options(image_column, label_column, patient_column, label_map)
     study = read_config(config, set_ or [], options)
     sides = sorted({study.side(architecture) for architecture in study.architectures})
     opened = open_store_at(store)

@@ -31,6 +31,18 @@ StudyId = Annotated[
 ]
 
 
+def label_options(
+    image_column: str, label_column: str, patient_column: str, label_map: str
+) -> dict[str, str]:
+    """The options on how labels are read, by their config keys; empty: not given."""
+    return {
+        "image_column": image_column,
+        "label_column": label_column,
+        "patient_column": patient_column,
+        "label_map": label_map,
+    }
+
+
 def open_store_at(url: str | None) -> "Store":
     """The store of `--store`, or else of THYRO_STORE."""
     from thyro_core.settings import Settings

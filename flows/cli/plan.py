@@ -16,6 +16,7 @@ from flows.cli.options import (
     LabelMap,
     PatientColumn,
     StoreUrl,
+    label_options,
     open_store_at,
 )
 
@@ -40,12 +41,7 @@ def plan(
     from thyro_core.study.derived import check_columns
     from thyro_core.study.forecast import forecast
 
-    options = {
-        "image_column": image_column,
-        "label_column": label_column,
-        "patient_column": patient_column,
-        "label_map": label_map,
-    }
+    options = label_options(image_column, label_column, patient_column, label_map)
     study = read_config(config, set_ or [], options)
     sides = sorted({study.side(architecture) for architecture in study.architectures})
     opened = open_store_at(store)

@@ -123,7 +123,7 @@ def _cell(value: object) -> Text:
     if isinstance(value, float):
         return Text(f"{value:.6g}" if value == value else "NaN")  # noqa: PLR0124
     whole = "null" if value is None else cell_text(value)
-    # Ids are first_rows whole; a map of hundreds of values is not for reading.
+    # Ids are shown whole; a map of hundreds of values is not for reading.
     if isinstance(value, list) and len(whole) > _MOST_LETTERS:
         return Text(f"{whole[:_MOST_LETTERS]}... ({len(value)} values)")
     return Text(whole)

@@ -19,6 +19,7 @@ from flows.cli.options import (
     LabelMap,
     PatientColumn,
     StoreUrl,
+    label_options,
     open_store_at,
 )
 from flows.serving.child_process import end_soon
@@ -56,12 +57,7 @@ def study(
     from flows.observer import observer
     from thyro_core.datasets.layouts import read_image_set
 
-    options = {
-        "image_column": image_column,
-        "label_column": label_column,
-        "patient_column": patient_column,
-        "label_map": label_map,
-    }
+    options = label_options(image_column, label_column, patient_column, label_map)
     values = read_config(config, set_ or [], options)
     if permute_labels:
         values = values.model_copy(update={"permute_labels": True})

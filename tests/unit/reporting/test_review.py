@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -84,6 +85,28 @@ def test_the_specificity_at_a_declared_sensitivity_has_its_interval(reviewed) ->
         assert row["apparent_low"] <= row["apparent_specificity"] <= row["apparent_high"]
         assert f"{row['apparent_low']:.3f}" in text
     assert "a bootstrap of patients that chooses the threshold anew" in text
+
+
+def test_an_interval_that_an_earlier_version_did_not_make_is_not_described(
+    reviewed, tmp_path
+) -> None:
+    store, plan, _ = reviewed
+    rows = read_table(store, "operating_points", study_id=plan.study_id)
+    page = store.read(report_key(plan.study_id))
+    nulls = pa.nulls(rows.num_rows, pa.float64())
+    older = rows
+    for name in ("apparent_low", "apparent_high"):
+        older = older.set_column(older.column_names.index(name), name, nulls)
+    try:
+        write_table(store, "operating_points", older, study_id=plan.study_id)
+        write_report(store, plan.study_id, tmp_path)
+        drawn = read_page(store.read(report_key(plan.study_id)).decode())
+    finally:
+        write_table(store, "operating_points", rows, study_id=plan.study_id)
+        store.write(report_key(plan.study_id), page)
+    text = drawn.by_id("operating").text
+    assert "an earlier version of the program made these figures" in text
+    assert "a bootstrap of patients that chooses the threshold anew" not in text
 
 
 def test_a_lead_over_the_files_facts_is_said_only_where_its_corrected_test_says_so(
