@@ -27,6 +27,7 @@ from thyro_core import NOTICE
 
 if TYPE_CHECKING:
     from thyro_core.store.store import Store
+    from thyro_core.study.plan import StudyPlan
 
 
 def study(
@@ -133,5 +134,17 @@ def _show_results(
     report = page.removeprefix("file://") if page else "none: it could not be drawn"
     say(f"report   {escape(report)}")
     say("Next:")
-    for command in (f"report {study_id} --open", f"verify {study_id}", f"promote {study_id}"):
+    for command in next_commands(plan):
         say(f"  thyro {command}{escape(place)}")
+
+
+def next_commands(plan: "StudyPlan") -> list[str]:
+    """What can be done with a finished study; promotion only where it is not bound to be refused.
+
+    Args:
+        plan: the study.
+    """
+    study_id, config = plan.study_id, plan.config
+    commands = [f"report {study_id} --open", f"verify {study_id}"]
+    is_random = plan.weights[config.architectures[0]].sha256 is None
+    return commands if is_random or config.permute_labels else [*commands, f"promote {study_id}"]
