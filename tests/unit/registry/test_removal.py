@@ -21,8 +21,6 @@ from thyro_core.study.listing import ABANDONED_DAYS, list_studies
 from thyro_core.study.plan import study_ids
 from thyro_core.study.study_table import note_end, note_start
 
-NOW = datetime.now(UTC)
-
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
@@ -103,7 +101,9 @@ def test_the_command_says_how_much_goes_and_wants_a_yes(store: Store) -> None:
 
 
 def state_of(store: Store, study_id: str) -> str:
-    return {study.study_id: study.state for study in list_studies(store, NOW)}[study_id]
+    return {study.study_id: study.state for study in list_studies(store, datetime.now(UTC))}[
+        study_id
+    ]
 
 
 def test_running_is_what_somebody_works_on(store: Store) -> None:
@@ -118,11 +118,12 @@ def test_abandoned_is_what_gave_no_sign_of_life_for_weeks(store: Store) -> None:
     with Lock(store, study_lock_key(OPEN.study_id), "its driver"):
         pass
     store.delete("tables/metrics/study_id=s00000000000done/part-0.parquet")
-    later = NOW + timedelta(days=ABANDONED_DAYS, minutes=9)
-    by_id = {study.study_id: study for study in list_studies(store, NOW)}
-    assert not by_id[OPEN.study_id].is_abandoned(NOW)
+    now = datetime.now(UTC)
+    later = now + timedelta(days=ABANDONED_DAYS, minutes=9)
+    by_id = {study.study_id: study for study in list_studies(store, now)}
+    assert not by_id[OPEN.study_id].is_abandoned(now)
     assert by_id[OPEN.study_id].is_abandoned(later)
-    assert by_id[DONE.study_id].is_abandoned(NOW), "no time at all is known of it"
+    assert by_id[DONE.study_id].is_abandoned(now), "no time at all is known of it"
     told = CliRunner().invoke(app, ["gc", "--store", store.url]).stdout
     assert f"study {DONE.study_id} seems abandoned (interrupted, no sign of life): " in told
     assert f"study {OPEN.study_id}" not in told
