@@ -30,6 +30,7 @@ from thyro_core.reporting.figures.dots import (
     forest_plot,
     metrics_plot,
 )
+from thyro_core.reporting.figures.ensemble import benefit_plot
 from thyro_core.reporting.figures.style import LOOKS, Estimate
 from thyro_core.reporting.figures.svg import CSS_VARIABLES, DARK, LIGHT
 
@@ -206,6 +207,28 @@ class TestCurves:
         }
         text = told(plots.decision_plot("d", curves))
         assert "resnet18 from 0.01 to 0.99; alexnet at no threshold" in text
+
+    def test_decision_names_each_stretch_where_the_model_is_of_use(self):
+        """A benign image that scores 0.95 costs more than the malignant one above it is worth."""
+        label = np.array([1] * 3 + [0] * 7)
+        score = np.array([0.97, 0.6, 0.6, 0.95, *[0.005] * 6])
+        line = decision_curve([(label, score)], 0.4)
+        worse = line.model.x[line.model.mean <= np.maximum(line.treat_all, 0) + 1e-12]
+        assert worse.min() == 0.61
+        assert worse.max() == 0.99
+        text = told(plots.decision_plot("d", {"resnet18": line}))
+        assert "resnet18 from 0.01 to 0.60, from 0.96 to 0.97." in text
+
+    def test_the_ensemble_s_net_benefit_names_each_stretch_too(self):
+        x = np.linspace(0.1, 0.5, 5)
+        of_no_use = np.array([0.2, 0.1, 0.0, 0.0, 0.0])
+        raw = of_no_use + np.array([0.1, 0.0, 0.1, 1e-17, 0.1])
+        bands = {
+            kind: Band(x, mean, mean, mean, 3)
+            for kind, mean in (("raw", raw), ("calibrated", of_no_use), ("prevalence", of_no_use))
+        }
+        text = told(benefit_plot("b", bands))
+        assert "raw at 0.10, at 0.30, at 0.50; calibrated at no threshold." in text
 
     def test_a_decision_without_malignant_images(self):
         nothing = [(np.array([0, 0]), np.array([0.0, 1.0]))]

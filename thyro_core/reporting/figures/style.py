@@ -62,6 +62,7 @@ class Look(NamedTuple):
 
 
 _FEW = 8
+_ROUNDING = 1e-12
 _LINE_TYPES: tuple[Line, ...] = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (1.3, 1.3)))
 LOOKS: Mapping[str, Look] = MappingProxyType(
     {
@@ -123,8 +124,16 @@ def as_text(values: Mapping[str, object]) -> str:
 
 
 def better_than(model: Band, reference: Band) -> str:
-    """Where one curve lies above another, from its first to its last place."""
-    better = model.x[model.mean > reference.mean]
-    if not better.size:
-        return "at no threshold"
-    return f"from {better.min():.2f} to {better.max():.2f}"
+    """Every stretch of the axis on which one curve lies above another.
+
+    A difference in the last bits of a sum is none, and a stretch of one place is named by it.
+    """
+    is_better = model.mean - reference.mean > _ROUNDING
+    ends = np.flatnonzero(np.diff(np.concatenate(([False], is_better, [False]))))
+    stretches = [
+        f"at {model.x[low]:.2f}"
+        if low == high
+        else f"from {model.x[low]:.2f} to {model.x[high]:.2f}"
+        for low, high in zip(ends[::2], ends[1::2] - 1, strict=True)
+    ]
+    return ", ".join(stretches) or "at no threshold"
