@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli.deployments import deployments
 from flows.cli.doctor import doctor
 from flows.cli.drift import drift
 from flows.cli.errors import errors_for_people
@@ -41,7 +42,7 @@ app = typer.Typer(
 # In the order in which `thyro --help` lists them.
 for _command in (
     phantom, ingest, plan, study, verify, doctor, report, query, tables, serve, promote, models,
-    drift, overlay, screen, status, studies, rm, gc,
+    drift, overlay, screen, status, studies, rm, gc, deployments,
 ):  # fmt: skip
     app.command()(_command)
 

@@ -58,7 +58,7 @@ def test_a_wheel_holds_all_and_works_in_another_folder(tmp_path: Path) -> None:
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
     )  # fmt: skip
     for name in listed.stdout.splitlines():
-        if name.startswith(("flows/", "thyro_core/")) or "/" not in name:
+        if name.startswith(("deployments/", "flows/", "thyro_core/")) or "/" not in name:
             target = source / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((REPOSITORY / name).read_bytes())
@@ -66,7 +66,7 @@ def test_a_wheel_holds_all_and_works_in_another_folder(tmp_path: Path) -> None:
     run(build, source)
     (wheel,) = tmp_path.glob("*.whl")
     inside = set(zipfile.ZipFile(wheel).namelist())
-    for package in ("flows", "thyro_core"):
+    for package in ("deployments", "flows", "thyro_core"):
         files = {str(p.relative_to(source)) for p in (source / package).rglob("*") if p.is_file()}
         assert files <= inside, files - inside
     assert "thyro_core/py.typed" in inside

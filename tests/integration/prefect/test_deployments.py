@@ -33,8 +33,11 @@ POOLS = {"process": "thyro", "kubernetes": "thyro-kubernetes"}
 NO_NIGHT = NightlySchedule("0 2 * * *", "UTC", None)
 
 
-def declared() -> dict[str, dict]:
-    found = yaml.safe_load((FOLDER / "prefect.yaml").read_text())
+FILE_OF_POOL = {"process": "prefect.yaml", "kubernetes": "prefect-kubernetes.yaml"}
+
+
+def declared(pool: str) -> dict[str, dict]:
+    found = yaml.safe_load((FOLDER / FILE_OF_POOL[pool]).read_text())
     return {entry["name"]: entry for entry in found["deployments"]}
 
 
@@ -49,7 +52,7 @@ def test_the_four_flows_are_served() -> None:
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_prefect_yaml_says_the_same(pool) -> None:
-    found = {name: entry for name, entry in declared().items() if name.endswith(pool)}
+    found = declared(pool)
     assert found.keys() == {f"{entry.name}-{pool}" for entry in SERVED}
     for entry in SERVED:
         plain = found[f"{entry.name}-{pool}"]
@@ -65,8 +68,9 @@ def test_prefect_yaml_says_the_same(pool) -> None:
         assert ("schedules" in plain) is entry.nightly
 
 
-def test_prefect_yaml_holds_no_path_of_a_machine() -> None:
-    plain = yaml.safe_load((FOLDER / "prefect.yaml").read_text())
+@pytest.mark.parametrize("pool", POOLS)
+def test_prefect_yaml_holds_no_path_of_a_machine(pool) -> None:
+    plain = yaml.safe_load((FOLDER / FILE_OF_POOL[pool]).read_text())
     assert plain["pull"] == []
     assert all(" " not in entry["entrypoint"] for entry in plain["deployments"])
     assert all("/" not in entry["entrypoint"] for entry in plain["deployments"])
@@ -160,11 +164,13 @@ def test_prefect_deploy_takes_the_file_and_a_worker_runs_it(tmp_path) -> None:
 
         template = str(FOLDER / "kubernetes-job-template.json")
         kubernetes = ["--type", "kubernetes", "--base-job-template", template]
-        prefect("work-pool", "create", "thyro", "--type", "process")
-        prefect("work-pool", "create", "thyro-kubernetes", *kubernetes)
         prefect("automation", "create", "--from-file", str(FOLDER / "automations.yaml"))
+        # Each file with its own pool alone: who has no Kubernetes has no pool of that name.
+        prefect("work-pool", "create", "thyro", "--type", "process")
         prefect("deploy", "--all", "--prefect-file", str(FOLDER / "prefect.yaml"))
-        for name, entry in declared().items():
+        prefect("work-pool", "create", "thyro-kubernetes", *kubernetes)
+        prefect("deploy", "--all", "--prefect-file", str(FOLDER / "prefect-kubernetes.yaml"))
+        for name, entry in (declared("process") | declared("kubernetes")).items():
             flow = entry["entrypoint"].rsplit(".", 1)[1]
             found = server.ask(f"/deployments/name/{flow}/{name}")
             assert found["work_pool_name"] == entry["work_pool"]["name"]
