@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from thyro_core.evaluation.bounded import LEVEL
-from thyro_core.evaluation.member_count import MemberVariance, member_variance
+from thyro_core.evaluation.member_count import MemberVariance, class_variances
 from thyro_core.evaluation.out_of_fold import Ids, OutOfFoldEnsemble, ensemble_margin, sigmoid
 from thyro_core.types import AnyIntArray, FloatArray, IntArray
 
@@ -25,7 +25,6 @@ LEAST_SLOPE = 0.01
 FOLDS = 10
 """Parts of the groups in cross-fitting."""
 
-_NODES = 15  # of the Gauss-Hermite rule
 _STEPS, _CLOSE, _LONGEST_STEP = 200, 1e-10, 2.0
 # Networks compute in float32: a relative spread below this is rounding.
 _ROUNDING = 1e-6
@@ -122,16 +121,16 @@ class CrossFit(NamedTuple):
 
 
 class EnsembleFit(NamedTuple):
-    """A calibration for the ensemble in use, and what it makes of out-of-fold scores."""
+    """A calibration for the ensemble in use, and the same fit for out-of-fold scores."""
 
     calibration: LogisticCalibration
+    """Of scores of all networks."""
+    out_of_fold: LogisticCalibration
+    """Of `equivalent` scores: the same slope."""
     variance: MemberVariance
 
     def probability(self, ensemble: OutOfFoldEnsemble) -> FloatArray:
-        """Mean calibrated probability over the scores that all networks may give an image.
-
-        Given the few networks' score, that of all is taken as normal about `expected`. If the
-        calibration fits scores in use, this probability fits out of fold.
+        """Calibrated probability of images that few of the networks scored.
 
         Args:
             ensemble: m images, those of the fit or others of the same networks.
@@ -139,18 +138,18 @@ class EnsembleFit(NamedTuple):
         Returns:
             (m,).
         """
-        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-        expected = self.variance.expected(ensemble.margin, ensemble.members)
-        spread = self.variance.residual(ensemble.members)
-        scores = expected[:, None] + spread[:, None] * nodes
-        return np.asarray(self.calibration.probability(scores) @ (weights / weights.sum()))
+        equivalent = self.variance.equivalent(ensemble.margin, ensemble.members)
+        return self.out_of_fold.probability(equivalent)
 
 
 def fit_ensemble(ensemble: OutOfFoldEnsemble) -> EnsembleFit:
     """The calibration of the ensemble of all networks, from out-of-fold scores of fewer.
 
-    The slope is that of the label on the score that all networks would give on average; the
-    intercept gives scores that spread as scores in use do the prevalence as their mean.
+    The label is regressed on the scores of all networks that say as much as those of the few
+    (`MemberVariance.equivalent`), so that what is fitted is the probability itself that
+    `EnsembleFit.probability` gives. Scores in use take that slope. Their intercept gives scores
+    that spread in each class as theirs do the prevalence as mean probability: with classes of one
+    variance it is that of the regression, with others that one would be off.
 
     Args:
         ensemble: images of both classes.
@@ -158,12 +157,14 @@ def fit_ensemble(ensemble: OutOfFoldEnsemble) -> EnsembleFit:
     Raises:
         ValueError: see `fit_calibration`.
     """
-    variance = member_variance(ensemble)
-    expected = variance.expected(ensemble.margin, ensemble.members)
-    slope = fit_calibration(ensemble.label, expected).slope
-    matched = variance.matched(ensemble.margin, ensemble.members)
-    intercept = _offset_intercept(ensemble.label, slope * matched)
-    return EnsembleFit(LogisticCalibration(slope, intercept), variance)
+    label = ensemble.label
+    _require_both_classes(label, ensemble.margin)
+    variances = class_variances(ensemble)
+    equivalent = variances.midway.equivalent(ensemble.margin, ensemble.members)
+    out_of_fold = fit_calibration(label, equivalent)
+    slope = out_of_fold.slope
+    intercept = _offset_intercept(label, slope * variances.matched(ensemble))
+    return EnsembleFit(LogisticCalibration(slope, intercept), out_of_fold, variances.midway)
 
 
 def fit_calibration(label: IntArray, margin: FloatArray) -> LogisticCalibration:
@@ -181,12 +182,7 @@ def fit_calibration(label: IntArray, margin: FloatArray) -> LogisticCalibration:
     Raises:
         ValueError: a class lacks, or a margin is not finite.
     """
-    if label.shape != margin.shape or not np.isfinite(margin).all() or len(set(label)) != 2:
-        msg = (
-            f"expected images of both classes, each with a finite margin, found {margin.shape} "
-            f"margins for labels {sorted(set(label.tolist()))} of shape {label.shape}"
-        )
-        raise ValueError(msg)
+    _require_both_classes(label, margin)
     # Centred and in units of its spread: the steps of the search then mean the same for any scale.
     centre, unit = float(margin.mean()), float(margin.std())
     if unit <= _ROUNDING * max(1.0, abs(centre)):
@@ -194,6 +190,15 @@ def fit_calibration(label: IntArray, margin: FloatArray) -> LogisticCalibration:
     x = (margin - centre) / unit
     slope = max(_firth_slope(label, x) / unit, LEAST_SLOPE)
     return LogisticCalibration(slope, _offset_intercept(label, slope * margin))
+
+
+def _require_both_classes(label: IntArray, margin: FloatArray) -> None:
+    if label.shape != margin.shape or not np.isfinite(margin).all() or len(set(label)) != 2:
+        msg = (
+            f"expected images of both classes, each with a finite margin, found {margin.shape} "
+            f"margins for labels {sorted(set(label.tolist()))} of shape {label.shape}"
+        )
+        raise ValueError(msg)
 
 
 def _firth_slope(label: IntArray, x: FloatArray) -> float:

@@ -9,7 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.evaluation.test_out_of_fold import ensemble, rows
-from thyro_core.evaluation.member_count import MemberVariance, member_variance
+from thyro_core.evaluation.member_count import (
+    MemberVariance,
+    class_variances,
+    member_variance,
+)
 from thyro_core.evaluation.out_of_fold import out_of_fold_ensemble
 
 
@@ -26,28 +30,50 @@ def test_the_parts_by_hand() -> None:
     assert found.networks == 10
 
 
-def test_expected_and_matched_scores_by_hand() -> None:
+def test_equivalent_and_matched_scores_by_hand() -> None:
     parts = MemberVariance(centre=1.0, between=3.0, within=4.0, networks=4)
     margin, members = np.array([3.0, 3.0, -1.0]), np.array([1, 4, 2])
-    assert parts.expected(margin, members) == pytest.approx([1 + 2 * 4 / 7, 3.0, 1 - 2 * 4 / 5])
-    whole = 3 + 4 / 4
-    left = [math.sqrt(whole * (1 - 4 / 7)), 0.0, math.sqrt(whole * (1 - 4 / 5))]
-    assert parts.residual(members) == pytest.approx(left)
+    assert parts.equivalent(margin, members) == pytest.approx([1 + 2 * 4 / 7, 3.0, 1 - 2 * 4 / 5])
     root = [math.sqrt(4 / 7), 1.0, math.sqrt(4 / 5)]
     assert parts.matched(margin, members) == pytest.approx(1 + np.array([2, 2, -2]) * root)
 
 
-def test_matched_scores_have_the_variance_of_all_networks_and_expected_ones_their_mean() -> None:
+def test_the_classes_by_hand() -> None:
+    each = dataclasses.replace(
+        ensemble([0, 0, 1, 1, 1], [-3.0, -1.0, 0.0, 3.0, 6.0]),
+        members=np.array([1, 2, 1, 1, 2]),
+        member_variance=np.array([math.nan, 1.0, math.nan, math.nan, 0.0]),
+    )
+    found = class_variances(each)
+    within = 0.5
+    assert found.benign == MemberVariance(-2.0, 1 - (within + within / 2) / 2, within, 10)
+    malignant = 18 / 3 - (2 * within + within / 2) / 3
+    assert found.malignant == MemberVariance(3.0, pytest.approx(malignant), within, 10)
+    pooled = (2 * found.benign.between + 3 * malignant) / 5
+    assert found.midway == MemberVariance(0.5, pytest.approx(pooled), within, 10)
+    assert found.matched(each)[0] == found.benign.matched(each.margin, each.members)[0]
+    assert found.matched(each)[2] == found.malignant.matched(each.margin, each.members)[2]
+
+
+def test_scores_have_the_log_odds_of_their_equivalents() -> None:
+    """Normal scores in each class: the log odds of the label are known exactly."""
+    parts = MemberVariance(centre=0.5, between=2.0, within=4.0, networks=10)
+    few, members = np.array([-1.0, 0.5, 2.0]), np.array([1, 2, 4])
+
+    def log_odds(score, networks):  # classes at 0.5 - 1 and 0.5 + 1, equally frequent
+        return 2 * (score - 0.5) / (2.0 + 4.0 / networks)
+
+    whole = parts.equivalent(few, members)
+    assert log_odds(whole, 10) == pytest.approx(log_odds(few, members))
+
+
+def test_matched_scores_have_the_variance_of_all_networks() -> None:
     rng = np.random.default_rng(1)
     shared, errors = rng.normal(0.5, 1.5, 40_000), rng.normal(0, 2, (40_000, 10))
     few, whole = shared + errors[:, :3].mean(axis=1), shared + errors.mean(axis=1)
     parts = MemberVariance(0.5, 1.5**2, 2.0**2, 10)
     members = np.full(few.size, 3)
     assert parts.matched(few, members).std() == pytest.approx(whole.std(), rel=0.02)
-    expected = parts.expected(few, members)
-    slope = np.cov(whole, expected)[0, 1] / expected.var(ddof=1)
-    assert slope == pytest.approx(1, abs=0.02)
-    assert parts.residual(members) == pytest.approx((whole - expected).std(), rel=0.02)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5), st.floats(-30, 30)), min_size=1,
@@ -57,7 +83,7 @@ def test_any_scores_keep_their_order_about_the_centre_and_never_spread_more(each
     parts = member_variance(together)
     assert parts.between >= 0
     assert parts.within >= 0
-    for move in (parts.expected, parts.matched):
+    for move in (parts.equivalent, parts.matched):
         moved = move(together.margin, together.members)
         assert np.isfinite(moved).all()
         assert (np.abs(moved - parts.centre) <= np.abs(together.margin - parts.centre) + 1e-9).all()
