@@ -356,6 +356,24 @@ def test_columns_that_joined_a_table_later_may_lack_and_no_others(store, study_i
     assert "sharpness" in only_failure(store, study_id, "table images")
 
 
+@pytest.mark.parametrize("name", sorted(set(schemas.LATER_COLUMNS) & set(DERIVED_TABLES)))
+def test_figures_that_an_older_program_did_not_compute_are_no_fault(store, study_id, name):
+    later = schemas.LATER_COLUMNS[name]
+    whole = read_table(store, name, study_id=study_id)
+    assert all(whole[column].null_count == 0 for column in later), "this program computes them"
+    with store.writing(table_key(name, study_id=study_id)) as file:
+        pq.write_table(whole.drop_columns(sorted(later)), file)
+    assert failures(store, study_id) == {}
+
+    def alter(rows):
+        for row in rows:
+            row.update(dict.fromkeys(later))
+        rows[0][min(later)] = 0.25
+
+    rewrite(store, name, alter, study_id=study_id)
+    assert f"{min(later)} is 0.25, expected" in only_failure(store, study_id, name)
+
+
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"study_id": "s"}', b"\xff"])
 def test_an_unreadable_plan_is_one_failed_check(store, study_id, data):
     store.write(study_key(study_id), data)
