@@ -146,7 +146,8 @@ class RealHead:
         return {job["submission_id"]: job for job in ordered if job["submission_id"]}
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
+    """Ports of loopback on which nothing listens."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(number)]
         for each in sockets:
@@ -162,7 +163,7 @@ def real_head() -> Iterator[RealHead]:
             pytest.skip(
                 f"no job server without {package}: pip install -c constraints.txt .[cluster]"
             )
-    gcs, dashboard, client = _free_ports(3)
+    gcs, dashboard, client = free_ports(3)
     token = secrets.token_hex(32)
     binaries = Path(sys.executable).parent
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("THYRO_", "RAY_"))}

@@ -5,11 +5,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
+from thyro_core.cluster.local_clusters import one_cluster
 from thyro_core.cluster.resources import Capacity, Node, capacity_of
 from thyro_core.cluster.watch import LOST_SECONDS, ClusterWatch, check_connection
 from thyro_core.errors import InputError, ThyroError
@@ -22,8 +24,8 @@ _OBJECT_STORE_BYTES = 128 * 1024**2
 _MEMORY_SHARE = 0.7
 
 _PORT_SECONDS = 10.0
-
-_GCS_FLAG = "--gcs-address="
+_STDERR = 2
+_REFUSAL = b"InvalidAuthToken"
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ def session(address: str) -> Iterator[Capacity]:
         ThyroError: an embedded Ray does not start.
     """
     if address == "auto":
-        address = _one_cluster()
+        address = one_cluster()
     _check_address(address)
     # Read by Ray when it is imported. Workers at niceness 15 starve beside anything else.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -79,6 +81,9 @@ def session(address: str) -> Iterator[Capacity]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Without its head Ray would abort this program; `check_open` lets it end in good order.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
+    is_local = address == "local"
+    if not is_local:
+        _prepare_to_join(os.environ)
     import ray
     from ray.exceptions import RayError
 
@@ -95,7 +100,7 @@ def session(address: str) -> Iterator[Capacity]:
         _check_listening(address)
     sigterm_handler = signal.getsignal(signal.SIGTERM)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "local":
+    if is_local:
         try:
             ray.init(address=address, **common, **options)
         # A machine so busy that Ray's processes do not answer in time gives an Exception as such.
@@ -103,7 +108,8 @@ def session(address: str) -> Iterator[Capacity]:
             raise _not_started(error) from error
     else:
         try:
-            ray.init(address=address, **common)
+            with _without_refusals():
+                ray.init(address=address, **common)
         # A RayError where the cluster is another user's, whose token this program has not.
         except (ConnectionError, ValueError, RuntimeError, RayError) as error:
             raise _no_cluster(address, error) from error
@@ -111,7 +117,7 @@ def session(address: str) -> Iterator[Capacity]:
     if sigterm_handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, sigterm_handler)
     closing.clear()
-    gcs = None if address == "local" else ray.get_runtime_context().gcs_address
+    gcs = None if is_local else ray.get_runtime_context().gcs_address
     try:
         with _watched(gcs):
             yield capacity_of(nodes())
@@ -124,52 +130,34 @@ def session(address: str) -> Iterator[Capacity]:
         ray.shutdown()
 
 
-def local_clusters(processes: Path = Path("/proc")) -> list[str]:
-    """Addresses of the Ray clusters that processes of this machine belong to, on Linux.
+def _prepare_to_join(environment: MutableMapping[str, str]) -> None:
+    """Show a cluster the user's token, which Ray does only where it is told to.
 
-    Those of containers with a network of their own, which this process cannot reach, are left out.
-
-    Args:
-        processes: where the system shows its processes.
+    `ray start` asks for that token wherever there is one, and every embedded Ray leaves one.
     """
-    addresses = set()
-    for path in processes.glob("[0-9]*/cmdline"):
-        # Processes end while they are listed, and another user's may be hidden.
-        with suppress(OSError):
-            words = path.read_bytes().decode(errors="replace").split("\0")
-            if words[0].rpartition("/")[2] == "raylet" and _shares_network(path.parent):
-                addresses |= {
-                    word.removeprefix(_GCS_FLAG) for word in words if word.startswith(_GCS_FLAG)
-                }
-    return sorted(addresses - {""})
+    token_file = environment.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    if environment.get("RAY_AUTH_TOKEN") or Path(token_file).is_file():
+        environment.setdefault("RAY_AUTH_MODE", "token")
 
 
-def _shares_network(process: Path) -> bool:
-    """Whether a process is in this one's network namespace; yes, where nobody may know."""
-    try:
-        return (process / "ns/net").readlink() == (process.parent / "self/ns/net").readlink()
-    except OSError:
-        return True
+@contextmanager
+def _without_refusals() -> Iterator[None]:
+    """Leave out what Ray's library writes to the standard error for each try that is refused.
 
-
-def _one_cluster() -> str:
-    """The cluster that `auto` stands for: RAY_ADDRESS, or else the one on this machine.
-
-    Ray itself would join the one that was started last, which may be inside somebody's study.
+    It asks twenty times; what comes of it is one sentence. All else is written at the end.
     """
-    if address := os.environ.get("RAY_ADDRESS", "").strip():
-        return address
-    clusters = local_clusters()
-    if len(clusters) > 1:
-        msg = (
-            f"Ray at auto: expected one cluster on this machine, found {', '.join(clusters)}; say "
-            "which one (--ray host:port), or leave --ray out to run without any"
-        )
-        raise InputError(msg)
-    if not clusters:
-        return "auto"
-    _LOG.warning("Ray at auto: this program joins the cluster at %s", clusters[0])
-    return clusters[0]
+    with TemporaryFile() as lines:
+        stderr = os.dup(_STDERR)
+        os.dup2(lines.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, _STDERR)
+            os.close(stderr)
+            lines.seek(0)
+            for line in lines:
+                if _REFUSAL not in line:
+                    os.write(_STDERR, line)
 
 
 def _check_address(address: str) -> None:
@@ -250,11 +238,13 @@ def _not_started(error: Exception) -> ThyroError:
 
 def _no_cluster(address: str, answer: object) -> InputError:
     lines = str(answer).splitlines() or [type(answer).__name__]
-    if "token" in str(answer).lower():
+    # Something listens there, or `_check_listening` had failed before.
+    if "token" in lines[0].lower() or lines[0].startswith("Failed to connect to Ray cluster"):
         return InputError(
-            f"Ray at {address}: expected a cluster that lets this program in, found one that asks "
-            "for another token: it is another user's or another program's; give the address of "
-            "your own (--ray host:port, RAY_AUTH_TOKEN), or leave --ray out"
+            f"Ray at {address}: expected a cluster that lets this program in, found something that "
+            "does not: a cluster with another token (another user's or another program's), or no "
+            "Ray at all; give the address of your own (--ray host:port) and its token "
+            "(RAY_AUTH_MODE=token, RAY_AUTH_TOKEN), or leave --ray out"
         )
     return InputError(
         f"Ray at {address}: expected a cluster to answer, found: {lines[0]}; start one with "
