@@ -831,11 +831,21 @@ def test_figures_are_compared_with_nan_and_null_kept_apart():
 
     nan = float("nan")
     same = table([1.0, nan, None, 0.0])
-    assert table_checks.differences(same, table([1.0 + 5e-10, nan, None, -5e-10]), ["key"]) == []
-    assert len(table_checks.differences(same, table([1.0 + 5e-9, None, nan, 5e-9]), ["key"])) == 4
-    assert table_checks.differences(same, same.take([3, 1, 0, 2]), ["key"]) == []
-    assert table_checks.differences(same.slice(1), same, ["key"]) == ["key 0: lacking"]
-    assert table_checks.differences(same, same.slice(1), ["key"]) == ["key 0: not expected"]
+    assert (
+        table_checks.differences("metrics", same, table([1.0 + 5e-10, nan, None, -5e-10]), ["key"])
+        == []
+    )
+    assert (
+        len(
+            table_checks.differences("metrics", same, table([1.0 + 5e-9, None, nan, 5e-9]), ["key"])
+        )
+        == 4
+    )
+    assert table_checks.differences("metrics", same, same.take([3, 1, 0, 2]), ["key"]) == []
+    assert table_checks.differences("metrics", same.slice(1), same, ["key"]) == ["key 0: lacking"]
+    assert table_checks.differences("metrics", same, same.slice(1), ["key"]) == [
+        "key 0: not expected"
+    ]
 
 
 def test_maps_that_are_not_those_of_the_predictions(store, study_id):

@@ -98,9 +98,8 @@ def feature_faults(
                     height_to_width=proportions[row["image_id"]],
                 )
                 expected = [keys | values for values in recomputed]
-                faults += differences(
-                    stored, schemas.rows_to_table("cam_features", expected), _KEYS
-                )
+                table = schemas.rows_to_table("cam_features", expected)
+                faults += differences("cam_features", stored, table, _KEYS)
     return faults
 
 

@@ -366,13 +366,7 @@ def _check_derived_table(study: _StudyTables, name: str) -> _Findings:
 
 
 def _compare(study: _StudyTables, name: str, keys: Sequence[str], expected: pa.Table) -> _Findings:
-    """Columns that the older program which wrote the table did not have yet are left out."""
-    stored = study.tables[name]
-    later = schemas.LATER_COLUMNS.get(name, frozenset())
-    unwritten = [column for column in later if stored[column].null_count == stored.num_rows]
-    faults = table_checks.differences(
-        stored.drop_columns(unwritten), expected.drop_columns(unwritten), keys
-    )
+    faults = table_checks.differences(name, study.tables[name], expected, keys)
     summary = f"{counted(expected.num_rows, 'row')} as recomputed"
     return _Findings(faults, summary, f"delete the table {name} of this study and {_START_AGAIN}")
 
