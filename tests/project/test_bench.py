@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
+from tests.support.dicoms import speckle
 from tests.support.places import REPOSITORY
 
 BENCH = REPOSITORY / "tests" / "bench"
@@ -75,7 +77,7 @@ def test_every_part_has_its_script_and_the_scripts_of_results_are_all_there(resu
     scripts = {part.command[0] for part in results.PARTS.values()}
     known = {path.name for path in BENCH.glob("*.py")} - {"results.py", "laps.py"}
     assert scripts <= known
-    one_by_one = {"batchnorm.py", "cam_analysis.py", "families.py"}
+    one_by_one = {"batchnorm.py", "cam_analysis.py", "families.py", "gate.py"}
     assert known - scripts == one_by_one
 
 
@@ -177,6 +179,22 @@ def test_screening_against_a_bare_loop():
     assert [way[0] for way in (bare, whole, steady)] == ["bare loop", "whole", "steady"]
     assert float(whole[1].split()[0]) > 0
     assert gpus[0] == "GPUs"
+
+
+def test_what_passes_the_gate_without_a_model(tmp_path):
+    photographs, ultrasound = (tmp_path / name for name in ("photographs", "ultrasound"))
+    photographs.mkdir()
+    ultrasound.mkdir()
+    Image.fromarray(speckle(200, 240)).save(ultrasound / "a.png")
+    Image.new("L", (240, 200), 90).save(photographs / "blank.png")
+    (photographs / "notes.txt").write_text("no picture")
+    _, *kinds = rows("gate.py", "--photographs", photographs, "--ultrasound", ultrasound)
+    assert [kind[0] for kind in kinds] == [
+        "photographs, whole", "photographs, middle", "photographs, corner",
+        "ultrasound, as it is", "ultrasound, of a monitor",
+    ]  # fmt: skip
+    assert {tuple(kind[1:4]) for kind in kinds[:3]} == {("1", "standard 1", "0")}
+    assert {tuple(kind[1:4]) for kind in kinds[3:]} == {("1", "", "1")}
 
 
 @pytest.mark.slow

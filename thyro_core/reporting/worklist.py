@@ -13,6 +13,14 @@ from thyro_core.screening.worklist import MOST_PICTURES, Worklist, why
 from thyro_core.store.keys import worklist_key
 from thyro_core.store.store import Store
 
+UNNOTICED = (
+    "What the checks do not notice: a picture is refused when its grey levels are not those of "
+    "ultrasound, or when it is unlike the training images. Some grey photographs, most phone "
+    "pictures of a monitor, and images of other organs or scanners pass both and are scored; "
+    "their probability means nothing."
+)
+"""What a reader must know of each probability of a worklist."""
+
 
 def write_worklist_page(store: Store, worklist: Worklist) -> None:
     """Write `worklist.html` beside the `worklist.csv` of the same date."""
@@ -45,6 +53,7 @@ def worklist_page(worklist: Worklist) -> str:
         of_members=sorted(worklist.of_members),
         figures_of_members=FIGURES_OF_MEMBERS,
         notice=NOTICE,
+        unnoticed=UNNOTICED if totals.scored else None,
         why=why,
         most_pictures=MOST_PICTURES,
     )

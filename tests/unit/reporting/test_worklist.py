@@ -5,13 +5,16 @@ import csv
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.worklists import DATE, ROWS, TOTALS, batch_row, jpeg, row, written
 from thyro_core.reporting import worklist as pages
 from thyro_core.reporting.worklist import worklist_page
 from thyro_core.screening import worklist
-from thyro_core.screening.rules import Totals
+from thyro_core.screening.model import BlockScores
+from thyro_core.screening.rules import BandLimits, Totals
+from thyro_core.screening.score import verdict
 from thyro_core.screening.worklist import MOST_ROWS, Worklist
 
 NASTY = '"><script>alert(1)</script>&amp;'
@@ -87,3 +90,35 @@ def test_the_pictures_are_the_stored_ones(folder: Path) -> None:
     page = (folder / "worklist.html").read_text()
     urls = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
     assert [base64.b64decode(url) for url in urls] == [jpeg(), jpeg()]
+
+
+def test_the_page_says_what_the_checks_do_not_notice(folder: Path, tmp_path: Path) -> None:
+    assert (folder / "worklist.html").read_text().count(pages.UNNOTICED) == 1
+    # Where nothing is scored there is no probability to warn of.
+    refused = written(tmp_path, [row(1, "not scored")], Totals(1, 0, 1, 0, 0, 0, 0), batch_row())
+    assert pages.UNNOTICED not in (refused / "worklist.html").read_text()
+
+
+def test_an_image_unlike_the_training_set_has_its_figures_and_no_probability(
+    tmp_path: Path,
+) -> None:
+    scores = BlockScores(
+        probability=np.array([0.9, 0.9]), raw=np.zeros(2), sd=np.zeros(2),
+        distance=np.array([27.557, 31.25]), embeddings=np.zeros((2, 1), np.float32), features=(),
+    )  # fmt: skip
+    limits = BandLimits(threshold=0.5, review_sds=1, outlier=27.557, near=20)
+    rows = [
+        row(i, verdict(scores, i, limits)["band"], 0.9) | {"prob_malignant": None}
+        | verdict(scores, i, limits)
+        for i in range(2)
+    ]  # fmt: skip
+    page = written(tmp_path, rows, Totals(2, 1, 1, 0, 1, 0, 0), batch_row())
+    first, second = sorted(listed(page), key=lambda each: each["image_id"])
+    assert (first["band"], first["prob_malignant"]) == ("refer", "0.9"), (
+        "at the bound is not beyond"
+    )
+    assert (second["band"], second["prob_malignant"], second["why"], second["detail"]) == (
+        "not scored", "", "Unlike the images that the model was trained on.",
+        "distance 31.25, expected at most 27.56",
+    )  # fmt: skip
+    assert "(distance 31.25, expected at most 27.56)" in (page / "worklist.html").read_text()
