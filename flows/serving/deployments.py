@@ -10,6 +10,7 @@ from zoneinfo import available_timezones
 from prefect import Flow
 from prefect.automations import AutomationCore, EventTrigger, Posture
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import (
     ConcurrencyLimitConfig,
     ConcurrencyLimitStrategy,
@@ -18,6 +19,7 @@ from prefect.client.schemas.objects import (
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
@@ -33,6 +35,9 @@ _MISSED = 4
 _BEGIN_SECONDS = 900
 """How long a run may take to begin once it has its turn: a node may have to join, and to fetch the
 image."""
+
+NIGHTLY = "nightly"
+"""The name of our own schedule; every other one is somebody else's."""
 
 _OVER = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut")
 _BEGINNING = ("Pending", "Submitting", "InfrastructurePending")
@@ -135,7 +140,7 @@ class NightlySchedule:
         try:
             minute, hour, day, month, weekday = self.cron.split()
             cron = f"{minute} {hour} {day} {month} {weekday}"
-            return Cron(cron, timezone=self.timezone, active=bool(self.batch), slug="nightly")
+            return Cron(cron, timezone=self.timezone, active=bool(self.batch), slug=NIGHTLY)
         except ValueError as error:
             msg = (
                 f"--cron {self.cron}: expected five fields such as '0 2 * * *' (02:00 each night), "
@@ -177,6 +182,31 @@ def _deployment(served: Served, night: NightlySchedule, schedule: Schedule) -> R
         ),
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+
+
+async def keep_schedules(entries: Iterable[RunnerDeployment]) -> None:
+    """Add the schedules that people gave the deployments on the server.
+
+    The server replaces what it has by what a deployment brings along.
+    """
+    async with get_client() as client:
+        for entry in entries:
+            try:
+                there = await client.read_deployment_by_name(entry.full_name)
+            except ObjectNotFound:
+                continue
+            others = [
+                DeploymentScheduleCreate(
+                    schedule=schedule.schedule,
+                    active=schedule.active,
+                    max_scheduled_runs=schedule.max_scheduled_runs,
+                    parameters=schedule.parameters,
+                    slug=schedule.slug,
+                )
+                for schedule in there.schedules
+                if schedule.slug != NIGHTLY
+            ]
+            entry.schedules = [*(entry.schedules or []), *others]
 
 
 def zombie_automation() -> AutomationCore:

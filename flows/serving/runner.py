@@ -13,7 +13,7 @@ from prefect.runner import Runner
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.serving.child_process import SERVED_BY
-from flows.serving.deployments import HEARTBEAT_SECONDS, ensure_automations
+from flows.serving.deployments import HEARTBEAT_SECONDS, ensure_automations, keep_schedules
 from flows.serving.server import answers, configured_url, own_server
 from thyro_core.errors import InputError, ThyroError
 
@@ -99,6 +99,7 @@ async def _serve(
         "thyro", query_seconds=_RUNNER_POLL_SECONDS, heartbeat_seconds=HEARTBEAT_SECONDS
     )
     await ensure_automations()
+    await keep_schedules(entries)
     for deployment in entries:
         await runner.aadd_deployment(deployment)
     stopped = asyncio.Event()

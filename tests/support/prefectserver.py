@@ -65,7 +65,7 @@ class Serving:
     home: Path
     log: Path
 
-    def ask(self, path: str, body: Mapping[str, Any] | None = None, method: str = "") -> Any:
+    def ask(self, path: str, body: Any = None, method: str = "") -> Any:
         """One request to the API; its JSON."""
         data = None if body is None else json.dumps(body).encode()
         request = Request(

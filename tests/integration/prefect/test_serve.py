@@ -259,3 +259,22 @@ def test_an_address_that_does_not_answer_is_said(tmp_path) -> None:
     assert f"PREFECT_API_URL={dead} does not answer" in done.stderr
     assert "everybody in your network" in done.stderr
     assert "192.0.2.1:4200: expected a free port" in done.stderr
+
+
+@pytest.mark.slow
+def test_schedules_that_people_added_stay_when_it_starts_again(tmp_path) -> None:
+    added = {"schedule": {"cron": "5 4 * * 0", "timezone": "UTC"}, "active": True}
+    name_of = {"study": None, "screening": "weekly"}
+    with serving(tmp_path) as server:
+        for name, slug in name_of.items():
+            path = f"/deployments/{server.deployment(name)['id']}/schedules"
+            server.ask(path, [added | {"slug": slug, "parameters": {"source": "x"}}])
+        assert server.stop() == 0
+    with serving(tmp_path) as server:
+        for name, slug in name_of.items():
+            theirs = [s for s in server.deployment(name)["schedules"] if s["slug"] != "nightly"]
+            (kept,) = theirs
+            assert kept["schedule"]["cron"] == "5 4 * * 0"
+            assert (kept["slug"], kept["active"]) == (slug, True)
+            assert kept["parameters"] == {"source": "x"}
+        assert [s["slug"] for s in server.deployment("screening")["schedules"]].count("nightly") == 1
