@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.artifacts import ProgressBar, name_run, run_of, show_page, show_table
+from flows.artifacts import ProgressBar, completed, name_run, run_of, show_page, show_table
 from flows.forms import Address, ImageSize, RulesForm, Source
 from flows.observer import current_observer
 from flows.retries import step
@@ -58,9 +58,11 @@ def ingest(
     with run_of("ingest"):
         # Every architecture: whichever study comes, its images are ready.
         config = StudyConfig(**rules.model_dump(), image_size=image_size)
-        manifest_id = read_images(source, config, store or Settings().store).manifest_id
-        name_run(f"ingest-{manifest_id}")
-        return manifest_id
+        manifest = read_images(source, config, store or Settings().store)
+        name_run(f"ingest-{manifest.manifest_id}")
+        counts = {state: n for state, n in state_counts(manifest.table).items() if n}
+        states = "; ".join(f"{state}: {n}" for state, n in counts.items())
+        return completed(manifest.manifest_id, f"{manifest.manifest_id}: {states}")
 
 
 @step("images")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from prefect import flow, get_run_logger
 
-from flows.artifacts import ProgressBar, name_run, run_of, show_page, show_table
+from flows.artifacts import ProgressBar, completed, name_run, run_of, show_page, show_table
 from flows.forms import Address, ModelForm
 from flows.retries import step
 from thyro_core.host import scratch_folder
@@ -30,11 +30,12 @@ def promote(
     """
     with run_of("promote"):
         name_run(f"promote-{config.study_id}")
-        return _promote(config, store or Settings().store)
+        model_id, how = _promote(config, store or Settings().store)
+        return completed(model_id, f"{model_id}: {how}")
 
 
 @step("model")
-def _promote(config: PromotionConfig, store: str) -> str:
+def _promote(config: PromotionConfig, store: str) -> tuple[str, str]:
     bar = ProgressBar(f"promotion of {config.study_id}")
     bar.show(0.0)
     scratch = scratch_folder(Settings())
@@ -45,7 +46,7 @@ def _promote(config: PromotionConfig, store: str) -> str:
     rows = [["what", "value"], ["model", model_id], ["study", config.study_id], ["standing", how]]
     show_table(f"model-{model_id}-standing", rows, "How it came to be the champion")
     show_page(f"model-{model_id}", card_markdown(done.bundle.card, how), "The model's card")
-    return model_id
+    return model_id, how
 
 
 def standing(done: Promotion) -> str:

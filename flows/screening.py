@@ -13,7 +13,14 @@ from prefect.artifacts import (
 )
 from pydantic import Field
 
-from flows.artifacts import ProgressBar, best_effort, name_run, run_of, show_table
+from flows.artifacts import (
+    ProgressBar,
+    best_effort,
+    completed,
+    name_run,
+    run_of,
+    show_table,
+)
 from flows.drift import announce
 from flows.forms import Address, ModelForm, Source
 from flows.observer import current_observer
@@ -86,13 +93,16 @@ def screening(
         night = checked_date(date, settings.timezone)
         name_run(f"screening-{night}")
         place = store or settings.store
-        return _screen(batch, night, model_id or None, rules, store=place, ray=ray or settings.ray)
+        batch_place, sentence = _screen(
+            batch, night, model_id or None, rules, store=place, ray=ray or settings.ray
+        )
+        return completed(batch_place, sentence)
 
 
 @step("night")
 def _screen(
     batch: str, date: str, model_id: str | None, rules: ScreeningRules, *, store: str, ray: str
-) -> str:
+) -> tuple[str, str]:
     opened = open_store(store)
     night = plan_night(opened, batch, date, model_id, rules)
     key = screening_lock_key()
@@ -109,7 +119,7 @@ def _screen(
         result = conclude_night(opened, night, counts, time.monotonic() - started)
         write_worklist_page(opened, result.worklist)
     _publish(opened, result)
-    return f"{night.date}/{night.batch_id}"
+    return f"{night.date}/{night.batch_id}", end_of_night(opened, result)
 
 
 def _stream(store: Store, batch: str, night: Night, ray: str, night_lock: Lock) -> Counts:
@@ -178,6 +188,18 @@ def _publish(store: Store, result: NightResult) -> None:
             totals.rejected + totals.failed,
         )
     announce(result.drift, night.number, night.batch_id, night.model_id)
+
+
+def end_of_night(store: Store, result: NightResult) -> str:
+    """What came of a night's batch in one sentence, for lists of runs."""
+    totals = result.totals
+    unscored = totals.rejected + totals.failed
+    drift = "; the batch drifted" if result.breaches else ""
+    return (
+        f"{totals.received} received, {totals.refer} refer, {totals.review} review, "
+        f"{unscored} not scored{drift}; worklist at "
+        f"{store.url}/{worklist_key(result.night.date, 'html')}"
+    )
 
 
 def summary(store: Store, result: NightResult) -> str:

@@ -11,17 +11,26 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artifacts import ProgressBar, best_effort, name_run, run_of, show_page, show_table
+from flows.artifacts import (
+    ProgressBar,
+    best_effort,
+    completed,
+    name_run,
+    run_of,
+    show_page,
+    show_table,
+)
 from flows.forms import Address, Source, StudyForm
 from flows.ingest import read_images
 from flows.observer import current_observer
 from flows.retries import step
 from flows.study_lock import only_driver
+from thyro_core import NOTICE
 from thyro_core.cluster.backend import Cluster, Training, connect
 from thyro_core.cluster.resources import Allocation, ResourceRequest
 from thyro_core.config import StudyConfig
 from thyro_core.datasets.manifest import Manifest
-from thyro_core.errors import IncompleteStudyError, SplitFailedError, ThyroError
+from thyro_core.errors import IncompleteStudyError, SplitFailedError, ThyroError, counted
 from thyro_core.host import scratch_folder
 from thyro_core.settings import Settings
 from thyro_core.store.keys import summary_key
@@ -91,7 +100,15 @@ def study(
             _conclude(opened, plan, errors)
             note_end(opened, plan, "finished")
             _report(opened, plan, scratch_folder(settings))
-        return plan.study_id
+        return completed(plan.study_id, _end_of_study(opened, plan))
+
+
+def _end_of_study(store: Store, plan: StudyPlan) -> str:
+    means = metric_summaries(read_table(store, "metrics", study_id=plan.study_id), plan.config)
+    header, *rows, _of_the_paper = summary_rows(means)
+    auc = header.index("auc")
+    figures = "; ".join(f"{row[0]}: AUC {row[auc]}" for row in rows)
+    return f"{plan.study_id}: {counted(plan.config.splits, 'split')}, {figures}; {NOTICE}"
 
 
 def _request(settings: Settings, config: StudyConfig, manifest: Manifest) -> ResourceRequest:

@@ -125,6 +125,11 @@ class Serving:
         body = {"flow_runs": {"id": {"any_": [run_id]}}}
         return {run["name"].split("-")[0]: run for run in self.ask("/task_runs/filter", body)}
 
+    def logs(self, run_id: str) -> str:
+        """What the run logged."""
+        body = {"logs": {"flow_run_id": {"any_": [run_id]}}}
+        return "\n".join(entry["message"] for entry in self.ask("/logs/filter", body))
+
     def said(self) -> str:
         """What it said on its terminal."""
         return self.log.read_text()

@@ -29,6 +29,13 @@ def test_it_serves_a_run_and_leaves_nothing(tmp_path) -> None:
         assert "inactive until the night's images are named" in server.said()
         run = server.over(server.create("ingest", source=str(source)))
         assert run["state_type"] == "COMPLETED", run["state"]["message"]
+        states = "included, benign: 4; included, malignant: 3; excluded, not_listed: 1"
+        assert run["state"]["message"].endswith(f": {states}")
+        lost = server.over(server.create("ingest", source=str(tmp_path / "gone")))
+        assert lost["state_type"] == "FAILED"
+        assert f"{tmp_path / 'gone'}: expected" in lost["state"]["message"]
+        wait_until(lambda: "expected" in server.logs(lost["id"]), "its log arrives", 60)
+        assert "Traceback" not in server.logs(lost["id"])
         assert {"thyro", "data"} <= set(run["tags"])
         shown = server.artifacts(run["id"])
         assert shown.keys() == {"table", "markdown", "progress"}
@@ -277,4 +284,5 @@ def test_schedules_that_people_added_stay_when_it_starts_again(tmp_path) -> None
             assert kept["schedule"]["cron"] == "5 4 * * 0"
             assert (kept["slug"], kept["active"]) == (slug, True)
             assert kept["parameters"] == {"source": "x"}
-        assert [s["slug"] for s in server.deployment("screening")["schedules"]].count("nightly") == 1
+        slugs = {schedule["slug"] for schedule in server.deployment("screening")["schedules"]}
+        assert slugs == {"nightly", "weekly"}
