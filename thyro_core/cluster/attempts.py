@@ -125,7 +125,7 @@ class SplitRun:
             wait = self._restart_at - time.monotonic()
             if wait > 0:
                 time.sleep(min(wait, POLL_SECONDS))
-            elif not self._start_in_turn():
+            elif not (session.head_answers() and self._start_in_turn()):
                 time.sleep(POLL_SECONDS)
             return None
         ready, _ = ray.wait([self._ref], timeout=POLL_SECONDS)
@@ -148,8 +148,8 @@ class SplitRun:
         return None
 
     def cancel(self) -> None:
-        """Stop the job; its checkpoint stays."""
-        if self._ref is not None:
+        """Stop the job; its checkpoint stays. Without a head there is nothing left to stop."""
+        if self._ref is not None and session.head_answers():
             ray.cancel(self._ref, force=True)
 
     def _start_in_turn(self) -> bool:
@@ -178,7 +178,8 @@ class SplitRun:
 
     def _fail(self, kind: Failure, cause: str, rank: int = 0) -> None:
         """Note where and how an attempt ended; plan the next one, unless it was the last."""
-        if self._queue is not None:
+        # What a lost head leaves needs no tidying, and the tidying would hang.
+        if self._queue is not None and session.head_answers():
             # The task that started the group may run on, on another node than the worker.
             self.cancel()
             remove_placement_group_of(self._job)

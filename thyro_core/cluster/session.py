@@ -13,7 +13,7 @@ from typing import Any
 
 from thyro_core.cluster.local_clusters import one_cluster
 from thyro_core.cluster.resources import Capacity, Node, capacity_of
-from thyro_core.cluster.watch import LOST_SECONDS, ClusterWatch, check_connection
+from thyro_core.cluster.watch import LOST_SECONDS, ClusterWatch, check_connection, is_reachable
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.host import cores, machine_memory, memory
 
@@ -56,6 +56,11 @@ def check_open(waiter: str) -> None:
             "are lost; restart the cluster, and the same command goes on from their checkpoints"
         )
         raise ThyroError(msg)
+
+
+def head_answers() -> bool:
+    """Whether the cluster's head answers now; without it calls of Ray's hang for minutes."""
+    return _watch is None or _watch.address is None or is_reachable(_watch.address)
 
 
 @contextmanager

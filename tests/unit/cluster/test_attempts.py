@@ -141,6 +141,34 @@ def test_an_attempt_that_has_ended_is_not_cancelled(job, quick, monkeypatch, end
     run.cancel()
 
 
+def test_a_lost_head_is_asked_for_nothing(job, quick, monkeypatch):
+    """Its calls would hang for minutes; what ends the wait is the watch's own verdict."""
+
+    def get(_: str) -> str:
+        raise exceptions.NodeDiedError("gone")
+
+    answers = [True]
+    monkeypatch.setattr(session, "nodes", lambda: FOUR)
+    monkeypatch.setattr(session, "head_answers", lambda: answers[0])
+    monkeypatch.setattr(attempts, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(ray, "wait", lambda refs, **_: (refs, []))
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "cancel", lambda *_, **__: pytest.fail("cancelled"))
+    monkeypatch.setattr(attempts, "remove_placement_group_of", lambda _: pytest.fail("removed"))
+    started: list[str] = []
+    queue = GroupQueue([job.split], job.resources)
+    policy = RestartPolicy(restarts=1, node_patience=60.0)
+    run = SplitRun(job, lambda job: started.append(job.attempt) or "ref", policy, queue)
+    answers[0] = False
+    for _ in range(3):
+        assert run.outcome() is None
+    run.cancel()
+    assert len(started) == 1
+    answers[0] = True
+    assert run.outcome() is None
+    assert len(started) == 2
+
+
 def test_an_attempt_on_a_node_that_went_silent_is_cancelled(job, quick, monkeypatch):
     """The task that started its worker may run on, on another node."""
     cancelled: list[str] = []
