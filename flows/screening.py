@@ -31,6 +31,7 @@ from thyro_core.cluster.session import session
 from thyro_core.errors import ThyroError
 from thyro_core.host import scratch_folder
 from thyro_core.reporting.worklist import write_worklist_page
+from thyro_core.reporting.worklist_exams import check_viewer
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.files import stream_files
 from thyro_core.screening.night import (
@@ -103,12 +104,13 @@ def screening(
 def _screen(
     batch: str, date: str, model_id: str | None, rules: ScreeningRules, *, store: str, ray: str
 ) -> tuple[str, str]:
-    opened = open_store(store)
+    opened, viewer = open_store(store), Settings().viewer_link
+    check_viewer(viewer)
     night = plan_night(opened, batch, date, model_id, rules)
     key = screening_lock_key()
     with Lock(opened, key, lock_owner(), LOCK_SECONDS, on_wait=announce_wait) as night_lock:
         for recovered in recover(opened):
-            write_worklist_page(opened, recovered.worklist)
+            write_worklist_page(opened, recovered.worklist, viewer)
             earlier = recovered.night
             get_run_logger().warning(
                 "put together what a run of %s had left (%s)", earlier.date, earlier.batch_id
@@ -117,7 +119,7 @@ def _screen(
         counts = _stream(opened, batch, night, ray, night_lock)
         night_lock.check()
         result = conclude_night(opened, night, counts, time.monotonic() - started)
-        write_worklist_page(opened, result.worklist)
+        write_worklist_page(opened, result.worklist, viewer)
     _publish(opened, result)
     return f"{night.date}/{night.batch_id}", end_of_night(opened, result)
 

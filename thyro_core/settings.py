@@ -68,4 +68,10 @@ class Settings(BaseSettings):
         description="Secret of at least 16 bytes that patients' pseudonyms are made with; empty: "
         "patient ids are dropped.",
     )
+    viewer_link: str | None = Field(
+        None,
+        description="Pattern of an image viewer's web address: https://viewer/?file={name}; a "
+        "worklist's rows then link to it. It may name {name}, {file_id}, {image_id}, {frame}, "
+        "{exam_id} and {patient_id}, as the table has them; a row that lacks one has no link.",
+    )
     log_json: bool = Field(False, description="Write logs as JSON, one object a line.")

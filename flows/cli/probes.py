@@ -25,6 +25,8 @@ from flows.cli.units import gigabytes
 from thyro_core.config import ARCHITECTURES
 from thyro_core.errors import ThyroError
 from thyro_core.host import cores, memory
+from thyro_core.screening.pseudonyms import WITHOUT_KEY, Pseudonymiser
+from thyro_core.settings import Settings
 from thyro_core.store.store import Store, filesystem, open_store
 from thyro_core.urls import redact
 
@@ -82,8 +84,7 @@ def examine(store_url: str, mirror: str | None) -> Iterator[Finding]:
 
     Yields:
         Python, machine, the packages known to break, torch, torchvision, image formats, GPU, Ray,
-        Prefect, store,
-        disk, and the weights of each architecture.
+        Prefect, store, pseudonyms, disk, and the weights of each architecture.
     """
     probes: Iterable[tuple[str, Callable[[], _Result], str]] = (
         ("python", _python, "install Python 3.11 or later"),
@@ -96,6 +97,7 @@ def examine(store_url: str, mirror: str | None) -> Iterator[Finding]:
         ("ray", _ray, "stop other Ray processes (`ray stop`), free memory, try again"),
         ("prefect", _prefect, "start the server, or unset PREFECT_API_URL"),
         ("store", partial(_within, partial(_round_trip, store_url)), _store_cure(store_url)),
+        ("pseudonyms", _pseudonyms, "`openssl rand -hex 32` makes a key"),
         ("disk", partial(_disk, store_url), "choose another --store"),
         *((f"weights {name}", partial(_weights, name, mirror), _MIRROR) for name in ARCHITECTURES),
     )
@@ -272,6 +274,14 @@ def _within(work: Callable[[], _Result]) -> _Result:
             raise
         msg = f"no answer within {_ANSWER_SECONDS:g} s"
         raise ThyroError(msg) from error
+
+
+def _pseudonyms() -> _Result:
+    key = Settings().pseudonym_key
+    Pseudonymiser(key)
+    if key is None:
+        return "warn", WITHOUT_KEY
+    return "ok", "THYRO_PSEUDONYM_KEY is set; its patients and exams have keyed pseudonyms"
 
 
 def _disk(url: str) -> _Result:

@@ -34,15 +34,20 @@ def screen(
 ) -> None:
     """Score what is new in a batch of images and write the night's worklist."""
     from flows.observer import observer
+    from thyro_core.reporting.worklist_exams import check_viewer
     from thyro_core.screening.night import checked_date, plan_night
+    from thyro_core.screening.pseudonyms import WITHOUT_KEY
     from thyro_core.settings import Settings
     from thyro_core.store.store import open_store
 
     settings, rules = Settings(), _rules(set_ or [])
     opened = open_store(store or settings.store)
     night = checked_date(date or "", settings.timezone)
+    check_viewer(settings.viewer_link)
     # Planned here: what is wrong should not wait for Prefect to start before it is said.
     plan_night(opened, batch, night, model, rules)
+    if settings.pseudonym_key is None:
+        note(WITHOUT_KEY, err)
     from flows.cli.screen_display import ScreenDisplay
     from flows.screening import screening
     from flows.serving.command_server import prefect_server

@@ -60,8 +60,9 @@ _ULTRASOUND = {
 }
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _TAGS = [
-    "SOPClassUID", "Modality", "PatientID", "IssuerOfPatientID", "SpecificCharacterSet",
-    "BurnedInAnnotation", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
+    "SOPClassUID", "Modality", "StudyInstanceUID", "PatientID", "IssuerOfPatientID",
+    "SpecificCharacterSet", "BurnedInAnnotation", "SamplesPerPixel", "PhotometricInterpretation",
+    "PlanarConfiguration",
     "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "ModalityLUTSequence", "PresentationLUTShape",
     "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth",
@@ -76,9 +77,13 @@ _TAGS = [
 _UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)+")
 _IDENTITY: list[BaseTag | int] = [
     tag_for_keyword(name) or 0
-    for name in ("SOPClassUID", "PatientID", "IssuerOfPatientID", "SpecificCharacterSet")
-]
+    for name in (
+        "SOPClassUID", "AccessionNumber", "PatientID", "IssuerOfPatientID", "SpecificCharacterSet",
+    )
+]  # fmt: skip
 _ISSUER = 0x0010_0021
+# They stand where the issuer of a patient's id stands: an exam's id is no patient's.
+_STUDY_UID, _ACCESSION = "StudyInstanceUID", "AccessionNumber"
 _UNPACK_AT_ONCE = 1 << 20
 _MOST_RATIO = 200
 _TRUNCATED = "truncated: the file ends before {what} does; copy it again from where it came"
@@ -112,6 +117,8 @@ class DicomImages:
         is_clip: Whether the file holds several frames (of which only one may have been read).
         note: What a reader of the results must know of how the file was read; None: nothing.
         has_regions: Whether frames are cropped to regions that the file declares.
+        exam_id: The pseudonym of the exam, by its study or else its accession number; None: the
+            file names none, no key, or the header was not readable.
     """
 
     patient_id: str | None
@@ -122,6 +129,7 @@ class DicomImages:
     is_clip: bool = False
     note: str | None = None
     has_regions: bool = False
+    exam_id: str | None = None
 
 
 def is_dicom(data: bytes) -> bool:
@@ -142,12 +150,14 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
         pseudonymise: makes a pseudonym of PatientID and IssuerOfPatientID.
     """
     _silence()
-    patient_id, burned_in = None, None
+    patient_id, burned_in, exam_id = None, None, None
     try:
         source = _unpacked(data, bounds)
         identity = _identity(source)
         patient_id = _patient(identity, pseudonymise)
+        exam_id = _exam_pseudonym(identity, _ACCESSION, pseudonymise)
         dataset = _dataset(source, identity)
+        exam_id = _exam_pseudonym(dataset, _STUDY_UID, pseudonymise) or exam_id
         burned_in = _is_burned_in(dataset)
         _check_kind(dataset)
         n = _check_dicom_bounds(dataset, bounds)
@@ -158,10 +168,10 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
         indices = evenly_spaced(n, bounds.frames_per_clip)
         frames = tuple(_frames(dataset, syntax, indices, boxes))
     except _READER_ERRORS as error:
-        return DicomImages(patient_id, *_why(error), burned_in)
+        return DicomImages(patient_id, *_why(error), burned_in, exam_id=exam_id)
     return DicomImages(
         patient_id, None, None, burned_in, frames,
-        is_clip=n > 1, note=note, has_regions=bool(boxes),
+        is_clip=n > 1, note=note, has_regions=bool(boxes), exam_id=exam_id,
     )  # fmt: skip
 
 
@@ -235,6 +245,14 @@ def _patient(dataset: Dataset, pseudonymise: Pseudonymise) -> str | None:
         return None
     patient, issuer = (None if value is None else str(value) for value in values)
     return pseudonymise(patient, issuer)
+
+
+def _exam_pseudonym(dataset: Dataset, name: str, pseudonymise: Pseudonymise) -> str | None:
+    try:
+        value = dataset.get(name)
+    except _READER_ERRORS:
+        return None
+    return None if value is None else pseudonymise(str(value), name)
 
 
 def _is_burned_in(dataset: Dataset) -> bool | None:

@@ -1,6 +1,7 @@
 """The pages' one Jinja environment: everything is escaped, and an unknown name is an error."""
 
 from functools import cache
+from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -27,3 +28,9 @@ def render_page(template: str, **values: object) -> str:
         TemplateError: the template is unknown or damaged, or lacks a variable.
     """
     return _environment().get_template(template).render(values)
+
+
+@cache
+def template_text(name: str) -> str:
+    """A file in `reporting/templates` as it stands: a style or a script that a page holds."""
+    return files("thyro_core").joinpath("reporting", "templates", name).read_text("utf-8")

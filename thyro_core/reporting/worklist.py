@@ -1,12 +1,22 @@
 """A night's worklist as a page for people.
 
-The page is one file without scripts that asks for nothing from any network, and shows so many
-images of each band; it says what it leaves out.
+The page is one file that asks for nothing from any network. Without its script it is a ranked
+list; with it, rows can be sorted, filtered, enlarged and marked. It shows so many images of each
+band, and says what it leaves out.
 """
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
 
 from thyro_core import NOTICE
 from thyro_core.registry.bundle import FIGURES_OF_MEMBERS
-from thyro_core.reporting.html import render_page
+from thyro_core.reporting.html import render_page, template_text
+from thyro_core.reporting.worklist_exams import by_band, check_viewer, exams_of, viewer_url
 from thyro_core.screening.drift import breaches_of
 from thyro_core.screening.rules import BANDS
 from thyro_core.screening.worklist import MOST_PICTURES, Worklist, why
@@ -22,13 +32,41 @@ UNNOTICED = (
 """What a reader must know of each probability of a worklist."""
 
 
-def write_worklist_page(store: Store, worklist: Worklist) -> None:
-    """Write `worklist.html` beside the `worklist.csv` of the same date."""
-    store.write(worklist_key(worklist.date, "html"), worklist_page(worklist).encode())
+@dataclass(frozen=True)
+class ServedPage:
+    """What the page of a date is told where a server shows it."""
+
+    csrf: str
+    """The token that each post must carry."""
+    who: str
+    """The reader's initials."""
+    feedback: Sequence[Mapping[str, object]]
+    """What readers have said of the date's rows."""
 
 
-def worklist_page(worklist: Worklist) -> str:
-    """The worklist as one self-contained HTML page."""
+def write_worklist_page(store: Store, worklist: Worklist, viewer: str | None = None) -> None:
+    """Write `worklist.html` beside the `worklist.csv` of the same date.
+
+    Args:
+        store: where it goes.
+        worklist: what it shows.
+        viewer: pattern of a viewer's addresses (THYRO_VIEWER_LINK); None: there is none.
+    """
+    page = worklist_page(worklist, viewer=viewer)
+    store.write(worklist_key(worklist.date, "html"), page.encode())
+
+
+def worklist_page(
+    worklist: Worklist, *, viewer: str | None = None, served: ServedPage | None = None
+) -> str:
+    """The worklist as one self-contained HTML page.
+
+    Args:
+        worklist: what it shows.
+        viewer: pattern of a viewer's addresses; None: there is none.
+        served: None: a file of its own, which keeps what a reader says of its rows itself.
+    """
+    check_viewer(viewer)
     totals, rows, batches = worklist.totals, worklist.rows, worklist.batches
     counts = {
         "refer": totals.refer,
@@ -37,15 +75,16 @@ def worklist_page(worklist: Worklist) -> str:
         "routine": totals.routine,
         "copy": totals.copies,
     }
-    bands = [
-        {"name": band, "count": counts[band], "rows": [row for row in rows if row["band"] == band]}
-        for band in BANDS
-    ]
+    here = {band: sum(row["band"] == band for row in rows) for band in BANDS}
     return render_page(
         "worklist.html",
         date=worklist.date,
-        bands=bands,
+        counts=counts,
+        here=here,
+        exams=by_band(exams_of(rows)),
         pictures=worklist.pictures,
+        thresholds=worklist.thresholds,
+        has_pseudonyms=worklist.has_pseudonyms,
         totals=totals,
         batches=batches,
         runs=[row for row in batches if row["known"] is not None],
@@ -56,4 +95,35 @@ def worklist_page(worklist: Worklist) -> str:
         unnoticed=UNNOTICED if totals.scored else None,
         why=why,
         most_pictures=MOST_PICTURES,
+        link=lambda row: viewer_url(viewer, row),
+        policy=page_policy(is_served=served is not None),
+        style=Markup(template_text("worklist.css")),  # noqa: S704 - our own file
+        script=Markup(template_text("worklist.js")),  # noqa: S704 - our own file
+        data=_data(worklist, served),
     )
+
+
+def page_policy(*, is_served: bool) -> str:
+    """The Content-Security-Policy of the page: its own script and style, and pictures in it."""
+    style, script = (_source_of(template_text(f"worklist.{suffix}")) for suffix in ("css", "js"))
+    own = " connect-src 'self'; form-action 'self';" if is_served else " form-action 'none';"
+    return (
+        f"default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}';{own} "
+        "base-uri 'none'"
+    )
+
+
+def _source_of(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _data(worklist: Worklist, served: ServedPage | None) -> Markup:
+    """What the script is told, as JSON that ends no element."""
+    value = {
+        "date": worklist.date,
+        "served": served is not None,
+        "csrf": served.csrf if served else "",
+        "who": served.who if served else "",
+        "feedback": list(served.feedback) if served else [],
+    }
+    return Markup(json.dumps(value).replace("<", "\\u003c"))  # noqa: S704 - escaped just now

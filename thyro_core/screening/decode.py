@@ -6,11 +6,12 @@ Runs in a worker, without Ray and without torch.
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,7 +24,8 @@ from thyro_core.screening.known_files import (
     digits_of,
     is_other_patient,
 )
-from thyro_core.screening.pseudonyms import path_hash
+from thyro_core.screening.pictures import picture_size
+from thyro_core.screening.pseudonyms import exam_key, path_hash
 from thyro_core.screening.reader import IMAGE_REASONS, ScreeningImage, reading_id
 from thyro_core.screening.rules import (
     OTHER_PATIENT,
@@ -74,11 +76,14 @@ class DecodedBlock:
 
 
 def block_schema() -> pa.Schema:
-    """`screening`'s columns, the pixels, uint8 (side, side) row by row, and boxes around text."""
+    """`screening`'s columns, the pixels, uint8 (side, side) row by row, and what people see of it.
+
+    That is the picture, uint8 of `picture_size` row by row, and the boxes around text.
+    """
     schema = schemas.TABLES["screening"].schema.remove_metadata()
-    return schema.append(pa.field("pixels", pa.binary())).append(
-        pa.field("text", pa.list_(pa.int32()))
-    )
+    for name, kind in (("pixels", pa.binary()), ("display", pa.binary())):
+        schema = schema.append(pa.field(name, kind))
+    return schema.append(pa.field("text", pa.list_(pa.int32())))
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,12 @@ class BlockDecoder:
         self, file: FoundFile, file_id: str | None, path_id: str, image: ScreeningImage
     ) -> ScreeningRow:
         night = self._job.night
-        row = {name: value for name, value in asdict(image).items() if name not in {"grey", "sd"}}
+        # Not asdict: it would copy the pixels.
+        row = {
+            field.name: getattr(image, field.name)
+            for field in fields(image)
+            if field.name not in {"grey", "sd", "display"}
+        }
         row |= {
             "date": night.number,
             "batch_id": night.batch_id,
@@ -184,7 +194,9 @@ class BlockDecoder:
             "reading_id": self._reading_id,
             "grey_sd": image.sd,
             "text_lines": None if image.text is None else len(image.text) // 4,
+            "exam_id": exam_key(image.exam_id, self._salt, f"{night.batch}/{file.name}"),
             "pixels": None,
+            "display": None if image.display is None else image.display.tobytes(),
         }
         if image.grey is None:
             return row | unscored(image.reason or "undecodable")
@@ -223,6 +235,7 @@ class BlockDecoder:
             "band": "copy",
             "rank_key": rank_key("copy", None),
             "pixels": None,
+            "display": None,
         }
 
 
@@ -235,6 +248,19 @@ def pixels_of(table: pa.Table, side: int) -> np.ndarray[Any, np.dtype[np.uint8]]
     """Pixels of a block's images that are to be scored: uint8 (n, side, side)."""
     rows = table.filter(pc.is_valid(table["pixels"]))["pixels"].to_pylist()
     return np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), side, side)
+
+
+def displays_of(table: pa.Table) -> dict[str, npt.NDArray[np.uint8]]:
+    """Pictures of a block's images that people may see: uint8 (h, w), by image."""
+    rows = table.filter(pc.is_valid(table["display"])).select(
+        ["image_id", "width", "height", "display"]
+    )
+    return {
+        row["image_id"]: np.frombuffer(row["display"], np.uint8).reshape(
+            picture_size(row["width"], row["height"])[::-1]
+        )
+        for row in rows.to_pylist()
+    }
 
 
 def to_bytes(table: pa.Table) -> bytes:

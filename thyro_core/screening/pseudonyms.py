@@ -15,6 +15,17 @@ from thyro_core.settings import Settings
 PREFIX = "q"
 """What a pseudonym begins with: neither a hash of an image nor a number."""
 
+WITHOUT_KEY = (
+    "THYRO_PSEUDONYM_KEY is not set: patient and exam ids are dropped, so a worklist brings images "
+    "together by folder and not by exam, the same picture under another patient's id is not "
+    "noticed, and drift takes each file for a patient of its own; `openssl rand -hex 32` makes a "
+    "key: keep it secret, and the same for all nights"
+)
+"""What a screening without a key lacks, and the cure."""
+
+EXAM_PREFIX, FOLDER_PREFIX = "e", "f"
+"""What the key of an exam begins with: its pseudonym, or a folder that stands for it."""
+
 _PSEUDONYM_DIGITS = 32
 _SHORTEST = 16
 
@@ -94,6 +105,22 @@ def path_hash(salt: bytes, address: str) -> str:
         64 hexadecimal digits.
     """
     return hmac.new(salt, os.fsencode(address), hashlib.sha256).hexdigest()
+
+
+def exam_key(exam: str | None, salt: bytes, address: str) -> str:
+    """What the images of one exam have in common: its pseudonym, or else a hash of the folder.
+
+    Args:
+        exam: pseudonym of the exam; None: it is not known.
+        salt: random bytes of the store, as for `path_hash`.
+        address: the batch's address, "/" and the path below it.
+
+    Returns:
+        `e` and the pseudonym's digits, or `f` and as many digits of the folder's hash.
+    """
+    if exam is not None:
+        return EXAM_PREFIX + exam.removeprefix(PREFIX)
+    return FOLDER_PREFIX + path_hash(salt, address.rpartition("/")[0])[:_PSEUDONYM_DIGITS]
 
 
 def path_hider(settings: Settings) -> Callable[[str], str | None] | None:

@@ -18,6 +18,7 @@ from thyro_core.imaging.dual_view import split_views
 from thyro_core.imaging.quality import grey_statistics, sharpness
 from thyro_core.imaging.ultrasound import ultrasound_fault
 from thyro_core.screening.config import ScreeningRules
+from thyro_core.screening.pictures import display_picture, is_shown
 from thyro_core.types import Grey
 
 IMAGE_REASONS: tuple[str, ...] = (
@@ -70,7 +71,10 @@ class ScreeningImage:
         width: Width [pixels], of the tissue alone where the file says where it is.
         height: Height [pixels], likewise.
         text: Boxes around lines of text in the picture, four numbers each: left, top, right and
-            bottom (exclusive) [pixels]; None: not sought, as the image is not scored.
+            bottom (exclusive) [pixels]; None: not sought, as nobody is shown the image.
+        exam_id: Pseudonym of the exam; None: the file names none, or there is no key.
+        display: The image as people may see it, see `screening.pictures`; None: they may not, or it
+            is not decoded.
     """
 
     image_id: str
@@ -88,6 +92,8 @@ class ScreeningImage:
     width: int | None = None
     height: int | None = None
     text: tuple[int, ...] | None = None
+    exam_id: str | None = None
+    display: Grey | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class _Origin:
     burned_in: bool | None = None
     note: str | None = None
     """How the picture was read, where that is not as usual."""
+    exam_id: str | None = None
 
 
 def read_screening_images(
@@ -144,13 +151,16 @@ def _of_dicom(
 ) -> Iterator[ScreeningImage]:
     contents = read_dicom(data, rules, pseudonymise)
     if contents.reason is not None:
-        origin = _Origin(file_id, 0, contents.patient_id, contents.burned_in)
+        origin = _Origin(
+            file_id, 0, contents.patient_id, contents.burned_in, exam_id=contents.exam_id
+        )
         yield _reject(origin, contents.reason, contents.detail)
     for frame in contents.frames:
         image_id = _frame_id(file_id, frame.index) if contents.is_clip else file_id
         origin = _Origin(
-            image_id, frame.index, contents.patient_id, contents.burned_in, contents.note
-        )
+            image_id, frame.index, contents.patient_id, contents.burned_in, contents.note,
+            contents.exam_id,
+        )  # fmt: skip
         if frame.view is not None:
             origin = _view(origin, *frame.view)
         if frame.image is None:
@@ -186,6 +196,7 @@ def _reject(origin: _Origin, reason: str, detail: str | None) -> ScreeningImage:
         reason=reason,
         detail=_joined(detail, origin.note),
         burned_in=origin.burned_in,
+        exam_id=origin.exam_id,
     )
 
 
@@ -210,6 +221,8 @@ def _check_image(
     mean, sd = grey_statistics(grey)
     focus = sharpness(grey)
     reason, detail = _reason_of(grey, share, focus, rules)
+    is_visible = is_shown(reason, burned_in=origin.burned_in)
+    boxes = text_boxes(grey) if reason is None or is_visible else None
     return ScreeningImage(
         image_id=origin.image_id,
         frame=origin.frame,
@@ -225,7 +238,9 @@ def _check_image(
         overlay_share=share,
         width=grey.shape[1],
         height=grey.shape[0],
-        text=None if reason else tuple(side for box in text_boxes(grey) for side in box),
+        text=None if boxes is None else tuple(side for box in boxes for side in box),
+        exam_id=origin.exam_id,
+        display=display_picture(grey, boxes or []) if is_visible else None,
     )
 
 

@@ -5,7 +5,6 @@ done.
 """
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from PIL import Image
 
 from thyro_core.explain.maps import cams_table
 from thyro_core.explain.overlay import overlay_map
-from thyro_core.imaging.burned_text import boxes_of, paint_over
-from thyro_core.screening.decode import DecodedBlock, ScreeningJob, pixels_of
+from thyro_core.screening.decode import DecodedBlock, ScreeningJob, displays_of, pixels_of
 from thyro_core.screening.model import BlockScores, ScreeningModel
+from thyro_core.screening.pictures import jpeg_bytes
 from thyro_core.screening.rules import (
     BandLimits,
     Counts,
+    ReadingBand,
     ScreeningRow,
     band_of,
     is_unlike,
@@ -34,10 +33,8 @@ from thyro_core.store.store import open_store
 from thyro_core.tables import schemas
 from thyro_core.types import Grey
 
-PICTURE_SIDE = 192
-"""Longer side of a picture in the worklist [pixels]."""
-
-_JPEG_QUALITY = 80
+WITH_PICTURE: frozenset[ReadingBand] = frozenset({"refer", "review", "not scored"})
+"""Bands whose images are shown: what a reader is to look at, with or without a score."""
 
 
 class BlockScorer:
@@ -56,8 +53,7 @@ class BlockScorer:
         if not block.table.num_rows:
             return block.counts
         pixels = pixels_of(block.table, self._job.side)
-        rows = block.table.drop_columns(["pixels"]).to_pylist()
-        texts = {row["image_id"]: row.pop("text") or [] for row in rows}
+        rows = block.table.drop_columns(["pixels", "display", "text"]).to_pylist()
         open_rows = [row for row in rows if row["status"] is None]
         scores = self._model.score(pixels) if len(pixels) else None
         if scores is not None:
@@ -67,11 +63,7 @@ class BlockScorer:
                 row["detail"] = "; ".join(filter(None, {row["detail"]: 0, note: 0})) or None
         positions = [i for i, row in enumerate(open_rows) if row["band"] == "refer"]
         maps = self._model.maps(scores, positions) if scores and positions else None
-        # A network is shown what is there; people are not shown what may be a name.
-        displays = [
-            paint_over(pixels[i], boxes_of(texts[row["image_id"]]), (row["width"], row["height"]))
-            for i, row in enumerate(open_rows)
-        ]
+        displays = displays_of(block.table)
         self._write(rows, open_rows, scores, positions=positions, displays=displays, maps=maps)
         scored = sum(row["status"] == "scored" for row in rows)
         return block.counts + Counts(scored=scored)
@@ -83,24 +75,25 @@ class BlockScorer:
         scores: BlockScores | None,
         *,
         positions: list[int],
-        displays: Sequence[Grey],
+        displays: Mapping[str, Grey],
         maps: npt.NDArray[np.float32] | None,
     ) -> None:
         night = self._job.night
         ids = "".join(f"{row['image_id']}{row['path_id']}" for row in rows)
         name = hashlib.sha256(ids.encode()).hexdigest()[:32]
-        pictures = {}
+        evidence: dict[str, npt.NDArray[np.float32]] = {}
         if maps is not None:
             refer_rows = [open_rows[i] for i in positions]
             cams = screening_cams(refer_rows, self._model.layer, maps)
             write_chunk(self._store, night, "cams", name, cams)
-            pictures = {
-                row["image_id"]: picture(displays[i], maps[k, 1], row)
-                for k, (i, row) in enumerate(zip(positions, refer_rows, strict=True))
-                if not row["burned_in"]
-            }
-        if scores is not None:
-            extras = extras_table(open_rows, scores, pictures)
+            evidence = {row["image_id"]: maps[k, 1] for k, row in enumerate(refer_rows)}
+        pictures = {
+            row["image_id"]: picture(displays[row["image_id"]], evidence.get(row["image_id"]))
+            for row in rows
+            if row["band"] in WITH_PICTURE and row["image_id"] in displays
+        }
+        if scores is not None or pictures:
+            extras = extras_table(rows, open_rows, scores, pictures)
             write_chunk(self._store, night, "extras", name, extras)
         write_chunk(self._store, night, "rows", name, schemas.rows_to_table("screening", rows))
 
@@ -145,39 +138,41 @@ def screening_cams(
 
 
 def extras_table(
-    rows: Sequence[Mapping[str, Any]], scores: BlockScores, pictures: Mapping[str, bytes]
+    rows: Sequence[Mapping[str, Any]],
+    open_rows: Sequence[Mapping[str, Any]],
+    scores: BlockScores | None,
+    pictures: Mapping[str, bytes],
 ) -> pa.Table:
-    """Embeddings of the scored images, and pictures of those that have one."""
+    """Embeddings of the scored images, and pictures of those that have one.
+
+    Args:
+        rows: of the block.
+        open_rows: those among them that the model was shown, in the order of `scores`.
+        scores: of these; None: there are none.
+        pictures: by image.
+    """
+    embeddings = {
+        row["image_id"]: scores.embeddings[i]
+        for i, row in enumerate(open_rows)
+        if scores is not None and row["status"] == "scored"
+    }
+    image_ids = [row["image_id"] for row in rows if row["image_id"] in {**embeddings, **pictures}]
     extras = [
         {
-            "image_id": row["image_id"],
-            "embedding": scores.embeddings[i],
-            "picture": pictures.get(row["image_id"]),
+            "image_id": image_id,
+            "embedding": embeddings.get(image_id),
+            "picture": pictures.get(image_id),
         }
-        for i, row in enumerate(rows)
-        if row["status"] == "scored"
+        for image_id in image_ids
     ]
     return pa.Table.from_pylist(extras, schema=EXTRAS)
 
 
-def picture(grey: npt.NDArray[np.uint8], cam: npt.NDArray[np.float32], row: ScreeningRow) -> bytes:
-    """A small JPEG of an image beside itself with the malignant class's map, in its own shape.
+def picture(grey: Grey, cam: npt.NDArray[np.float32] | None) -> bytes:
+    """A small JPEG of an image; with a map, beside itself with the map over it.
 
     Args:
-        grey: the network's input without text that is found in it, uint8 (side, side).
-        cam: raw map of the malignant class, (h, w).
-        row: its row, for the shape.
+        grey: the image as people may see it, uint8 (H, W).
+        cam: raw map of the malignant class, (h, w); None: there is none.
     """
-    longer = max(row["width"], row["height"])
-    size = (
-        max(1, round(PICTURE_SIDE * row["width"] / longer)),
-        max(1, round(PICTURE_SIDE * row["height"] / longer)),
-    )
-    plain = np.repeat(grey[:, :, None], 3, axis=2)
-    halves = [Image.fromarray(half).resize(size) for half in (plain, overlay_map(grey, cam))]
-    both = Image.new("RGB", (2 * size[0], size[1]))
-    both.paste(halves[0], (0, 0))
-    both.paste(halves[1], (size[0], 0))
-    buffer = io.BytesIO()
-    both.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return buffer.getvalue()
+    return jpeg_bytes(grey) if cam is None else jpeg_bytes(grey, overlay_map(grey, cam))

@@ -49,7 +49,7 @@ EXTRAS = pa.schema(
         ("picture", pa.binary()),
     ]
 )
-"""What a scored image leaves beside its row: its embedding; a JPEG, if it is referred."""
+"""What an image leaves beside its row: its embedding, if it is scored; a JPEG, if it is shown."""
 
 PICTURES = pa.schema([("image_id", pa.string()), ("picture", pa.binary())])
 """The pictures of a night's batch."""
@@ -60,6 +60,7 @@ a random sample."""
 
 _SALT_BYTES = 32
 _PIECE = 1 << 22
+_MOST_OTHER_PICTURES = 2000
 
 KINDS = ("rows", "cams", "extras")
 _TOTALS = """
@@ -306,10 +307,16 @@ def _merge_cams(store: Store, target: str, sources: list[str], part: str) -> Non
 
 
 def _merge_extras(store: Store, night: Night, sources: list[str], part: str) -> None:
-    with_picture = (
-        "SELECT image_id, any_value(picture) AS picture FROM parts "  # noqa: S608
-        f"WHERE picture IS NOT NULL AND {_IS_SCORED} GROUP BY image_id ORDER BY image_id"
-    )
+    # Of the referred all; of the others no more than a page shows.
+    with_picture = f"""
+        SELECT image_id, any_value(picture) AS picture FROM parts
+        WHERE picture IS NOT NULL AND image_id IN (
+            SELECT image_id FROM whole WHERE band = 'refer' UNION ALL (
+                SELECT image_id FROM whole WHERE band IN ('review', 'not scored')
+                ORDER BY rank_key DESC, image_id LIMIT {_MOST_OTHER_PICTURES}
+            )
+        ) GROUP BY image_id ORDER BY image_id
+    """  # noqa: S608
     some = (
         "SELECT image_id, any_value(embedding) AS embedding FROM parts "  # noqa: S608
         f"WHERE {_IS_SCORED} GROUP BY image_id ORDER BY image_id LIMIT 2000"

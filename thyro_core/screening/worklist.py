@@ -8,7 +8,7 @@ import base64
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -16,14 +16,15 @@ import pyarrow.parquet as pq
 
 from thyro_core import NOTICE
 from thyro_core.errors import InputError
-from thyro_core.registry.bundle import load_bundle
+from thyro_core.registry.bundle import Bundle, load_bundle
 from thyro_core.screening.rules import WHY, Night, ScreeningRow, Totals
 from thyro_core.store.keys import pictures_key, table_key, worklist_key
 from thyro_core.store.store import Store
+from thyro_core.tables import schemas
 from thyro_core.tables.merge import connected, fetched, select
 
-MOST_PICTURES = 300
-"""Pictures on a page, of the images ranked first."""
+MOST_PICTURES: Mapping[str, int] = {"refer": 300, "review": 150, "not scored": 150}
+"""Pictures of each band on a page, of the images ranked first."""
 
 MOST_ROWS: Mapping[str, int] = {
     "refer": 1000, "review": 1000, "not scored": 1000, "routine": 200, "copy": 200,
@@ -31,8 +32,9 @@ MOST_ROWS: Mapping[str, int] = {
 """Images of each band on a page."""
 
 CSV_COLUMNS = (
-    "rank", "image_id", "file_id", "frame", "name", "patient_id", "band", "prob_malignant",
-    "prob_raw", "sd", "status", "copy_of", "reason", "why", "detail", "model_id", "batch", "notice",
+    "rank", "image_id", "file_id", "frame", "name", "patient_id", "exam_id", "band",
+    "prob_malignant", "prob_raw", "sd", "status", "copy_of", "reason", "why", "detail",
+    "model_id", "batch", "notice",
 )  # fmt: skip
 """Columns of `worklist.csv`."""
 
@@ -41,8 +43,11 @@ REFERRED = "The probability reaches the model's threshold."
 
 _RANKING = (
     "SELECT *, row_number() OVER (ORDER BY rank_key DESC, "
-    "prob_malignant DESC NULLS LAST, image_id) AS rank FROM parts"
+    "prob_malignant DESC NULLS LAST, image_id) AS rank, "
+    "CASE WHEN exam_id IS NULL THEN 0 ELSE count(*) OVER (PARTITION BY model_id, exam_id) END "
+    "AS exam_images FROM parts"
 )
+_PSEUDONYMS = "SELECT count(patient_id) + count(*) FILTER (exam_id LIKE 'e%') AS n FROM parts"
 _FIRST_ROWS = f"""
 SELECT * FROM ({_RANKING})
 QUALIFY row_number() OVER (PARTITION BY band ORDER BY rank)
@@ -58,7 +63,8 @@ class Worklist:
     date: str
     """ISO 8601."""
     rows: list[ScreeningRow]
-    """The first rows of `screening` of each band, with their `rank`, in order."""
+    """The first rows of `screening` of each band, with their `rank`, in order; `exam_images`: how
+    many rows their exam has in all, 0: not noted."""
     pictures: Mapping[str, str]
     """Data URLs by image_id."""
     totals: Totals
@@ -67,6 +73,10 @@ class Worklist:
     """Rows of `screening_batches`."""
     of_members: frozenset[str] = frozenset()
     """Models whose card is of version 1: threshold and figures are single members'."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """By model; one that is gone by now is missing."""
+    has_pseudonyms: bool = True
+    """Whether an image of the date has the pseudonym of a patient or an exam."""
 
 
 def write_worklist_csv(
@@ -84,8 +94,9 @@ def write_worklist_csv(
     Returns:
         What its page shows.
     """
+    schema = schemas.TABLES["screening"].schema
     with fetched(store, parts) as files, connected() as connection:
-        ranking = select(connection, f"{_RANKING} ORDER BY rank", files)
+        ranking = select(connection, f"{_RANKING} ORDER BY rank", files, schema)
         with store.writing(worklist_key(date, "csv")) as out:
             text = io.TextIOWrapper(out, encoding="utf-8", newline="")
             writer = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
@@ -97,20 +108,37 @@ def write_worklist_csv(
                     writer.writerow(row | {"name": name, "why": why(row), "notice": NOTICE})
             text.flush()
             text.detach()
-        rows = [
-            row for batch in select(connection, _FIRST_ROWS, files) for row in batch.to_pylist()
-        ]
-    pictures = _pictures(store, date, batches, rows)
-    models = set(batches["model_id"].to_pylist())
-    of_members = frozenset(model for model in models if _is_of_version_1(store, model))
-    return Worklist(date, rows, pictures, totals, batches.to_pylist(), of_members)
+    return read_worklist(store, date, parts, totals, batches)
 
 
-def _is_of_version_1(store: Store, model_id: str) -> bool:
+def read_worklist(
+    store: Store, date: str, parts: list[str], totals: Totals, batches: pa.Table
+) -> Worklist:
+    """What the page of a date shows; the arguments are those of `write_worklist_csv`."""
+    schema = schemas.TABLES["screening"].schema
+    with fetched(store, parts) as files, connected() as connection:
+        first_rows = select(connection, _FIRST_ROWS, files, schema)
+        rows = [row for batch in first_rows for row in batch.to_pylist()]
+        (count,) = select(connection, _PSEUDONYMS, files, schema)
+    models = [_model(store, model) for model in sorted(set(batches["model_id"].to_pylist()))]
+    bundles = [bundle for bundle in models if bundle is not None]
+    return Worklist(
+        date=date,
+        rows=rows,
+        pictures=_pictures(store, date, batches, rows),
+        totals=totals,
+        batches=batches.to_pylist(),
+        of_members=frozenset(each.model_id for each in bundles if each.is_of_version_1),
+        thresholds={each.model_id: each.threshold for each in bundles},
+        has_pseudonyms=bool(count["n"][0].as_py()),
+    )
+
+
+def _model(store: Store, model_id: str) -> Bundle | None:
     try:
-        return load_bundle(store, model_id).is_of_version_1
+        return load_bundle(store, model_id)
     except InputError:  # a model that is gone by now; its rows stay
-        return False
+        return None
 
 
 def unscored_rows(store: Store, night: Night) -> list[dict[str, str]]:
@@ -149,7 +177,9 @@ def _pictures(
 ) -> dict[str, str]:
     """Data URLs of the first images' pictures, by image."""
     image_ids = {
-        row["image_id"] for row in [r for r in rows if r["band"] == "refer"][:MOST_PICTURES]
+        row["image_id"]
+        for band, most in MOST_PICTURES.items()
+        for row in [r for r in rows if r["band"] == band][:most]
     }
     pictures: dict[str, str] = {}
     for batch_id in batches["batch_id"].to_pylist():

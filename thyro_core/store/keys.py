@@ -137,7 +137,7 @@ def path_salt_key() -> str:
 
 
 def pictures_key(date: str, batch_id: str) -> str:
-    """Small pictures of the referred images, with their maps."""
+    """Small pictures of the images to be looked at; of the referred ones with their maps."""
     return f"{screening_prefix(date, batch_id)}/pictures.parquet"
 
 

@@ -498,7 +498,7 @@ LATER_COLUMNS: Mapping[str, frozenset[str]] = {
     "cam_trust": frozenset({"nodule_aspect", "mark_energy_permuted", "mark_energy_mean_map"}),
     "images": frozenset({"text_boxes", "views"}),
     "operating_points": frozenset({"apparent_low", "apparent_high"}),
-    "screening": frozenset({"text_lines"}),
+    "screening": frozenset({"text_lines", "exam_id"}),
 }
 """Columns that joined a table within this `SCHEMA_VERSION`: null where older programs wrote it."""
 

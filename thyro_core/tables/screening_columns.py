@@ -86,6 +86,11 @@ IMAGE_COLUMNS: tuple[Column, ...] = (
         _INT,
         "Lines of text found in the picture, painted over where it is shown; null: not sought.",
     ),
+    (
+        "exam_id",
+        _STRING,
+        "Exam: e and the study's keyed pseudonym, or f and a hash of the folder; null: not noted.",
+    ),
     ("patient_id", _STRING, "Keyed pseudonym of the patient; null: none was given."),
     ("width", _INT, "Width [pixels]; null: not decoded."),
     ("height", _INT, "Height [pixels]; null: not decoded."),

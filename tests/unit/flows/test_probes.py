@@ -23,7 +23,7 @@ from thyro_core.urls import redact
 NAMES = [
     "python", "machine", "fastapi", "SQLAlchemy", "torch", "torchvision", "images", "gpu", "ray",
     "prefect",
-    "store", "disk",
+    "store", "pseudonyms", "disk",
     "weights resnet18", "weights alexnet", "weights vgg16", "weights inception_v3",
 ]  # fmt: skip
 ANSWERS = {"/api/health": 200, "/locked/health": 401}
@@ -60,7 +60,11 @@ def found(tmp_path):
 def test_a_sound_machine_has_nothing_to_complain_of_but_the_mirror(found):
     findings = found()
     states = {name: finding.state for name, finding in findings.items()}
-    assert {name for name, state in states.items() if state != "ok"} <= {*NAMES[-4:], "disk"}
+    assert {name for name, state in states.items() if state != "ok"} <= {
+        *NAMES[-4:],
+        "disk",
+        "pseudonyms",
+    }
     assert findings["python"].detail.startswith(platform.python_version())
     assert torch.__version__ in findings["torch"].detail
     assert "ephemeral" not in findings["prefect"].detail
@@ -438,3 +442,20 @@ def test_doctor_lists_what_is_decoded_and_what_is_not(found, monkeypatch):
     state, detail = probes._images()
     assert state == "warn"
     assert "for JPEG Lossless install again: pip install -c constraints.txt pylibjpeg" in detail
+
+
+@pytest.mark.parametrize(
+    ("key", "state", "detail"),
+    [(None, "warn", "by folder and not by exam"), ("short", "fail", "at least 16 bytes"),
+     ("0123456789abcdef", "ok", "is set")],
+)  # fmt: skip
+def test_a_missing_pseudonym_key_is_said_with_what_it_costs(
+    monkeypatch: pytest.MonkeyPatch, key: str | None, state: str, detail: str
+) -> None:
+    monkeypatch.delenv("THYRO_PSEUDONYM_KEY", raising=False)
+    if key is not None:
+        monkeypatch.setenv("THYRO_PSEUDONYM_KEY", key)
+    (finding,) = [each for each in examine("memory://x", None) if each.name == "pseudonyms"]
+    assert finding.state == state
+    assert detail in finding.detail
+    assert key is None or key not in finding.detail

@@ -455,13 +455,24 @@ def test_the_kind_of_what_is_none_is_named_only_if_the_standard_knows_it() -> No
 def test_the_patient_goes_through_the_pseudonymiser_and_nowhere_else() -> None:
     asked = []
     found = read_dicom(dicom(GREY), RULES, lambda *given: asked.append(given) or "q77")
-    assert asked == [("MRN-774411", "Szpital-Wolski")]
-    assert found.patient_id == "q77"
+    assert asked == [("MRN-774411", "Szpital-Wolski"), ("ACC-99812", "AccessionNumber")]
+    assert (found.patient_id, found.exam_id) == ("q77", "q77")
     bare = dataset(GREY)
     del bare.PatientID
     del bare.IssuerOfPatientID
-    read_dicom(saved(bare), RULES, lambda *given: asked.append(given))
-    assert asked[1:] == [(None, None)]
+    del bare.AccessionNumber
+    nameless = read_dicom(saved(bare), RULES, lambda *given: asked.append(given))
+    assert asked[2:] == [(None, None)]
+    assert nameless.exam_id is None
+
+
+def test_an_exam_is_its_study_and_else_its_accession_number() -> None:
+    def exam(**changes: str) -> str | None:
+        joined = lambda *given: "/".join(map(str, given))  # noqa: E731
+        return read_dicom(dicom(GREY, **changes), RULES, joined).exam_id
+
+    assert exam(StudyInstanceUID="1.2.840.1") == "1.2.840.1/StudyInstanceUID"
+    assert exam() == "ACC-99812/AccessionNumber"
 
 
 @pytest.mark.parametrize(

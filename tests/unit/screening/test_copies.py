@@ -73,7 +73,7 @@ class Place:
                 return total, Totals(0, 0, 0, 0, 0, 0, 0)
             decoded = decode(block)
             total += decoded.counts
-            table = decoded.table.drop_columns(["pixels", "text"]).to_pylist()
+            table = decoded.table.drop_columns(["pixels", "display", "text"]).to_pylist()
             for row in table:
                 if row["status"] is None:
                     score = {"status": "scored", "band": "routine", "prob_malignant": 0.1}
