@@ -6,6 +6,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DEMO := demo
 AUDIT := .venv-audit
 PINS := constraints.txt
+LOCK := infra/requirements.lock
+TEST_LOCK := infra/requirements-test.lock
 LOCKER := .venv-lock
 SBOM := .venv-sbom
 export PIP_NO_INPUT := 1
@@ -20,7 +22,7 @@ help:
 	@echo "make fuzz      hostile files in hundred thousands for the readers; takes hours"
 	@echo "make check     ruff, mypy, import-linter"
 	@echo "make audit     look the pinned packages up among known vulnerabilities; needs the internet"
-	@echo "make lock      the pins with the hashes of their files, for the image; takes half an hour"
+	@echo "make lock      the pins with the hashes of their files; takes half an hour"
 	@echo "make sbom      what is installed in .venv, as CycloneDX: sbom.json"
 	@echo "make format    let ruff format and fix"
 	@echo "make bench     benchmarks: writes tests/bench/RESULTS.md; takes about three hours"
@@ -30,17 +32,28 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -c constraints.txt -e .
+# Held by the hashes of their files, setuptools too, which builds Thyro. What the locks lack is then
+# held by its version: torch, CUDA's libraries, and whatever another Python needs besides. The locks
+# are made on Linux; on another system all is held by version.
+define install_locked
+	if [ "$$(uname -s)" = Linux ]; then $(PIP) --no-deps --require-hashes $(1); \
+		else $(PIP) -c constraints.txt setuptools; fi
+endef
+
+$(VENV)/.installed: pyproject.toml constraints.txt $(LOCK) | $(BIN)/python
+	$(call install_locked,-r $(LOCK))
+	$(PIP) --no-build-isolation -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -c constraints.txt -e ".[test]"
+$(VENV)/.installed-test: pyproject.toml constraints.txt $(LOCK) $(TEST_LOCK) | $(BIN)/python
+	$(call install_locked,-r $(LOCK) -r $(TEST_LOCK))
+	$(PIP) --no-build-isolation -c constraints.txt -e ".[test]"
 	@touch $@ $(VENV)/.installed
 
 # With the job server of Ray's dashboard, which slow tests submit to.
-$(VENV)/.installed-all: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -c constraints.txt -e ".[cluster,test]"
+$(VENV)/.installed-all: pyproject.toml constraints.txt $(LOCK) $(TEST_LOCK) | $(BIN)/python
+	$(call install_locked,-r $(LOCK) -r $(TEST_LOCK))
+	$(PIP) --no-build-isolation -c constraints.txt -e ".[cluster,test]"
 	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
 
 study: $(VENV)/.installed
@@ -79,12 +92,17 @@ $(LOCKER)/bin/pip-compile:
 	$(PYTHON) -m venv $(LOCKER)
 	$(LOCKER)/bin/pip install --quiet --disable-pip-version-check "pip-tools==7.6.2"
 
-# All that the image needs but torch, whose wheels come from another index than the rest.
-lock: $(LOCKER)/bin/pip-compile
-	$(LOCKER)/bin/pip-compile --quiet --generate-hashes --strip-extras --no-annotate --no-header \
-		--no-emit-index-url --no-emit-find-links --no-allow-unsafe \
-		--unsafe-package torch --unsafe-package torchvision \
-		--extra cluster -c $(PINS) --output-file infra/requirements.lock pyproject.toml
+COMPILE := $(LOCKER)/bin/pip-compile --quiet --generate-hashes --strip-extras --no-annotate \
+	--no-header --no-emit-index-url --no-emit-find-links --no-allow-unsafe \
+	--unsafe-package torch --unsafe-package torchvision -c $(PINS)
+
+# All that the image needs but torch, whose wheels come from another index than the rest; and what
+# the tests need besides.
+lock: $(LOCKER)/bin/pip-compile $(BIN)/python
+	$(COMPILE) --extra cluster --extra excel --output-file $(LOCK) pyproject.toml
+	$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		print(*project["optional-dependencies"]["test"], sep="\n")' \
+		| $(COMPILE) --output-file $(TEST_LOCK) -
 
 $(SBOM)/bin/cyclonedx-py:
 	$(PYTHON) -m venv $(SBOM)

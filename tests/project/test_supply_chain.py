@@ -5,6 +5,7 @@ import re
 import tomllib
 from importlib.util import find_spec
 
+import pytest
 from packaging.requirements import Requirement
 
 from tests.support.places import REPOSITORY
@@ -14,7 +15,9 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 # What a package needs stands in its metadata, which is there only where it is installed:
 # `make test` installs no cluster's parts, `make test-all` does.
-EXTRAS = ("cluster",) if find_spec("virtualenv") and find_spec("aiohttp_cors") else ()
+EXTRAS = (
+    ("excel", "cluster") if find_spec("virtualenv") and find_spec("aiohttp_cors") else ("excel",)
+)
 
 
 def name_of(package: str) -> str:
@@ -52,9 +55,12 @@ def pins() -> dict[str, str]:
     return {name_of(name): version for name, version in (line.split("==") for line in lines)}
 
 
-def lock() -> dict[str, tuple[str, set[str]]]:
-    """Version and SHA-256 hashes of each package of the lock."""
-    text = (REPOSITORY / "infra/requirements.lock").read_text().replace("\\\n", " ")
+LOCKS = ("requirements.lock", "requirements-test.lock")
+
+
+def lock(file: str = LOCKS[0]) -> dict[str, tuple[str, set[str]]]:
+    """Version and SHA-256 hashes of each package of a lock."""
+    text = (REPOSITORY / "infra" / file).read_text().replace("\\\n", " ")
     found = {}
     for line in text.splitlines():
         if line and not line.startswith("#"):
@@ -78,11 +84,43 @@ def test_the_lock_holds_the_pinned_versions_of_all_that_the_image_needs() -> Non
     }
     assert not any(name.startswith(("torch", "nvidia")) for name in locked)
     extra = {name_of(Requirement(text).name) for text in PROJECT["optional-dependencies"]["test"]}
-    assert not extra & locked.keys() - needed, "the image holds no test tools"
+    assert locked.keys() >= {"openpyxl", "et-xmlfile"}, "labels in a workbook are read there too"
+    assert not extra & locked.keys() - needed - {"openpyxl"}, "the image holds no test tools"
 
 
-def test_every_file_of_the_lock_has_its_hash() -> None:
-    for name, (_, hashes) in lock().items():
+def test_the_tests_lock_holds_the_pinned_versions_of_what_they_need_besides() -> None:
+    needed = installed_with("test") - installed_with()
+    image, tests = lock(), lock(LOCKS[1])
+    assert needed - tests.keys() == set()
+    assert {name: version for name, (version, _) in tests.items()} == {
+        name: pins().get(name) for name in tests
+    }
+    # pip takes a package that both name only if their hashes agree.
+    shared = image.keys() & tests.keys()
+    assert {name: image[name] for name in shared} == {name: tests[name] for name in shared}
+
+
+def test_every_environment_on_linux_is_installed_by_hashes_first() -> None:
+    """What a recipe installs by version afterwards is what the locks do not hold."""
+    makefile = (REPOSITORY / "Makefile").read_text()
+    recipes = re.findall(r"^\$\(VENV\)/\.installed.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert len(recipes) == 3
+    for recipe in recipes:
+        by_hash, by_version, _ = recipe.splitlines()
+        assert by_hash.startswith("\t$(call install_locked,-r $(LOCK)")
+        assert by_hash.endswith(" -r $(TEST_LOCK))") == ("test]" in by_version)
+        # Thyro is built by the setuptools that is there, and not by one that is fetched unseen.
+        assert by_version.startswith("\t$(PIP) --no-build-isolation -c constraints.txt -e ")
+    assert "= Linux ]; then $(PIP) --no-deps --require-hashes $(1);" in makefile
+    assert [
+        re.search(rf"^{name} := infra/{file}$", makefile, re.MULTILINE) is not None
+        for name, file in zip(("LOCK", "TEST_LOCK"), LOCKS, strict=True)
+    ] == [True, True]
+
+
+@pytest.mark.parametrize("file", LOCKS)
+def test_every_file_of_a_lock_has_its_hash(file: str) -> None:
+    for name, (_, hashes) in lock(file).items():
         assert hashes, name
         assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in hashes), name
 
