@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import MappingProxyType
 
 from thyro_core.config import CLASS_NAMES, IngestConfig
 from thyro_core.datasets.layouts import Entry
@@ -21,20 +22,29 @@ from thyro_core.imaging.near_duplicates import (
 Fault = tuple[str, str]
 Pair = tuple[int, int]
 
-REASONS: tuple[str, ...] = (
-    "missing",
-    "not_listed",
-    "label_conflict",
-    "excluded_by_specialist",
-    "undecodable",
-    "too_small",
-    "artefact",
-    "blurred",
-    "dual_view",
-    "near_duplicate_conflict",
-    "duplicate",
+REASON_MEANINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "missing": "the labels name a file that is not there",
+        "not_listed": "the labels do not name the file",
+        "label_conflict": "the same file or the same pixels are called benign and malignant, or "
+        "belong to several patients",
+        "excluded_by_specialist": "the list of exclusions names it",
+        "undecodable": "it cannot be read as one image",
+        "too_small": "a side is shorter than the least side",
+        "artefact": "too many of its pixels are coloured: callipers, marks or Doppler",
+        "blurred": "it is less sharp than the bound",
+        "dual_view": "it shows two windows side by side",
+        "near_duplicate_conflict": "another image shows the same picture under the other label: "
+        "both are left out, as it is not known which label is right",
+        "duplicate": "another image with the same pixels takes part",
+    }
 )
-"""Why an image is excluded. Where several reasons apply, the first in this order is given."""
+"""Why an image is excluded, and what that means to a reader.
+
+Where several reasons apply, the first in this order is given.
+"""
+
+REASONS: tuple[str, ...] = tuple(REASON_MEANINGS)
 
 
 @dataclass(frozen=True)
@@ -85,8 +95,9 @@ class Judgement:
         faults: (reason, detail), or None for an included image.
         patient_ids: pseudonyms; None: no patient given, or no file of theirs is readable.
         group_ids: None: no readable file.
-        near_duplicates: size of each group of near-duplicates [different images], largest first.
-        copies: pairs of different images that show the same picture.
+        near_duplicates: included images of each group of near-duplicates that holds at least two,
+            largest first.
+        copies: pairs of different included images that show the same picture.
         similar: pairs that are only similar, such as next frames of a sweep.
     """
 
@@ -135,7 +146,6 @@ def judge(files: Sequence[SourceFile], rules: IngestConfig) -> Judgement:
     eligible.sort(key=lambda members: ranks[members[0]])
     near = _near_pairs([files[members[0]] for members in eligible], rules)
     pairs = [(pair.first, pair.second) for pair in near]
-    copies_count = sum(pair.same_picture for pair in near)
     for pair in near:
         if pair.same_picture:
             _contradict(files, faults, eligible[pair.first], eligible[pair.second])
@@ -143,13 +153,16 @@ def judge(files: Sequence[SourceFile], rules: IngestConfig) -> Judgement:
         original_id = files[first].image_id or ""
         _add(faults, others, "duplicate", f"same pixels as image {original_id[:12]}")
     links = [(eligible[i][0], eligible[j][0]) for i, j in pairs] + _chains(copies)
+    is_included = [not faults[members[0]] for members in eligible]
+    together = [pair for pair in near if is_included[pair.first] and is_included[pair.second]]
+    copies_count = sum(pair.same_picture for pair in together)
     return Judgement(
         faults=[min(several, key=_precedence, default=None) for several in faults],
         patient_ids=patient_ids,
         group_ids=_group_ids(files, links),
-        near_duplicates=_sizes(pairs, len(eligible)),
+        near_duplicates=_sizes(pairs, is_included),
         copies=copies_count,
-        similar=len(near) - copies_count,
+        similar=len(together) - copies_count,
     )
 
 
@@ -275,9 +288,11 @@ def _group_ids(files: Sequence[SourceFile], links: list[Pair]) -> list[str | Non
     return [group_id if file.image_id else None for file, group_id in zip(files, ids, strict=True)]
 
 
-def _sizes(pairs: Sequence[Pair], n: int) -> list[int]:
-    groups = _alike([int(number) for number in group_labels(pairs, n)])
-    return sorted((len(members) for members in groups if len(members) > 1), reverse=True)
+def _sizes(pairs: Sequence[Pair], is_included: Sequence[bool]) -> list[int]:
+    """Included images of each group; an excluded one may link others, and does not count."""
+    groups = _alike([int(number) for number in group_labels(pairs, len(is_included))])
+    sizes = [sum(is_included[i] for i in members) for members in groups]
+    return sorted((size for size in sizes if size > 1), reverse=True)
 
 
 def _add(faults: list[list[Fault]], members: Sequence[int], reason: str, detail: str) -> None:

@@ -19,8 +19,8 @@ def image_notes(table: pa.Table, judgement: Judgement) -> list[str]:
     near = judgement.near_duplicates
     if near:
         notes.append(
-            f"{counted(len(near), 'group')} of near-duplicates, {sum(near)} images: kept together "
-            f"(the same picture: {counted(judgement.copies, 'pair')}, "
+            f"{counted(len(near), 'group')} of near-duplicates, {sum(near)} included images: "
+            f"kept together (the same picture: {counted(judgement.copies, 'pair')}, "
             f"similar ones: {judgement.similar})"
         )
     return notes + _copy_notes(table) + _picture_notes(table)

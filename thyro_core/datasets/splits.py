@@ -359,7 +359,6 @@ def _size_notes(splits: pa.Table, config: StudyConfig) -> list[str]:
         if (counts != target).any():
             notes.append(
                 f"test parts hold {counts.min()} to {counts.max()} {name} images (mean "
-                f"{counts.mean():.1f}) instead of {target}, because whole groups stay together and "
-                "each has the same chance to be tested"
+                f"{counts.mean():.1f}) instead of {target}, because whole groups stay together"
             )
     return notes

@@ -181,6 +181,20 @@ def test_only_the_pair_contradicts_not_the_group(near):
     assert judgement.near_duplicates == [3]
 
 
+def test_images_excluded_for_their_labels_are_not_counted_as_kept_together(near):
+    """Of four that hang together two contradict each other; one link of the others is broken."""
+    near(("a", "b"), ("b", "c"), ("c", "d"))
+    items = [found("a", label=0), found("b", label=1), found("c", label=1), found("d", label=1)]
+    judgement = judge(items, RULES)
+    assert [fault is None for fault in judgement.faults] == [False, False, True, True]
+    assert len(set(judgement.group_ids)) == 1
+    assert (judgement.near_duplicates, judgement.copies, judgement.similar) == ([2], 1, 0)
+
+
+def test_every_reason_has_a_meaning_for_the_reader():
+    assert all(len(meaning) > 15 for meaning in eligibility.REASON_MEANINGS.values())
+
+
 def test_similar_images_stay_together_contradict_nothing_and_are_counted_apart(near):
     near(("a", "b"), same_picture=False)
     judgement = judge([found("a", label=0), found("b", label=1)], RULES)

@@ -243,9 +243,9 @@ def test_the_summary_and_notes_say_what_was_excluded(states_set, store):
     assert summary["sides"] == list(SIDES)
     assert tuple(summary["notes"]) == found.notes
     assert "5 files excluded: undecodable" in found.notes
-    (note,) = [note for note in found.notes if "near-duplicates" in note]
-    assert note.startswith("1 group of near-duplicates, 2 images: kept together")
-    assert "(the same picture: 1 pair, similar ones: 0)" in note
+    assert "2 files excluded: near_duplicate_conflict" in found.notes
+    # Both of the only pair are excluded for their labels: nothing that takes part is kept together.
+    assert [note for note in found.notes if "kept together" in note] == []
     assert any("no patient ids" in note for note in found.notes)
     assert not found.has_patients
 

@@ -153,7 +153,7 @@ def test_sizes_that_groups_force_are_reported() -> None:
     (note,) = [note for note in split_notes(splits, config) if "whole groups" in note]
     assert note == (
         f"test parts hold 5 to 10 malignant images (mean {np.mean(sizes):.1f}) instead of 6, "
-        "because whole groups stay together and each has the same chance to be tested"
+        "because whole groups stay together"
     )
 
 
