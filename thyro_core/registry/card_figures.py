@@ -54,8 +54,11 @@ ENSEMBLE_METHOD = (
 METHOD = (
     "Largest calibrated probability, on these out-of-fold ensemble scores, at which the one-sided "
     "lower confidence bound of the sensitivity reaches the target (Clopper and Pearson; a "
-    "tolerance limit, Wilks 1941, so that choosing by it does not spoil it). A patient counts "
-    "once, by the share of their images. Benign images take no part in the choice."
+    "tolerance limit, Wilks 1941). Choosing by the bound does not spoil the bound. The sensitivity "
+    "itself is apparent: it is that of the very scores by which the threshold was chosen, so that "
+    "it lies above the target by construction and says little of other patients; the bound is what "
+    "to expect at least. A patient (or group, where none is known) counts once, by the share of "
+    "their images. Benign images take no part in the choice."
 )
 """How the threshold is chosen and judged."""
 

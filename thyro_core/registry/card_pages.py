@@ -35,8 +35,11 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
         return _rows_of_version_1(card)
     point, calibration, ensemble = card["operating_point"], card["calibration"], card["ensemble"]
     count = card["candidates"]
-    alike = f"{count['reruns']} alike but for the seed"
-    candidates = f"{count['candidates']} of {count['studies']} studies of these images, {alike}"
+    candidates = (
+        f"{counted(count['candidates'], 'network')}, finished studies of these images: "
+        f"{count['studies']}; runs of this network with these settings, whatever their seed: "
+        f"{count['reruns']}"
+    )
     members = f"{ensemble['members_per_image']:.1f} of {ensemble['members']} members an image"
     verdict = "shown" if point["is_met"] else "NOT SHOWN"
     target = f"calibrated, for sensitivity {point['target_sensitivity']:g}: {verdict}"
@@ -45,7 +48,7 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
         ("architecture", f"{card['architecture']}, {counted(len(card['members']), 'member')}"),
         ("study", card["study_id"]),
         ("images", f"{card['data']['images']}, {card['data']['malignant']} malignant"),
-        ("candidates in this store", candidates),
+        ("what this store could choose from", candidates),
         *(
             (f"procedure: {name}, one network, mean over splits", cell(card["metrics"][name]))
             for name in _METRICS
@@ -53,12 +56,12 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
         ("ensemble: scored by members not trained on it", members),
         ("ensemble: auc", cell(ensemble["auc"])),
         ("threshold", f"{point['threshold']:.6g} ({target})"),
-        ("ensemble: sensitivity, patients", cell(point["sensitivity"])),
+        ("ensemble: APPARENT sensitivity, by patient or group", cell(point["sensitivity"])),
         (
-            f"its lower bound, {100 * point['confidence']:g} % confidence",
+            f"its lower bound (the figure to rely on), {100 * point['confidence']:g} % confidence",
             _number_text(point["sensitivity_bound"]),
         ),
-        ("ensemble: specificity, patients", cell(point["specificity"])),
+        ("ensemble: specificity, by patient or group", cell(point["specificity"])),
         ("ensemble: images referred", f"{100 * point['referred']:.1f} %"),
         ("calibration", f"{line}, at a prevalence of {calibration['prevalence']:.3f}"),
         *(

@@ -96,6 +96,12 @@ def test_a_figure_as_text() -> None:
     assert cell({"value": None, "low": None, "high": None}) == "undefined"
 
 
+CHOICE = (
+    "| what this store could choose from | 1 network, finished studies of these images: 1; "
+    "runs of this network with these settings, whatever their seed: 1 |"
+)
+
+
 def test_the_page_has_the_figures_the_notice_and_what_it_is_not_for() -> None:
     plain = a_card(1, warnings=("few images",)).model_dump(mode="json")
     page = card_markdown(plain, "Champion, the first one.")
@@ -103,13 +109,13 @@ def test_the_page_has_the_figures_the_notice_and_what_it_is_not_for() -> None:
     for line in (
         f"**{NOTICE}**", "Champion, the first one.",
         "| threshold | 0.25 (calibrated, for sensitivity 0.95: shown) |",
-        "| ensemble: specificity, patients | 0.900 (0.85-0.95) |",
-        "| its lower bound, 95 % confidence | 0.951 |",
+        "| ensemble: specificity, by patient or group | 0.900 (0.85-0.95) |",
+        "| its lower bound (the figure to rely on), 95 % confidence | 0.951 |",
         "| ensemble: scored by members not trained on it | 3.0 of 10 members an image |",
         "| procedure: auc, one network, mean over splits | 0.900 (0.85-0.95) |",
         "| calibration | log odds x 1.500 -0.500, at a prevalence of 0.250 |",
         "| calibration slope (1 fits), calibrated | 0.900 (0.85 to 0.95) |",
-        "| candidates in this store | 1 of 1 studies of these images, 1 alike but for the seed |",
+        CHOICE,
         "Not intended: diagnosis",
         "Licence: none", "- few images", "| images | 20, 5 malignant |",
     ):  # fmt: skip
