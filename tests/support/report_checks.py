@@ -19,7 +19,7 @@ UNREAD = {"data", "svg", "style", "title", "head"}
 ACCOUNTED = {"data-id", "data-note", "data-finding"}
 SPELLINGS = {
     "count": ",.0f", "whole": ".0f", "one": ",.1f", "two": ",.2f", "three": ",.3f", "p": ".3f",
-    "bounded": ",.3f", "percent": ",.1f", "mebibytes": ",.0f", "short": ".4g",
+    "bounded": ",.3f", "percent": ",.1f", "permille": ",.3f", "mebibytes": ",.0f", "short": ".4g",
 }  # fmt: skip
 
 
@@ -35,11 +35,12 @@ def spelled(value: float, form: str) -> str:
         return "<\N{NO-BREAK SPACE}0.001"
     if form == "bounded":
         value = 0.0 if value < 0 else 1.0 if value > 1 else value
-    scale = {"percent": 100, "mebibytes": 1 / 1048576}.get(form, 1)
+    scale = {"percent": 100, "permille": 1000, "mebibytes": 1 / 1048576}.get(form, 1)
     text = format(value * scale, SPELLINGS[form])
     if not text.strip("-0."):
         text = text.lstrip("-")
-    return text.replace("-", "\N{MINUS SIGN}") + "\N{NO-BREAK SPACE}%" * (form == "percent")
+    unit = {"percent": "\N{NO-BREAK SPACE}%", "permille": "\N{NO-BREAK SPACE}\N{PER MILLE SIGN}"}
+    return text.replace("-", "\N{MINUS SIGN}") + unit.get(form, "")
 
 
 def check_shown(element: Element, value: object) -> None:
@@ -79,7 +80,7 @@ def check_traces(page: Element, store: Store, plan: StudyPlan) -> dict[str, int]
         elif kind == "config":
             check_shown(element, as_shown(config[origin]))
         else:
-            assert origin in {"paper", "literature", "definition"}
+            assert origin in {"paper", "literature", "definition", "simulation"}
             check_shown(element, float(element.attributes["value"]))
     return found
 

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from scipy.stats import mannwhitneyu, spearmanr
 
+from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.evaluation.uncertainty import holm
 from thyro_core.explain.conditional import ScoredImages, conditional_test
 from thyro_core.explain.regions import DEFAULT_SHARE
@@ -125,7 +126,8 @@ def shape_finding(rows: Sequence[Mapping[str, Any]], share: float = DEFAULT_SHAR
             f"found those of {sorted(architectures) or 'none'}"
         )
         raise ValueError(msg)
-    name, counts = architectures.pop(), [row["n"] for row in shape if row["p"] == row["p"]]
+    name = ARCHITECTURE_NAMES[architectures.pop()]
+    counts = [row["n"] for row in shape if row["p"] == row["p"]]
     if not counts:
         return f"{name}: no shape feature is defined in both classes, so that none can be tested."
     how = f"Holm-adjusted P < {SIGNIFICANT}, share {share:g}, n = {max(counts)}"

@@ -15,6 +15,7 @@ from scipy import stats
 
 from thyro_core.evaluation.bounded import LEVEL
 from thyro_core.evaluation.calibration import unit_error
+from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.evaluation.uncertainty import holm
 from thyro_core.tables.cam_columns import CASCADE_COLUMNS, NODULE_MEASURES
 from thyro_core.types import AnyIntArray, FloatArray
@@ -157,9 +158,45 @@ def localisation_finding(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     others = [name for name in _MEASURE_NAMES.values() if name not in hits]
     bound = f"Holm-adjusted P < {SIGNIFICANT_LEAD} over other images' maps and over the mean map"
-    start = f"{nodule[0]['architecture']}: "
+    start = f"{ARCHITECTURE_NAMES[nodule[0]['architecture']]}: "
     if not hits:
         return f"{start}by no measure are the maps shown to find the nodule ({bound})."
     rest = f"; not shown by {', '.join(others)}" if others else ""
     found_by = f"{', '.join(hits)}{rest}"
     return f"{start}the maps find the nodule better than both baselines ({bound}) by {found_by}."
+
+
+def deletion_failure(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which of deletion and insertion one network's maps fail: a sentence, empty if none.
+
+    A map that marks what the score rests on makes it fall faster than a random order does, and
+    rise faster: a lead on that side, with an adjusted P below `SIGNIFICANT_LEAD`.
+
+    Args:
+        rows: rows of `cam_checks`, of one architecture.
+    """
+    failures = [
+        _failure_text(measure, row)
+        for measure, side in (("deletion", -1), ("insertion", 1))
+        for row in rows
+        if row["measure"] == measure and row["n"]
+        if not (side * row["lead"] > 0 and row["p_adjusted"] < SIGNIFICANT_LEAD)
+    ]
+    if not failures:
+        return ""
+    return (
+        f"{ARCHITECTURE_NAMES[rows[0]['architecture']]}: the maps fail a check of whether they "
+        f"mark what the score rests on: {', and '.join(failures)} (Holm-adjusted P < "
+        f"{SIGNIFICANT_LEAD} would show it)."
+    )
+
+
+def _failure_text(measure: str, row: Mapping[str, Any]) -> str:
+    """How the score moves against a random order; without a P nothing is shown either way."""
+    falls, first = ("fall", "go") if measure == "deletion" else ("rise", "come back")
+    is_worse = row["lead"] > 0 if measure == "deletion" else row["lead"] < 0
+    is_shown = row["p_adjusted"] < SIGNIFICANT_LEAD
+    how = f"{falls}s more slowly" if is_worse and is_shown else f"is not shown to {falls} faster"
+    return (
+        f"the score {how} when the hottest pixels {first} first than in a random order ({measure})"
+    )

@@ -42,6 +42,7 @@ FORMATS: Mapping[str, Callable[[float], str]] = MappingProxyType(
         "percent": lambda value: f"{_decimal(100 * value, 1)}{_SPACE}%",
         "p": _p_value,
         "short": _short,
+        "permille": lambda value: f"{_decimal(1000 * value, 3)}{_SPACE}\N{PER MILLE SIGN}",
         "mebibytes": lambda value: _decimal(value / 2**20, 0),
     }
 )
@@ -58,7 +59,8 @@ class Cell:
     """A name of `FORMATS`, or `text`."""
     origin: tuple[str, str]
     """The attribute that says where from, and what it says: ("sql", a SELECT of one cell),
-    ("config", a field of the study's config), ("source", paper, literature or definition)."""
+    ("config", a field of the study's config), ("source", paper, literature, definition or
+    simulation)."""
 
     @property
     def text(self) -> str:
@@ -102,6 +104,11 @@ def exact(value: float | str | None) -> str:
 def definition(value: float | str, form: str = "short") -> Cell:
     """A number that holds by definition: a level, a bound, a scale."""
     return Cell(value, form, ("source", "definition"))
+
+
+def simulation(value: float, form: str = "short") -> Cell:
+    """A number that this program's benchmarks measured on simulated studies."""
+    return Cell(value, form, ("source", "simulation"))
 
 
 def literature(value: float | str, form: str = "short") -> Cell:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from thyro_core import NOTICE
+from thyro_core.datasets.eligibility import REASON_MEANINGS
 from thyro_core.errors import IncompleteStudyError
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES, METRIC_NAMES
 from thyro_core.evaluation.metrics import PAPER
@@ -19,7 +20,7 @@ from thyro_core.evaluation.shortcuts import SHORTCUT_FACTS
 from thyro_core.evaluation.subgroups import LEAST_UNITS
 from thyro_core.evaluation.uncertainty import WITHOUT_INTERVAL
 from thyro_core.explain.families import PERMUTATIONS
-from thyro_core.reporting.cells import Cell, definition, literature, paper
+from thyro_core.reporting.cells import Cell, definition, literature, paper, simulation
 from thyro_core.reporting.checklist import checklist, checklist_csv
 from thyro_core.reporting.figures.curves import colour_bar
 from thyro_core.reporting.figures.svg import CSS_VARIABLES, LIGHT, root_rule
@@ -189,6 +190,8 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "definition": definition,
         "literature": literature,
         "paper": paper,
+        "simulation": simulation,
+        "reason_meanings": REASON_MEANINGS,
         "is_number": _is_number,
         "labels": ARCHITECTURE_NAMES,
         "metric_labels": METRIC_NAMES,

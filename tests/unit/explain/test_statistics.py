@@ -319,7 +319,7 @@ class TestShapeFinding:
     def test_a_difference_that_follows_from_the_score_is_told_from_one_that_does_not(self):
         rows = finding_rows([0.2, 0.03, 0.0004], [0.9, 0.85, 0.7], effect=-0.4)
         assert shape_finding(rows) == (
-            f"resnet18: shape features that differ by class {HOW}: "
+            f"ResNet18: shape features that differ by class {HOW}: "
             "circularity (smaller in malignant, P < 0.001); "
             "perimeter (smaller in malignant, P = 0.03). "
             "Given the score none is shown to differ (smallest adjusted P 0.7)."
@@ -328,7 +328,7 @@ class TestShapeFinding:
     def test_what_differs_given_the_score_is_named_with_its_own_direction(self):
         found = shape_finding(finding_rows([0.2, 0.05], [0.6, 0.01]))
         assert found == (
-            f"resnet18: no shape feature is shown to differ by class {HOW}. "
+            f"ResNet18: no shape feature is shown to differ by class {HOW}. "
             "Given the score these still differ: perimeter (larger in malignant, P = 0.01)."
         )
 
@@ -341,7 +341,7 @@ class TestShapeFinding:
     def test_undefined_everywhere_is_said(self):
         found = shape_finding(finding_rows([NAN, NAN], [NAN, NAN]))
         assert found == (
-            "resnet18: no shape feature is defined in both classes, so that none can be tested."
+            "ResNet18: no shape feature is defined in both classes, so that none can be tested."
         )
 
     def test_a_difference_that_cannot_be_tested_given_the_score_says_so(self):

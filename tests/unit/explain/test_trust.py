@@ -6,7 +6,13 @@ import pytest
 from scipy import stats
 
 from thyro_core.evaluation.uncertainty import holm
-from thyro_core.explain.trust import TRUST_CHECKS, cluster_mean, localisation_finding, trust_tests
+from thyro_core.explain.trust import (
+    TRUST_CHECKS,
+    cluster_mean,
+    deletion_failure,
+    localisation_finding,
+    trust_tests,
+)
 from thyro_core.tables import schemas
 from thyro_core.tables.cam_columns import NODULE_MEASURES, TRUST_COLUMNS
 
@@ -115,12 +121,35 @@ def test_only_a_lead_over_both_baselines_counts():
     )
     found = localisation_finding(finding_rows([both, one, worse]))
     assert found == (
-        "vgg16: the maps find the nodule better than both baselines (Holm-adjusted P < 0.05 over "
+        "VGG16: the maps find the nodule better than both baselines (Holm-adjusted P < 0.05 over "
         "other images' maps and over the mean map) by energy; not shown by pointing, IoU."
     )
     found = localisation_finding(finding_rows([one, one, worse]))
-    assert found.startswith("vgg16: by no measure are the maps shown to find the nodule")
+    assert found.startswith("VGG16: by no measure are the maps shown to find the nodule")
     assert localisation_finding(finding_rows([both, both, both])).endswith("energy, pointing, IoU.")
+
+
+def scores(deletion: tuple[float, float], insertion: tuple[float, float]) -> list[dict]:
+    return [
+        {"architecture": "vgg16", "measure": measure, "baseline": "random_order", "n": 9,
+         "lead": lead, "p_adjusted": p}
+        for measure, (lead, p) in (("deletion", deletion), ("insertion", insertion))
+    ]  # fmt: skip
+
+
+def test_a_deletion_that_fails_is_said_and_one_that_passes_is_not():
+    assert deletion_failure([]) == ""
+    assert deletion_failure(scores((-0.1, 0.01), (0.1, 0.01))) == ""
+    text = deletion_failure(scores((0.02, 0.5), (0.1, 0.01)))
+    assert text == (
+        "VGG16: the maps fail a check of whether they mark what the score rests on: the score is "
+        "not shown to fall faster when the hottest pixels go first than in a random order "
+        "(deletion) (Holm-adjusted P < 0.05 would show it)."
+    )
+    assert "the score falls more slowly" in deletion_failure(scores((0.1, 0.01), (0.1, 0.01)))
+    text = deletion_failure(scores((-0.1, 0.01), (0.1, np.nan)))
+    assert "(deletion)" not in text
+    assert "not shown to rise faster when the hottest pixels come back first" in text
 
 
 def test_the_table_takes_these_rows() -> None:

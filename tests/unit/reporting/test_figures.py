@@ -20,6 +20,7 @@ from thyro_core.evaluation.curves import (
     roc_band,
     score_histogram,
 )
+from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.evaluation.metrics import PAPER, PAPER_METRICS
 from thyro_core.explain.overlay import colours
 from thyro_core.reporting.figures import curves as plots
@@ -114,8 +115,10 @@ class TestEveryFigure:
 def test_every_architecture_is_drawn_and_named(drawn, name):
     for architecture in ARCHITECTURES:
         assert f"{name}-series-{architecture}" in ids(drawn[name])
-        assert any(text.startswith(architecture) for text in texts(drawn[name]))
-        assert architecture in told(drawn[name])
+        shown = ARCHITECTURE_NAMES[architecture]
+        assert any(text.startswith(shown) for text in texts(drawn[name]))
+        assert shown in told(drawn[name])
+        assert architecture not in told(drawn[name])
 
 
 @pytest.mark.parametrize("name", ["roc", "pr", "decision"])
@@ -168,7 +171,7 @@ class TestCurves:
             figure = plot("one", bands, {"vgg16": Estimate(0.9, np.nan, np.nan)}, *extra)
             assert "one-series-vgg16" in ids(figure)
             assert "one-series-vgg16-band" not in ids(figure)
-            assert "vgg16 0.900" in texts(figure)
+            assert "VGG16 0.900" in texts(figure)
 
     def test_splits_left_out_are_told(self):
         cases = [*figures.parts("vgg16", n=2), (np.array([0, 0]), np.array([0.1, 0.2]))]
@@ -179,7 +182,7 @@ class TestCurves:
         cases = [(np.array([0, 0]), np.array([0.1, 0.2]))]
         nothing = {"vgg16": Estimate(np.nan)}
         figure = plots.roc_plot("roc", {"vgg16": roc_band(cases, 0.4)}, nothing)
-        assert "vgg16 undefined" in texts(figure)
+        assert "VGG16 undefined" in texts(figure)
         assert "over 0 splits" in told(figure)
 
     def test_the_line_of_no_skill_is_the_prevalence(self, drawn):
@@ -206,7 +209,7 @@ class TestCurves:
             "alexnet": decision_curve(useless, 0.4),
         }
         text = told(plots.decision_plot("d", curves))
-        assert "resnet18 from 0.01 to 0.99; alexnet at no threshold" in text
+        assert "ResNet18 from 0.01 to 0.99; AlexNet at no threshold" in text
 
     def test_decision_names_each_stretch_where_the_model_is_of_use(self):
         """A benign image that scores 0.95 costs more than the malignant one above it is worth."""
@@ -217,7 +220,7 @@ class TestCurves:
         assert worse.min() == 0.61
         assert worse.max() == 0.99
         text = told(plots.decision_plot("d", {"resnet18": line}))
-        assert "resnet18 from 0.01 to 0.60, from 0.96 to 0.97." in text
+        assert "ResNet18 from 0.01 to 0.60, from 0.96 to 0.97." in text
 
     def test_the_ensemble_s_net_benefit_names_each_stretch_too(self):
         x = np.linspace(0.1, 0.5, 5)
@@ -238,7 +241,7 @@ class TestCurves:
         figure = plots.ppv_plot(
             "p", {"resnet18": (Estimate(264 / 270), Estimate(1222 / 1240))}, 0.18
         )
-        assert "where 18 %, 5 %, 0.5 % are malignant: resnet18 0.94, 0.78, 0.25." in told(figure)
+        assert "where 18 %, 5 %, 0.5 % are malignant: ResNet18 0.94, 0.78, 0.25." in told(figure)
         assert "this study: 18 %" in texts(figure)
 
     def test_validation_loss_is_drawn_where_there_is_one(self, drawn):
@@ -251,7 +254,7 @@ class TestCurves:
         curve = LearningCurve(np.arange(1, len(loss) + 1), values, values, values, None)
         figure = plots.learning_plot("l", {"alexnet": curve})
         assert "l-series-alexnet" in ids(figure)
-        assert f"alexnet {loss[0]:.3g} to {loss[-1]:.3g}" in told(figure)
+        assert f"AlexNet {loss[0]:.3g} to {loss[-1]:.3g}" in told(figure)
 
     def test_scores_tell_what_lies_above_the_threshold(self):
         scores = score_histogram(np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.4, 0.9]))
@@ -312,14 +315,14 @@ class TestDots:
     def test_undefined_metrics_leave_a_gap(self):
         values = {"vgg16": {"auc": Estimate(np.nan), "f1": Estimate(0.5, np.nan, np.nan)}}
         figure = metrics_plot("m", values)
-        assert "vgg16 auc undefined, f1 0.500" in told(figure)
+        assert "VGG16 auc undefined, f1 0.500" in told(figure)
         assert {"auc", "f1"} <= set(texts(figure))
 
     def test_significant_differences_are_filled_and_told(self, drawn):
         fills = markers(drawn["forest"], "series-4")
         assert sorted(fills) == ["paper"] * 3 + ["series-4"] * 3  # two of five, and the legend's
         assert told(drawn["forest"]).endswith(
-            "auc against inception_v3 +0.100; accuracy against inception_v3 +0.080."
+            "auc against Inception v3 +0.100; accuracy against Inception v3 +0.080."
         )
 
     def test_nothing_significant_is_said_so(self):

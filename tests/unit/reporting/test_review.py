@@ -118,9 +118,9 @@ def test_a_lead_over_the_files_facts_is_said_only_where_its_corrected_test_says_
     if math.isnan(row["p_adjusted"]):
         expected = "no test: nothing is shown"
     elif row["p_adjusted"] >= 0.05:
-        expected = "not shown to see more than the file tells"
+        expected = "not shown to see more than these facts tell"
     elif row["lead"] > 0:
-        expected = "sees more than the file tells"
+        expected = "sees more than these facts tell"
     else:
         expected = "does worse than the file\N{RIGHT SINGLE QUOTATION MARK}s facts"
     assert cell.text == expected

@@ -20,6 +20,7 @@ from thyro_core.evaluation.curves import (
     LearningCurve,
     ppv_npv,
 )
+from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.evaluation.operating import predictive_intervals
 from thyro_core.explain.overlay import colours
 from thyro_core.reporting.figures.style import (
@@ -54,7 +55,9 @@ def roc_plot(name: str, bands: Mapping[str, Band], auc: Mapping[str, Estimate]) 
         for architecture, band in bands.items():
             _fill_band(axes, architecture, band)
             x, y = np.append(0.0, band.x), np.append(0.0, band.mean)
-            curve(axes, architecture, x, y, f"{architecture} {auc[architecture]}")
+            curve(
+                axes, architecture, x, y, f"{ARCHITECTURE_NAMES[architecture]} {auc[architecture]}"
+            )
         legend(figure)
         text = f"{_over(bands)} with 95 % bands. AUC: {as_text(auc)}; chance is 0.5."
         return as_svg(figure, name, AltText("ROC curves", f"Mean sensitivity {text}"))
@@ -74,7 +77,9 @@ def pr_plot(
         for architecture, band in bands.items():
             _fill_band(axes, architecture, band)
             value = average_precision[architecture]
-            curve(axes, architecture, band.x, band.mean, f"{architecture} {value}")
+            curve(
+                axes, architecture, band.x, band.mean, f"{ARCHITECTURE_NAMES[architecture]} {value}"
+            )
         legend(figure)
         text = (
             f"Mean precision {_over(bands)} with 95 % bands. Average precision: "
@@ -100,13 +105,14 @@ def calibration_plot(
                 linestyle=look.line,
                 linewidth=1.2,
                 marker=look.marker,
-                label=f"{architecture}, ECE {ece[architecture]}",
+                label=f"{ARCHITECTURE_NAMES[architecture]}, ECE {ece[architecture]}",
                 gid=f"series-{architecture}",
             )
         legend(figure)
         text = (
-            "Share of malignant images in ten bins of predicted probability, with 95 % Wilson "
-            f"intervals, all splits' test images together. Calibration error: {as_text(ece)}."
+            "Share of malignant images in ten bins of predicted probability, with 95 % "
+            "intervals by patient or group, all splits' test images together. "
+            f"Calibration error: {as_text(ece)}."
         )
         return as_svg(figure, name, AltText("Calibration", text))
 
@@ -121,7 +127,7 @@ def decision_plot(name: str, curves: Mapping[str, DecisionCurve]) -> str:
         axes.plot(x, first.treat_none, linestyle=(0, (1, 3)), label="treat none", **REFERENCE)
         for architecture, line in curves.items():
             _fill_band(axes, architecture, line.model)
-            curve(axes, architecture, x, line.model.mean, architecture)
+            curve(axes, architecture, x, line.model.mean, ARCHITECTURE_NAMES[architecture])
         best = max(first.treat_all.max(), *(c.model.mean.max() for c in curves.values()))
         top = max(float(best), LEAST_BENEFIT)
         axes.set(xlim=(0, 1), ylim=(-0.3 * top, 1.15 * top))
@@ -164,7 +170,11 @@ def ppv_plot(
                     gid=f"series-{architecture}-band",
                 )  # fmt: skip
             curve(
-                axes, architecture, x, ppv_npv(recall.value, specificity.value, x)[0], architecture
+                axes,
+                architecture,
+                x,
+                ppv_npv(recall.value, specificity.value, x)[0],
+                ARCHITECTURE_NAMES[architecture],
             )
             at = ppv_npv(recall.value, specificity.value, (prevalence, *_TEXT_PREVALENCES))[0]
             values[architecture] = ", ".join(f"{value:.2f}" for value in at)
@@ -190,7 +200,7 @@ def learning_plot(name: str, curves: Mapping[str, LearningCurve]) -> str:
             axes.fill_between(
                 line.epoch, line.low, line.high, color=colour, alpha=0.14, linewidth=0
             )
-            curve(axes, architecture, line.epoch, line.loss, architecture)
+            curve(axes, architecture, line.epoch, line.loss, ARCHITECTURE_NAMES[architecture])
             if line.val_loss is not None:
                 axes.plot(
                     line.epoch,
@@ -215,7 +225,11 @@ def learning_plot(name: str, curves: Mapping[str, LearningCurve]) -> str:
 def score_plot(name: str, scores: Histogram, threshold: float, architecture: str) -> str:
     """Distribution of predicted probabilities: malignant images upwards, benign ones downwards."""
     with drawing(name, WIDTH, 330) as figure:
-        axes = plot_axes(figure, f"probability of malignant, {architecture}", "share of the class")
+        axes = plot_axes(
+            figure,
+            f"probability of malignant, {ARCHITECTURE_NAMES[architecture]}",
+            "share of the class",
+        )
         for sign, shares, label, colour in (
             (1, scores.malignant, "malignant (upwards)", SERIES[1]),
             (-1, scores.benign, "benign (downwards)", SERIES[0]),
@@ -315,6 +329,7 @@ def _score_text(scores: Histogram, threshold: float, architecture: str) -> str:
         float(shares[is_positive].sum()) for shares in (scores.malignant, scores.benign)
     )
     return (
-        f"{architecture}: from the threshold {threshold:g} on lie {_percent_text(malignant)} of "
-        f"the malignant and {_percent_text(benign)} of the benign images of all splits' test parts."
+        f"{ARCHITECTURE_NAMES[architecture]}: from the threshold {threshold:g} on lie "
+        f"{_percent_text(malignant)} of the malignant and {_percent_text(benign)} of the "
+        "benign images of all splits' test parts."
     )

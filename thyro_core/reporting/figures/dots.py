@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.evaluation.metrics import PAPER
 from thyro_core.explain.statistics import SIGNIFICANT
 from thyro_core.reporting.figures.style import (
@@ -25,7 +26,7 @@ from thyro_core.reporting.figures.style import (
 )
 from thyro_core.reporting.figures.svg import GRID, INK, SERIES, AltText, as_svg, drawing
 
-PUBLISHED = "published, resnet18"
+PUBLISHED = "published, ResNet18"
 """Label of the paper's values."""
 
 FAMILIES: Mapping[str, Look] = dict(
@@ -60,7 +61,12 @@ def metrics_plot(
         axes = _row_axes(figure, "mean over splits, 95 % interval", metrics)
         for place, (architecture, estimates) in enumerate(values.items()):
             offset = _offset(place, len(values))
-            axes.plot([], [], **_marker(LOOKS[architecture], filled=True), label=architecture)
+            axes.plot(
+                [],
+                [],
+                **_marker(LOOKS[architecture], filled=True),
+                label=ARCHITECTURE_NAMES[architecture],
+            )
             for row, metric in enumerate(metrics):
                 ends = estimates[metric].interval()
                 _dot(
@@ -94,12 +100,17 @@ def forest_plot(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     baselines = list(dict.fromkeys(row["baseline"] for row in rows))
-    first = rows[0]["architecture"] if rows else "architecture"
+    first = ARCHITECTURE_NAMES[rows[0]["architecture"]] if rows else "architecture"
     with drawing(name, WIDTH, _height(len(metrics), len(baselines), 3)) as figure:
         axes = _row_axes(figure, f"{first} minus baseline, 95 % interval", metrics)
         axes.axvline(0, color=INK, linewidth=1.0)
         for baseline in baselines:
-            axes.plot([], [], **_marker(LOOKS[baseline], filled=True), label=f"against {baseline}")
+            axes.plot(
+                [],
+                [],
+                **_marker(LOOKS[baseline], filled=True),
+                label=f"against {ARCHITECTURE_NAMES[baseline]}",
+            )
         for row in rows:
             y = metrics.index(row["metric"]) + _offset(
                 baselines.index(row["baseline"]), len(baselines)
@@ -109,7 +120,9 @@ def forest_plot(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
         _explain_filling(axes)
         legend(figure, columns=2)
         hits = {
-            f"{row['metric']} against {row['baseline']}": f"{row['difference']:+.3f}"
+            f"{row['metric']} against {ARCHITECTURE_NAMES[row['baseline']]}": (
+                f"{row['difference']:+.3f}"
+            )
             for row in rows
             if _significant(row)
         }

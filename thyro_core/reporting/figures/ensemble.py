@@ -57,8 +57,8 @@ def calibration_plot(name: str, curves: Mapping[str, Calibration], prevalence: f
         }
         text = (
             "Share of malignant images in ten bins of the ensemble's probability, each image once, "
-            f"with 95 % intervals by patient. Mean probabilities of the bins: {as_text(ranges)}; "
-            f"prevalence {prevalence:.3f}."
+            "with 95 % intervals by patient or group. Mean probabilities of the bins: "
+            f"{as_text(ranges)}; prevalence {prevalence:.3f}."
         )
         return as_svg(figure, name, AltText("Calibration of the ensemble", text))
 
@@ -96,7 +96,7 @@ def benefit_plot(name: str, bands: Mapping[str, Band]) -> str:
         legend(figure)
         gains = {kind: better_than(bands[kind], reference) for kind in kinds}
         text = (
-            "Net benefit of the ensemble, each image once, with 95 % bands by patient. Better than "
-            f"the prevalence model: {as_text(gains)}."
+            "Net benefit of the ensemble, each image once, with 95 % bands by patient or group. "
+            f"Better than the prevalence model: {as_text(gains)}."
         )
         return as_svg(figure, name, AltText("Decision curves of the ensemble", text))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from thyro_core.config import ARCHITECTURES
 from thyro_core.evaluation.curves import Band
+from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.reporting.figures.svg import INK, PAPER, SERIES
 from thyro_core.types import AnyFloatArray as FloatArray
 from thyro_core.types import AnyIntArray as IntArray
@@ -119,8 +120,10 @@ def legend(figure: Figure, columns: int = 1) -> None:
 
 
 def as_text(values: Mapping[str, object]) -> str:
-    """Named values as a part of a sentence."""
-    return "; ".join(f"{name} {value}" for name, value in values.items())
+    """Named values as a part of a sentence; networks by the names that people write."""
+    return "; ".join(
+        f"{ARCHITECTURE_NAMES.get(name, name)} {value}" for name, value in values.items()
+    )
 
 
 def better_than(model: Band, reference: Band) -> str:

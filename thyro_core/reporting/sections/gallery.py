@@ -38,7 +38,7 @@ _KINDS = {
 }
 _WEBP_QUALITY = 88
 _SHORT_ID = 12
-_IMAGE_FACTS = ["image_id", "text_boxes", "width", "height"]
+_IMAGE_FACTS = ["image_id", "group_id", "text_boxes", "width", "height"]
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,9 @@ def gallery(tables: Tables, store: Store, plan: StudyPlan, scratch: Path) -> Gal
     """The most and the least certain images of each kind of call by the first architecture.
 
     An image's probability is its mean over the splits that tested it; certainty is its distance
-    from the threshold, and of equal ones the image with the smallest id goes first. The map is of
-    the class that was called, from the first split that tested the image.
+    from the threshold, and of equal ones the image with the smallest id goes first. Of images that
+    belong together only the first is shown. The map is of the class that was called, from the first
+    split that called it so; one always does.
     """
     side = plan.config.side(plan.config.architectures[0])
     images = read_table(store, "images", manifest_id=plan.manifest_id)
@@ -95,7 +96,9 @@ def gallery(tables: Tables, store: Store, plan: StudyPlan, scratch: Path) -> Gal
     except InputError:
         why = "the packed images are not in the store any more; ingest the image set again."
         return Gallery(why=why)
-    rows = _calls_by_image(tables, plan)
+    rows = [
+        row | {"group": facts[row["image_id"]]["group_id"]} for row in _calls_by_image(tables, plan)
+    ]
     rows_to_show = {kind: _select_rows(rows, *kind, plan.config.threshold) for kind in _KINDS}
     maps = _Maps(store, plan)
     groups = [
@@ -122,13 +125,22 @@ def gallery(tables: Tables, store: Store, plan: StudyPlan, scratch: Path) -> Gal
 
 
 def _calls_by_image(tables: Tables, plan: StudyPlan) -> list[dict[str, Any]]:
-    """One row an image: image_id, label, p (mean probability), split (the first), called."""
+    """One row an image: image_id, label, p (mean probability), called, and the first such split."""
     source = tables.source("predictions", architecture=plan.config.architectures[0])
-    return tables.query(
+    rows = tables.query(
         "SELECT image_id, any_value(label) AS label, avg(prob_malignant) AS p, "
-        f"min(split) AS split, avg(prob_malignant) >= {plan.config.threshold!r} AS called "
+        f"{_first_split(plan, called=True)} AS positive, "
+        f"{_first_split(plan, called=False)} AS negative, "
+        f"avg(prob_malignant) >= {plan.config.threshold!r} AS called "
         f"FROM {source} GROUP BY image_id ORDER BY image_id"
     )
+    return [row | {"split": row["positive" if row["called"] else "negative"]} for row in rows]
+
+
+def _first_split(plan: StudyPlan, *, called: bool) -> str:
+    """The first split that called an image malignant, or benign, in SQL."""
+    test = f"prob_malignant {'>=' if called else '<'} {plan.config.threshold!r}"
+    return f"min(split) FILTER ({test})"
 
 
 def _select_rows(
@@ -137,11 +149,12 @@ def _select_rows(
     called: bool,
     threshold: float,
 ) -> list[tuple[dict[str, Any], str]]:
-    """The rows to show with their rank, the most certain first."""
+    """The rows to show with their rank, the most certain first, at most one of a group."""
     kind = [row for row in rows if (row["label"], row["called"]) == (label, called)]
     kind.sort(key=lambda row: (-abs(row["p"] - threshold), row["image_id"]))
-    most, rest = kind[:EACH], kind[EACH:]
-    least = rest[-EACH:][::-1]
+    most = _one_of_a_group(kind)[:EACH]
+    groups = {row["group"] for row in most}
+    least = _one_of_a_group([row for row in kind[::-1] if row["group"] not in groups])[:EACH]
     return [
         *((row, "most certain" if i == 0 else "second most certain") for i, row in enumerate(most)),
         *(
@@ -149,6 +162,14 @@ def _select_rows(
             for i, row in enumerate(least)
         ),
     ]
+
+
+def _one_of_a_group(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first row of each group."""
+    first: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault(row["group"], row)
+    return list(first.values())
 
 
 def _call_count(tables: Tables, plan: StudyPlan, label: int, called: bool) -> Cell:
@@ -210,7 +231,7 @@ def _case(
             {
                 "probability": ("avg(prob_malignant)", "three"),
                 "splits": ("count(*)", "count"),
-                "split": ("min(split)", "count"),
+                "split": (_first_split(plan, called=bool(row["called"])), "count"),
             },
         ),
         split_probability=tables.figure("prob_malignant", own_split, "three"),

@@ -7,7 +7,7 @@ from thyro_core.config import CLASS_NAMES, Architecture, StudyConfig
 from thyro_core.evaluation.evidence import Evidence
 from thyro_core.explain.regions import SHARES
 from thyro_core.explain.statistics import SIGNIFICANT, shape_finding
-from thyro_core.explain.trust import TRUST_CHECKS, localisation_finding
+from thyro_core.explain.trust import TRUST_CHECKS, deletion_failure, localisation_finding
 from thyro_core.reporting.cells import Cell
 from thyro_core.reporting.queries import TableRow, Tables
 from thyro_core.tables.cam_columns import CASCADE, CASCADE_COLUMNS, FEATURES
@@ -226,6 +226,8 @@ class TrustAnswer:
     baseline: str
     row: TableRow | None
     """Its row of `cam_checks`; None: no image has it."""
+    form: str
+    """How its figures are shown: marks are so small that their energy is given in thousandths."""
     lacking: str
 
 
@@ -235,6 +237,8 @@ class CascadeStage:
 
     layer: str
     row: TableRow
+    without: Cell
+    """Images that were sampled, and have a map of one value in every split."""
 
 
 @dataclass(frozen=True)
@@ -244,8 +248,12 @@ class NetworkTrust:
     answers: list[TrustAnswer]
     cascade: list[CascadeStage]
     """The stages; none where no image was sampled."""
+    sampled: Cell
+    """Images that were sampled."""
     finding: str
     """Whether the maps find the nodule; empty without masks, and for a network without evidence."""
+    failure: str
+    """Which of deletion and insertion fail; empty: none, or a network without evidence."""
 
 
 def trust(
@@ -261,8 +269,9 @@ def trust(
     rows = tables.rows("cam_checks", ("architecture", "measure", "baseline"))
     return {
         str(name): _network_trust(
+            tables,
+            name,
             [row for row in rows if row["architecture"] == name],
-            CASCADE[name],
             has_finding=evidence[name] == "apart",
         )
         for name in config.architectures
@@ -270,8 +279,14 @@ def trust(
     }
 
 
+_WITHOUT = (
+    "count(DISTINCT image_id) FILTER ({0} IS NOT NULL) "
+    "- count(DISTINCT image_id) FILTER (isfinite({0}))"
+)
+
+
 def _network_trust(
-    rows: list[TableRow], layers: tuple[str, ...], *, has_finding: bool
+    tables: Tables, architecture: Architecture, rows: list[TableRow], *, has_finding: bool
 ) -> NetworkTrust:
     by_check = {(row["measure"], row["baseline"]): row for row in rows}
     answers = [
@@ -280,6 +295,7 @@ def _network_trust(
             QUESTIONS[check].question,
             BASELINES[baseline],
             row if (row := by_check.get((check, baseline))) and row["n"] else None,
+            "permille" if check == "mark_energy" else "three",
             QUESTIONS[check].lacking,
         )
         for check in QUESTIONS
@@ -292,13 +308,17 @@ def _network_trust(
         for i, answer in enumerate(answers)
         if answer.row or not i or answers[i - 1].title != answer.title
     ]
-    stages = [by_check.get((column, "none")) for column in CASCADE_COLUMNS]
+    source = tables.source("cam_trust", architecture=architecture)
+    images = "count(DISTINCT image_id) FILTER ({0} IS NOT NULL)"
+    values = [row.values for row in rows]
     return NetworkTrust(
-        answers,
-        [
-            CascadeStage(layer, row)
-            for layer, row in zip(layers, stages, strict=True)
-            if row and row["n"]
+        answers=answers,
+        cascade=[
+            CascadeStage(layer, row, tables.figure(_WITHOUT.format(column), source, "count"))
+            for layer, column in zip(CASCADE[architecture], CASCADE_COLUMNS, strict=True)
+            if (row := by_check.get((column, "none"))) and row["n"]
         ],
-        localisation_finding([row.values for row in rows]) if has_finding else "",
+        sampled=tables.figure(images.format(CASCADE_COLUMNS[0]), source, "count"),
+        finding=localisation_finding(values) if has_finding else "",
+        failure=deletion_failure(values) if has_finding else "",
     )
