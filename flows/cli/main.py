@@ -15,6 +15,7 @@ from flows.cli.deployments import deployments
 from flows.cli.doctor import doctor
 from flows.cli.drift import drift
 from flows.cli.errors import errors_for_people
+from flows.cli.feedback import feedback
 from flows.cli.garbage import gc
 from flows.cli.images import ingest, phantom
 from flows.cli.models import models, promote
@@ -42,7 +43,7 @@ app = typer.Typer(
 # In the order in which `thyro --help` lists them.
 for _command in (
     phantom, ingest, plan, study, verify, doctor, report, query, tables, serve, promote, models,
-    drift, overlay, screen, status, studies, rm, gc, deployments,
+    drift, overlay, screen, feedback, status, studies, rm, gc, deployments,
 ):  # fmt: skip
     app.command()(_command)
 

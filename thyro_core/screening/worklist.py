@@ -125,7 +125,7 @@ def read_worklist(
     return Worklist(
         date=date,
         rows=rows,
-        pictures=_pictures(store, date, batches, rows),
+        pictures=_data_urls(store, date, batches, rows),
         totals=totals,
         batches=batches.to_pylist(),
         of_members=frozenset(each.model_id for each in bundles if each.is_of_version_1),
@@ -172,7 +172,7 @@ def why(row: Mapping[str, Any]) -> str:
     return REFERRED if row["band"] == "refer" else ""
 
 
-def _pictures(
+def _data_urls(
     store: Store, date: str, batches: pa.Table, rows: list[ScreeningRow]
 ) -> dict[str, str]:
     """Data URLs of the first images' pictures, by image."""

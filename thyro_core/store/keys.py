@@ -151,6 +151,16 @@ def worklist_key(date: str, suffix: str) -> str:
     return f"screening/{date}/worklist.{suffix}"
 
 
+def feedback_key(date: int, name: str) -> str:
+    """A part of the table `feedback`, which grows by parts: none is ever written anew."""
+    return f"tables/feedback/date={date}/part-{name}.parquet"
+
+
+def pages_key() -> str:
+    """Where the pages of the store's nights are served, while they are."""
+    return "serving/pages.json"
+
+
 def screening_lock_key() -> str:
     """The lock of the running screening run."""
     return "screening/lock"

@@ -487,6 +487,12 @@ TABLES: dict[str, Table] = {
             "referred image x target class",
             *screening_columns.CAM_COLUMNS,
         ),
+        _table(
+            "feedback",
+            ("date",),
+            "thing a reader said of an image",
+            *screening_columns.FEEDBACK_COLUMNS,
+        ),
     )
 }
 

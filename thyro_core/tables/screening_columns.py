@@ -154,3 +154,29 @@ BATCH_COLUMNS: tuple[Column, ...] = (
     ("seconds", _REAL, "Wall-clock time of the last run [s]."),
 )
 """Columns of `screening_batches`; a drift figure that was not computed is null."""
+
+FEEDBACK_COLUMNS: tuple[Column, ...] = (
+    KEYS[0],
+    KEYS[1],
+    ("feedback_id", _STRING, "Hash of what was said: the same said twice is one row."),
+    _IMAGE,
+    _MODEL,
+    (
+        "band",
+        _STRING,
+        "Band of the row when it was said, as in `screening`.",
+    ),
+    ("who", _STRING, "The reader: initials or login, as given."),
+    (
+        "said_at",
+        pa.timestamp("us", tz="UTC"),
+        "When: by the server, or by the browser of a lone file.",
+    ),
+    (
+        "what",
+        _STRING,
+        "seen, unseen, agree, disagree (with the band), withdraw (either), or comment.",
+    ),
+    ("comment", _STRING, "The comment's words; null: none."),
+)
+"""Columns of `feedback`: opinions, given with the score in sight; none replaces another."""

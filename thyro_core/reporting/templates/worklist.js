@@ -58,7 +58,7 @@
       return;
     }
     let event = {
-      at: new Date().toISOString(), who: who(), what, comment,
+      said_at: new Date().toISOString(), who: who(), what, comment,
       batch_id: item.dataset.batch, image_id: item.dataset.image, model_id: item.dataset.model,
     };
     if (data.served) {
@@ -247,7 +247,7 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   };
-  const columns = ["at", "who", "what", "comment", "batch_id", "image_id", "model_id"];
+  const columns = ["said_at", "who", "what", "comment", "batch_id", "image_id", "model_id"];
   const cell = value => {
     const text = String(value ?? "");
     // No spreadsheet takes a text for a formula.
