@@ -5,6 +5,8 @@ Every message names the place, what was expected, what was found, and the cure.
 
 from collections.abc import Mapping, Sequence
 
+_MOST_DECIMALS = 12
+
 
 class ThyroError(Exception):
     """A failure whose message can be shown as it is, without a traceback."""
@@ -96,3 +98,19 @@ class StoppedError(ThyroError):
 def counted(number: int, noun: str, plural: str = "") -> str:
     """`1 check`, `2 checks`, `2 studies`: for errors, notes and whatever else people read."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def beyond(value: float, bound: float, decimals: int) -> str:
+    """A figure that is beyond a bound, with so many decimals, or more if it does not read so.
+
+    Args:
+        value: the figure.
+        bound: shown beside it as `{bound:g}`.
+        decimals: as a rule.
+    """
+    rounded_bound = float(f"{bound:g}")
+    for places in range(decimals, _MOST_DECIMALS):
+        text = f"{value:.{places}f}"
+        if (float(text) - rounded_bound) * (value - bound) > 0:
+            return text
+    return f"{value:.{decimals}f}"

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from thyro_core.config import CLASS_NAMES, IngestConfig
 from thyro_core.datasets.layouts import Entry
+from thyro_core.errors import beyond
 from thyro_core.imaging.near_duplicates import (
     Fingerprint,
     NearDuplicate,
@@ -208,12 +209,13 @@ def _quality_faults(measures: Measures, rules: IngestConfig) -> Iterator[Fault]:
         size = f"{measures.width} x {measures.height} pixels"
         yield "too_small", f"{size}; each side must have at least min_side = {rules.min_side}"
     if measures.overlay_share > rules.overlay_bound:
-        share = f"{measures.overlay_share:.2%} of the tissue's pixels are coloured"
-        yield "artefact", f"{share}; at most overlay_bound = {rules.overlay_bound:.2%} may be"
+        percent, bound = 100 * measures.overlay_share, 100 * rules.overlay_bound
+        share = f"{beyond(percent, bound, 2)}% of the tissue's pixels are coloured"
+        yield "artefact", f"{share}; at most overlay_bound = {bound:g}% may be"
     # Written so that an undefined sharpness (nothing to be sharp) counts as blurred.
     if rules.blur_bound > 0 and not measures.sharpness >= rules.blur_bound:
-        sharpness = f"sharpness {measures.sharpness:.3g}"
-        yield "blurred", f"{sharpness}; at least blur_bound = {rules.blur_bound:.3g} is expected"
+        sharpness = f"sharpness {beyond(measures.sharpness, rules.blur_bound, 4)}"
+        yield "blurred", f"{sharpness}; at least blur_bound = {rules.blur_bound:g} is expected"
     if measures.views > 1 and rules.dual_views == "exclude":
         yield "dual_view", f"{measures.views} windows side by side; dual_views = keep would take it"
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from thyro_core.errors import beyond
 from thyro_core.imaging import grey_sums
 from thyro_core.types import Grey
 
@@ -54,23 +55,39 @@ def ultrasound_fault(grey: Grey, overlay_share: float) -> str | None:
     n_lit = max(1, int(lit.sum()))
     bright = float(counts[_BRIGHT_LEVEL:].sum() / n_lit)
     sd, bits, smooth = _standard_deviation(counts), _entropy(lit / n_lit), coherence(grey)
-    failed = (
-        (sd < LEAST_SD, f"standard deviation {sd:.1f}, expected at least {LEAST_SD:g}"),
-        (bits < LEAST_ENTROPY, f"entropy {bits:.2f} bit, expected at least {LEAST_ENTROPY:g}"),
+    measures = (
+        (sd < LEAST_SD, "standard deviation {}, expected at least {:g}", sd, LEAST_SD, 1),
+        (bits < LEAST_ENTROPY, "entropy {} bit, expected at least {:g}", bits, LEAST_ENTROPY, 2),
         (
             bright > MOST_BRIGHT,
-            f"share of bright pixels {bright:.2f} of what is not black, at most {MOST_BRIGHT:g}",
+            "share of bright pixels {} of what is not black, at most {:g}",
+            bright,
+            MOST_BRIGHT,
+            2,
         ),
         (
             smooth < LEAST_COHERENCE,
-            f"correlation of neighbours {smooth:.2f}, expected at least {LEAST_COHERENCE:g}",
+            "correlation of neighbours {}, expected at least {:g}",
+            smooth,
+            LEAST_COHERENCE,
+            2,
         ),
         (
             overlay_share > MOST_COLOUR,
-            f"share of coloured pixels {overlay_share:.2f}, at most {MOST_COLOUR:g}",
+            "share of coloured pixels {}, at most {:g}",
+            overlay_share,
+            MOST_COLOUR,
+            2,
         ),
     )
-    return next((detail for is_failed, detail in failed if is_failed), None)
+    return next(
+        (
+            text.format(beyond(value, bound, decimals), bound)
+            for is_failed, text, value, bound, decimals in measures
+            if is_failed
+        ),
+        None,
+    )
 
 
 def _standard_deviation(counts: npt.NDArray[np.int64]) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 
 from thyro_core import __version__
 from thyro_core.config import content_id
+from thyro_core.errors import beyond
 from thyro_core.imaging.burned_text import text_boxes
 from thyro_core.imaging.codecs import PACKAGES
 from thyro_core.imaging.decode import TooLargeError, UndecodableError, decode
@@ -266,12 +267,14 @@ def _reason_of(
     if other is not None:
         return "not_ultrasound", other
     if share > rules.overlay_bound:
+        figure = beyond(share, rules.overlay_bound, 3)
         detail = (
-            f"share of coloured pixels {share:.3f} of the tissue, at most overlay_bound = "
+            f"share of coloured pixels {figure} of the tissue, at most overlay_bound = "
             f"{rules.overlay_bound:g}"
         )
         return "doppler_colour", detail
     if focus < rules.blur_bound:
-        detail = f"sharpness {focus:.4f}, expected at least blur_bound = {rules.blur_bound:g}"
+        figure = beyond(focus, rules.blur_bound, 4)
+        detail = f"sharpness {figure}, expected at least blur_bound = {rules.blur_bound:g}"
         return "blurred", detail
     return None, None

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from thyro_core.errors import beyond
 from thyro_core.explain.maps import cams_table
 from thyro_core.explain.overlay import overlay_map
 from thyro_core.screening.decode import DecodedBlock, ScreeningJob, displays_of, pixels_of
@@ -102,7 +103,7 @@ def verdict(scores: BlockScores, i: int, limits: BandLimits) -> ScreeningRow:
     """Columns of `screening` with the ensemble's verdict on image i."""
     distance = float(scores.distance[i])
     if is_unlike(distance, limits):
-        detail = f"distance {distance:.4g}, expected at most {limits.outlier:.4g}"
+        detail = f"distance {beyond(distance, limits.outlier, 2)}, at most {limits.outlier:g}"
         return unscored("unlike_training") | {"distance": distance, "detail": detail}
     probability, sd = float(scores.probability[i]), float(scores.sd[i])
     band, reason = band_of(probability, sd, distance, limits)

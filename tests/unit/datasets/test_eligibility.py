@@ -78,7 +78,7 @@ OWN = {
     ),
     "artefact": (
         {"quality": {"overlay_share": 0.0213}},
-        "2.13% of the tissue's .* at most overlay_bound = 2.00%",
+        "2.13% of the tissue's .* at most overlay_bound = 2%",
     ),
     "blurred": ({"quality": {"sharpness": 0.0987}}, "sharpness 0.0987; at least blur_bound = 0.1"),
 }

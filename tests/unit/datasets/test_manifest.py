@@ -205,7 +205,7 @@ def test_every_state_with_real_files(states_set, store):
         ("tiny.png", "63 x 63 pixels; each side must have at least min_side = 64"),
         (
             "marked.png",
-            "11.11% of the tissue's pixels are coloured; at most overlay_bound = 2.00% may be",
+            "11.11% of the tissue's pixels are coloured; at most overlay_bound = 2% may be",
         ),
         ("blurred.png", "at least blur_bound = 0.1 is expected"),
         ("copy-benign.png", "benign 1, malignant 1"),

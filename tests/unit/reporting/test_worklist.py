@@ -226,6 +226,6 @@ def test_an_image_unlike_the_training_set_has_its_figures_and_no_probability(
     )
     assert (second["band"], second["prob_malignant"], second["why"], second["detail"]) == (
         "not scored", "", "Unlike the images that the model was trained on.",
-        "distance 31.25, expected at most 27.56",
+        "distance 31.25, at most 27.557",
     )  # fmt: skip
-    assert "(distance 31.25, expected at most 27.56)" in (page / "worklist.html").read_text()
+    assert "(distance 31.25, at most 27.557)" in (page / "worklist.html").read_text()
