@@ -244,6 +244,14 @@ class TestCurves:
         assert "where 18 %, 5 %, 0.5 % are malignant: ResNet18 0.94, 0.78, 0.25." in told(figure)
         assert "this study: 18 %" in texts(figure)
 
+    @pytest.mark.parametrize("prevalence", [0.18, 0.5, 0.864])
+    def test_this_study_s_prevalence_lies_on_the_axis(self, prevalence):
+        figure = plots.ppv_plot("p", {"resnet18": (Estimate(0.9), Estimate(0.4))}, prevalence)
+        path = path_points(figure, "p-series-resnet18")
+        assert f"this study: {100 * prevalence:.3g} %" in texts(figure)
+        assert ("99 %" in texts(figure)) == (prevalence > 0.5)
+        assert len(path) > 10
+
     def test_validation_loss_is_drawn_where_there_is_one(self, drawn):
         found = [name for name in ids(drawn["learning"]) if name.endswith("-validation")]
         assert found == ["learning-series-resnet18-validation"]

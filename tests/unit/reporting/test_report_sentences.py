@@ -109,7 +109,7 @@ def test_facts_of_the_file_that_tell_the_classes_apart_are_said_in_brief(tmp_pat
     study = {"study_id": plan.study_id}
     (row,) = read_table(store, "shortcuts", **study).to_pylist()
     cases = ((0.6, 0.01, True, "leads over them by"), (0.6, 0.5, True, "is not shown to see more"),
-             (0.4, 0.01, False, ""))  # fmt: skip
+             (0.4, 0.5, True, "is not shown to see more"), (0.4, 0.01, False, ""))  # fmt: skip
     for low, p, is_said, text in cases:
         forged = row | {"ci_low": low, "ci_high": 0.9, "lead": 0.1, "lead_low": 0.0}
         forged |= {"lead_high": 0.2, "p": p, "p_adjusted": p}

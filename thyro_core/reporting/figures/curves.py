@@ -152,7 +152,9 @@ def ppv_plot(
     """
     with drawing(name, WIDTH, 380) as figure:
         axes = plot_axes(figure, "prevalence of malignant", "positive predictive value")
-        x = np.geomspace(LEAST_PREVALENCE, 0.5, 80)
+        # As far as this study's own prevalence, which may be above one half.
+        most = 0.5 if prevalence <= 0.5 else 0.99
+        x = np.geomspace(LEAST_PREVALENCE, most, 80)
         label = f"this study: {_percent_text(prevalence)}"
         axes.axvline(prevalence, linestyle=(0, (1, 3)), label=label, **REFERENCE)
         values = {}
@@ -178,8 +180,8 @@ def ppv_plot(
             )
             at = ppv_npv(recall.value, specificity.value, (prevalence, *_TEXT_PREVALENCES))[0]
             values[architecture] = ", ".join(f"{value:.2f}" for value in at)
-        axes.set(xscale="log", xlim=(LEAST_PREVALENCE, 0.5), ylim=(-0.02, 1.02))
-        axes.set_xticks([0.001, 0.005, 0.02, 0.05, 0.2, 0.5])
+        axes.set(xscale="log", xlim=(LEAST_PREVALENCE, most), ylim=(-0.02, 1.02))
+        axes.set_xticks([0.001, 0.005, 0.02, 0.05, 0.2, *([0.5] if most == 0.5 else [0.5, 0.99])])
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent_text(value)))
         axes.xaxis.set_minor_locator(NullLocator())
         legend(figure, columns=2)
