@@ -1,14 +1,19 @@
 """`thyro drift`: the nights as a table, a page and a picture; a breach makes itself heard."""
 
+import datetime as dt
 import json
 import re
 import sqlite3
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from matplotlib.dates import num2date
+from matplotlib.figure import Figure
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -18,7 +23,13 @@ from tests.support.browser import visit
 from tests.support.places import REPOSITORY
 from thyro_core import NOTICE
 from thyro_core.errors import InputError
-from thyro_core.reporting.drift import batches_since, drift_page, drift_picture, drift_text
+from thyro_core.reporting.drift import (
+    _mark_nights,
+    batches_since,
+    drift_page,
+    drift_picture,
+    drift_text,
+)
 from thyro_core.screening.drift import DriftThresholds
 from thyro_core.store.store import Store, open_store
 from thyro_core.tables import schemas
@@ -108,7 +119,7 @@ def test_what_makes_no_sense_is_said(store: Store, options: list[str], sentence:
 def test_the_text_alternative_says_what_is_to_be_seen(store: Store) -> None:
     assert drift_text(chosen(store)) == (
         f"3 batches of 3 nights from 2026-11-01 to 2026-11-03, scored by {MODEL}; 2 had enough "
-        f"scored images to be judged, 1 are past a bound. 2026-11-03, batch n20261103: {BREACHES}"
+        f"scored images to be judged, 1 is past a bound. 2026-11-03, batch n20261103: {BREACHES}"
     )
 
 
@@ -213,3 +224,17 @@ def test_a_breach_reaches_prefects_database(tmp_path: Path) -> None:
     database.close()
     assert NOTICE in page
     assert json.loads(said)["breaches"] == "psi_score,ks_score"
+
+
+@pytest.mark.parametrize(("n_nights", "step"), [(2, 1), (8, 1), (26, 3), (500, 60)])
+def test_ticks_are_nights_and_never_hours(n_nights: int, step: int) -> None:
+    first = dt.date(2026, 1, 3)
+    days = [first + dt.timedelta(days=day) for day in range(n_nights)]
+    axes = Figure().subplots()
+    axes.plot(np.array(days, "M8[D]"), np.zeros(n_nights))
+    _mark_nights(axes, days)
+    ticks = num2date(axes.get_xticks())
+    assert all((tick.hour, tick.minute) == (0, 0) for tick in ticks)
+    gaps = [(later - tick).days for tick, later in pairwise(ticks)]
+    assert min(gaps) >= step
+    assert axes.xaxis.get_major_formatter().get_offset() == ""

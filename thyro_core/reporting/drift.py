@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, DateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -32,8 +32,11 @@ from thyro_core.reporting.figures.svg import (
 )
 from thyro_core.reporting.html import render_page
 from thyro_core.screening.drift import DriftThresholds, breaches_of
+from thyro_core.screening.rules import date_text
 
 _FIGURE_WIDTH, _HEIGHT, _PICTURE_DPI = 440.0, 900.0, 144
+_MOST_TICKS = 8
+_DAYS_WITHOUT_YEAR = 300
 _LINE_STYLES = ("-", (0, (5, 1.6)), (0, (1.3, 1.3)))
 _MARKERS = "osD"
 _FIGURE_NAMES: Mapping[str, str] = {
@@ -133,11 +136,13 @@ def _headline(batches: pa.Table) -> str:
     nights = [_day(row["date"]).isoformat() for row in rows]
     n_judged = sum(row["psi_score"] is not None for row in rows)
     n_past = sum(bool(row["breaches"]) for row in rows)
+    n_pooled = sum((row["pooled_batches"] or 1) > 1 for row in rows)
+    pooled = f" ({n_pooled} of them together with batches before them)" if n_pooled else ""
     models = ", ".join(sorted({row["model_id"] for row in rows}))
     return (
         f"{len(rows)} batches of {len(set(nights))} nights from {nights[0]} to {nights[-1]}, "
-        f"scored by {models}; {n_judged} had enough scored images to be judged, {n_past} are past "
-        "a bound."
+        f"scored by {models}; {n_judged} had enough scored images to be judged{pooled}, {n_past} "
+        f"{'is' if n_past == 1 else 'are'} past a bound."
     )
 
 
@@ -156,13 +161,14 @@ def _table_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "batch": row["batch_id"],
         "model": row["model_id"],
         "scored": f"{row['scored']} of {row['received']}",
+        "pooled": row["pooled_batches"] or 1,
         "cells": cells,
         "breaches": ", ".join(f"{name} {row[name]:.3f}" for name in breaches),
     }
 
 
 def _day(number: int) -> dt.date:
-    return dt.date(number // 10_000, number // 100 % 100, number % 100)
+    return dt.date.fromisoformat(date_text(number))
 
 
 @contextmanager
@@ -200,10 +206,23 @@ def _draw_panels(
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), top=axes.get_ylim()[1] * 1.05)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
-    locator = AutoDateLocator(minticks=2, maxticks=8)  # type: ignore[no-untyped-call]
-    panels[-1].xaxis.set_major_locator(locator)
-    panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    _mark_nights(panels[-1], sorted({_day(row["date"]) for row in rows}))
     panels[-1].set(xlabel="night (filled: past its bound, and not by chance)")
+
+
+def _mark_nights(axes: Axes, nights: list[dt.date]) -> None:
+    """Ticks at nights; of many, at some: never between two of them."""
+    n_days = (nights[-1] - nights[0]).days
+    if n_days > _MOST_TICKS:
+        locator = AutoDateLocator(minticks=2, maxticks=_MOST_TICKS)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_locator(locator)
+        # The date in each label: what is left over stands where the axis has its title.
+        pattern = "%d %b" if n_days < _DAYS_WITHOUT_YEAR else "%b %Y"
+        axes.xaxis.set_major_formatter(DateFormatter(pattern))  # type: ignore[no-untyped-call]
+        return
+    days = np.array(nights, "M8[D]")
+    axes.set_xticks(days, [f"{night:%d %b}" for night in nights])
+    axes.set_xlim(days[0] - np.timedelta64(12, "h"), days[-1] + np.timedelta64(12, "h"))
 
 
 def _series(

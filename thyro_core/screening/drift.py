@@ -17,7 +17,7 @@ a tenth have a false alarm in any of the eight tested figures: 30 x 8 x 0.0004.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import stats
 
 from thyro_core import NOTICE
+from thyro_core.errors import counted
 from thyro_core.registry.distance import embedding_matrix
 from thyro_core.screening.drift_statistics import KsTest, MmdTest, ks, mmd, psi, psi_chance
 from thyro_core.types import FloatArray
@@ -121,18 +122,46 @@ class DriftReport:
     breaches: tuple[Breach, ...]
     too_few: str | None
     """Why the batch is not judged; None: it is."""
+    pooled_batches: int = 1
+    """Of how many batches the figures are, but for `share_rejected`: with less than `minimum`
+    files those before it count too."""
+
+    def pooled_with(self, pool: "DriftReport", batches: int) -> "DriftReport":
+        """This batch's report with the figures of a pool that it is part of.
+
+        Args:
+            pool: the pool against the training set.
+            batches: how many batches are in it, this one among them.
+        """
+        share = "share_rejected"
+        return replace(
+            self,
+            values=pool.values | {share: self.values[share]},
+            breaches=(
+                *(breach for breach in pool.breaches if breach.statistic != share),
+                *(breach for breach in self.breaches if breach.statistic == share),
+            ),
+            too_few=pool.too_few,
+            pooled_batches=batches,
+        )
 
     def figures(self) -> dict[str, object]:
         """Columns of `screening_batches`: the figures (null: not computed), and `breaches`."""
         numbers: dict[str, object] = {
             name: None if math.isnan(value) else value for name, value in self.values.items()
         }
-        return numbers | {"breaches": ",".join(breach.statistic for breach in self.breaches)}
+        return numbers | {
+            "breaches": ",".join(breach.statistic for breach in self.breaches),
+            "pooled_batches": self.pooled_batches,
+        }
 
     @property
     def text(self) -> str:
         """The verdict in a sentence or two."""
         parts = [f"{self.too_few.capitalize()}."] if self.too_few else []
+        if self.pooled_batches > 1:
+            before = counted(self.pooled_batches - 1, "batch", "batches")
+            parts.append(f"Judged together with the {before} before it.")
         if self.breaches:
             parts.append(f"Drift: {'; '.join(breach.text for breach in self.breaches)}.")
         return " ".join(parts) or "No figure is past its bound."

@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import pyarrow.compute as pc
 
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.registry.bundle import load_bundle, reference
@@ -13,7 +16,7 @@ from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.decode import ScreeningJob
 from thyro_core.screening.drift import DriftReport, DriftThresholds, compare_with_training
 from thyro_core.screening.files import check_batch, full_url
-from thyro_core.screening.rules import Counts, Night, Totals, date_number, sum_totals
+from thyro_core.screening.rules import Counts, Night, Totals, date_number, date_text, sum_totals
 from thyro_core.screening.sandbox import READER
 from thyro_core.screening.store import (
     drift_sample,
@@ -27,10 +30,13 @@ from thyro_core.screening.store import (
     write_batch_row,
 )
 from thyro_core.screening.worklist import Worklist, write_worklist_csv
-from thyro_core.store.keys import screening_prefix, table_prefix
+from thyro_core.store.keys import sample_key, screening_prefix, table_prefix
 from thyro_core.store.store import Store
 from thyro_core.tables.io import read_table
 from thyro_core.urls import redact
+
+_MOST_POOLED = 60
+"""Batches before a small one that may be judged with it."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +187,39 @@ def conclude_night(
 
 
 def _drift(store: Store, night: Night) -> DriftReport:
-    """The batch against the training set; of a large one a random sample."""
-    training = reference(store, night.model_id)
-    sample = drift_sample(store, night)
-    return compare_with_training(training, sample.rows, DriftThresholds(), sample.embeddings)
+    """The batch against the training set; of a large one a random sample.
+
+    A batch too small to be judged is judged together with those before it that the same model
+    scored, as many as it takes. In 30 nights that is still 30 tests, each at its own level, so the
+    declared share of false alarms holds.
+    """
+    training, thresholds = reference(store, night.model_id), DriftThresholds()
+    own = drift_sample(store, night)
+    report = compare_with_training(training, own.rows, thresholds, own.embeddings)
+    earlier = _batches_before(store, night) if report.too_few else []
+    n_needed = thresholds.minimum
+    for n in range(1, len(earlier) + 1):
+        n_files = report.scored + sum(row["scored"] for row in earlier[:n])
+        # Not each step is worth a look: one patient may have many files.
+        if n_files < n_needed and n < len(earlier):
+            continue
+        pool = drift_sample(store, night, earlier[:n])
+        pooled = compare_with_training(training, pool.rows, thresholds, pool.embeddings)
+        if pooled.too_few is None:
+            return report.pooled_with(pooled, n + 1)
+        n_needed = 2 * n_files
+    return report
+
+
+def _batches_before(store: Store, night: Night) -> list[dict[str, Any]]:
+    """The batches before this one that the same model scored, the last one first."""
+    batches = read_table(store, "screening_batches")
+    rows = batches.filter(pc.equal(batches["model_id"], night.model_id)).to_pylist()
+    this = (night.number, night.batch_id)
+    before = [row for row in rows if (row["date"], row["batch_id"]) < this]
+    before.sort(key=lambda row: (row["date"], row["batch_id"]), reverse=True)
+    return [
+        row
+        for row in before[:_MOST_POOLED]
+        if store.exists(sample_key(date_text(row["date"]), row["batch_id"]))
+    ]

@@ -114,6 +114,11 @@ def date_number(text: str) -> int:
     return value.year * 10_000 + value.month * 100 + value.day
 
 
+def date_text(number: int) -> str:
+    """2026-11-25 for 20261125."""
+    return f"{number // 10_000}-{number // 100 % 100:02}-{number % 100:02}"
+
+
 @dataclass(frozen=True)
 class BandLimits:
     """The bounds of the bands."""

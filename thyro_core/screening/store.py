@@ -4,7 +4,7 @@ import hashlib
 import io
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
@@ -24,6 +24,7 @@ from thyro_core.screening.rules import (
     Night,
     Totals,
     date_number,
+    date_text,
     rank_key,
 )
 from thyro_core.store.keys import (
@@ -342,13 +343,22 @@ class DriftSample:
     """(n, k), of those of these images that count, are scored and among the first 2000."""
 
 
-def drift_sample(store: Store, night: Night) -> DriftSample:
+def drift_sample(
+    store: Store, night: Night, earlier: Sequence[Mapping[str, Any]] = ()
+) -> DriftSample:
     """One image a file of a night's batch, a scored one where there is one; copies do not count.
 
     By the same rule one file of each patient counts; another is drawn of scored and other files
     alike. Ids are hashes, so the first one is as good as any.
+
+    Args:
+        store: holds the batch's rows.
+        night: which batch.
+        earlier: rows of `screening_batches` whose files are added to the batch's own.
     """
-    part = table_key("screening", date=night.number, batch_id=night.batch_id)
+    batches = [(night.number, night.batch_id)]
+    batches += [(row["date"], row["batch_id"]) for row in earlier]
+    parts = [table_key("screening", date=date, batch_id=batch) for date, batch in batches]
     names = ("image_id", "status", "prob_malignant", "mean", "sharpness")
     sql = f"""
     SELECT {", ".join(names)}, row_number() OVER (
@@ -361,14 +371,14 @@ def drift_sample(store: Store, night: Night) -> DriftSample:
         ) = 1
     ) ORDER BY image_id LIMIT 100000
     """  # noqa: S608
-    with fetched(store, [part]) as files, connected() as connection:
-        batches = list(select(connection, sql, files))
+    with fetched(store, parts) as files, connected() as connection:
+        chosen_rows = list(select(connection, sql, files))
     schema = schemas.TABLES["screening"].schema
     marks = (pa.field(name, pa.bool_()) for name in ("counts", "is_drawn"))
     fields = [*(schema.field(name) for name in names), *marks]
-    rows = pa.Table.from_batches(batches, pa.schema(fields))
-    data = store.read(sample_key(night.date, night.batch_id))
-    sample = pq.ParquetFile(io.BytesIO(data)).read()
+    rows = pa.Table.from_batches(chosen_rows, pa.schema(fields))
+    keys = [sample_key(date_text(date), batch) for date, batch in batches]
+    sample = pa.concat_tables(pq.ParquetFile(io.BytesIO(store.read(key))).read() for key in keys)
     ids = rows.filter(rows["counts"])["image_id"].combine_chunks()
     chosen = sample.filter(pc.is_in(sample["image_id"], ids))
     embeddings = np.array(chosen["embedding"].to_pylist(), dtype=np.float64)

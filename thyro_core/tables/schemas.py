@@ -505,6 +505,7 @@ LATER_COLUMNS: Mapping[str, frozenset[str]] = {
     "images": frozenset({"text_boxes", "views"}),
     "operating_points": frozenset({"apparent_low", "apparent_high"}),
     "screening": frozenset({"text_lines", "exam_id"}),
+    "screening_batches": frozenset({"pooled_batches"}),
 }
 """Columns that joined a table within this `SCHEMA_VERSION`: null where older programs wrote it."""
 

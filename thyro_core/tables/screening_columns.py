@@ -149,6 +149,11 @@ BATCH_COLUMNS: tuple[Column, ...] = (
     ("ks_sharpness", _REAL, "Kolmogorov-Smirnov distance of the sharpness."),
     ("mmd", _REAL, "Maximum mean discrepancy of the embeddings."),
     ("mmd_p", _REAL, "Its P, by permutation."),
+    (
+        "pooled_batches",
+        pa.int32(),
+        "Batches that the figures but `share_rejected` are of: a small one's, and those before it.",
+    ),
     ("share_rejected", _REAL, "Share of the received files of which no image is scored."),
     ("breaches", _STRING, "Drift figures past their bound, comma-separated; empty: none."),
     ("seconds", _REAL, "Wall-clock time of the last run [s]."),

@@ -141,7 +141,7 @@ def test_a_handful_is_too_few_to_alarm() -> None:
     assert names(found) == []
     numbers = found.figures()
     assert {name for name, value in numbers.items() if value is not None} == {
-        "share_rejected", "breaches",
+        "share_rejected", "breaches", "pooled_batches",
     }  # fmt: skip
     assert compare_with_training(REFERENCE_SET, batch(50, score=0.5), QUICK).too_few is None
 
@@ -291,7 +291,7 @@ def test_of_a_group_of_training_images_one_counts() -> None:
 def test_an_empty_batch_has_no_figures() -> None:
     found = compare_with_training(REFERENCE_SET, batch(1).slice(0, 0), QUICK)
     assert all(math.isnan(value) for value in found.values.values())
-    assert found.figures() == dict.fromkeys(FIGURES) | {"breaches": ""}
+    assert found.figures() == dict.fromkeys(FIGURES) | {"breaches": "", "pooled_batches": 1}
 
 
 def test_embeddings_may_come_apart_from_the_rows_or_not_at_all() -> None:

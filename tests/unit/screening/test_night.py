@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from markupsafe import escape
@@ -28,11 +29,13 @@ from tests.support.dicoms import PERSON, dicom, speckle
 from tests.support.folders import refuse_folder
 from tests.support.screened import RULES, Ward, write_colour, write_image
 from thyro_core.errors import InputError, ThyroError
-from thyro_core.registry.bundle import FIGURES_OF_MEMBERS, Bundle
+from thyro_core.registry.bundle import FIGURES_OF_MEMBERS, Bundle, reference
 from thyro_core.registry.card import card_bytes
 from thyro_core.registry.champion import set_champion
+from thyro_core.reporting.drift import drift_page
 from thyro_core.screening import reader
 from thyro_core.screening.config import ScreeningRules
+from thyro_core.screening.drift import DriftThresholds, compare_with_training
 from thyro_core.screening.model import ScreeningModel
 from thyro_core.screening.rules import BandLimits, Totals
 from thyro_core.screening.store import drift_sample
@@ -694,6 +697,52 @@ def test_of_a_patient_one_file_is_drawn_for_the_share_that_is_rejected(
     expected = (drawn == "scored").sum()
     assert (sample[sample["is_drawn"]]["status"] == "scored").sum() == expected
     assert (sample[sample["counts"]]["status"] == "scored").sum() == 4
+
+
+def test_a_small_batch_is_judged_with_those_before_it(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as it takes; which images are scored is the model's affair."""
+    minimum = 6
+    monkeypatch.setattr(
+        "thyro_core.screening.night.DriftThresholds", lambda: DriftThresholds(minimum=minimum)
+    )
+    reports = []
+    for night, date in enumerate(("2026-11-23", "2026-11-24", "2026-11-25")):
+        for number in range(4):
+            write_image(ward.batch / f"{night}-{number}.png", 10 * night + number)
+        if night == 2:
+            write_colour(ward.batch / "colour.png", 99)
+        reports.append(ward.screen(date).drift)
+    rows = read_table(ward.store, "screening_batches").sort_by("date").to_pylist()
+    scored = [row["scored"] for row in rows]
+    pools = [
+        next((k for k in range(1, n + 2) if sum(scored[n + 1 - k : n + 1]) >= minimum), 1)
+        for n in range(3)
+    ]
+    assert pools[0] == 1
+    assert pools[2] > 1
+    assert [row["pooled_batches"] for row in rows] == pools
+    first, _, third = reports
+    assert first.too_few.startswith(f"too few to judge: {scored[0]} files with a scored image, at")
+    assert math.isnan(first.values["psi_score"])
+    assert third.too_few is None
+    assert third.text.startswith("Judged together with the ")
+    assert third.values["share_rejected"] == pytest.approx(1 - scored[2] / 5), "of it alone"
+    scores = read_table(ward.store, "screening").to_pandas()
+    since = 20261126 - pools[2]
+    both = scores[(scores["date"] >= since) & (scores["status"] == "scored")]
+    training = reference(ward.store, rows[0]["model_id"])
+    expected = compare_with_training(
+        training,
+        pa.Table.from_pandas(both[["status", "prob_malignant", "mean", "sharpness"]]),
+        DriftThresholds(minimum=minimum),
+    )
+    for name in ("psi_score", "ks_score", "psi_mean", "ks_sharpness"):
+        assert third.values[name] == pytest.approx(expected.values[name], abs=1e-12), name
+    page = drift_page(read_table(ward.store, "screening_batches"), DriftThresholds())
+    n_pooled = sum(pool > 1 for pool in pools)
+    assert f"to be judged ({n_pooled} of them together with batches before them)" in page
 
 
 def test_an_empty_batch_is_a_night_without_images(ward: Ward) -> None:
