@@ -5,6 +5,7 @@ from typing import Any
 
 from thyro_core import NOTICE
 from thyro_core.errors import counted
+from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.registry.bundle import FIGURES_OF_MEMBERS
 
 CardValues = Mapping[str, Any]
@@ -45,7 +46,7 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
     target = f"calibrated, for sensitivity {point['target_sensitivity']:g}: {verdict}"
     line = f"log odds x {calibration['slope']:.3f} {calibration['intercept']:+.3f}"
     return [
-        ("architecture", f"{card['architecture']}, {counted(len(card['members']), 'member')}"),
+        ("architecture", _network_text(card)),
         ("study", card["study_id"]),
         ("images", f"{card['data']['images']}, {card['data']['malignant']} malignant"),
         ("what this store could choose from", candidates),
@@ -75,7 +76,7 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
 def _rows_of_version_1(card: CardValues) -> list[tuple[str, str]]:
     point = card["operating_point"]
     return [
-        ("architecture", f"{card['architecture']}, {counted(len(card['members']), 'member')}"),
+        ("architecture", _network_text(card)),
         ("study", card["study_id"]),
         ("images", f"{card['data']['images']}, {card['data']['malignant']} malignant"),
         *(
@@ -87,6 +88,10 @@ def _rows_of_version_1(card: CardValues) -> list[tuple[str, str]]:
         ("temperature", f"{card['calibration']['temperature']:.3f}"),
         ("ensemble", FIGURES_OF_MEMBERS),
     ]
+
+
+def _network_text(card: CardValues) -> str:
+    return f"{ARCHITECTURE_NAMES[card['architecture']]}, {counted(len(card['members']), 'member')}"
 
 
 def card_markdown(card: CardValues, standing: str) -> str:
