@@ -1,9 +1,10 @@
-"""Intervals of figures between 0 and 1: the logit scale, and what is left of it at the edges.
+"""Intervals of figures between 0 and 1: score intervals, the logit scale, and the edges.
 
 Near 0 and 1 the distribution of a figure is skewed, and an interval that reaches as far up as down
-covers less than it says. On the logit scale it is nearly symmetric. At 0 and at 1 themselves a
-sample has no spread, which is no proof that there is none: there the interval follows from the
-number of patients alone.
+covers less than it says. On the logit scale it is nearly symmetric; for a share a score interval is
+better, as the delta method's error on the logit scale grows without bound towards 0 and 1. At 0 and
+at 1 themselves a sample has no spread, which is no proof that there is none: there the interval
+follows from the number of patients alone.
 """
 
 from typing import NamedTuple
@@ -64,16 +65,38 @@ def logit_interval(value: float, error: float, quantile: float = NORMAL) -> Inte
     return Interval(float(low), float(high))
 
 
-def wilson_interval(value: float, n: float) -> Interval:
+def score_interval(value: float, error: float, quantile: float) -> Interval:
+    """Interval of a share of which an error is known: Wilson's, of as many units as that is worth.
+
+    A share of n independent units has the variance value (1 - value) / n; that of a share of
+    clustered images, or of a mean over splits, gives its n (Korn and Graubard 1998). As in Wilson's
+    interval the error is that at the share asked about, not at the one found, so that it does not
+    vanish, nor its logit's grow without bound, where the share found nears 0 or 1.
+
+    Args:
+        value: the share, 0 to 1.
+        error: its standard error.
+        quantile: standard errors on either side.
+
+    Returns:
+        The interval, inside 0 to 1; NaN at 0 and 1, without an error, and where the error is 0.
+    """
+    if not (0 < value < 1 and error > 0):
+        return NO_INTERVAL
+    return wilson_interval(value, value * (1 - value) / error**2, quantile)
+
+
+def wilson_interval(value: float, n: float, quantile: float = NORMAL) -> Interval:
     """Interval of a proportion (Wilson 1927), at 0 and 1 too.
 
     Args:
         value: the proportion, 0 to 1; NaN gives NaN.
         n: independent units behind it, above 0; need not be whole.
+        quantile: standard errors on either side.
     """
-    shrink = 1 + NORMAL**2 / n
-    middle = (value + NORMAL**2 / (2 * n)) / shrink
-    half = NORMAL * np.sqrt(value * (1 - value) / n + NORMAL**2 / (4 * n**2)) / shrink
+    shrink = 1 + quantile**2 / n
+    middle = (value + quantile**2 / (2 * n)) / shrink
+    half = quantile * np.sqrt(value * (1 - value) / n + quantile**2 / (4 * n**2)) / shrink
     return Interval(float(max(middle - half, 0.0)), float(min(middle + half, 1.0)))
 
 

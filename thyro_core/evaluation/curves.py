@@ -48,6 +48,10 @@ class Band(NamedTuple):
     """Splits, or patients, the mean is taken of."""
     left_out: int = 0
     """Splits that could not take part, because all their images are of one class."""
+    low_x: AnyFloatArray | None = None
+    """Where the lower ends stand by their own values, if the band was made to rise; None: there."""
+    high_x: AnyFloatArray | None = None
+    """The same of the upper ends."""
 
 
 class Calibration(NamedTuple):
@@ -121,7 +125,9 @@ def roc_band(
         patients: malignant patients behind all splits together, see `uncertainty.mean_interval`.
 
     Returns:
-        The band, within 0..1; at a rate of 1 it is 1 by definition.
+        The band, within 0..1; at a rate of 1 it is 1 by definition. Its ends never fall, as no ROC
+        curve does: what bounds the sensitivity from below at one rate does so at every higher one,
+        and what bounds it from above, at every lower one.
 
     Raises:
         ValueError: see `metrics.as_valid_arrays` and `uncertainty.mean_interval`.
@@ -129,6 +135,7 @@ def roc_band(
     band = _curve_band(parts, test_train_ratio, points, _sensitivity_at, patients=patients)
     if band.n > 1:
         band.low[-1] = band.high[-1] = 1.0
+        return _rising(band)
     return band
 
 
@@ -338,6 +345,15 @@ def _band(
         np.array([getattr(at, name) for at in intervals]) for name in ("mean", "low", "high")
     )
     return Band(x, mean, low, high, len(curves))
+
+
+def _rising(band: Band) -> Band:
+    """The band with ends that never fall: each the largest so far, or the smallest from there."""
+    low, high = np.fmax.accumulate(band.low), np.fmin.accumulate(band.high[::-1])[::-1]
+    index = np.arange(band.x.size)
+    last = np.maximum.accumulate(np.where(band.low == low, index, 0))
+    first = np.minimum.accumulate(np.where(band.high == high, index, index[-1])[::-1])[::-1]
+    return band._replace(low=low, high=high, low_x=band.x[last], high_x=band.x[first])
 
 
 def _sensitivity_at(

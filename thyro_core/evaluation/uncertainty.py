@@ -23,6 +23,7 @@ from thyro_core.evaluation.bounded import (
     logit_interval,
     newcombe_interval,
     proportion_interval,
+    score_interval,
     t_quantile,
     wilson_interval,
 )
@@ -229,10 +230,11 @@ def mean_interval(
 ) -> MeanInterval:
     """Mean over splits, SD (ddof 1) and a 95 % t interval with Nadeau and Bengio's variance.
 
-    What lies between 0 and 1 has its interval on the logit scale, with the error of the mean taken
-    there by the delta method. On the raw scale an AUC of 0.998 is covered in 81 of 100 studies, so
-    in 95. Splits that agree to the last bit have no spread to make an interval of; what the number
-    of patients allows is given then.
+    An AUC has its interval on the logit scale, with the error of the mean taken there by the delta
+    method: on the raw scale an AUC of 0.998 is covered in 81 of 100 studies, so in 95. Whatever
+    else lies between 0 and 1 has a score interval (`bounded.score_interval`): on the logit scale
+    the interval of a sensitivity near 1 would grow as it nears 1. Splits that agree to the last bit
+    have no spread to make an interval of; what the number of patients allows is given then.
 
     NaN values are dropped; `n` says how many are left. One value has no SD and no interval (NaN).
 
@@ -240,8 +242,8 @@ def mean_interval(
         values: (k,), one a split.
         test_train_ratio: n_test / n_train.
         patients: independent units behind all splits together, for values without spread: those
-            of a share, for Wilson's interval; or the malignant and the benign ones of an AUC, for
-            Newcombe's. None: no interval then.
+            of a share, for Wilson's interval; or the malignant and the benign ones, for Newcombe's:
+            the values are AUCs then. None: no interval without spread.
         bounded: whether the values lie between 0 and 1; otherwise the interval is symmetric.
 
     Raises:
@@ -255,7 +257,8 @@ def mean_interval(
         interval = _interval_without_spread(test.mean, patients)
     elif bounded:
         error = _corrected_error(test.sd, defined.size, test_train_ratio)
-        interval = logit_interval(test.mean, error, t_quantile(test.df))
+        form = logit_interval if isinstance(patients, tuple) else score_interval
+        interval = form(test.mean, error, t_quantile(test.df))
     return MeanInterval(test.mean, test.sd, *interval, defined.size)
 
 

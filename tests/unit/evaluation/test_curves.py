@@ -126,6 +126,8 @@ class TestRoc:
         assert defined[-1] == (len(cases) > 1)
         known = roc_band(cases, RATIO, 21, patients=9)
         assert np.isfinite(known.low).all() == (len(cases) > 1)
+        for curve in (known.low, known.high):
+            assert (np.diff(curve[np.isfinite(curve)]) >= 0).all()
         for curve in (band.low, band.high):
             assert ((curve[defined] >= 0) & (curve[defined] <= 1)).all()
         assert (band.low[defined] <= band.mean[defined] + 1e-12).all()
@@ -163,8 +165,17 @@ class TestRoc:
         at = 13
         values = [sensitivity_by_hand(*case, Fraction(at, 100)) for case in cases]
         expected = mean_interval(values, RATIO)
-        found = (band.mean[at], band.low[at], band.high[at])
-        assert found == pytest.approx((expected.mean, expected.low, min(expected.high, 1)))
+        assert band.mean[at] == pytest.approx(expected.mean)
+        assert band.low[at] >= expected.low - 1e-12, "never below that of a lower rate"
+        assert band.high[at] <= expected.high + 1e-12
+        intervals = [
+            mean_interval([sensitivity_by_hand(*case, Fraction(i, 100)) for case in cases], RATIO)
+            for i in range(101)
+        ]
+        assert band.low[at] == pytest.approx(max(each.low for each in intervals[: at + 1]))
+        assert band.high[at] == pytest.approx(
+            np.nanmin([each.high for each in intervals[at:]], initial=1.0)
+        )
         assert band.low[at] < band.mean[at] - 0.01
         narrow = roc_band(cases, 0.0)
         assert narrow.high[at] - narrow.low[at] < band.high[at] - band.low[at]

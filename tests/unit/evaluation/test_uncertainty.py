@@ -1,4 +1,5 @@
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -343,9 +344,44 @@ def _differences_of_equals(generator, n=100, test=30, splits=10):
 class TestMeanInterval:
     def test_by_hand(self):
         found = mean_interval([0.9, 0.8, 0.7], 0.5)
+        # The shares whose own error times the t quantile reaches 0.8: Wilson's, of 19.2 units.
+        unit = 0.8 * 0.2 / (0.1**2 * (1 / 3 + 0.5))
+        for end in (found.low, found.high):
+            assert abs(end - 0.8) == pytest.approx(4.302653 * math.sqrt(end * (1 - end) / unit))
+        assert (found.mean, found.sd, found.n) == pytest.approx((0.8, 0.1, 3))
+
+    def test_of_aucs_by_hand(self):
+        found = mean_interval([0.9, 0.8, 0.7], 0.5, patients=(9, 9))
         step = 4.302653 * 0.1 * math.sqrt(1 / 3 + 0.5) / (0.8 * 0.2)
         ends = [1 / (1 + math.exp(-(math.log(4) + side * step))) for side in (-1, 1)]
         assert found == pytest.approx((0.8, 0.1, *ends, 3), rel=1e-6)
+
+    def test_one_miss_in_one_split_is_no_cliff(self):
+        """Sensitivity 1 in all splits but one: the lower end is near that of no miss at all."""
+        perfect = mean_interval([1.0] * 5, PAPER_RATIO, patients=60)
+        found = mean_interval([1.0, 1.0, 1.0, 1.0, 0.96], PAPER_RATIO, patients=60)
+        assert perfect.low == pytest.approx(0.94, abs=0.005)
+        assert found.low == pytest.approx(0.82, abs=0.01), "on the logit scale it would be 0.47"
+
+    @pytest.mark.parametrize("truth", [0.85, 0.97])
+    @pytest.mark.parametrize("images", [1, 4])
+    def test_the_interval_of_a_sensitivity_covers(self, truth, images):
+        """94 malignant images, some patients with four that go together; splits that vary."""
+        generator = np.random.default_rng(5)
+        shift = math.sqrt(2) * NormalDist().inv_cdf(truth)
+        hits = 0
+        for _ in range(300):
+            patient = np.arange(94) // images
+            own, noise = generator.normal(size=(2, 94))
+            score = (own[patient] + noise if images > 1 else math.sqrt(2) * noise) + shift
+            tests = (
+                np.isin(patient, generator.permutation(patient[-1] + 1)[: int(0.3 * patient[-1])])
+                for _ in range(10)
+            )
+            values = [(score[rows] > 0).mean() for rows in tests]
+            found = mean_interval(values, PAPER_RATIO, patients=int(patient[-1]) + 1)
+            hits += found.low <= truth <= found.high
+        assert hits / 300 >= 0.93
 
     def test_unbounded(self):
         found = mean_interval([0.9, 0.8, 1.0], 0.5, bounded=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isnan, sqrt
 
 import numpy as np
@@ -196,7 +197,7 @@ def _band_sheet(
         [
             definition(x),
             *(
-                _band_cell(data, band, x, at(data.source(name), x), bounded=bounded)
+                _band_cell(data, band, x, partial(at, data.source(name)), bounded=bounded)
                 for name, band in bands.items()
             ),
         ]
@@ -206,21 +207,24 @@ def _band_sheet(
 
 
 def _band_cell(
-    data: PlotData, band: curves.Band, x: float, source: str, *, bounded: bool
+    data: PlotData,
+    band: curves.Band,
+    x: float,
+    source_at: Callable[[float], str],
+    *,
+    bounded: bool,
 ) -> Markup | Cell:
     place = _nearest_index(band.x, x)
-    mean = Cell(float(band.mean[place]), "three", ("sql", f"SELECT avg(v) FROM {source}"))
+    mean = Cell(float(band.mean[place]), "three", ("sql", f"SELECT avg(v) FROM {source_at(x)}"))
     if not np.isfinite([band.low[place], band.high[place]]).all():
         return mean
     factor = t_quantile(band.n - 1) * sqrt(1 / band.n + data.ratio)
-    ends = [
-        Cell(
-            float(value[place]),
-            "three",
-            ("sql", f"SELECT {_end(side, factor, data.malignant, bounded)} FROM {source}"),
-        )
-        for side, value in ((-1, band.low), (1, band.high))
-    ]
+    ends = []
+    for side, value, own in ((-1, band.low, band.low_x), (1, band.high, band.high_x)):
+        origin = x if own is None else round(float(own[place]), 12)
+        end = _end(side, factor, data.malignant, bounded)
+        sql = f"SELECT {end} FROM {source_at(origin)}"
+        ends.append(Cell(float(value[place]), "three", ("sql", sql)))
     return Markup('{} <span class="ci">({} to {})</span>').format(mean, *ends)
 
 
@@ -228,15 +232,12 @@ def _end(side: int, factor: float, patients: int, bounded: bool) -> str:
     """An end of `uncertainty.mean_interval` as SQL."""
     if not bounded:
         return f"avg(v) {side * factor:+.12g} * stddev_samp(v)"
-    m, z = "avg(v)", NORMAL
-    wilson = (
-        f"({m} + {z**2 / (2 * patients):.12g} {side * z:+.12g} * "
-        f"sqrt({m} * (1 - {m}) / {patients} + {z**2 / (4 * patients**2):.12g})) "
-        f"/ {1 + z**2 / patients:.12g}"
-    )
-    logit = f"ln({m} / (1 - {m})) {side * factor:+.12g} * stddev_samp(v) / ({m} * (1 - {m}))"
-    spread = "max(v) - min(v) > 1e-12"
-    return f"CASE WHEN {spread} THEN 1 / (1 + exp(-({logit}))) ELSE {wilson} END"
+    m = "avg(v)"
+    spread = f"power({factor:.12g} * stddev_samp(v), 2) / ({m} * (1 - {m}))"
+    # Squared quantile over independent units, see `bounded.score_interval`.
+    u = f"(CASE WHEN max(v) - min(v) > 1e-12 THEN {spread} ELSE {NORMAL**2 / patients:.12g} END)"
+    half = f"sqrt({m} * (1 - {m}) * {u} + {u} * {u} / 4)"
+    return f"({m} + {u} / 2 {'-' if side < 0 else '+'} {half}) / (1 + {u})"
 
 
 def _nearest_index(x: np.ndarray, value: float) -> int:
