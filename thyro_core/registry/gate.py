@@ -80,6 +80,7 @@ def compare_with_champion(
 def _compare_unseen(unseen: UnseenComparison, model_id: str) -> Verdict:
     images = unseen.shared + unseen.new
     parts = f"{unseen.shared} of both studies, out of fold, {unseen.new} new to the champion"
+    parts += ", as files and as pictures" if unseen.is_by_picture else ", as files: copies count"
     if unseen.difference is None:
         text = (
             f"not compared with {model_id}, which was promoted on other images: {images} images, "

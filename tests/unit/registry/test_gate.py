@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -231,6 +232,35 @@ def test_an_image_whose_group_the_champion_knows_is_not_new_to_it(
     found = compare_with_champion(store, plan("m2"), "resnet18", champion(), scratch=NOWHERE)
     assert "on 49 images" in found.text
     assert "9 new to the champion" in found.text
+
+
+def write_images(store: Store, manifest_id: str, hashes: dict[str, tuple[str, str]]) -> None:
+    schema = schemas.TABLES["images"].schema
+    rows = [dict.fromkeys(schema.names) | {"manifest_id": manifest_id, "image_id": name,
+                                           "phash": phash, "pixel_hash": pixels}
+            for name, (phash, pixels) in hashes.items()]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=schema)
+    write_table(store, "images", table, manifest_id=manifest_id)
+
+
+def test_a_copy_that_was_compressed_again_is_not_new_to_the_champion(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "as files: copies count" in other_set(store, monkeypatch, 0.0).text
+    generator = np.random.default_rng(0)
+    numbers = [int(n) for n in generator.integers(2**63, size=50, dtype=np.uint64)]
+    own = {f"i{i:02d}": (f"{number:016x}", f"p{i}") for i, number in enumerate(numbers)}
+    own["i40"] = (f"{numbers[7] ^ 0b1011:016x}", "other pixels")
+    own["i41"] = (f"{numbers[41]:016x}", "p3")
+    own["i42"] = (f"{numbers[49] ^ 0b1:016x}", "other pixels")  # of i49, which is new itself
+    write_images(store, "m2", own)
+    before = {f"i{i:02d}": (f"{number:016x}", f"p{i}") for i, number in enumerate(numbers[:40])}
+    # An image that was found, but took no part in the champion's study, is no known one.
+    before["excluded"] = (f"{numbers[45]:016x}", "p45")
+    write_images(store, champion().card["data"]["manifest_id"], before)
+    found = other_set(store, monkeypatch, 0.0)
+    assert "on 48 images" in found.text
+    assert "8 new to the champion, as files and as pictures" in found.text
 
 
 def test_too_few_images_that_neither_saw_are_no_comparison(
