@@ -94,6 +94,7 @@ def worklist_page(
         notice=NOTICE,
         unnoticed=UNNOTICED if totals.scored else None,
         why=why,
+        small=probability_text,
         most_pictures=MOST_PICTURES,
         link=lambda row: viewer_url(viewer, row),
         policy=page_policy(is_served=served is not None),
@@ -101,6 +102,18 @@ def worklist_page(
         script=Markup(template_text("worklist.js")),  # noqa: S704 - our own file
         data=_data(worklist, served),
     )
+
+
+def probability_text(value: float) -> str:
+    """A probability, its spread or a threshold: three decimals, and never a false 0 or 1.
+
+    Below 0.01 three digits, because thresholds of a high sensitivity lie there.
+    """
+    if value and value < 0.0005:
+        return "< 0.001"
+    if 0.9995 <= value < 1:
+        return "> 0.999"
+    return f"{value:.3g}" if 0 < value < 0.01 else f"{value:.3f}"
 
 
 def page_policy(*, is_served: bool) -> str:

@@ -13,7 +13,7 @@ import pytest
 from tests.support.worklists import DATE, ROWS, TOTALS, batch_row, jpeg, row, written
 from thyro_core.errors import InputError
 from thyro_core.reporting import worklist as pages
-from thyro_core.reporting.worklist import ServedPage, page_policy, worklist_page
+from thyro_core.reporting.worklist import ServedPage, page_policy, probability_text, worklist_page
 from thyro_core.screening import worklist
 from thyro_core.screening.model import BlockScores
 from thyro_core.screening.rules import BandLimits, Totals
@@ -229,3 +229,14 @@ def test_an_image_unlike_the_training_set_has_its_figures_and_no_probability(
         "distance 31.25, at most 27.557",
     )  # fmt: skip
     assert "(distance 31.25, at most 27.557)" in (page / "worklist.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.000"), (2e-5, "< 0.001"), (0.0045913, "0.00459"), (0.00455, "0.00455"),
+        (0.43219, "0.432"), (0.9997, "> 0.999"), (1.0, "1.000"),
+    ],
+)  # fmt: skip
+def test_a_probability_is_not_rounded_to_certainty_or_across_its_threshold(value, text) -> None:
+    assert probability_text(value) == text
