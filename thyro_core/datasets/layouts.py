@@ -1,6 +1,5 @@
 """Image sets as users have them: what lies at an address, and which label each image has."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,8 +10,9 @@ from thyro_core.config import CLASS_NAMES, IngestConfig
 from thyro_core.datasets import ddti, labels
 from thyro_core.datasets.file_names import FileNames, NameMatch
 from thyro_core.datasets.mask_names import MASK_STEM, assign_masks, is_mask
+from thyro_core.datasets.other_files import other_files
 from thyro_core.errors import InputError, counted
-from thyro_core.store.listing import IMAGE_SUFFIXES, Listing, list_files, suffix
+from thyro_core.store.listing import Listing, list_files
 
 Layout = Literal["labels.csv", "folders", "busi", "ddti"]
 
@@ -24,9 +24,6 @@ _PLACEHOLDERS = frozenset(
 )
 _TABLE, _WORKBOOK = "labels.csv", "labels.xlsx"
 _CLASS_LABELS = {name: label for label, name in enumerate(CLASS_NAMES)}
-_COMPANIONS = frozenset({".csv", ".xlsx", ".xml", ".txt", ".md", ".json", ".db", ".ini"})
-# A file of an archive: `.dcm`, or a name such as US.1.2.840.113619.2.55.
-_DICOM_NAME = re.compile(r".*\.(dcm|dicom|ima)|(.*\D)?\d+(\.\d+){4,}", re.IGNORECASE)
 _CURE = (
     "give a folder with labels.csv (image,label[,patient_id]), with folders benign/ and "
     "malignant/, or BUSI or DDTI as downloaded"
@@ -325,7 +322,7 @@ def _hint(folder: Listing) -> str:
         return f", but a {_TABLE} in {nested[0]}/"
     if folder.links_out:
         return f" ({_links(folder)})"
-    others = _others(folder, frozenset())
+    others = other_files(folder, frozenset())
     return f" (other files: {others})" if others else ""
 
 
@@ -370,8 +367,8 @@ def _patient_notes(entries: list[Entry]) -> list[str]:
 
 
 def _ignored_notes(folder: Listing, entries: list[Entry], name_files: bool) -> list[str]:
-    others = _others(folder, frozenset(entry.name for entry in entries))
-    notes = [f"files that are no images ignored: {others}"] if others else []
+    others = other_files(folder, frozenset(entry.name for entry in entries))
+    notes = [f"files not taken as images: {others}"] if others else []
     if folder.links_out:
         notes.append(f"{_links(folder)}: left out")
     if folder.odd_names:
@@ -389,24 +386,3 @@ def _first_few(phrases: Sequence[str], separator: str) -> str:
 def _links(folder: Listing) -> str:
     links = counted(folder.links_out, "link")
     return f"{links} out of the folder, where the files themselves should be"
-
-
-def _others(folder: Listing, entries: frozenset[str]) -> str:
-    """How many files there are of each kind that is neither an image's nor a companion's."""
-    names = [PurePosixPath(name).name for name in folder.sizes if name not in entries]
-    dicom = [name for name in names if _DICOM_NAME.fullmatch(name)]
-    kinds = Counter(suffix(name) for name in names if not _DICOM_NAME.fullmatch(name))
-    odd = {kind: number for kind, number in kinds.items() if kind and not _is_expected(kind)}
-    phrases = [f"{odd[kind]} {kind}" for kind in sorted(odd, key=lambda kind: (-odd[kind], kind))]
-    if len(phrases) > _LISTED_NAMES:
-        rest = sum(sorted(odd.values())[: len(phrases) - _LISTED_NAMES])
-        phrases[_LISTED_NAMES:] = [f"{rest} of {len(odd) - _LISTED_NAMES} other suffixes"]
-    if kinds[""]:
-        phrases.append(f"{kinds['']} without a suffix")
-    if dicom:
-        phrases.append(f"{len(dicom)} DICOM, by their names: only a screening reads them")
-    return ", ".join(phrases)
-
-
-def _is_expected(kind: str) -> bool:
-    return kind in IMAGE_SUFFIXES or kind in _COMPANIONS

@@ -1,7 +1,7 @@
 """The files at an address on any fsspec file system, and the bytes of the small ones."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -71,6 +71,21 @@ class Listing:
             paths = [f"{self.root}/{name}" for name in names]
             contents = read_files(self.fs, paths, on_error="raise") if names else []
         return {name: cast("bytes", data) for name, data in zip(names, contents, strict=True)}
+
+    def heads(self, names: Sequence[str], size: int) -> dict[str, bytes]:
+        """The first bytes of files; without those that cannot be read.
+
+        Args:
+            names: of files.
+            size: most bytes of each.
+        """
+        paths = {f"{self.root}/{name}": name for name in names}
+        if not paths:
+            return {}
+        starts, ends = [0] * len(paths), [size] * len(paths)
+        contents = self.fs.cat_ranges(list(paths), starts, ends, on_error="return")
+        heads = zip(paths.values(), contents, strict=True)
+        return {name: data for name, data in heads if isinstance(data, bytes)}
 
     def images(self) -> list[str]:
         """Names of the files with an image's suffix, sorted."""

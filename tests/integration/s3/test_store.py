@@ -20,6 +20,7 @@ from tests.unit.store.test_store import (
 )
 from thyro_core.errors import InputError, StoreError
 from thyro_core.store.keys import study_key
+from thyro_core.store.listing import list_files
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.plan import study_ids
 
@@ -143,3 +144,13 @@ def test_a_bucket_that_is_not_there_is_said_in_one_sentence(
     speak(s3_server.environment())
     with pytest.raises(InputError, match=r"^s3://none-such/store: expected a store that lets us"):
         open_store("s3://none-such/store")
+
+
+def test_the_first_bytes_of_objects(store: Store) -> None:
+    contents = {"long": bytes(300) + b"x", "short": b"short", "gone": b"1"}
+    for name, data in contents.items():
+        store.write(f"set/{name}", data)
+    folder = list_files(f"{store.url}/set")
+    store.delete("set/gone")
+    heads = folder.heads(sorted(contents), 132)
+    assert heads == {"long": bytes(132), "short": b"short"}

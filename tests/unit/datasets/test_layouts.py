@@ -22,6 +22,7 @@ from thyro_core.config import IngestConfig
 from thyro_core.datasets.ddti import MAX_XML_BYTES, parse_case
 from thyro_core.datasets.labels import LabelTable, is_identifying, read_labels, relative_path
 from thyro_core.datasets.layouts import Entry, ImageSet, read_image_set
+from thyro_core.datasets.other_files import MOST_FILES
 from thyro_core.errors import InputError, StoreError
 
 RULES = IngestConfig()
@@ -281,7 +282,7 @@ def test_listed_files_count_whatever_their_suffix(tmp_path: Path) -> None:
     )
     found = table(tmp_path, "image,label\nscan.gif,1\n", "scan.gif", **extra)
     assert [entry.name for entry in found.entries] == ["scan.gif"]
-    said = "files that are no images ignored: 2 DICOM, by their names: only a screening reads them"
+    said = "files not taken as images: 2 DICOM, by their names: only a screening reads them"
     assert found.notes[-1] == said
 
 
@@ -290,8 +291,31 @@ def test_what_lies_beside_the_images_is_one_line(tmp_path: Path) -> None:
     names += ["README", "a.gif", "b.gif", *(f"c.{letter}00" for letter in "abcdefg")]
     found = table(tmp_path, "image,label\na.png,1\n", "a.png", **dict.fromkeys(names, "x"))
     assert found.notes[-1] == (
-        "files that are no images ignored: 2 .gif, 1 .a00, 1 .b00, 1 .c00, 1 .d00, 3 of 3 other "
+        "files not taken as images: 2 .gif, 1 .a00, 1 .b00, 1 .c00, 1 .d00, 3 of 3 other "
         "suffixes, 1 without a suffix, 300 DICOM, by their names: only a screening reads them"
+    )
+
+
+def test_files_are_known_by_what_they_hold_where_their_names_do_not_say(tmp_path: Path) -> None:
+    png, dicom = b"\x89PNG\r\n\x1a\n", bytes(128) + b"DICM" + bytes(9)
+    contents = {"IM0001": dicom, "1.2.840": dicom, "scan": png, "b.0": png, "c.0": b"", "d.0": b"I"}
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    os.mkfifo(tmp_path / "pipe")
+    found = table(tmp_path, "image,label\na.png,1\n", "a.png")
+    assert found.notes[-1] == (
+        "files not taken as images: 2 .0, 1 without a suffix, 2 with an image in them: name them "
+        "as such (.png, .jpg), 2 DICOM: only a screening reads them"
+    )
+
+
+def test_of_a_heap_of_files_the_first_are_looked_into(tmp_path: Path) -> None:
+    for number in range(MOST_FILES + 7):
+        (tmp_path / f"IM{number:04}").write_bytes(bytes(128) + b"DICM")
+    found = table(tmp_path, "image,label\na.png,1\n", "a.png")
+    assert found.notes[-1] == (
+        f"files not taken as images: 7 without a suffix, {MOST_FILES} DICOM: only a "
+        "screening reads them"
     )
 
 

@@ -1,0 +1,73 @@
+"""What lies beside the images of a set: named in one line, for whoever missed it there.
+
+What names do not say is told by first bytes.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Literal
+
+from thyro_core.imaging.dicom import is_dicom
+from thyro_core.store.listing import IMAGE_SUFFIXES, Listing, suffix
+
+ContentKind = Literal["image", "DICOM"]
+
+MOST_FILES = 100
+"""Files that are looked into; each is a request to an object store."""
+
+_LISTED_SUFFIXES = 5
+_COMPANIONS = frozenset({".csv", ".xlsx", ".xml", ".txt", ".md", ".json", ".db", ".ini"})
+# A file of an archive: `.dcm`, or a name such as US.1.2.840.113619.2.55.
+_DICOM_NAME = re.compile(r".*\.(dcm|dicom|ima)|(.*\D)?\d+(\.\d+){4,}", re.IGNORECASE)
+_HEAD_BYTES = 132
+_IMAGE_STARTS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*")
+
+
+def other_files(folder: Listing, entries: frozenset[str]) -> str:
+    """How many files there are of each kind that is neither an image's nor a companion's."""
+    names = [name for name in folder.sizes if name not in entries]
+    dicom = [name for name in names if _DICOM_NAME.fullmatch(PurePosixPath(name).name)]
+    others = sorted(set(names) - set(dicom))
+    contents = _content_kinds(folder, [name for name in others if not _is_expected(suffix(name))])
+    by_content = Counter(contents.values())
+    kinds = Counter(suffix(name) for name in others if name not in contents)
+    odd = {kind: number for kind, number in kinds.items() if kind and not _is_expected(kind)}
+    phrases = [f"{odd[kind]} {kind}" for kind in sorted(odd, key=lambda kind: (-odd[kind], kind))]
+    if len(phrases) > _LISTED_SUFFIXES:
+        rest = sum(sorted(odd.values())[: len(phrases) - _LISTED_SUFFIXES])
+        phrases[_LISTED_SUFFIXES:] = [f"{rest} of {len(odd) - _LISTED_SUFFIXES} other suffixes"]
+    if kinds[""]:
+        phrases.append(f"{kinds['']} without a suffix")
+    if by_content["image"]:
+        phrases.append(
+            f"{by_content['image']} with an image in them: name them as such (.png, .jpg)"
+        )
+    if by_content["DICOM"]:
+        phrases.append(f"{by_content['DICOM']} DICOM: only a screening reads them")
+    if dicom:
+        phrases.append(f"{len(dicom)} DICOM, by their names: only a screening reads them")
+    return ", ".join(phrases)
+
+
+def _is_expected(kind: str) -> bool:
+    return kind in IMAGE_SUFFIXES or kind in _COMPANIONS
+
+
+def _content_kinds(folder: Listing, names: Sequence[str]) -> dict[str, ContentKind]:
+    """The kinds of files; without those that hold neither, or are not looked into.
+
+    Args:
+        folder: holds them.
+        names: the first `MOST_FILES` of them are looked into.
+    """
+    kinds: dict[str, ContentKind] = {}
+    # Without a size: empty, or a pipe, which would keep its reader for ever.
+    candidates = [name for name in names if folder.sizes[name]][:MOST_FILES]
+    for name, data in folder.heads(candidates, _HEAD_BYTES).items():
+        if is_dicom(data):
+            kinds[name] = "DICOM"
+        elif data.startswith(_IMAGE_STARTS):
+            kinds[name] = "image"
+    return kinds
