@@ -110,12 +110,12 @@ def test_the_images_install_steps_work_in_a_clean_environment(tmp_path: Path) ->
             environment.setdefault(name, default)
         if word == "COPY":
             for name in copies([(word, rest)])[0][0]:
-                target = source / name
                 if (REPOSITORY / name).is_dir():
                     ignored = shutil.ignore_patterns("__pycache__")
-                    shutil.copytree(REPOSITORY / name, target, ignore=ignored)
+                    shutil.copytree(REPOSITORY / name, source / name, ignore=ignored)
                 else:
-                    shutil.copy(REPOSITORY / name, target)
+                    # As COPY does: a file lies in the destination, whatever folder it comes from.
+                    shutil.copy(REPOSITORY / name, source)
         if word == "RUN":
             done = subprocess.run(
                 ["sh", "-ec", rest.replace("/opt/thyro", str(venv)).replace("/opt", str(tmp_path))],
