@@ -74,4 +74,14 @@ class Settings(BaseSettings):
         "worklist's rows then link to it. It may name {name}, {file_id}, {image_id}, {frame}, "
         "{exam_id} and {patient_id}, as the table has them; a row that lacks one has no link.",
     )
+    pages_password: SecretStr | None = Field(
+        None,
+        description="Password of the worklists' pages that `thyro serve` serves, at least 8 "
+        "letters; empty: none is asked for, and only this machine is served.",
+    )
+    pages_names: str = Field(
+        "",
+        description="Names, comma-separated, by which the pages are reached besides the machine's "
+        "own name and bare addresses: a proxy's, say.",
+    )
     log_json: bool = Field(False, description="Write logs as JSON, one object a line.")

@@ -95,6 +95,11 @@ def _print_counts(store: "Store", place: str, *, as_json: bool) -> None:
     say(f"{row['refer']} refer, {row['review']} review, {row['routine']} routine")
     if row["breaches"]:
         note(f"drift: {row['breaches']}; trust the order less")
+    from flows.serving.pages_server import served_address
+
+    address = served_address(store, date)
+    if address is not None:
+        say(f"worklist (served)  {escape(address)}")
     for suffix, url in worklist.items():
         say(f"worklist ({suffix})  {escape(url)}")
     say(NOTICE)

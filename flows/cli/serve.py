@@ -15,6 +15,12 @@ def serve(
         str, typer.Option(help="Where an own server listens; only this machine reaches 127.0.0.1.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of an own server.")] = 4200,
+    pages_host: Annotated[
+        str, typer.Option(help="Where the worklists are served; others need a password.")
+    ] = "127.0.0.1",
+    pages_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the worklists' pages.")
+    ] = 4201,
     store: StoreUrl = None,
     cron: Annotated[
         str | None, typer.Option(help="When the nightly run starts [THYRO_SCREENING_CRON].")
@@ -26,7 +32,9 @@ def serve(
         str | None, typer.Option(help="The night's images: folder or URL [THYRO_SCREENING_BATCH].")
     ] = None,
 ) -> None:
-    """Offer the flows in Prefect's UI, and run the nightly one; Ctrl-C stops it.
+    """Offer the flows in Prefect's UI, and the worklists as pages; run the nightly one.
+
+    Ctrl-C stops it.
 
     Uses the server of PREFECT_API_URL if that answers, else starts one.
     """
@@ -35,11 +43,20 @@ def serve(
 
     settings = Settings()
     # Absolute, for all runs: they need not share our folder.
-    os.environ["THYRO_STORE"] = open_store(store or settings.store).url
+    opened = open_store(store or settings.store)
+    os.environ["THYRO_STORE"] = opened.url
     from flows.serving.deployments import NightlySchedule, deployments
+    from flows.serving.pages import Pages
+    from flows.serving.pages_server import check_access, serve_pages
     from flows.serving.runner import serve as run
     from flows.serving.server import is_loopback
+    from thyro_core.reporting.worklist_exams import check_viewer
 
+    secret = settings.pages_password
+    password = None if secret is None else secret.get_secret_value()
+    names = tuple(name.strip().lower() for name in settings.pages_names.split(",") if name.strip())
+    check_access(pages_host, password)
+    check_viewer(settings.viewer_link)
     nightly = NightlySchedule(
         cron or settings.screening_cron,
         timezone or settings.timezone,
@@ -58,7 +75,20 @@ def serve(
         )
     else:
         _say(f"nightly run of {nightly.batch} at {nightly.cron} ({nightly.timezone})")
-    run(entries, host, port, _say)
+    pages = Pages(opened, password, settings.viewer_link, names)
+    with serve_pages(pages, pages_host, pages_port) as address:
+        _say(f"worklists at {address}{_who_may_look(password, pages_host)}")
+        run(entries, host, port, _say)
+
+
+def _who_may_look(password: str | None, host: str) -> str:
+    from flows.serving.server import is_loopback
+
+    if password is None:
+        return ", for everybody on this machine; THYRO_PAGES_PASSWORD asks for a password"
+    if is_loopback(host):
+        return ""
+    return "; the password travels unencrypted: put a proxy with TLS before it"
 
 
 def _say(line: str) -> None:

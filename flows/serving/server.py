@@ -138,7 +138,7 @@ def own_server(host: str, port: int) -> Iterator[str]:
         InputError: the host is not one of this machine's, or the port is taken.
         ThyroError: the server ended or did not answer in time.
     """
-    _must_be_free(host, port, _api_url(host, port))
+    must_be_free(host, port)
     command = ("-m", "prefect", "server", "start", "--host", host, "--port", str(port))
     log = get_current_settings().home / "thyro-server.log"
     with run_server(host, port, command, log) as url:
@@ -177,27 +177,33 @@ def run_server(host: str, port: int, command: Sequence[str], log: Path) -> Itera
 
 
 def _api_url(host: str, port: int) -> str:
-    return f"http://{_in_url(host)}:{port}/api"
+    return f"http://{name_in_url(host)}:{port}/api"
 
 
-def _in_url(host: str) -> str:
+def name_in_url(host: str) -> str:
     """Where a server that listens at `host` is reached from here."""
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - somebody asked for it
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
 
 
-def _must_be_free(host: str, port: int, url: str) -> None:
+def must_be_free(host: str, port: int, options: str = "--port or --host") -> None:
+    """Make sure that a server can listen at an address; `options` name another one.
+
+    Raises:
+        InputError: it cannot.
+    """
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
+        url = _api_url(host, port)
         if answers(url):
             cure = f"a Prefect server runs there: set PREFECT_API_URL={url} to use it"
         else:
-            cure = "stop the program that listens there, or choose another --port or --host"
+            cure = f"stop the program that listens there, or choose another {options}"
         msg = f"{host}:{port}: expected a free port, found: {error.strerror or error}; {cure}"
         raise InputError(msg) from error
 

@@ -147,11 +147,12 @@ def thyro(*arguments: str) -> list[str]:
 def serving(folder: Path, *options: str, **extra: str) -> Iterator[Serving]:
     """`thyro serve` on a free port with its home in `folder`, for as long as the block runs."""
     home, log, port = folder / "home", folder / "serve.log", free_port()
+    ports = ["--port", str(port), "--pages-port", str(free_port())]
     home.mkdir(exist_ok=True)
     store = ["--store", str(folder / "store")]
     with log.open("w") as out:
         process = subprocess.Popen(
-            thyro("serve", "--port", str(port), *store, *options),
+            thyro("serve", *ports, *store, *options),
             cwd=folder,
             env=environment(home, **extra),
             stdout=out,
