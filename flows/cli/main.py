@@ -37,7 +37,7 @@ app = typer.Typer(
     help=f"Cross-split studies of thyroid ultrasound classifiers. {NOTICE}",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
 )
 
 # In the order in which `thyro --help` lists them.

@@ -15,7 +15,19 @@ StoreUrl = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 JsonLast = Annotated[bool, typer.Option("--json", help="Print one JSON object last.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of config keys.")]
-ConfigKeys = Annotated[list[str] | None, typer.Option("--set", help="A config key=value.")]
+
+
+def _config_keys(incomplete: str) -> list[str]:
+    """For the shell: what a config key may be called."""
+    from thyro_core.config import StudyConfig
+
+    return [f"{name}=" for name in StudyConfig.model_fields if name.startswith(incomplete)]
+
+
+ConfigKeys = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A config key=value.", autocompletion=_config_keys),
+]
 ImageColumn = Annotated[str, typer.Option(help="Column of the labels with the image's path.")]
 LabelColumn = Annotated[str, typer.Option(help="Column of the labels with the class.")]
 PatientColumn = Annotated[

@@ -73,7 +73,8 @@ def _commands() -> dict[str, Any]:
 
 def _parameter(parameter: Any, hints: dict[str, Any]) -> str:
     spelled = "/".join([*parameter.opts, *parameter.secondary_opts])
-    hint = hints[parameter.name]
+    # Those of shell completion are typer's own.
+    hint = hints.get(parameter.name, bool)
     kind = hint.__name__ if isinstance(hint, type) else str(hint)
     word = "required" if parameter.required else f"default {parameter.default!r}"
     return f"{parameter.param_type_name} {spelled}: {kind}, {word}"
