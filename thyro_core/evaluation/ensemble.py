@@ -15,7 +15,7 @@ from thyro_core.evaluation.calibration import (
     unit_interval,
 )
 from thyro_core.evaluation.curves import DECISION_THRESHOLDS, Band
-from thyro_core.evaluation.delong import auc_interval, delong
+from thyro_core.evaluation.delong import DeLong, auc_interval, delong
 from thyro_core.evaluation.out_of_fold import (
     Ensembles,
     Ids,
@@ -55,8 +55,20 @@ def paired_auc_difference(
         other: (n,), of any range.
         unit: (n,), patient or group.
     """
-    test = delong(label, _places(score), _places(other), unit.astype(str))
+    test = paired_auc_test(label, score, other, unit)
     return IntervalEstimate(test.difference, test.ci_low, test.ci_high)
+
+
+def paired_auc_test(label: IntArray, score: FloatArray, other: FloatArray, unit: Ids) -> DeLong:
+    """DeLong's test of two scores on the same images, clustered by unit.
+
+    Args:
+        label: (n,), 0 or 1; at least one image.
+        score: (n,), of any range.
+        other: (n,), of any range.
+        unit: (n,), patient or group.
+    """
+    return delong(label, _places(score), _places(other), unit.astype(str))
 
 
 def _places(score: FloatArray) -> FloatArray:

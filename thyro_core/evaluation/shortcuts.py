@@ -1,58 +1,77 @@
-"""What a model scores that never sees an image: boosted trees on facts of the file alone."""
+"""What a model scores that never sees an image: the best of three learners on facts of the file."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from thyro_core.config import StudyConfig
-from thyro_core.evaluation.delong import delong
-from thyro_core.evaluation.metrics import metrics
-from thyro_core.evaluation.uncertainty import (
-    holm,
-    mean_interval,
-    mean_test_train_ratio,
-    nadeau_bengio,
+from thyro_core.evaluation.ensemble import auc_estimate, paired_auc_test
+from thyro_core.evaluation.evidence import CHANCE_AUC
+from thyro_core.evaluation.out_of_fold import (
+    OutOfFoldEnsemble,
+    OutOfFoldPredictions,
+    out_of_fold_ensemble,
+    out_of_fold_ensembles,
 )
+from thyro_core.evaluation.uncertainty import holm
 from thyro_core.tables.schemas import rows_to_table
 from thyro_core.types import FloatArray, IntArray
 
 SHORTCUT_FACTS: tuple[str, ...] = (
     "width", "height", "aspect", "mean", "sd", "sharpness", "overlay_share",
 )  # fmt: skip
-"""What the trees are given: columns of `images`, and width / height."""
+"""What the learners are given: columns of `images`, and width / height."""
+
+LEARNERS: tuple[str, ...] = ("random_forest", "gradient_boosting", "logistic_regression")
+"""The learners, of scikit-learn, with fixed settings: 200 trees with at least five images a leaf;
+a hundred trees of depth 3 with at least five images a leaf and learning rate 0.1; and, on facts of
+unit variance, a penalty of 1."""
 
 _Row = dict[str, Any]
+_LEAST = 1e-6
 
 
-def shortcut_scores(
-    features: FloatArray, label: IntArray, train: IntArray, test: IntArray
+def learner_scores(
+    learner: str, features: FloatArray, label: IntArray, test: FloatArray
 ) -> FloatArray:
-    """Probability of malignant of the test images by gradient boosting fitted on the others.
-
-    scikit-learn's `HistGradientBoostingClassifier`, a hundred trees of depth 3 with at least five
-    images a leaf, learning rate 0.1; nothing is tuned and nothing drawn. NaN is a value of its own.
+    """Probability of malignant of other images by one learner; nothing is tuned.
 
     Args:
-        features: (n, f).
+        learner: of `LEARNERS`.
+        features: (n, f), of the training images; NaN: unknown.
         label: (n,), 0 or 1.
-        train: places of the training images.
-        test: places of the test images.
+        test: (m, f).
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    model = HistGradientBoostingClassifier(
-        max_iter=100, max_depth=3, min_samples_leaf=5, early_stopping=False, random_state=0
-    )
+    imputer = SimpleImputer(strategy="median", keep_empty_features=True)
+    if learner == "gradient_boosting":
+        model: Any = HistGradientBoostingClassifier(
+            max_iter=100, max_depth=3, min_samples_leaf=5, early_stopping=False, random_state=0
+        )
+    elif learner == "random_forest":
+        forest = RandomForestClassifier(200, min_samples_leaf=5, random_state=0)
+        model = make_pipeline(imputer, forest)
+    else:
+        model = make_pipeline(imputer, StandardScaler(), LogisticRegression(C=1.0))
     # Hundreds of images are too few to share out: threads that wait for each other cost more.
-    with threadpool_limits(1, user_api="openmp"):
-        model.fit(features[train], label[train])
-        return np.asarray(model.predict_proba(features[test])[:, 1])
+    with threadpool_limits(1):
+        model.fit(features, label)
+        return np.asarray(model.predict_proba(test)[:, 1])
 
 
-def shortcut_aucs(images: pa.Table, splits: pa.Table) -> dict[int, float]:
-    """AUC of the shortcuts on each split's test part, fitted on its training part.
+def shortcut_scores(images: pa.Table, splits: pa.Table) -> dict[str, OutOfFoldEnsemble]:
+    """Each learner's scores of the tested images, by models fitted on other images' facts.
+
+    As with the networks, an image has the mean of the models of the splits that tested it.
 
     Args:
         images: table `images` of the study's manifest.
@@ -60,15 +79,32 @@ def shortcut_aucs(images: pa.Table, splits: pa.Table) -> dict[int, float]:
     """
     facts = images.to_pandas().drop_duplicates("image_id").set_index("image_id")
     facts["aspect"] = facts["width"] / facts["height"]
-    frame = splits.select(["split", "image_id", "label", "role"]).to_pandas()
-    aucs = {}
-    for split, part in frame.sort_values(["split", "image_id"]).groupby("split"):
-        features = facts.loc[part["image_id"], list(SHORTCUT_FACTS)].to_numpy(np.float64)
-        label = part["label"].to_numpy(np.int64)
-        train, test = (np.flatnonzero(part["role"] == role) for role in ("train", "test"))
-        score = shortcut_scores(features, label, train, test)
-        aucs[int(split)] = delong(label[test], score, score).auc_a
-    return aucs
+    tests, scores = [], []
+    for _, part in splits.to_pandas().sort_values(["split", "image_id"]).groupby("split"):
+        train, test = (part[part["role"] == role] for role in ("train", "test"))
+        features, others = (
+            facts.loc[rows["image_id"], list(SHORTCUT_FACTS)].to_numpy(np.float64)
+            for rows in (train, test)
+        )
+        label = train["label"].to_numpy(np.int64)
+        tests.append(test)
+        scores.append([learner_scores(name, features, label, others) for name in LEARNERS])
+    rows = pd.concat(tests)
+    unit = rows["patient_id"].where(rows["patient_id"].notna(), rows["group_id"])
+    probabilities = np.clip(np.concatenate(scores, axis=1), _LEAST, 1 - _LEAST)
+    return {
+        name: out_of_fold_ensemble(
+            OutOfFoldPredictions(
+                split=rows["split"].to_numpy(np.int64),
+                image=rows["image_id"].to_numpy(object),
+                group=rows["group_id"].to_numpy(object),
+                unit=unit.to_numpy(object),
+                label=rows["label"].to_numpy(np.int64),
+                margin=np.log(p) - np.log1p(-p),
+            )
+        )
+        for name, p in zip(LEARNERS, probabilities, strict=True)
+    }
 
 
 def shortcuts_table(
@@ -79,9 +115,13 @@ def shortcuts_table(
     *,
     images: pa.Table,
 ) -> pa.Table:
-    """The study's rows of `shortcuts`: each network against trees that see facts of the file only.
+    """The study's rows of `shortcuts`: each network against models that see facts of the file.
 
-    Same splits, same intervals: means over splits with Nadeau and Bengio's variance.
+    All figures are AUCs on the same images, each tested image once, scored by the mean of the
+    models, networks or learners, of the splits that tested it. Intervals and P take patients as the
+    independent units (DeLong's, clustered) and hold for these models: they say nothing of other
+    training sets. A network is compared with the learner that does best on these very images,
+    which favours the facts.
 
     Args:
         study_id: goes into every row.
@@ -90,41 +130,44 @@ def shortcuts_table(
         config: gives the architectures.
         images: table `images` of its manifest.
     """
-    shortcuts = shortcut_aucs(images, splits)
-    ratio = mean_test_train_ratio(splits)
-    tested = splits.to_pandas()
-    tested = tested[tested["role"] == "test"]
-    units = tested["patient_id"].where(tested["patient_id"].notna(), tested["group_id"])
-    patients = tuple(int(units[tested["label"] == value].nunique()) for value in (1, 0))
-    mean = mean_interval(list(shortcuts.values()), ratio, patients=(patients[0], patients[1]))
-    frame = predictions.select(["split", "architecture", "label", "prob_malignant"]).to_pandas()
+    shortcuts = shortcut_scores(images, splits)
+    aucs = {
+        name: auc_estimate(each.label, each.margin, each.unit) for name, each in shortcuts.items()
+    }
+    # The order of `LEARNERS` decides between equal ones, and where no AUC is defined.
+    best = max(LEARNERS, key=lambda name: np.nan_to_num(round(aucs[name].value, 9), nan=0.0))
+    networks = out_of_fold_ensembles(predictions, splits, config.architectures)
     rows: list[_Row] = []
-    for architecture in config.architectures:
-        aucs = {
-            int(split): metrics(part["label"].to_numpy(), part["prob_malignant"].to_numpy(), 0.5)[
-                "auc"
-            ]
-            for split, part in frame[frame["architecture"] == architecture].groupby("split")
-        }
-        if not aucs:
-            continue
-        lead = nadeau_bengio([aucs[split] - shortcuts[split] for split in sorted(aucs)], ratio)
+    for architecture, network in networks.items():
+        lead = paired_auc_test(network.label, network.margin, shortcuts[best].margin, network.unit)
         rows.append(
             {
                 "study_id": study_id,
                 "architecture": architecture,
-                "auc": float(np.mean(list(aucs.values()))),
-                "shortcut_auc": mean.mean,
-                "ci_low": mean.low,
-                "ci_high": mean.high,
-                "lead": lead.mean,
+                "auc": lead.auc_a,
+                "shortcut_auc": aucs[best].value,
+                "ci_low": aucs[best].low,
+                "ci_high": aucs[best].high,
+                "lead": lead.difference,
                 "lead_low": lead.ci_low,
                 "lead_high": lead.ci_high,
                 "p": lead.p,
-                "n": len(aucs),
+                "n": network.networks,
+                "n_images": network.label.size,
+                "learner": best,
             }
+            | {f"{name}_auc": aucs[name].value for name in LEARNERS}
         )
     adjusted = holm([row["p"] for row in rows])
     return rows_to_table(
         "shortcuts", [row | {"p_adjusted": p} for row, p in zip(rows, adjusted, strict=True)]
     )
+
+
+def shortcuts_tell(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the facts of the file alone tell the classes apart better than chance.
+
+    Args:
+        rows: of `shortcuts`.
+    """
+    return any((row["ci_low"] or 0.0) > CHANCE_AUC for row in rows)

@@ -16,10 +16,9 @@ from thyro_core.errors import IncompleteStudyError
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES, METRIC_NAMES
 from thyro_core.evaluation.metrics import PAPER
 from thyro_core.evaluation.plausibility import CHECKS
-from thyro_core.evaluation.shortcuts import SHORTCUT_FACTS
+from thyro_core.evaluation.shortcuts import LEARNERS, SHORTCUT_FACTS
 from thyro_core.evaluation.subgroups import LEAST_UNITS
 from thyro_core.evaluation.uncertainty import WITHOUT_INTERVAL
-from thyro_core.explain.families import PERMUTATIONS
 from thyro_core.reporting.cells import Cell, definition, literature, paper, simulation
 from thyro_core.reporting.checklist import checklist, checklist_csv
 from thyro_core.reporting.figures.curves import colour_bar
@@ -214,10 +213,10 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "empty_maps": empty_maps(tables, plan.config),
         "proportions": nodule_proportions(tables, plan.config),
         "families": families(tables, plan.config),
-        "permutations": PERMUTATIONS,
         "trust": trust(tables, plan.config, metrics.evidence),
         "review": review(tables, plan.config),
         "shortcut_facts": SHORTCUT_FACTS,
+        "shortcut_learners": LEARNERS,
         "least_units": LEAST_UNITS,
         "provenance": provenance(tables, plan),
         "references": references(plan.config.architectures),

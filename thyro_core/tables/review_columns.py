@@ -75,15 +75,20 @@ READER_COLUMNS = (
 """Of `readers`, after study and architecture."""
 
 SHORTCUT_COLUMNS = (
-    ("auc", _REAL, "The network's, mean over splits."),
-    ("shortcut_auc", _REAL, "Of boosted trees on seven facts of the file, mean over splits."),
-    ("ci_low", _REAL, "Lower end of the 95 % interval of `shortcut_auc`."),
+    ("auc", _REAL, "Of the network, on tested images, each once, by networks that did not see it."),
+    ("shortcut_auc", _REAL, "Of the best learner on seven facts of the file, on the same images."),
+    ("ci_low", _REAL, "Lower end of the 95 % interval of `shortcut_auc`, patients as units."),
     ("ci_high", _REAL, "Upper end of the interval."),
-    ("lead", _REAL, "Network - shortcuts, mean over splits."),
-    ("lead_low", _REAL, "Lower end of its 95 % interval (Nadeau-Bengio)."),
+    ("lead", _REAL, "`auc` - `shortcut_auc`."),
+    ("lead_low", _REAL, "Lower end of its 95 % interval (DeLong, patients as units)."),
     ("lead_high", _REAL, "Upper end of the interval."),
     ("p", _REAL, "Two-sided P of the lead; NaN: no test."),
     ("p_adjusted", _REAL, "Holm's, over the architectures."),
     ("n", _INT, "Splits."),
+    ("n_images", _INT, "Tested images."),
+    ("learner", _STRING, "The best learner, by its AUC on these very images."),
+    ("random_forest_auc", _REAL, "Of the random forest, on the same images."),
+    ("gradient_boosting_auc", _REAL, "Of gradient boosting, on the same images."),
+    ("logistic_regression_auc", _REAL, "Of logistic regression, on the same images."),
 )
 """Of `shortcuts`, after study and architecture."""

@@ -436,7 +436,7 @@ TABLES: dict[str, Table] = {
             (
                 "p",
                 _REAL,
-                "Its two-sided P by permutation of patients, never 0; NaN for shape itself.",
+                "Its P by permutation of patients, uncorrected, not given the score: descriptive.",
             ),
         ),
         _table(
@@ -506,6 +506,15 @@ LATER_COLUMNS: Mapping[str, frozenset[str]] = {
     "operating_points": frozenset({"apparent_low", "apparent_high"}),
     "screening": frozenset({"text_lines", "exam_id"}),
     "screening_batches": frozenset({"pooled_batches"}),
+    "shortcuts": frozenset(
+        {
+            "n_images",
+            "learner",
+            "random_forest_auc",
+            "gradient_boosting_auc",
+            "logistic_regression_auc",
+        }
+    ),
 }
 """Columns that joined a table within this `SCHEMA_VERSION`: null where older programs wrote it."""
 

@@ -1,6 +1,9 @@
 """Operating points, predictive values, subgroups, readers and shortcuts, worked out anew."""
 
+import math
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.support.report_store import images
@@ -8,6 +11,8 @@ from thyro_core.config import ColumnSpec, ReaderSpec, StudyConfig
 from thyro_core.datasets.splits import make_splits
 from thyro_core.evaluation.bounded import Interval, wilson_interval
 from thyro_core.evaluation.delong import auc_influences, auc_variance
+from thyro_core.evaluation.ensemble import paired_auc_difference
+from thyro_core.evaluation.metrics import metrics
 from thyro_core.evaluation.operating import (
     operating_point,
     predictive_intervals,
@@ -15,9 +20,14 @@ from thyro_core.evaluation.operating import (
     sensitivity_threshold,
     specificity_at,
 )
-from thyro_core.evaluation.out_of_fold import OutOfFoldEnsemble
+from thyro_core.evaluation.out_of_fold import OutOfFoldEnsemble, out_of_fold_ensembles, sigmoid
 from thyro_core.evaluation.readers import category, paired_gain, reading, separates_classes
-from thyro_core.evaluation.shortcuts import shortcut_aucs
+from thyro_core.evaluation.shortcuts import (
+    LEARNERS,
+    shortcut_scores,
+    shortcuts_table,
+    shortcuts_tell,
+)
 from thyro_core.evaluation.subgroups import NOT_GIVEN, group_names, group_of, heterogeneity
 
 
@@ -236,15 +246,75 @@ def test_shortcuts_see_the_file_alone() -> None:
     """The builder's widths run with the labels; where they do not, nothing is left."""
     table = images(120, 50, patients=False)
     splits = make_splits("s0", table, StudyConfig(splits=2))
-    assert min(shortcut_aucs(table, splits).values()) > 0.95
+
+    def aucs(rows):
+        each = shortcut_scores(rows, splits)
+        return {
+            name: metrics(of.label, sigmoid(of.margin), 0.5)["auc"] for name, of in each.items()
+        }
+
+    assert min(aucs(table).values()) > 0.9
     generator = np.random.default_rng(0)
     blind = table.to_pandas()
     for name in ("width", "sharpness", "overlay_share", "mean"):
         blind[name] = generator.permutation(blind[name].to_numpy())
-    import pyarrow as pa
+    values = aucs(pa.Table.from_pandas(blind, schema=table.schema))
+    assert set(values) == set(LEARNERS)
+    assert all(0.25 < value < 0.75 for value in values.values())
 
-    values = shortcut_aucs(pa.Table.from_pandas(blind, schema=table.schema), splits).values()
-    assert 0.25 < np.mean(list(values)) < 0.75
+
+@pytest.fixture(scope="module")
+def squares():
+    """Wide and narrow malignant images: a straight line through the width tells nothing."""
+    table = images(160, 60, patients=False)
+    frame = table.to_pandas()
+    generator = np.random.default_rng(0)
+    ill = frame["label"].to_numpy() == 1
+    side = np.where(generator.random(ill.size) < 0.5, -1, 1)
+    width = 300 + side * np.where(ill, 60, 5) + generator.normal(0, 15, ill.size)
+    frame["height"] = 100
+    frame["width"] = width.astype(int)
+    for name in ("sharpness", "overlay_share", "mean", "sd"):
+        frame[name] = 0.5
+    table = pa.Table.from_pandas(frame, schema=table.schema)
+    return table, make_splits("s0", table, StudyConfig(splits=4))
+
+
+def test_a_network_is_compared_with_the_best_learner_on_the_same_images(squares) -> None:
+    table, splits = squares
+    config = StudyConfig(splits=4, architectures=("resnet18",))
+    tested = splits.to_pandas()
+    tested = tested[tested["role"] == "test"]
+    margin = np.random.default_rng(1).normal(0.8 * tested["label"], 1.0)
+    predictions = tested[["split", "image_id", "label"]].assign(
+        architecture="resnet18", patient_id=None, logit_malignant=margin, logit_benign=0.0
+    )
+    (row,) = shortcuts_table(
+        "s0", pa.Table.from_pandas(predictions), splits, config, images=table
+    ).to_pylist()
+    each = {name: row[f"{name}_auc"] for name in LEARNERS}
+    assert each["logistic_regression"] < 0.7
+    assert row["learner"] == max(each, key=each.get) != "logistic_regression"
+    assert row["shortcut_auc"] == max(each.values()) > 0.85
+    assert row["ci_low"] > 0.5
+    assert shortcuts_tell([row])
+    network = out_of_fold_ensembles(pa.Table.from_pandas(predictions), splits, ["resnet18"])[
+        "resnet18"
+    ]
+    facts = shortcut_scores(table, splits)[row["learner"]]
+    assert network.image.tolist() == facts.image.tolist()
+    expected = paired_auc_difference(network.label, network.margin, facts.margin, network.unit)
+    assert (row["lead"], row["lead_low"], row["lead_high"]) == pytest.approx(expected)
+    assert row["auc"] - row["shortcut_auc"] == pytest.approx(row["lead"])
+    assert row["lead_high"] < 0, "this network does worse than the width alone"
+    assert row["n_images"] == tested["image_id"].nunique()
+
+
+def test_facts_tell_something_only_where_their_interval_lies_above_chance() -> None:
+    assert shortcuts_tell([{"ci_low": 0.501}])
+    assert not shortcuts_tell([{"ci_low": 0.5}])
+    assert not shortcuts_tell([{"ci_low": math.nan}, {"ci_low": None}])
+    assert not shortcuts_tell([])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from thyro_core.config import StudyConfig
-from thyro_core.evaluation.evidence import CHANCE_AUC
+from thyro_core.evaluation.shortcuts import shortcuts_tell
 from thyro_core.explain.statistics import SIGNIFICANT
 from thyro_core.reporting.figures import dots
 from thyro_core.reporting.queries import TableRow, Tables
@@ -73,7 +73,7 @@ def review(tables: Tables, config: StudyConfig) -> Review:
         forest=_subgroup_forest(tables, columns.get(first, []), first),
         readers=_review_rows(tables, config, "readers", ("architecture", "reader")),
         shortcuts=shortcuts,
-        shortcuts_tell=any((row["ci_low"] or 0.0) > CHANCE_AUC for row in shortcuts),
+        shortcuts_tell=shortcuts_tell([row.values for row in shortcuts]),
     )
 
 
