@@ -1,6 +1,7 @@
 """How many models a store could choose from: the best of many looks better than it is."""
 
 import math
+from collections.abc import Set
 
 import numpy as np
 import pyarrow.compute as pc
@@ -15,9 +16,16 @@ from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan, load_plan, study_ids
 from thyro_core.tables.io import read_table
 
+SHARED = 0.5
+"""Share of the images of the smaller of two image sets from which on they count as one."""
+
 
 def count_candidates(store: Store, plan: StudyPlan, architecture: Architecture) -> CandidateCount:
-    """The finished studies of a study's images in a store, it among them, and their networks.
+    """The finished studies of a study's image set in a store, it among them, and their networks.
+
+    Another manifest counts if it shares at least `SHARED` of the images of the smaller of the two,
+    by the hash of their files: an image added, excluded or labelled anew makes another manifest,
+    and does not undo the choices made before. Reruns are of the same manifest.
 
     Of runs that differ by their seed alone the one with the best AUC is expected to lead their
     true AUC by SD x the expected largest of so many standard normal draws: that is the optimism of
@@ -28,12 +36,15 @@ def count_candidates(store: Store, plan: StudyPlan, architecture: Architecture) 
         plan: the study in question.
         architecture: the network in question.
     """
-    studies = [other for other in _finished_plans(store) if other.manifest_id == plan.manifest_id]
+    plans = _finished_plans(store)
+    sets = _same_image_set(store, plan.manifest_id, {other.manifest_id for other in plans})
+    studies = [other for other in plans if other.manifest_id in sets]
     config = plan.config.model_copy(update={"seed": 0, "architectures": (architecture,)})
     aucs = [
         _mean_auc(store, other.study_id, architecture)
         for other in studies
-        if architecture in other.config.architectures
+        if other.manifest_id == plan.manifest_id
+        and architecture in other.config.architectures
         and config == other.config.model_copy(update={"seed": 0, "architectures": (architecture,)})
     ]
     sd = float(np.std(aucs, ddof=1)) if len(aucs) > 1 else math.nan
@@ -44,6 +55,25 @@ def count_candidates(store: Store, plan: StudyPlan, architecture: Architecture) 
         auc_sd=None if math.isnan(sd) else sd,
         optimism=None if math.isnan(sd) else sd * expected_largest(len(aucs)),
     )
+
+
+def _same_image_set(store: Store, manifest_id: str, others: Set[str]) -> set[str]:
+    """The manifests that hold the same images for the most part, it among them."""
+    own = _image_ids(store, manifest_id)
+    sets = {manifest_id}
+    for other in others - sets:
+        images = _image_ids(store, other)
+        if len(own & images) >= SHARED * max(1, min(len(own), len(images))):
+            sets.add(other)
+    return sets
+
+
+def _image_ids(store: Store, manifest_id: str) -> set[str]:
+    """The images of a manifest; none where its table is gone."""
+    if not store.exists(table_key("images", manifest_id=manifest_id)):
+        return set()
+    names = read_table(store, "images", manifest_id=manifest_id)["image_id"].to_pylist()
+    return {name for name in names if name is not None}
 
 
 def expected_largest(n: int) -> float:

@@ -87,7 +87,7 @@ class CardCalibration(_Part):
 class CandidateCount(_Part):
     """How many models this store could choose from when the card was written."""
 
-    studies: int = Field(description="Finished studies of the same images.")
+    studies: int = Field(description="Finished studies that share half of the images or more.")
     candidates: int = Field(description="Their networks: studies x architectures.")
     reruns: int = Field(description="Those that differ from this one by their seed at most.")
     auc_sd: float | None = Field(description="SD of the mean AUC over these reruns.")

@@ -37,9 +37,9 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
     point, calibration, ensemble = card["operating_point"], card["calibration"], card["ensemble"]
     count = card["candidates"]
     candidates = (
-        f"{counted(count['candidates'], 'network')}, finished studies of these images: "
-        f"{count['studies']}; runs of this network with these settings, whatever their seed: "
-        f"{count['reruns']}"
+        f"{counted(count['candidates'], 'network')}, finished studies that share half of "
+        f"these images or more: {count['studies']}; "
+        f"runs of this network with these settings, whatever their seed: {count['reruns']}"
     )
     members = f"{ensemble['members_per_image']:.1f} of {ensemble['members']} members an image"
     verdict = "shown" if point["is_met"] else "NOT SHOWN"

@@ -60,6 +60,28 @@ def test_runs_that_differ_by_their_seed_are_counted_apart(store: Store) -> None:
     assert found.optimism == pytest.approx(found.auc_sd * expected_largest(3))
 
 
+def write_images(store: Store, manifest_id: str, numbers: range) -> None:
+    schema = schemas.TABLES["images"].schema
+    rows = [dict.fromkeys(schema.names) | {"manifest_id": manifest_id, "image_id": f"i{number}"}
+            for number in numbers]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=schema)
+    write_table(store, "images", table, manifest_id=manifest_id)
+
+
+def test_a_changed_manifest_does_not_begin_the_count_again(store: Store) -> None:
+    plan = add(store, 1, 0.90)
+    add(store, 2, 0.92, manifest_id="m2")  # two images more
+    add(store, 3, 0.95, manifest_id="m3")  # half of the images
+    add(store, 4, 0.99, manifest_id="m4")  # fewer
+    add(store, 5, 0.99, manifest_id="gone")
+    for name, numbers in (("m1", range(10)), ("m2", range(12)), ("m3", range(5, 40)),
+                          ("m4", range(6, 40))):  # fmt: skip
+        write_images(store, name, numbers)
+    found = count_candidates(store, plan, "resnet18")
+    assert (found.studies, found.candidates) == (3, 3)
+    assert found.reruns == 1, "another manifest is more than another seed"
+
+
 def test_a_damaged_plan_counts_for_none(store: Store) -> None:
     plan = add(store, 1, 0.9)
     other = add(store, 2, 0.8, seed=1)

@@ -97,8 +97,8 @@ def test_a_figure_as_text() -> None:
 
 
 CHOICE = (
-    "| what this store could choose from | 1 network, finished studies of these images: 1; "
-    "runs of this network with these settings, whatever their seed: 1 |"
+    "| what this store could choose from | 1 network, finished studies that share half of "
+    "these images or more: 1; runs of this network with these settings, whatever their seed: 1 |"
 )
 
 
