@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from flows.cli.units import gigabytes
 from thyro_core.config import ARCHITECTURES
-from thyro_core.errors import ThyroError
+from thyro_core.errors import ThyroError, counted
 from thyro_core.host import cores, memory
 from thyro_core.screening.pseudonyms import WITHOUT_KEY, Pseudonymiser
 from thyro_core.settings import Settings
@@ -49,7 +49,10 @@ from thyro_core.cluster.session import session
 with session("local") as capacity:
     from thyro_core.cluster.trainer import job_precision
     precision = job_precision("auto", JobResources(1, 0.0), 60.0)
-    print(f"{capacity.cpus:g} CPUs, {capacity.gpus:g} GPUs; a CPU job would train in {precision}")
+    sizes = [f"{n:g} {unit}{'' if n == 1 else 's'}" for n, unit in zip(
+        (capacity.cpus, capacity.gpus), ("CPU", "GPU"), strict=True
+    )]
+    print(f"{', '.join(sizes)}; a CPU job would train in {precision}")
 """
 
 _LOG = logging.getLogger(__name__)
@@ -128,7 +131,7 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _machine() -> _Result:
-    return "ok", f"{platform.platform()}, {cores()} cores, {gigabytes(memory())} memory"
+    return "ok", f"{platform.platform()}, {counted(cores(), 'core')}, {gigabytes(memory())} memory"
 
 
 def _capped(package: str) -> _Result:

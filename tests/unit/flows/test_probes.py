@@ -57,6 +57,12 @@ def found(tmp_path):
     return examined
 
 
+@pytest.mark.parametrize(("number", "words"), [(1, ", 1 core, "), (2, ", 2 cores, ")])
+def test_cores_are_those_that_this_process_may_use(monkeypatch, number, words):
+    monkeypatch.setattr(probes, "cores", lambda: number)
+    assert words in probes._machine()[1]
+
+
 def test_a_sound_machine_has_nothing_to_complain_of_but_the_mirror(found):
     findings = found()
     states = {name: finding.state for name, finding in findings.items()}
