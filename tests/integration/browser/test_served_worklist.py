@@ -56,6 +56,7 @@ def test_readers_log_in_mark_rows_and_see_each_other(
         visited.complaints.clear()  # the browser notes the refusal
         log_in(page, "AB")
         page.get_by_role("link", name=DATE, exact=True).click()
+        page.locator("#tools").wait_for()
         assert not visited.overflows()
         assert page.input_value("#who") == "AB"
         assert page.locator("#who").get_attribute("readonly") is not None

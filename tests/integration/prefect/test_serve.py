@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
+from urllib.request import urlopen
 
 import pytest
 
@@ -26,6 +28,9 @@ def test_it_serves_a_run_and_leaves_nothing(tmp_path) -> None:
     (source / "images" / "none.png").write_text("no image")
     with serving(tmp_path, "--timezone", "Europe/Berlin") as server:
         assert server.url in server.said()
+        (pages,) = re.findall(r"worklists at (http://127.0.0.1:\d+), for everybody", server.said())
+        with urlopen(pages) as reply:
+            assert "None yet" in reply.read().decode()
         assert "inactive until the night's images are named" in server.said()
         run = server.over(server.create("ingest", source=str(source)))
         assert run["state_type"] == "COMPLETED", run["state"]["message"]
@@ -47,6 +52,7 @@ def test_it_serves_a_run_and_leaves_nothing(tmp_path) -> None:
         assert server.stop() == 0, server.said()
         wait_until(lambda: not processes_of(server.home), f"all end: {processes_of(server.home)}")
         assert "Traceback" not in server.said()
+        assert not list((tmp_path / "store" / "serving").glob("*")), "the record goes with it"
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,12 @@ def test_a_clip_is_one_entry_and_an_exam_is_one_place(tmp_path: Path) -> None:
     cases = re.findall(r'<li class="case[^>]+data-image="([0-9a-f]+)".*?data-rank="(\d+)"', page)
     assert [(int(image, 16), rank) for image, rank in cases] == [(2, "1"), (3, "3"), (4, "2")]
     assert page.count("1 more frame or view of this file") == 1
+    more = [row(i, "routine", i / 100, frame=i, **clip) for i in (5, 6, 7)]
+    page = worklist_page(
+        Worklist(DATE, [each | {"rank": 1} for each in more], {}, TOTALS, [batch_row()])
+    )
+    assert page.count("2 more frames or views of this file") == 1
+    page = (folder / "worklist.html").read_text()
     titles = [" ".join(re.sub("<[^>]+>", " ", t).split())
               for t in re.findall(r"<h3>(.*?)</h3>", page)]  # fmt: skip
     assert titles == [f"Exam {clip['exam_id'][:12]} 3 images", "Folder sub 1 image"]
