@@ -71,6 +71,11 @@ class Session:
     """Whether it gave the password, or needs none."""
     who: str = ""
 
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Among the sessions, which goes first where there are too many."""
+        return self.is_in, self.until
+
 
 @dataclass
 class Pages:
@@ -118,8 +123,10 @@ class Pages:
         """A new session and its token."""
         now = self.clock()
         self._sessions = {key: each for key, each in self._sessions.items() if each.until > now}
-        while len(self._sessions) >= _MOST_SESSIONS:
-            self._sessions.pop(next(iter(self._sessions)))
+        if len(self._sessions) >= _MOST_SESSIONS:
+            # Whoever only asks for the login form must not push out those who are in.
+            oldest = min(self._sessions, key=lambda key: self._sessions[key].rank)
+            del self._sessions[oldest]
         token = secrets.token_urlsafe(32)
         session = Session(secrets.token_urlsafe(32), now + SESSION_SECONDS, is_in, who)
         self._sessions[token] = session

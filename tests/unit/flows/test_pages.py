@@ -126,6 +126,18 @@ def test_many_wrong_passwords_wait(store: Store) -> None:
     assert browser.get("/").status_code == 303, "a login ends"
 
 
+def test_who_only_asks_for_the_form_pushes_out_nobody_who_is_in(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.serving.pages._MOST_SESSIONS", 5)
+    pages = Pages(store, PASSWORD)
+    reader = Browser(pages)
+    assert log_in(reader).status_code == 303
+    for _ in range(20):
+        Browser(pages).get("/login")
+    assert reader.get("/").status_code == 200
+
+
 def test_a_login_has_a_new_token_in_a_cookie_that_scripts_and_other_sites_do_not_get(
     locked: Browser,
 ) -> None:
