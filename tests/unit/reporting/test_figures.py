@@ -323,8 +323,8 @@ class TestDots:
     def test_undefined_metrics_leave_a_gap(self):
         values = {"vgg16": {"auc": Estimate(np.nan), "f1": Estimate(0.5, np.nan, np.nan)}}
         figure = metrics_plot("m", values)
-        assert "VGG16 auc undefined, f1 0.500" in told(figure)
-        assert {"auc", "f1"} <= set(texts(figure))
+        assert "VGG16 AUC undefined, F1 score 0.500" in told(figure)
+        assert {"AUC", "F1 score"} <= set(texts(figure)), "as the table beside it calls them"
 
     def test_significant_differences_are_filled_and_told(self, drawn):
         fills = markers(drawn["forest"], "series-4")

@@ -190,13 +190,19 @@ def test_energy_on_marks_is_on_a_scale_that_can_be_read(with_patients) -> None:
 
 
 def test_percentages_of_simulations_are_not_called_definitions(with_patients) -> None:
-    for section in ("operating", "performance"):
+    for section in ("operating", "performance", "curves"):
         found = [e for e in with_patients.by_id(section).find("data")
                  if e.attributes.get("data-source") == "simulation"]  # fmt: skip
         assert found, section
     text = with_patients.by_id("limits").text
     assert "nothing was tuned" not in text
     assert "every group of images has the same chance" not in with_patients.text
+
+
+def test_the_band_of_precision_is_said_to_fail_where_few_images_decide(with_patients) -> None:
+    text = with_patients.by_id("curves").text
+    assert "its band holds the mean less often: in this program’s simulated studies" in text
+    assert "in 45 to 81 of a hundred" in text
 
 
 def test_the_paper_s_specificity_is_used_and_shown(with_patients) -> None:

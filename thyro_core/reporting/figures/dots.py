@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
+from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES, METRIC_NAMES
 from thyro_core.evaluation.metrics import PAPER
 from thyro_core.explain.statistics import SIGNIFICANT
 from thyro_core.reporting.figures.style import (
@@ -58,7 +58,8 @@ def metrics_plot(
     """
     metrics = list(next(iter(values.values())))
     with drawing(name, WIDTH, _height(len(metrics), len(values), 3)) as figure:
-        axes = _row_axes(figure, "mean over splits, 95 % interval", metrics)
+        names = [METRIC_NAMES.get(metric, metric) for metric in metrics]
+        axes = _row_axes(figure, "mean over splits, 95 % interval", names)
         for place, (architecture, estimates) in enumerate(values.items()):
             offset = _offset(place, len(values))
             axes.plot(
@@ -85,7 +86,8 @@ def metrics_plot(
             axes.plot([], [], color=INK, linewidth=1.4, label=PUBLISHED)
         legend(figure, columns=2)
         best = {
-            a: ", ".join(f"{m} {estimates[m]}" for m in metrics) for a, estimates in values.items()
+            a: ", ".join(f"{shown} {estimates[m]}" for m, shown in zip(metrics, names, strict=True))
+            for a, estimates in values.items()
         }
         text = f"Mean over splits with 95 % intervals. {as_text(best)}."
         return as_svg(figure, name, AltText("Metrics by architecture", text))
