@@ -11,6 +11,7 @@ from prefect.artifacts import (
     create_markdown_artifact,
     create_table_artifact,
 )
+from prefect.events import emit_event
 from pydantic import Field
 
 from flows.artifacts import (
@@ -49,6 +50,9 @@ from thyro_core.settings import Settings
 from thyro_core.store.keys import screening_lock_key, worklist_key
 from thyro_core.store.lock import Lock
 from thyro_core.store.store import Store, open_store
+
+REFERRALS = "thyro.night.referrals"
+"""Name of the event of a night that refers images; its payload holds a sentence for people."""
 
 LOCK_SECONDS = 120.0
 """After so long without a sign of life a run counts as dead, and the next one may start [s]."""
@@ -188,6 +192,15 @@ def _publish(store: Store, result: NightResult) -> None:
         get_run_logger().warning(
             "%d images are not scored: the worklist says why; read them as if there were no model",
             totals.rejected + totals.failed,
+        )
+    if totals.refer:
+        emit_event(
+            REFERRALS,
+            resource={
+                "prefect.resource.id": f"thyro.batch.{night.number}.{night.batch_id}",
+                "prefect.resource.name": f"batch {night.batch_id} of {night.date}",
+            },
+            payload={"sentence": end_of_night(store, result)},
         )
     announce(result.drift, night.number, night.batch_id, night.model_id)
 

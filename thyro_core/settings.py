@@ -84,4 +84,9 @@ class Settings(BaseSettings):
         description="Names, comma-separated, by which the pages are reached besides the machine's "
         "own name and bare addresses: a proxy's, say.",
     )
+    notify: str | None = Field(
+        None,
+        description="Notification block of Prefect's, as TYPE/NAME, that `thyro serve` has send "
+        "word of nights that fail, refer images or do not begin; empty: none is sent.",
+    )
     log_json: bool = Field(False, description="Write logs as JSON, one object a line.")

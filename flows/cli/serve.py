@@ -31,6 +31,10 @@ def serve(
     batch: Annotated[
         str | None, typer.Option(help="The night's images: folder or URL [THYRO_SCREENING_BATCH].")
     ] = None,
+    notify: Annotated[
+        str | None,
+        typer.Option(help="Prefect's block TYPE/NAME that sends word of nights [THYRO_NOTIFY]."),
+    ] = None,
 ) -> None:
     """Offer the flows in Prefect's UI, and the worklists as pages; run the nightly one.
 
@@ -46,6 +50,7 @@ def serve(
     opened = open_store(store or settings.store)
     os.environ["THYRO_STORE"] = opened.url
     from flows.serving.deployments import NightlySchedule, deployments
+    from flows.serving.notifications import NotificationPlan
     from flows.serving.pages import Pages
     from flows.serving.pages_server import check_access, serve_pages
     from flows.serving.runner import serve as run
@@ -75,10 +80,15 @@ def serve(
         )
     else:
         _say(f"nightly run of {nightly.batch} at {nightly.cron} ({nightly.timezone})")
+    block = notify or settings.notify
+    plan = None
+    if block:
+        plan = NotificationPlan(block, nightly.cron, nightly.timezone, bool(nightly.batch))
+        _say(f"word of nights that fail, refer images or do not begin goes to {block}")
     pages = Pages(opened, password, settings.viewer_link, names)
     with serve_pages(pages, pages_host, pages_port) as address:
         _say(f"worklists at {address}{_who_may_look(password, pages_host)}")
-        run(entries, host, port, _say)
+        run(entries, host, port, _say, notify=plan)
 
 
 def _who_may_look(password: str | None, host: str) -> str:

@@ -14,6 +14,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.serving.child_process import SERVED_BY
 from flows.serving.deployments import HEARTBEAT_SECONDS, ensure_automations, keep_schedules
+from flows.serving.notifications import NotificationPlan, ensure_notifications
 from flows.serving.server import answers, configured_url, own_server
 from thyro_core.errors import InputError, ThyroError
 
@@ -23,7 +24,12 @@ _LOST = (HTTPError, OSError, RuntimeError)
 
 
 def serve(
-    entries: Sequence[RunnerDeployment], host: str, port: int, say: Callable[[str], None]
+    entries: Sequence[RunnerDeployment],
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    *,
+    notify: NotificationPlan | None = None,
 ) -> None:
     """Serve deployments on the server there is, or on an own one, until SIGINT or SIGTERM.
 
@@ -34,9 +40,11 @@ def serve(
         host: where an own server listens.
         port: its port.
         say: tells the person at the terminal.
+        notify: who gets word of the nights; None: nobody.
 
     Raises:
-        InputError: the port is taken, or the server does not let us in.
+        InputError: the port is taken, the server does not let us in, or it lacks the block that
+            sends word.
         ThyroError: the server does not start, or is lost.
     """
     with ExitStack() as stack:
@@ -46,6 +54,7 @@ def serve(
         os.environ[SERVED_BY] = str(os.getpid())
         stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
         try:
+            asyncio.run(ensure_notifications(notify))
             asyncio.run(_serve(entries, lambda: say(_ready(url, entries)), lambda: say("stopping")))
         except (*_LOST, PrefectHTTPStatusError, ExceptionGroup) as error:
             raise _explained(url, error) from error

@@ -86,7 +86,7 @@ def metrics_plot(
             axes.plot([], [], color=INK, linewidth=1.4, label=PUBLISHED)
         legend(figure, columns=2)
         best = {
-            a: ", ".join(f"{shown} {estimates[m]}" for m, shown in zip(metrics, names, strict=True))
+            a: ", ".join(f"{title} {estimates[m]}" for m, title in zip(metrics, names, strict=True))
             for a, estimates in values.items()
         }
         text = f"Mean over splits with 95 % intervals. {as_text(best)}."
