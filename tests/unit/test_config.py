@@ -18,6 +18,8 @@ from thyro_core.config import (
     content_id,
     job_seed,
 )
+from thyro_core.errors import InputError
+from thyro_core.settings import Settings
 
 # field: (too low, lowest, highest, too high); the values next to a bound, on either side of it.
 BOUNDS: dict[str, tuple[float, float, float, float]] = {
@@ -260,3 +262,26 @@ def test_job_seeds_of_the_first_studies_are_all_distinct() -> None:
         for name in ARCHITECTURES
     ]
     assert len(set(seeds)) == 2000
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("THYRO_CPUS_PER_JOB", "abc", "expected a valid integer, .* found 'abc'; correct or unset"),
+        ("THYRO_STORE_PATIENCE", "-1", "expected greater than or equal to 0, found '-1'; correct"),
+        ("THYRO_KEEP_MODELS", "maybe", "expected a valid boolean, .* found 'maybe'; correct"),
+    ],
+)
+def test_a_wrong_setting_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"{name}: {said}") as found:
+        Settings()
+    assert found.value.__cause__ is None
+
+
+def test_a_secret_is_never_shown() -> None:
+    with pytest.raises(InputError, match=r"THYRO_PSEUDONYM_KEY: .* not shown") as found:
+        Settings(pseudonym_key=["hidden-key"])
+    assert "hidden-key" not in str(found.value)

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from scipy import stats
 
+from thyro_core.errors import counted
 from thyro_core.evaluation.bounded import LEVEL
 from thyro_core.evaluation.calibration import unit_error
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
@@ -159,11 +160,20 @@ def localisation_finding(rows: Sequence[Mapping[str, Any]]) -> str:
     others = [name for name in _MEASURE_NAMES.values() if name not in hits]
     bound = f"Holm-adjusted P < {SIGNIFICANT_LEAD} over other images' maps and over the mean map"
     start = f"{ARCHITECTURE_NAMES[nodule[0]['architecture']]}: "
+    names = {
+        _MEASURE_NAMES[row["measure"]]: None
+        for row in nodule
+        if row["lead"] < 0 and row["p_adjusted"] < SIGNIFICANT_LEAD
+    }
+    worse = f" By {', '.join(names)} they are shown to do worse than a baseline." if names else ""
     if not hits:
-        return f"{start}by no measure are the maps shown to find the nodule ({bound})."
+        return f"{start}by no measure are the maps shown to find the nodule ({bound}).{worse}"
     rest = f"; not shown by {', '.join(others)}" if others else ""
     found_by = f"{', '.join(hits)}{rest}"
-    return f"{start}the maps find the nodule better than both baselines ({bound}) by {found_by}."
+    return (
+        f"{start}the maps find the nodule better than both baselines ({bound}) by {found_by}."
+        f"{worse}"
+    )
 
 
 def deletion_failure(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -185,9 +195,9 @@ def deletion_failure(rows: Sequence[Mapping[str, Any]]) -> str:
     if not failures:
         return ""
     return (
-        f"{ARCHITECTURE_NAMES[rows[0]['architecture']]}: the maps fail a check of whether they "
-        f"mark what the score rests on: {', and '.join(failures)} (Holm-adjusted P < "
-        f"{SIGNIFICANT_LEAD} would show it)."
+        f"{ARCHITECTURE_NAMES[rows[0]['architecture']]}: the maps are not shown to mark what the "
+        f"score rests on: {', and '.join(failures)} (Holm-adjusted P < {SIGNIFICANT_LEAD} would "
+        "show it)."
     )
 
 
@@ -198,5 +208,6 @@ def _failure_text(measure: str, row: Mapping[str, Any]) -> str:
     is_shown = row["p_adjusted"] < SIGNIFICANT_LEAD
     how = f"{falls}s more slowly" if is_worse and is_shown else f"is not shown to {falls} faster"
     return (
-        f"the score {how} when the hottest pixels {first} first than in a random order ({measure})"
+        f"the score {how} when the hottest pixels {first} first than in a random order ({measure}, "
+        f"{counted(row['n'], 'image')})"
     )

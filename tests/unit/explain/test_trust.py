@@ -122,7 +122,8 @@ def test_only_a_lead_over_both_baselines_counts():
     found = localisation_finding(finding_rows([both, one, worse]))
     assert found == (
         "VGG16: the maps find the nodule better than both baselines (Holm-adjusted P < 0.05 over "
-        "other images' maps and over the mean map) by energy; not shown by pointing, IoU."
+        "other images' maps and over the mean map) by energy; not shown by pointing, IoU. "
+        "By IoU they are shown to do worse than a baseline."
     )
     found = localisation_finding(finding_rows([one, one, worse]))
     assert found.startswith("VGG16: by no measure are the maps shown to find the nodule")
@@ -142,13 +143,13 @@ def test_a_deletion_that_fails_is_said_and_one_that_passes_is_not():
     assert deletion_failure(scores((-0.1, 0.01), (0.1, 0.01))) == ""
     text = deletion_failure(scores((0.02, 0.5), (0.1, 0.01)))
     assert text == (
-        "VGG16: the maps fail a check of whether they mark what the score rests on: the score is "
-        "not shown to fall faster when the hottest pixels go first than in a random order "
-        "(deletion) (Holm-adjusted P < 0.05 would show it)."
+        "VGG16: the maps are not shown to mark what the score rests on: the score is not shown to "
+        "fall faster when the hottest pixels go first than in a random order (deletion, 9 images) "
+        "(Holm-adjusted P < 0.05 would show it)."
     )
     assert "the score falls more slowly" in deletion_failure(scores((0.1, 0.01), (0.1, 0.01)))
     text = deletion_failure(scores((-0.1, 0.01), (0.1, np.nan)))
-    assert "(deletion)" not in text
+    assert "(deletion" not in text
     assert "not shown to rise faster when the hottest pixels come back first" in text
 
 

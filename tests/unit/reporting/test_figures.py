@@ -199,7 +199,8 @@ class TestCurves:
             kinds = ("raw", "calibrated", "prevalence")
             assert {f"{name}-series-{kind}" for kind in kinds} <= series
         assert "prevalence model: 0.179 for every image" in texts(drawn["fit"])
-        assert "Better than the prevalence model: raw from " in told(drawn["benefit"])
+        said = "Above the prevalence model, by these means and without a test: raw from "
+        assert said in told(drawn["benefit"])
 
     def test_decision_tells_where_the_model_is_of_use(self):
         perfect = [(np.array([1, 0, 0, 0]), np.array([1.0, 0.0, 0.0, 0.0]))]

@@ -135,7 +135,8 @@ def decision_plot(name: str, curves: Mapping[str, DecisionCurve]) -> str:
         gains = {architecture: _useful_thresholds(line) for architecture, line in curves.items()}
         text = (
             f"Net benefit {_over({k: c.model for k, c in curves.items()})} with 95 % bands. "
-            f"Better than treating all and treating none: {as_text(gains)}."
+            "Above treating all and treating none, by these means and without a test: "
+            f"{as_text(gains)}."
         )
         return as_svg(figure, name, AltText("Decision curves", text))
 

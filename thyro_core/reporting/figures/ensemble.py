@@ -97,6 +97,6 @@ def benefit_plot(name: str, bands: Mapping[str, Band]) -> str:
         gains = {kind: better_than(bands[kind], reference) for kind in kinds}
         text = (
             "Net benefit of the ensemble, each image once, with 95 % bands by patient or group. "
-            f"Better than the prevalence model: {as_text(gains)}."
+            f"Above the prevalence model, by these means and without a test: {as_text(gains)}."
         )
         return as_svg(figure, name, AltText("Decision curves of the ensemble", text))
