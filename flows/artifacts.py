@@ -138,14 +138,15 @@ class _NoTracebackOfOurErrors(logging.Filter):
         return True
 
 
-for _name in ("prefect.flow_runs", "prefect.task_runs"):
-    logging.getLogger(_name).addFilter(_NoTracebackOfOurErrors())
+_WITHOUT_TRACEBACK = _NoTracebackOfOurErrors()
 
 
 @contextmanager
 def run_of(flow: str) -> Iterator[None]:
     """What every flow has around its work: it ends with its server and explains a failure."""
     end_with_server()
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_WITHOUT_TRACEBACK)
     try:
         yield
     except ThyroError as error:

@@ -94,7 +94,7 @@ def leakage_report(splits: pa.Table, images: pa.Table) -> dict[str, int]:
 
 
 def _placed(splits: pa.Table, images: pa.Table, pack: Grey | None = None) -> pd.DataFrame:
-    """ImageRows of `splits` with their side and the links of their image."""
+    """Rows of `splits` with their side and the links of their image."""
     links = images.select([*_LINKS, "included"]).to_pandas()
     pictures = {} if pack is None else _pictures(images, splits, pack)
     links["picture"] = pd.Series(links["image_id"].map(pictures), dtype=object)

@@ -155,9 +155,3 @@ def overlaps(
     own = np.stack([(own_x + 0.5) / one.width, (grid.imag + 0.5) / one.height])
     theirs = np.stack([(target.real + 0.5) / other.width, (target.imag + 0.5) / other.height])
     return own, theirs
-
-
-def overlap_share(own: FloatArray, theirs: FloatArray) -> float:
-    """Share of the smaller image's area that the other one shows too, from `overlaps`."""
-    shares = [float(np.prod(np.ptp(grid, axis=(1, 2)))) for grid in (own, theirs)]
-    return max(shares)

@@ -73,7 +73,7 @@ def phantom(seed: int, index: int, malignant: bool) -> Phantom:
 
 
 def _pixels_per_depth(scan: Scan) -> float:
-    """ImageRows of one image depth: a fan's face bulges down, so its flanks need rows above it."""
+    """Rows of one image depth: a fan's face bulges down, so its flanks need rows above it."""
     rise = scan.radius * (1.0 - np.cos(scan.half_angle)) if scan.fan else 0.0
     return float((scan.height - scan.top) / (1.0 + rise))
 

@@ -40,7 +40,7 @@ def row_faults(table: pa.Table, predictions: pa.Table) -> list[str]:
     both = expected.merge(stored.drop_duplicates(keys), on=keys, how="outer", indicator=True)
     counts = {
         "rows are missing": (both["_merge"] == "left_only").sum(),
-        "rows are of strangers": (both["_merge"] == "right_only").sum(),
+        "rows are of images that this split does not test": (both["_merge"] == "right_only").sum(),
         "rows are there twice": stored.duplicated(keys).sum(),
     }
     return [f"{number} {fault}" for fault, number in counts.items() if number]

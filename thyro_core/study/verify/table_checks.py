@@ -177,7 +177,7 @@ def cam_faults(cams: pa.Table, predictions: pa.Table) -> list[str]:
     both = expected.merge(maps.drop_duplicates(keys), on=keys, how="outer", indicator=True)
     counts = {
         "maps are missing": (both["_merge"] == "left_only").sum(),
-        "maps are of strangers": (both["_merge"] == "right_only").sum(),
+        "maps are of images that this split does not test": (both["_merge"] == "right_only").sum(),
         "maps are there twice": maps.duplicated(keys).sum(),
         "maps have not height x width cells": (cells != maps["height"] * maps["width"]).sum(),
     }
