@@ -51,8 +51,8 @@ def _picture_notes(table: pa.Table) -> list[str]:
     notes = []
     if with_text:
         notes.append(
-            f"text is burned into {counted(with_text, 'included image')} or more: lines that were "
-            "found are painted over where images are shown, and the networks see them"
+            f"lines that look like text stand in {counted(with_text, 'included image')}, and there "
+            "may be more: those are painted over where images are shown, and the networks see them"
         )
     if n_dual:
         notes.append(

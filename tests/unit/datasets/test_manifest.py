@@ -267,7 +267,11 @@ def test_text_and_second_windows_are_noted_and_change_no_id(tmp_path, store):
     assert [by_name[name]["views"] for name in sorted(files)] == [2, 1, 1]
     assert [bool(by_name[name]["text_boxes"]) for name in sorted(files)] == [False, True, False]
     assert all(row["included"] for row in by_name.values())
-    (text,) = [note for note in found.notes if "text is burned into 1 " in note]
+    (text,) = [
+        note
+        for note in found.notes
+        if "lines that look like text stand in 1 included image," in note
+    ]
     assert "painted over" in text
     (dual,) = [note for note in found.notes if "two windows" in note]
     assert dual.startswith("1 included image with two windows")
