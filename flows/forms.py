@@ -17,8 +17,9 @@ from pydantic_core import CoreSchema
 from thyro_core.config import IngestConfig, StudyConfig
 from thyro_core.errors import InputError
 
+# A path has no query: there ? is part of a name.
 # In the form's schema too, so that a password is refused before it is kept in Prefect's database.
-_NO_SECRET = r"^(?![A-Za-z0-9+.\-]+://([^/]*@|.*[?]))"  # noqa: S105 - a pattern, no password
+_NO_SECRET = r"^(?!(?!file:)[A-Za-z0-9+.\-]+://([^/]*@|.*[?]))"  # noqa: S105 - a pattern, no password
 
 _BOUNDS = {
     "minimum": "at least",

@@ -124,11 +124,15 @@ def _walk_local(root: str) -> Iterator[FoundFile]:
             yield FoundFile(_below(root, folder), 0, fault)
             continue
         with entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path).as_posix())
-                elif (file := _local_file(entry, root)) is not None:
-                    yield file
+            try:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path).as_posix())
+                    elif (file := _local_file(entry, root)) is not None:
+                        yield file
+            # A folder whose names can be read and nothing else, or a disk that fails halfway.
+            except OSError:
+                yield FoundFile(_below(root, folder), 0, "unreadable_folder")
 
 
 def _below(root: str, path: str) -> str:

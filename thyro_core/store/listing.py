@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 
 # Of Synology's and QNAP's shares, and of Windows; each may hold pictures.
 _SYSTEM_FOLDERS = frozenset({"@eadir", "#recycle", "@recycle", "@recently-snapshot"}) | frozenset(
-    {"$recycle.bin", "recycler", "system volume information"}
+    {"$recycle.bin", "recycler", "system volume information", "lost+found"}
 )
 
 
@@ -105,10 +105,10 @@ def list_files(source: str) -> Listing:
     """
     refuse_password(source)
     fs, root = filesystem(source)
-    # Locally an unreadable folder would pass for an empty one.
-    strict = {"on_error": "raise"} if isinstance(fs, LocalFileSystem) else {}
     with explain_refusal(source, fs):
-        entries = fs.find(root, detail=True, **strict)
+        if isinstance(fs, LocalFileSystem):
+            _refuse_unreadable(root)
+        entries = fs.find(root, detail=True)
     # A key of a bucket may begin with a second slash.
     infos = {str(path)[len(root) :].removeprefix("/"): info for path, info in entries.items()}
     all_visible = {name: info for name, info in infos.items() if name and not is_hidden(name)}
@@ -121,6 +121,17 @@ def list_files(source: str) -> Listing:
     }
     url = str(fs.unstrip_protocol(root))
     return Listing(url, fs, root, sizes, len(visible) - len(sizes), odd_names)
+
+
+def _refuse_unreadable(root: str) -> None:
+    """Raise the error of a folder that cannot be listed: it would pass for an empty one."""
+
+    def refuse(error: OSError) -> None:
+        if not is_hidden(os.path.relpath(error.filename or root, root)):
+            raise error
+
+    for _ in os.walk(root, onerror=refuse):
+        pass
 
 
 def printable_name(name: str) -> str:

@@ -104,7 +104,15 @@ SECRETS = [
     "s3://key:secret@bucket/images", "https://user@host/images", "https://host/i?X-Amz-Signature=1",
     "s3://bucket/images?secret=x",
 ]  # fmt: skip
-PLAIN = ["images", "/data/set 1", "s3://bucket/a@b/c", "file:///tmp/x", r"C:\images", "gs://b/ü"]
+PLAIN = [
+    "images",
+    "/data/set 1",
+    "s3://bucket/a@b/c",
+    "file:///tmp/x",
+    "file:///data/set [1]*?",
+    r"C:\images",
+    "gs://b/ü",
+]
 
 
 @pytest.mark.parametrize("address", SECRETS)

@@ -11,6 +11,7 @@ import s3fs
 from tests.support.folders import refuse_folder
 from tests.support.s3server import BUCKET, S3Server, forget_clients
 from thyro_core.errors import InputError
+from thyro_core.screening import files
 from thyro_core.screening.decode import names_of, names_table, to_bytes
 from thyro_core.screening.files import (
     FoundFile,
@@ -133,6 +134,24 @@ def test_a_folder_that_cannot_be_listed_is_named_and_the_others_are_listed(
     entries = set(stream_files(str(folder)))
     others = {FoundFile(name, size) for name, size in NAMES.items() if "deep" not in name}
     assert entries == others | {FoundFile("deep", 0, fault)}
+
+
+def test_a_folder_that_fails_halfway_is_named_and_the_night_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose names can be read and nothing else, too: each `stat` is refused there."""
+
+    def refuse(entry: os.DirEntry[str], root: str) -> FoundFile | None:
+        if "deep" in entry.path:
+            raise PermissionError(13, "no", entry.path)
+        return local_file(entry, root)
+
+    local_file = files._local_file
+    monkeypatch.setattr(files, "_local_file", refuse)
+    entries = set(stream_files(str(folder)))
+    others = {FoundFile(name, size) for name, size in NAMES.items() if "deep" not in name}
+    deeper = FoundFile("deep/deeper", 0, "unreadable_folder")  # if it came before the failure
+    assert entries - {deeper} == others | {FoundFile("deep", 0, "unreadable_folder")}
 
 
 def test_a_name_need_not_be_text(folder: Path) -> None:

@@ -20,6 +20,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.folders import refuse_folder
 from tests.support.places import REPOSITORY
 from thyro_core.errors import InputError
 from thyro_core.screening.files import check_batch
@@ -637,3 +638,25 @@ def test_a_file_may_have_an_at_in_its_name(tmp_path: Path) -> None:
     folder.mkdir()
     assert open_store(f"file://{folder}").root == str(folder)
     assert open_store(str(folder)).root == str(folder)
+
+
+@pytest.mark.parametrize("inner", ["site2", "malignant/site2"])
+def test_a_folder_that_cannot_be_listed_does_not_pass_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: str
+) -> None:
+    (tmp_path / inner).mkdir(parents=True)
+    (tmp_path / inner / "a.png").write_bytes(b"a")
+    (tmp_path / "b.png").write_bytes(b"b")
+    assert list_files(str(tmp_path)).images() == ["b.png", f"{inner}/a.png"]
+    refuse_folder(monkeypatch, "site2")
+    with pytest.raises(InputError, match=f"expected a folder that can be read, .*{inner}"):
+        list_files(str(tmp_path))
+
+
+def test_a_system_folder_that_cannot_be_listed_is_none_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "b.png").write_bytes(b"b")
+    refuse_folder(monkeypatch, "lost+found")
+    assert list_files(str(tmp_path)).images() == ["b.png"]
