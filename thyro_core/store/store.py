@@ -236,8 +236,16 @@ def filesystem(
         retry_seconds: how long a request to S3 is retried [s]; None: THYRO_STORE_PATIENCE.
 
     Raises:
-        InputError: the URL's protocol is unknown or its package is missing.
+        InputError: the URL's protocol is unknown or its package is missing, or the path holds
+            bytes that are no UTF-8.
     """
+    printable = os.fsencode(url).decode("utf-8", "backslashreplace")
+    if printable != url:
+        msg = (
+            f"{printable}: expected a path in UTF-8, found other bytes; rename the folder, or give "
+            "a link to it that has such a name"
+        )
+        raise InputError(msg)
     if url.startswith(("s3://", "s3a://")):
         # Here: it takes a while to import, and a store in a folder needs none of it.
         from thyro_core.store.s3 import RetryingS3FileSystem

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from tests.support.folders import refuse_folder
 from tests.support.places import REPOSITORY
 from thyro_core.errors import InputError
-from thyro_core.screening.files import check_batch
+from thyro_core.screening.files import check_batch, stream_files
 from thyro_core.store import scratch_copy
 from thyro_core.store.listing import list_files
 from thyro_core.store.store import Store, filesystem, open_store
@@ -660,3 +660,14 @@ def test_a_system_folder_that_cannot_be_listed_is_none_of_ours(
     (tmp_path / "b.png").write_bytes(b"b")
     refuse_folder(monkeypatch, "lost+found")
     assert list_files(str(tmp_path)).images() == ["b.png"]
+
+
+@pytest.mark.parametrize(
+    "use", [open_store, list_files, check_batch, lambda url: list(stream_files(url))]
+)
+def test_a_folder_whose_name_is_not_utf_8_is_a_sentence(tmp_path: Path, use) -> None:
+    folder = os.fsdecode(bytes(tmp_path) + b"/n_\xe9")
+    Path(folder).mkdir()
+    with pytest.raises(InputError, match=r"n_\\xe9: expected a path in UTF-8, .*; rename") as found:
+        use(folder)
+    str(found.value).encode()
