@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import SecretStr
 
@@ -35,7 +36,10 @@ def decoder():
 
 def plain(images):
     return [
-        {**vars(image), "grey": None if image.grey is None else image.grey.tobytes()}
+        {
+            name: value.tobytes() if isinstance(value, np.ndarray) else value
+            for name, value in vars(image).items()
+        }
         for image in images
     ]
 
