@@ -11,6 +11,7 @@ from thyro_core.config import Architecture
 from thyro_core.errors import ThyroError
 from thyro_core.evaluation.tables import image_level
 from thyro_core.registry.card import CandidateCount
+from thyro_core.registry.unseen import image_table
 from thyro_core.store.keys import table_key
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan, load_plan, study_ids
@@ -70,10 +71,8 @@ def _same_image_set(store: Store, manifest_id: str, others: Set[str]) -> set[str
 
 def _image_ids(store: Store, manifest_id: str) -> set[str]:
     """The images of a manifest; none where its table is gone."""
-    if not store.exists(table_key("images", manifest_id=manifest_id)):
-        return set()
-    names = read_table(store, "images", manifest_id=manifest_id)["image_id"].to_pylist()
-    return {name for name in names if name is not None}
+    images = image_table(store, manifest_id)
+    return set() if images is None else set(images["image_id"].drop_null().to_pylist())
 
 
 def expected_largest(n: int) -> float:

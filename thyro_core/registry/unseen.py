@@ -75,8 +75,8 @@ def compare_on_unseen(
     scores = dict(
         zip(training["image_id"].to_pylist(), training["prob_malignant"].to_pylist(), strict=True)
     )
-    images = _images(store, plan.manifest_id)
-    before = _images(store, champion.card["data"]["manifest_id"])
+    images = image_table(store, plan.manifest_id)
+    before = image_table(store, champion.card["data"]["manifest_id"])
     champions_own = set(scores)
     is_by_picture = images is not None and before is not None
     if images is not None and before is not None:
@@ -137,8 +137,13 @@ def same_pictures(images: pa.Table, others: pa.Table, study: Set[str]) -> set[st
     }
 
 
-def _images(store: Store, manifest_id: str) -> pa.Table | None:
-    """A manifest's table `images`; None: it is gone."""
+def image_table(store: Store, manifest_id: str) -> pa.Table | None:
+    """A manifest's table `images`; None: it is gone.
+
+    Args:
+        store: holds it.
+        manifest_id: the manifest's.
+    """
     if not store.exists(table_key("images", manifest_id=manifest_id)):
         return None
     return read_table(store, "images", manifest_id=manifest_id)
