@@ -1,28 +1,16 @@
 """Where a study runs: never hashed, because it must not change a result."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from thyro_core.errors import InputError
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
-
-_PREFIX = "THYRO_"
 
 
 class Settings(BaseSettings):
-    """Read from `THYRO_*` environment variables; the CLI's options stand above them.
+    """Read from `THYRO_*` environment variables; the CLI's options stand above them."""
 
-    Raises:
-        InputError: a variable holds no such value.
-    """
-
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="THYRO_", extra="ignore", frozen=True)
 
     store: str = Field("./thyro-store", description="fsspec URL under which everything lies.")
     weights: str | None = Field(
@@ -102,19 +90,3 @@ class Settings(BaseSettings):
         "word of nights that fail, refer images or do not begin; empty: none is sent.",
     )
     log_json: bool = Field(False, description="Write logs as JSON, one object a line.")
-
-    def __init__(self, **values: Any) -> None:  # noqa: ANN401
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            facts = [_fact(problem) for problem in error.errors(include_url=False)]
-            # Without its cause, which shows the values: one may be a secret.
-            raise InputError("; ".join(facts)) from None
-
-
-def _fact(problem: "ErrorDetails") -> str:
-    name, value = str(problem["loc"][0]), problem["input"]
-    is_secret = "SecretStr" in str(Settings.model_fields[name].annotation)
-    what = "a value that is not shown" if is_secret else repr(value)
-    message = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{_PREFIX}{name.upper()}: expected {message}, found {what}; correct or unset it"

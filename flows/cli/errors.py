@@ -9,11 +9,12 @@ from rich.markup import escape
 
 from flows.cli.console import err, say
 from flows.serving.child_process import end_soon
-from thyro_core.errors import StoppedError, ThyroError
+from thyro_core.errors import InputError, StoppedError, ThyroError
 from thyro_core.urls import redact
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 @contextmanager
@@ -29,7 +30,8 @@ def errors_for_people(*, debug: bool) -> Iterator[None]:
         SystemExit: with the error's exit code, after its sentence.
     """
     try:
-        yield
+        with _settings_named():
+            yield
     except (ThyroError, OSError) as error:
         code = error.exit_code if isinstance(error, ThyroError) else 1
         if isinstance(error, ThyroError) and isinstance(error, ConnectionError):
@@ -38,6 +40,31 @@ def errors_for_people(*, debug: bool) -> Iterator[None]:
             raise
         say(f"[red]thyro:[/] {escape(redact(_sentence(error)))}", err)
         raise SystemExit(code) from error
+
+
+@contextmanager
+def _settings_named() -> Iterator[None]:
+    """Say which environment variable holds no value of its setting."""
+    try:
+        yield
+    except ValueError as error:
+        from pydantic import ValidationError
+
+        if not isinstance(error, ValidationError) or error.title != "Settings":
+            raise
+        facts = "; ".join(map(_setting_fact, error.errors(include_url=False)))
+        # Without its cause, which shows the values: one may be a secret.
+        raise InputError(facts) from None
+
+
+def _setting_fact(problem: "ErrorDetails") -> str:
+    from thyro_core.settings import Settings
+
+    name, value = str(problem["loc"][0]), problem["input"]
+    is_secret = "SecretStr" in str(Settings.model_fields[name].annotation)
+    what = "a value that is not shown" if is_secret else repr(value)
+    message = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"THYRO_{name.upper()}: expected {message}, found {what}; correct or unset it"
 
 
 def _sentence(error: ThyroError | OSError) -> str:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from flows.cli.errors import _settings_named
 from thyro_core.config import (
     ARCHITECTURES,
     Architecture,
@@ -276,12 +277,15 @@ def test_a_wrong_setting_is_a_sentence(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=f"{name}: {said}") as found:
+    with pytest.raises(InputError, match=f"{name}: {said}") as found, _settings_named():
         Settings()
     assert found.value.__cause__ is None
 
 
 def test_a_secret_is_never_shown() -> None:
-    with pytest.raises(InputError, match=r"THYRO_PSEUDONYM_KEY: .* not shown") as found:
+    with (
+        pytest.raises(InputError, match=r"THYRO_PSEUDONYM_KEY: .* not shown") as found,
+        _settings_named(),
+    ):
         Settings(pseudonym_key=["hidden-key"])
     assert "hidden-key" not in str(found.value)
