@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from thyro_core.imaging.decode import resize
+from thyro_core.screening.contents import Contents, read_contents
 from thyro_core.screening.files import FoundFile
 from thyro_core.screening.known_files import (
     KnownFiles,
@@ -38,8 +39,8 @@ from thyro_core.screening.rules import (
 from thyro_core.screening.sandbox import READER, DecoderDiedError, DecoderProcess
 from thyro_core.settings import Settings
 from thyro_core.store.keys import path_salt_key
-from thyro_core.store.listing import printable_name, refusal_types
-from thyro_core.store.store import filesystem, is_s3, open_store
+from thyro_core.store.listing import printable_name
+from thyro_core.store.store import filesystem, open_store
 from thyro_core.tables import schemas
 
 _DECODER_TRIES = 2
@@ -86,18 +87,6 @@ def block_schema() -> pa.Schema:
     return schema.append(pa.field("text", pa.list_(pa.int32())))
 
 
-@dataclass(frozen=True)
-class _Contents:
-    """What a file holds."""
-
-    file_id: str | None = None
-    """SHA-256 of the bytes, hexadecimal; None: there are none, or they cannot be read."""
-    data: bytes | None = None
-    """None: more than the rules allow."""
-    fault: str | None = None
-    """Why they cannot be read."""
-
-
 class BlockDecoder:
     """Decodes blocks of a batch's files; keeps its decoder process between them."""
 
@@ -117,7 +106,7 @@ class BlockDecoder:
         originals: dict[str, Original] = {}
         """Of pictures that this block has."""
         for file in files:
-            contents = self._read(file)
+            contents = read_contents(self._fs, self._root, file, self._job.night.rules.max_bytes)
             if contents is None:
                 counts += Counts(files=1, late=1)
                 continue
@@ -136,29 +125,10 @@ class BlockDecoder:
         """End the decoder process."""
         self._decode.close()
 
-    def _read(self, file: FoundFile) -> _Contents | None:
-        """What a file holds; None: it is gone or still growing, and the next run tries again."""
-        if file.fault is not None:
-            return None if file.fault == "vanished" else _Contents(fault=file.fault)
-        path = f"{self._root}/{file.name}"
-        try:
-            if file.size > self._job.night.rules.max_bytes:
-                with self._fs.open(path, "rb") as stream:
-                    return _Contents(hashlib.file_digest(stream, "sha256").hexdigest())
-            data = bytes(self._fs.cat_file(path))
-        except refusal_types(self._fs) as error:
-            passes = is_s3(self._fs) and not isinstance(error, PermissionError)
-            gone = passes or isinstance(error, FileNotFoundError)
-            return None if gone else _Contents(fault="unreadable")
-        if len(data) != file.size:
-            return None
-        # All empty files have one hash, and each of them is to be a row.
-        return _Contents(hashlib.sha256(data).hexdigest() if data else None, data)
-
-    def _images(self, contents: _Contents, path_id: str) -> list[ScreeningImage]:
+    def _images(self, contents: Contents, path_id: str) -> list[ScreeningImage]:
         data, file_id = contents.data, contents.file_id
         if file_id is None:
-            detail = None if contents.fault else "the file is empty"
+            detail = contents.detail if contents.fault else "the file is empty"
             reason = contents.fault or "undecodable"
             return [ScreeningImage(path_id, 0, reason=reason, detail=detail)]
         if data is None:

@@ -5,6 +5,7 @@ without it, and says so.
 """
 
 import os
+import stat
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,8 @@ without a suffix, and appear in the worklist."""
 
 _NO_IMAGE_NAMES = frozenset({"dicomdir", "thumbs.db", "desktop.ini"})
 
+_LINK_FAULTS = frozenset({"outside_link", "broken_link"})
+
 
 class FoundFile(NamedTuple):
     """A file of a batch."""
@@ -35,7 +38,7 @@ class FoundFile(NamedTuple):
     size: int
     """Size when it was listed [bytes]."""
     fault: str | None = None
-    """Why it is not to be read: `outside_link`, `unreadable_folder` or `vanished`."""
+    """Why it is not to be read: a reason of `rules.WHY`, or `vanished`."""
 
 
 def stream_files(batch: str) -> Iterator[FoundFile]:
@@ -52,13 +55,14 @@ def stream_files(batch: str) -> Iterator[FoundFile]:
     with explain_refusal(redact(batch), fs):
         for file in _walk(fs, root):
             if file.name and (file.fault == "unreadable_folder" or _is_image(file.name)):
-                links += file.fault == "outside_link"
-                others += file.fault != "outside_link"
+                links += file.fault in _LINK_FAULTS
+                others += file.fault not in _LINK_FAULTS
                 yield file
     if links and not others:
         msg = (
             f"{redact(batch)}: expected images, found nothing but links that lead out of the "
-            f"folder ({links}), which are not followed; give the folder that they lead to"
+            f"folder or nowhere ({links}), which are not followed; give the folder that they lead "
+            "to"
         )
         raise InputError(msg)
 
@@ -140,14 +144,26 @@ def _below(root: str, path: str) -> str:
 
 
 def _local_file(entry: os.DirEntry[str], root: str) -> FoundFile | None:
-    """A regular file, or a link that leads out; None: neither, or it vanished meanwhile."""
+    """A file, or the reason why it is none; None: a link to a folder whose files are met there."""
     name = _below(root, entry.path)
     try:
-        if entry.is_symlink() and not stays_inside(Path(root), entry.path):
+        is_link = entry.is_symlink()
+        # Of a link that leads back to itself no path can say whether it exists.
+        if is_link and not os.path.exists(entry.path):  # noqa: PTH110
+            return FoundFile(name, 0, "broken_link")
+        if is_link and not stays_inside(Path(root), entry.path):
             return FoundFile(name, 0, "outside_link")
-        return FoundFile(name, entry.stat().st_size) if entry.is_file() else None
+        status = entry.stat()
     except FileNotFoundError:
+        return FoundFile(name, 0, "vanished")
+    except PermissionError:
+        raise  # of the folder, and so of all its files
+    except OSError:
+        return FoundFile(name, 0, "unreadable")
+    if stat.S_ISDIR(status.st_mode):
         return None
+    is_file = stat.S_ISREG(status.st_mode)
+    return FoundFile(name, status.st_size if is_file else 0, None if is_file else "not_a_file")
 
 
 def _walk_s3(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[FoundFile]:

@@ -30,6 +30,8 @@ FAILED: tuple[str, ...] = (
     "hung_decoder",
     "unreadable",
     "unreadable_folder",
+    "refused_object",
+    "broken_link",
 )
 """Reasons of an image that could not be read at all; the others are refusals by a rule."""
 
@@ -38,7 +40,10 @@ TRIED_AGAIN: tuple[str, ...] = (
     "hung_decoder",
     "unreadable",
     "unreadable_folder",
+    "refused_object",
+    "broken_link",
     "outside_link",
+    "not_a_file",
 )
 """Reasons that may be gone the next night, whatever the rules: a machine short of memory, a share
 with other permissions."""
@@ -48,9 +53,16 @@ WHY: Mapping[str, str] = MappingProxyType(
         "undecodable": "The file could not be decoded.",
         "crashed_decoder": "The file killed the program that decodes it, twice.",
         "hung_decoder": "The file kept the program that decodes it busy without an end.",
-        "unreadable": "The file may not be read: its permissions are to be changed.",
-        "unreadable_folder": "The folder may not be read, and nobody knows what it holds: its "
-        "permissions are to be changed.",
+        "unreadable": "The file cannot be read: its permissions, or the disk that it lies on, are "
+        "to be checked.",
+        "unreadable_folder": "The folder cannot be read, and nobody knows what it holds: its "
+        "permissions, or the disk that it lies on, are to be checked.",
+        "refused_object": "The store lists the object and does not give it; its answer stands "
+        "beside: the object's permissions and state (archived, damaged) are to be checked there.",
+        "broken_link": "A link to a file that is not there: the file is to be put back, or the "
+        "link removed.",
+        "not_a_file": "No file but a pipe, a socket or a device, which is not read: it is to be "
+        "removed from the batch.",
         "outside_link": "A link that leads out of the batch is not followed: the file itself is to "
         "be copied into the batch.",
         "too_large": "The file or its frame is larger than the rules allow.",

@@ -1,6 +1,8 @@
 """What counts as an image of a batch, and how little of a listing is held at once."""
 
+import errno
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from thyro_core.screening.files import (
     full_url,
     stream_files,
 )
+from thyro_core.screening.rules import WHY
 from thyro_core.store.listing import printable_name
 from thyro_core.store.store import filesystem
 
@@ -102,9 +105,44 @@ def test_a_key_of_s3_is_read_as_it_is_listed(monkeypatch: pytest.MonkeyPatch, ke
     assert fs.split_path(f"{root}/{file.name}")[:2] == ("bucket", key)
 
 
-def test_a_file_that_vanishes_while_it_is_listed_is_passed_over(folder: Path) -> None:
-    (folder / "gone.png").symlink_to(folder / "nowhere")
-    assert found(str(folder)) == NAMES
+def faults_of(folder: Path) -> dict[str, str | None]:
+    return {file.name: file.fault for file in stream_files(str(folder))}
+
+
+@pytest.mark.parametrize(
+    ("number", "fault"), [(errno.ENOENT, "vanished"), (errno.EIO, "unreadable")]
+)
+def test_a_file_that_is_listed_and_fails_is_named_and_the_others_stay(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, fault: str
+) -> None:
+    """One that vanishes meanwhile, one whose disk fails."""
+    real = files.stays_inside
+
+    def fail(root: Path, name: str) -> bool:
+        if name.endswith("link.png"):
+            raise OSError(number, "no", name)
+        return real(root, name)
+
+    # A link to a file of the folder, which is looked at before it is followed.
+    (folder / "deep" / "link.png").symlink_to(folder / "a.png")
+    monkeypatch.setattr(files, "stays_inside", fail)
+    assert faults_of(folder) == dict.fromkeys(NAMES) | {"deep/link.png": fault}
+
+
+def test_what_is_no_file_is_named(folder: Path) -> None:
+    """A pipe would be waited for without an end."""
+    os.mkfifo(folder / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(folder / "socket.png"))
+        (folder / "gone.png").symlink_to(folder / "nowhere")
+        (folder / "gone-out.png").symlink_to("/nowhere/at/all.png")
+        (folder / "circle.png").symlink_to(folder / "circle.png")
+        (folder / "again").symlink_to(folder / "deep")
+        assert faults_of(folder) == dict.fromkeys(NAMES) | {
+            "pipe.png": "not_a_file", "socket.png": "not_a_file", "gone.png": "broken_link",
+            "gone-out.png": "broken_link", "circle.png": "broken_link",
+        }  # fmt: skip
+    assert set(filter(None, faults_of(folder).values())) <= set(WHY)
 
 
 def test_links_that_lead_out_are_named_and_nothing_but_them_is_an_error(
@@ -120,7 +158,7 @@ def test_links_that_lead_out_are_named_and_nothing_but_them_is_an_error(
     links.mkdir()
     for number in range(20):
         (links / f"{number}.png").symlink_to(outside)
-    with pytest.raises(InputError, match=r"nothing but links that lead out of the folder \(20\)"):
+    with pytest.raises(InputError, match=r"nothing but links .* or nowhere \(20\)"):
         list(stream_files(str(links)))
 
 

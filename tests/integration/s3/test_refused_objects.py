@@ -1,0 +1,120 @@
+"""Objects that a store lists and does not give: each has a row, and the night goes on without it.
+
+A real S3 server behind a proxy that answers some requests in its place.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.support import faultproxy
+from tests.support.faultproxy import FaultProxy, running_proxy
+from tests.support.s3server import BUCKET, S3Server, forget_clients
+from tests.support.screened import Ward, write_image
+from thyro_core.errors import InputError, StoreError
+from thyro_core.screening.contents import Contents, read_contents
+from thyro_core.screening.files import FoundFile, stream_files
+from thyro_core.store.store import filesystem, open_store
+from thyro_core.tables.io import read_table
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    with running_proxy(s3_server) as running:
+        for name, value in running.through.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("THYRO_STORE_PATIENCE", "0.3")
+        forget_clients()
+        yield running
+    forget_clients()
+
+
+@pytest.fixture
+def batch(proxy: FaultProxy) -> str:
+    url = f"s3://{BUCKET}/refused/{uuid4().hex}"
+    inbox = open_store(url)
+    for name in ("bad.png", "bad.png.png", "good.png"):
+        inbox.write(name, b"some bytes")
+    return url
+
+
+def contents_of(batch: str, name: str = "bad.png") -> Contents | None:
+    fs, root = filesystem(batch)
+    (file,) = (file for file in stream_files(batch) if file.name == name)
+    return read_contents(fs, root, file, 1 << 20)
+
+
+REFUSALS = {
+    "400": (faultproxy.answers(400, "InvalidArgument"), "HTTP status 400"),
+    "403": (faultproxy.answers(403, "InvalidObjectState"), "HTTP status 403"),
+    "404": (faultproxy.answers(404, "NoSuchKey"), "HTTP status 404"),
+    "500": (faultproxy.answers(500, "InternalError"), "HTTP status 500"),
+    "cut": (faultproxy.cut_in_body, "no whole answer"),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_refused_object_says_what_the_store_answers(
+    proxy: FaultProxy, batch: str, refusal: str
+) -> None:
+    fault, detail = REFUSALS[refusal]
+    proxy.fail(fault, match=r"/bad\.png\?|/bad\.png$", method="GET")
+    assert contents_of(batch) == Contents(fault="refused_object", detail=detail)
+    whole = contents_of(batch, "bad.png.png")
+    assert whole is not None
+    assert whole.data == b"some bytes"
+
+
+def test_an_object_that_is_gone_is_no_row(proxy: FaultProxy, batch: str) -> None:
+    """Though the name of another begins with its own."""
+    fs, root = filesystem(batch)
+    fs.rm_file(f"{root}/bad.png")
+    assert read_contents(fs, root, FoundFile("bad.png", 10), 1 << 20) is None
+
+
+def test_an_object_that_was_replaced_is_whole(proxy: FaultProxy, batch: str) -> None:
+    fs, root = filesystem(batch)
+    contents = read_contents(fs, root, FoundFile("bad.png", 3), 1 << 20)
+    assert contents is not None
+    assert contents.data == b"some bytes"
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (faultproxy.answers(400, "ExpiredToken"), InputError),
+        (faultproxy.answers(503, "SlowDown"), StoreError),
+    ],
+)
+def test_a_store_that_refuses_everything_ends_the_night(
+    proxy: FaultProxy, batch: str, fault: faultproxy.Fault, error: type[Exception]
+) -> None:
+    """Credentials that expire in the middle of it would else fill it with refusals."""
+    fs, root = filesystem(batch)
+    proxy.fail(fault)
+    with pytest.raises(error):
+        read_contents(fs, root, FoundFile("bad.png", 10), 1 << 20)
+
+
+def test_a_night_lists_refused_objects_until_they_are_given(
+    ward: Ward, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    url = f"s3://{BUCKET}/refused/{uuid4().hex}"
+    inbox = open_store(url)
+    for seed, name in enumerate(("bad-400.png", "bad-404.png", "good.png")):
+        inbox.write(name, write_image(tmp_path / name, seed).read_bytes())
+    for status, code in ((400, "InvalidArgument"), (404, "NoSuchKey")):
+        proxy.fail(faultproxy.answers(status, code), match=f"/bad-{status}", method="GET")
+    for date in ("2026-11-25", "2026-11-26"):
+        result = ward.screen(date, batch=url)
+        assert (result.totals.failed, result.counts.late) == (2, 0)
+        rows = read_table(ward.store, "screening", date=result.night.number).to_pylist()
+        refused = {row["detail"] for row in rows if row["reason"] == "refused_object"}
+        assert refused == {"HTTP status 400", "HTTP status 404"}
+    proxy.mend()
+    result = ward.screen("2026-11-27", batch=url)
+    assert (result.totals.received, result.totals.failed, result.counts.known) == (2, 0, 1)

@@ -1,0 +1,83 @@
+"""The bytes of a batch's file, or the reason why there are none.
+
+A file that was listed has a row whatever happens to it: only what is gone, or still grows, is left
+to the next run.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import fsspec
+
+from thyro_core.errors import StoreError
+from thyro_core.screening.files import FoundFile
+from thyro_core.store.listing import explain_refusal, refusal_types
+from thyro_core.store.store import is_s3
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds."""
+
+    file_id: str | None = None
+    """SHA-256 of the bytes, hexadecimal; None: there are none, or they cannot be read."""
+    data: bytes | None = None
+    """None: more than the rules allow, or they cannot be read."""
+    fault: str | None = None
+    """Why they cannot be read."""
+    detail: str | None = None
+    """The fault's particulars: numbers and words of closed lists."""
+
+
+def read_contents(
+    fs: fsspec.AbstractFileSystem, root: str, file: FoundFile, max_bytes: int
+) -> Contents | None:
+    """What a file of a batch holds; None: it is gone or still growing.
+
+    Args:
+        fs: the batch's file system.
+        root: the batch on it.
+        file: as it was listed.
+        max_bytes: of a larger one only the hash is taken.
+
+    Raises:
+        InputError: the store refuses not this object, but everything.
+        StoreError: it does not answer.
+    """
+    if file.fault is not None:
+        return None if file.fault == "vanished" else Contents(fault=file.fault)
+    path = f"{root}/{file.name}"
+    try:
+        if file.size > max_bytes:
+            with fs.open(path, "rb") as stream:
+                return Contents(hashlib.file_digest(stream, "sha256").hexdigest())
+        data = bytes(fs.cat_file(path))
+    except (*refusal_types(fs), StoreError) as error:
+        if is_s3(fs):
+            return _refused_object(fs, path, error)
+        gone = isinstance(error, FileNotFoundError)
+        return None if gone else Contents(fault="unreadable")
+    # An object of S3 is whole whenever it is read, whatever size it had when it was listed.
+    if len(data) != file.size and not is_s3(fs):
+        return None
+    # All empty files have one hash, and each of them is to be a row.
+    return Contents(hashlib.sha256(data).hexdigest() if data else None, data)
+
+
+def _refused_object(fs: fsspec.AbstractFileSystem, path: str, error: Exception) -> Contents | None:
+    """The row of an object that a store lists and does not give; None: it lists it no more.
+
+    Raises:
+        InputError: the store does not list it either: it refuses us, and not the object.
+        StoreError: it does not answer.
+    """
+    bucket, key, _ = fs.split_path(path)
+    with explain_refusal(f"s3://{bucket}", fs):
+        # The key itself comes before all that it is the beginning of.
+        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
+    if all(entry["Key"] != key for entry in page.get("Contents", ())):
+        return None
+    response = getattr(error.__cause__, "response", None) or {}
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    detail = f"HTTP status {status}" if isinstance(status, int) else "no whole answer"
+    return Contents(fault="refused_object", detail=detail)
