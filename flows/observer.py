@@ -1,7 +1,9 @@
 """Events of a run for a display outside Prefect: a flow sends them, the terminal receives them."""
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 
+from thyro_core.errors import Failure
 from thyro_core.screening.rules import Counts
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan
@@ -19,7 +21,7 @@ class Observer:
     def on_delay(self, reason: str) -> None:
         """The run waits, or goes on without something; the reason is for people."""
 
-    def on_split_end(self, split: int, failures: dict[str, str]) -> None:
+    def on_split_end(self, split: int, failures: Mapping[str, Failure]) -> None:
         """A split is over; `failures` names the architectures that were not trained, and why."""
 
     def on_report(self, url: str | None, error: str | None) -> None:

@@ -211,7 +211,7 @@ def train_split(job: SplitJob, training: Training) -> None:
         if bar.due():
             show_progress()
     show_progress()
-    current_observer().on_split_end(job.split, dict(outcome.failed))
+    current_observer().on_split_end(job.split, outcome.failed)
     if outcome.failed:
         raise SplitFailedError(job.split, outcome.failed)
 

@@ -4,6 +4,8 @@ Every message names the place, what was expected, what was found, and the cure.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
 _MOST_DECIMALS = 12
 
@@ -24,6 +26,38 @@ class LeakageError(ThyroError):
     """Images of one patient or group are on both sides of a split."""
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What stopped a run or a job, recorded in the process where it happened.
+
+    An exception can leave its process only where it can be pickled and its class imported. This
+    record is plain values: a cluster, a pipe and a store carry it unchanged, and it becomes text
+    where a person reads it.
+
+    Attributes:
+        kind: Name of the error's class.
+        message: The error's message.
+        facts: Where it happened, such as `worker`: `1 of 2`.
+    """
+
+    kind: str
+    message: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: Exception, facts: Mapping[str, str] | None = None) -> Self:
+        """The record of an error."""
+        return cls(type(error).__name__, str(error), facts or {})
+
+    def __str__(self) -> str:
+        places = [f"{name} {value}" for name, value in self.facts.items()]
+        return ": ".join([*places, self.kind, self.message])
+
+    def to_error(self) -> ThyroError:
+        """An error whose message is for people, as an exception again."""
+        return (InputError if self.kind == InputError.__name__ else ThyroError)(self.message)
+
+
 class SplitFailedError(ThyroError):
     """A split's job ended without all its architectures.
 
@@ -32,13 +66,13 @@ class SplitFailedError(ThyroError):
         failures: What stopped each architecture that is not trained.
     """
 
-    def __init__(self, split: int, failures: Mapping[str, str]) -> None:
+    def __init__(self, split: int, failures: Mapping[str, Failure]) -> None:
         super().__init__(split, failures)
         self.split = split
         self.failures = failures
 
     def __str__(self) -> str:
-        reasons = "; ".join(f"{name}: {error}" for name, error in self.failures.items())
+        reasons = "; ".join(f"{name}: {failure}" for name, failure in self.failures.items())
         return f"split {self.split} failed: {reasons}"
 
 
@@ -77,16 +111,16 @@ class WorkerFailedError(ThyroError):
 
     Attributes:
         architecture: The network that they trained.
-        reason: The error, and the worker that met it.
+        failure: What stopped it, and in which worker.
     """
 
-    def __init__(self, architecture: str, reason: str) -> None:
-        super().__init__(architecture, reason)
+    def __init__(self, architecture: str, failure: Failure) -> None:
+        super().__init__(architecture, failure)
         self.architecture = architecture
-        self.reason = reason
+        self.failure = failure
 
     def __str__(self) -> str:
-        return f"{self.architecture}: {self.reason}"
+        return f"{self.architecture}: {self.failure}"
 
 
 class StoppedError(ThyroError):

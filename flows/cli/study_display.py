@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
@@ -14,7 +14,7 @@ from rich.progress import Progress as Bars
 from flows.cli.console import note, say
 from flows.cli.units import clock
 from flows.observer import Observer
-from thyro_core.errors import StoreError
+from thyro_core.errors import Failure, StoreError
 from thyro_core.store.store import Store
 from thyro_core.study.lifecycle import study_coverage, study_notes
 from thyro_core.study.plan import StudyPlan
@@ -82,10 +82,11 @@ class StudyDisplay(Observer):
         """Show the reason at once."""
         note(reason, self._console)
 
-    def on_split_end(self, split: int, failures: dict[str, str]) -> None:
+    def on_split_end(self, split: int, failures: Mapping[str, Failure]) -> None:
         """Show failures, and where no bar does it, the end of the split."""
-        for architecture, error in failures.items():
-            say(f"[red]split {split}, {architecture} failed:[/] {escape(error)}", self._console)
+        for architecture, failure in failures.items():
+            text = escape(str(failure))
+            say(f"[red]split {split}, {architecture} failed:[/] {text}", self._console)
         if not self._console.is_terminal and not failures:
             self._console.print(f"split {split} done")
 

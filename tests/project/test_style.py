@@ -97,7 +97,7 @@ def test_the_measures_measure() -> None:
     assert body_lines(function) == 3
     assert len(FILES) > 30
     assert code_lines("flows/cli/units.py") == 15
-    assert imports("flows/observer.py") == {"contextvars", "thyro_core"}
+    assert imports("flows/observer.py") == {"collections", "contextvars", "thyro_core"}
 
 
 def test_no_function_is_longer_than_sixty_lines() -> None:

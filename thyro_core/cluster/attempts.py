@@ -16,7 +16,7 @@ from ray import exceptions
 from thyro_core.cluster import session
 from thyro_core.cluster.failures import (
     NODE_LOST,
-    Failure,
+    LossKind,
     WorkerLostError,
     failure_message,
     may_be_for_memory,
@@ -97,12 +97,12 @@ class SplitRun:
         self._queue = queue
         self._store = open_store(job.store)
         self._start = start
-        self._max_failures: dict[Failure, int] = {"process": policy.restarts, "node": NODE_LOSSES}
+        self._max_failures: dict[LossKind, int] = {"process": policy.restarts, "node": NODE_LOSSES}
         self._node_patience = policy.node_patience
         self._deadline = NodeDeadline(job.resources, policy.node_patience)
         self._first_resources = job.resources
         self._memory_losses = 0
-        self._failures: dict[Failure, list[str]] = {"process": [], "node": []}
+        self._failures: dict[LossKind, list[str]] = {"process": [], "node": []}
         """The place of each."""
         self._restart_at = 0.0
         self._nodes_checked = time.monotonic()
@@ -176,7 +176,7 @@ class SplitRun:
             self._fail("node", NODE_LOST, rank)
         self._missing_node = missing
 
-    def _fail(self, kind: Failure, cause: str, rank: int = 0) -> None:
+    def _fail(self, kind: LossKind, cause: str, rank: int = 0) -> None:
         """Note where and how an attempt ended; plan the next one, unless it was the last."""
         # What a lost head leaves needs no tidying, and the tidying would hang.
         if self._queue is not None and session.head_answers():

@@ -20,7 +20,7 @@ from thyro_core import __version__
 from thyro_core.cluster.job_log import answer_line
 from thyro_core.cluster.resources import ResourceRequest
 from thyro_core.cluster.session import session
-from thyro_core.errors import InputError, StoppedError, ThyroError
+from thyro_core.errors import Failure, InputError, StoppedError, ThyroError
 from thyro_core.host import keep_loopback_direct
 from thyro_core.logs import set_up_logs
 from thyro_core.settings import Settings
@@ -86,7 +86,8 @@ def main(arguments: Sequence[str]) -> int:
         _LOG.warning("stopped")
         return StoppedError.exit_code
     except ThyroError as error:
-        _print_answer(error=redact(str(error)), of_input=isinstance(error, InputError))
+        failure = Failure.of(error)
+        _print_answer(failure=asdict(replace(failure, message=redact(failure.message))))
         return error.exit_code
 
 
@@ -128,7 +129,8 @@ def _train(job_id: str, order: TrainingOrder) -> int:
                     try:
                         outcome = training.outcome(split)
                     except ThyroError as error:
-                        write_outcome(store, study_id, job_id, split, f"{error}{hint}")
+                        failure = Failure(type(error).__name__, f"{error}{hint}")
+                        write_outcome(store, study_id, job_id, split, failure)
                         complete = False
                     else:
                         if outcome is None:

@@ -8,7 +8,7 @@ from ray import exceptions
 
 from thyro_core.errors import ThyroError
 
-Failure = Literal["process", "node"]
+LossKind = Literal["process", "node"]
 """What an attempt lost: a process of its own, or the node below it, by no fault of the job."""
 
 NODE_LOST = "its node was lost"
@@ -28,7 +28,7 @@ class WorkerLostError(ThyroError):
         cause: How it ended.
     """
 
-    def __init__(self, rank: int, kind: Failure, cause: str) -> None:
+    def __init__(self, rank: int, kind: LossKind, cause: str) -> None:
         super().__init__(rank, kind, cause)
         self.rank = rank
         self.kind = kind

@@ -15,7 +15,7 @@ from thyro_core.cluster.job_log import JobLog, followed
 from thyro_core.cluster.job_server import JobServer, JobState
 from thyro_core.cluster.resources import Allocation, ResourceRequest
 from thyro_core.cluster.session import POLL_SECONDS
-from thyro_core.errors import InputError, StoppedError, ThyroError
+from thyro_core.errors import Failure, InputError, StoppedError, ThyroError
 from thyro_core.store.store import open_store
 from thyro_core.study.job import RestartPolicy, SplitJob, SplitOutcome
 from thyro_core.study.outcomes import read_outcomes
@@ -39,8 +39,8 @@ class JobsTraining:
         self._study_id = jobs[0].study_id
         self._running = {job.split for job in jobs}
         self._log = log
-        self._outcomes: dict[int, SplitOutcome | str] = {}
-        self._end: str | None = None
+        self._outcomes: dict[int, SplitOutcome | Failure] = {}
+        self._end: Failure | None = None
         self._changed = threading.Condition()
 
     def outcome(self, split: int) -> SplitOutcome | None:
@@ -54,21 +54,22 @@ class JobsTraining:
                 lambda: split in self._outcomes or self._end is not None, POLL_SECONDS
             )
             outcome = self._outcomes.get(split, self._end)
-        if isinstance(outcome, str):
-            raise ThyroError(outcome)
+        if isinstance(outcome, Failure):
+            raise outcome.to_error()
         return outcome
 
     def follow(self) -> None:
         """Pass on the job's log until it ends; why it ended is the error of each split left."""
         try:
-            self.end(_follow(self._server, self._job_id, self._log, self._read_outcomes).error())
+            end = _follow(self._server, self._job_id, self._log, self._read_outcomes)
+            self.end(end.failure())
         except ThyroError as error:
-            self.end(str(error))
+            self.end(Failure.of(error))
 
-    def end(self, reason: str) -> None:
-        """No more outcomes come; the first reason counts."""
+    def end(self, failure: Failure) -> None:
+        """No more outcomes come; the first failure counts."""
         with self._changed:
-            self._end = self._end or reason
+            self._end = self._end or failure
             self._changed.notify_all()
 
     def _read_outcomes(self) -> None:
@@ -114,7 +115,7 @@ class JobsCluster:
             end = _follow(self._server, job_id, self._log)
         answer = end.log.answer
         if "allocation" not in answer:
-            raise (InputError if answer.get("of_input") else ThyroError)(end.error())
+            raise end.failure().to_error()
         if answer["version"] != __version__:
             msg = (
                 f"Ray at {self._server.address}: expected Thyro {__version__} on the cluster, as "
@@ -137,7 +138,8 @@ class JobsCluster:
             with _stopped_on_interrupt(self._server, job_id, self._log):
                 yield training
         finally:
-            training.end("the study was stopped; the same command goes on from its checkpoints")
+            message = "the study was stopped; the same command goes on from its checkpoints"
+            training.end(Failure(StoppedError.__name__, message))
 
 
 def job_stem(study_id: str, store: str) -> str:
@@ -186,11 +188,14 @@ class _JobEnd:
         self._state = state
         self.log = log
 
-    def error(self) -> str:
-        """Why the job ended without a result, for people."""
+    def failure(self) -> Failure:
+        """Why the job ended without a result."""
+        if "failure" in self.log.answer:
+            return Failure(**self.log.answer["failure"])
+        return Failure(ThyroError.__name__, self._message())
+
+    def _message(self) -> str:
         job = f"job {self._state.id} at {self._server.address}"
-        if "error" in self.log.answer:
-            return str(self.log.answer["error"])
         if self._state.status == "STOPPED":
             return f"{job} was stopped; the same command goes on from its checkpoints"
         if self._state.status == "SUCCEEDED":

@@ -24,7 +24,7 @@ from thyro_core.cluster.ray_internals import (
     remove_recorded_placement_group,
 )
 from thyro_core.cluster.resources import room_for_jobs
-from thyro_core.errors import ThyroError, WorkerFailedError
+from thyro_core.errors import Failure, ThyroError, WorkerFailedError
 from thyro_core.store.store import open_store
 from thyro_core.study.job import JobResources, SplitJob, SplitOutcome
 from thyro_core.study.placement import read_placements
@@ -83,14 +83,14 @@ def train_in_group(job: SplitJob) -> SplitOutcome:
         WorkerLostError: a worker, or the node below it, is gone.
         ThyroError: there is no room for the workers, or one met an error outside any architecture.
     """
-    failed: dict[str, str] = {}
+    failed: dict[str, Failure] = {}
     while True:
         result = _fit(replace(job, skip=tuple(failed)))
         if isinstance(result, SplitOutcome):
             return replace(result, failed={**result.failed, **failed})
         for error in result.values():
             if isinstance(error, WorkerFailedError):
-                failed[error.architecture] = error.reason
+                failed[error.architecture] = error.failure
                 break
         else:
             raise _error_of(job, result)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from thyro_core.errors import Failure
 from thyro_core.store.keys import table_key
 from thyro_core.store.store import Store
 
@@ -67,11 +68,11 @@ class SplitJob:
 
 @dataclass(frozen=True)
 class SplitOutcome:
-    """How a split job ended: the architectures it trained, and the errors of the others."""
+    """How a split job ended: the architectures it trained, and what stopped the others."""
 
     split: int
     trained: tuple[str, ...]
-    failed: Mapping[str, str]
+    failed: Mapping[str, Failure]
 
 
 def is_finished(store: Store, study_id: str, split: int, architecture: str) -> bool:

@@ -6,8 +6,9 @@ earlier submission are told apart by its name.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+from thyro_core.errors import Failure
 from thyro_core.store.keys import outcome_key
 from thyro_core.store.store import Store
 from thyro_core.study.job import SplitOutcome
@@ -15,7 +16,7 @@ from thyro_core.urls import redact
 
 
 def write_outcome(
-    store: Store, study_id: str, submission: str, split: int, outcome: SplitOutcome | str
+    store: Store, study_id: str, submission: str, split: int, outcome: SplitOutcome | Failure
 ) -> None:
     """Record how a split job ended.
 
@@ -26,17 +27,18 @@ def write_outcome(
         split: number of the split.
         outcome: its outcome, or why it cannot be finished.
     """
-    if isinstance(outcome, str):
-        end: dict[str, object] = {"error": redact(outcome)}
+    if isinstance(outcome, Failure):
+        end: dict[str, object] = {"failure": _plain(outcome)}
     else:
-        end = asdict(outcome)
+        failed = {name: _plain(failure) for name, failure in outcome.failed.items()}
+        end = {"split": outcome.split, "trained": outcome.trained, "failed": failed}
     record = {"submission": submission} | end
     store.write(outcome_key(study_id, split), json.dumps(record).encode())
 
 
 def read_outcomes(
     store: Store, study_id: str, submission: str, splits: Iterable[int]
-) -> dict[int, SplitOutcome | str]:
+) -> dict[int, SplitOutcome | Failure]:
     """Outcomes of a submission's splits, or why they cannot be finished; running ones are absent.
 
     Args:
@@ -46,15 +48,18 @@ def read_outcomes(
         splits: numbers of the splits to look for.
     """
     keys = {outcome_key(study_id, split): split for split in splits}
-    outcomes: dict[int, SplitOutcome | str] = {}
+    outcomes: dict[int, SplitOutcome | Failure] = {}
     for key, data in store.read_all(list(keys)).items():
         record = json.loads(data)
         if record["submission"] != submission:
             continue
-        if "error" in record:
-            outcomes[keys[key]] = record["error"]
+        if "failure" in record:
+            outcomes[keys[key]] = Failure(**record["failure"])
         else:
-            outcomes[keys[key]] = SplitOutcome(
-                record["split"], tuple(record["trained"]), record["failed"]
-            )
+            failed = {name: Failure(**plain) for name, plain in record["failed"].items()}
+            outcomes[keys[key]] = SplitOutcome(record["split"], tuple(record["trained"]), failed)
     return outcomes
+
+
+def _plain(failure: Failure) -> dict[str, object]:
+    return asdict(replace(failure, message=redact(failure.message)))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from thyro_core.errors import Failure
 from thyro_core.store.keys import run_key
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan
@@ -59,14 +60,20 @@ def write_finished(store: Store, plan: StudyPlan, facts: RunFacts) -> None:
 
 
 def write_failed(
-    store: Store, plan: StudyPlan, split: int, architecture: str, *, error: str, timer: RunTimer
+    store: Store,
+    plan: StudyPlan,
+    split: int,
+    architecture: str,
+    *,
+    failure: Failure,
+    timer: RunTimer,
 ) -> None:
     """Record what stopped a run; a later success replaces it."""
     columns = {
         "split": split,
         "architecture": architecture,
         "status": "failed",
-        "error": error,
+        "error": str(failure),
         "started": timer.started.isoformat(),
     }
     _write_record(store, plan, columns | asdict(timer.cost()))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from thyro_core.config import Architecture, job_seed
 from thyro_core.datasets.split_images import SplitImages, open_split_images
-from thyro_core.errors import StoreError, ThyroError, WorkerFailedError
+from thyro_core.errors import Failure, StoreError, ThyroError, WorkerFailedError
 from thyro_core.evaluation.delong import auc_influences
 from thyro_core.explain.analysis import TrainedNetwork, explanation_tables
 from thyro_core.explain.gradcam import predict_with_cams
@@ -99,15 +99,15 @@ def run_split(job: SplitJob) -> SplitOutcome:
     n_train = split.images.roles["train"].num_rows
     report = reporter(split.store, split.plan, job.split, n_train)
     trained: list[str] = []
-    failed: dict[str, str] = {}
+    failed: dict[str, Failure] = {}
     for architecture in slowest_first(split.plan.config.architectures):
         if architecture in job.skip:
             continue
         if not is_finished(split.store, job.study_id, job.split, architecture):
-            error = _run_or_record_failure(split, architecture, report)
+            failure = _run_or_record_failure(split, architecture, report)
             release_freed_memory()
-            if error is not None:
-                failed[architecture] = error
+            if failure is not None:
+                failed[architecture] = failure
                 continue
             trained.append(architecture)
         report.finished(architecture, earlier=architecture not in trained)
@@ -172,8 +172,8 @@ def prepare_run(split: PreparedSplit, architecture: Architecture, seed: int) -> 
 
 def _run_or_record_failure(
     split: PreparedSplit, architecture: Architecture, report: JobReporter
-) -> str | None:
-    """Run one architecture; returns the error that stopped it, or None."""
+) -> Failure | None:
+    """Run one architecture; returns what stopped it, or None."""
     job, workers = split.job, split.workers
     timer = RunTimer(job.resources.gpus * job.resources.workers)
     for cost in records.earlier_costs(split.store, job.study_id, job.split, architecture):
@@ -189,15 +189,14 @@ def _run_or_record_failure(
             raise
         except _RUN_FAILURES as error:
             _LOG.exception("failed")
-            text = f"{type(error).__name__}: {error}"
-            if workers.size > 1:
-                text = f"worker {workers.rank} of {workers.size}: {text}"
+            place = {"worker": f"{workers.rank} of {workers.size}"} if workers.size > 1 else {}
+            failure = Failure.of(error, place)
             records.write_failed(
-                split.store, split.plan, job.split, architecture, error=text, timer=timer
+                split.store, split.plan, job.split, architecture, failure=failure, timer=timer
             )
             if workers.size > 1:
-                raise WorkerFailedError(architecture, text) from error
-            return text
+                raise WorkerFailedError(architecture, failure) from error
+            return failure
         _LOG.info("finished after %.0f s", timer.cost().seconds)
     return None
 

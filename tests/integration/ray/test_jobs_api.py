@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from thyro_core.cluster.job_server import connect_job_server
 from thyro_core.cluster.jobs_cluster import JobsCluster, job_stem
 from thyro_core.cluster.resources import Allocation, ResourceRequest
 from thyro_core.cluster.session import session
-from thyro_core.errors import InputError, ThyroError
+from thyro_core.errors import Failure, InputError, ThyroError
 from thyro_core.store.store import open_store
 from thyro_core.study.job import JobResources, RestartPolicy, SplitJob, SplitOutcome
 from thyro_core.study.outcomes import write_outcome
@@ -40,6 +41,7 @@ STORE = "memory://jobs-api/store"
 STUDY = "s0123456789abcdef"
 JOBS = [SplitJob(STORE, STUDY, split, "/scratch", JobResources(1, 0.5)) for split in (1, 0)]
 STEM = job_stem(STUDY, STORE)
+NO_STORE = Failure("InputError", "store x: none there")
 DONE = {split: SplitOutcome(split, ("resnet18",), {}) for split in (0, 1)}
 
 
@@ -70,7 +72,7 @@ def ends(
     head: FakeHead,
     status: str,
     *lines: str,
-    outcomes: Mapping[int, SplitOutcome | str] = DONE,
+    outcomes: Mapping[int, SplitOutcome | Failure] = DONE,
     message: str = "",
 ) -> None:
     """Every job ends at the first request for its state, with these lines and outcomes."""
@@ -145,7 +147,8 @@ def test_the_same_study_in_another_store_is_another_job() -> None:
 def test_a_running_job_is_watched_and_no_second_one_started(head, cluster, said) -> None:
     for number, status in ((1, "FAILED"), (2, "STOPPED"), (10, "RUNNING")):
         head.add(f"{STEM}-{number}", status)
-    write_outcome(open_store(STORE), STUDY, f"{STEM}-1", 0, "an earlier job was given up")
+    earlier = Failure("ThyroError", "an earlier job was given up")
+    write_outcome(open_store(STORE), STUDY, f"{STEM}-1", 0, earlier)
     ends(head, "SUCCEEDED")
     assert outcomes(cluster) == DONE
     assert len(head.jobs) == 3
@@ -179,9 +182,10 @@ def test_of_two_starts_at_once_the_second_attaches(head, cluster, said) -> None:
 
 
 def test_each_split_hears_of_its_own_end(head, cluster) -> None:
-    failed = SplitOutcome(0, (), {"resnet18": "no room"})
-    ends(head, "FAILED", outcomes={0: failed, 1: "split 1: its process died 4 times"})
-    assert outcomes(cluster) == {0: failed, 1: "split 1: its process died 4 times"}
+    failed = SplitOutcome(0, (), {"resnet18": Failure("RuntimeError", "no room")})
+    lost = Failure("ThyroError", "split 1: its process died 4 times")
+    ends(head, "FAILED", outcomes={0: failed, 1: lost})
+    assert outcomes(cluster) == {0: failed, 1: lost.message}
 
 
 @pytest.mark.parametrize(
@@ -192,7 +196,7 @@ def test_each_split_hears_of_its_own_end(head, cluster) -> None:
         ("FAILED", "Killed", "failed: Killed; what is finished is kept"),
         ("FAILED", "python: No module named thyro_core", "install Thyro on the cluster's nodes"),
         ("FAILED", "ModuleNotFoundError: No module named 'thyro_core'", "install Thyro"),
-        ("FAILED", answer_line(error="store x: none there", of_input=True), "store x: none there"),
+        ("FAILED", answer_line(failure=asdict(NO_STORE)), "store x: none there"),
     ],
 )
 def test_a_job_that_ends_without_an_outcome_says_why(head, cluster, status, line, expected) -> None:
@@ -375,7 +379,7 @@ def test_the_driver_says_if_it_cannot_see_the_store(tmp_path, capsys, monkeypatc
     (line,) = capsys.readouterr().out.splitlines()
     assert "found none on the cluster's head" in line
     assert "every node of the cluster must see it" in line
-    assert '"of_input": true' in line
+    assert '"kind": "InputError"' in line
 
 
 # A real head, the command itself, and everything that can be killed.

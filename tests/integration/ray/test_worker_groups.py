@@ -19,7 +19,7 @@ from thyro_core.cluster import session, worker_groups
 from thyro_core.cluster.failures import WorkerLostError
 from thyro_core.cluster.resources import Capacity, Node, ResourceRequest, capacity_of, job_resources
 from thyro_core.cluster.worker_groups import train_in_group
-from thyro_core.errors import InputError, ThyroError, WorkerFailedError
+from thyro_core.errors import Failure, InputError, ThyroError, WorkerFailedError
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.job import JobResources, SplitJob, SplitOutcome
 from thyro_core.study.placement import write_placement
@@ -70,15 +70,16 @@ DONE = SplitOutcome(3, ("vgg16",), {})
 def test_an_architecture_that_fails_in_a_worker_is_left_out_and_the_others_go_on(
     monkeypatch,
 ) -> None:
-    error = WorkerFailedError("resnet18", "worker 1 of 2: ValueError: no")
+    failure = Failure("ValueError", "no", {"worker": "1 of 2"})
+    error = WorkerFailedError("resnet18", failure)
     given = groups(monkeypatch, {1: error}, DONE)
-    expected = {"resnet18": "worker 1 of 2: ValueError: no"}
+    expected = {"resnet18": failure}
     assert train_in_group(JOB) == SplitOutcome(3, ("vgg16",), expected)
     assert [job.skip for job in given] == [(), ("resnet18",)]
 
 
 def test_what_failed_in_the_only_worker_is_in_the_outcome(monkeypatch) -> None:
-    failed = SplitOutcome(3, (), {"vgg16": "ValueError: no"})
+    failed = SplitOutcome(3, (), {"vgg16": Failure("ValueError", "no")})
     groups(monkeypatch, failed)
     assert train_in_group(replace(JOB, resources=JobResources())) == failed
 

@@ -13,7 +13,7 @@ from ray import exceptions
 from thyro_core.cluster import attempts
 from thyro_core.cluster import session as sessions
 from thyro_core.cluster.attempts import NODE_LOSSES, NodeDeadline, SplitRun
-from thyro_core.cluster.failures import Failure, WorkerLostError
+from thyro_core.cluster.failures import LossKind, WorkerLostError
 from thyro_core.cluster.resources import (
     Capacity,
     Node,
@@ -300,7 +300,7 @@ def test_a_job_that_has_not_started_was_on_no_lost_node(monkeypatch, clock, tmp_
 def test_a_lost_worker_counts_as_what_was_lost_and_is_named_by_its_own_place(
     monkeypatch, clock, tmp_path
 ) -> None:
-    def gone(kind: Failure) -> exceptions.RayTaskError:
+    def gone(kind: LossKind) -> exceptions.RayTaskError:
         return exceptions.RayTaskError("f", "traceback", WorkerLostError(1, kind, "it is gone"))
 
     fake = FakeRay(monkeypatch, clock, *[gone("node")] * 3, gone("process"))

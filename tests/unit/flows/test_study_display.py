@@ -18,6 +18,7 @@ from flows.observer import Observer, current_observer, observer
 from tests.support.builders import images_table
 from tests.unit.study.test_progress import IMAGES, a_plan
 from thyro_core.datasets.splits import make_splits
+from thyro_core.errors import Failure
 from thyro_core.store.keys import progress_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.plan import StudyPlan, save_plan
@@ -51,11 +52,11 @@ def test_lines_without_a_terminal_carry_no_control_codes(store: Store, plan: Stu
         display.on_images(3, 30)
         display.on_plan(store, plan)
         display.on_split_end(0, {})
-        display.on_split_end(1, {"vgg16": "the loss is not finite"})
+        display.on_split_end(1, {"vgg16": Failure("ArithmeticError", "the loss is not finite")})
     lines = out.getvalue().splitlines()
     assert lines[0] == f"Study {plan.study_id}: 2 splits x vgg16, resnet18, 2 epochs, fp32"
     assert "split 0 done" in lines
-    assert "split 1, vgg16 failed: the loss is not finite" in lines
+    assert "split 1, vgg16 failed: ArithmeticError: the loss is not finite" in lines
     assert "split 1 done" not in lines
     assert not re.search(r"\x1b|\r|━", out.getvalue())
 
@@ -68,7 +69,7 @@ def test_the_studys_notes_are_shown(store: Store, plan: StudyPlan) -> None:
 
 def test_an_error_is_shown_as_it_is() -> None:
     display, out = plain()
-    display.on_split_end(1, {"vgg16": "expected [0, 1], found [/x]"})
+    display.on_split_end(1, {"vgg16": Failure("InputError", "expected [0, 1], found [/x]")})
     assert "expected [0, 1], found [/x]" in out.getvalue()
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load
 
 from tests.support.imagesets import write_image_set, write_masks
 from thyro_core.config import StudyConfig, job_seed
-from thyro_core.errors import IncompleteStudyError
+from thyro_core.errors import Failure, IncompleteStudyError
 from thyro_core.explain import families
 from thyro_core.explain.gradcam import predict_with_cams
 from thyro_core.explain.regions import SHARES
@@ -359,7 +359,7 @@ def test_an_architecture_that_fails_is_recorded_and_the_others_go_on(
     monkeypatch.setattr(split_job, "build", build_one)
     outcome = run_split(job(store, plan))
     assert outcome.trained == ("alexnet",)
-    assert outcome.failed == {"resnet18": "RuntimeError: no room on the device"}
+    assert outcome.failed == {"resnet18": Failure("RuntimeError", "no room on the device")}
     rows = {row["architecture"]: row for row in runs_table(store, plan).to_pylist()}
     assert rows["resnet18"]["status"] == "failed"
     assert rows["resnet18"]["error"] == "RuntimeError: no room on the device"
