@@ -1,10 +1,14 @@
-"""A decoder that some files kill, as a fault in C code would."""
+"""A decoder that some files kill, as a fault in C code would.
+
+monkeypatch.setattr(sandbox, "PROGRAM", deadly_reader.__name__)
+"""
 
 import os
 import signal
 import time
 from typing import Any
 
+from thyro_core.screening import sandbox
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.reader import ScreeningImage, read_screening_images
 
@@ -22,3 +26,8 @@ def read(data: bytes, name: str, rules: ScreeningRules, pseudonymise: Any) -> li
     if data.endswith(MEMORY):
         return [ScreeningImage(name, len(bytearray(64 * 1024**3)))]
     return read_screening_images(data, name, rules, pseudonymise)
+
+
+if __name__ == "__main__":
+    sandbox.read_screening_images = read  # type: ignore[assignment]
+    sandbox.main()

@@ -4,7 +4,6 @@ import csv
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,8 @@ from thyro_core.screening.night import (
     recover,
 )
 from thyro_core.screening.pseudonyms import Pseudonymiser
-from thyro_core.screening.reader import ScreeningImage
+from thyro_core.screening.reader import ScreeningImage, read_screening_images
 from thyro_core.screening.rules import Counts
-from thyro_core.screening.sandbox import READER
 from thyro_core.store.store import Store, open_store
 
 BLOCK = 8
@@ -141,13 +139,11 @@ def _loaded(store: Store, model_id: str, scratch: Path, **_: object) -> Any:
 class DecoderHere:
     """Stands for the decoder process, which takes a second to start."""
 
-    def __init__(self, rules: ScreeningRules, key: SecretStr | None, reader: str = READER) -> None:
-        module, _, name = reader.partition(":")
-        self._read = getattr(import_module(module), name)
+    def __init__(self, rules: ScreeningRules, key: SecretStr | None) -> None:
         self._rest = (rules, Pseudonymiser(key))
 
     def __call__(self, data: bytes, name: str) -> list[ScreeningImage]:
-        return self._read(data, name, *self._rest)
+        return read_screening_images(data, name, *self._rest)
 
     def close(self) -> None:
         pass

@@ -36,7 +36,7 @@ from thyro_core.screening.rules import (
     rank_key,
     unscored,
 )
-from thyro_core.screening.sandbox import READER, DecoderDiedError, DecoderProcess
+from thyro_core.screening.sandbox import DecoderDiedError, DecoderProcess
 from thyro_core.settings import Settings
 from thyro_core.store.keys import path_salt_key
 from thyro_core.store.listing import printable_name
@@ -64,7 +64,6 @@ class ScreeningJob:
     keep_names: bool = False
     threads: int = 1
     gpus: float = 0.0
-    reader: str = READER
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class BlockDecoder:
         self._pictures = KnownPictures(store, job.pictures_key, scratch)
         self._salt = store.read(path_salt_key())
         self._reading_id = reading_id(job.night.rules)
-        self._decode = DecoderProcess(job.night.rules, Settings().pseudonym_key, job.reader)
+        self._decode = DecoderProcess(job.night.rules, Settings().pseudonym_key)
 
     def __call__(self, files: Iterable[FoundFile]) -> DecodedBlock:
         """The images of a block of files that are not known yet."""

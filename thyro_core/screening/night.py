@@ -17,7 +17,6 @@ from thyro_core.screening.decode import ScreeningJob
 from thyro_core.screening.drift import DriftReport, DriftThresholds, compare_with_training
 from thyro_core.screening.files import check_batch, full_url
 from thyro_core.screening.rules import Counts, Night, Totals, date_number, date_text, sum_totals
-from thyro_core.screening.sandbox import READER
 from thyro_core.screening.store import (
     drift_sample,
     ensure_path_salt,
@@ -47,7 +46,6 @@ class Means:
     threads: int = 1
     gpus: float = 0.0
     keep_names: bool = False
-    reader: str = READER
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,6 @@ def make_job(store: Store, source: str, night: Night, means: Means) -> Screening
         keep_names=means.keep_names,
         threads=means.threads,
         gpus=means.gpus,
-        reader=means.reader,
     )
 
 

@@ -9,19 +9,18 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any
+
+from pydantic import SecretStr
 
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.pseudonyms import Pseudonymiser
-from thyro_core.screening.reader import ScreeningImage
+from thyro_core.screening.reader import ScreeningImage, read_screening_images
 
-READER = "thyro_core.screening.reader:read_screening_images"
-"""What decodes: `module:function`."""
+PROGRAM = "thyro_core.screening.sandbox"
+"""The module that runs in the process."""
 
 SECONDS = 120.0
 """Time that a file may take [s]."""
@@ -46,19 +45,10 @@ class DecoderProcess:
     Args:
         rules: bounds and measures.
         key: secret of the pseudonyms, or None; it travels through a pipe, never as an argument.
-        reader: what decodes, see `READER`.
-        seconds: time that a file may take.
     """
 
-    def __init__(
-        self,
-        rules: ScreeningRules,
-        key: Any,  # noqa: ANN401
-        reader: str = READER,
-        seconds: float = SECONDS,
-    ) -> None:
-        self._start = (rules, key, reader)
-        self._seconds = seconds
+    def __init__(self, rules: ScreeningRules, key: SecretStr | None) -> None:
+        self._start = (rules, key)
         self._running: tuple[subprocess.Popen[bytes], Connection] | None = None
 
     def __call__(self, data: bytes, name: str) -> list[ScreeningImage]:
@@ -71,7 +61,7 @@ class DecoderProcess:
         self._running = (process, pipe)
         try:
             pipe.send((data, name))
-            if pipe.poll(self._seconds):
+            if pipe.poll(SECONDS):
                 images: list[ScreeningImage] = pipe.recv()
                 return images
         except _PIPE_ERRORS as error:
@@ -93,7 +83,7 @@ class DecoderProcess:
         ours, theirs = Pipe()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "thyro_core.screening.sandbox", str(theirs.fileno())],
+            [sys.executable, "-m", PROGRAM, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -107,16 +97,14 @@ class DecoderProcess:
 
 def serve_files(pipe: Connection) -> None:
     """Answer until the other end is gone, which is also how its death is noticed."""
-    rules, key, reader = pipe.recv()
-    module, _, name = str(reader).partition(":")
-    read_images: Callable[..., list[ScreeningImage]] = getattr(import_module(module), name)
+    rules, key = pipe.recv()
     pseudonymise = Pseudonymiser(key)
     while True:
         try:
             data, label = pipe.recv()
         except EOFError:
             return
-        pipe.send(read_images(data, label, rules, pseudonymise))
+        pipe.send(read_screening_images(data, label, rules, pseudonymise))
 
 
 def limit_memory() -> None:

@@ -452,10 +452,10 @@ def test_a_file_that_kills_its_decoder_fails_alone_and_is_one_row(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from thyro_core.screening import decode as screening_decode
-    from thyro_core.screening.sandbox import DecoderProcess
+    from thyro_core.screening import sandbox
 
-    monkeypatch.setattr(screening_decode, "DecoderProcess", DecoderProcess)
-    ward.means = dataclasses.replace(ward.means, reader="tests.support.deadly_reader:read")
+    monkeypatch.setattr(screening_decode, "DecoderProcess", sandbox.DecoderProcess)
+    monkeypatch.setattr(sandbox, "PROGRAM", deadly_reader.__name__)
     good = [write_image(ward.batch / f"good{i}.png", i) for i in range(4)]
     deadly = write_image(ward.batch / "deadly.png", 9)
     deadly.write_bytes(deadly.read_bytes() + deadly_reader.SEGV)

@@ -24,12 +24,12 @@ from thyro_core.screening.sandbox import MOST_MEMORY, DecoderDiedError, DecoderP
 
 RULES = ScreeningRules()
 KEY = SecretStr("a secret of the tests, long enough")
-DEADLY = "tests.support.deadly_reader:read"
 
 
 @pytest.fixture
-def decoder():
-    started = DecoderProcess(RULES, KEY, DEADLY, seconds=60)
+def decoder(monkeypatch):
+    monkeypatch.setattr(sandbox, "PROGRAM", deadly_reader.__name__)
+    started = DecoderProcess(RULES, KEY)
     yield started
     started.close()
 
@@ -63,15 +63,12 @@ def test_a_file_that_kills_it_is_told_and_the_next_one_is_read(decoder, tmp_path
     assert decoder(picture, "")[0].image_id == hashlib.sha256(picture).hexdigest()
 
 
-def test_a_file_without_an_end_is_given_up(tmp_path) -> None:
-    decoder = DecoderProcess(RULES, None, DEADLY, seconds=0.5)
+def test_a_file_without_an_end_is_given_up(decoder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sandbox, "SECONDS", 0.5)
     picture = write_image(tmp_path / "a.png", 1).read_bytes()
-    try:
-        with pytest.raises(DecoderDiedError) as died:
-            decoder(picture + deadly_reader.HANG, "")
-        assert died.value.reason == "hung_decoder"
-    finally:
-        decoder.close()
+    with pytest.raises(DecoderDiedError) as died:
+        decoder(picture + deadly_reader.HANG, "")
+    assert died.value.reason == "hung_decoder"
 
 
 def test_a_file_that_wants_all_memory_gets_none(decoder, tmp_path) -> None:
