@@ -47,12 +47,13 @@ def read_contents(
     if file.fault is not None:
         return None if file.fault == "vanished" else Contents(fault=file.fault)
     path = f"{root}/{file.name}"
+    refusals: tuple[type[Exception], ...] = (*refusal_types(fs), StoreError)
     try:
         if file.size > max_bytes:
             with fs.open(path, "rb") as stream:
                 return Contents(hashlib.file_digest(stream, "sha256").hexdigest())
         data = bytes(fs.cat_file(path))
-    except (*refusal_types(fs), StoreError) as error:
+    except refusals as error:
         if is_s3(fs):
             return _refused_object(fs, path, error)
         gone = isinstance(error, FileNotFoundError)
