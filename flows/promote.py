@@ -9,6 +9,7 @@ from flows.forms import Address, ModelForm
 from flows.retries import step
 from thyro_core.host import scratch_folder
 from thyro_core.registry.card_pages import card_markdown
+from thyro_core.registry.champion import champion_weakness
 from thyro_core.registry.promote import Promotion, PromotionConfig
 from thyro_core.registry.promote import promote as run
 from thyro_core.settings import Settings
@@ -40,7 +41,10 @@ def _promote(config: PromotionConfig, store: str) -> tuple[str, str]:
     bar.show(0.0)
     scratch = scratch_folder(Settings())
     scratch.mkdir(parents=True, exist_ok=True)
-    done = run(open_store(store), config, scratch, get_run_logger().info)
+    opened, log = open_store(store), get_run_logger()
+    done = run(opened, config, scratch, log.info)
+    if (weakness := champion_weakness(opened)) is not None:
+        log.warning(weakness)
     bar.show(100.0)
     model_id, how = done.bundle.model_id, standing(done)
     rows = [["what", "value"], ["model", model_id], ["study", config.study_id], ["standing", how]]

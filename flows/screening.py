@@ -26,7 +26,7 @@ from flows.drift import announce
 from flows.forms import Address, ModelForm, Source
 from flows.observer import current_observer
 from flows.retries import step
-from flows.study_lock import announce_wait, lock_owner
+from flows.study_lock import announce_wait, announce_weakness, lock_owner
 from thyro_core import NOTICE
 from thyro_core.cluster.session import session
 from thyro_core.errors import ThyroError
@@ -113,6 +113,7 @@ def _screen(
     night = plan_night(opened, batch, date, model_id, rules)
     key = screening_lock_key()
     with Lock(opened, key, lock_owner(), LOCK_SECONDS, on_wait=announce_wait) as night_lock:
+        announce_weakness(night_lock)
         for recovered in recover(opened):
             write_worklist_page(opened, recovered.worklist, viewer)
             earlier = recovered.night

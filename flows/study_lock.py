@@ -27,8 +27,8 @@ def lock_owner() -> str:
 def only_driver(store: Store, study_id: str) -> Iterator[Callable[[], None]]:
     """Hold the study's lock as long as the block runs.
 
-    What several drivers write is the same, so nothing is lost where a store knows no locks: then
-    a warning is all.
+    What several drivers write is the same, so nothing is lost where a store knows no locks, or
+    none that hold whatever happens: then a warning is all.
 
     Yields:
         A check that this is still the only driver; it raises LockLostError.
@@ -41,6 +41,7 @@ def only_driver(store: Store, study_id: str) -> Iterator[Callable[[], None]]:
     with ExitStack() as stack:
         try:
             check = stack.enter_context(study_lock).check
+            announce_weakness(study_lock)
         except LockedError as error:
             hold = error.hold
             msg = (
@@ -65,6 +66,12 @@ def announce_wait(hold: Hold) -> None:
         f"{hold.owner} was at work here since {hold.since} and may have died: waiting up to "
         f"{hold.seconds:.0f} s for a sign of life"
     )
+
+
+def announce_weakness(lock: Lock) -> None:
+    """Show that a store's lock does not keep out a program that starts in the same moment."""
+    if lock.weakness is not None:
+        _announce(f"{lock.weakness}; start nothing else on this store until this has ended")
 
 
 def _announce(reason: str) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from flows.cli.console import note, out, print_json, result_table, say
+from flows.cli.console import err, note, out, print_json, result_table, say
 from flows.cli.errors import resumable, validation_facts
 from flows.cli.options import Json, JsonLast, Reason, StoreUrl, StudyId, open_store_at
 from thyro_core import NOTICE
@@ -63,7 +63,15 @@ def promote(
 
     with resumable(), prefect_server():
         model_id = run(config, opened.url)
+    _note_weakness(opened)
     _show_model(opened, model_id, as_json=as_json)
+
+
+def _note_weakness(store: "Store") -> None:
+    from thyro_core.registry.champion import champion_weakness
+
+    if (weakness := champion_weakness(store)) is not None:
+        note(weakness, err)
 
 
 def _show_model(store: "Store", model_id: str, *, as_json: bool) -> None:
@@ -112,6 +120,7 @@ def models(
         raise InputError(msg)
     if rollback:
         champions.rollback(opened, reason or "rolled back")
+        _note_weakness(opened)
     rows, champion = champions.list_models(opened), champions.read_champion(opened)
     history = champion.history if champion else ()
     if as_json:

@@ -4,13 +4,14 @@ import os
 import socket
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from math import isnan
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from flows.cli.console import note, out, print_json, result_table, say, shortened
+from flows.cli.console import err, note, out, print_json, result_table, say, shortened
 from flows.cli.options import Json, StoreUrl, open_store_at
 from flows.cli.units import size
 from thyro_core import NOTICE
@@ -77,7 +78,8 @@ def rm(
         if not typer.confirm(f"Remove study {study_id} ({total}) for ever?"):
             say("nothing was removed")
             return
-    remove_study(opened, study_id, f"thyro rm on {socket.gethostname()}, process {os.getpid()}")
+    owner = f"thyro rm on {socket.gethostname()}, process {os.getpid()}"
+    remove_study(opened, study_id, owner, partial(note, console=err))
     say(f"removed study {study_id}: {total}; its images and their packs stay")
 
 

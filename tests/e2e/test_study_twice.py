@@ -103,7 +103,7 @@ def test_a_store_that_knows_no_locks_is_warned_of(
         check()
     (said,) = heard.said
     assert "expected a server that honours conditional writes" in said
-    assert f"do not start study {STUDY} twice at once" in said
+    assert "start nothing else on this store until this has ended" in said
 
 
 # Studies

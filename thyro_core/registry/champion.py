@@ -18,8 +18,8 @@ from thyro_core.errors import InputError, ThyroError
 from thyro_core.registry.bundle import FIGURES_OF_MEMBERS, load_bundle, model_ids
 from thyro_core.store.compare_and_swap import (
     Versioned,
-    check_conditional_writes,
     compare_and_swap,
+    conditional_writes_fault,
     read_versioned,
 )
 from thyro_core.store.keys import champion_key
@@ -198,6 +198,14 @@ def rollback(store: Store, why: str = "rolled back") -> Change:
     return new
 
 
+def champion_weakness(store: Store) -> str | None:
+    """Why a change could be lost if two programs made one at once; None: it cannot.
+
+    For whoever has made one to announce: some S3 servers know no conditional writes.
+    """
+    return conditional_writes_fault(store, champion_key())
+
+
 def list_models(store: Store) -> list[ModelRow]:
     """All promoted models, the champion first, then by id.
 
@@ -269,16 +277,13 @@ def _append(store: Store, make: Callable[[Champion | None], Change | None]) -> C
         return change
 
     try:
-        change = _SWAPS.call(attempt, key)
+        return _SWAPS.call(attempt, key)
     except RetriesExhaustedError as exhausted:
         msg = (
             f"{key}: others changed it {exhausted.attempts} times while we tried; start the "
             "command again"
         )
         raise ThyroError(msg) from exhausted
-    if change is not None:
-        check_conditional_writes(store, key)
-    return change
 
 
 def _parse_champion(store: Store, versioned: Versioned) -> Champion | None:

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,13 +72,16 @@ def check_removable(store: Store, study_id: str) -> None:
             raise InputError(msg)
 
 
-def remove_study(store: Store, study_id: str, owner: str) -> StudyObjects:
+def remove_study(
+    store: Store, study_id: str, owner: str, announce: Callable[[str], None] = lambda _: None
+) -> StudyObjects:
     """Remove a study, while no start of it is at work.
 
     Args:
         store: where it lies.
         study_id: the study.
         owner: who removes it, as others read it in the study's lock.
+        announce: called with the reason if a store's lock does not keep out a start of the study.
 
     Returns:
         What was removed.
@@ -87,6 +91,8 @@ def remove_study(store: Store, study_id: str, owner: str) -> StudyObjects:
         LockedError: a start of the study is at work.
     """
     with Lock(store, study_lock_key(study_id), owner) as lock:
+        if lock.weakness is not None:
+            announce(lock.weakness)
         check_removable(store, study_id)
         objects = study_objects(store, study_id)
         lock.check()

@@ -1,9 +1,9 @@
 """Change an object only if no other writer has: compare and swap on every supported store.
 
 On S3 the server compares (If-None-Match, If-Match); where it answers that it does not know how
-(501), the comparison comes before the put, which is enough for one program at a time. On a local
-disk and in memory a guard that dies with its process is held around compare and write; the write
-itself is atomic as always.
+(501, 400), the comparison comes before the put, which is enough for one program at a time. On a
+local disk and in memory a guard that dies with its process is held around compare and write; the
+write itself is atomic as always.
 """
 
 import hashlib
@@ -105,33 +105,29 @@ def _compare_and_swap_on_s3(store: Store, key: str, data: bytes, old: Versioned)
     return True
 
 
-def check_conditional_writes(store: Store, key: str) -> None:
-    """Make sure that the store compares before it swaps: some S3 servers ignore the condition.
+def conditional_writes_fault(store: Store, key: str) -> str | None:
+    """Why two programs could overwrite each other's objects in this store; None: they cannot.
 
-    It tries a put that must be refused. If the server accepts it, the object ends with one more
-    space.
+    Some S3 servers do not know conditional writes, and some ignore the condition. It tries a put
+    that must be refused. If the server accepts it, the object ends with one more space.
 
     Args:
         store: file, memory or S3.
         key: an existing object, whose readers do not mind the space.
-
-    Raises:
-        InputError: the put was not refused, or the server does not know such puts.
     """
     data = read_versioned(store, key).data
     swap = _compare_and_swap_on_s3 if is_s3(store.fs) else compare_and_swap
     fault = "ignores them"
     try:
         if data is None or not swap(store, key, data + b" ", Versioned(None, None)):
-            return
+            return None
     except NoConditionalWritesError:
         fault = "does not know them"
-    msg = (
+    return (
         f"{redact(store.url)}: expected a server that honours conditional writes "
         f"(If-None-Match), found one that {fault}, so two programs could overwrite each "
         "other; run one program at a time, or use another S3 server or a folder"
     )
-    raise InputError(msg)
 
 
 @contextmanager

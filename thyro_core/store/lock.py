@@ -27,8 +27,8 @@ from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 from thyro_core.errors import StoreError, ThyroError
 from thyro_core.store.compare_and_swap import (
     Versioned,
-    check_conditional_writes,
     compare_and_swap,
+    conditional_writes_fault,
     read_versioned,
 )
 from thyro_core.store.process_identity import is_gone, is_here, this_process
@@ -102,6 +102,10 @@ class Lock:
 
     The block's start raises LockedError if another program holds the lock, and InputError if the
     store cannot compare and swap. Call `check` before what must not happen twice.
+
+    Attributes:
+        weakness: Why two programs that start in the same moment could both hold it, on a store
+            without conditional writes; None: they cannot. For the holder to announce.
     """
 
     def __init__(
@@ -129,6 +133,7 @@ class Lock:
         self._owner = owner
         self._seconds = seconds
         self._on_wait = on_wait
+        self.weakness: str | None = None
         self._token = uuid.uuid4().hex
         self._since = ""
         self._valid_until = -inf
@@ -152,7 +157,7 @@ class Lock:
                 is_waiting = True
             # Not a retry: a holder that may have died is watched for its period.
             time.sleep(_POLL_SECONDS)
-        check_conditional_writes(self._store, self._key)
+        self.weakness = conditional_writes_fault(self._store, self._key)
         self._keeper.start()
         return self
 

@@ -17,7 +17,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 from s3fs import S3FileSystem
 
 from thyro_core.errors import NoConditionalWritesError, StoreError
-from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
+from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy, is_transient
 
 CONNECT_SECONDS = 5.0
 """How long a server may take to accept a connection [s]."""
@@ -31,10 +31,16 @@ CONNECTIONS = 10
 _CURES = {
     "XAmzContentSHA256Mismatch": "it does not know the checksums that clients add by default: set "
     "AWS_REQUEST_CHECKSUM_CALCULATION=when_required, and start the same command again",
-    "NotImplemented": "it does not know conditional writes, by which programs keep from "
-    "overwriting each other's files: use another S3 server, or a folder",
 }
 """What helps against refusals that say nothing to people, by the server's code."""
+
+_UNKNOWN_CONDITION = frozenset({400, 501})
+"""HTTP status of servers that do not know conditional writes."""
+
+_NO_CONDITIONS = (
+    "it does not know conditional writes, by which programs keep from overwriting each other's "
+    "files: use another S3 server, or a folder"
+)
 
 
 class RetryingS3FileSystem(S3FileSystem):  # type: ignore[misc]
@@ -115,12 +121,19 @@ def _with_cure(
     url: str, operation: str, error: BaseException, arguments: Mapping[str, object]
 ) -> StoreError | None:
     """A refusal with what helps against it, where that is known."""
-    code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
-    is_conditional = not arguments.keys().isdisjoint(("IfMatch", "IfNoneMatch"))
-    if code not in _CURES or (code == "NotImplemented" and not is_conditional):
+    if not isinstance(error, ClientError):
         return None
-    kind = NoConditionalWritesError if code == "NotImplemented" else StoreError
-    return kind(f"{url}: expected the store to answer {operation}, found {error}; {_CURES[code]}")
+    text = f"{url}: expected the store to answer {operation}, found {error}"
+    code = error.response.get("Error", {}).get("Code")
+    if code in _CURES:
+        return StoreError(f"{text}; {_CURES[code]}")
+    is_conditional = not arguments.keys().isdisjoint(("IfMatch", "IfNoneMatch"))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    # Whether it was for the condition, a put without one shows.
+    is_unknown = status in _UNKNOWN_CONDITION or code == "NotImplemented"
+    if is_conditional and is_unknown and not is_transient(error):
+        return NoConditionalWritesError(f"{text}; {_NO_CONDITIONS}")
+    return None
 
 
 def _store_lost(url: str, operation: str, outage: RetriesExhaustedError) -> StoreError:

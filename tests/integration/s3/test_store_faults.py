@@ -15,12 +15,7 @@ from tests.support.faultproxy import FaultProxy, running_proxy
 from tests.support.s3server import BUCKET, S3Server, forget_clients
 from thyro_core.errors import InputError, StoreError
 from thyro_core.store import s3
-from thyro_core.store.compare_and_swap import (
-    check_conditional_writes,
-    compare_and_swap,
-    read_versioned,
-)
-from thyro_core.store.lock import Lock
+from thyro_core.store.compare_and_swap import compare_and_swap, read_versioned
 from thyro_core.store.retry import RetryPolicy
 from thyro_core.store.store import Store, filesystem, open_store
 
@@ -223,33 +218,6 @@ def test_a_refusal_is_raised_after_one_request(
     with pytest.raises(error):
         store.write("there/new", b"data")
     assert proxy.counted() == {"GET": 1, "PUT": 1}
-
-
-def knows_no_conditions(exchange: faultproxy.Exchange) -> None:
-    """A server that answers 501 to conditional writes, and to nothing else."""
-    head = exchange.raw.split(b"\r\n\r\n")[0].lower()
-    is_conditional = b"if-none-match" in head or b"if-match" in head
-    if exchange.request.method == "PUT" and is_conditional:
-        faultproxy.answers(501, "NotImplemented")(exchange)
-    else:
-        exchange.pass_on()
-
-
-def test_a_store_without_conditional_writes_serves_one_program_and_says_so(
-    proxy: FaultProxy, store: Store
-) -> None:
-    proxy.fail(knows_no_conditions)
-    assert compare_and_swap(store, "there/new", b"one", read_versioned(store, "there/new"))
-    before = read_versioned(store, "there/new")
-    assert compare_and_swap(store, "there/new", b"two", before)
-    assert not compare_and_swap(store, "there/new", b"three", before), "it is another one now"
-    assert store.read("there/new") == b"two"
-    with pytest.raises(InputError, match=r"does not know them.*run one program at a time"):
-        check_conditional_writes(store, "there/new")
-    assert store.read("there/new") == b"two"
-    # A study's lock: not taken, which `flows.study_lock` turns into a warning.
-    with pytest.raises(InputError, match="does not know them"), Lock(store, "lock.json", "a", 60.0):
-        pass
 
 
 def test_a_read_that_is_not_known_is_not_blamed_on_conditional_writes(

@@ -15,11 +15,11 @@ from tests.support.places import REPOSITORY
 from thyro_core.errors import InputError
 from thyro_core.store.compare_and_swap import (
     Versioned,
-    check_conditional_writes,
     compare_and_swap,
+    conditional_writes_fault,
     read_versioned,
 )
-from thyro_core.store.lock import Lock
+from thyro_core.store.lock import Lock, LockedError
 from thyro_core.store.store import Store, open_store
 
 KEY = "registry/count"
@@ -69,10 +69,10 @@ def threads_lose_no_count(store: Store) -> None:
 
 
 def conditions_are_honoured(store: Store) -> None:
-    check_conditional_writes(store, KEY)
+    assert conditional_writes_fault(store, KEY) is None
     assert not store.exists(KEY)
     store.write(KEY, b"first")
-    check_conditional_writes(store, KEY)
+    assert conditional_writes_fault(store, KEY) is None
     assert store.read(KEY) == b"first"
 
 
@@ -184,12 +184,15 @@ def test_a_failure_is_no_conflict() -> None:
         compare_and_swap(store, KEY, b"mine", read_versioned(store, KEY))
 
 
-def test_a_server_that_ignores_conditions_is_refused() -> None:
+def test_a_server_that_ignores_conditions_is_named_and_its_lock_weak() -> None:
     fs: Any = _Server("ignorant")
     store = Store("s3://key:secret@b", fs, "b")
     assert compare_and_swap(store, KEY, b"mine", read_versioned(store, KEY))
-    with pytest.raises(InputError, match="found one that ignores them") as caught:
-        check_conditional_writes(store, KEY)
-    assert "secret" not in str(caught.value)
-    with pytest.raises(InputError, match="ignores them"), Lock(store, KEY, "one", 60):
-        pytest.fail("held what cannot be held")
+    fault = conditional_writes_fault(store, KEY)
+    assert fault is not None
+    assert "found one that ignores them" in fault
+    assert "secret" not in fault
+    with Lock(store, KEY, "one", 60) as lock:
+        assert lock.weakness == fault
+        with pytest.raises(LockedError), Lock(store, KEY, "two", 60):
+            pytest.fail("held twice")
