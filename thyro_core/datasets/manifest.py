@@ -46,6 +46,11 @@ INGEST_VERSION = 3
 """Raised whenever the same files and rules give another table or other packs. 3: near-duplicates
 are found by local features, whatever crop, zoom, frame or mirroring hides them."""
 
+_FIRST_NOTES = (
+    "an earlier version of Thyro ingested these contents: the notes are those of that day, and "
+    "those on file names, labels and other files may no longer hold"
+)
+
 _PIXELS_AT_ONCE = 8_000_000
 
 
@@ -58,7 +63,8 @@ class Manifest:
             and place of the files, their dates, their names and the patient ids given do not
             count; a missing file, which has nothing else, counts by its name.
         table: the `images` table, by image_id (missing files last), then uri.
-        notes: what the user must be told, one sentence each.
+        notes: what the user must be told, one sentence each; `ingest` returns those of its own run,
+            `load_manifest` those of the first one.
         has_patients: whether patient ids were given.
         layout: how the image set was laid out.
     """
@@ -109,7 +115,7 @@ def ingest(
     if _done(store, manifest_id):
         if hide_path is not None:
             hide_paths(store, manifest_id, hide_path)
-        manifest = load_manifest(store, manifest_id)
+        manifest = _present_notes(store, load_manifest(store, manifest_id), image_set, files)
         uris = {file.image_id: file.entry.uri for file in files if file.image_id is not None}
         packs.ensure_packs(store, manifest.table, ingest_rules, sides, uris)
         if not store.exists(mask_key(manifest_id)):
@@ -136,15 +142,34 @@ def ingest(
         fs, root, _masks(files), table, store=store, rules=ingest_rules
     )
     state_notes = image_notes(table, judgement)
-    notes = (*image_set.notes, *paths, *state_notes, *_unread(files), *unusable)
+    of_contents = [*state_notes, *unusable]
+    notes = (*image_set.notes, *paths, *_unread(files), *of_contents)
     write_table(store, "images", table, manifest_id=manifest_id)
     summary = _summary(table, image_set, notes, ingest_rules) | {
         "sides": list(sides),
         "masks": masks,
+        "content_notes": of_contents,
         "near_duplicates": {"same_picture": judgement.copies, "similar": judgement.similar},
     }
     store.write(manifest_key(manifest_id), canonical_json(summary).encode())
     return load_manifest(store, manifest_id)
+
+
+def _present_notes(
+    store: Store, manifest: Manifest, image_set: ImageSet, files: Sequence[SourceFile]
+) -> Manifest:
+    """A manifest that was ingested before, with the notes of this run.
+
+    Of these the id tells nothing: names, other files, how labels were written, dropped columns.
+    What is noted of the contents themselves, as the id's rules judge them, is still true.
+    """
+    of_contents = json.loads(store.read(manifest_key(manifest.manifest_id))).get("content_notes")
+    if of_contents is None:
+        return replace(manifest, notes=(_FIRST_NOTES, *manifest.notes))
+    is_hidden = HIDDEN_NOTE in manifest.notes
+    paths = [HIDDEN_NOTE] if is_hidden else path_notes(entry.name for entry in image_set.entries)
+    notes = (*image_set.notes, *paths, *_unread(files), *of_contents)
+    return replace(manifest, notes=notes, layout=image_set.layout)
 
 
 def load_manifest(store: Store, manifest_id: str) -> Manifest:

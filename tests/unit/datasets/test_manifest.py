@@ -451,6 +451,37 @@ def test_a_second_ingest_decodes_nothing_even_from_elsewhere(tmp_path, store, st
     assert objects(store) == kept
 
 
+def test_a_second_ingest_notes_what_is_true_of_its_own_run(tmp_path, store):
+    """The same contents, and so the same manifest; not the same names, labels and other files."""
+    files = {"a.png": encode(speckle(1)), "b.png": encode(speckle(2)), "cut.png": b"\x89PNG"}
+    rows = ["a.png,B", "b.png,M", "cut.png,M"]
+    source = put(tmp_path / "set", files, rows)
+    (tmp_path / "set" / "notes.doc").write_bytes(b"x")
+    first = ingest(source, RULES, store, (16,))
+    (tmp_path / "set" / "notes.doc").unlink()
+    rows = [row.replace(",B", ",benign,Anna").replace(",M", ",malignant,Ewa") for row in rows]
+    put(tmp_path / "set", files, rows, header="image,label,name")
+    second = ingest(source, RULES, store, (16,))
+    assert second.manifest_id == first.manifest_id
+    assert (first.table, load_manifest(store, first.manifest_id)) == (second.table, first)
+    gone, new = set(first.notes) - set(second.notes), set(second.notes) - set(first.notes)
+    assert any("files not taken as images" in note for note in gone)
+    assert any("identifying columns dropped: name" in note for note in new)
+    excluded = [note for note in second.notes if "excluded: undecodable" in note]
+    assert len(excluded) == 1, "what is noted of the contents stays"
+
+
+def test_notes_of_an_earlier_version_are_said_to_be_of_their_day(tmp_path, store):
+    first = ingest(small(tmp_path / "set"), RULES, store, (16,))
+    key = manifest_key(first.manifest_id)
+    summary = json.loads(store.read(key))
+    del summary["content_notes"]
+    store.write(key, json.dumps(summary).encode())
+    note, *others = ingest(small(tmp_path / "set"), RULES, store, (16,)).notes
+    assert "may no longer hold" in note
+    assert tuple(others) == first.notes
+
+
 def test_a_new_side_adds_its_pack_from_where_the_files_are_now(tmp_path, store):
     first = ingest(small(tmp_path / "one"), RULES, store, (16,))
     shutil.rmtree(tmp_path / "one")
