@@ -16,6 +16,7 @@ from thyro_core.errors import InputError
 if TYPE_CHECKING:
     from thyro_core.settings import Settings
 
+_PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -152,6 +153,29 @@ def keep_loopback_direct(environment: MutableMapping[str, str] = os.environ) -> 
     for name in ("NO_PROXY", "no_proxy"):
         hosts = _exempt_hosts(environment)
         environment[name] = ",".join([*hosts, *(h for h in _LOOPBACK if h not in hosts)])
+
+
+def drop_unusable_proxies(environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
+    """Take proxies that speak no HTTP out of the environment, here and for child processes.
+
+    The HTTP clients of Prefect and of S3 do not so much as start beside one (SOCKS), even where no
+    request of theirs would go through it.
+
+    Args:
+        environment: the variables to go through.
+
+    Returns:
+        The kind of each proxy that was taken out, such as socks5, by its variable.
+    """
+    schemes = {
+        name: value.partition("://")[0].lower()
+        for name, value in environment.items()
+        if name.lower() in _PROXY_VARIABLES and "://" in value
+    }
+    unusable = {name: kind for name, kind in schemes.items() if kind not in {"http", "https"}}
+    for name in unusable:
+        del environment[name]
+    return unusable
 
 
 def _exempt_hosts(environment: Mapping[str, str]) -> list[str]:

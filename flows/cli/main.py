@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli.console import err, note
 from flows.cli.deployments import deployments
 from flows.cli.doctor import doctor
 from flows.cli.drift import drift
@@ -31,7 +32,7 @@ from flows.cli.study import study
 from flows.cli.verify import verify
 from thyro_core import NOTICE
 from thyro_core.errors import InputError
-from thyro_core.host import keep_loopback_direct
+from thyro_core.host import drop_unusable_proxies, keep_loopback_direct
 
 app = typer.Typer(
     help=f"Cross-split studies of thyroid ultrasound classifiers. {NOTICE}",
@@ -111,6 +112,12 @@ def _set_environment(*, debug: bool) -> None:
         defaults["PREFECT_INTERNAL_LOGGING_LEVEL"] = "CRITICAL"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    for name, kind in drop_unusable_proxies().items():
+        note(
+            f"{name} names a proxy of the kind {kind}, which is not supported: requests go out "
+            "without it; name an HTTP proxy there, or unset it",
+            err,
+        )
     keep_loopback_direct()
 
 

@@ -172,6 +172,36 @@ class TestLoopback:
         assert done.stdout == "ok\n", done.stderr
 
 
+class TestUnusableProxies:
+    def test_proxies_that_speak_no_http_are_taken_out_and_named(self) -> None:
+        environment = {
+            "ALL_PROXY": "socks5://me:secret@192.0.2.1:1080", "all_proxy": "SOCKS://192.0.2.1:1",
+            "http_proxy": "http://proxy:3128", "HTTPS_PROXY": "proxy:3128", "FTP_PROXY": "ftp://x",
+        }  # fmt: skip
+        kinds = host.drop_unusable_proxies(environment)
+        assert kinds == {"ALL_PROXY": "socks5", "all_proxy": "socks"}
+        assert environment.keys() == {"http_proxy", "HTTPS_PROXY", "FTP_PROXY"}
+        assert host.drop_unusable_proxies(environment) == {}
+
+    @pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks4", "socks"])
+    def test_prefects_client_starts_beside_one(self, scheme: str) -> None:
+        code = (
+            "import sys\n"
+            "from flows.cli.main import main\n"
+            "sys.argv = ['thyro', '--version']\n"
+            "try:\n    main()\nexcept SystemExit:\n    pass\n"
+            "import httpx\n"
+            "httpx.Client().close()\n"
+        )
+        proxies = {"ALL_PROXY": f"{scheme}://me:secret@192.0.2.1:1080"}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True, text=True, env=os.environ | proxies, check=True,
+        )  # fmt: skip
+        assert f"ALL_PROXY names a proxy of the kind {scheme}, which" in done.stderr
+        assert "secret" not in done.stderr
+
+
 def test_the_peak_is_bytes_on_either_system(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     assert host.peak_bytes(7) == 7 * 1024
