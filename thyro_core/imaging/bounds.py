@@ -27,8 +27,14 @@ class ClipBounds(ImageBounds, Protocol):
 
     @property
     def max_clip_frames(self) -> int:
-        """Most frames a clip may have before it is refused undecoded."""
+        """Most frames a clip may have before it is refused; those of an MPEG stream are counted."""
 
     @property
     def frames_per_clip(self) -> int:
         """Most frames of a clip that are read; evenly spaced over it."""
+
+
+def evenly_spaced(n: int, most: int) -> list[int]:
+    """At most `most` of n frames, evenly spaced: the middles of as many equal parts of the clip."""
+    count = min(n, most)
+    return [(2 * i + 1) * n // (2 * count) for i in range(count)]

@@ -8,28 +8,30 @@ import io
 import logging
 import re
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy.typing as npt
 import pydicom
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_dataset, read_partial
+from pydicom.filereader import read_partial
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     UID,
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
 
-from thyro_core.imaging.bounds import ClipBounds
+from thyro_core.errors import counted
+from thyro_core.imaging.bounds import ClipBounds, evenly_spaced
 from thyro_core.imaging.compressed import RefusedError
 from thyro_core.imaging.decode import DECODER_ERRORS, TooLargeError, fault_sentence
+from thyro_core.imaging.dicom_deflated import MAGIC, MAGIC_AT, unpacked
 from thyro_core.imaging.dicom_pixels import (
     PHOTOMETRIC,
     FrameImage,
@@ -38,12 +40,10 @@ from thyro_core.imaging.dicom_pixels import (
     tissue_boxes,
 )
 from thyro_core.imaging.tissue import Box
-from thyro_core.imaging.video import VIDEO_SYNTAXES, clip_frames, has_video
+from thyro_core.imaging.video import VIDEO_SYNTAXES, Clip, has_video, read_clip
 
 Pseudonymise = Callable[[str | None, str | None], str | None]
 
-_MAGIC_AT, _MAGIC = 128, b"DICM"
-_META_GROUP = 0x0002
 # How a file without the magic begins: an element of group 2 or 8, little or big endian.
 _BARE = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 _READER_ERRORS: tuple[type[Exception], ...] = (
@@ -84,8 +84,6 @@ _IDENTITY: list[BaseTag | int] = [
 _ISSUER = 0x0010_0021
 # They stand where the issuer of a patient's id stands: an exam's id is no patient's.
 _STUDY_UID, _ACCESSION = "StudyInstanceUID", "AccessionNumber"
-_UNPACK_AT_ONCE = 1 << 20
-_MOST_RATIO = 200
 _TRUNCATED = "truncated: the file ends before {what} does; copy it again from where it came"
 
 
@@ -134,7 +132,7 @@ class DicomImages:
 
 def is_dicom(data: bytes) -> bool:
     """Whether bytes begin like a DICOM file, with or without its preamble."""
-    return data[_MAGIC_AT : _MAGIC_AT + 4] == _MAGIC or data[:2] in _BARE
+    return data[MAGIC_AT : MAGIC_AT + 4] == MAGIC or data[:2] in _BARE
 
 
 def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> DicomImages:
@@ -152,7 +150,7 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
     _silence()
     patient_id, burned_in, exam_id = None, None, None
     try:
-        source = _unpacked(data, bounds)
+        source = unpacked(data, bounds)
         identity = _identity(source)
         patient_id = _patient(identity, pseudonymise)
         exam_id = _exam_pseudonym(identity, _ACCESSION, pseudonymise)
@@ -160,13 +158,20 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
         exam_id = _exam_pseudonym(dataset, _STUDY_UID, pseudonymise) or exam_id
         burned_in = _is_burned_in(dataset)
         _check_kind(dataset)
-        n = _check_dicom_bounds(dataset, bounds)
+        _check_dicom_bounds(dataset, bounds)
         syntax = transfer_syntax(dataset)
         _check_syntax(syntax, str(identity.get("PatientID", "")))
-        _check_length(dataset, syntax, n)
-        boxes, note = tissue_boxes(dataset)
-        indices = evenly_spaced(n, bounds.frames_per_clip)
-        frames = tuple(_frames(dataset, syntax, indices, boxes))
+        if syntax in VIDEO_SYNTAXES:
+            boxes, note = tissue_boxes(dataset)
+            clip = read_clip(dataset, bounds)
+            n, note = clip.n, "; ".join(filter(None, [note, _count_note(dataset, clip.n)])) or None
+            frames = tuple(_video_frames(dataset, clip, boxes))
+        else:
+            n = _checked_frame_count(dataset, bounds)
+            _check_length(dataset, syntax, n)
+            boxes, note = tissue_boxes(dataset)
+            indices = evenly_spaced(n, bounds.frames_per_clip)
+            frames = tuple(_frames(dataset, syntax, indices, boxes))
     except _READER_ERRORS as error:
         return DicomImages(patient_id, *_why(error), burned_in, exam_id=exam_id)
     return DicomImages(
@@ -190,31 +195,6 @@ def _why(error: Exception) -> tuple[str, str]:
     return "undecodable", fault_sentence(error)
 
 
-def _unpacked(data: bytes, bounds: ClipBounds) -> bytes:
-    """The file; of one that is compressed as a whole its elements, without the meta header."""
-    has_magic = data[_MAGIC_AT : _MAGIC_AT + 4] == _MAGIC
-    meta_file = io.BytesIO(data)
-    meta_file.seek(_MAGIC_AT + 4 if has_magic else 0)
-    meta = read_dataset(
-        meta_file, False, True, stop_when=lambda tag, _vr, _length: tag.group != _META_GROUP
-    )
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return data
-    packed, unpacker, unpacked = data[meta_file.tell() :], zlib.decompressobj(-zlib.MAX_WBITS), []
-    total, rest = 0, packed
-    while rest and not unpacker.eof:
-        unpacked.append(unpacker.decompress(rest, _UNPACK_AT_ONCE))
-        total, rest = total + len(unpacked[-1]), unpacker.unconsumed_tail
-        # A few of the bound's bytes are never legitimate: what is packed shrinks to a third or so.
-        if total > min(bounds.max_bytes, _MOST_RATIO * len(packed) + _UNPACK_AT_ONCE):
-            msg = (
-                f"a deflated file that unpacks to more than {total} bytes: export it in another "
-                "transfer syntax"
-            )
-            raise RefusedError(msg, "too_large")
-    return b"".join(unpacked)
-
-
 def _identity(source: bytes) -> Dataset:
     """Kind and patient, read before all else: what comes later may be cut off or damaged."""
     return read_partial(
@@ -230,7 +210,7 @@ def _dataset(source: bytes, identity: Dataset) -> Dataset:
     dataset = pydicom.dcmread(io.BytesIO(source), force=True, specific_tags=_TAGS)
     if "SOPClassUID" in dataset:
         return dataset
-    has_magic = source[_MAGIC_AT : _MAGIC_AT + 4] == _MAGIC
+    has_magic = source[MAGIC_AT : MAGIC_AT + 4] == MAGIC
     if has_magic or "SOPClassUID" in identity:
         what = "its pixel data" if "SOPClassUID" in identity else "its header"
         raise RefusedError(_TRUNCATED.format(what=what), "undecodable")
@@ -283,17 +263,14 @@ def _uid_name(uid: str) -> str:
     return "unknown" if name == uid else name
 
 
-def _check_dicom_bounds(dataset: Dataset, bounds: ClipBounds) -> int:
-    """The number of frames, of a size that may be decoded."""
+def _check_dicom_bounds(dataset: Dataset, bounds: ClipBounds) -> None:
+    """Refuse pixels of a size or kind that is not decoded."""
     if "PixelData" not in dataset:
         msg = "no pixel data in it: truncated, or a header alone; copy it again from where it came"
         raise RefusedError(msg, "undecodable")
-    rows, columns, n = int(dataset.Rows), int(dataset.Columns), _frame_count(dataset)
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
     if rows * columns > bounds.max_pixels:
         msg = f"{columns} x {rows} pixels, more than max_pixels = {bounds.max_pixels}"
-        raise RefusedError(msg, "too_large")
-    if n > bounds.max_clip_frames:
-        msg = f"{min(n, 10**12)} frames, more than max_clip_frames = {bounds.max_clip_frames}"
         raise RefusedError(msg, "too_large")
     bits, samples = int(dataset.BitsAllocated), int(dataset.SamplesPerPixel)
     photometric = str(dataset.PhotometricInterpretation).strip().upper()
@@ -304,15 +281,35 @@ def _check_dicom_bounds(dataset: Dataset, bounds: ClipBounds) -> int:
             "export the file as MONOCHROME2 or RGB of 8 bits"
         )
         raise RefusedError(msg, "undecodable")
-    if min(rows, columns, n) < 1:
-        msg = f"no pixels: {columns} x {rows}, {n} frames; export the file again"
+    if min(rows, columns) < 1:
+        msg = f"no pixels: {columns} x {rows}; export the file again"
+        raise RefusedError(msg, "undecodable")
+
+
+def _checked_frame_count(dataset: Dataset, bounds: ClipBounds) -> int:
+    """The number of frames that a file declares."""
+    value = dataset.get("NumberOfFrames")
+    n = 1 if value is None else int(value)
+    if n > bounds.max_clip_frames:
+        msg = f"{min(n, 10**12)} frames, more than max_clip_frames = {bounds.max_clip_frames}"
+        raise RefusedError(msg, "too_large")
+    if n < 1:
+        msg = f"no pixels: {n} frames; export the file again"
         raise RefusedError(msg, "undecodable")
     return n
 
 
-def _frame_count(dataset: Dataset) -> int:
-    value = dataset.get("NumberOfFrames")
-    return 1 if value is None else int(value)
+def _count_note(dataset: Dataset, n: int) -> str | None:
+    """What a clip's file declares, where its stream holds another number of frames."""
+    try:
+        value = dataset.get("NumberOfFrames")
+        declared = None if value is None else max(0, min(int(value), 10**12))
+    except _READER_ERRORS:
+        declared = None
+    if declared == n:
+        return None
+    number = "no number of frames" if declared is None else counted(declared, "frame")
+    return f"the file declares {number}, its stream holds {n}: these are used"
 
 
 def _check_syntax(uid: UID, patient: str) -> None:
@@ -368,24 +365,33 @@ def transfer_syntax(dataset: Dataset) -> UID:
 def _frames(
     dataset: Dataset, syntax: UID, indices: list[int], boxes: tuple[Box, ...]
 ) -> Iterator[DicomFrame]:
-    video = clip_frames(dataset, indices) if syntax in VIDEO_SYNTAXES else None
     for index in indices:
         try:
-            if video is None:
-                array, photometric = frame_samples(dataset, syntax, index)
-            elif (frame := video[index]) is not None:
-                array, photometric = frame, "RGB"
-            else:
-                raise RefusedError(_TRUNCATED.format(what="its clip"), "undecodable")
-            for place, box in enumerate(boxes or (None,)):
-                view = (place, len(boxes)) if len(boxes) > 1 else None
-                image = frame_picture(array, photometric, dataset, box)
-                yield DicomFrame(index, image, view=view)
+            array, photometric = frame_samples(dataset, syntax, index)
+            yield from _views(dataset, index, array, photometric=photometric, boxes=boxes)
         except _READER_ERRORS as error:
             yield DicomFrame(index, None, *_why(error))
 
 
-def evenly_spaced(n: int, most: int) -> list[int]:
-    """At most `most` of n frames, evenly spaced: the middles of as many equal parts of the clip."""
-    count = min(n, most)
-    return [(2 * i + 1) * n // (2 * count) for i in range(count)]
+def _video_frames(dataset: Dataset, clip: Clip, boxes: tuple[Box, ...]) -> Iterator[DicomFrame]:
+    for index, frame in clip.frames.items():
+        try:
+            if frame is None:
+                raise RefusedError(_TRUNCATED.format(what="its clip"), "undecodable")
+            yield from _views(dataset, index, frame, photometric="RGB", boxes=boxes)
+        except _READER_ERRORS as error:
+            yield DicomFrame(index, None, *_why(error))
+
+
+def _views(
+    dataset: Dataset,
+    index: int,
+    array: npt.NDArray[Any],
+    *,
+    photometric: str,
+    boxes: tuple[Box, ...],
+) -> Iterator[DicomFrame]:
+    """A frame, or each tissue region of it."""
+    for place, box in enumerate(boxes or (None,)):
+        view = (place, len(boxes)) if len(boxes) > 1 else None
+        yield DicomFrame(index, frame_picture(array, photometric, dataset, box), view=view)

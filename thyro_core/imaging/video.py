@@ -4,8 +4,10 @@ For a process that may die: a video decoder is C code that meets bytes nobody ha
 """
 
 import tempfile
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise, takewhile
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.uid import UID
 
+from thyro_core.imaging.bounds import ClipBounds, evenly_spaced
 from thyro_core.imaging.compressed import RefusedError
 
 VIDEO_SYNTAXES: tuple[UID, ...] = tuple(
@@ -36,20 +39,31 @@ def has_video() -> bool:
     return cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends()
 
 
-def clip_frames(
-    dataset: Dataset, indices: Sequence[int]
-) -> dict[int, npt.NDArray[np.uint8] | None]:
-    """Frames of an MPEG clip.
+@dataclass(frozen=True)
+class Clip:
+    """An MPEG clip as its stream is, whatever the file declares.
+
+    Attributes:
+        n: Frames in the stream.
+        frames: uint8 (H, W, 3) in red, green and blue, by position from 0; None: damaged.
+    """
+
+    n: int
+    frames: Mapping[int, npt.NDArray[np.uint8] | None]
+
+
+def read_clip(dataset: Dataset, bounds: ClipBounds) -> Clip:
+    """Evenly spaced frames of an MPEG clip: files are known to declare one frame, or none.
+
+    The stream is decoded twice, first to count its frames: no container's count can be trusted.
 
     Args:
         dataset: header and pixel data; its declared size has been checked.
-        indices: ascending positions, from 0.
-
-    Returns:
-        uint8 (H, W, 3) in red, green and blue, by position; None: the clip ends before it.
+        bounds: how many frames it may have, and how many are taken.
 
     Raises:
-        RefusedError: the stream is none, or is of another size than the file declares.
+        RefusedError: the stream is none, holds no frame or too many, or is of another size than the
+            file declares.
     """
     stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
     if not _is_stream(stream):
@@ -59,12 +73,32 @@ def clip_frames(
     with tempfile.TemporaryFile() as file:
         file.write(stream)
         file.flush()
-        capture = cv2.VideoCapture(f"/dev/fd/{file.fileno()}", cv2.CAP_FFMPEG)
-        try:
+        with _opened(file.fileno()) as capture:
             _check_size(capture, dataset)
-            return _frames_at(capture, indices)
-        finally:
-            capture.release()
+            n = _frame_count(capture, bounds)
+        with _opened(file.fileno()) as capture:
+            return Clip(n, _frames_at(capture, evenly_spaced(n, bounds.frames_per_clip)))
+
+
+@contextmanager
+def _opened(descriptor: int) -> Iterator[cv2.VideoCapture]:
+    capture = cv2.VideoCapture(f"/dev/fd/{descriptor}", cv2.CAP_FFMPEG)
+    try:
+        yield capture
+    finally:
+        capture.release()
+
+
+def _frame_count(capture: cv2.VideoCapture, bounds: ClipBounds) -> int:
+    most = bounds.max_clip_frames
+    n = sum(1 for _ in takewhile(bool, (capture.grab() for _ in range(most + 1))))
+    if n > most:
+        msg = f"more than max_clip_frames = {most} frames"
+        raise RefusedError(msg, "too_large")
+    if n < 1:
+        msg = "the MPEG stream holds no frame that can be decoded: export the clip again"
+        raise RefusedError(msg, "undecodable")
+    return n
 
 
 def _is_stream(stream: bytes) -> bool:

@@ -28,7 +28,8 @@ from pydicom.uid import (
 
 from tests.support.dicoms import PERSON, US, dataset, dicom, encapsulated, region, saved, speckle
 from tests.support.places import REPOSITORY
-from thyro_core.imaging.dicom import DicomImages, evenly_spaced, is_dicom, read_dicom
+from thyro_core.imaging.bounds import evenly_spaced
+from thyro_core.imaging.dicom import DicomImages, is_dicom, read_dicom
 from thyro_core.screening.config import ScreeningRules
 
 RULES = ScreeningRules()

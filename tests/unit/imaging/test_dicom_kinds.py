@@ -46,8 +46,8 @@ GREY_OF_RGB = np.array(Image.fromarray(RGB).convert("L")).astype(int)
 WIDE = GREY.astype(np.uint16) * 16 + 5
 
 
-def read(data: bytes) -> DicomImages:
-    return read_dicom(data, ScreeningRules(), lambda *_: "q1")
+def read(data: bytes, **rules: Any) -> DicomImages:
+    return read_dicom(data, ScreeningRules(**rules), lambda *_: "q1")
 
 
 def grey(data: bytes, place: int = 0) -> np.ndarray:
@@ -58,8 +58,8 @@ def grey(data: bytes, place: int = 0) -> np.ndarray:
     return frame.image.grey.astype(int)
 
 
-def refusal(data: bytes) -> tuple[str, str]:
-    contents = read(data)
+def refusal(data: bytes, **rules: Any) -> tuple[str, str]:
+    contents = read(data, **rules)
     if contents.reason is None:
         (frame,) = contents.frames
         return str(frame.reason), str(frame.detail)
@@ -169,10 +169,37 @@ def test_htj2k_is_exact(number: int) -> None:
     assert reason == "undecodable", detail
 
 
-def test_an_mpeg_clip_that_ends_early_loses_its_last_frames_only() -> None:
-    contents = read(mpeg(video(12), 24))
-    assert [frame.reason for frame in contents.frames] == [None] * 4 + ["undecodable"] * 4
-    assert "truncated" in str(contents.frames[-1].detail)
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [(None, "no number of frames"), (1, "1 frame"), (8, "8 frames"), (50, "50 frames"),
+     (0, "0 frames"), (10**6, "1000000 frames"), ("many", "no number of frames")],
+)  # fmt: skip
+def test_the_frames_of_an_mpeg_clip_are_counted_in_its_stream(
+    declared: int | str | None, words: str
+) -> None:
+    """Archives write 1 there, or nothing, or what was before the clip was cut."""
+    data = mpeg(video(24), 24)
+    number = {None: b"", "many": b"many"}.get(declared, str(declared).encode())
+    element = b"\x28\x00\x08\x00IS" + len(b"24").to_bytes(2, "little") + b"24"
+    assert data.count(element) == 1
+    padded = number + b" " * (len(number) % 2)
+    other = element[:6] + len(padded).to_bytes(2, "little") + padded if number else b""
+    contents = read(data.replace(element, other))
+    assert contents.note == f"the file declares {words}, its stream holds 24: these are used"
+    assert contents.is_clip
+    assert [frame.index for frame in contents.frames] == [1, 4, 7, 10, 13, 16, 19, 22]
+    for frame in contents.frames:
+        assert frame.image is not None, frame.detail
+        np.testing.assert_allclose(frame.image.grey, 20.0 + 7 * frame.index, atol=3)
+    assert read(data).note is None
+
+
+def test_an_mpeg_clip_of_too_many_frames_is_refused_whatever_it_declares() -> None:
+    data = mpeg(video(12), 1)
+    assert refusal(data, max_clip_frames=11) == (
+        "too_large", "more than max_clip_frames = 11 frames"
+    )  # fmt: skip
+    assert len(read(data, max_clip_frames=12).frames) == 8
 
 
 def test_what_is_no_stream_is_never_opened() -> None:
