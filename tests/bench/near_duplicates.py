@@ -170,6 +170,21 @@ def mirrored(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return grey[:, ::-1]
 
 
+def quarter(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """By 90 degrees, either way."""
+    return np.rot90(grey, rng.choice((-1, 1)))
+
+
+def upside_down(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Turned by 180 degrees, or flipped."""
+    return grey[::-1, :: rng.choice((-1, 1))]
+
+
+def transposed(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """About either diagonal, and coded anew."""
+    return recoded(np.ascontiguousarray(np.rot90(grey, rng.choice((0, 2))).T), rng)
+
+
 def turned(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """3 degrees either way."""
     return np.asarray(
@@ -245,6 +260,9 @@ CHANGES: dict[str, Change] = {
     "zoom of 1.3": zoomed(1.3),
     "zoom of 1.5": zoomed(1.5),
     "mirror": mirrored,
+    "turn by 90 degrees": quarter,
+    "upside down": upside_down,
+    "transposition, recompression": transposed,
     "rotation of 3 degrees": turned,
     "half of a dual view": dual,
     "gain +40": gain(40),

@@ -42,9 +42,9 @@ from thyro_core.types import Grey
 
 __all__ = ["INGEST_VERSION", "REASONS", "Manifest", "ingest", "load_manifest"]
 
-INGEST_VERSION = 3
-"""Raised whenever the same files and rules give another table or other packs. 3: near-duplicates
-are found by local features, whatever crop, zoom, frame or mirroring hides them."""
+INGEST_VERSION = 4
+"""Raised whenever the same files and rules give another table or other packs. 4: near-duplicates
+that are turned by quarters, upside down or transposed are found too."""
 
 _FIRST_NOTES = (
     "an earlier version of Thyro ingested these contents: the notes are those of that day, and "

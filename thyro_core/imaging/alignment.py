@@ -1,8 +1,8 @@
 """How one picture lies over another, from the local features that they share.
 
 Every pair of alike features proposes a scale and a shift; the one that most others agree with is
-refined to a similarity (shift, scale and a few degrees of rotation), seen straight and mirrored.
-All proposals are tried: no random choice is made.
+refined to a similarity (shift, scale and a few degrees of rotation), after one of the symmetries of
+the square. All proposals are tried: no random choice is made.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,9 @@ from thyro_core.imaging.local_features import (
     PATTERN_NORM,
     PLACE_STEPS,
     LocalFeatures,
-    odd_columns,
 )
+from thyro_core.imaging.pattern_symmetry import changed
+from thyro_core.imaging.symmetry import TRANSPOSED, inverse, moved
 from thyro_core.types import FloatArray
 
 _PROPOSED = 8.0  # how near a proposal must bring a feature: 3 degrees move the corner by 7 [pixels]
@@ -36,38 +37,37 @@ class Alignment:
         shared: features that it brings together, each counted once.
         turn: scale and rotation, as the complex number that a place x + iy is multiplied by.
         shift: added to it afterwards, x + iy [pixels of the scaled image].
-        mirrored: whether the first image is mirrored (about its middle) before.
+        symmetry: what is done to the first image before, see `thyro_core.imaging.symmetry`.
     """
 
     shared: int
     turn: complex
     shift: complex
-    mirrored: bool
+    symmetry: int
 
 
-def align(one: LocalFeatures, other: LocalFeatures, least: int = 2) -> Alignment:
+def align(
+    one: LocalFeatures, other: LocalFeatures, least: int = 2, *, symmetry: int = 0
+) -> Alignment:
     """The similarity that brings most features of `one` to alike ones of `other`.
 
     Args:
         one: the image that is moved.
         other: the image that stays.
         least: matches that must propose one scale and shift; with fewer nothing is aligned.
+        symmetry: what is done to `one` first.
     """
-    straight, mirrored = (_aligned(one, other, side, least) for side in (False, True))
-    return mirrored if mirrored.shared > straight.shared else straight
-
-
-def _aligned(one: LocalFeatures, other: LocalFeatures, mirrored: bool, least: int) -> Alignment:
-    left, right = (features.patterns.astype(np.float32) for features in (one, other))
+    left = changed(one.patterns, symmetry).astype(np.float32)
+    right = other.patterns.astype(np.float32)
     places = [features.places / PLACE_STEPS for features in (one, other)]
-    if mirrored:
-        left *= np.where(odd_columns(), np.float32(-1), np.float32(1))
-        places[0] = np.abs(places[0] - np.array([one.width - 1.0, 0, 0]))
+    reach = one.width - 1.0, one.height - 1.0
+    # Refined to beyond the edge, a place would be brought before the first pixel.
+    places[0][:, :2] = np.abs(moved(places[0][:, :2], *reach, symmetry))
     octaves = np.subtract.outer(-places[0][:, 2], -places[1][:, 2])
     # The sums are of whole numbers below 2^24: float32 holds them exactly.
     alike = (left @ right.T >= LEAST_COSINE * PATTERN_NORM**2) & (np.abs(octaves) <= MOST_OCTAVES)
     i, j = np.nonzero(alike)
-    best = Alignment(0, 1 + 0j, 0j, mirrored)
+    best = Alignment(0, 1 + 0j, 0j, symmetry)
     if len(i) < 2:
         return best
     start = places[0][i, 0] + 1j * places[0][i, 1]
@@ -89,7 +89,7 @@ def _aligned(one: LocalFeatures, other: LocalFeatures, mirrored: bool, least: in
             near &= np.abs(scale - np.log2(np.abs(turn))) <= _SIZE_OCTAVES
             shared = min(len(set(i[near].tolist())), len(set(j[near].tolist())))
             if shared > best.shared:
-                best = Alignment(shared, turn, shift, mirrored)
+                best = Alignment(shared, turn, shift, symmetry)
             if np.array_equal(near, before):
                 break
     return best
@@ -138,20 +138,24 @@ def overlaps(
         For each image float64 (2, side, side): x and y of the grid's points, in shares of its
         width and height; all zero where they share nothing.
     """
-    turn, shift = alignment.turn, alignment.shift
-    # Corners of the second image, seen in the first one.
+    turn, shift, symmetry = alignment.turn, alignment.shift, alignment.symmetry
+    width, height = one.width, one.height
+    if symmetry & TRANSPOSED:
+        width, height = height, width
+    # Corners of the second image, seen in the first one, which the symmetry has changed.
     corners = np.array([0, other.width - 1, (other.height - 1) * 1j])
     corners = (np.append(corners, corners[1:].sum()) - shift) / turn
     x, y = corners.real, corners.imag
-    left, right = max(0.0, (x[0] + x[2]) / 2), min(one.width - 1.0, (x[1] + x[3]) / 2)
-    top, bottom = max(0.0, (y[0] + y[1]) / 2), min(one.height - 1.0, (y[2] + y[3]) / 2)
+    left, right = max(0.0, (x[0] + x[2]) / 2), min(width - 1.0, (x[1] + x[3]) / 2)
+    top, bottom = max(0.0, (y[0] + y[1]) / 2), min(height - 1.0, (y[2] + y[3]) / 2)
     nothing = np.zeros((2, side, side))
     if right <= left or bottom <= top:
         return nothing, nothing
     across = (np.arange(side) + 0.5) / side
     grid = np.add.outer(1j * (top + across * (bottom - top)), left + across * (right - left))
     target = turn * grid + shift
-    own_x = one.width - 1 - grid.real if alignment.mirrored else grid.real
-    own = np.stack([(own_x + 0.5) / one.width, (grid.imag + 0.5) / one.height])
+    own = np.stack([(grid.real + 0.5) / width, (grid.imag + 0.5) / height])
+    flat = own.reshape(2, -1).T
+    own = moved(flat, 1.0, 1.0, inverse(symmetry)).T.reshape(own.shape)
     theirs = np.stack([(target.real + 0.5) / other.width, (target.imag + 0.5) / other.height])
     return own, theirs

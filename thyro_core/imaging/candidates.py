@@ -1,8 +1,8 @@
 """Which pairs of images may show the same picture: found without looking at every pair.
 
 Features that are alike (`thyro_core.imaging.alike_features`) propose a shift and a scale; two
-images are candidates if their alike features propose the same. Mirrored features are brought into
-one hand first, so that they are alike too.
+images are candidates if their alike features propose the same. Features are brought into one view
+first, so that those of mirrored and turned copies are alike too.
 
 A feature that is alike to far more others than most of its image is print, a ruler or the edge of
 a scanner's fan. It is left out, or all images of one scanner would be candidates of each other. So
@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from thyro_core.imaging.alike_features import alike_features
-from thyro_core.imaging.local_features import PLACE_STEPS, LocalFeatures, odd_columns
+from thyro_core.imaging.local_features import PLACE_STEPS, LocalFeatures
+from thyro_core.imaging.pattern_symmetry import bring_into_one_view
+from thyro_core.imaging.symmetry import SYMMETRIES, Symmetries, between, moved
 from thyro_core.types import BoolArray, IntArray
 
 _CROWD, _CROWD_FACTOR = 16, 4  # alike features of a common one, at least; in medians of its image
@@ -27,7 +29,6 @@ _PROPOSAL_PIXELS, _PROPOSAL_OCTAVES = 10.0, 0.5  # how near two proposals are: [
 _APART = 4.0  # how far two features of one image are, to count as two [pixels]
 _VOTES = 4  # pairs of agreeing matches that suffice, however many disagree
 _MATCHES = 24  # matches of a pair that are looked at
-_ROWS_AT_ONCE = 1 << 18
 
 
 class _Features(NamedTuple):
@@ -37,10 +38,10 @@ class _Features(NamedTuple):
     """(n,), the image."""
     places: npt.NDArray[np.int16]
     """(n, 3)."""
-    mirrored: BoolArray
-    """(n,), whether the pattern was mirrored to be in one hand."""
-    widths: IntArray
-    """(n,), of the image [pixels]."""
+    symmetries: Symmetries
+    """(n,), what brought the pattern into one view."""
+    sizes: IntArray
+    """(images, 2), width and height [pixels]."""
 
 
 def candidates(images: Sequence[LocalFeatures]) -> IntArray:
@@ -50,33 +51,21 @@ def candidates(images: Sequence[LocalFeatures]) -> IntArray:
         images: their local features.
 
     Returns:
-        int64 (pairs, 2), each row i < j, rows sorted, none twice.
+        int64 (pairs, 3): two images i < j, and the symmetry that most probably brings the first
+        one to the second (`thyro_core.imaging.symmetry`); rows sorted, no pair twice.
     """
     counts = [len(image.places) for image in images]
     owners = np.repeat(np.arange(len(images)), counts)
     if len(owners) < 2:
-        return np.empty((0, 2), np.int64)
+        return np.empty((0, 3), np.int64)
     patterns = np.concatenate([image.patterns for image in images])
     places = np.concatenate([image.places for image in images])
-    widths = np.repeat([image.width for image in images], counts)
-    features = _Features(owners, places, _brought_into_one_hand(patterns), widths)
+    sizes = np.array([(image.width, image.height) for image in images])
+    features = _Features(owners, places, bring_into_one_view(patterns), sizes)
     left, right = alike_features(patterns, places, owners)
     common = _common(left, right, owners)
     rare = ~(common[left] | common[right])
     return _agreeing(left[rare], right[rare], features)
-
-
-def _brought_into_one_hand(patterns: npt.NDArray[np.int8]) -> BoolArray:
-    """Mirror, in place, patterns whose largest odd columns are negative; and which these are."""
-    odd = odd_columns()
-    mirrored = np.empty(len(patterns), np.bool_)
-    for start in range(0, len(patterns), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        values = patterns[rows][:, odd].astype(np.int32)
-        mirrored[rows] = (values * values * values).sum(axis=1) < 0
-        # -128 does not occur: the sign always fits.
-        patterns[rows] *= np.where(mirrored[rows, None] & odd, np.int8(-1), np.int8(1))
-    return mirrored
 
 
 def _common(left: IntArray, right: IntArray, owners: IntArray) -> BoolArray:
@@ -96,8 +85,8 @@ def _agreeing(left: IntArray, right: IntArray, features: _Features) -> IntArray:
     Print of one scanner agrees by chance now and then: at least half as many pairs of matches must
     agree as there are matches, or `_VOTES` of them.
     """
-    owners, places, mirrored, widths = features
-    n_images = int(owners[-1]) + 1
+    owners, places, symmetries, image_sizes = features
+    n_images = len(image_sizes)
     keys = owners[left] * n_images + owners[right]
     order = np.argsort(keys, kind="stable")
     keys, left, right = keys[order], left[order], right[order]
@@ -106,14 +95,15 @@ def _agreeing(left: IntArray, right: IntArray, features: _Features) -> IntArray:
     rank = np.arange(len(keys)) - np.repeat(starts, sizes)
     several = (np.repeat(sizes, sizes) > 1) & (rank < _MATCHES)
     keys, left, right = keys[several], left[several], right[several]
-    crossed = mirrored[left] != mirrored[right]
+    symmetry = between()[symmetries[left], symmetries[right]]
     start, goal = (places[side].astype(np.float64) / PLACE_STEPS for side in (left, right))
-    start[:, 0] = np.where(crossed, widths[left] - 1 - start[:, 0], start[:, 0])
+    width, height = image_sizes[owners[left]].T - 1
+    start[:, :2] = moved(start[:, :2], width, height, symmetry)
     octaves = goal[:, 2] - start[:, 2]
     agreed = [np.empty(0, np.int64)]
     for step in range(1, _MATCHES):
         one, other = slice(None, -step), slice(step, None)
-        together = (keys[one] == keys[other]) & (crossed[one] == crossed[other])
+        together = (keys[one] == keys[other]) & (symmetry[one] == symmetry[other])
         rows = np.flatnonzero(together)
         rows = rows[np.abs(octaves[rows] - octaves[rows + step]) <= _PROPOSAL_OCTAVES]
         ends = [side[rows, :2] - side[rows + step, :2] for side in (start, goal)]
@@ -122,8 +112,15 @@ def _agreeing(left: IntArray, right: IntArray, features: _Features) -> IntArray:
         middle = 2 ** ((octaves[rows] + octaves[rows + step]) / 2)
         apart = np.abs(ends[0] * middle[:, None] - ends[1]).max(axis=1)
         two = np.minimum(*(np.abs(side).max(axis=1) for side in ends)) >= _APART
-        agreed.append(keys[rows[(apart <= _PROPOSAL_PIXELS) & two]])
-    pairs, votes = np.unique(np.concatenate(agreed), return_counts=True)
+        near = rows[(apart <= _PROPOSAL_PIXELS) & two]
+        agreed.append(keys[near] * len(SYMMETRIES) + symmetry[near])
+    ways, votes = np.unique(np.concatenate(agreed), return_counts=True)
+    # Of each pair the symmetry with most votes, the first of equal ones.
+    order = np.lexsort((ways, -votes, ways // len(SYMMETRIES)))
+    ways, votes = ways[order], votes[order]
+    pairs, first = np.unique(ways // len(SYMMETRIES), return_index=True)
+    ways, votes = ways[first], votes[first]
     matched, matches = np.unique(keys, return_counts=True)
     likely = (votes >= _VOTES) | (2 * votes >= matches[np.searchsorted(matched, pairs)])
-    return np.stack(np.divmod(pairs[likely], n_images), axis=1)
+    first_image, second_image = np.divmod(pairs[likely], n_images)
+    return np.stack([first_image, second_image, ways[likely] % len(SYMMETRIES)], axis=1)

@@ -5,7 +5,7 @@ do not recognise it; the same spots are still there. They are extrema of differe
 (Lowe 2004, "Distinctive image features from scale-invariant keypoints"), found in the local
 contrast, so that gain and gamma count little, after a median, which removes callipers, dotted lines
 and small print. The description is the low part of the cosine transform of the spot's
-surroundings, upright: mirroring only changes the signs of its odd columns.
+surroundings, upright; what mirrors and turns do to it, `pattern_symmetry` knows.
 
 All sums are of whole numbers that single precision holds, so that every processor finds the same.
 """
@@ -110,10 +110,14 @@ def scaled(grey: Grey) -> Grey:
     return np.asarray(Image.fromarray(grey).resize((width, height), bilinear, reducing_gap=2.0))
 
 
-@cache
-def odd_columns() -> npt.NDArray[np.bool_]:
-    """(PATTERN,): which coefficients change their sign when the image is mirrored."""
-    return np.asarray(_cosine_waves()[1] % 2 == 1)
+def waves() -> tuple[IntArray, IntArray]:
+    """(PATTERN,) each: rows and columns of the waves that a description's numbers stand for."""
+    return _cosine_waves()[:2]
+
+
+def wave_weights() -> FloatArray:
+    """(PATTERN,): what each wave is multiplied by."""
+    return np.asarray(_WEIGHTS)
 
 
 def _contrast_steps(small: Grey) -> Float32Array:

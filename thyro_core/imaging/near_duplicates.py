@@ -1,12 +1,12 @@
 """Near-duplicates: the same picture exported twice, or the next frame of the same sweep.
 
 Images that have local features in common (`thyro_core.imaging.candidates`) are laid over each other
-(`thyro_core.imaging.alignment`), mirrored if that fits better. What both show is then compared
-pixel by pixel: the correlation of local contrast, so that a shared fan shape, dark borders or a
-depth gradient do not merge strangers, after a small further shift and stretch. Crops, zooms, frames
-of buttons, marks, gain and half of a dual view do not hide a copy. Where the correlation is high it
-is the same picture; where it is lower, yet above what strangers reach, a similar one: tissue that
-moved between two frames. Both belong on one side of a split.
+(`thyro_core.imaging.alignment`), mirrored and turned by quarters as their features say. What both
+show is then compared pixel by pixel: the correlation of local contrast, so that a shared fan shape,
+dark borders or a depth gradient do not merge strangers, after a small further shift and stretch.
+Crops, zooms, frames of buttons, marks, gain and half of a dual view do not hide a copy. Where the
+correlation is high it is the same picture; where it is lower, yet above what strangers reach, a
+similar one: tissue that moved between two frames. Both belong on one side of a split.
 """
 
 from collections.abc import Sequence
@@ -76,7 +76,8 @@ class NearDuplicate:
         same_picture: whether it is the same picture; otherwise the two are only similar.
         correlation: of local contrast, where the two overlap.
         shared: local features that lie over each other.
-        mirrored: whether one is the mirror image of the other.
+        symmetry: what brings the first one to the second, see `thyro_core.imaging.symmetry`; 0:
+            it lies as the other does.
     """
 
     first: int
@@ -84,7 +85,7 @@ class NearDuplicate:
     same_picture: bool
     correlation: float
     shared: int
-    mirrored: bool
+    symmetry: int
 
 
 def fingerprint(grey: Grey) -> Fingerprint:
@@ -167,9 +168,9 @@ def _confirmed(
     """The pairs whose pictures correlate where they lie over each other."""
     squares = np.zeros((2, len(pairs), SIDE, SIDE), np.float32)
     alignments = []
-    for row, (i, j) in enumerate(pairs):
+    for row, (i, j, symmetry) in enumerate(pairs.tolist()):
         one, other = fingerprints[i], fingerprints[j]
-        alignment = align(one.features, other.features, _LEAST_SHARED)
+        alignment = align(one.features, other.features, _LEAST_SHARED, symmetry=symmetry)
         alignments.append(alignment)
         if alignment.shared >= _LEAST_SHARED:
             grids = overlaps(one.features, other.features, alignment, SIDE)
@@ -178,11 +179,12 @@ def _confirmed(
     left, right = (_local_contrast(square) for square in squares)
     there, back = registered_correlation(left, right), registered_correlation(right, left)
     duplicates = []
-    for (i, j), alignment, value in zip(pairs, alignments, np.maximum(there, back), strict=True):
+    ends = pairs[:, :2].tolist()
+    for (i, j), alignment, value in zip(ends, alignments, np.maximum(there, back), strict=True):
         is_similar = value >= similar and alignment.shared >= _LEAST_SHARED_SIMILAR
         if value >= same_picture or is_similar:
-            facts = float(value), alignment.shared, alignment.mirrored
-            duplicates.append(NearDuplicate(int(i), int(j), bool(value >= same_picture), *facts))
+            facts = float(value), alignment.shared, alignment.symmetry
+            duplicates.append(NearDuplicate(i, j, bool(value >= same_picture), *facts))
     return duplicates
 
 

@@ -59,7 +59,7 @@ def near(monkeypatch):
             names = [item.entry.name for item in shown]
             both = [pair for pair in pairs if set(pair) <= set(names)]
             places = sorted(tuple(sorted(names.index(name) for name in pair)) for pair in both)
-            return [NearDuplicate(i, j, same_picture, 0.97, 30, False) for i, j in places]
+            return [NearDuplicate(i, j, same_picture, 0.97, 30, 0) for i, j in places]
 
         monkeypatch.setattr(eligibility, "_near_pairs", pairs_of)
 

@@ -11,9 +11,10 @@ from thyro_core.imaging.local_features import (
     PATTERN,
     PATTERN_NORM,
     LocalFeatures,
-    odd_columns,
 )
 from thyro_core.imaging.near_duplicates import group_labels
+from thyro_core.imaging.pattern_symmetry import signs
+from thyro_core.imaging.symmetry import MIRRORED
 
 SIDE = 192
 SIGNS = [-1, 1, -1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, 1, -1]
@@ -37,7 +38,7 @@ def copied(seed, factor=1.0, shift=(0, 0), mirror=False, kept=60, noise=0.05):
     places, patterns = places[:kept].copy(), patterns[:kept].copy()
     if mirror:
         places[:, 0] = SIDE - 1 - places[:, 0]
-        patterns[:, odd_columns()] *= -1
+        patterns *= signs()[MIRRORED]
     places[:, :2] = places[:, :2] * factor + shift
     places[:, 2] += np.log2(factor)
     patterns += rng.normal(0, noise, patterns.shape)
@@ -50,7 +51,10 @@ def test_copies_are_found_through_shift_scale_and_mirror_and_no_stranger_is():
         copied(0), copied(1, factor=1.6), copied(2, shift=(-50, 30)), copied(3, mirror=True),
         copied(4, factor=0.6, shift=(20, 9), mirror=True, kept=20),
     ]  # fmt: skip
-    assert candidates([*strangers, *copies]).tolist() == [[k, 40 + k] for k in range(5)]
+    mirrored = [0, 0, 0, MIRRORED, MIRRORED]
+    assert candidates([*strangers, *copies]).tolist() == [
+        [k, 40 + k, mirrored[k]] for k in range(5)
+    ]
 
 
 def test_the_same_features_elsewhere_in_disorder_are_no_candidate():
@@ -76,7 +80,7 @@ def test_none_one_and_images_without_features_have_no_pair():
             nothing,
         ],
     ):
-        assert candidates(images).shape == (0, 2)
+        assert candidates(images).shape == (0, 3)
 
 
 @settings(max_examples=10, deadline=None)
@@ -85,7 +89,8 @@ def test_order_only_names_the_images(order):
     images = [features(*drawn(k)) for k in range(6)] + [
         copied(k, mirror=k % 2 == 0) for k in range(6)
     ]
-    named = {tuple(sorted((order[i], order[j]))) for i, j in candidates([images[k] for k in order])}
+    found = candidates([images[k] for k in order])
+    named = {tuple(sorted((order[i], order[j]))) for i, j, _ in found}
     assert named == {(k, 6 + k) for k in range(6)}
 
 
@@ -110,7 +115,7 @@ def test_print_that_all_images_show_makes_no_candidates_and_hides_no_copy():
     images = [joined((seen[0][:30], seen[1][:30]), printed) for seen in map(drawn, range(40))]
     places, patterns = drawn(7)
     moved = joined((places[:30] + np.array([9, 5, 0]), patterns[:30]), printed)
-    assert candidates([*images, moved]).tolist() == [[7, 40]]
+    assert candidates([*images, moved]).tolist() == [[7, 40, 0]]
 
 
 def test_a_half_that_stands_beside_a_dozen_other_halves_is_a_candidate_each_time():
@@ -122,8 +127,8 @@ def test_a_half_that_stands_beside_a_dozen_other_halves_is_a_candidate_each_time
 def test_a_hundred_copies_of_one_picture_hang_together():
     copies = [copied(0, shift=(k / 10, 0)) for k in range(100)]
     pairs = candidates([features(*drawn(1)), *copies])
-    assert 0 not in pairs
-    assert group_labels(pairs.tolist(), 101).tolist() == [0, *[1] * 100]
+    assert 0 not in pairs[:, :2]
+    assert group_labels(pairs[:, :2].tolist(), 101).tolist() == [0, *[1] * 100]
 
 
 def test_the_search_finds_most_alike_features_among_many():

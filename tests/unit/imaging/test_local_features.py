@@ -1,4 +1,4 @@
-"""Features move with the picture, and a mirrored picture has mirrored ones."""
+"""Features move with the picture, and mirror and turn with it."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from tests.support.symmetries import seen
 from thyro_core.imaging.alignment import align, overlaps
 from thyro_core.imaging.local_features import (
     PATTERN,
@@ -15,9 +16,10 @@ from thyro_core.imaging.local_features import (
     PLACE_STEPS,
     SCALE,
     local_features,
-    odd_columns,
     scaled,
 )
+from thyro_core.imaging.pattern_symmetry import bring_into_one_view
+from thyro_core.imaging.symmetry import SYMMETRIES
 
 DIGEST = """
 import hashlib
@@ -56,13 +58,32 @@ def test_descriptions_have_their_norm_and_places_lie_in_the_image():
     assert (places <= 191).all()
 
 
-def test_a_mirrored_picture_has_the_odd_columns_negative():
-    grey = tissue(1)
-    straight, mirror = (local_features(np.ascontiguousarray(g)) for g in (grey, grey[:, ::-1]))
-    alignment = align(straight, mirror)
-    assert alignment.mirrored
-    assert alignment.shared > 0.8 * len(straight.places)
-    assert 10 < odd_columns().sum() < PATTERN - 10
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+def test_each_symmetry_of_a_picture_is_that_of_its_descriptions(symmetry):
+    grey = tissue(1, 170, 216)
+    straight, other = (local_features(g) for g in (grey, seen(grey, symmetry)))
+    shared = [align(straight, other, symmetry=k).shared for k in SYMMETRIES]
+    assert shared[symmetry] > 0.8 * len(straight.places)
+    assert max(shared[:symmetry] + shared[symmetry + 1 :]) < 12
+    own, theirs = overlaps(straight, other, align(straight, other, symmetry=symmetry), 32)
+    levels = [
+        g[(y * g.shape[0]).astype(int), (x * g.shape[1]).astype(int)]
+        for g, (x, y) in ((grey, own), (seen(grey, symmetry), theirs))
+    ]
+    assert np.corrcoef(levels[0].ravel(), levels[1].ravel())[0, 1] > 0.9
+
+
+def test_the_features_of_all_eight_forms_are_brought_into_one_view():
+    grey = tissue(3, 170, 216)
+    views = []
+    for symmetry in SYMMETRIES:
+        patterns = local_features(seen(grey, symmetry)).patterns.copy()
+        used = bring_into_one_view(patterns)
+        assert len(set(used.tolist())) >= 4
+        views.append(patterns.astype(np.float32))
+    for view in views[1:]:
+        nearest = (view @ views[0].T).max(axis=1) / PATTERN_NORM**2
+        assert (nearest > 0.95).mean() > 0.75
 
 
 @pytest.mark.parametrize(("top", "left"), [(0, 0), (20, 31)])
@@ -70,7 +91,7 @@ def test_alignment_undoes_a_crop(top, left):
     grey = tissue(2, 240, 240)
     one, other = (local_features(g) for g in (grey[:192, :192], grey[top:][:192, left:][:, :192]))
     alignment = align(one, other)
-    assert not alignment.mirrored
+    assert alignment.symmetry == 0
     assert abs(alignment.turn - 1) < 0.01
     assert abs(alignment.shift + complex(left, top)) < 1
     own, theirs = overlaps(one, other, alignment, 32)

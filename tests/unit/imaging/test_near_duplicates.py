@@ -11,7 +11,9 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, zoom
 
 from tests.support.places import REPOSITORY, SHARED
+from tests.support.symmetries import seen
 from thyro_core.imaging import near_duplicates as nd
+from thyro_core.imaging.symmetry import SYMMETRIES
 
 
 @cache
@@ -106,13 +108,24 @@ def test_a_changed_copy_is_found_among_strangers(change):
         assert pairs_of(strangers[0], original, strangers[1], change(original)) == [(1, 3)]
 
 
-def test_a_mirror_image_is_said_to_be_one():
-    for change in (np.copy, mirrored):
-        (pair,) = nd.near_duplicates(nd.fingerprints([speckle(1), change(speckle(1))]))
-        assert pair.same_picture
-        assert pair.mirrored == (change is mirrored)
-        assert pair.correlation > 0.99
-        assert pair.shared > 50
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+@pytest.mark.parametrize("shape", [(300, 400), (300, 300), (420, 260)])
+def test_all_eight_forms_of_a_picture_are_found_and_said(symmetry, shape):
+    original = speckle(1, *shape)
+    images = [speckle(7, *shape), original, seen(original, symmetry), speckle(9, *shape)]
+    (pair,) = nd.near_duplicates(nd.fingerprints(images))
+    assert (pair.first, pair.second) == (1, 2)
+    assert pair.same_picture
+    assert pair.symmetry == symmetry
+    assert pair.correlation > 0.99
+    assert pair.shared > 50
+
+
+@pytest.mark.parametrize("change", [recompressed, annotated, halved, brighter, cropped])
+def test_a_turned_copy_is_found_through_other_changes(change):
+    for symmetry in SYMMETRIES:
+        copy = change(seen(speckle(symmetry), symmetry))
+        assert pairs_of(speckle(50), speckle(symmetry), speckle(51), copy) == [(1, 3)]
 
 
 def test_strangers_in_one_fan_are_apart_though_they_share_its_print():
