@@ -3,17 +3,20 @@
     python tests/bench/calibration.py [--studies 40]
 
 Ten (or five) networks share a part of an image's log odds, and each adds an error of its own. Out
-of fold three in ten networks score an image; in use all do. Mean over studies of the Brier score
-of 20,000 new images scored by all networks: with the calibration fitted on the scores of the few
-as they are, with `fit_ensemble`, with one fitted on the new images themselves (the best there is),
-and uncalibrated; and expected over observed malignant images of the second.
+of fold three in ten networks score an image; in use all do. Figures of 20,000 new images scored by
+all networks, so of the truth but for chance, as means over studies with the SD over studies in
+brackets: Brier score, calibration slope (1 fits), intercept at that slope fixed to 1 (0 fits) and
+malignant images over the sum of probabilities (1 fits). Ways: `raw`, the networks' own
+probabilities; `few as all`, a calibration fitted on the scores of the few as they are; `fitted`,
+what a study does (`fit_ensemble`); `best`, fitted on the new images themselves.
 """
 
 import argparse
 
 import numpy as np
+from laps import header
 
-from thyro_core.evaluation.calibration import fit_calibration, fit_ensemble
+from thyro_core.evaluation.calibration import calibration_quality, fit_calibration, fit_ensemble
 from thyro_core.evaluation.out_of_fold import (
     OutOfFoldPredictions,
     ensemble_margin,
@@ -40,7 +43,7 @@ def scores(rng, images, case):
 
 
 def study(rng, case):
-    """Brier scores of four ways in use, and expected over observed of `fit_ensemble`."""
+    """Brier score, slope, intercept and observed over expected in use, by way."""
     label, margins = scores(rng, case[0], case)
     image, network = np.nonzero(rng.random(margins.shape) < TESTED)
     names = np.array([f"i{i:06d}" for i in image], object)
@@ -49,22 +52,35 @@ def study(rng, case):
     )
     new, in_use = scores(rng, NEW, case)
     margin = ensemble_margin(in_use)
-    fits = (
-        fit_calibration(few.label, few.margin),
-        fit_ensemble(few).calibration,
-        fit_calibration(new, margin),
-    )
-    probabilities = [fit.probability(margin) for fit in fits] + [sigmoid(margin)]
-    brier = [float(((p - new) ** 2).mean()) for p in probabilities]
-    return [*brier, float(probabilities[1].mean() / new.mean())]
+    ways = {
+        "raw": sigmoid(margin),
+        "few as all": fit_calibration(few.label, few.margin).probability(margin),
+        "fitted": fit_ensemble(few).calibration.probability(margin),
+        "best": fit_calibration(new, margin).probability(margin),
+    }
+    unit, reference = np.arange(NEW), np.full(NEW, new.mean())
+    found = {}
+    for way, probability in ways.items():
+        fit = calibration_quality(new, probability, reference, unit)
+        kinds = (fit.brier, fit.slope, fit.intercept, fit.observed_expected)
+        found[way] = [kind.value for kind in kinds]
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--studies", type=int, default=40)
+    studies = parser.parse_args().studies
+    print(header("case", "probabilities", "Brier", "slope", "intercept", "observed / expected"))
+    for name, case in CASES.items():
+        rng = np.random.default_rng(0)
+        found = [study(rng, case) for _ in range(studies)]
+        for way in found[0]:
+            values = np.array([each[way] for each in found])
+            cells = zip(values.mean(axis=0), values.std(axis=0), strict=True)
+            print(f"| {name} | {way} | {' | '.join(f'{m:.3f} ({sd:.3f})' for m, sd in cells)} |")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=40)
-    arguments = parser.parse_args()
-    print(f"{'':32} few as all   corrected   best   raw   E/O corrected")
-    for name, case in CASES.items():
-        rng = np.random.default_rng(0)
-        means = np.mean([study(rng, case) for _ in range(arguments.studies)], axis=0)
-        print(f"{name:32}", *(f"{value:9.4f}" for value in means))
+    main()

@@ -115,8 +115,20 @@ PARTS = {
     "coverage": Part(
         "Coverage of the 95 % intervals",
         "0.92 to 0.97, or the report says what it is",
-        ("coverage.py", "--repeats=1000"),
+        ("coverage.py", "--repeats=200"),
         ("--repeats=3",),
+    ),
+    "bands": Part(
+        "Coverage of the bands of curves",
+        "0.90 and more, or the report says what it is",
+        ("bands.py", "--repeats=120"),
+        ("--repeats=2",),
+    ),
+    "false-alarms": Part(
+        "Months with a false alarm of drift, although nothing changed",
+        "<= 0.10 of months of 30 nights, with patients' pseudonyms",
+        ("false_alarms.py", "--months=30"),
+        ("--months=1",),
     ),
     "calibration": Part(
         "Probabilities of new patients, calibrated on scores of few networks",

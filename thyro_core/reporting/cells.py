@@ -7,6 +7,8 @@ from types import MappingProxyType
 
 from markupsafe import Markup
 
+from thyro_core.reporting.simulated import SIMULATED
+
 UNDEFINED = "undefined"
 """How a page spells NaN: a figure whose definition divides by zero here."""
 
@@ -106,9 +108,14 @@ def definition(value: float | str, form: str = "short") -> Cell:
     return Cell(value, form, ("source", "definition"))
 
 
-def simulation(value: float, form: str = "short") -> Cell:
-    """A number that this program's benchmarks measured on simulated studies."""
-    return Cell(value, form, ("source", "simulation"))
+def simulation(name: str, form: str = "short") -> Cell:
+    """A number that this program's benchmarks measured on simulated studies.
+
+    Args:
+        name: of `SIMULATED`.
+        form: how it is shown.
+    """
+    return Cell(SIMULATED[name], form, ("source", "simulation"))
 
 
 def literature(value: float | str, form: str = "short") -> Cell:

@@ -133,7 +133,7 @@ def _answering_sections(values: Mapping[str, Any]) -> set[str]:
     empty = {
         "calibration": not values["fit"].rows,
         "operating": not values["review"].operating,
-        "subgroups": not values["review"].subgroups,
+        "subgroups": values["review"].forest is None,
         "readers": not values["review"].readers,
         "shortcuts": not values["review"].shortcuts,
         "comparisons": not values["comparisons"].corrected,

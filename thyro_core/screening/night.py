@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from thyro_core.errors import InputError, ThyroError
@@ -164,7 +165,7 @@ def conclude_night(
             f"of {n_files} are there; start the same command again, and report this"
         )
         raise ThyroError(msg)
-    drift = _drift(store, night)
+    drift = judge_drift(store, night, reference(store, night.model_id))
     figures: dict[str, object] = {
         "files": counts.files if counts else None,
         "known": counts.known if counts else None,
@@ -183,14 +184,19 @@ def conclude_night(
     return NightResult(night, totals, whole, counts or Counts(), drift, worklist)
 
 
-def _drift(store: Store, night: Night) -> DriftReport:
+def judge_drift(store: Store, night: Night, training: pa.Table) -> DriftReport:
     """The batch against the training set; of a large one a random sample.
 
     A batch too small to be judged is judged together with those before it that the same model
     scored, as many as it takes. In 30 nights that is still 30 tests, each at its own level, so the
     declared share of false alarms holds.
+
+    Args:
+        store: holds the rows of the batch and of those before it.
+        night: which batch.
+        training: the reference set of its model.
     """
-    training, thresholds = reference(store, night.model_id), DriftThresholds()
+    thresholds = DriftThresholds()
     own = drift_sample(store, night)
     report = compare_with_training(training, own.rows, thresholds, own.embeddings)
     earlier = _batches_before(store, night) if report.too_few else []

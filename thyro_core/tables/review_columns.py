@@ -76,7 +76,11 @@ READER_COLUMNS = (
 
 SHORTCUT_COLUMNS = (
     ("auc", _REAL, "Of the network, on tested images, each once, by networks that did not see it."),
-    ("shortcut_auc", _REAL, "Of the best learner on seven facts of the file, on the same images."),
+    (
+        "shortcut_auc",
+        _REAL,
+        "Of the learner that each split chose, on seven facts of the file, on the same images.",
+    ),
     ("ci_low", _REAL, "Lower end of the 95 % interval of `shortcut_auc`, patients as units."),
     ("ci_high", _REAL, "Upper end of the interval."),
     ("lead", _REAL, "`auc` - `shortcut_auc`."),
@@ -86,7 +90,12 @@ SHORTCUT_COLUMNS = (
     ("p_adjusted", _REAL, "Holm's, over the architectures."),
     ("n", _INT, "Splits."),
     ("n_images", _INT, "Tested images."),
-    ("learner", _STRING, "The best learner, by its AUC on these very images."),
+    ("learner", _STRING, "The learner that most splits chose."),
+    (
+        "learner_splits",
+        _INT,
+        "Splits that chose it on their training part; null: it was best on the tested images.",
+    ),
     ("random_forest_auc", _REAL, "Of the random forest, on the same images."),
     ("gradient_boosting_auc", _REAL, "Of gradient boosting, on the same images."),
     ("logistic_regression_auc", _REAL, "Of logistic regression, on the same images."),

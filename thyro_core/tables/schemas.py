@@ -510,6 +510,7 @@ LATER_COLUMNS: Mapping[str, frozenset[str]] = {
         {
             "n_images",
             "learner",
+            "learner_splits",
             "random_forest_auc",
             "gradient_boosting_auc",
             "logistic_regression_auc",

@@ -1,14 +1,17 @@
 """Operating points, predictive values, subgroups, readers and shortcuts, worked out anew."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from tests.support.report_store import images
 from thyro_core.config import ColumnSpec, ReaderSpec, StudyConfig
 from thyro_core.datasets.splits import make_splits
+from thyro_core.evaluation import shortcuts
 from thyro_core.evaluation.bounded import Interval, wilson_interval
 from thyro_core.evaluation.delong import auc_influences, auc_variance
 from thyro_core.evaluation.ensemble import paired_auc_difference
@@ -24,6 +27,7 @@ from thyro_core.evaluation.out_of_fold import OutOfFoldEnsemble, out_of_fold_ens
 from thyro_core.evaluation.readers import category, paired_gain, reading, separates_classes
 from thyro_core.evaluation.shortcuts import (
     LEARNERS,
+    chosen_learner,
     shortcut_scores,
     shortcuts_table,
     shortcuts_tell,
@@ -250,7 +254,8 @@ def test_shortcuts_see_the_file_alone() -> None:
     def aucs(rows):
         each = shortcut_scores(rows, splits)
         return {
-            name: metrics(of.label, sigmoid(of.margin), 0.5)["auc"] for name, of in each.items()
+            name: metrics(of.label, sigmoid(of.margin), 0.5)["auc"]
+            for name, of in each.learners.items()
         }
 
     assert min(aucs(table).values()) > 0.9
@@ -280,7 +285,7 @@ def squares():
     return table, make_splits("s0", table, StudyConfig(splits=4))
 
 
-def test_a_network_is_compared_with_the_best_learner_on_the_same_images(squares) -> None:
+def test_a_network_is_compared_with_the_chosen_learner_on_the_same_images(squares) -> None:
     table, splits = squares
     config = StudyConfig(splits=4, architectures=("resnet18",))
     tested = splits.to_pandas()
@@ -294,20 +299,60 @@ def test_a_network_is_compared_with_the_best_learner_on_the_same_images(squares)
     ).to_pylist()
     each = {name: row[f"{name}_auc"] for name in LEARNERS}
     assert each["logistic_regression"] < 0.7
-    assert row["learner"] == max(each, key=each.get) != "logistic_regression"
-    assert row["shortcut_auc"] == max(each.values()) > 0.85
+    scores = shortcut_scores(table, splits)
+    counts = Counter(scores.choices)
+    assert "logistic_regression" not in counts
+    assert row["learner_splits"] == counts[row["learner"]] == max(counts.values())
+    assert sum(counts.values()) == row["n"] == 4
+    assert 0.85 < row["shortcut_auc"] <= max(each.values()) + 0.02
     assert row["ci_low"] > 0.5
     assert shortcuts_tell([row])
     network = out_of_fold_ensembles(pa.Table.from_pandas(predictions), splits, ["resnet18"])[
         "resnet18"
     ]
-    facts = shortcut_scores(table, splits)[row["learner"]]
+    facts = scores.baseline
     assert network.image.tolist() == facts.image.tolist()
     expected = paired_auc_difference(network.label, network.margin, facts.margin, network.unit)
     assert (row["lead"], row["lead_low"], row["lead_high"]) == pytest.approx(expected)
     assert row["auc"] - row["shortcut_auc"] == pytest.approx(row["lead"])
     assert row["lead_high"] < 0, "this network does worse than the width alone"
     assert row["n_images"] == tested["image_id"].nunique()
+
+
+def test_no_tested_image_has_a_part_in_the_choice_of_the_learner(monkeypatch) -> None:
+    """Three learners that know nothing: the best of them on the tested images looks as if."""
+    generator = np.random.default_rng(0)
+
+    def noise(learner, features, label, test):
+        return generator.random(len(test))
+
+    monkeypatch.setattr(shortcuts, "learner_scores", noise)
+    table = images(90, 40, patients=False)
+    best, chosen = [], []
+    for seed in range(60):
+        splits = make_splits("s0", table, StudyConfig(splits=2, seed=seed))
+        scores = shortcut_scores(table, splits)
+        best.append(max(roc_auc_score(o.label, o.margin) for o in scores.learners.values()))
+        own = scores.baseline
+        chosen.append(roc_auc_score(own.label, own.margin))
+    error = float(np.std(chosen)) / math.sqrt(60)
+    assert float(np.mean(best)) > 0.5 + 4 * error
+    assert abs(float(np.mean(chosen)) - 0.5) < 3 * error
+
+
+def test_the_learner_is_chosen_by_the_training_images_alone(squares) -> None:
+    table, splits = squares
+    frame = splits.to_pandas()
+    is_test = (frame["role"] == "test") & (frame["split"] == 0)
+    frame.loc[is_test, "label"] = 1 - frame.loc[is_test, "label"]
+    turned = pa.Table.from_pandas(frame, schema=splits.schema)
+    assert shortcut_scores(table, turned).choices == shortcut_scores(table, splits).choices
+
+
+def test_too_few_groups_leave_no_choice() -> None:
+    features, label = np.random.default_rng(0).normal(size=(20, 7)), np.repeat([0, 1], 10)
+    group = np.where(label == 1, "one patient", np.arange(20).astype(str))
+    assert chosen_learner(features, label, group) == LEARNERS[0]
 
 
 def test_facts_tell_something_only_where_their_interval_lies_above_chance() -> None:

@@ -1,5 +1,7 @@
 """Sentences of the report in the cases that would make them false."""
 
+from importlib import metadata
+
 import pyarrow.compute as pc
 import pytest
 
@@ -8,8 +10,10 @@ from tests.support.report_checks import check_traces
 from tests.support.report_store import fabricated, images
 from thyro_core.reporting.report import render_report
 from thyro_core.reporting.sections.gallery import EACH
+from thyro_core.reporting.simulated import SIMULATED
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan
+from thyro_core.study.provenance import git_commit
 from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table, write_table
 
@@ -202,7 +206,20 @@ def test_percentages_of_simulations_are_not_called_definitions(with_patients) ->
 def test_the_band_of_precision_is_said_to_fail_where_few_images_decide(with_patients) -> None:
     text = with_patients.by_id("curves").text
     assert "its band holds the mean less often: in this program’s simulated studies" in text
-    assert "in 45 to 81 of a hundred" in text
+    shown = [f"{SIMULATED[name]:g}" for name in ("pr_least", "pr_most")]
+    assert f"in {shown[0]} to {shown[1]} of a hundred" in text
+
+
+def test_the_ppv_stands_beside_what_calling_all_malignant_reaches(with_patients) -> None:
+    text = " ".join(with_patients.by_id("brief").text.split())
+    assert "whoever calls every image malignant reaches about that" in text
+
+
+def test_the_page_names_the_program_that_made_it(with_patients) -> None:
+    codes = with_patients.by_id("provenance").find("code")
+    found = {name: e.text for e in codes for name in e.attributes if "data-page" in name}
+    assert found["data-page-version"] == f"Thyro {metadata.version('thyro')}"
+    assert found.get("data-page-commit") == git_commit()
 
 
 def test_the_paper_s_specificity_is_used_and_shown(with_patients) -> None:

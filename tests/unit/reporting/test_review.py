@@ -11,7 +11,7 @@ from tests.support.html_page import Element, read_page
 from tests.support.report_checks import check_traces, untraced
 from tests.support.report_store import fabricated, images
 from thyro_core.evaluation.tables import image_level
-from thyro_core.reporting.report import write_report
+from thyro_core.reporting.report import render_report, write_report
 from thyro_core.reporting.sections.review import Review
 from thyro_core.store.keys import report_key
 from thyro_core.store.store import Store
@@ -74,6 +74,23 @@ def test_a_column_that_the_labels_follow_from_is_not_compared(reviewed) -> None:
     figures = ("network_specificity", "difference", "p", "p_adjusted", "avoided")
     assert all(math.isnan(row[name]) for name in figures)
     assert page.by_id("readers").text.count("Not compared") == 1
+    # Of the labels against themselves: no figure of a reader.
+    (line,) = [e for e in page.by_id("readers").find("tr") if "Not compared" in e.text]
+    shown = {e.attributes["data-sql"].split()[1] for e in line.find("data")}
+    assert shown == {"n", "n_positive", "n_unread"}
+
+
+def test_groups_that_are_all_too_small_answer_no_item_of_a_checklist(tmp_path) -> None:
+    store, plan = fabricated(
+        tmp_path, images(24, 9, attributes=True), splits=2, architectures=("resnet18",),
+        subgroups=("device",), trust_images=0,
+    )  # fmt: skip
+    page = read_page(render_report(store, plan.study_id, tmp_path))
+    assert "too few" in page.by_id("subgroups").text
+    items = {row.find("th")[0].text: row.text for row in page.by_id("checklist").find("tr")
+             if row.find("th")}  # fmt: skip
+    assert "for the authors" in items["14"]
+    assert "here in part" not in items["12d"]
 
 
 def test_the_specificity_at_a_declared_sensitivity_has_its_interval(reviewed) -> None:

@@ -56,6 +56,8 @@ class Performance:
     """Architecture -> train_auc and optimism; none where the training parts were not scored."""
     levels: Mapping[str, Level]
     """image, patient, group or nodule -> its figures; only `image`: no unit has several images."""
+    prevalence: Cell
+    """Share of malignant images in the test parts of all splits."""
 
 
 def performance(tables: Tables, config: StudyConfig) -> Performance:
@@ -89,6 +91,9 @@ def performance(tables: Tables, config: StudyConfig) -> Performance:
             if (name, OPTIMISM) in over
         },
         levels=levels,
+        prevalence=tables.figure(
+            "sum(label) / count(*)", tables.source("splits", role="test"), "percent"
+        ),
     )
 
 

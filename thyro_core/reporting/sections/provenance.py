@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 
 from thyro_core.config import IngestConfig, StudyConfig
 from thyro_core.reporting.cells import Cell
 from thyro_core.reporting.queries import TableRow, Tables
 from thyro_core.study.plan import StudyPlan
+from thyro_core.study.provenance import git_commit
 from thyro_core.urls import redact
 
 
@@ -34,6 +36,11 @@ class Provenance:
     versions: list[tuple[str, Cell]]
     """Packages and versions; several where runs differ."""
     commits: list[str]
+    """Of the program when it trained."""
+    page_version: str
+    """Of the program that made the page."""
+    page_commit: str | None
+    """Its commit; None: it was not run from a checkout."""
 
 
 def provenance(tables: Tables, plan: StudyPlan) -> Provenance:
@@ -68,6 +75,8 @@ def provenance(tables: Tables, plan: StudyPlan) -> Provenance:
         ),
         versions=_versions(tables),
         commits=_commits(tables),
+        page_version=metadata.version("thyro"),
+        page_commit=git_commit(),
     )
 
 
