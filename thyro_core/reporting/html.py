@@ -1,16 +1,17 @@
-"""The pages' one Jinja environment: everything is escaped, and an unknown name is an error."""
+"""The pages' one Jinja environment: markup is escaped, and an unknown name is an error."""
 
 from functools import cache
 from importlib.resources import files
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 
 @cache
 def _environment() -> Environment:
     return Environment(
         loader=PackageLoader("thyro_core", "reporting/templates"),
-        autoescape=True,
+        # All but text for a paper (`.md`), which is no markup.
+        autoescape=select_autoescape(disabled_extensions=("md",), default=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

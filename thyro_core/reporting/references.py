@@ -12,36 +12,49 @@ class Reference:
 
     citation: str
     """As the report's text cites it: authors and year."""
-    text: str
-    """Title, journal, volume, pages, year."""
+    title: str
+    source: str
+    """Journal, volume, pages or conference; empty: the identifier alone says where."""
     identifier: str
     """DOI or arXiv number; empty: it has none."""
     subject: str
     """What it stands for in the report."""
+    authors: str = ""
+    """Who wrote it, where the citation names it by something else."""
+
+    @property
+    def text(self) -> str:
+        """As the reference list goes on after the citation."""
+        head = f"{self.authors}: " if self.authors else ""
+        return " ".join(part for part in (f"{head}{self.title}.", self.source) if part)
 
 
 _ARCHITECTURES: dict[Architecture, Reference] = {
     "resnet18": Reference(
         "He et al. 2016",
-        "Deep Residual Learning for Image Recognition. CVPR 2016, 770-778.",
+        "Deep Residual Learning for Image Recognition",
+        "CVPR 2016, 770-778.",
         "doi:10.1109/CVPR.2016.90",
         "ResNet18",
     ),
     "alexnet": Reference(
         "Krizhevsky 2014",
-        "One weird trick for parallelizing convolutional neural networks.",
+        "One weird trick for parallelizing convolutional neural networks",
+        "",
         "arXiv:1404.5997",
         "AlexNet as torchvision has it",
     ),
     "vgg16": Reference(
         "Simonyan and Zisserman 2015",
-        "Very Deep Convolutional Networks for Large-Scale Image Recognition. ICLR 2015.",
+        "Very Deep Convolutional Networks for Large-Scale Image Recognition",
+        "ICLR 2015.",
         "arXiv:1409.1556",
         "VGG16",
     ),
     "inception_v3": Reference(
         "Szegedy et al. 2016",
-        "Rethinking the Inception Architecture for Computer Vision. CVPR 2016, 2818-2826.",
+        "Rethinking the Inception Architecture for Computer Vision",
+        "CVPR 2016, 2818-2826.",
         "doi:10.1109/CVPR.2016.308",
         "Inception v3",
     ),
@@ -51,14 +64,15 @@ _STUDY = (
     Reference(
         "Subha Indu and Radha",
         "ResNet-18 and Grad-CAM Integration for Enhanced Visualization in Thyroid Nodule "
-        "Classification.",
+        "Classification",
+        "",
         "",
         "the paper that the study repeats",
     ),
     Reference(
         "Yang et al. 2022",
-        "Ultrasound Image Classification of Thyroid Nodules Based on Deep Learning. Frontiers in "
-        "Oncology 12, 905955.",
+        "Ultrasound Image Classification of Thyroid Nodules Based on Deep Learning",
+        "Frontiers in Oncology 12, 905955.",
         "doi:10.3389/fonc.2022.905955",
         "the same study's first publication",
     ),
@@ -67,125 +81,144 @@ _STUDY = (
 _METHODS = (
     Reference(
         "Adebayo et al. 2018",
-        "Sanity Checks for Saliency Maps. NeurIPS 31.",
+        "Sanity Checks for Saliency Maps",
+        "NeurIPS 31.",
         "arXiv:1810.03292",
         "weight randomisation",
     ),
     Reference(
         "Arun et al. 2021",
-        "Assessing the Trustworthiness of Saliency Maps for Localizing Abnormalities in Medical "
-        "Imaging. Radiology: Artificial Intelligence 3(6), e200267.",
+        "Assessing the Trustworthiness of Saliency Maps for Localizing Abnormalities in "
+        "Medical Imaging",
+        "Radiology: Artificial Intelligence 3(6), e200267.",
         "doi:10.1148/ryai.2021200267",
         "what saliency maps do not show",
     ),
     Reference(
         "CLAIM 2024",
-        "Tejani et al.: Checklist for Artificial Intelligence in Medical Imaging (CLAIM): 2024 "
-        "Update. Radiology: Artificial Intelligence 6(4), e240300.",
+        "Checklist for Artificial Intelligence in Medical Imaging (CLAIM): 2024 Update",
+        "Radiology: Artificial Intelligence 6(4), e240300.",
         "doi:10.1148/ryai.240300",
         "checklist, order of the sections",
+        authors="Tejani et al.",
     ),
     Reference(
         "Cox 1958",
-        "Two further applications of a model for binary regression. Biometrika 45, 562-565.",
+        "Two further applications of a model for binary regression",
+        "Biometrika 45, 562-565.",
         "doi:10.1093/biomet/45.3-4.562",
         "calibration slope and intercept",
     ),
     Reference(
         "DeLong et al. 1988",
         "Comparing the areas under two or more correlated receiver operating characteristic "
-        "curves: a nonparametric approach. Biometrics 44, 837-845.",
+        "curves: a nonparametric approach",
+        "Biometrics 44, 837-845.",
         "doi:10.2307/2531595",
         "AUCs of two networks within a split",
     ),
     Reference(
         "Dietterich 1998",
-        "Approximate Statistical Tests for Comparing Supervised Classification Learning "
-        "Algorithms. Neural Computation 10, 1895-1923.",
+        "Approximate Statistical Tests for Comparing Supervised Classification Learning Algorithms",
+        "Neural Computation 10, 1895-1923.",
         "doi:10.1162/089976698300017197",
         "why splits are no independent samples",
     ),
     Reference(
         "Donner and Zou 2012",
-        "Closed-form confidence intervals for functions of the normal mean and standard deviation. "
+        "Closed-form confidence intervals for functions of the normal mean and standard deviation",
         "Statistical Methods in Medical Research 21, 347-359.",
         "doi:10.1177/0962280210383082",
         "intervals of a ratio",
     ),
     Reference(
         "Holm 1979",
-        "A Simple Sequentially Rejective Multiple Test Procedure. Scandinavian Journal of "
-        "Statistics 6, 65-70.",
+        "A Simple Sequentially Rejective Multiple Test Procedure",
+        "Scandinavian Journal of Statistics 6, 65-70.",
         "",
         "correction of P for several tests",
     ),
     Reference(
         "Lin et al. 2017",
-        "Focal Loss for Dense Object Detection. ICCV 2017, 2980-2988.",
+        "Focal Loss for Dense Object Detection",
+        "ICCV 2017, 2980-2988.",
         "doi:10.1109/ICCV.2017.324",
         "the loss that is trained with",
     ),
     Reference(
         "Nadeau and Bengio 2003",
-        "Inference for the Generalization Error. Machine Learning 52, 239-281.",
+        "Inference for the Generalization Error",
+        "Machine Learning 52, 239-281.",
         "doi:10.1023/A:1024068626366",
         "intervals and tests over splits",
     ),
     Reference(
         "Newcombe 2006",
-        "Confidence intervals for an effect size measure based on the Mann-Whitney statistic. Part "
-        "2: Asymptotic methods and evaluation. Statistics in Medicine 25, 559-573.",
+        "Confidence intervals for an effect size measure based on the Mann-Whitney statistic. "
+        "Part 2: Asymptotic methods and evaluation",
+        "Statistics in Medicine 25, 559-573.",
         "doi:10.1002/sim.2324",
         "intervals of an AUC near the edge",
     ),
     Reference(
         "Obuchowski 1997",
-        "Nonparametric Analysis of Clustered ROC Curve Data. Biometrics 53, 567-578.",
+        "Nonparametric Analysis of Clustered ROC Curve Data",
+        "Biometrics 53, 567-578.",
         "doi:10.2307/2533958",
         "several images of a patient",
     ),
     Reference(
         "Petsiuk et al. 2018",
-        "RISE: Randomized Input Sampling for Explanation of Black-box Models. BMVC 2018.",
+        "RISE: Randomized Input Sampling for Explanation of Black-box Models",
+        "BMVC 2018.",
         "arXiv:1806.07421",
         "deletion and insertion",
     ),
     Reference(
         "Selvaraju et al. 2017",
-        "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization. ICCV "
-        "2017, 618-626.",
+        "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
+        "ICCV 2017, 618-626.",
         "doi:10.1109/ICCV.2017.74",
         "the maps",
     ),
     Reference(
         "ThyNet, Lancet Digital Health 2021",
-        "Peng et al.: Deep learning-based artificial intelligence model to assist thyroid nodule "
-        "diagnosis and management: a multicentre diagnostic study. 3(4), e250-e259.",
+        "Deep learning-based artificial intelligence model to assist thyroid nodule diagnosis "
+        "and management: a multicentre diagnostic study",
+        "Lancet Digital Health 3(4), e250-e259.",
         "doi:10.1016/S2589-7500(21)00041-8",
         "a study of seven hospitals",
+        authors="Peng et al.",
     ),
     Reference(
         "TRIPOD+AI",
-        "Collins et al.: TRIPOD+AI statement: updated guidance for reporting clinical prediction "
-        "models that use regression or machine learning methods. BMJ 385 (2024), e078378.",
+        "TRIPOD+AI statement: updated guidance for reporting clinical prediction models that "
+        "use regression or machine learning methods",
+        "BMJ 385 (2024), e078378.",
         "doi:10.1136/bmj-2023-078378",
         "checklist",
+        authors="Collins et al.",
     ),
     Reference(
         "Vickers and Elkin 2006",
-        "Decision Curve Analysis: A Novel Method for Evaluating Prediction Models. Medical "
-        "Decision Making 26, 565-574.",
+        "Decision Curve Analysis: A Novel Method for Evaluating Prediction Models",
+        "Medical Decision Making 26, 565-574.",
         "doi:10.1177/0272989X06295361",
         "decision curves",
     ),
     Reference(
         "Wilson 1927",
-        "Probable Inference, the Law of Succession, and Statistical Inference. Journal of the "
-        "American Statistical Association 22, 209-212.",
+        "Probable Inference, the Law of Succession, and Statistical Inference",
+        "Journal of the American Statistical Association 22, 209-212.",
         "doi:10.1080/01621459.1927.10502953",
         "intervals of proportions",
     ),
 )
+
+
+def network_reference(architecture: Architecture) -> Reference:
+    """The paper that a network comes from."""
+    return _ARCHITECTURES[architecture]
 
 
 def references(architectures: Collection[Architecture]) -> tuple[Reference, ...]:

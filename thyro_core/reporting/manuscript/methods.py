@@ -1,0 +1,40 @@
+"""A draft of a paper's methods, filled from the study's config and tables."""
+
+import re
+
+from thyro_core import NOTICE
+from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
+from thyro_core.reporting.html import render_page
+from thyro_core.reporting.manuscript.bibliography import citation_key
+from thyro_core.reporting.queries import Tables
+from thyro_core.reporting.references import network_reference, references
+from thyro_core.reporting.sections.cohort import cohort
+from thyro_core.reporting.sections.provenance import provenance
+from thyro_core.study.plan import StudyPlan
+
+
+def methods(tables: Tables, plan: StudyPlan) -> str:
+    """Markdown, with citations as `[@key]` of the exported `references.bib`.
+
+    Args:
+        tables: of the study.
+        plan: the study.
+    """
+    architectures = plan.config.architectures
+    keys = {each.citation: citation_key(each) for each in references(architectures)}
+    origin = provenance(tables, plan)
+    text = render_page(
+        "methods.md",
+        plan=plan,
+        config=plan.config,
+        notice=NOTICE,
+        cohort=cohort(tables, is_null=plan.config.permute_labels),
+        labels=ARCHITECTURE_NAMES,
+        networks={name: network_reference(name).citation for name in architectures},
+        versions=origin.versions,
+        commits=origin.commits,
+        cite=lambda citation: f"[@{keys[citation]}]",
+        number=lambda value: f"{value:g}",
+        percent=lambda share: f"{100 * share:g} %",
+    )
+    return re.sub(r"\n{3,}", "\n\n", text)
