@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from thyro_core.cluster.ray_internals import joined_address
 from thyro_core.errors import InputError
 
 _PROC = Path("/proc")
-_GCS_FLAG = "--gcs-address="
 _LIST_SECONDS = 10.0
 
 _LOG = logging.getLogger(__name__)
@@ -29,16 +29,7 @@ def local_clusters(processes: Path = _PROC) -> list[str]:
     """
     listed = any(processes.glob("self/cmdline"))
     commands = _commands(processes) if listed else _listed_commands()
-    return sorted(
-        {
-            word.removeprefix(_GCS_FLAG)
-            for words in commands
-            if words and words[0].rpartition("/")[2] == "raylet"
-            for word in words
-            if word.startswith(_GCS_FLAG)
-        }
-        - {""}
-    )
+    return sorted({address for words in commands if (address := joined_address(words))})
 
 
 def _commands(processes: Path) -> Iterator[list[str]]:

@@ -6,13 +6,44 @@ Ray has none. No public interface tells which placement group a trainer has made
 Train notes it in Ray's key-value store.
 
 That a worker is gone is an error of Ray Train that only its internal modules name.
+
+Ray reads no control group's limit of memory, gives its processes settings by undocumented names,
+and lists no clusters. Ray is imported within the functions: its settings come first.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ray
-from ray.experimental import internal_kv
-from ray.util.placement_group import PlacementGroup, remove_placement_group
+HEAD = {"node:__internal_head__": 0.001}
+"""Puts a task on the head node, which alone has this resource, 1 in all; so does Ray Train."""
+
+DAEMON_SETTINGS: Mapping[str, str] = {
+    # Workers at niceness 15 starve beside anything else.
+    "RAY_worker_niceness": "0",
+    # Without its head Ray would abort this program; `check_open` lets it end in good order.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+}
+"""Environment variables that Ray's processes read, and this one."""
+
+_DAEMON = "raylet"
+_ADDRESS_FLAG = "--gcs-address="
+
+
+def memory_option(size: int) -> dict[str, int]:
+    """The argument of `ray.init` for the memory that jobs may hold [bytes]."""
+    return {"_memory": size}
+
+
+def joined_address(command: Sequence[str]) -> str | None:
+    """The address of the cluster that a process of Ray belongs to; None: it is no such process.
+
+    Args:
+        command: the words of the process.
+    """
+    if not command or command[0].rpartition("/")[2] != _DAEMON:
+        return None
+    flags = (word.removeprefix(_ADDRESS_FLAG) for word in command if word.startswith(_ADDRESS_FLAG))
+    return next(flags, None)
 
 
 def _storage_key(run: str) -> bytes:
@@ -25,6 +56,7 @@ def placement_group_recorder(run: str) -> Any:  # noqa: ANN401
     Args:
         run: a name of the run.
     """
+    from ray.experimental import internal_kv
     from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
     class PlacementGroupRecorder(WorkerGroupCallback):
@@ -38,9 +70,13 @@ def placement_group_recorder(run: str) -> Any:  # noqa: ANN401
 
 def remove_recorded_placement_group(run: str) -> None:
     """Give back the resources of a run's workers, if they are recorded."""
+    from ray import PlacementGroupID
+    from ray.experimental import internal_kv
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
     group_id = internal_kv._internal_kv_get(_storage_key(run))  # noqa: SLF001
     if group_id:
-        remove_placement_group(PlacementGroup(ray.PlacementGroupID(group_id)))
+        remove_placement_group(PlacementGroup(PlacementGroupID(group_id)))
         internal_kv._internal_kv_del(_storage_key(run))  # noqa: SLF001
 
 

@@ -11,7 +11,7 @@ what stands in the store is passed over. Files that kill their decoder do not re
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -119,12 +119,13 @@ def run_blocks(
 def _run_once(job: ScreeningJob, sizes: Pools, progress: Callable[[Counts], None]) -> Counts:
     total = Counts()
     with _quiet_context():
-        bundles = _block_dataset(job, sizes).iter_internal_ref_bundles()
-        for bundle in bundles:
-            for ref in bundle.block_refs:
-                for row in ray.get(ref).to_pylist():
-                    total += Counts(**row)
-                    progress(total)
+        batches: Iterable[pa.Table] = _block_dataset(job, sizes).iter_batches(
+            batch_size=None, batch_format="pyarrow", prefetch_batches=0
+        )
+        for batch in batches:
+            for row in batch.to_pylist():
+                total += Counts(**row)
+                progress(total)
     total.check()
     return total
 

@@ -12,6 +12,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from thyro_core.cluster.local_clusters import one_cluster
+from thyro_core.cluster.ray_internals import DAEMON_SETTINGS, memory_option
 from thyro_core.cluster.resources import Capacity, Node, capacity_of
 from thyro_core.cluster.watch import LOST_SECONDS, ClusterWatch, check_connection, is_reachable
 from thyro_core.errors import InputError, ThyroError
@@ -78,14 +79,7 @@ def session(address: str) -> Iterator[Capacity]:
     if address == "auto":
         address = one_cluster()
     _check_address(address)
-    # Read by Ray when it is imported. Workers at niceness 15 starve beside anything else.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    # A call after the end of the session must fail, not start another Ray.
-    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Without its head Ray would abort this program; `check_open` lets it end in good order.
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")
+    _set_environment()
     is_local = address == "local"
     if not is_local:
         _prepare_to_join(os.environ)
@@ -100,7 +94,7 @@ def session(address: str) -> Iterator[Capacity]:
     }
     if memory() < machine_memory():
         # Ray knows a container's limit, but not that of a job's control group.
-        options["_memory"] = int(_MEMORY_SHARE * memory())
+        options |= memory_option(int(_MEMORY_SHARE * memory()))
     if ":" in address:
         _check_listening(address)
     sigterm_handler = signal.getsignal(signal.SIGTERM)
@@ -133,6 +127,16 @@ def session(address: str) -> Iterator[Capacity]:
         raise
     finally:
         ray.shutdown()
+
+
+def _set_environment() -> None:
+    """Set what Ray reads when it is imported; what the user has set stays."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A call after the end of the session must fail, not start another Ray.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name, value in DAEMON_SETTINGS.items():
+        os.environ.setdefault(name, value)
 
 
 def _prepare_to_join(environment: MutableMapping[str, str]) -> None:

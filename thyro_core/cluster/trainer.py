@@ -20,8 +20,9 @@ from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from thyro_core.cluster.attempts import NodeDeadline, SplitRun
+from thyro_core.cluster.ray_internals import HEAD
 from thyro_core.cluster.session import POLL_SECONDS, check_open, nodes
-from thyro_core.cluster.worker_groups import HEAD, GroupQueue, train_here, train_in_group
+from thyro_core.cluster.worker_groups import GroupQueue, train_here, train_in_group
 from thyro_core.config import Precision
 from thyro_core.study.job import JobResources, RestartPolicy, SplitJob, SplitOutcome
 from thyro_core.study.plan import PlannedPrecision

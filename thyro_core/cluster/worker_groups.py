@@ -29,9 +29,6 @@ from thyro_core.store.store import open_store
 from thyro_core.study.job import JobResources, SplitJob, SplitOutcome
 from thyro_core.study.placement import read_placements
 
-HEAD = {"node:__internal_head__": 0.001}
-"""Puts a task on the head node, which alone has this resource, 1 in all; so does Ray Train."""
-
 # A worker that is done waits for the first one, which draws maps and writes tables. A lost one
 # shows by its closed connections, and through Ray: no timeout is needed for it.
 _COLLECTIVE_SECONDS = 7 * 24 * 3600

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from thyro_core.training.batches import Examples, batch_bounds, normalise
 
@@ -30,7 +29,7 @@ def recalibrate_batchnorm(model: nn.Module, examples: Examples, device: torch.de
         examples: the training part.
         device: where the model is.
     """
-    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     model.eval()
     if not layers:
         return

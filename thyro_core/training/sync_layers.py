@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from thyro_core.training.distributed import WorkerGroup
 
@@ -65,10 +64,10 @@ def sync_layers(model: nn.Module, workers: WorkerGroup, *, fused: bool) -> Itera
 def _counterpart(layer: nn.Module, batch: GlobalBatch, *, fused: bool) -> nn.Module | None:
     if isinstance(layer, nn.Dropout):
         return SyncDropout(layer.p, batch).train(layer.training)
-    if not isinstance(layer, _BatchNorm):
+    if not isinstance(layer, nn.BatchNorm2d):
         return None
     sizes: dict[str, Any] = {"eps": layer.eps, "momentum": layer.momentum}
-    other: _BatchNorm
+    other: nn.SyncBatchNorm | SyncBatchNorm
     if fused:
         other = nn.SyncBatchNorm(layer.num_features, **sizes)
     else:
@@ -97,7 +96,7 @@ class SyncDropout(nn.Module):
         return values * mask[start:stop]
 
 
-class SyncBatchNorm(_BatchNorm):
+class SyncBatchNorm(nn.BatchNorm2d):
     """Batch norm over all workers' images, on any device; a worker may have none."""
 
     def __init__(self, features: int, workers: WorkerGroup, **options: Any) -> None:  # noqa: ANN401
@@ -105,7 +104,7 @@ class SyncBatchNorm(_BatchNorm):
         self._workers = workers
 
     def forward(self, values: Tensor) -> Tensor:
-        """Normalise this worker's images: n x features x ..., float32 or bfloat16."""
+        """Normalise this worker's images: n x features x h x w, float32 or bfloat16."""
         if not self.training:
             return super().forward(values)
         with torch.no_grad():
@@ -122,11 +121,6 @@ class SyncBatchNorm(_BatchNorm):
         self.running_var.lerp_(unbiased, self.momentum)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-
-    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
-        if input.dim() < 2:
-            msg = f"expected images x features x ..., found {input.dim()} dimensions"
-            raise ValueError(msg)
 
 
 @dataclass(frozen=True)

@@ -303,6 +303,16 @@ def test_a_file_without_any_feature_layer_is_refused(resnet, tensors, keys):
         models.load_starting_weights(resnet, {key: tensors[key] for key in keys}, "resnet18")
 
 
+@pytest.mark.parametrize("architecture", SMALL)
+def test_every_normalisation_is_one_that_is_measured_anew_and_shared_by_workers(architecture):
+    """`recalibrate_batchnorm` and `sync_layers` know `BatchNorm2d` alone."""
+    model = models.build(architecture, SMALL[architecture], seed=0)
+    kinds = {
+        type(m) for m in model.modules() if hasattr(m, "running_mean") or "Norm" in repr(type(m))
+    }
+    assert kinds <= {torch.nn.BatchNorm2d}
+
+
 def test_another_networks_file_is_refused(tensors):
     with pytest.raises(InputError, match="not weights of alexnet"):
         models.load_starting_weights(models.build("alexnet", 64, seed=0), tensors, "alexnet")
