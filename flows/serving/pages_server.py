@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
@@ -14,6 +13,7 @@ from flows.serving.pages import Pages
 from flows.serving.server import is_loopback, must_be_free, name_in_url
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.store.keys import pages_key
+from thyro_core.store.retry import poll_until
 from thyro_core.store.store import WRITE_ERRORS, Store
 
 _START_SECONDS, _END_SECONDS, _LOOK_SECONDS = 30.0, 10.0, 3.0
@@ -57,12 +57,11 @@ def serve_pages(pages: Pages, host: str, port: int) -> Iterator[str]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="thyro-pages", daemon=True)
     thread.start()
-    deadline = time.monotonic() + _START_SECONDS
-    while not server.started:
-        if not thread.is_alive() or time.monotonic() > deadline:
-            msg = f"{host}:{port}: the pages did not start; choose another --pages-port"
-            raise ThyroError(msg)
-        time.sleep(_TICK)
+    with suppress(TimeoutError):
+        poll_until(lambda: server.started or not thread.is_alive(), _TICK, _START_SECONDS)
+    if not server.started:
+        msg = f"{host}:{port}: the pages did not start; choose another --pages-port"
+        raise ThyroError(msg)
     url = f"http://{name_in_url(host)}:{port}"
     # A store that takes no record still has its pages served.
     with suppress(*WRITE_ERRORS):

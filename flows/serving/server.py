@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
@@ -20,6 +19,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
 from thyro_core.errors import InputError, ThyroError
+from thyro_core.store.retry import poll_until
 from thyro_core.urls import redact
 
 START_SECONDS = 180.0
@@ -225,16 +225,16 @@ def _start(command: Sequence[str], out: int) -> subprocess.Popen[bytes]:
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    # Not a retry: a server that starts is polled.
-    deadline = time.monotonic() + START_SECONDS
-    while not answers(url):
-        if process.poll() is not None:
-            msg = f"the Prefect server ended with status {process.returncode}; {_last_words(log)}"
-            raise ThyroError(msg)
-        if time.monotonic() > deadline:
-            msg = f"the Prefect server did not answer within {START_SECONDS:g} s; see {log}"
-            raise ThyroError(msg)
-        time.sleep(_SERVER_POLL_SECONDS)
+    try:
+        poll_until(
+            lambda: answers(url) or process.poll() is not None, _SERVER_POLL_SECONDS, START_SECONDS
+        )
+    except TimeoutError as error:
+        msg = f"the Prefect server did not answer within {START_SECONDS:g} s; see {log}"
+        raise ThyroError(msg) from error
+    if process.poll() is not None:
+        msg = f"the Prefect server ended with status {process.returncode}; {_last_words(log)}"
+        raise ThyroError(msg)
 
 
 def _last_words(log: Path) -> str:

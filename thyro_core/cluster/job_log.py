@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from thyro_core.store.retry import RetryPolicy
 from thyro_core.urls import redact
 
 _LOG = logging.getLogger(__name__)
@@ -128,15 +129,16 @@ class _Follower:
             self._loop.call_soon_threadsafe(self._task.cancel)
 
     async def _follow(self) -> None:
-        while True:
-            position = 0
-            try:
-                async for text in self._open_tail():
-                    self._log.add(text, position)
-                    position += len(text)
+        policy = RetryPolicy(
+            first_wait=_RECONNECT_SECONDS,
+            longest_wait=_RECONNECT_SECONDS,
             # Ray's client and aiohttp raise many kinds, and none of them concerns the study.
-            except Exception as error:  # noqa: BLE001
-                _LOG.debug("the job's log cannot be followed: %r", error)
-            else:
-                return
-            await asyncio.sleep(_RECONNECT_SECONDS)
+            retry_on=lambda _: True,
+        )
+        await policy.call_async(self._read_tail, "the job's log")
+
+    async def _read_tail(self) -> None:
+        position = 0
+        async for text in self._open_tail():
+            self._log.add(text, position)
+            position += len(text)

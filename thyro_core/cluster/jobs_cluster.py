@@ -4,7 +4,6 @@ import hashlib
 import re
 import shlex
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from thyro_core.cluster.job_server import JobServer, JobState
 from thyro_core.cluster.resources import Allocation, ResourceRequest
 from thyro_core.cluster.session import POLL_SECONDS
 from thyro_core.errors import Failure, InputError, StoppedError, ThyroError
+from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy, poll_until
 from thyro_core.store.store import open_store
 from thyro_core.study.job import RestartPolicy, SplitJob, SplitOutcome
 from thyro_core.study.outcomes import read_outcomes
@@ -161,10 +161,10 @@ def _submit_or_attach(
 
     An id is used once, so that a start that comes second by a moment is refused and tries again.
     """
-    study = order.job.study_id
-    stem = job_stem(study, order.job.store)
+    stem = job_stem(order.job.study_id, order.job.store)
     name = re.compile(rf"{re.escape(stem)}-(\d+)")
-    for _ in range(_SUBMIT_ATTEMPTS):
+
+    def attempt() -> str:
         attempts = {
             int(match[1]): job for job in server.jobs() if (match := name.fullmatch(job.id))
         }
@@ -176,8 +176,25 @@ def _submit_or_attach(
         if server.submit(job_id, _entrypoint("train", job_id, order.text()), metadata):
             log(f"submitted job {job_id} to {server.address}")
             return job_id
-    msg = f"Ray at {server.address}: others start jobs of study {study} and end them; try again"
-    raise ThyroError(msg)
+        raise _NameTakenError
+
+    policy = RetryPolicy(
+        attempts=_SUBMIT_ATTEMPTS,
+        first_wait=0.0,
+        retry_on=lambda error: isinstance(error, _NameTakenError),
+    )
+    try:
+        return policy.call(attempt, f"Ray at {server.address}")
+    except RetriesExhaustedError as error:
+        msg = (
+            f"Ray at {server.address}: others start jobs of study {order.job.study_id} and end "
+            "them; try again"
+        )
+        raise ThyroError(msg) from error
+
+
+class _NameTakenError(Exception):
+    """Another start has submitted a job of this name."""
 
 
 class _JobEnd:
@@ -221,14 +238,15 @@ def _follow(
     """
     rest = f"the log is long; the rest of it: ray job logs {job_id} --address {server.address}"
     job_log = JobLog(log, rest)
+
+    def ended_state() -> JobState | None:
+        # In this order: an ended job has recorded all outcomes.
+        state = server.state(job_id)
+        poll()
+        return state if state.ended else None
+
     with followed(job_log, lambda: server.tail(job_id)):
-        while True:
-            # In this order: an ended job has recorded all outcomes.
-            state = server.state(job_id)
-            poll()
-            if state.ended:
-                break
-            time.sleep(_JOB_POLL_SECONDS)
+        state = poll_until(ended_state, _JOB_POLL_SECONDS)
     job_log.add(server.log(job_id), 0)
     job_log.end()
     return _JobEnd(server, state, job_log)
@@ -255,9 +273,8 @@ def _stopped_on_interrupt(server: JobServer, job_id: str, log: Log) -> Iterator[
 
 def _stop_job(server: JobServer, job_id: str) -> None:
     server.stop(job_id)
-    deadline = time.monotonic() + _STOP_SECONDS
-    while not server.state(job_id).ended:
-        if time.monotonic() > deadline:
-            msg = f"job {job_id} at {server.address} has not stopped within {_STOP_SECONDS:g} s"
-            raise StoppedError(msg)
-        time.sleep(0.2)
+    try:
+        poll_until(lambda: server.state(job_id).ended, 0.2, _STOP_SECONDS)
+    except TimeoutError as error:
+        msg = f"job {job_id} at {server.address} has not stopped within {_STOP_SECONDS:g} s"
+        raise StoppedError(msg) from error

@@ -36,6 +36,7 @@ from thyro_core.screening.decode import (
 )
 from thyro_core.screening.files import blocks
 from thyro_core.screening.rules import Counts
+from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
 
 BLOCK = 64
 """Files of a block: what a crash costs, and a chunk's worth."""
@@ -100,20 +101,24 @@ def run_blocks(
     Raises:
         ThyroError: workers died too often, or met an error.
     """
-    for remaining in range(retries, -1, -1):
-        try:
-            return _run_once(job(), sizes, progress)
-        except exceptions.RayTaskError as error:
-            raise _explain_failure(error) from error
-        except exceptions.RayError as error:
-            if not remaining:
-                msg = (
-                    f"screening: workers died {retries + 1} times ({type(error).__name__}: out of "
-                    "memory, or killed); what is finished is kept: give each scorer more room "
-                    "(a higher THYRO_CPUS_PER_JOB), and start the same command again"
-                )
-                raise ThyroError(msg) from error
-    raise AssertionError
+    policy = RetryPolicy(attempts=retries + 1, first_wait=0.0, retry_on=_is_lost_worker)
+    try:
+        return policy.call(lambda: _run_once(job(), sizes, progress), "the workers")
+    except exceptions.RayTaskError as error:
+        raise _explain_failure(error) from error
+    except RetriesExhaustedError as exhausted:
+        msg = (
+            f"screening: workers died {exhausted.attempts} times "
+            f"({type(exhausted.error).__name__}: out of memory, or killed); what is finished is "
+            "kept: give each scorer more room (a higher THYRO_CPUS_PER_JOB), and start the same "
+            "command again"
+        )
+        raise ThyroError(msg) from exhausted.error
+
+
+def _is_lost_worker(error: Exception) -> bool:
+    is_own_error = isinstance(error, exceptions.RayTaskError)
+    return isinstance(error, exceptions.RayError) and not is_own_error
 
 
 def _run_once(job: ScreeningJob, sizes: Pools, progress: Callable[[Counts], None]) -> Counts:

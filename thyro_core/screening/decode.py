@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,11 @@ from thyro_core.screening.sandbox import DecoderDiedError, DecoderProcess
 from thyro_core.settings import Settings
 from thyro_core.store.keys import path_salt_key
 from thyro_core.store.listing import printable_name
+from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
 from thyro_core.store.store import filesystem, open_store
 from thyro_core.tables import schemas
 
-_DECODER_TRIES = 2
+_DECODER_ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,11 @@ class BlockDecoder:
         self._salt = store.read(path_salt_key())
         self._reading_id = reading_id(job.night.rules)
         self._decode = DecoderProcess(job.night.rules, Settings().pseudonym_key)
+        self._attempts = RetryPolicy(
+            attempts=_DECODER_ATTEMPTS,
+            first_wait=0.0,
+            retry_on=lambda error: isinstance(error, DecoderDiedError),
+        )
 
     def __call__(self, files: Iterable[FoundFile]) -> DecodedBlock:
         """The images of a block of files that are not known yet."""
@@ -133,14 +140,13 @@ class BlockDecoder:
         if data is None:
             detail = f"more than max_bytes = {self._job.night.rules.max_bytes}"
             return [ScreeningImage(file_id, 0, file_id, reason="too_large", detail=detail)]
-        for _ in range(_DECODER_TRIES):
-            try:
-                # Not the file's name: it may be a person's.
-                return self._decode(data, file_id[:12])
-            except DecoderDiedError as error:
-                reason = error.reason
-        detail = f"{_DECODER_TRIES} times"
-        return [ScreeningImage(file_id, 0, file_id, reason=reason, detail=detail)]
+        # Not the file's name: it may be a person's.
+        name = file_id[:12]
+        try:
+            return self._attempts.call(partial(self._decode, data, name), name)
+        except RetriesExhaustedError as exhausted:
+            reason, detail = str(exhausted.error), f"{exhausted.attempts} times"
+            return [ScreeningImage(file_id, 0, file_id, reason=reason, detail=detail)]
 
     def _row(
         self, file: FoundFile, file_id: str | None, path_id: str, image: ScreeningImage

@@ -32,11 +32,7 @@ _PIPE_ERRORS = (EOFError, BrokenPipeError, ConnectionResetError)
 
 
 class DecoderDiedError(Exception):
-    """The process died, or had to be ended, over a file; `reason` says which."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """The process died, or had to be ended, over a file; the text is the reason in its row."""
 
 
 class DecoderProcess:

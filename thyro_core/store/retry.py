@@ -5,6 +5,8 @@ Tenacity runs the loop. This module decides which errors are transient, how long
 stop. The stop rule is an outage clock that all calls of a policy share: it counts from the last
 answer that any of them received. While a store is away, each further call costs one attempt and
 not the whole time again.
+
+What starts or ends by itself is not tried again but watched: `poll_until`.
 """
 
 import errno
@@ -99,6 +101,25 @@ def _lost_connections() -> tuple[type[Exception], ...]:
 
     # The last one: a proxy's page in place of S3's XML.
     return S3ConnectionError, HTTPClientError, IncompleteReadError, ClientError, ResponseParserError
+
+
+def poll_until(look: Callable[[], Answer | None], every: float, seconds: float = inf) -> Answer:
+    """The first answer other than None or False.
+
+    Args:
+        look: one look; its errors are the caller's.
+        every: time between two looks [s].
+        seconds: how long to go on [s].
+
+    Raises:
+        TimeoutError: none came in that time.
+    """
+    deadline = time.monotonic() + seconds
+    while not (answer := look()):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(every)
+    return answer
 
 
 class RetriesExhaustedError(Exception):

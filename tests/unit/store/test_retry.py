@@ -13,7 +13,7 @@ from botocore.exceptions import EndpointConnectionError, NoCredentialsError, Rea
 
 from thyro_core.errors import IncompleteStudyError, InputError, LeakageError, ThyroError
 from thyro_core.store import retry
-from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy, is_transient
+from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy, is_transient, poll_until
 
 
 @pytest.mark.parametrize(
@@ -258,3 +258,12 @@ def test_tasks_of_one_loop_share_one_policy() -> None:
         return await asyncio.gather(*(work() for _ in range(8)))
 
     assert asyncio.run(all_of_them()) == [21] * 8
+
+
+def test_what_starts_by_itself_is_looked_at_until_it_is_there_or_its_time_is_up() -> None:
+    looks = iter([None, False, "there", "too late"])
+    assert poll_until(lambda: next(looks), every=0.0) == "there"
+    with pytest.raises(TimeoutError):
+        poll_until(lambda: None, every=0.0, seconds=0.0)
+    with pytest.raises(KeyError):
+        poll_until(lambda: {}["absent"], every=0.0)
