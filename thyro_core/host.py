@@ -7,7 +7,7 @@ is the machine.
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,33 +17,26 @@ if TYPE_CHECKING:
     from thyro_core.settings import Settings
 
 _PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
+_ROOT = Path("/")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use: of its affinity, and of its control groups' quotas.
-
-    Args:
-        root: where /proc and /sys lie.
-    """
+def cores() -> int:
+    """Cores that this process may use: of its affinity, and of its control groups' quotas."""
     # macOS has no affinity.
     affinity = getattr(os, "sched_getaffinity", None)
     usable = len(affinity(0)) if affinity else os.cpu_count() or 1
-    quotas = [quota for folder in _control_groups(root, "cpu") if (quota := _cpu_quota(folder))]
+    quotas = [quota for folder in _control_groups("cpu") if (quota := _cpu_quota(folder))]
     return max(1, min([usable, *(int(quota) for quota in quotas)]))
 
 
-def memory(root: Path = Path("/")) -> int:
-    """Memory that this process may use [bytes]: the machine's, or the least of its control groups'.
-
-    Args:
-        root: where /proc and /sys lie.
-    """
+def memory() -> int:
+    """Memory [bytes] that this process may use: the machine's, or the least of its groups'."""
     names = ("memory.max", "memory.limit_in_bytes")
     limits = [
         int(text)
-        for folder in _control_groups(root, "memory")
+        for folder in _control_groups("memory")
         for name in names
         if (text := _text(folder / name)).isdigit()
     ]
@@ -55,10 +48,10 @@ def machine_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _control_groups(root: Path, controller: str) -> Iterator[Path]:
+def _control_groups(controller: str) -> Iterator[Path]:
     """Folders of the control groups of this process and of all above them, versions 2 and 1."""
-    mount = root / "sys/fs/cgroup"
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    mount = _ROOT / "sys/fs/cgroup"
+    for line in _text(_ROOT / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue

@@ -26,12 +26,11 @@ def log_context(**fields: str | int) -> Iterator[None]:
         _FIELDS.reset(token)
 
 
-def set_up_logs(*, as_json: bool, level: int = logging.INFO) -> None:
+def set_up_logs(*, as_json: bool) -> None:
     """Send every event of this process to stderr; asked again, it changes nothing.
 
     Args:
         as_json: One JSON object a line, for a collector; else plain lines, for a person.
-        level: The least severe events that are shown.
     """
     root = logging.getLogger()
     if any(isinstance(handler.formatter, _Line) for handler in root.handlers):
@@ -40,7 +39,7 @@ def set_up_logs(*, as_json: bool, level: int = logging.INFO) -> None:
     handler.addFilter(_add_fields)
     handler.setFormatter(_JsonLine() if as_json else _Line())
     root.addHandler(handler)
-    root.setLevel(level)
+    root.setLevel(logging.INFO)
 
 
 def _add_fields(record: logging.LogRecord) -> bool:

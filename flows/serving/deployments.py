@@ -225,14 +225,11 @@ def zombie_automation() -> AutomationCore:
     )
 
 
-def unbegun_automation(seconds: int = _BEGIN_SECONDS) -> AutomationCore:
+def unbegun_automation() -> AutomationCore:
     """Calls a run crashed that had its turn and did not begin.
 
     A run without a heartbeat yet, whose process died as it started, would be "pending" for ever,
     and hold its place in the queue.
-
-    Args:
-        seconds: how long it may take.
     """
     return _crash_automation(
         "thyro: runs that did not begin",
@@ -240,9 +237,9 @@ def unbegun_automation(seconds: int = _BEGIN_SECONDS) -> AutomationCore:
         after=_events(_BEGINNING),
         # One that is put off again waits for another turn.
         expect=_events((*_OVER, "Running", "Cancelling", "Scheduled", "AwaitingConcurrencySlot")),
-        seconds=seconds,
-        message=f"It did not begin within {seconds // 60} minutes: its process or machine died, "
-        "or there is no room for it. Look at its worker, and start it again.",
+        seconds=_BEGIN_SECONDS,
+        message=f"It did not begin within {_BEGIN_SECONDS // 60} minutes: its process or machine "
+        "died, or there is no room for it. Look at its worker, and start it again.",
     )
 
 

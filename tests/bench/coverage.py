@@ -21,10 +21,11 @@ import argparse
 import numpy as np
 from scipy import stats
 
+from tests.support.auc_variance import auc_variance
 from thyro_core.evaluation.bounded import Interval
 from thyro_core.evaluation.calibration import FOLDS, group_folds
 from thyro_core.evaluation.curves import ppv_npv
-from thyro_core.evaluation.delong import auc_interval, auc_variance, delong
+from thyro_core.evaluation.delong import auc_interval, delong
 from thyro_core.evaluation.metrics import metrics
 from thyro_core.evaluation.operating import (
     SENSITIVITIES,

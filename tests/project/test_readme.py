@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.support.places import REPOSITORY
 from thyro_core.config import StudyConfig
 from thyro_core.settings import Settings
-from thyro_core.tables.describe import readme_table
+from thyro_core.tables import describe, schemas
 
 TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -59,7 +59,11 @@ def test_every_indented_line_is_marked_as_run_or_is_a_make_target() -> None:
 
 
 def test_the_table_of_tables_is_the_registrys() -> None:
-    assert readme_table() in TEXT
+    rows = [
+        (f"`{t.name}`", ", ".join(t.hive), describe._row_of(t)) for t in schemas.TABLES.values()
+    ]
+    head = ["| table | keys | a row is |", "|---|---|---|"]
+    assert "\n".join([*head, *map(describe._markdown_row, rows)]) in TEXT
 
 
 def test_every_config_key_and_setting_is_named() -> None:

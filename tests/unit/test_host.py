@@ -29,6 +29,13 @@ def limited(root: Path, names: tuple[str, ...], texts: tuple[str, ...], groups: 
     return root
 
 
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is / to the module."""
+    monkeypatch.setattr(host, "_ROOT", tmp_path)
+    return tmp_path
+
+
 @pytest.mark.usefixtures("sixteen")
 @pytest.mark.parametrize(
     ("groups", "names", "texts", "cores", "memory"),
@@ -61,16 +68,17 @@ def limited(root: Path, names: tuple[str, ...], texts: tuple[str, ...], groups: 
         ("0::/not/here\n", ("memory.max",), (f"{1 << 30}\n",), 16, 1 << 30),
     ],
 )
-def test_the_least_of_all_limits_counts(tmp_path, groups, names, texts, cores, memory) -> None:
-    root = limited(tmp_path, names, texts, groups)
-    assert (host.cores(root), host.memory(root)) == (cores, memory)
+def test_the_least_of_all_limits_counts(root, groups, names, texts, cores, memory) -> None:
+    limited(root, names, texts, groups)
+    assert (host.cores(), host.memory()) == (cores, memory)
 
 
 def test_a_machine_without_affinity_and_control_groups_has_all_its_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert host.cores(tmp_path) == os.cpu_count()
+    monkeypatch.setattr(host, "_ROOT", tmp_path)
+    assert host.cores() == os.cpu_count()
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")

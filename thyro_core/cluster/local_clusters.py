@@ -16,25 +16,24 @@ _LIST_SECONDS = 10.0
 _LOG = logging.getLogger(__name__)
 
 
-def local_clusters(processes: Path = _PROC) -> list[str]:
+def local_clusters() -> list[str]:
     """Addresses of the Ray clusters that processes of this machine belong to.
 
     Those of containers with a network of their own, which this process cannot reach, are left out.
 
-    Args:
-        processes: where Linux shows its processes; elsewhere `ps` lists them.
+    Linux shows its processes in /proc; elsewhere `ps` lists them.
 
     Raises:
         InputError: the system shows its processes in neither way.
     """
-    listed = any(processes.glob("self/cmdline"))
-    commands = _commands(processes) if listed else _listed_commands()
+    listed = any(_PROC.glob("self/cmdline"))
+    commands = _commands() if listed else _listed_commands()
     return sorted({address for words in commands if (address := joined_address(words))})
 
 
-def _commands(processes: Path) -> Iterator[list[str]]:
+def _commands() -> Iterator[list[str]]:
     """The words of the command of each process that can be reached from here."""
-    for path in processes.glob("[0-9]*/cmdline"):
+    for path in _PROC.glob("[0-9]*/cmdline"):
         # Processes end while they are listed, and another user's may be hidden.
         with suppress(OSError):
             words = path.read_bytes().decode(errors="replace").split("\0")

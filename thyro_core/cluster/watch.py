@@ -25,20 +25,15 @@ class ClusterWatch:
     Args:
         address: host:port of the head; None: a cluster that ends with this program.
         list_nodes: the nodes that are up; None: not known at the moment.
-        lost_seconds: after so long without an answer `lost` is true.
     """
 
     def __init__(
-        self,
-        address: str | None,
-        list_nodes: Callable[[], tuple[Node, ...] | None],
-        lost_seconds: float = LOST_SECONDS,
+        self, address: str | None, list_nodes: Callable[[], tuple[Node, ...] | None]
     ) -> None:
         self.address = address
         self.lost = False
         self.nodes: tuple[Node, ...] = ()
         self._list_nodes = list_nodes
-        self._lost_seconds = lost_seconds
         self._stop = threading.Event()
 
     def __enter__(self) -> Self:
@@ -60,7 +55,7 @@ class ClusterWatch:
             elif silent_since is None:
                 silent_since = now
             # Not from the last answer on: this program itself may have been stopped for a while.
-            self.lost = silent_since is not None and now - silent_since >= self._lost_seconds
+            self.lost = silent_since is not None and now - silent_since >= LOST_SECONDS
 
     def _watch_nodes(self) -> None:
         while not self._stop.wait(_INTERVAL_SECONDS):

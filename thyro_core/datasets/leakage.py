@@ -61,38 +61,6 @@ def check_leakage(splits: pa.Table, images: pa.Table, pack: Grey | None = None) 
         raise LeakageError(msg)
 
 
-def leakage_report(splits: pa.Table, images: pa.Table) -> dict[str, int]:
-    """What the gate looked at, in figures for a report.
-
-    Args:
-        splits: a `splits` table.
-        images: the `images` table of its manifest.
-
-    Returns:
-        Counts over the images that take part: `splits`, `images`, `images_without_patient`,
-        `patients`, `groups` (sets that stay together), `near_duplicate_groups` (groups that join
-        several patients, or images without one), `largest_group` (images) and `shared` (cases of
-        anything on both sides of a split; 0 unless `check_leakage` raises).
-
-    Raises:
-        LeakageError: an image or role is unknown.
-    """
-    rows_by_side = _placed(splits, images)
-    taking = rows_by_side.drop_duplicates("image_id")
-    units = taking.assign(unit=taking["patient_id"].fillna(taking["image_id"]))
-    sizes = units.groupby("linked").agg(images=("unit", "size"), units=("unit", "nunique"))
-    return {
-        "splits": int(rows_by_side["split"].nunique()),
-        "images": len(taking),
-        "images_without_patient": int(taking["patient_id"].isna().sum()),
-        "patients": int(taking["patient_id"].nunique()),
-        "groups": len(sizes),
-        "near_duplicate_groups": int((sizes["units"] > 1).sum()),
-        "largest_group": int(sizes["images"].max()) if len(sizes) else 0,
-        "shared": sum(len(rows) for _, rows in _shared(rows_by_side)),
-    }
-
-
 def _placed(splits: pa.Table, images: pa.Table, pack: Grey | None = None) -> pd.DataFrame:
     """Rows of `splits` with their side and the links of their image."""
     links = images.select([*_LINKS, "included"]).to_pandas()

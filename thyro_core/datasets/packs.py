@@ -300,7 +300,6 @@ def threads_for(fs: fsspec.AbstractFileSystem) -> int:
 def map_threads(
     work: Callable[[Item], Result],
     items: Sequence[Item],
-    progress: Progress | None = None,
     threads: int = _WAITING,
 ) -> list[Result]:
     """`work` of every item, in order, a few at a time; the first error stops the rest.
@@ -308,10 +307,9 @@ def map_threads(
     Args:
         work: reads and decodes one image, say; what it holds is held a few times at once.
         items: its arguments.
-        progress: called with the number done and the number of all, after each.
         threads: how many are at work at once.
     """
-    return map_batches(lambda some: [work(item) for item in some], items, progress, threads)
+    return map_batches(lambda some: [work(item) for item in some], items, threads=threads)
 
 
 def map_batches(
@@ -323,6 +321,7 @@ def map_batches(
     """As `map_threads`, with `work` of a few items at once, which gives a result for each of them.
 
     Steps that are taken for several images in a row find their code and tables in the caches.
+    `progress` is called with the number done and the number of all.
     """
     results: list[Result] = []
     waiting: deque[Future[list[Result]]] = deque()

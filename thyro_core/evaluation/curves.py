@@ -108,7 +108,6 @@ class Histogram(NamedTuple):
 def roc_band(
     parts: Sequence[Part],
     test_train_ratio: float,
-    points: int = POINTS,
     patients: int | None = None,
 ) -> Band:
     """Mean sensitivity over splits at each false positive rate (Fawcett 2006, algorithm 3).
@@ -121,7 +120,6 @@ def roc_band(
     Args:
         parts: one a split; those with one class only are left out, and counted.
         test_train_ratio: n_test / n_train, for Nadeau and Bengio's variance.
-        points: number of equidistant false positive rates, from 0 to 1.
         patients: malignant patients behind all splits together, see `uncertainty.mean_interval`.
 
     Returns:
@@ -132,7 +130,7 @@ def roc_band(
     Raises:
         ValueError: see `metrics.as_valid_arrays` and `uncertainty.mean_interval`.
     """
-    band = _curve_band(parts, test_train_ratio, points, _sensitivity_at, patients=patients)
+    band = _curve_band(parts, test_train_ratio, _sensitivity_at, patients=patients)
     if band.n > 1:
         band.low[-1] = band.high[-1] = 1.0
         return _rising(band)
@@ -142,7 +140,6 @@ def roc_band(
 def pr_band(
     parts: Sequence[Part],
     test_train_ratio: float,
-    points: int = POINTS,
     patients: int | None = None,
 ) -> Band:
     """Mean precision over splits at each recall, interpolated as Davis and Goadrich (2006) do.
@@ -155,7 +152,6 @@ def pr_band(
     Args:
         parts: one a split; those with one class only are left out, and counted.
         test_train_ratio: n_test / n_train, for Nadeau and Bengio's variance.
-        points: number of equidistant recalls, from 0 to 1.
         patients: malignant patients behind all splits together, see `uncertainty.mean_interval`.
 
     Returns:
@@ -164,7 +160,7 @@ def pr_band(
     Raises:
         ValueError: see `metrics.as_valid_arrays` and `uncertainty.mean_interval`.
     """
-    return _curve_band(parts, test_train_ratio, points, _precision_at, patients=patients)
+    return _curve_band(parts, test_train_ratio, _precision_at, patients=patients)
 
 
 def calibration_curve(
@@ -315,13 +311,12 @@ def score_histogram(
 def _curve_band(
     parts: Sequence[Part],
     ratio: float,
-    points: int,
     curve: Callable[[AnyIntArray, AnyFloatArray, AnyFloatArray], AnyFloatArray],
     *,
     patients: int | None,
 ) -> Band:
     # A quotient, so that a rate such as 3/10 meets its own place of the grid to the last bit.
-    x = np.arange(points) / (points - 1)
+    x = np.arange(POINTS) / (POINTS - 1)
     arrays = [as_valid_arrays(*part) for part in parts]
     whole = [part for part in arrays if 0 < part[0].sum() < part[0].size]
     values = [curve(*part, x) for part in whole]

@@ -56,23 +56,6 @@ class _Placements(NamedTuple):
         )
 
 
-def auc_variance(
-    label: AnyIntArray, probability: AnyFloatArray, cluster: npt.ArrayLike | None = None
-) -> float:
-    """Variance of one AUC; NaN with fewer than two patients of a class.
-
-    Args:
-        label: (n,), 0 or 1.
-        probability: (n,), probability of malignant.
-        cluster: (n,), the patient of each image; None: each image is a patient of its own.
-
-    Raises:
-        ValueError: see `metrics.as_valid_arrays`; or `cluster` is not of shape (n,).
-    """
-    label, probability = as_valid_arrays(label, probability)
-    return _variance(label, _placements(label, probability), _clusters(label, cluster))
-
-
 def auc_interval(
     label: AnyIntArray, probability: AnyFloatArray, cluster: npt.ArrayLike | None = None
 ) -> Interval:
@@ -91,7 +74,7 @@ def auc_interval(
         The interval; NaN with one class only.
 
     Raises:
-        ValueError: see `auc_variance`.
+        ValueError: see `metrics.as_valid_arrays`; or `cluster` is not of shape (n,).
     """
     label, probability = as_valid_arrays(label, probability)
     patients = _clusters(label, cluster)
@@ -109,7 +92,7 @@ def auc_influences(label: AnyIntArray, score: AnyFloatArray) -> tuple[float, Any
     """An AUC, and what each image adds to its deviation from the true one, (n,).
 
     For a malignant image its placement value less the AUC, over their number; for a benign one
-    alike. The sum of squares by patient is the variance of `auc_variance`, but for small samples.
+    alike. The sum of squares by patient is the variance of `auc_interval`, but for small samples.
 
     Args:
         label: (n,), 0 or 1; both.

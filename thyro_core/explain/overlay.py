@@ -1,7 +1,6 @@
 """A Grad-CAM map laid over its image in colour."""
 
 import io
-from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ OPACITY = 0.65
 _COLOUR_STEPS = 256
 
 
-def overlay_map(grey: Grey, cam: Float32Array, scale: float | None = None) -> npt.NDArray[np.uint8]:
+def overlay_map(grey: Grey, cam: Float32Array) -> npt.NDArray[np.uint8]:
     """A grey image with a map over it, the more opaque the larger the map's value.
 
     Where there is no evidence the tissue stays as it is. The paper paints red over blue (the
@@ -32,24 +31,19 @@ def overlay_map(grey: Grey, cam: Float32Array, scale: float | None = None) -> np
     Args:
         grey: (H, W).
         cam: (h, w), at least 0, at any resolution; it covers the whole image and is enlarged by
-            `regions.upsampled`.
-        scale: value that gets the full colour, in the map's unit; larger ones get it too. Default:
-            the map's own peak. Give one scale to several maps to make them comparable.
+            `regions.upsampled`. Its peak gets the full colour.
 
     Returns:
         uint8 (H, W, 3), RGB; the grey image itself for a map that is empty (zero everywhere).
 
     Raises:
-        ValueError: image or map is not two-dimensional or is empty, the map holds a value that is
-            not finite, or the scale is not above 0.
+        ValueError: image or map is not two-dimensional or is empty, or the map holds a value that
+            is not finite.
     """
     if grey.ndim != 2 or not grey.size or not np.isfinite(cam).all():
         msg = f"expected an image (H, W) and a finite map (h, w), found {grey.shape}, {cam.shape}"
         raise ValueError(msg)
-    full = float(cam.max(initial=0.0)) if scale is None else scale
-    if not isfinite(full) or (scale is not None and scale <= 0):
-        msg = f"expected a scale above 0, found {scale}"
-        raise ValueError(msg)
+    full = float(cam.max(initial=0.0))
     enlarged = upsampled(cam, *grey.shape).astype(np.float64)
     values = np.clip(enlarged / full, 0, 1) if full > 0 else np.zeros(grey.shape)
     table = np.array(colours(_COLOUR_STEPS), dtype=np.float64)

@@ -244,9 +244,7 @@ def _blur(sigma: float) -> Float32Array:
     return matrix
 
 
-def registered_correlation(
-    fixed: Float32Array, moving: Float32Array, rounds: int = _ROUNDS
-) -> Float32Array:
+def registered_correlation(fixed: Float32Array, moving: Float32Array) -> Float32Array:
     """Pearson correlation of descriptors after the best small shift and stretch along each axis.
 
     Inverse compositional Gauss-Newton (Baker and Matthews 2004, "Lucas-Kanade 20 years on").
@@ -254,7 +252,6 @@ def registered_correlation(
     Args:
         fixed: float32 (n, side, side); its middle, without the margin, is sought.
         moving: float32 (n, side, side), where it is sought.
-        rounds: steps of the search.
 
     Returns:
         float32 (n,), -1 to 1: the best correlation met on the way; 0 where there is no contrast.
@@ -270,7 +267,7 @@ def registered_correlation(
     stretch = np.ones((len(fixed), 2), np.float32)
     shift = np.zeros((len(fixed), 2), np.float32)
     best = np.full(len(fixed), -1.0, np.float32)
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         sample = _standard(_sampled(moving, grid, stretch, shift))
         best = np.maximum(best, (target * sample).sum(axis=(1, 2)))
         step = (solve @ (sample - target).reshape(len(fixed), grid.size**2, 1))[:, :, 0]

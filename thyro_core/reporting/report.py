@@ -92,8 +92,10 @@ class Brief:
     missing_splits: bool
 
 
-def render_report(store: Store, study_id: str, scratch: Path) -> str:
-    """The report of a finished study as HTML; the same store gives the same bytes.
+def render_report(store: Store, study_id: str, scratch: Path) -> tuple[str, bytes]:
+    """The report of a finished study as HTML, and its checklists as CSV.
+
+    The same store gives the same bytes.
 
     Args:
         store: where the study lies.
@@ -105,11 +107,6 @@ def render_report(store: Store, study_id: str, scratch: Path) -> str:
         IncompleteStudyError: it is not finished; the message says what is missing.
         StoreError: a store on S3 failed meanwhile.
     """
-    return _render(store, study_id, scratch)[0]
-
-
-def _render(store: Store, study_id: str, scratch: Path) -> tuple[str, bytes]:
-    """The page, and its checklists as CSV."""
     plan = load_current_plan(store, study_id)
     _check_finished(store, plan)
     results = connect(store)
@@ -155,7 +152,7 @@ def write_report(store: Store, study_id: str, scratch: Path) -> str:
         IncompleteStudyError: it is not finished.
     """
     key = report_key(study_id)
-    page, items = _render(store, study_id, scratch)
+    page, items = render_report(store, study_id, scratch)
     store.write(checklist_key(study_id), items)
     store.write(key, page.encode())
     return f"{store.url}/{key}"

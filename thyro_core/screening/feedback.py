@@ -52,10 +52,10 @@ _AGREEMENT = f"""
 {_VERDICTS}, judged AS (
     SELECT model_id, band, count(DISTINCT image_id) AS judged, count(*) AS verdicts,
         count(*) FILTER (what = 'agree') AS agree, count(DISTINCT lower(who)) AS readers
-    FROM standing WHERE $date$ GROUP BY model_id, band
+    FROM standing GROUP BY model_id, band
 ), ranked AS (
     SELECT model_id, band, count(*) AS images FROM screening
-    WHERE status = 'scored' AND $date$ GROUP BY model_id, band
+    WHERE status = 'scored' GROUP BY model_id, band
 )
 SELECT model_id, band, coalesce(images, 0) AS images, judged, verdicts, agree, readers
 FROM judged LEFT JOIN ranked USING (model_id, band)
@@ -215,12 +215,11 @@ def _plain_cells(row: Mapping[str, str]) -> dict[str, str | None]:
     }
 
 
-def agreement(store: Store, date: str | None = None) -> list[dict[str, Any]]:
+def agreement(store: Store) -> list[dict[str, Any]]:
     """Readers' verdicts by model and band: each reader's last one of an image counts.
 
     Args:
         store: holds the nights.
-        date: only this one; None: all nights.
 
     Returns:
         Rows of model_id, band, images (scored, of the band, judged or not), judged (images),
@@ -228,8 +227,7 @@ def agreement(store: Store, date: str | None = None) -> list[dict[str, Any]]:
     """
     if not store.keys(table_prefix("feedback")):
         return []
-    condition = "true" if date is None else f"date = {date_number(date)}"
-    rows = run_query(store.url, _AGREEMENT.replace("$date$", condition)).to_pylist()
+    rows = run_query(store.url, _AGREEMENT).to_pylist()
     return sorted(rows, key=lambda row: (row["model_id"], BANDS.index(row["band"])))
 
 

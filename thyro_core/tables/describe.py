@@ -13,12 +13,6 @@ _WIDTH = 80
 _SHORT = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 
-def readme_table() -> str:
-    """The table of tables as the README shows it: Markdown, one row a table."""
-    rows = [(f"`{t.name}`", ", ".join(t.hive), _row_of(t)) for t in TABLES.values()]
-    return "\n".join(["| table | keys | a row is |", "|---|---|---|", *map(_markdown_row, rows)])
-
-
 def tables_markdown(name: str | None = None) -> str:
     """Every table and column in Markdown: a heading and a table of columns each.
 

@@ -10,6 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from flows.serving import deployments
 from flows.serving.deployments import unbegun_automation
 from tests.support.imagesets import write_image_set
 from tests.support.prefectserver import (
@@ -190,10 +191,13 @@ def test_a_run_whose_machine_died_is_called_crashed_and_makes_room(tmp_path) -> 
 
 
 @pytest.mark.slow
-def test_a_run_that_died_before_it_began_is_called_crashed_and_makes_room(tmp_path) -> None:
+def test_a_run_that_died_before_it_began_is_called_crashed_and_makes_room(
+    tmp_path, monkeypatch
+) -> None:
     """No heartbeat yet: what was to start it is gone. Here the wait is ten seconds."""
     with serving(tmp_path) as server:
-        automation = unbegun_automation(seconds=10).model_dump(mode="json", exclude_unset=True)
+        monkeypatch.setattr(deployments, "_BEGIN_SECONDS", 10)
+        automation = unbegun_automation().model_dump(mode="json", exclude_unset=True)
         (ours,) = [
             each["id"]
             for each in server.ask("/automations/filter", {})

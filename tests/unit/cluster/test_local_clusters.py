@@ -18,6 +18,13 @@ def processes(folder: Path, *lines: list[str]) -> Path:
     return folder
 
 
+def clusters_of(folder: Path) -> list[str]:
+    """The clusters that a folder like /proc shows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_clusters, "_PROC", folder)
+        return local_clusters.local_clusters()
+
+
 def raylet(address: str) -> list[str]:
     return ["/opt/ray/core/src/ray/raylet/raylet", "--node_id=1", f"--gcs-address={address}"]
 
@@ -25,7 +32,7 @@ def raylet(address: str) -> list[str]:
 def test_clusters_are_found_by_their_processes(tmp_path: Path) -> None:
     shell = ["bash", "-c", "raylet --gcs-address=10.0.0.9:6379"]
     once, again, other = raylet("10.0.0.1:6379"), raylet("10.0.0.1:6379"), raylet("10.0.0.2:1")
-    assert local_clusters.local_clusters(processes(tmp_path, once, shell, again, other)) == [
+    assert clusters_of(processes(tmp_path, once, shell, again, other)) == [
         "10.0.0.1:6379",
         "10.0.0.2:1",
     ]
@@ -45,10 +52,10 @@ def test_without_proc_the_processes_are_those_that_ps_lists(system_without_proc:
     program.write_text(f"#!/bin/sh\n[ \"$*\" = '-axww -o command=' ] && echo '{text}'\n")
     program.chmod(0o755)
     no_proc = system_without_proc / "no such folder"
-    assert local_clusters.local_clusters(no_proc) == ["10.0.0.1:6379", "10.0.0.2:1"]
+    assert clusters_of(no_proc) == ["10.0.0.1:6379", "10.0.0.2:1"]
     # A folder of that name that shows none: /proc of a BSD that is not mounted.
     (system_without_proc / "empty").mkdir()
-    assert local_clusters.local_clusters(system_without_proc / "empty") == [
+    assert clusters_of(system_without_proc / "empty") == [
         "10.0.0.1:6379",
         "10.0.0.2:1",
     ]
@@ -64,7 +71,7 @@ def test_where_processes_are_not_shown_an_address_is_asked_for(
     with pytest.raises(
         InputError, match=r"expected the processes.*say which one \(--ray host:port"
     ):
-        local_clusters.local_clusters(system_without_proc / "no such folder")
+        clusters_of(system_without_proc / "no such folder")
 
 
 def test_a_container_with_a_network_of_its_own_is_no_cluster_of_this_machine(tmp_path) -> None:
@@ -74,7 +81,7 @@ def test_a_container_with_a_network_of_its_own_is_no_cluster_of_this_machine(tmp
         (folder / name / "ns").mkdir()
         (folder / name / "ns/net").symlink_to(network)
     # Of the third nobody may know: another user's.
-    assert local_clusters.local_clusters(folder) == ["10.0.0.1:6379", "10.0.0.3:6379"]
+    assert clusters_of(folder) == ["10.0.0.1:6379", "10.0.0.3:6379"]
 
 
 def test_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:

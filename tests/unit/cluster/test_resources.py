@@ -382,11 +382,12 @@ def test_where_an_attempt_runs_is_known_by_its_name(tmp_path) -> None:
 
 def test_a_head_that_stops_answering_is_lost_after_a_while(monkeypatch) -> None:
     monkeypatch.setattr("thyro_core.cluster.watch._INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr("thyro_core.cluster.watch.LOST_SECONDS", 0.05)
     up = threading.Event()
     up.set()
     monkeypatch.setattr("thyro_core.cluster.watch.is_reachable", lambda _: up.is_set())
     seen = [(Node("a", 1, 0, "a"),), None, ()]
-    with ClusterWatch("h:1", lambda: seen.pop(0) if seen else None, lost_seconds=0.05) as head:
+    with ClusterWatch("h:1", lambda: seen.pop(0) if seen else None) as head:
         monkeypatch.setattr(sessions, "_watch", head)
         assert [node.id for node in sessions.nodes()] in (["a"], [])
         wait_for(lambda: not sessions.nodes())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from tests.support.builders import images_table
-from thyro_core.datasets.leakage import check_leakage, leakage_report
+from thyro_core.datasets.leakage import check_leakage
 from thyro_core.errors import LeakageError
 from thyro_core.tables import schemas
 
@@ -121,7 +121,6 @@ def test_the_gate_agrees_with_the_definition(data):
         reach = [set().union(*(reach[j] for j in reach[i])) for i in range(n)]
     leaks = any(roles[i] != roles[j] for i in range(n) for j in reach[i])
     splits = splits_table(dict(enumerate(roles)))
-    assert (leakage_report(splits, images)["shared"] > 0) == leaks
     if leaks:
         with pytest.raises(LeakageError):
             check_leakage(splits, images)
@@ -131,33 +130,6 @@ def test_the_gate_agrees_with_the_definition(data):
 
 def linked(patients, pixels, i, j):
     return any(keys[i] is not None and keys[i] == keys[j] for keys in (patients, pixels))
-
-
-def test_report_counts():
-    """Patients a (2 images) and b are joined by group g0; 3 and 4 are near-duplicates; 5 alone."""
-    images = images_table(
-        [0, 1, 0, 1, 0, 1, 0],
-        groups=["g0", "g0", "g0", "g3", "g3", "g5", "g6"],
-        patients=["pa", "pa", "pb", None, None, None, "pz"],
-        included=[True] * 6 + [False],
-    )
-    roles = {0: "train", 1: "train", 2: "train", 3: "test", 4: "test", 5: "train"}
-    assert leakage_report(splits_table(roles, roles), images) == {
-        "splits": 2,
-        "images": 6,
-        "images_without_patient": 3,
-        "patients": 2,
-        "groups": 3,
-        "near_duplicate_groups": 2,
-        "largest_group": 3,
-        "shared": 0,
-    }
-
-
-def test_report_of_nothing_is_zeros():
-    nothing = schemas.TABLES["splits"].schema.empty_table()
-    assert set(leakage_report(nothing, images_table([0])).values()) == {0}
-    assert set(leakage_report(nothing, images_table([])).values()) == {0}
 
 
 def pictures(*seeds: int) -> np.ndarray:

@@ -395,9 +395,13 @@ def test_labels_come_last(tmp_path):
     assert not (tmp_path / "labels.csv").exists()
 
 
-def test_bytes_do_not_depend_on_the_number_of_processes():
+def test_bytes_do_not_depend_on_the_number_of_processes(monkeypatch):
     tasks = [(0, index, index == 1) for index in range(3)]
-    assert list(generate._encoded(tasks, processes=2)) == list(generate._encoded(tasks, 1))
+    monkeypatch.setattr(generate, "cores", lambda: 1)
+    alone = list(generate._encoded(tasks))
+    monkeypatch.setattr(generate, "cores", lambda: 2)
+    monkeypatch.setattr(generate, "_WORTH_A_PROCESS", 1)
+    assert list(generate._encoded(tasks)) == alone
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 
@@ -9,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve, roc_auc_score
 
+from thyro_core.evaluation import curves
 from thyro_core.evaluation.curves import (
     DECISION_THRESHOLDS,
     POINTS,
+    Band,
     calibration_curve,
     decision_curve,
     learning_curves,
@@ -93,10 +96,17 @@ def precision_by_hand(label, probability, place):
     return float(wanted / (wanted + fewest))
 
 
+def coarse(points: int, band: Callable[..., Band], *arguments: object, **options: object) -> Band:
+    """A band at fewer or more places of the x axis than the report has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curves, "POINTS", points)
+        return band(*arguments, **options)
+
+
 class TestRoc:
     def test_by_hand(self):
         # Ranked malignant, benign, malignant, benign: up, right, up, right.
-        band = roc_band([part([1, 0, 1, 0], [0.9, 0.8, 0.3, 0.1])], RATIO, points=5)
+        band = coarse(5, roc_band, [part([1, 0, 1, 0], [0.9, 0.8, 0.3, 0.1])], RATIO)
         assert band.x.tolist() == [0, 0.25, 0.5, 0.75, 1]
         assert band.mean.tolist() == [0.5, 0.5, 1, 1, 1]
         assert (band.n, band.left_out) == (1, 0)
@@ -113,18 +123,18 @@ class TestRoc:
 
     @given(parts())
     def test_agrees_with_exact_arithmetic(self, case):
-        band = roc_band([case], RATIO, points=41)
+        band = coarse(41, roc_band, [case], RATIO)
         expected = [sensitivity_by_hand(*case, Fraction(i, 40)) for i in range(41)]
         assert band.mean == pytest.approx(expected, abs=1e-12)
 
     @given(splits)
     def test_is_monotone_and_within_the_unit_square(self, cases):
-        band = roc_band(cases, RATIO, 21)
+        band = coarse(21, roc_band, cases, RATIO)
         assert (np.diff(band.mean) >= -1e-12).all()
         assert band.mean[-1] == pytest.approx(1.0)
         defined = ~np.isnan(band.low)
         assert defined[-1] == (len(cases) > 1)
-        known = roc_band(cases, RATIO, 21, patients=9)
+        known = coarse(21, roc_band, cases, RATIO, patients=9)
         assert np.isfinite(known.low).all() == (len(cases) > 1)
         for curve in (known.low, known.high):
             assert (np.diff(curve[np.isfinite(curve)]) >= 0).all()
@@ -136,7 +146,7 @@ class TestRoc:
     @given(splits)
     def test_its_area_is_the_mean_auc_within_the_grids_error(self, cases):
         # A trapezium of a monotone function errs by at most half a step times its rise.
-        band = roc_band(cases, RATIO, 31)
+        band = coarse(31, roc_band, cases, RATIO)
         mean_auc = np.mean([roc_auc_score(*case) for case in cases])
         assert abs(np.trapezoid(band.mean, band.x) - mean_auc) <= 0.5 / 30 + 1e-9
 
@@ -149,14 +159,14 @@ class TestRoc:
 
         mixed = [shuffled(*case) for case in cases]
         for band in (roc_band, pr_band):
-            one, other = band(cases, RATIO, 21), band(mixed, RATIO, 21)
+            one, other = coarse(21, band, cases, RATIO), coarse(21, band, mixed, RATIO)
             assert one.mean.tobytes() == other.mean.tobytes()
             assert one.low.tobytes() == other.low.tobytes()
 
     @given(splits)
     def test_only_the_ranking_counts(self, cases):
         squeezed = [(label, 0.2 + probability / 2) for label, probability in cases]
-        one, other = roc_band(squeezed, RATIO, 11), roc_band(cases, RATIO, 11)
+        one, other = coarse(11, roc_band, squeezed, RATIO), coarse(11, roc_band, cases, RATIO)
         assert one.mean == pytest.approx(other.mean)
 
     def test_the_band_is_the_interval_of_the_statistics(self):
@@ -186,14 +196,14 @@ class TestPrecisionRecall:
         # Their table 1: A (5 hits, 5 alarms) and B (10, 30) among 20 positives, 2000 negatives.
         label = [1] * 5 + [0] * 5 + [1] * 5 + [0] * 25 + [1] * 10 + [0] * 1970
         probability = [0.9] * 10 + [0.5] * 30 + [0.1] * 1980
-        band = pr_band([part(label, probability)], RATIO, points=21)
+        band = coarse(21, pr_band, [part(label, probability)], RATIO)
         expected = [0.500, 0.375, 0.318, 0.286, 0.265, 0.250]
         assert band.mean[5:11] == pytest.approx(expected, abs=5e-4)
         assert band.mean[-1] == pytest.approx(20 / 2020)
 
     @given(parts())
     def test_agrees_with_exact_arithmetic(self, case):
-        band = pr_band([case], RATIO, points=41)
+        band = coarse(41, pr_band, [case], RATIO)
         expected = [precision_by_hand(*case, Fraction(i, 40)) for i in range(1, 41)]
         assert band.mean[1:] == pytest.approx(expected, abs=1e-12)
 
@@ -201,7 +211,7 @@ class TestPrecisionRecall:
     def test_meets_sklearn_where_a_threshold_has_the_recall(self, case):
         precision, recall, _ = precision_recall_curve(*case)
         positives = int(case[0].sum())
-        band = pr_band([case], RATIO, points=positives + 1)
+        band = coarse(positives + 1, pr_band, [case], RATIO)
         for hits in range(1, positives + 1):
             there = np.isclose(recall, hits / positives)
             if there.any():

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from tests.support.auc_variance import auc_variance
 from thyro_core.evaluation.bounded import newcombe_interval
-from thyro_core.evaluation.delong import auc_interval, auc_variance, delong
+from thyro_core.evaluation.delong import auc_interval, delong
 
 
 @st.composite

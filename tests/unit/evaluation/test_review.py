@@ -8,12 +8,13 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from tests.support.auc_variance import auc_variance
 from tests.support.report_store import images
 from thyro_core.config import ColumnSpec, ReaderSpec, StudyConfig
 from thyro_core.datasets.splits import make_splits
 from thyro_core.evaluation import shortcuts
 from thyro_core.evaluation.bounded import Interval, wilson_interval
-from thyro_core.evaluation.delong import auc_influences, auc_variance
+from thyro_core.evaluation.delong import auc_influences
 from thyro_core.evaluation.ensemble import paired_auc_difference
 from thyro_core.evaluation.metrics import metrics
 from thyro_core.evaluation.operating import (

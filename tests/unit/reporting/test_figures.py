@@ -24,6 +24,7 @@ from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.evaluation.metrics import PAPER, PAPER_METRICS
 from thyro_core.explain.overlay import colours
 from thyro_core.reporting.figures import curves as plots
+from thyro_core.reporting.figures import dots
 from thyro_core.reporting.figures.dots import (
     FAMILIES,
     PUBLISHED,
@@ -316,8 +317,9 @@ class TestDots:
             assert x - shares[4] == pytest.approx(scale * (PAPER[metric] - PAPER["f1"]), abs=0.02)
         assert [np.sign(y[1, 1] - x[0, 1]) for x, y in pairwise(places)] == [1] * 4
 
-    def test_nothing_published_is_nothing_marked(self):
-        figure = metrics_plot("metrics", figures.metric_values(), paper_values={})
+    def test_nothing_published_is_nothing_marked(self, monkeypatch):
+        monkeypatch.setattr(dots, "PAPER", {})
+        figure = metrics_plot("metrics", figures.metric_values())
         assert PUBLISHED not in texts(figure)
         assert [name for name in ids(figure) if "published" in name] == []
 

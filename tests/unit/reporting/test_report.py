@@ -476,7 +476,7 @@ def test_leakage_is_found_if_it_is_there(tmp_path) -> None:
     )
     kin["role"] = "train"
     write_table(store, "splits", schemas.rows_to_table("splits", rows), study_id=plan.study_id)
-    page = read_page(render_report(store, plan.study_id, tmp_path))
+    page = read_page(render_report(store, plan.study_id, tmp_path)[0])
     assert shared(page) == ["0", "0", "1", "1"]
     assert "the figures are not to be used" in page.by_id("brief").text
 

@@ -30,7 +30,7 @@ def without_patients(tmp_path_factory) -> tuple[Store, StudyPlan, Element]:
         if not row["included"]:
             row["reason"] = "near_duplicate_conflict"
     store, plan = fabricated(folder, schemas.rows_to_table("images", rows), **SMALL)
-    page = read_page(render_report(store, plan.study_id, folder))
+    page = read_page(render_report(store, plan.study_id, folder)[0])
     check_traces(page, store, plan)
     return store, plan, page
 
@@ -39,7 +39,7 @@ def without_patients(tmp_path_factory) -> tuple[Store, StudyPlan, Element]:
 def with_patients(tmp_path_factory) -> Element:
     folder = tmp_path_factory.mktemp("with")
     store, plan = fabricated(folder, **SMALL)
-    return read_page(render_report(store, plan.study_id, folder))
+    return read_page(render_report(store, plan.study_id, folder)[0])
 
 
 def heads(page: Element, section: str) -> list[str]:
@@ -118,7 +118,7 @@ def test_facts_of_the_file_that_tell_the_classes_apart_are_said_in_brief(tmp_pat
         forged = row | {"ci_low": low, "ci_high": 0.9, "lead": 0.1, "lead_low": 0.0}
         forged |= {"lead_high": 0.2, "p": p, "p_adjusted": p}
         write_table(store, "shortcuts", schemas.rows_to_table("shortcuts", [forged]), **study)
-        page = read_page(render_report(store, plan.study_id, tmp_path))
+        page = read_page(render_report(store, plan.study_id, tmp_path)[0])
         lines = [e.text for e in page.by_id("brief").walk() if "data-shortcut" in e.attributes]
         assert len(lines) == is_said
         assert all(text in line for line in lines)
@@ -172,7 +172,7 @@ def test_images_without_a_correlation_are_counted(with_patients, tmp_path) -> No
             row["cascade_4"] = float("nan")
     before = without(with_patients)
     write_table(store, "cam_trust", schemas.rows_to_table("cam_trust", rows), **own)
-    page = read_page(render_report(store, plan.study_id, tmp_path))
+    page = read_page(render_report(store, plan.study_id, tmp_path)[0])
     after = without(page)
     assert after[3] == before[3] + len(lost)
     assert after[:3] == before[:3]

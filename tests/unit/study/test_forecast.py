@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from tests.support.auc_variance import auc_variance
 from tests.support.report_store import fabricated, images
 from thyro_core.config import StudyConfig
-from thyro_core.evaluation.delong import auc_variance
 from thyro_core.store.store import open_store
 from thyro_core.study.forecast import expected_interval, forecast
 

@@ -53,7 +53,7 @@ def test_the_page_says_so_and_nothing_is_promoted(malignant: int, tmp_path) -> N
     table = images(80, malignant)
     config = {"splits": 2, "architectures": ("resnet18",), "permute_labels": True}
     store, plan = fabricated(tmp_path, table, trust_images=0, **config)
-    page = read_page(render_report(store, plan.study_id, tmp_path))
+    page = read_page(render_report(store, plan.study_id, tmp_path)[0])
     assert page.find("title")[0].text.startswith("Null study (permuted labels)")
     assert page.find("h1")[0].text.startswith("Null study, labels permuted")
     assert [each for each in page.walk() if "data-null" in each.attributes]

@@ -30,7 +30,7 @@ from tests.support.s3server import BUCKET, S3Server, forget_clients
 from thyro_core.errors import InputError
 from thyro_core.store.store import Store, open_store
 from thyro_core.tables import duckdb_dataset, schemas
-from thyro_core.tables.describe import readme_table, tables_markdown, tables_text, type_name
+from thyro_core.tables.describe import tables_markdown, tables_text, type_name
 from thyro_core.tables.export import render
 from thyro_core.tables.io import read_table, write_table
 from thyro_core.tables.query import open_results, run_query
@@ -577,10 +577,6 @@ def test_one_table_and_none_of_that_name() -> None:
 )  # fmt: skip
 def test_types_are_spelled_as_people_know_them(kind: pa.DataType, name: str) -> None:
     assert type_name(kind) == name
-
-
-def test_the_readmes_table_of_tables_is_generated() -> None:
-    assert readme_table() in (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
 # What fits a terminal.

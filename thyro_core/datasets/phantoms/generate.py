@@ -257,10 +257,9 @@ def _labels(names: list[str], tasks: list[_Task]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def _encoded(tasks: list[_Task], processes: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+def _encoded(tasks: list[_Task]) -> Iterator[tuple[bytes, bytes]]:
     """Image and mask of each task as PNG bytes, in order."""
-    affordable = min(cores(), _MOST_PROCESSES, len(tasks) // _WORTH_A_PROCESS)
-    workers = affordable if processes is None else processes
+    workers = min(cores(), _MOST_PROCESSES, len(tasks) // _WORTH_A_PROCESS)
     if workers < 2:
         yield from map(_encode, tasks)
         return

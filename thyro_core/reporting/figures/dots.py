@@ -47,14 +47,12 @@ _LONGEST_NAME = 28
 def metrics_plot(
     name: str,
     values: Mapping[str, Mapping[str, Estimate]],
-    paper_values: Mapping[str, float] = PAPER,
 ) -> str:
     """Each metric's mean over splits and 95 % interval by architecture, beside published values.
 
     Args:
         name: the figure's own on its page.
         values: architecture -> metric -> figure; the metrics of the first one are the rows.
-        paper_values: metric -> published value of ResNet18.
     """
     metrics = list(next(iter(values.values())))
     with drawing(name, WIDTH, _height(len(metrics), len(values), 3)) as figure:
@@ -78,7 +76,7 @@ def metrics_plot(
                     LOOKS[architecture],
                     filled=True,
                 )
-        marks = {row: paper_values[m] for row, m in enumerate(metrics) if m in paper_values}
+        marks = {row: PAPER[m] for row, m in enumerate(metrics) if m in PAPER}
         for row, value in marks.items():
             span = [row - 0.4, row + 0.4]
             axes.plot([value] * 2, span, color=INK, linewidth=1.4, gid=f"series-published-{row}")
