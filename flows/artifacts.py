@@ -27,7 +27,7 @@ from prefect.states import Completed
 from flows.serving.child_process import end_soon_if_orphan, end_with_server
 from flows.serving.server import LOST
 from thyro_core import NOTICE
-from thyro_core.errors import ThyroError
+from thyro_core.errors import ThyroError, sentence
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -149,12 +149,8 @@ def run_of(flow: str) -> Iterator[None]:
         logging.getLogger(name).addFilter(_WITHOUT_TRACEBACK)
     try:
         yield
-    except ThyroError as error:
-        _explain(flow, str(error))
-        raise
-    except OSError as error:
-        cure = "check that the store and the source answer and that there is room, and run again"
-        _explain(flow, f"{type(error).__name__}: {error}; {cure}")
+    except (ThyroError, OSError) as error:
+        _explain(flow, sentence(error))
         raise
     finally:
         end_soon_if_orphan()

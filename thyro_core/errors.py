@@ -129,6 +129,15 @@ class StoppedError(ThyroError):
     exit_code = 130
 
 
+def sentence(error: ThyroError | OSError) -> str:
+    """What a person reads of an error that is no bug: one of ours, or the system's."""
+    if isinstance(error, ThyroError):
+        return str(error)
+    place = error.filename or "the store or the source"
+    cure = "check the path, its permissions and the free space, and start the command again"
+    return f"{place}: {error.strerror or error}; what is finished is kept; {cure}"
+
+
 def counted(number: int, noun: str, plural: str = "") -> str:
     """`1 check`, `2 checks`, `2 studies`: for errors, notes and whatever else people read."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import yaml
 from pydantic import ValidationError
 
-from flows.cli.errors import validation_facts
+from flows.cli.errors import read_input, validation_facts
 from thyro_core.config import StudyConfig
 from thyro_core.errors import InputError
 
@@ -52,11 +52,9 @@ def split_assignment(assignment: str) -> tuple[str, str]:
 
 
 def _from_file(file: Path) -> dict[str, object]:
+    data = read_input(file, f"--config {file}", "a YAML file")
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"--config {file}: expected a YAML file, found: {error.strerror}"
-        raise InputError(msg) from error
+        values = yaml.safe_load(data.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         msg = f"--config {file}: expected YAML, found: {_one_line(error)}"
         raise InputError(msg) from error

@@ -3,13 +3,14 @@
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from flows.cli.console import err, say
 from flows.serving.child_process import end_soon
-from thyro_core.errors import InputError, StoppedError, ThyroError
+from thyro_core.errors import InputError, StoppedError, ThyroError, sentence
 from thyro_core.urls import redact
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def errors_for_people(*, debug: bool) -> Iterator[None]:
             end_soon(code)  # Prefect's server is lost
         if debug:
             raise
-        say(f"[red]thyro:[/] {escape(redact(_sentence(error)))}", err)
+        say(f"[red]thyro:[/] {escape(redact(sentence(error)))}", err)
         raise SystemExit(code) from error
 
 
@@ -60,19 +61,11 @@ def _settings_named() -> Iterator[None]:
 def _setting_fact(problem: "ErrorDetails") -> str:
     from thyro_core.settings import Settings
 
-    name, value = str(problem["loc"][0]), problem["input"]
+    name, reason = _place_and_reason(problem)
     is_secret = "SecretStr" in str(Settings.model_fields[name].annotation)
-    what = "a value that is not shown" if is_secret else repr(value)
-    message = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    what = "a value that is not shown" if is_secret else repr(problem["input"])
+    message = reason.removeprefix("Input should be ")
     return f"THYRO_{name.upper()}: expected {message}, found {what}; correct or unset it"
-
-
-def _sentence(error: ThyroError | OSError) -> str:
-    if isinstance(error, ThyroError):
-        return str(error)
-    place = error.filename or "the store or the source"
-    cure = "check the path, its permissions and the free space, and start the command again"
-    return f"{place}: {error.strerror or error}; what is finished is kept; {cure}"
 
 
 @contextmanager
@@ -99,9 +92,8 @@ def validation_facts(error: "ValidationError", kind: str = "", keys: Collection[
     """
     facts = []
     for problem in error.errors():
-        name = str(problem["loc"][0]) if problem["loc"] else None
-        reason = problem["msg"].removeprefix("Value error, ")
-        if name is None:  # a rule between keys: its message names them
+        name, reason = _place_and_reason(problem)
+        if not problem["loc"]:  # a rule between keys: its message names them
             facts.append(reason)
         elif problem["type"] == "too_short" and problem["input"]:
             continue  # pydantic counts only the valid items, and reports the others one by one
@@ -114,3 +106,28 @@ def validation_facts(error: "ValidationError", kind: str = "", keys: Collection[
         else:
             facts.append(f"{name}: {reason}, found {problem['input']!r}")
     return "; ".join(facts)
+
+
+def _place_and_reason(problem: "ErrorDetails") -> tuple[str, str]:
+    """The key that pydantic refuses, empty for a rule between keys, and its reason."""
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    return name, problem["msg"].removeprefix("Value error, ")
+
+
+def read_input(file: Path, place: str, expected: str, cure: str = "") -> bytes:
+    """A file that a person named.
+
+    Args:
+        file: its path.
+        place: what the message begins with.
+        expected: what the file is to be.
+        cure: the end of the message.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        msg = f"{place}: expected {expected}, found: {error.strerror}{cure}"
+        raise InputError(msg) from error

@@ -8,9 +8,10 @@ import typer
 from rich.markup import escape
 
 from flows.cli.console import note, print_json, say
+from flows.cli.errors import read_input
 from flows.cli.options import JsonLast, StoreUrl, open_store_at
 from thyro_core import NOTICE
-from thyro_core.errors import InputError, counted
+from thyro_core.errors import counted
 
 if TYPE_CHECKING:
     from thyro_core.store.store import Store
@@ -51,11 +52,7 @@ def feedback(
 def _take_in(store: "Store", file: Path) -> None:
     from thyro_core.screening.feedback import add_feedback, parse_feedback
 
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        msg = f"{file}: expected a file that can be read, found: {error.strerror}; check the path"
-        raise InputError(msg) from error
+    data = read_input(file, str(file), "a file that can be read", "; check the path")
     date, events = parse_feedback(data, str(file))
     n_new = add_feedback(store, date, events) if events else 0
     say(

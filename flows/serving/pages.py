@@ -7,12 +7,12 @@ import hmac
 import json
 import secrets
 import socket
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from ipaddress import ip_address
+from time import monotonic
 from urllib.parse import parse_qs
 
 from pydantic import ValidationError
@@ -87,7 +87,6 @@ class Pages:
         viewer: pattern of a viewer's addresses.
         names: names, besides this machine's own and bare addresses, by which they are reached.
         token: tells these pages from others at the same address.
-        clock: seconds; for the ends of sessions.
     """
 
     store: Store
@@ -95,7 +94,6 @@ class Pages:
     viewer: str | None = None
     names: tuple[str, ...] = ()
     token: str = field(default_factory=partial(secrets.token_hex, 16))
-    clock: Callable[[], float] = time.monotonic
     _sessions: dict[str, Session] = field(default_factory=dict)
     _failures: list[float] = field(default_factory=list)
 
@@ -117,11 +115,11 @@ class Pages:
 
     def _session(self, request: Request) -> Session | None:
         session = self._sessions.get(request.cookies.get(COOKIE, ""))
-        return session if session is not None and session.until > self.clock() else None
+        return session if session is not None and session.until > monotonic() else None
 
     def _open(self, *, is_in: bool, who: str = "") -> tuple[str, Session]:
         """A new session and its token."""
-        now = self.clock()
+        now = monotonic()
         self._sessions = {key: each for key, each in self._sessions.items() if each.until > now}
         if len(self._sessions) >= _MOST_SESSIONS:
             # Whoever only asks for the login form must not push out those who are in.
@@ -162,7 +160,7 @@ class Pages:
         session, values = self._session(request), await _form(request)
         if session is None or not _equal(values.get("csrf", ""), session.csrf):
             return await self._ask(request, "The form was too old: try again.", 403)
-        now = self.clock()
+        now = monotonic()
         self._failures = [each for each in self._failures if each > now - _FAILURE_SECONDS]
         if len(self._failures) >= _MOST_FAILURES:
             return await self._ask(request, "Too many wrong passwords: wait a minute.", 429)

@@ -78,12 +78,6 @@ def blocks(batch: str, size: int) -> Iterator[tuple[FoundFile, ...]]:
         yield block
 
 
-def full_url(batch: str) -> str:
-    """A batch's address that means the same from every folder and on every node that has it."""
-    fs, root = filesystem(batch)
-    return str(fs.unstrip_protocol(root))
-
-
 def check_batch(batch: str) -> None:
     """Make sure that a batch can be listed, before anything is started for it.
 

@@ -16,7 +16,7 @@ from thyro_core.registry.champion import champion
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.decode import ScreeningJob
 from thyro_core.screening.drift import DriftReport, DriftThresholds, compare_with_training
-from thyro_core.screening.files import check_batch, full_url
+from thyro_core.screening.files import check_batch
 from thyro_core.screening.rules import Counts, Night, Totals, date_number, date_text, sum_totals
 from thyro_core.screening.store import (
     drift_sample,
@@ -31,7 +31,7 @@ from thyro_core.screening.store import (
 )
 from thyro_core.screening.worklist import Worklist, write_worklist_csv
 from thyro_core.store.keys import sample_key, screening_prefix, table_prefix
-from thyro_core.store.store import Store
+from thyro_core.store.store import Store, full_url
 from thyro_core.tables.io import read_table
 from thyro_core.urls import redact
 

@@ -260,6 +260,12 @@ def filesystem(
     return fs, str(path).rstrip("/")
 
 
+def full_url(url: str) -> str:
+    """An address that means the same from every folder and on every node that has it."""
+    fs, root = filesystem(url)
+    return str(fs.unstrip_protocol(root))
+
+
 def read_files(
     fs: fsspec.AbstractFileSystem, paths: Sequence[str], on_error: Literal["raise", "return"]
 ) -> list[bytes | Exception]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import yaml
 
 from thyro_core.config import StudyConfig, canonical_json
-from thyro_core.store.store import Store, filesystem
+from thyro_core.store.store import Store, full_url
 from thyro_core.study.lifecycle import unfinished_runs
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.provenance import versions
@@ -36,7 +36,7 @@ def note_start(store: Store, plan: StudyPlan, source: str | None) -> None:
         {
             "study_id": plan.study_id,
             "manifest_id": plan.manifest_id,
-            "source": source and _whole_address(source),
+            "source": source and full_url(source),
             "config": canonical_json(plan.config.model_dump(mode="json")),
             "command": study_command(source or "SOURCE", plan.config),
             "started": earlier["started"] if earlier else datetime.now(UTC),
@@ -105,8 +105,3 @@ def _yaml(value: object) -> str:
 def _write_row(store: Store, row: dict[str, object]) -> None:
     table = schemas.rows_to_table("studies", [row])
     write_table(store, "studies", table, study_id=str(row["study_id"]))
-
-
-def _whole_address(source: str) -> str:
-    fs, root = filesystem(source)
-    return str(fs.unstrip_protocol(root))

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from flows.serving import pages
 from flows.serving.pages import COOKIE, MOST_BYTES, Pages
 from flows.serving.pages_server import check_access, serve_pages, served_address
 from tests.support.prefectserver import free_port
@@ -114,9 +115,10 @@ def test_a_wrong_password_does_not_let_in(locked: Browser, password: str) -> Non
     assert locked.get("/").status_code == 303
 
 
-def test_many_wrong_passwords_wait(store: Store) -> None:
+def test_many_wrong_passwords_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     time = [0.0]
-    browser = Browser(Pages(store, PASSWORD, clock=lambda: time[0]))
+    monkeypatch.setattr(pages, "monotonic", lambda: time[0])
+    browser = Browser(Pages(store, PASSWORD))
     assert [log_in(browser, "wrong").status_code for _ in range(11)] == [403] * 10 + [429]
     assert log_in(browser).status_code == 429, "the right one, too"
     time[0] = 61.0

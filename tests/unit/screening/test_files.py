@@ -19,12 +19,11 @@ from thyro_core.screening.files import (
     FoundFile,
     blocks,
     check_batch,
-    full_url,
     stream_files,
 )
 from thyro_core.screening.rules import WHY
 from thyro_core.store.listing import printable_name
-from thyro_core.store.store import filesystem
+from thyro_core.store.store import filesystem, full_url
 
 NAMES = {
     "a.png": 3, "deep/b.dcm": 4, "deep/deeper/no-suffix": 5, "1.2.840.113619.2.55": 6, "x.webp": 7,
