@@ -34,7 +34,7 @@ from tests.support.dicoms import (
     saved,
     speckle,
 )
-from tests.support.places import REPOSITORY, SHARED
+from tests.support.places import REPOSITORY
 from thyro_core.imaging import codecs
 from thyro_core.imaging.decode import UndecodableError, decode
 from thyro_core.imaging.dicom import DicomImages, read_dicom
@@ -467,23 +467,3 @@ def test_a_header_cut_within_a_sequence_keeps_its_patient() -> None:
     contents = read(cut)
     assert contents.patient_id == "q1"
     assert str(contents.detail).startswith("no pixel data in it: truncated, or a header alone")
-
-
-# Real objects.
-
-
-@pytest.mark.parametrize(
-    ("name", "pictures"),
-    [("gdcm-US-ALOKA-16", 2), ("OBXXXX1A_expb", 1), ("JPEGLosslessP14SV1_1s_1f_u_08_08", 1),
-     ("jpeg-ls-Palette", 8), ("examples_ybr_color", 8), ("examples_palette", 1)],
-)  # fmt: skip
-def test_real_objects_are_read(name: str, pictures: int) -> None:
-    file = SHARED / "data" / "dicom" / f"{name}.dcm"
-    if not file.is_file():
-        pytest.skip("the real ultrasound objects are not here (THYRO_SHARED)")
-    contents = read(file.read_bytes())
-    assert contents.reason is None, contents.detail
-    assert len(contents.frames) == pictures
-    for frame in contents.frames:
-        assert frame.image is not None
-        assert frame.image.grey.std() > 5
