@@ -1,7 +1,8 @@
 """Names as people write them in a table, and the files that they mean.
 
-Spreadsheets drop suffixes, databases change case, and macOS spells accents as two characters
-(Unicode form NFD) where other systems have one (NFC). What fits one file alone is that file.
+Spreadsheets drop suffixes, exports change them, databases change case, and macOS spells accents as
+two characters (Unicode form NFD) where other systems have one (NFC). What fits one file alone is
+that file.
 """
 
 import unicodedata
@@ -10,8 +11,18 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Literal
 
-NameMatch = Literal["exact", "in another case", "without a suffix", "in another Unicode form"]
+from thyro_core.store.listing import IMAGE_SUFFIXES, suffix
+
+NameMatch = Literal[
+    "exact",
+    "in another case",
+    "without a suffix",
+    "with another suffix",
+    "in another Unicode form",
+]
 """How a name in a table fits a file's."""
+
+_ARCHIVE_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 
 
 def _composed(name: str) -> str:
@@ -46,7 +57,9 @@ class FileNames:
         self._by_spelling = {
             match: _grouped(self._names, spelling) for match, spelling in _SPELLINGS.items()
         }
-        self._by_stem = _grouped(images, _stem)
+        archived = [name for name in self._names if suffix(name) in _ARCHIVE_SUFFIXES]
+        # An image before what only a screening reads.
+        self._by_stem = [_grouped(images, _stem), _grouped(archived, _stem)]
 
     def find(self, name: str) -> tuple[str, NameMatch] | None:
         """The one file that a name means, and how it fits; None: none does, or several do."""
@@ -57,8 +70,18 @@ class FileNames:
             if len(files) == 1:
                 return files[0], match
         # The whole name is taken as a stem: what follows its last point need not be a suffix.
-        files = self._by_stem.get(_without_case(name), [])
-        return (files[0], "without a suffix") if len(files) == 1 else None
+        file = self._of_stem(_without_case(name))
+        if file is not None:
+            return file, "without a suffix"
+        is_suffixed = suffix(name) in IMAGE_SUFFIXES | _ARCHIVE_SUFFIXES
+        file = self._of_stem(_stem(name)) if is_suffixed else None
+        return None if file is None else (file, "with another suffix")
+
+    def _of_stem(self, stem: str) -> str | None:
+        """The one file with this stem; None: there is none, or there are several."""
+        groups = (group[stem] for group in self._by_stem if stem in group)
+        files = next(groups, [])
+        return files[0] if len(files) == 1 else None
 
 
 def _grouped(names: Iterable[str], spelling: Callable[[str], str]) -> dict[str, list[str]]:

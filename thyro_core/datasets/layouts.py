@@ -1,8 +1,9 @@
 """Image sets as users have them: what lies at an address, and which label each image has."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -11,17 +12,13 @@ from thyro_core.datasets import ddti, labels
 from thyro_core.datasets.file_names import FileNames, NameMatch
 from thyro_core.datasets.mask_names import MASK_STEM, assign_masks, is_mask
 from thyro_core.datasets.other_files import other_files
+from thyro_core.datasets.patient_notes import patient_notes
 from thyro_core.errors import InputError, counted
 from thyro_core.store.listing import Listing, list_files
 
 Layout = Literal["labels.csv", "folders", "busi", "ddti"]
 
-_LARGE_PATIENT_IMAGES = 10
-_LARGE_PATIENT_SHARE = 1 / 3
 _LISTED_NAMES = 5
-_PLACEHOLDERS = frozenset(
-    {"0", "-", "--", "?", "x", "na", "n/a", "nan", "nil", "none", "null", "unknown", "anonymous"}
-)
 _TABLE, _WORKBOOK = "labels.csv", "labels.xlsx"
 _CLASS_LABELS = {name: label for label, name in enumerate(CLASS_NAMES)}
 _CURE = (
@@ -105,7 +102,7 @@ def read_image_set(source: str, rules: IngestConfig, *, name_files: bool = True)
     entries, excluded = _exclude(folder, entries)
     notes += [
         *masks,
-        *_patient_notes(entries),
+        *patient_notes([entry.patient for entry in entries]),
         *excluded,
         *_ignored_notes(folder, entries, name_files),
     ]
@@ -187,27 +184,33 @@ def _with_file_names(
 ) -> tuple[labels.LabelTable, list[str]]:
     """The table with the names of the files that it means, and how many were spelled otherwise."""
     files = FileNames(folder.sizes, folder.images())
-    named = {row.image for row in table.rows}
     counts: Counter[NameMatch] = Counter()
-
-    def file_of(name: str) -> str:
-        file, match = files.find(name) or (name, "exact")
-        # A file that another row names exactly is that row's.
-        if match == "exact" or file in named:
-            return name
-        counts[match] += 1
-        return file
-
+    file_of = partial(_file_of, files, {row.image for row in table.rows}, counts)
     rows = tuple(
         replace(row, image=file_of(row.image), mask=file_of(row.mask) if row.mask else None)
         for row in table.rows
     )
-    notes = [
-        f"{counted(number, 'name')} in labels.csv written {match}, and matched to the one file "
-        "that fits"
+    return replace(table, rows=rows), _match_notes(counts, "labels.csv")
+
+
+def _file_of(
+    files: FileNames, exact: Collection[str], counts: Counter[NameMatch], name: str
+) -> str:
+    """The file that a table's name means; how it is spelled is counted."""
+    file, match = files.find(name) or (name, "exact")
+    # A file that another row names exactly is that row's.
+    if match == "exact" or file in exact:
+        return name
+    counts[match] += 1
+    return file
+
+
+def _match_notes(counts: Counter[NameMatch], table: str) -> list[str]:
+    return [
+        f"{counted(number, 'name')} in {table} written {match}, and matched to the one file that "
+        "fits"
         for match, number in sorted(counts.items())
     ]
-    return replace(table, rows=rows), notes
 
 
 def _merged(entry: Entry, rows: list[labels.LabelRow]) -> Entry:
@@ -331,39 +334,20 @@ def _exclude(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], list[s
     if name is None:
         return entries, []
     reasons = labels.read_exclusions(folder.uri(name), folder.read(name))
-    names = {entry.name for entry in entries}
+    names = [entry.name for entry in entries]
+    counts: Counter[NameMatch] = Counter()
+    file_of = partial(_file_of, FileNames(names, names), reasons.keys(), counts)
+    reasons = {file_of(image): row for image, row in reasons.items()}
     unknown = sorted(line for image, (line, _) in reasons.items() if image not in names)
-    notes = [f"{counted(len(reasons) - len(unknown), 'image')} excluded by exclusions.csv"]
+    notes = [
+        f"{counted(len(reasons) - len(unknown), 'image')} excluded by exclusions.csv",
+        *_match_notes(counts, "exclusions.csv"),
+    ]
     if unknown:
         lines = ", ".join(str(line) for line in unknown)
         notes.append(f"exclusions.csv names images that the set lacks, in line {lines}")
     reason_by_image = {image: reason for image, (_, reason) in reasons.items()}
     return [replace(entry, excluded=reason_by_image.get(entry.name)) for entry in entries], notes
-
-
-def _patient_notes(entries: list[Entry]) -> list[str]:
-    risk = "images of one patient may stand on both sides of a split"
-    lacking = sum(entry.patient is None for entry in entries)
-    if lacking == len(entries):
-        return [f"no patient ids were given: {risk}"]
-    counts = Counter(entry.patient for entry in entries if entry.patient is not None)
-    notes = [
-        f"{counted(number, 'image')} with the patient id {patient!r}, which looks like a "
-        "placeholder: they count as one patient; leave the cell empty where none is known"
-        for patient, number in sorted(counts.items())
-        if number > 1 and patient.strip().lower() in _PLACEHOLDERS
-    ]
-    largest, number = counts.most_common(1)[0]
-    is_large = number >= _LARGE_PATIENT_SHARE * len(entries) and number >= _LARGE_PATIENT_IMAGES
-    if is_large and largest.strip().lower() not in _PLACEHOLDERS and len(counts) > 1:
-        # The id itself may name a person.
-        notes.append(
-            f"{number} of {len(entries)} images have one and the same patient id: they are never "
-            "split; check whether the id stands for several patients"
-        )
-    if lacking:
-        notes.append(f"{counted(lacking, 'image')} of {len(entries)} without a patient id: {risk}")
-    return notes
 
 
 def _ignored_notes(folder: Listing, entries: list[Entry], name_files: bool) -> list[str]:

@@ -147,6 +147,9 @@ def _open(data: bytes) -> ImageFile:
     for signature, reader in _READERS:
         if data.startswith(signature):
             return reader(io.BytesIO(data))
+    if data[128:132] == b"DICM":
+        msg = "a DICOM file, which a screening reads and a study does not: export it as PNG"
+        raise UndecodableError(msg)
     msg = (
         "not a PNG, JPEG, TIFF, BMP or DICOM file: export the image as one of these"
         if data

@@ -23,6 +23,7 @@ from thyro_core.datasets.ddti import MAX_XML_BYTES, parse_case
 from thyro_core.datasets.labels import LabelTable, is_identifying, read_labels, relative_path
 from thyro_core.datasets.layouts import Entry, ImageSet, read_image_set
 from thyro_core.datasets.other_files import MOST_FILES
+from thyro_core.datasets.patient_notes import patient_notes
 from thyro_core.errors import InputError, StoreError
 
 RULES = IngestConfig()
@@ -172,6 +173,38 @@ def test_names_spelled_otherwise_are_matched_where_one_file_fits(tmp_path: Path)
         )
 
 
+def test_names_with_another_suffix_are_matched_where_one_file_fits(tmp_path: Path) -> None:
+    """A table of the JPEGs that were exported as PNG; bare names of what an archive holds."""
+    csv = "image,label\na.jpg,1\nb.JPEG,0\n1.2.840.5,1\nc.jpg,0\nd.jpg,1\ne.txt,1\nf.bmp,0\nf,1\n"
+    files = ["a.png", "b.png", "1.2.840.5.dcm", "c.png", "c.tif", "d.dcm", "e.png", "f.png"]
+    found = table(tmp_path, csv, *files)
+    assert labels_of(found) == {
+        "a.png": 1, "b.png": 0, "1.2.840.5.dcm": 1, "c.jpg": 0, "c.png": None, "c.tif": None,
+        "d.dcm": 1, "e.txt": 1, "e.png": None, "f.png": None,
+    }  # fmt: skip
+    assert [name for name, entry in by_name(found).items() if not entry.present] == [
+        "c.jpg", "e.txt"
+    ]  # fmt: skip
+    written = "names in labels.csv written with another suffix, and matched to the one file that"
+    assert any(note.startswith(f"4 {written}") for note in found.notes)
+    assert by_name(found)["f.png"].conflict, "two rows that mean one file, with two labels"
+
+
+def test_an_image_is_excluded_however_the_specialist_spells_it(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {"exclusions.csv": "image,reason\nA.PNG,marker\nb.jpg,marker\nc,marker\nz,marker\n"},
+    )
+    found = table(tmp_path, "image,label\na.png,1\nb.png,0\nc.png,1\nd.png,0\n",
+                  "a.png", "b.png", "c.png", "d.png")  # fmt: skip
+    assert {name: entry.excluded for name, entry in by_name(found).items()} == {
+        "a.png": "marker", "b.png": "marker", "c.png": "marker", "d.png": None,
+    }  # fmt: skip
+    assert "3 images excluded by exclusions.csv" in found.notes
+    assert any("1 name in exclusions.csv written in another case" in n for n in found.notes)
+    assert "exclusions.csv names images that the set lacks, in line 5" in found.notes
+
+
 def test_a_name_that_another_row_spells_exactly_is_that_rows(tmp_path: Path) -> None:
     found = table(tmp_path, "image,label\na.png,1\nA.png,0\nb.png,0\n", "a.png", "b.png")
     assert labels_of(found) == {"a.png": 1, "A.png": 0, "b.png": 0}
@@ -209,6 +242,21 @@ def test_placeholders_and_one_id_for_many_are_said_with_their_number(tmp_path: P
         note.startswith("12 of 30 images have one and the same patient id") for note in notes
     )
     assert not [note for note in notes if "p7" in note]
+
+
+@pytest.mark.parametrize(
+    "patient",
+    ["n.a.", "N/A", "ANON", "xxx", "Anonymous", "0000", "none", "test", "---", "?", "-", "0",
+     " unknown ", "no id", "#NULL", "9999", "de-identified", "X"],
+)  # fmt: skip
+def test_placeholders_for_a_patient_are_recognised(patient: str) -> None:
+    (note,) = patient_notes([patient, patient, "P-17", "P-17"])
+    assert note.startswith(f"2 images with the patient id {patient!r}, which looks like a place")
+
+
+@pytest.mark.parametrize("patient", ["1", "17", "P0000", "Anna", "007", "00001", "nano", "A-1"])
+def test_what_may_be_a_patients_id_is_no_placeholder(patient: str) -> None:
+    assert patient_notes([patient, patient, "P-17"]) == []
 
 
 def test_another_encoding_is_named(tmp_path: Path) -> None:
