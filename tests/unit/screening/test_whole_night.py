@@ -7,10 +7,12 @@ they meet, in blocks, with what an earlier night left.
 import csv
 import io
 import os
+import socket
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from html import unescape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +25,12 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bit
 
 from tests.support.dicoms import dataset, dicom, encapsulated, region, saved, speckle
+from tests.support.faultproxy import FaultProxy, answers, running_proxy
 from tests.support.folders import refuse_folder
-from tests.support.s3server import BUCKET, S3Server, forget_clients
+from tests.support.s3server import BUCKET, forget_clients
 from tests.support.screened import RULES, Ward, write_colour
 from thyro_core.screening.files import stream_files
+from thyro_core.screening.rules import WHY
 from thyro_core.screening.verify import verify_nights
 from thyro_core.store.keys import worklist_key
 from thyro_core.store.store import Store
@@ -65,17 +69,19 @@ def window(seed: int) -> np.ndarray:
     return np.repeat(speckle(320, 34, seed), 4, axis=1)
 
 
-def clip() -> bytes:
-    """An MPEG-4 clip in DICOM, of flat frames."""
+def clip(width: int, declared: int | None) -> bytes:
+    """An MPEG-4 clip of twelve flat frames in DICOM that declares so many."""
     with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
-        writer = cv2.VideoWriter(file.name, cv2.VideoWriter.fourcc(*"mp4v"), 25, (96, 64))
+        writer = cv2.VideoWriter(file.name, cv2.VideoWriter.fourcc(*"mp4v"), 25, (width, 64))
         for shade in range(12):
-            writer.write(np.full((64, 96, 3), 20 + 7 * shade, np.uint8))
+            writer.write(np.full((64, width, 3), 20 + 7 * shade, np.uint8))
         writer.release()
         stream = file.read()
-    source = dataset(np.zeros((2, 64, 96, 3), np.uint8), MPEG4)
+    source = dataset(np.zeros((2, 64, width, 3), np.uint8), MPEG4)
     source.PhotometricInterpretation = "YBR_PARTIAL_420"
-    source.NumberOfFrames = 12
+    source.NumberOfFrames = declared
+    if declared is None:
+        del source.NumberOfFrames
     source.add_new("PixelData", "OB", encapsulate([stream]))
     source["PixelData"].is_undefined_length = True
     return saved(source)
@@ -123,7 +129,10 @@ def tonight() -> dict[str, tuple[bytes, Fate]]:
         "same/5.png": (picture(speckle(seed=1)), Fate()),
         "clip.dcm": (dicom(np.stack(clip_frames)), Fate(3)),
         "clip-again.dcm": (dicom(np.stack(clip_frames), SOPInstanceUID="1.2.3.5"), Fate(3)),
-        "mpeg.dcm": (clip(), Fate(8)),
+        "mpeg.dcm": (clip(96, 12), Fate(8)),
+        "mpeg-none.dcm": (clip(112, None), Fate(8)),
+        "mpeg-one.dcm": (clip(128, 1), Fate(8)),
+        "mpeg-beyond.dcm": (clip(144, 10**5), Fate(8)),
         "dual.png": (picture(dual), Fate(2)),
         "dual.dcm": (dicom(speckle(seed=10), SequenceOfUltrasoundRegions=halves), Fate(2)),
         "far.dcm": (
@@ -166,10 +175,20 @@ def place(request, ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     if request.param == "folder":
         yield folder(ward, tmp_path, monkeypatch)
         return
-    server: S3Server = request.getfixturevalue("s3_server")
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
+    with running_proxy(request.getfixturevalue("s3_server")) as proxy:
+        for name, value in proxy.through.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("THYRO_STORE_PATIENCE", "0.3")
+        forget_clients()
+        yield bucket(proxy)
     forget_clients()
+
+
+REFUSALS = {400: "InvalidArgument", 403: "InvalidObjectState", 404: "NoSuchKey", 500: "Internal"}
+
+
+def bucket(proxy: FaultProxy) -> Place:
+    """With keys that are no paths, and objects that the store lists and does not give."""
     fs = fsspec.filesystem("s3", use_listings_cache=False)
 
     def write(name: str, data: bytes) -> None:
@@ -177,12 +196,18 @@ def place(request, ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     write("/double.png", picture(speckle(seed=20)))
     write("x_é.png", picture(speckle(seed=21)))
-    yield Place(f"s3://{BUCKET}/whole-night", write, {"double.png": Fate(), "x_é.png": Fate()})
-    forget_clients()
+    extra = {"double.png": Fate(), "x_é.png": Fate()}
+    for status, code in REFUSALS.items():
+        write(f"refused-{status}.png", picture(speckle(seed=40 + status)))
+        # Not its listing, whose address has the key behind a code for the slash.
+        proxy.fail(answers(status, code), match=f"/refused-{status}", method="GET")
+        extra[f"refused-{status}.png"] = Fate(1, FAILED, "refused_object")
+    return Place(f"s3://{BUCKET}/whole-night", write, extra)
 
 
 def folder(ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """With a name that is no UTF-8, a link out, and a folder and a file that refuse to be read."""
+    """With a name that is no UTF-8, links that lead out, nowhere and back, pipes and sockets, and a
+    folder and a file that refuse to be read."""
 
     def write(name: str, data: bytes) -> None:
         path = ward.batch / name
@@ -192,6 +217,11 @@ def folder(ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place
     write(os.fsdecode(b"x_\xe9.png"), picture(speckle(seed=21)))
     (tmp_path / "outside.png").write_bytes(picture(speckle(seed=22)))
     (ward.batch / "link.png").symlink_to(tmp_path / "outside.png")
+    (ward.batch / "gone.png").symlink_to(ward.batch / "nowhere.png")
+    (ward.batch / "circle.png").symlink_to(ward.batch / "circle.png")
+    os.mkfifo(ward.batch / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(ward.batch / "socket.png"))
     (ward.batch / "lost+found").mkdir()
     write("secret.png", picture(speckle(seed=23)))
     refuse_folder(monkeypatch, "lost+found")
@@ -199,6 +229,10 @@ def folder(ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place
     extra = {
         r"x_\xe9.png": Fate(),
         "link.png": Fate(1, REJECTED, "outside_link"),
+        "gone.png": Fate(1, FAILED, "broken_link"),
+        "circle.png": Fate(1, FAILED, "broken_link"),
+        "pipe.png": Fate(1, REJECTED, "not_a_file"),
+        "socket.png": Fate(1, REJECTED, "not_a_file"),
         "lost+found": Fate(1, FAILED, "unreadable_folder"),
         "secret.png": Fate(1, FAILED, "unreadable"),
     }
@@ -269,6 +303,12 @@ def test_every_file_of_a_night_of_everything_is_accounted_for(ward: Ward, place:
     assert "truncated" in by_name["cut.dcm"]["detail"]
     assert "whole frame used" in by_name["far.dcm"]["detail"]
     assert by_name["header.png"]["text_lines"] >= 1
+    for name, declared in (("none", "no number of"), ("one", "1"), ("beyond", "100000")):
+        frames = [row for row in found if row["name"] == f"mpeg-{name}.dcm"]
+        notes = [f"the file declares {declared} frame" in row["detail"] for row in frames]
+        assert notes == [True] * 8, frames
+    page = unescape(ward.store.read(worklist_key(TONIGHT, "html")).decode())
+    assert all(WHY[fate.reason] in page for fate in place.extra.values() if fate.reason)
 
     # Nothing is left for the next night but what may be mended by then.
     later = ward.screen(LATER, batch=place.address, rules=LENIENT)
