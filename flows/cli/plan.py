@@ -67,14 +67,18 @@ def _show(outlook: "Forecast") -> None:
     for name, obstacle in outlook.schemes.items():
         say(f"{name:<22} {'possible' if obstacle is None else escape(obstacle)}")
     table = result_table(
-        "AUC", "all images", "one test part", title="95 % interval to expect (Hanley and McNeil)"
-    )
-    for whole, part in zip(outlook.whole, outlook.test_part, strict=True):
-        table.add_row(f"{whole.auc:.2f}", _range_text(whole), _range_text(part))
+        "AUC", "mean of splits", "all images", "one test part",
+        title="95 % interval to expect, or a wider one",
+    )  # fmt: skip
+    rows = zip(outlook.mean, outlook.whole, outlook.test_part, strict=True)
+    for mean, whole, part in rows:
+        ranges = (_range_text(expected) for expected in (mean, whole, part))
+        table.add_row(f"{whole.auc:.2f}", *ranges)
     out.print(table)
     say("Each by patients, as if a patient's images were all alike, and by images, as if they were")
-    say("all independent; the truth lies between. Splits overlap: their mean is no surer than the")
-    say("images together.")
+    say("all independent; the truth lies between (Hanley and McNeil). The mean over splits, as a")
+    say("report has it, counts how many there are and that they overlap (Nadeau and Bengio). What")
+    say("networks differ by for being trained on other images is not known before, and widens it.")
     for run in outlook.runs:
         if run.seconds is None:
             cost = "time not known: the store has no epoch of it; run one with --set epochs=1"

@@ -106,6 +106,12 @@ PARTS = {
         ("precision.py", "--splits=12", "--epochs=6"),
         ("--splits=2", "--epochs=1", "--side=64", "--images=40"),
     ),
+    "seeds": Part(
+        "Spread of an AUC: splits and seeds",
+        "none; a study's spread over splits holds both",
+        ("seeds.py",),
+        ("--splits=2", "--seeds=2", "--epochs=1", "--images=40"),
+    ),
     "threshold": Part(
         "Studies whose true sensitivity falls below the declared one",
         "<= 0.05 by the lower bound",

@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -163,6 +164,28 @@ def test_two_precisions_and_two_seeds():
     assert [way[0] for way in ways] == ["fp32", "bf16", "fp32, another seed"]
     assert [float(figure) for figure in ways[0][2:]] == [0, 0, 0]
     assert float(ways[2][4]) > 0, "another seed is another run"
+
+
+def test_the_parts_of_the_spread_are_those_that_were_drawn(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    seeds = load("seeds", monkeypatch)
+    # By hand: means 2 and 5, 4.5 between them; 2 and 8 within, so 5, of which each mean has half.
+    splits, within = seeds.components(np.array([[1.0, 3.0], [3.0, 7.0]]))
+    assert (splits, within) == pytest.approx((2.0, 5.0))
+    generator = np.random.default_rng(0)
+    values = 0.04 * generator.normal(size=(1, 4000)) + 0.02 * generator.normal(size=(3, 4000))
+    assert seeds.components(values) == pytest.approx((0.0016, 0.0004), rel=0.1)
+    assert seeds.components(np.array([[1.0, 1.0], [3.0, 3.0]])) == (0.0, 2.0)
+
+
+def test_calm_months_are_judged(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    alarms = load("false_alarms", monkeypatch)
+    monkeypatch.setattr(alarms, "NIGHTS", 6)
+    case = alarms.CASES["12 patients of 2 stills, 12 clips"]
+    judged, _ = alarms.month(np.random.default_rng(0), case)
+    # Twelve patients a night: with the fifth night there are more than fifty.
+    assert judged in {1, 2}
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What a study of an image set can show, before anything is trained: splits, precision, cost."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 from thyro_core.config import Architecture, StudyConfig
 from thyro_core.datasets.splits import make_splits
 from thyro_core.errors import InputError
-from thyro_core.evaluation.bounded import Interval, logit_interval
+from thyro_core.evaluation.bounded import Interval, logit_interval, t_quantile
 from thyro_core.store.store import Store
 from thyro_core.tables.io import read_table
 from thyro_core.training.memory import job_cpu_bytes
@@ -58,7 +59,9 @@ class Forecast:
     whole: list[ExpectedInterval]
     """Of the out-of-fold scores of all images together."""
     test_part: list[ExpectedInterval]
-    """Of a single hold-out's test part."""
+    """Of a single split's test part."""
+    mean: list[ExpectedInterval]
+    """Of the mean over the config's splits, as a report has it."""
     runs: list[RunEstimate]
     memory_bytes: int
     """Most memory of a job on a node without a GPU."""
@@ -70,6 +73,14 @@ class Forecast:
         """Images a patient, in the class with more: the most that a variance grows by."""
         pairs = zip(self.images, self.units, strict=True)
         return max(images / units if units else math.nan for images, units in pairs)
+
+
+def auc_variance_expected(auc: float, malignant: float, benign: float) -> float:
+    """Variance of an AUC from the sizes of the classes, see `expected_interval`."""
+    first, second = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = auc * (1 - auc)
+    spread += (malignant - 1) * (first - auc**2) + (benign - 1) * (second - auc**2)
+    return max(spread, 0.0) / (malignant * benign)
 
 
 def expected_interval(auc: float, malignant: float, benign: float) -> Interval:
@@ -86,10 +97,42 @@ def expected_interval(auc: float, malignant: float, benign: float) -> Interval:
         malignant: independent units m of the class, at least 1.
         benign: the same, n.
     """
-    first, second = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    spread = auc * (1 - auc)
-    spread += (malignant - 1) * (first - auc**2) + (benign - 1) * (second - auc**2)
-    return logit_interval(auc, math.sqrt(max(spread, 0.0) / (malignant * benign)))
+    return logit_interval(auc, math.sqrt(auc_variance_expected(auc, malignant, benign)))
+
+
+def expected_mean_interval(
+    auc: float, malignant: float, benign: float, config: StudyConfig
+) -> Interval:
+    """95 % interval to expect of the mean AUC over a study's splits, as its report makes it.
+
+    A report takes the variance of the AUCs over splits times 1 / J + n_test / n_train (Nadeau and
+    Bengio 2003) and a t quantile of J - 1 degrees of freedom. To expect of that variance is the
+    variance of one test part, Hanley and McNeil's, times 1 - r, where r is the mean correlation of
+    two splits' AUCs. Test parts correlate by the images that they share: r is the share of the
+    images that a hold-out tests, the same for folds of different repetitions, and 0 for folds of
+    one. What networks differ by for being trained on other images comes on top, and is not known
+    before: the interval will rather be wider.
+
+    Args:
+        auc: above 0 and below 1.
+        malignant: independent units of the class in one test part, at least 1.
+        benign: the same.
+        config: gives scheme and number of splits.
+    """
+    share, splits = _test_share(config), config.splits
+    likeness = share
+    if config.fold_count is not None:
+        # Folds of one repetition share no image.
+        likeness = share * (splits - config.fold_count) / (splits - 1)
+    variance = auc_variance_expected(auc, malignant, benign) * (1 - likeness)
+    error = math.sqrt(variance * (1 / splits + share / (1 - share)))
+    return logit_interval(auc, error, t_quantile(splits - 1))
+
+
+def _test_share(config: StudyConfig) -> float:
+    """Share of the images that one split tests."""
+    folds = config.fold_count
+    return config.test_fraction if folds is None else 1 / folds
 
 
 def forecast(store: Store, images: pa.Table, config: StudyConfig) -> Forecast:
@@ -105,14 +148,19 @@ def forecast(store: Store, images: pa.Table, config: StudyConfig) -> Forecast:
     unit = frame["patient_id"].where(frame["patient_id"].notna(), frame["group_id"])
     counts = [int((frame["label"] == label).sum()) for label in (0, 1)]
     units = [int(unit[frame["label"] == label].nunique()) for label in (0, 1)]
-    share = config.test_fraction
+    share = _test_share(config)
+
+    def mean_interval(auc: float, malignant: float, benign: float) -> Interval:
+        return expected_mean_interval(auc, malignant, benign, config)
+
     sides = {config.side(name) for name in config.architectures}
     return Forecast(
         images=(counts[0], counts[1]),
         units=(units[0], units[1]),
         schemes={_scheme_name(scheme): _obstacle(images, config, scheme) for scheme in _SCHEMES},
-        whole=_intervals(counts, units, 1.0),
-        test_part=_intervals(counts, units, share),
+        whole=_intervals(counts, units, 1.0, expected_interval),
+        test_part=_intervals(counts, units, share, expected_interval),
+        mean=_intervals(counts, units, share, mean_interval),
         runs=[_run_estimate(store, len(frame), config, name) for name in config.architectures],
         memory_bytes=job_cpu_bytes(config),
         pack_bytes=sum(side**2 for side in sides) * int(images.to_pandas()["included"].sum()),
@@ -132,12 +180,15 @@ def _obstacle(images: pa.Table, config: StudyConfig, scheme: dict[str, object]) 
     return None
 
 
-def _intervals(images: list[int], units: list[int], share: float) -> list[ExpectedInterval]:
+def _intervals(
+    images: list[int],
+    units: list[int],
+    share: float,
+    interval: Callable[[float, float, float], Interval],
+) -> list[ExpectedInterval]:
     sizes = [[max(math.floor(n * share), 1) for n in of] for of in (units, images)]
     return [
-        ExpectedInterval(
-            auc, *(expected_interval(auc, malignant, benign) for benign, malignant in sizes)
-        )
+        ExpectedInterval(auc, *(interval(auc, malignant, benign) for benign, malignant in sizes))
         for auc in EXPECTED_AUCS
     ]
 
@@ -151,7 +202,6 @@ def _run_estimate(
     speeds = own["images_per_second"].drop_null().to_numpy()
     if not speeds.size:
         return RunEstimate(architecture, None, 0)
-    folds = config.fold_count
-    trained = images * (1 - config.test_fraction if folds is None else 1 - 1 / folds)
+    trained = images * (1 - _test_share(config))
     seconds = config.splits * config.epochs * trained / float(np.median(speeds))
     return RunEstimate(architecture, seconds, int(speeds.size))

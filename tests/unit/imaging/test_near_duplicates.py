@@ -4,6 +4,7 @@ from functools import cache
 
 import imagehash
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from tests.support.places import REPOSITORY, SHARED
 from tests.support.symmetries import seen
+from thyro_core.datasets.phantoms.generate import write_phantoms
 from thyro_core.imaging import near_duplicates as nd
 from thyro_core.imaging.symmetry import SYMMETRIES
 
@@ -317,3 +319,43 @@ def test_recall_and_precision_of_a_hand_counted_case(bench):
     recall, precision = bench.recall_precision({(0, 1), (0, 2), (3, 4)}, {(0, 1), (3, 4), (5, 6)})
     assert (recall, precision) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert np.isnan(bench.recall_precision(set(), set())).all()
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    """The pictures of a set of phantoms, and their fingerprints."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(str(folder), images=60, malignant=20)
+    names = pd.read_csv(folder / "labels.csv")["image"]
+    pictures = [np.asarray(Image.open(folder / name).convert("L")) for name in names]
+    return pictures, nd.fingerprints(pictures)
+
+
+RE_EXPORTS = (
+    "crop of 5 % a side", "crop of 10 % a side", "crop of 15 % a side", "crop of 0 to 15 % a side",
+    "toolbar", "scanner's frame", "zoom of 1.3", "zoom of 1.5", "mirror", "turn by 90 degrees",
+    "upside down", "transposition, recompression", "rotation of 3 degrees", "half of a dual view",
+    "gain +40", "gain -40", "gamma 0.6", "gamma 1.6", "recompression", "callipers, dotted lines",
+    "next frame, 3 % of motion",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", RE_EXPORTS)
+def test_every_kind_of_re_export_is_found_among_phantoms(bench, phantoms, kind):
+    pictures, prints = phantoms
+    copies = [
+        np.ascontiguousarray(bench.CHANGES[kind](picture, np.random.default_rng(k)))
+        for k, picture in enumerate(pictures)
+    ]
+    found = nd.near_duplicates([*prints, *nd.fingerprints(copies)])
+    pairs = {(pair.first, pair.second) for pair in found}
+    n = len(pictures)
+    assert len({(k, n + k) for k in range(n)} & pairs) / n >= 0.95
+    # Nor is an image held for another one, or its copy. Two copies have one scanner's frame.
+    assert {(i, j % n) for i, j in pairs if i < n and i != j % n} == set()
+
+
+@pytest.mark.slow
+def test_every_change_of_the_bench_is_tried(bench):
+    assert tuple(bench.CHANGES) == RE_EXPORTS

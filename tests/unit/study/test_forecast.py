@@ -8,8 +8,10 @@ import pytest
 from tests.support.auc_variance import auc_variance
 from tests.support.report_store import fabricated, images
 from thyro_core.config import StudyConfig
+from thyro_core.evaluation.bounded import t_quantile
+from thyro_core.evaluation.delong import auc_influences
 from thyro_core.store.store import open_store
-from thyro_core.study.forecast import expected_interval, forecast
+from thyro_core.study.forecast import expected_interval, expected_mean_interval, forecast
 
 
 def test_the_width_is_that_of_exponential_scores() -> None:
@@ -31,11 +33,42 @@ def test_it_is_what_such_scores_give() -> None:
     assert error == pytest.approx(math.sqrt(np.mean(errors)), rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("scheme", "parts"),
+    [({"splits": 10}, 10), ({"scheme": "kfold", "splits": 5}, 5),
+     ({"scheme": "repeated_kfold", "splits": 10, "folds": 5}, 10)],
+)  # fmt: skip
+def test_the_mean_over_splits_is_as_wide_as_a_report_has_it(scheme, parts) -> None:
+    """Scores that no training changes: of 150 studies the mean width, on the logit scale."""
+    config = StudyConfig(**scheme)
+    label = np.repeat([1, 0], [100, 200])
+    generator = np.random.default_rng(0)
+    share = config.test_fraction if config.fold_count is None else 1 / config.fold_count
+    spreads = []
+    for _ in range(150):
+        score = generator.exponential(np.where(label == 1, 3.0, 1.0))
+        aucs = []
+        for part in range(parts):
+            if config.fold_count is None or part % config.fold_count == 0:
+                place = np.concatenate([generator.permutation(100), generator.permutation(200)])
+            low = 0 if config.fold_count is None else part % config.fold_count * share
+            size = np.where(label == 1, 100, 200)
+            rows = (place >= low * size - 1e-9) & (place < (low + share) * size - 1e-9)
+            aucs.append(auc_influences(label[rows], score[rows])[0])
+        spreads.append(np.var(aucs, ddof=1) * (1 / parts + share / (1 - share)))
+    mean = expected_mean_interval(0.75, 100 * share, 200 * share, config)
+    half = math.log(mean.high / (1 - mean.high) / (mean.low / (1 - mean.low))) / 2
+    error = half * 0.75 * 0.25 / t_quantile(parts - 1)
+    assert error == pytest.approx(math.sqrt(np.mean(spreads)), rel=0.06)
+
+
 def test_patients_are_fewer_than_images_and_so_less_sure(tmp_path) -> None:
     outlook = forecast(open_store(str(tmp_path)), images(80, 30), StudyConfig())
     assert (outlook.images, outlook.units) == ((50, 30), (25, 15))
     assert outlook.design_effect == 2.0
-    for whole, part in zip(outlook.whole, outlook.test_part, strict=True):
+    for mean, whole, part in zip(outlook.mean, outlook.whole, outlook.test_part, strict=True):
+        assert mean.by_patient.low < mean.by_image.low < mean.auc < mean.by_image.high
+        assert part.by_image.low < mean.by_image.low < whole.by_image.low
         assert whole.by_patient.low < whole.by_image.low < whole.auc < whole.by_image.high
         assert part.by_patient.low < whole.by_patient.low
     assert all(run.seconds is None for run in outlook.runs)
