@@ -17,11 +17,12 @@ one ratio at any given prevalence, so that one prevalence stands for all.
 """
 
 import argparse
+import sys
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from tests.support.auc_variance import auc_variance
 from thyro_core.evaluation.bounded import Interval
 from thyro_core.evaluation.calibration import FOLDS, group_folds
 from thyro_core.evaluation.curves import ppv_npv
@@ -36,6 +37,9 @@ from thyro_core.evaluation.operating import (
 from thyro_core.evaluation.out_of_fold import OutOfFoldEnsemble
 from thyro_core.evaluation.uncertainty import mean_interval, nadeau_bengio
 from thyro_core.types import AnyFloatArray, AnyIntArray, BoolArray
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+from tests.support.auc_variance import auc_variance
 
 AUCS = (0.85, 0.96, 0.99, 0.998)
 SIZES = {1: 90, 0: 418}

@@ -82,6 +82,18 @@ def test_every_part_has_its_script_and_the_scripts_of_results_are_all_there(resu
     assert known - scripts == one_by_one
 
 
+@pytest.mark.parametrize(
+    "script", ["bands.py", "calibration.py", "coverage.py", "false_alarms.py", "threshold.py"]
+)
+def test_a_script_runs_by_its_path(script):
+    """As `make bench` starts it: the folder of the script is all that Python adds to its path."""
+    done = subprocess.run(
+        [sys.executable, str(BENCH / script), "--help"], capture_output=True, text=True, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+
+
 def test_without_a_gpu_its_part_says_so(results, monkeypatch):
     monkeypatch.setattr(results.torch.cuda, "is_available", lambda: False)
     assert "**Not run: this machine has no GPU.**" in results.section("gpu", quick=False)
