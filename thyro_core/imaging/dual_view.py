@@ -3,6 +3,15 @@
 Speckle goes on from column to column. Where two windows meet, what lies left and right of the seam
 has nothing in common over the whole depth, with a gutter between them or without one. The edge of
 a cyst or of a shadow, a caliper or a line of text breaks only some depths.
+
+A seam is found in one of two ways. The speckle left and right of it has no correlation: that needs
+fine speckle, and finds gutters. Or the grey level steps: at a seam more rows of tissue step by more
+than 80 % of their other steps do than at any other column near, which holds for coarse speckle too.
+The bounds of the second way were chosen on the patients with even numbers of 402 thyroid images,
+of which 178 are dual views. There 86 of 90 are split and none of 109 single views; of the other
+patients 81 of 88 and none of 115; of 450 breast images, all single, 1. A single view that is split
+gives two rows of half an image each, with scores of no use; a dual view that is not is one row, as
+it always was: the bounds are on that side.
 """
 
 import cv2
@@ -10,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from thyro_core.imaging.tissue import Box, tissue_regions
-from thyro_core.types import FloatArray, Grey
+from thyro_core.types import BoolArray, FloatArray, Grey, IntArray
 
 SEAM_RATIO = 0.3
 """Correlation across a seam, over that of the picture's columns elsewhere, at most: with the other
-bounds none of 450 breast images of one window is split."""
+bounds none of 450 breast images of one window is split at such a seam."""
 
 _SEAM_REACH = (
     2  # columns compared lie so far left and right of the seam: scaling smears it [pixels]
@@ -29,18 +38,27 @@ _WIDEST_GUTTER = 0.1
 _LEAST_TISSUE = 0.4
 _LEAST_GRAINS = 6
 _MOST_OF_A_BAND = 0.6
-_LINE_LEVELS, _LINE_SHARE, _DARK = 6, 0.9, 64
+_LINE_LEVELS, _LINE_SHARE, _DARK = 6, 0.7, 64
+_LINE_REACH = 3  # a line's edge may look like a seam beside it [pixels]
+# Steps, in a picture that is at most _STEP_WIDTH wide: from column to the next but one; tissue is
+# lit around a step (mean of the window); a step is high above a share of its row's.
+_STEP_WIDTH, _STEP, _LIT, _LIT_WINDOW = 640, 2, 30, (21, 5)
+_HIGH_STEP, _LEAST_STEP = 0.8, 3
+_LEAST_LIT = 0.3  # share of rows lit
+_PROMINENCE = 0.15  # by how much the share of high steps exceeds that at any other column near
+_PEAK_REACH, _NEAR_COLUMNS = 6, 20  # columns of one peak; columns compared beyond the middle
+# What a line parts goes on beyond it: over so many columns a seam steps, a line does not.
+_FAR_STEP, _LEAST_FAR = 6, 0.22
+# Into a line, and out of it, nearly all rows step the same way.
+_ONE_WAY, _LEAST_FAR_ONE_WAY = 0.85, 0.45
 
 
 def split_views(grey: Grey) -> list[Box]:
     """The two windows of a dual view, from the left.
 
     Conservative: the seam must be upright, in the middle third or so, and cut all depths with
-    speckle but one; a gutter is dark and narrower than a tenth of the picture; both sides must hold
-    tissue in at least 40 % of their area. Lines that a scanner draws are cut off at twice the
-    median contrast of every fourth column before columns are compared. Of coarse speckle, in small
-    pictures, few grains lie in a band of depth, and any two columns may differ by chance: these are
-    not split.
+    speckle but one, or be the one column where most rows step; a gutter is dark and narrower than a
+    tenth of the picture; both sides must hold tissue in at least 40 % of their area.
 
     Args:
         grey: uint8 (H, W).
@@ -51,24 +69,77 @@ def split_views(grey: Grey) -> list[Box]:
     height, width = grey.shape
     if min(height, width) < _SPECKLE_ROWS:
         return []
+    for seam in (_speckle_seam(grey), _step_seam(grey)):
+        if seam is None:
+            continue
+        if _is_bright_line(grey[:, max(0, seam[0] - _LINE_REACH) : seam[1] + _LINE_REACH]):
+            continue
+        boxes: list[Box] = [(0, 0, seam[0], height), (seam[1], 0, width, height)]
+        if all(_holds_tissue(grey, box) for box in boxes):
+            return boxes
+    return []
+
+
+def _speckle_seam(grey: Grey) -> tuple[int, int] | None:
+    """First and end column of the seam whose two sides have no speckle in common.
+
+    Lines that a scanner draws are cut off at twice the median contrast of every fourth column
+    before columns are compared. Of coarse speckle, in small pictures, few grains lie in a band of
+    depth, and any two columns may differ by chance: there is no such seam.
+    """
+    width = grey.shape[1]
     ratios = _seam_ratios(grey)
     if ratios is None:
-        return []
+        return None
     first = int(_MIDDLE[0] * width)
     seam = int(ratios.argmin())
     if ratios[seam] > SEAM_RATIO:
-        return []
+        return None
     left = right = seam
     while left > 0 and ratios[left - 1] <= SEAM_RATIO:
         left -= 1
     while right < len(ratios) - 1 and ratios[right + 1] <= SEAM_RATIO:
         right += 1
-    if right - left > _WIDEST_GUTTER * width:
-        return []
-    if _is_bright_line(grey[:, first + left : first + right + 1]):
-        return []
-    boxes: list[Box] = [(0, 0, first + left, height), (first + right + 1, 0, width, height)]
-    return boxes if all(_holds_tissue(grey, box) for box in boxes) else []
+    return None if right - left > _WIDEST_GUTTER * width else (first + left, first + right + 1)
+
+
+def _step_seam(grey: Grey) -> tuple[int, int] | None:
+    """First and end column of the seam at which most rows of tissue step."""
+    scale = min(1.0, _STEP_WIDTH / grey.shape[1])
+    small = grey
+    if scale < 1:
+        size = round(grey.shape[1] * scale), max(1, round(grey.shape[0] * scale))
+        small = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
+    height, width = small.shape
+    first, end = (int(share * width) for share in _MIDDLE)
+    if min(height, first - _NEAR_COLUMNS - _FAR_STEP) < _SPECKLE_ROWS:
+        return None
+    columns = np.arange(first - _NEAR_COLUMNS, end + _NEAR_COLUMNS)
+    lit = cv2.blur(small, _LIT_WINDOW)[:, columns + _STEP // 2] > _LIT
+    n_lit = lit.sum(axis=0)
+    shares = (_is_high_step(small, columns, _STEP) & lit).sum(axis=0) / np.maximum(n_lit, 1)
+    shares[n_lit < _LEAST_LIT * height] = 0
+    peak = _NEAR_COLUMNS + int(shares[_NEAR_COLUMNS:-_NEAR_COLUMNS].argmax())
+    others = np.delete(shares, slice(peak - _PEAK_REACH, peak + _PEAK_REACH + 1))
+    if shares[peak] - others.max() < _PROMINENCE:
+        return None
+    middle = int(columns[peak]) + _STEP // 2
+    rows = lit[:, peak]
+    far = _is_high_step(small, np.array([middle - _FAR_STEP // 2]), _FAR_STEP)[rows, 0].mean()
+    rise = small[rows, middle + 1] > small[rows, middle - 1]
+    is_one_way = abs(float(rise.mean()) - 0.5) > _ONE_WAY - 0.5
+    if far < (_LEAST_FAR_ONE_WAY if is_one_way else _LEAST_FAR):
+        return None
+    return int(middle / scale), round((middle + 1) / scale)
+
+
+def _is_high_step(small: Grey, columns: IntArray, reach: int) -> BoolArray:
+    """(rows, columns): whether what lies `reach` further right differs by more than usual."""
+    levels = small.astype(np.int16)
+    steps = np.abs(levels[:, reach:] - levels[:, :-reach])
+    sample = np.sort(steps[:, ::_SAMPLE_STEP], axis=1)
+    usual = sample[:, int(_HIGH_STEP * (sample.shape[1] - 1))]
+    return np.asarray(steps[:, columns] > np.maximum(usual, _LEAST_STEP)[:, None])
 
 
 def _seam_ratios(grey: Grey) -> FloatArray | None:

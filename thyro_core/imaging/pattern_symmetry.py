@@ -2,7 +2,7 @@
 
 Mirroring changes the signs of the odd columns' waves, flipping those of the odd rows'; transposing
 brings row and column of each wave into each other's place. All sums are of whole numbers that
-double precision holds, so that every processor finds the same.
+single or double precision holds, so that every processor finds the same.
 """
 
 from functools import cache
@@ -16,9 +16,9 @@ from thyro_core.types import Float32Array, FloatArray, IntArray
 
 Patterns = npt.NDArray[np.int8]
 
-_ROWS_AT_ONCE = 1 << 16
+_ROWS_AT_ONCE = 1 << 13
 _STEPS = 1024  # of the ratio of two weights
-_LARGE = 1e6
+_LARGE = 1e4  # times a norm of 200, squared: whole numbers that single precision holds
 # By row and column of the wave. Even rows and odd columns, odd rows and even columns: each sum
 # changes its sign by one of the two alone. Fitted on half of 34,731 pairs of features of two public
 # sets (canonical correlation), rounded; the shares of equal signs are of the other half.
@@ -56,11 +56,12 @@ def bring_into_one_view(patterns: Patterns) -> Symmetries:
     for start in range(0, len(patterns), _ROWS_AT_ONCE):
         block = slice(start, start + _ROWS_AT_ONCE)
         part, symmetry = patterns[block], symmetries[block]
-        values = part.astype(np.float64)
+        values = part.astype(np.float32)
         lies = np.flatnonzero((values * values) @ _depth_less_width() < 0)
         part[lies] = _transposed(part[lies])
+        values[lies] = part[lies]
         symmetry[lies] = TRANSPOSED
-        negative = part.astype(np.float32) @ sums < 0
+        negative = values @ sums < 0
         symmetry += negative[:, 0] * np.uint8(MIRRORED) + negative[:, 1] * np.uint8(FLIPPED)
         # -128 does not occur: the sign always fits.
         part *= signs()[symmetry]
@@ -105,10 +106,10 @@ def _ratios() -> FloatArray:
 
 
 @cache
-def _depth_less_width() -> FloatArray:
+def _depth_less_width() -> Float32Array:
     """(PATTERN,): what a square adds to the variation along the depth, or takes from it."""
     rows, columns = waves()
-    return np.asarray(np.sign(rows - columns) * np.rint(_LARGE / wave_weights() ** 2))
+    return np.asarray(np.sign(rows - columns) * np.rint(_LARGE / wave_weights() ** 2), np.float32)
 
 
 def _transposed(patterns: Patterns) -> Patterns:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from tests.support.dicoms import dicom, speckle
 from tests.support.places import SHARED
@@ -57,6 +58,52 @@ def test_what_looks_like_a_seam_is_none() -> None:
         assert split_views(picture) == []
 
 
+def coarse(seed: int, width: int = 250, height: int = 315, dark_below: int = 315) -> np.ndarray:
+    """Speckle of a small picture: few grains lie in the depth, and less light comes from below."""
+    grain = gaussian_filter(np.random.default_rng(seed).normal(size=(height, width)), (3, 4))
+    light = np.where(np.arange(height) < dark_below, 90, 4)[:, None]
+    return np.clip(light * (1 + 0.35 * grain / grain.std()), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("left", "right"), [(250, 250), (285, 215)])
+@pytest.mark.parametrize("factor", [1, 3])
+@pytest.mark.parametrize("dark_below", [315, 150])
+def test_coarse_speckle_is_split_where_most_rows_step(
+    seed: int, left: int, right: int, factor: int, dark_below: int
+) -> None:
+    windows = [coarse(seed, left), coarse(100 + seed, right)]
+    windows = [np.where(np.arange(315)[:, None] < dark_below, w, w // 20) for w in windows]
+    picture = Image.fromarray(np.concatenate(windows, axis=1))
+    picture = picture.resize((500 * factor, 315 * factor), Image.Resampling.BICUBIC)
+    one, two = split_views(np.asarray(picture))
+    assert abs(one[2] - left * factor) <= 4 * factor
+    assert abs(two[0] - left * factor) <= 4 * factor
+    assert two[0] > one[2]
+
+
+@settings(max_examples=25, phases=[Phase.generate])
+@given(st.integers(0, 10_000), st.integers(300, 700), st.integers(200, 400))
+def test_coarse_speckle_of_one_window_is_never_split(seed: int, width: int, height: int) -> None:
+    assert split_views(coarse(seed, width, height, height)) == []
+
+
+def test_what_steps_in_coarse_speckle_without_a_seam_is_not_split() -> None:
+    pixels = coarse(3, 500)
+    line = pixels.copy()
+    line[:, 249:251] = 200  # drawn upright through the middle
+    dotted = pixels.copy()
+    dotted[np.arange(315) % 4 < 3, 250] = 255
+    box = pixels.copy()
+    box[60:200, 200:203] = box[60:200, 300:303] = 180
+    shadow = pixels.copy()
+    shadow[90:, 220:270] //= 6
+    cyst = pixels.copy()
+    cyst[60:200, 190:300] //= 12
+    for picture in (line, dotted, box, shadow, cyst):
+        assert split_views(picture) == []
+
+
 def test_windows_of_very_different_size_stay_together() -> None:
     assert split_views(beside(window(1, 100), window(2, 320), 4)) == []
 
@@ -79,7 +126,7 @@ def test_each_window_is_an_image_with_its_place_unless_it_is_off() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "data/busi").is_dir(), reason="real pictures are not here")
 def test_no_real_picture_of_one_window_is_split_and_dual_views_are() -> None:
-    """Of 450 of one window a share below 0.5 % may be split; 36 of 402 are."""
+    """Of 450 of one window a share below 0.5 % may be split; of 402 with 178 dual views 167 are."""
     splits = {
         name: sum(
             bool(split_views(np.array(Image.open(path).convert("L"))))
@@ -88,4 +135,4 @@ def test_no_real_picture_of_one_window_is_split_and_dual_views_are() -> None:
         for name in ("busi", "ddti")
     }
     assert splits["busi"] <= 2
-    assert splits["ddti"] >= 30
+    assert 160 <= splits["ddti"] <= 178
