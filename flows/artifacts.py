@@ -25,7 +25,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Completed
 
 from flows.serving.child_process import end_soon_if_orphan, end_with_server
-from flows.serving.server import LOST
+from flows.serving.server import LOST_ERRORS
 from thyro_core import NOTICE
 from thyro_core.errors import ThyroError, sentence
 
@@ -53,7 +53,7 @@ def best_effort(show: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | 
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0 if recently else _RETRIES}):
         try:
             return show(*args, **kwargs)
-        except LOST as error:
+        except LOST_ERRORS as error:
             _last_failure[0] = time.monotonic()
             _LOG.warning("Prefect's server did not take an artifact: %s", type(error).__name__)
             return None
@@ -92,7 +92,7 @@ class ProgressBar:
     def __init__(self, description: str) -> None:
         self._description = description
         self._artifact: UUID | None = None
-        self._shown = -1.0
+        self._shown_percent = -1.0
         self._at = float("-inf")
 
     def due(self) -> bool:
@@ -101,22 +101,24 @@ class ProgressBar:
 
     def show(self, percent: float) -> None:
         """Move it to so many of 100."""
-        if percent == self._shown:
+        if percent == self._shown_percent:
             return
-        self._at, self._shown = time.monotonic(), percent
+        self._at, self._shown_percent = time.monotonic(), percent
         if self._artifact is None:
-            created = best_effort(create_progress_artifact, percent, description=self._description)
-            self._artifact = cast("UUID | None", created)
+            artifact_id = best_effort(
+                create_progress_artifact, percent, description=self._description
+            )
+            self._artifact = cast("UUID | None", artifact_id)
         else:
             best_effort(update_progress_artifact, self._artifact, percent)
 
-    def count(self, done: int, total: int) -> None:
+    def count(self, n_done: int, total: int) -> None:
         """Move it to so many of so many, if it is time or this is the end."""
-        if self.due() or done == total:
-            self.show(100.0 * done / max(total, 1))
+        if self.due() or n_done == total:
+            self.show(100.0 * n_done / max(total, 1))
 
 
-def completed(value: R, message: str) -> R:
+def completed_state(value: R, message: str) -> R:
     """What a flow returns so that its run ends with a sentence of its own in Prefect's lists.
 
     Args:

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.artifacts import ProgressBar, completed, name_run, run_of, show_page, show_table
+from flows.artifacts import ProgressBar, completed_state, name_run, run_of, show_page, show_table
 from flows.forms import Address, ImageSize, RulesForm, Source
 from flows.observer import current_observer
 from flows.retries import step
@@ -62,7 +62,7 @@ def ingest(
         name_run(f"ingest-{manifest.manifest_id}")
         counts = {state: n for state, n in state_counts(manifest.table).items() if n}
         states = "; ".join(f"{state}: {n}" for state, n in counts.items())
-        return completed(manifest.manifest_id, f"{manifest.manifest_id}: {states}")
+        return completed_state(manifest.manifest_id, f"{manifest.manifest_id}: {states}")
 
 
 @step("images")
@@ -74,9 +74,9 @@ def read_images(source: str, config: StudyConfig, store: str) -> Manifest:
     """
     bar, observer = ProgressBar("images decoded"), current_observer()
 
-    def progress(done: int, total: int) -> None:
-        observer.on_images(done, total)
-        bar.count(done, total)
+    def progress(n_done: int, total: int) -> None:
+        observer.on_images(n_done, total)
+        bar.count(n_done, total)
 
     hide_path = path_hider(Settings())
     manifest = ingest_for_study(source, config, open_store(store), progress, hide_path=hide_path)
@@ -96,14 +96,14 @@ def show_manifest(manifest: Manifest) -> None:
 def manifest_page(manifest: Manifest) -> str:
     """Notes, then the excluded images by the first digits of their SHA-256, with the cure."""
     columns = manifest.table.select(["image_id", "included", "reason"]).to_pylist()
-    excluded = [(row["reason"], row["image_id"]) for row in columns if not row["included"]]
+    excluded_rows = [(row["reason"], row["image_id"]) for row in columns if not row["included"]]
     lines = [f"# Images {manifest.manifest_id}", "", *(f"- {note}" for note in manifest.notes), ""]
-    if excluded:
+    if excluded_rows:
         lines += ["| image (SHA-256) | excluded | what to do |", "|---|---|---|"]
-    for reason, image_id in sorted(excluded, key=str)[:_MOST_NAMED]:
+    for reason, image_id in sorted(excluded_rows, key=str)[:_MOST_NAMED]:
         name = image_id[:_DIGITS] if image_id else "no file"
         lines.append(f"| {name} | {reason} | {CURES[reason]} |")
-    if len(excluded) > _MOST_NAMED:
-        rest = len(excluded) - _MOST_NAMED
+    if len(excluded_rows) > _MOST_NAMED:
+        rest = len(excluded_rows) - _MOST_NAMED
         lines += ["", f"And {rest} more: see the table `images`, column `reason`."]
     return "\n".join([*lines, "", f"*{NOTICE}*", ""])

@@ -12,7 +12,7 @@ from thyro_core.study.plan import StudyPlan
 class Observer:
     """Ignores every event; a display overrides the events that it shows."""
 
-    def on_images(self, done: int, total: int) -> None:
+    def on_images(self, n_done: int, total: int) -> None:
         """So many images of the set are decoded."""
 
     def on_plan(self, store: Store, plan: StudyPlan) -> None:

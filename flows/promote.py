@@ -4,7 +4,7 @@ from typing import Annotated
 
 from prefect import flow, get_run_logger
 
-from flows.artifacts import ProgressBar, completed, name_run, run_of, show_page, show_table
+from flows.artifacts import ProgressBar, completed_state, name_run, run_of, show_page, show_table
 from flows.forms import Address, ModelForm
 from flows.retries import step
 from thyro_core.host import scratch_folder
@@ -32,7 +32,7 @@ def promote(
     with run_of("promote"):
         name_run(f"promote-{config.study_id}")
         model_id, how = _promote(config, store or Settings().store)
-        return completed(model_id, f"{model_id}: {how}")
+        return completed_state(model_id, f"{model_id}: {how}")
 
 
 @step("model")
@@ -41,21 +41,21 @@ def _promote(config: PromotionConfig, store: str) -> tuple[str, str]:
     bar.show(0.0)
     scratch = scratch_folder(Settings())
     scratch.mkdir(parents=True, exist_ok=True)
-    opened, log = open_store(store), get_run_logger()
-    done = run(opened, config, scratch, log.info)
-    if (weakness := champion_weakness(opened)) is not None:
+    opened_store, log = open_store(store), get_run_logger()
+    promotion = run(opened_store, config, scratch, log.info)
+    if (weakness := champion_weakness(opened_store)) is not None:
         log.warning(weakness)
     bar.show(100.0)
-    model_id, how = done.bundle.model_id, standing(done)
+    model_id, how = promotion.bundle.model_id, standing(promotion)
     rows = [["what", "value"], ["model", model_id], ["study", config.study_id], ["standing", how]]
     show_table(f"model-{model_id}-standing", rows, "How it came to be the champion")
-    show_page(f"model-{model_id}", card_markdown(done.bundle.card, how), "The model's card")
+    show_page(f"model-{model_id}", card_markdown(promotion.bundle.card, how), "The model's card")
     return model_id, how
 
 
-def standing(done: Promotion) -> str:
+def standing(promotion: Promotion) -> str:
     """One sentence on how the model came to be the champion."""
-    change = done.change
+    change = promotion.change
     if change is None:
         return "It was the champion already."
     before = f"in place of {change.before}" if change.before else "the first one"

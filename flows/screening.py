@@ -17,7 +17,7 @@ from pydantic import Field
 from flows.artifacts import (
     ProgressBar,
     best_effort,
-    completed,
+    completed_state,
     name_run,
     run_of,
     show_table,
@@ -101,32 +101,32 @@ def screening(
         batch_place, sentence = _screen(
             batch, night, model_id or None, rules, store=place, ray=ray or settings.ray
         )
-        return completed(batch_place, sentence)
+        return completed_state(batch_place, sentence)
 
 
 @step("night")
 def _screen(
     batch: str, date: str, model_id: str | None, rules: ScreeningRules, *, store: str, ray: str
 ) -> tuple[str, str]:
-    opened, viewer = open_store(store), Settings().viewer_link
+    opened_store, viewer = open_store(store), Settings().viewer_link
     check_viewer(viewer)
-    night = plan_night(opened, batch, date, model_id, rules)
+    night = plan_night(opened_store, batch, date, model_id, rules)
     key = screening_lock_key()
-    with Lock(opened, key, lock_owner(), LOCK_SECONDS, on_wait=announce_wait) as night_lock:
+    with Lock(opened_store, key, lock_owner(), LOCK_SECONDS, on_wait=announce_wait) as night_lock:
         announce_weakness(night_lock)
-        for recovered in recover(opened):
-            write_worklist_page(opened, recovered.worklist, viewer)
-            earlier = recovered.night
+        for night_result in recover(opened_store):
+            write_worklist_page(opened_store, night_result.worklist, viewer)
+            earlier = night_result.night
             get_run_logger().warning(
                 "put together what a run of %s had left (%s)", earlier.date, earlier.batch_id
             )
-        started = time.monotonic()
-        counts = _stream(opened, batch, night, ray, night_lock)
+        start = time.monotonic()
+        counts = _stream(opened_store, batch, night, ray, night_lock)
         night_lock.check()
-        result = conclude_night(opened, night, counts, time.monotonic() - started)
-        write_worklist_page(opened, result.worklist, viewer)
-    _publish(opened, result)
-    return f"{night.date}/{night.batch_id}", end_of_night(opened, result)
+        result = conclude_night(opened_store, night, counts, time.monotonic() - start)
+        write_worklist_page(opened_store, result.worklist, viewer)
+    _publish(opened_store, result)
+    return f"{night.date}/{night.batch_id}", end_of_night(opened_store, result)
 
 
 def _stream(store: Store, batch: str, night: Night, ray: str, night_lock: Lock) -> Counts:
@@ -209,11 +209,11 @@ def _publish(store: Store, result: NightResult) -> None:
 def end_of_night(store: Store, result: NightResult) -> str:
     """What came of a night's batch in one sentence, for lists of runs."""
     totals = result.totals
-    unscored = totals.rejected + totals.failed
+    n_unscored = totals.rejected + totals.failed
     drift = "; the batch drifted" if result.breaches else ""
     return (
         f"{totals.received} received, {totals.refer} refer, {totals.review} review, "
-        f"{unscored} not scored{drift}; worklist at "
+        f"{n_unscored} not scored{drift}; worklist at "
         f"{store.url}/{worklist_key(result.night.date, 'html')}"
     )
 

@@ -14,7 +14,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.artifacts import (
     ProgressBar,
     best_effort,
-    completed,
+    completed_state,
     name_run,
     run_of,
     show_page,
@@ -82,25 +82,25 @@ def study(
     """
     with run_of("study"):
         settings = Settings()
-        opened = open_store(store or settings.store)
+        opened_store = open_store(store or settings.store)
         # Before Ray starts: an error in the images is reported at once.
-        manifest = read_images(source, config, opened.url)
+        manifest = read_images(source, config, opened_store.url)
         with ExitStack() as lock_scope:
             with connect(ray or settings.ray, get_run_logger().info) as cluster:
                 allocation = cluster.allocate(_request(settings, config, manifest))
-                plan = _prepare(manifest, config, opened, settings, allocation)
+                plan = _prepare(manifest, config, opened_store, settings, allocation)
                 name_run(f"study-{plan.study_id}")
-                check_lock = lock_scope.enter_context(only_driver(opened, plan.study_id))
-                note_start(opened, plan, None if settings.keep_names is False else source)
+                check_lock = lock_scope.enter_context(only_driver(opened_store, plan.study_id))
+                note_start(opened_store, plan, None if settings.keep_names is False else source)
                 # Left after the cluster, where all jobs are over.
-                lock_scope.push(partial(_note_stop, opened, plan))
-                current_observer().on_plan(opened, plan)
-                errors = _train_splits(opened, plan, settings, cluster, allocation)
+                lock_scope.push(partial(_note_stop, opened_store, plan))
+                current_observer().on_plan(opened_store, plan)
+                errors = _train_splits(opened_store, plan, settings, cluster, allocation)
             check_lock()
-            _conclude(opened, plan, errors)
-            note_end(opened, plan, "finished")
-            _report(opened, plan, scratch_folder(settings))
-        return completed(plan.study_id, _end_of_study(opened, plan))
+            _conclude(opened_store, plan, errors)
+            note_end(opened_store, plan, "finished")
+            _report(opened_store, plan, scratch_folder(settings))
+        return completed_state(plan.study_id, _end_of_study(opened_store, plan))
 
 
 def _end_of_study(store: Store, plan: StudyPlan) -> str:
@@ -128,10 +128,10 @@ def _note_stop(store: Store, plan: StudyPlan, kind: type[BaseException] | None, 
     """Note how the work ended before its end: by a failure, or by an interruption of its jobs."""
     if kind is None:
         return
-    failed = issubclass(kind, Exception)
+    has_failed = issubclass(kind, Exception)
     with suppress(ThyroError, OSError):
-        note_end(store, plan, "failed" if failed else "interrupted")
-        if not failed:
+        note_end(store, plan, "failed" if has_failed else "interrupted")
+        if not has_failed:
             mark_stopped(store, plan.study_id, range(plan.config.splits))
 
 

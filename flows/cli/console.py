@@ -44,8 +44,8 @@ def shortened(address: str, width: int) -> str:
 
 def full_width(table: Table, console: Console) -> int:
     """What a table takes with no cell broken [letters]."""
-    unbounded = console.options.update(width=1 << 20)
-    return Measurement.get(console, unbounded, table).maximum
+    wide_options = console.options.update(width=1 << 20)
+    return Measurement.get(console, wide_options, table).maximum
 
 
 def print_unbroken(table: Table) -> None:

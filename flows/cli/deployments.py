@@ -46,14 +46,14 @@ def deployments(
 
 def _refuse_changed(folder: Path, contents: dict[str, bytes]) -> None:
     """Raise an InputError if a file is there with another content: somebody may have edited it."""
-    changed = [
+    other_files = [
         name
         for name, content in contents.items()
         if (folder / name).exists() and (folder / name).read_bytes() != content
     ]
-    if changed:
+    if other_files:
         msg = (
             f"{folder}: expected no file of the same name with another content, found "
-            f"{', '.join(changed)}; write to another folder, or add --overwrite to replace them"
+            f"{', '.join(other_files)}; write to another folder, or add --overwrite to replace them"
         )
         raise InputError(msg)

@@ -39,15 +39,15 @@ def drift(
     if output is not None and output.suffix not in _SUFFIXES:
         msg = f"--output {output}: expected a name that ends in {' or '.join(_SUFFIXES)}"
         raise InputError(msg)
-    opened = open_store_at(store)
+    opened_store = open_store_at(store)
     from thyro_core.reporting.drift import batches_since
     from thyro_core.tables.io import read_table
 
-    batches = batches_since(read_table(opened, "screening_batches"), first)
+    batches = batches_since(read_table(opened_store, "screening_batches"), first)
     if not batches.num_rows:
         msg = (
-            f"{opened.url}: expected screened batches since {first}, found none; screen a batch "
-            "first, or ask for an earlier date"
+            f"{opened_store.url}: expected screened batches since {first}, found none; screen a "
+            "batch first, or ask for an earlier date"
         )
         raise InputError(msg)
     if output is not None:

@@ -114,13 +114,13 @@ def _place_and_reason(problem: "ErrorDetails") -> tuple[str, str]:
     return name, problem["msg"].removeprefix("Value error, ")
 
 
-def read_input(file: Path, place: str, expected: str, cure: str = "") -> bytes:
+def read_input(file: Path, place: str, expectation: str, cure: str = "") -> bytes:
     """A file that a person named.
 
     Args:
         file: its path.
         place: what the message begins with.
-        expected: what the file is to be.
+        expectation: what the file is to be.
         cure: the end of the message.
 
     Raises:
@@ -129,5 +129,5 @@ def read_input(file: Path, place: str, expected: str, cure: str = "") -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        msg = f"{place}: expected {expected}, found: {error.strerror}{cure}"
+        msg = f"{place}: expected {expectation}, found: {error.strerror}{cure}"
         raise InputError(msg) from error

@@ -36,14 +36,14 @@ def export(
         raise InputError(msg) from error
 
     settings = Settings()
-    opened = open_store(store or settings.store)
-    study_id = find_study(opened, study_id)
+    opened_store = open_store(store or settings.store)
+    study_id = find_study(opened_store, study_id)
     folder = to or Path(f"export-{study_id}")
     with err.status("writing the report, its figures and tables"):
-        written = export_study(
-            opened, study_id, folder, scratch=scratch_folder(settings), width=width
+        written_files = export_study(
+            opened_store, study_id, folder, scratch=scratch_folder(settings), width=width
         )
     say(
-        f"{counted(written.figures, 'figure')} and {counted(written.tables, 'table')}; "
-        f"what is what: {escape(str(written.folder / 'README.md'))}"
+        f"{counted(written_files.figures, 'figure')} and {counted(written_files.tables, 'table')}; "
+        f"what is what: {escape(str(written_files.folder / 'README.md'))}"
     )

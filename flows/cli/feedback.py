@@ -31,12 +31,12 @@ def feedback(
     """Take in what readers said of a worklist, and say how far they agree with its bands."""
     from thyro_core.screening.feedback import OPINION, agreement, agreement_sentence
 
-    opened = open_store_at(store)
+    opened_store = open_store_at(store)
     if file is not None:
-        _take_in(opened, file)
-    rows = agreement(opened)
+        _take_in(opened_store, file)
+    rows = agreement(opened_store)
     if labels is not None:
-        _write_labels(opened, labels)
+        _write_labels(opened_store, labels)
     if as_json:
         print_json({"agreement": rows, "meaning": OPINION, "notice": NOTICE})
         return

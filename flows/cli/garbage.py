@@ -28,12 +28,12 @@ def gc(
     from thyro_core.study.listing import list_studies
 
     settings = Settings()
-    opened = open_store(store or settings.store)
-    garbage = find_garbage(opened, scratch_folder(settings), time.time())
+    opened_store = open_store(store or settings.store)
+    garbage = find_garbage(opened_store, scratch_folder(settings), time.time())
     for each in garbage:
         typer.echo(f"{size(each.size):>10}  {each.kind:<14}  {each.place}")
     now = datetime.now(UTC)
-    for study in list_studies(opened, now):
+    for study in list_studies(opened_store, now):
         if study.is_abandoned(now):
             last = study.last_sign or study.started
             since = f"no sign of life since {last:%Y-%m-%d}" if last else "no sign of life"
@@ -42,7 +42,7 @@ def gc(
                 f"`thyro rm {study.study_id}` removes it"
             )
     if delete:
-        typer.echo(f"freed {size(remove(opened, garbage))}: {_kinds(garbage)}")
+        typer.echo(f"freed {size(remove(opened_store, garbage))}: {_kinds(garbage)}")
     else:
         total = size(sum(each.size for each in garbage))
         typer.echo(

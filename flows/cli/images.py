@@ -42,7 +42,7 @@ def phantom(
             images=images,
             malignant=malignant,
             seed=seed,
-            progress=lambda done: status.update(f"drawing phantoms: {done} of {images}"),
+            progress=lambda n_done: status.update(f"drawing phantoms: {n_done} of {images}"),
         )
     say(f"{images} synthetic images, {malignant} malignant: {escape(dest)}")
 
@@ -67,14 +67,14 @@ def ingest(
     options = label_options(image_column, label_column, patient_column, label_map)
     study = read_config(config, set_ or [], options)
     sides = sorted({study.side(architecture) for architecture in study.architectures})
-    opened = open_store_at(store)
+    opened_store = open_store_at(store)
     with err.status("reading images") as status:
         manifest = run(
             source,
             study.ingest(),
-            opened,
+            opened_store,
             sides,
-            lambda done, total: status.update(f"decoded {done} of {total} images"),
+            lambda n_done, total: status.update(f"decoded {n_done} of {total} images"),
             hide_path=path_hider(Settings()),
         )
     _show_manifest(manifest, as_json=as_json)

@@ -55,16 +55,16 @@ def promote(
     except ValidationError as error:
         msg = f"promote: {validation_facts(error)}"
         raise InputError(msg) from error
-    opened = open_store_at(store)
+    opened_store = open_store_at(store)
     # Last: what is wrong with the rest needs no store to be said.
-    config = config.model_copy(update={"study_id": find_study(opened, study_id)})
+    config = config.model_copy(update={"study_id": find_study(opened_store, study_id)})
     from flows.promote import promote as run
     from flows.serving.command_server import prefect_server
 
     with resumable(), prefect_server():
-        model_id = run(config, opened.url)
-    _note_weakness(opened)
-    _show_model(opened, model_id, as_json=as_json)
+        model_id = run(config, opened_store.url)
+    _note_weakness(opened_store)
+    _show_model(opened_store, model_id, as_json=as_json)
 
 
 def _note_weakness(store: "Store") -> None:
@@ -114,14 +114,14 @@ def models(
     """List the promoted models and how each became champion."""
     from thyro_core.registry import champion as champions
 
-    opened = open_store_at(store)
+    opened_store = open_store_at(store)
     if reason and not rollback:
         msg = "models: expected a reason with --rollback only; add --rollback, or leave it out"
         raise InputError(msg)
     if rollback:
-        champions.rollback(opened, reason or "rolled back")
-        _note_weakness(opened)
-    rows, champion = champions.list_models(opened), champions.read_champion(opened)
+        champions.rollback(opened_store, reason or "rolled back")
+        _note_weakness(opened_store)
+    rows, champion = champions.list_models(opened_store), champions.read_champion(opened_store)
     history = champion.history if champion else ()
     if as_json:
         print_json(
@@ -129,7 +129,7 @@ def models(
                 "champion": champion.model_id if champion else None,
                 "models": [_row_json(row) for row in rows],
                 "history": [_change_json(change) for change in history],
-                "store": opened.url,
+                "store": opened_store.url,
                 "notice": NOTICE,
             }
         )

@@ -45,10 +45,10 @@ def overlay(
     from thyro_core.study.plan import find_study
 
     settings = Settings()
-    opened = open_store(store or settings.store)
-    study_id, is_malignant = find_study(opened, study), int(target is Target.MALIGNANT)
+    opened_store = open_store(store or settings.store)
+    study_id, is_malignant = find_study(opened_store, study), int(target is Target.MALIGNANT)
     query = MapRequest(study_id, image_id, is_malignant, architecture, split)
-    image = explained_image(opened, query, scratch_folder(settings))
+    image = explained_image(opened_store, query, scratch_folder(settings))
     file = output or Path(f"{image.image_id[:12]}-{image.architecture}.png")
     file.write_bytes(png_bytes(overlay_sheet(image)))
     typer.echo(f"{file}: {sheet_text(image)}")

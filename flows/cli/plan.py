@@ -44,11 +44,11 @@ def plan(
     options = label_options(image_column, label_column, patient_column, label_map)
     study = read_config(config, set_ or [], options)
     sides = sorted({study.side(architecture) for architecture in study.architectures})
-    opened = open_store_at(store)
+    opened_store = open_store_at(store)
     with err.status("reading images"):
-        manifest = ingest(source, study.ingest(), opened, sides)
+        manifest = ingest(source, study.ingest(), opened_store, sides)
     check_columns(manifest.table, study)
-    outlook = forecast(opened, manifest.table, study)
+    outlook = forecast(opened_store, manifest.table, study)
     if as_json:
         values = asdict(outlook) | {"design_effect": outlook.design_effect}
         print_json(values | {"manifest_id": manifest.manifest_id, "notes": list(manifest.notes)})
@@ -72,7 +72,7 @@ def _show(outlook: "Forecast") -> None:
     )  # fmt: skip
     rows = zip(outlook.mean, outlook.whole, outlook.test_part, strict=True)
     for mean, whole, part in rows:
-        ranges = (_range_text(expected) for expected in (mean, whole, part))
+        ranges = (_range_text(interval) for interval in (mean, whole, part))
         table.add_row(f"{whole.auc:.2f}", *ranges)
     out.print(table)
     say("Each by patients, as if a patient's images were all alike, and by images, as if they were")
@@ -91,6 +91,6 @@ def _show(outlook: "Forecast") -> None:
     say(f"{'packs in the store':<22} {outlook.pack_bytes / 1e9:.2f} GB before compression")
 
 
-def _range_text(expected: "ExpectedInterval") -> str:
-    (low, high), (inner_low, inner_high) = expected.by_patient, expected.by_image
+def _range_text(interval: "ExpectedInterval") -> str:
+    (low, high), (inner_low, inner_high) = interval.by_patient, interval.by_image
     return f"{low:.2f}-{high:.2f}\n{inner_low:.2f}-{inner_high:.2f}"

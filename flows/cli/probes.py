@@ -92,7 +92,7 @@ def examine(store_url: str, mirror: str | None) -> Iterator[Finding]:
     probes: Iterable[tuple[str, Callable[[], _Result], str]] = (
         ("python", _python, "install Python 3.11 or later"),
         ("machine", _machine, "run `thyro doctor --debug`"),
-        *((name, partial(_capped, name), _install(name)) for name in _CAPS),
+        *((name, partial(_version_cap, name), _install(name)) for name in _CAPS),
         ("torch", _torch, _install("torch")),
         ("torchvision", _torchvision, _install("torchvision")),
         ("images", _images, _install(_DECODERS)),
@@ -134,7 +134,7 @@ def _machine() -> _Result:
     return "ok", f"{platform.platform()}, {counted(cores(), 'core')}, {gigabytes(memory())} memory"
 
 
-def _capped(package: str) -> _Result:
+def _version_cap(package: str) -> _Result:
     version = metadata.version(package)
     cap, harm = _CAPS[package]
     if _release(version) >= cap:
@@ -223,27 +223,29 @@ def _prefect() -> _Result:
 def _round_trip(url: str) -> _Result:
     """Write, read, list and delete one small object, and leave no trace."""
     store = open_store(url)
-    existed = store.exists("")
+    was_there = store.exists("")
     key, data = f"doctor/{uuid.uuid4().hex}", b"thyro doctor"
     try:
         store.write(key, data)
-        passed = {"give back": store.read(key) == data, "list": key in store.keys("doctor")}
+        checks = {"give back": store.read(key) == data, "list": key in store.keys("doctor")}
         store.delete(key)
-        passed["delete"] = not store.exists(key)
+        checks["delete"] = not store.exists(key)
     finally:
-        _remove_folders(store, existed=existed)
-    failing = ", ".join(verb for verb, good in passed.items() if not good)
+        _remove_folders(store, was_there=was_there)
+    failing = ", ".join(verb for verb, good in checks.items() if not good)
     if failing:
         return "fail", f"{store.url} does not {failing} what was written; {_store_cure(url)}"
     return "ok", f"{store.url}: writes, reads, lists and deletes"
 
 
-def _remove_folders(store: Store, *, existed: bool) -> None:
+def _remove_folders(store: Store, *, was_there: bool) -> None:
     """Remove the empty folders that the probe made; object stores have none."""
     root = Path(store.root)
     if isinstance(store.fs, LocalFileSystem):
-        made = [root / "doctor"] if existed else [*sorted(root.rglob("*"), reverse=True), root]
-        for folder in made:
+        new_paths = (
+            [root / "doctor"] if was_there else [*sorted(root.rglob("*"), reverse=True), root]
+        )
+        for folder in new_paths:
             with suppress(OSError):
                 folder.rmdir()
 

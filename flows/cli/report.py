@@ -29,13 +29,13 @@ def report(
     from thyro_core.study.plan import find_study
 
     settings = Settings()
-    opened, scratch = open_store(store or settings.store), scratch_folder(settings)
-    study_id = find_study(opened, study_id)
+    opened_store, scratch = open_store(store or settings.store), scratch_folder(settings)
+    study_id = find_study(opened_store, study_id)
     with err.status("writing the report"):
-        url = write_report(opened, study_id, scratch)
+        url = write_report(opened_store, study_id, scratch)
     say(escape(url))
     if open_:
-        _open_copy(opened, study_id, scratch)
+        _open_copy(opened_store, study_id, scratch)
 
 
 def _open_copy(store: "Store", study_id: str, scratch: Path) -> None:

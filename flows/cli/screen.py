@@ -41,11 +41,11 @@ def screen(
     from thyro_core.store.store import open_store
 
     settings, rules = Settings(), _rules(set_ or [])
-    opened = open_store(store or settings.store)
+    opened_store = open_store(store or settings.store)
     night = checked_date(date or "", settings.timezone)
     check_viewer(settings.viewer_link)
     # Planned here: what is wrong should not wait for Prefect to start before it is said.
-    plan_night(opened, batch, night, model, rules)
+    plan_night(opened_store, batch, night, model, rules)
     if settings.pseudonym_key is None:
         note(WITHOUT_KEY, err)
     from flows.cli.screen_display import ScreenDisplay
@@ -56,10 +56,10 @@ def screen(
         token = observer.set(ScreenDisplay(status))
         try:
             with resumable(), prefect_server():
-                place = screening(batch, night, model or "", rules, opened.url, ray or "")
+                place = screening(batch, night, model or "", rules, opened_store.url, ray or "")
         finally:
             observer.reset(token)
-    _print_counts(opened, place, as_json=as_json)
+    _print_counts(opened_store, place, as_json=as_json)
 
 
 def _rules(items: Sequence[str]) -> "ScreeningRules":

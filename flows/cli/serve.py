@@ -47,8 +47,8 @@ def serve(
 
     settings = Settings()
     # Absolute, for all runs: they need not share our folder.
-    opened = open_store(store or settings.store)
-    os.environ["THYRO_STORE"] = opened.url
+    opened_store = open_store(store or settings.store)
+    os.environ["THYRO_STORE"] = opened_store.url
     from flows.serving.deployments import NightlySchedule, deployments
     from flows.serving.notifications import NotificationPlan
     from flows.serving.pages import Pages
@@ -85,7 +85,7 @@ def serve(
     if block:
         plan = NotificationPlan(block, nightly.cron, nightly.timezone, bool(nightly.batch))
         _say(f"word of nights that fail, refer images or do not begin goes to {block}")
-    pages = Pages(opened, password, settings.viewer_link, names)
+    pages = Pages(opened_store, password, settings.viewer_link, names)
     with serve_pages(pages, pages_host, pages_port) as address:
         _say(f"worklists at {address}{_who_may_look(password, pages_host)}")
         run(entries, host, port, _say, notify=plan)

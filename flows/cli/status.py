@@ -30,8 +30,8 @@ def status(study_id: StudyId = "", store: StoreUrl = None, as_json: Json = False
     from thyro_core.study.plan import find_study
     from thyro_core.study.status import study_status
 
-    opened = open_store_at(store)
-    current = study_status(opened, find_study(opened, study_id), datetime.now(UTC))
+    opened_store = open_store_at(store)
+    current = study_status(opened_store, find_study(opened_store, study_id), datetime.now(UTC))
     if as_json:
         print_json(asdict(current) | {"notice": NOTICE})
     else:

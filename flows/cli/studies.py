@@ -28,14 +28,14 @@ def studies(store: StoreUrl = None, as_json: Json = False) -> None:
     """List the studies of a store: images, state, start, networks and the primary result."""
     from thyro_core.study.listing import list_studies
 
-    opened = open_store_at(store)
-    rows = list_studies(opened, datetime.now(UTC))
+    opened_store = open_store_at(store)
+    rows = list_studies(opened_store, datetime.now(UTC))
     if as_json:
         plain = [_study_json(row) for row in rows]
-        print_json({"studies": plain, "store": opened.url, "notice": NOTICE})
+        print_json({"studies": plain, "store": opened_store.url, "notice": NOTICE})
         return
     if not rows:
-        say(f"{escape(opened.url)}: no study yet; `thyro study SOURCE` makes one")
+        say(f"{escape(opened_store.url)}: no study yet; `thyro study SOURCE` makes one")
         return
     table = result_table("study, images", "state", "started", "networks", "AUC", title="Studies")
     for row in rows:
@@ -64,10 +64,10 @@ def rm(
     from thyro_core.registry.removal import check_removable, remove_study, study_objects
     from thyro_core.study.plan import find_study
 
-    opened = open_store_at(store)
-    study_id = find_study(opened, study_id)
-    check_removable(opened, study_id)
-    objects = study_objects(opened, study_id)
+    opened_store = open_store_at(store)
+    study_id = find_study(opened_store, study_id)
+    check_removable(opened_store, study_id)
+    objects = study_objects(opened_store, study_id)
     for kind, amount in sorted(objects.sizes.items()):
         say(f"{size(amount):>10}  {escape(kind)}")
     total = f"{size(sum(objects.sizes.values()))} in {counted(len(objects.keys), 'object')}"
@@ -79,7 +79,7 @@ def rm(
             say("nothing was removed")
             return
     owner = f"thyro rm on {socket.gethostname()}, process {os.getpid()}"
-    remove_study(opened, study_id, owner, partial(note, console=err))
+    remove_study(opened_store, study_id, owner, partial(note, console=err))
     say(f"removed study {study_id}: {total}; its images and their packs stay")
 
 

@@ -64,8 +64,8 @@ def study(
         values = values.model_copy(update={"permute_labels": True})
     # Listed once here: a wrong source should not wait for Prefect to start before it is said.
     read_image_set(without_secret(source), values.ingest())
-    started = time.monotonic()
-    opened = open_store_at(store)
+    start_time = time.monotonic()
+    opened_store = open_store_at(store)
     display = StudyDisplay(err)
     from flows.serving.command_server import prefect_server
     from flows.serving.server import ServerLostError
@@ -74,7 +74,7 @@ def study(
     token = observer.set(display)
     try:
         with resumable(), display.live(), prefect_server():
-            study_id = run(source, values, opened.url, ray or "")
+            study_id = run(source, values, opened_store.url, ray or "")
     except ServerLostError as error:
         # It was lost after the last step: nothing of the study is missing.
         if display.concluded is None:
@@ -85,7 +85,7 @@ def study(
     finally:
         observer.reset(token)
     place = f" --store {shlex.quote(store)}" if store else ""
-    _show_results(opened, study_id, time.monotonic() - started, place, as_json=as_json)
+    _show_results(opened_store, study_id, time.monotonic() - start_time, place, as_json=as_json)
 
 
 def _show_results(

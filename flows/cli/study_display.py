@@ -57,9 +57,9 @@ class StudyDisplay(Observer):
                 self._end.set()
                 watcher.join()
 
-    def on_images(self, done: int, total: int) -> None:
+    def on_images(self, n_done: int, total: int) -> None:
         """Show how far the images are decoded."""
-        self._row("images", done, total, f"{done} of {total} decoded")
+        self._row("images", n_done, total, f"{n_done} of {total} decoded")
 
     def on_plan(self, store: Store, plan: StudyPlan) -> None:
         """Show what the study is, and all that a reader must know of it."""
@@ -98,14 +98,14 @@ class StudyDisplay(Observer):
             reason = escape(error or "no reason given")
             say(f"[red]The report could not be drawn:[/] {reason}", self._console)
 
-    def _row(self, name: str, done: float, total: float, detail: str) -> None:
+    def _row(self, name: str, n_done: float, total: float, detail: str) -> None:
         with self._lock:
             if name not in self._rows:
                 self._rows[name] = self._bars.add_task(name, total=total, detail=detail)
-            self._bars.update(self._rows[name], completed=done, total=total, detail=detail)
+            self._bars.update(self._rows[name], completed=n_done, total=total, detail=detail)
 
     def _watch(self) -> None:
-        printed, line = time.monotonic(), "the store does not answer"
+        print_time, line = time.monotonic(), "the store does not answer"
         while not self._end.wait(_REFRESH_SECONDS):
             if self._study is None:
                 continue
@@ -113,8 +113,8 @@ class StudyDisplay(Observer):
             # What cannot be read now is shown at the next turn.
             with suppress(OSError, StoreError):
                 line = self._refresh(store.without_retries(), plan)
-            if not self._console.is_terminal and time.monotonic() - printed > _SILENCE_SECONDS:
-                printed = time.monotonic()
+            if not self._console.is_terminal and time.monotonic() - print_time > _SILENCE_SECONDS:
+                print_time = time.monotonic()
                 self._console.print(line)
 
     def _refresh(self, store: Store, plan: StudyPlan) -> str:

@@ -23,13 +23,15 @@ def verify(
     from thyro_core.study.plan import find_study, study_ids
     from thyro_core.study.verify.verify import verify_study
 
-    opened = open_store_at(store)
-    ids = [find_study(opened, study_id)] if study_id else study_ids(opened)
-    work = [(name, verify_study(opened, name)) for name in ids]
-    if not study_id and has_nights(opened):
-        work.append(("screening", verify_nights(opened)))
+    opened_store = open_store_at(store)
+    ids = [find_study(opened_store, study_id)] if study_id else study_ids(opened_store)
+    work = [(name, verify_study(opened_store, name)) for name in ids]
+    if not study_id and has_nights(opened_store):
+        work.append(("screening", verify_nights(opened_store)))
     if not work:
-        msg = f"{opened.url}: expected a study or a night to verify, found none; check --store"
+        msg = (
+            f"{opened_store.url}: expected a study or a night to verify, found none; check --store"
+        )
         raise InputError(msg)
     failures = total = 0
     for name, checks in work:

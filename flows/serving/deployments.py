@@ -31,7 +31,7 @@ TAG = "thyro"
 HEARTBEAT_SECONDS = 30
 """How often a run says that it is alive."""
 
-_MISSED = 4
+_MISSED_BEATS = 4
 _BEGIN_SECONDS = 900
 """How long a run may take to begin once it has its turn: a node may have to join, and to fetch the
 image."""
@@ -150,7 +150,7 @@ class NightlySchedule:
 
 
 def deployments(
-    night: NightlySchedule, served: Sequence[Served] = SERVED
+    night: NightlySchedule, entry_point: Sequence[Served] = SERVED
 ) -> list[RunnerDeployment]:
     """Everything to serve.
 
@@ -158,27 +158,29 @@ def deployments(
         InputError: the night's time zone or cron expression is none.
     """
     schedule = night.schedule()
-    return [_deployment(entry, night, schedule) for entry in served]
+    return [_deployment(entry, night, schedule) for entry in entry_point]
 
 
-def load_flow(served: Served) -> Flow[..., object]:
+def load_flow(entry_point: Served) -> Flow[..., object]:
     """The flow of a deployment."""
-    flow: Flow[..., object] = getattr(import_module(f"flows.{served.name}"), served.name)
+    flow: Flow[..., object] = getattr(import_module(f"flows.{entry_point.name}"), entry_point.name)
     return flow
 
 
-def _deployment(served: Served, night: NightlySchedule, schedule: Schedule) -> RunnerDeployment:
+def _deployment(
+    entry_point: Served, night: NightlySchedule, schedule: Schedule
+) -> RunnerDeployment:
     return RunnerDeployment.from_flow(
-        load_flow(served),
-        name=served.name,
-        description=served.description,
-        tags=served.all_tags,
+        load_flow(entry_point),
+        name=entry_point.name,
+        description=entry_point.description,
+        tags=entry_point.all_tags,
         # A server that is stopped pauses its deployments: nobody is there to run them.
         paused=False,
-        schedule=schedule if served.nightly else None,
-        parameters={"batch": night.batch} if served.nightly and night.batch else None,
+        schedule=schedule if entry_point.nightly else None,
+        parameters={"batch": night.batch} if entry_point.nightly and night.batch else None,
         concurrency_limit=ConcurrencyLimitConfig(
-            limit=served.at_once, collision_strategy=ConcurrencyLimitStrategy(COLLISION)
+            limit=entry_point.at_once, collision_strategy=ConcurrencyLimitStrategy(COLLISION)
         ),
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
@@ -219,7 +221,7 @@ def zombie_automation() -> AutomationCore:
         "Marks a run as crashed when its heartbeat stops. Start it again.",
         after={_HEARTBEAT},
         expect={_HEARTBEAT, *_events(_OVER)},
-        seconds=_MISSED * HEARTBEAT_SECONDS,
+        seconds=_MISSED_BEATS * HEARTBEAT_SECONDS,
         message="No sign of life for two minutes: its process or machine died. What is "
         "finished is kept; start it again and it goes on.",
     )

@@ -23,10 +23,10 @@ _NIGHTLY_RUNS = {
         {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.nightly"}
     ),
 }
-_FAILED, _REFERS, _MISSING = (
+_FAILED_NAME, _REFERS, _MISSING = (
     f"thyro: word of a night that {what}" for what in ("failed", "refers images", "did not begin")
 )
-NAMES = (_FAILED, _REFERS, _MISSING)
+NAMES = (_FAILED_NAME, _REFERS, _MISSING)
 """Names of the automations; whoever switches one off on the server keeps it so."""
 
 _GRACE = timedelta(hours=2)
@@ -88,7 +88,7 @@ async def notifications(plan: NotificationPlan, block_id: UUID) -> Sequence[Auto
     run = "{{ flow_run.name }}: {{ flow_run.state.name }}. {{ flow_run.state.message }}"
     ends = {f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut")}
     of_failure = _automation(
-        _FAILED,
+        _FAILED_NAME,
         EventTrigger(**_NIGHTLY_RUNS, expect=ends, posture=Posture.Reactive, threshold=1),
         _send(block_id, "Thyro: a screening failed", run),
     )

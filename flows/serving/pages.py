@@ -164,8 +164,8 @@ class Pages:
         self._failures = [each for each in self._failures if each > now - _FAILURE_SECONDS]
         if len(self._failures) >= _MOST_FAILURES:
             return await self._ask(request, "Too many wrong passwords: wait a minute.", 429)
-        typed, who = values.get("password", ""), values.get("who", "").strip()[:40]
-        if self.password is None or not _equal(typed, self.password):
+        typed_password, who = values.get("password", ""), values.get("who", "").strip()[:40]
+        if self.password is None or not _equal(typed_password, self.password):
             self._failures.append(now)
             return await self._ask(request, "Wrong password.", 403)
         if not who:
@@ -246,7 +246,7 @@ class Guard:
             return
         request = Request(scope, receive)
 
-        async def guarded(message: dict[str, object]) -> None:
+        async def send_guarded(message: dict[str, object]) -> None:
             if message["type"] == "http.response.start":
                 headers = [(k.lower().encode(), v.encode()) for k, v in _HEADERS.items()]
                 message["headers"] = [*message.get("headers", ()), *headers]  # type: ignore[misc]
@@ -254,7 +254,7 @@ class Guard:
 
         refusal = self._refusal(request)
         if refusal is not None:
-            await refusal(scope, receive, guarded)  # type: ignore[arg-type]
+            await refusal(scope, receive, send_guarded)  # type: ignore[arg-type]
             return
         body = b""
         if request.method == "POST":
@@ -262,13 +262,13 @@ class Guard:
                 body += piece
                 if len(body) > MOST_BYTES:
                     text = f"expected at most {MOST_BYTES} bytes"
-                    await PlainTextResponse(text, 413)(scope, receive, guarded)  # type: ignore[arg-type]
+                    await PlainTextResponse(text, 413)(scope, receive, send_guarded)  # type: ignore[arg-type]
                     return
 
         async def again() -> dict[str, object]:
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._app(scope, again, guarded)  # type: ignore[arg-type]
+        await self._app(scope, again, send_guarded)  # type: ignore[arg-type]
 
     def _refusal(self, request: Request) -> Response | None:
         host = request.headers.get("host", "")

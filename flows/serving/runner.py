@@ -20,7 +20,7 @@ from thyro_core.errors import InputError, ThyroError
 
 _RUNNER_POLL_SECONDS = 5.0
 _TICK_SECONDS = 0.05
-_LOST = (HTTPError, OSError, RuntimeError)
+_LOST_ERRORS = (HTTPError, OSError, RuntimeError)
 
 
 def serve(
@@ -56,8 +56,8 @@ def serve(
         try:
             asyncio.run(ensure_notifications(notify))
             asyncio.run(_serve(entries, lambda: say(_ready(url, entries)), lambda: say("stopping")))
-        except (*_LOST, PrefectHTTPStatusError, ExceptionGroup) as error:
-            raise _explained(url, error) from error
+        except (*_LOST_ERRORS, PrefectHTTPStatusError, ExceptionGroup) as error:
+            raise _explained_error(url, error) from error
 
 
 def _server(stack: ExitStack, host: str, port: int, say: Callable[[str], None]) -> str:
@@ -75,7 +75,7 @@ def _ready(url: str, entries: Sequence[RunnerDeployment]) -> str:
     return f"serving {names}; open {url.removesuffix('/').removesuffix('/api')} (Ctrl-C stops)"
 
 
-def _explained(url: str, error: BaseException) -> BaseException:
+def _explained_error(url: str, error: BaseException) -> BaseException:
     """An error for people, if it is one that the server's absence or refusal explains."""
     cause = error
     while isinstance(cause, BaseExceptionGroup):
@@ -85,7 +85,7 @@ def _explained(url: str, error: BaseException) -> BaseException:
             f"{url}: expected a Prefect server that takes our deployments, found status "
             f"{cause.response.status_code}; check PREFECT_API_URL and PREFECT_API_AUTH_STRING"
         )
-    if isinstance(cause, _LOST):
+    if isinstance(cause, _LOST_ERRORS):
         return ThyroError(
             f"{url}: expected the Prefect server to go on answering, found: {cause}; start it, "
             "and then this, again"
@@ -111,10 +111,10 @@ async def _serve(
     await keep_schedules(entries)
     for deployment in entries:
         await runner.aadd_deployment(deployment)
-    stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)
+    stop_event = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop_event.set)
     running = asyncio.create_task(runner.start())
-    stopping = asyncio.create_task(stopped.wait())
+    stopping = asyncio.create_task(stop_event.wait())
     # What is not started cannot be stopped.
     while not (runner.started or running.done()):
         await asyncio.sleep(_TICK_SECONDS)
@@ -122,6 +122,6 @@ async def _serve(
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     ending()
-    if stopped.is_set():
+    if stop_event.is_set():
         await runner.astop()
     await running

@@ -29,7 +29,7 @@ _SERVER_STOP_SECONDS = 20.0
 _SERVER_ANSWER_SECONDS = 5.0
 _SERVER_POLL_SECONDS = 0.25
 
-LOST = (httpx.HTTPError, ObjectNotFound, RuntimeError)
+LOST_ERRORS = (httpx.HTTPError, ObjectNotFound, RuntimeError)
 """What Prefect's client raises when its server is away, fails, or knows nothing of a run."""
 
 _UNREACHABLE = "Failed to reach API"
@@ -56,7 +56,7 @@ def server_needed(
     """
     try:
         yield
-    except LOST as error:
+    except LOST_ERRORS as error:
         if not isinstance(error, httpx.HTTPError) and _UNREACHABLE not in str(error):
             raise
         url = configured_url() or "its own address"

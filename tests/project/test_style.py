@@ -203,13 +203,41 @@ def test_repeated_names_are_counted() -> None:
     assert repeated(map(ast.parse, texts)) == ({"a"}, 1 / 4)
 
 
-PARTICIPLES = {
+IRREGULAR = {
+    "broken", "brought", "built", "chosen", "done", "driven", "fed", "forbidden", "frozen", "gone",
+    "held", "hidden", "lent", "lit", "lost", "made", "meant", "met", "paid", "sent", "sold",
+    "spent", "stolen", "taken", "taught", "thought", "thrown", "torn", "won", "worn", "written",
+}  # fmt: skip
+# Nouns and adjectives that end like participles.
+NO_PARTICIPLES = {"feed", "green", "naked", "need", "red", "seed", "speed"}
+
+# What tables, stores and JSON of earlier versions hold under these names.
+STORED_NAMES = {
+    ("thyro_core/store/lock.py", "kept"), ("thyro_core/screening/rules.py", "known"),
+    ("thyro_core/study/records.py", "started"), ("thyro_core/study/records.py", "spent"),
+    ("thyro_core/study/job.py", "trained"), ("thyro_core/study/job.py", "failed"),
+    ("thyro_core/study/outcomes.py", "failed"), ("thyro_core/study/progress.py", "started"),
+    ("thyro_core/study/progress.py", "updated"), ("thyro_core/study/progress.py", "ended"),
+}  # fmt: skip
+
+# Names that are bare participles of the words beyond the twelve worst: the bounds may only fall.
+PARTICIPLE_BOUNDS = {
+    "flows/cli": 1, "flows/serving": 2, "thyro_core/datasets": 68, "thyro_core/errors.py": 1,
+    "thyro_core/evaluation": 49, "thyro_core/explain": 2, "thyro_core/imaging": 57,
+    "thyro_core/registry": 3, "thyro_core/reporting": 43, "thyro_core/screening": 27,
+    "thyro_core/store": 13, "thyro_core/study": 5,
+}  # fmt: skip
+WORST = {
     "asked", "drawn", "found", "given", "kept", "known", "left", "said", "seen", "shown", "told",
     "wanted",
 }  # fmt: skip
 
-# Names that tables and stores of earlier versions already have: a lock's time, a night's count.
-STORED_NAMES = {("thyro_core/store/lock.py", "kept"), ("thyro_core/screening/rules.py", "known")}
+
+def is_participle(word: str) -> bool:
+    if word in WORST:
+        return True
+    has_form = re.fullmatch(r"[a-z]{2,}[a-z]ed", word) is not None or word in IRREGULAR
+    return has_form and word not in NO_PARTICIPLES
 
 
 def participles(module: ast.Module) -> Iterator[tuple[int, str]]:
@@ -229,18 +257,21 @@ def participles(module: ast.Module) -> Iterator[tuple[int, str]]:
             name = node.id
         else:
             continue
-        if name and name.strip("_").lower() in PARTICIPLES - sides:
+        word = (name or "").strip("_").lower()
+        if name and word not in sides and is_participle(word):
             yield node.lineno, name
 
 
 def test_no_name_is_a_bare_participle() -> None:
     places = [
-        f"{file}:{line} {name}"
+        (file, line, name)
         for file in FILES
         for line, name in participles(tree(file))
         if (file, name) not in STORED_NAMES
     ]
-    assert places == []
+    assert [place for place in places if place[2].strip("_").lower() in WORST] == []
+    counts = Counter(room(file) for file, _, _ in places)
+    assert excess(counts, PARTICIPLE_BOUNDS) == {}, places
 
 
 def test_participles_are_recognised() -> None:
@@ -250,6 +281,12 @@ def test_participles_are_recognised() -> None:
     )
     names = sorted(name for _, name in participles(ast.parse(text)))
     assert names == ["Known", "_told", "found", "left", "seen"]
+    text = (
+        "resized = 1\nfor hidden in (): ...\ndef _joined(seed, speed, embedding, found_rows): ..."
+    )
+    assert sorted(name for _, name in participles(ast.parse(text))) == [
+        "_joined", "hidden", "resized",
+    ]  # fmt: skip
     assert list(participles(ast.parse("left, right = 0, 1"))) == []
 
 

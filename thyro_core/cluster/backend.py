@@ -56,4 +56,4 @@ def connect(address: str, log: Callable[[str], None]) -> Iterator[Cluster]:
     with session(address) as capacity:
         from thyro_core.cluster.session_cluster import SessionCluster
 
-        yield SessionCluster(capacity, embedded=address == "local")
+        yield SessionCluster(capacity, is_embedded=address == "local")

@@ -101,7 +101,7 @@ def _ask(request: ResourceRequest) -> int:
     with session("auto") as capacity:
         from thyro_core.cluster.session_cluster import SessionCluster
 
-        allocation = SessionCluster(capacity, embedded=False).allocate(request)
+        allocation = SessionCluster(capacity, is_embedded=False).allocate(request)
     _print_answer(allocation=allocation.text(), version=__version__)
     return 0
 
@@ -120,7 +120,7 @@ def _train(job_id: str, order: TrainingOrder) -> int:
 
         _LOG.info("study %s: %d splits to train", study_id, len(order.splits))
         complete = True
-        with SessionCluster(capacity, embedded=False).training(
+        with SessionCluster(capacity, is_embedded=False).training(
             order.jobs(), order.policy
         ) as training:
             running = list(order.splits)

@@ -14,7 +14,7 @@ LossKind = Literal["process", "node"]
 NODE_LOST = "its node was lost"
 
 OUT_OF_MEMORY = "the node ran out of memory, and Ray killed the process"
-CRASHED = "the process crashed, or was killed"
+CRASH = "the process crashed, or was killed"
 
 _NEWLINE = "\n"
 
@@ -45,7 +45,7 @@ def process_end(error: Exception) -> str:
     if isinstance(error, exceptions.OutOfMemoryError):
         return OUT_OF_MEMORY
     if isinstance(error, exceptions.WorkerCrashedError | exceptions.ActorDiedError):
-        return CRASHED
+        return CRASH
     return f"{type(error).__name__}: {first_line}"
 
 
@@ -58,7 +58,7 @@ def may_be_for_memory(cause: str) -> bool:
     Args:
         cause: what `process_end` returned.
     """
-    return cause in {OUT_OF_MEMORY, CRASHED}
+    return cause in {OUT_OF_MEMORY, CRASH}
 
 
 def failure_message(

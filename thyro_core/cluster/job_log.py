@@ -88,7 +88,7 @@ class JobLog:
 
 
 @contextmanager
-def followed(log: JobLog, open_tail: Callable[[], AsyncIterator[str]]) -> Iterator[None]:
+def following(log: JobLog, open_tail: Callable[[], AsyncIterator[str]]) -> Iterator[None]:
     """Pass on a log's parts while the block runs, in a thread of their own.
 
     It is for people alone: a server that does not send them costs the study nothing, and what was

@@ -20,7 +20,7 @@ _REQUEST_SECONDS = (10.0, 60.0)  # to connect, to answer [s]: a busy head is slo
 _FIRST_PAUSE = 0.5
 # Ray's client for logs prefers these to any address that it is given.
 _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-_UNAUTHORIZED = (401, 403)
+_UNAUTHORIZED_CODES = (401, 403)
 _NOT_FOUND = 404
 _SERVER_ERROR = 500
 
@@ -44,7 +44,7 @@ class JobState:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def ended(self) -> bool:
+    def is_over(self) -> bool:
         """Whether it will never run again."""
         return self.status in {"STOPPED", "SUCCEEDED", "FAILED"}
 
@@ -131,8 +131,8 @@ class JobServer:
     def _retry(self, request: Callable[[], Answer]) -> Answer:
         try:
             return self._policy.call(request, f"Ray's head at {self.address}")
-        except RetriesExhaustedError as exhausted:
-            error = exhausted.error
+        except RetriesExhaustedError as attempts_end:
+            error = attempts_end.error
             msg = (
                 f"Ray's head at {self.address} has not answered for {SERVER_LOST_SECONDS:g} s "
                 f"({_reason(error)}); what is finished is kept: when it answers again, the same "
@@ -140,7 +140,7 @@ class JobServer:
             )
             raise ThyroError(msg) from error
         except _RefusedError as error:
-            if error.status in _UNAUTHORIZED:
+            if error.status in _UNAUTHORIZED_CODES:
                 raise _wrong_token(self.address, error) from error
             if error.status == _NOT_FOUND:
                 msg = (
@@ -185,7 +185,7 @@ def connect_job_server(address: str) -> JobServer:
         )
         raise InputError(msg) from error
     except (_RefusedError, LookupError, TypeError, requests.RequestException) as error:
-        if isinstance(error, _RefusedError) and error.status in _UNAUTHORIZED:
+        if isinstance(error, _RefusedError) and error.status in _UNAUTHORIZED_CODES:
             raise _wrong_token(address, error) from error
         msg = (
             f"Ray at {address}: expected Ray's dashboard with its job server, found something else "

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from thyro_core import __version__
 from thyro_core.cluster.driver import TrainingOrder
-from thyro_core.cluster.job_log import JobLog, followed
+from thyro_core.cluster.job_log import JobLog, following
 from thyro_core.cluster.job_server import JobServer, JobState
 from thyro_core.cluster.resources import Allocation, ResourceRequest
 from thyro_core.cluster.session import POLL_SECONDS
@@ -41,7 +41,7 @@ class JobsTraining:
         self._log = log
         self._outcomes: dict[int, SplitOutcome | Failure] = {}
         self._end: Failure | None = None
-        self._changed = threading.Condition()
+        self._change = threading.Condition()
 
     def outcome(self, split: int) -> SplitOutcome | None:
         """A split's outcome, after a short wait; None: it still runs.
@@ -49,8 +49,8 @@ class JobsTraining:
         Raises:
             ThyroError: the split cannot be finished, or the job ended without it.
         """
-        with self._changed:
-            self._changed.wait_for(
+        with self._change:
+            self._change.wait_for(
                 lambda: split in self._outcomes or self._end is not None, POLL_SECONDS
             )
             outcome = self._outcomes.get(split, self._end)
@@ -68,16 +68,16 @@ class JobsTraining:
 
     def end(self, failure: Failure) -> None:
         """No more outcomes come; the first failure counts."""
-        with self._changed:
+        with self._change:
             self._end = self._end or failure
-            self._changed.notify_all()
+            self._change.notify_all()
 
     def _read_outcomes(self) -> None:
         outcomes = read_outcomes(self._store, self._study_id, self._job_id, self._running)
-        with self._changed:
+        with self._change:
             self._outcomes |= outcomes
             self._running -= outcomes.keys()
-            self._changed.notify_all()
+            self._change.notify_all()
 
 
 class JobsCluster:
@@ -100,7 +100,7 @@ class JobsCluster:
         """
         text = request.text()
         for job in self._server.jobs():
-            if not job.ended and job.metadata.get(_REQUEST) == text:
+            if not job.is_over and job.metadata.get(_REQUEST) == text:
                 allocation = Allocation.parse(job.metadata[_ALLOCATION])
                 break
         else:
@@ -169,7 +169,7 @@ def _submit_or_attach(
             int(match[1]): job for job in server.jobs() if (match := name.fullmatch(job.id))
         }
         for job in attempts.values():
-            if not job.ended:
+            if not job.is_over:
                 log(f"job {job.id} trains this study already at {server.address}: watching it")
                 return job.id
         job_id = f"{stem}-{max(attempts, default=0) + 1}"
@@ -243,9 +243,9 @@ def _follow(
         # In this order: an ended job has recorded all outcomes.
         state = server.state(job_id)
         poll()
-        return state if state.ended else None
+        return state if state.is_over else None
 
-    with followed(job_log, lambda: server.tail(job_id)):
+    with following(job_log, lambda: server.tail(job_id)):
         state = poll_until(ended_state, _JOB_POLL_SECONDS)
     job_log.add(server.log(job_id), 0)
     job_log.end()
@@ -274,7 +274,7 @@ def _stopped_on_interrupt(server: JobServer, job_id: str, log: Log) -> Iterator[
 def _stop_job(server: JobServer, job_id: str) -> None:
     server.stop(job_id)
     try:
-        poll_until(lambda: server.state(job_id).ended, 0.2, _STOP_SECONDS)
+        poll_until(lambda: server.state(job_id).is_over, 0.2, _STOP_SECONDS)
     except TimeoutError as error:
         msg = f"job {job_id} at {server.address} has not stopped within {_STOP_SECONDS:g} s"
         raise StoppedError(msg) from error

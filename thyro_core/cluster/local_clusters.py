@@ -26,8 +26,8 @@ def local_clusters() -> list[str]:
     Raises:
         InputError: the system shows its processes in neither way.
     """
-    listed = any(_PROC.glob("self/cmdline"))
-    commands = _commands() if listed else _listed_commands()
+    has_processes = any(_PROC.glob("self/cmdline"))
+    commands = _commands() if has_processes else _listed_commands()
     return sorted({address for words in commands if (address := joined_address(words))})
 
 
@@ -45,7 +45,7 @@ def _listed_commands() -> Iterator[list[str]]:
     """The same as `ps` lists it, which parts words at blanks: macOS has no /proc."""
     command = ["ps", "-axww", "-o", "command="]
     try:
-        done = subprocess.run(  # noqa: S603 - no argument is anybody's
+        listing = subprocess.run(  # noqa: S603 - no argument is anybody's
             command, capture_output=True, check=True, timeout=_LIST_SECONDS
         )
     except (OSError, subprocess.SubprocessError) as error:
@@ -55,7 +55,7 @@ def _listed_commands() -> Iterator[list[str]]:
             "leave --ray out to run without any"
         )
         raise InputError(msg) from error
-    for line in done.stdout.decode(errors="replace").splitlines():
+    for line in listing.stdout.decode(errors="replace").splitlines():
         yield line.split()
 
 

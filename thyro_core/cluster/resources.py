@@ -190,14 +190,14 @@ def shortage(nodes: Sequence[Node], resources: JobResources) -> str | None:
                 f"{len(nodes)} ({largest.name}) has {_amount(largest, name):.3g}"
             )
     names = [name for name, amount in amounts.items() if amount]
-    listed = [
+    sizes = [
         f"{node.name} has " + " and ".join(f"{_amount(node, name):.3g} {name}" for name in names)
         for node in nodes[:_LISTED_NODES]
     ]
     more = f" and {len(nodes) - _LISTED_NODES} more" if len(nodes) > _LISTED_NODES else ""
     needs = " and ".join(f"{amounts[name]:.3g} {name}" for name in names)
     return (
-        f"a split job needs {needs} on one node, and no node has it all: {', '.join(listed)}{more}"
+        f"a split job needs {needs} on one node, and no node has it all: {', '.join(sizes)}{more}"
     )
 
 

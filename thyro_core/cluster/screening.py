@@ -106,14 +106,14 @@ def run_blocks(
         return policy.call(lambda: _run_once(job(), sizes, progress), "the workers")
     except exceptions.RayTaskError as error:
         raise _explain_failure(error) from error
-    except RetriesExhaustedError as exhausted:
+    except RetriesExhaustedError as attempts_end:
         msg = (
-            f"screening: workers died {exhausted.attempts} times "
-            f"({type(exhausted.error).__name__}: out of memory, or killed); what is finished is "
+            f"screening: workers died {attempts_end.attempts} times "
+            f"({type(attempts_end.error).__name__}: out of memory, or killed); what is finished is "
             "kept: give each scorer more room (a higher THYRO_CPUS_PER_JOB), and start the same "
             "command again"
         )
-        raise ThyroError(msg) from exhausted.error
+        raise ThyroError(msg) from attempts_end.error
 
 
 def _is_lost_worker(error: Exception) -> bool:
@@ -173,10 +173,10 @@ def _quiet_context() -> Iterator[None]:
 
 
 def _block_dataset(job: ScreeningJob, sizes: Pools) -> "ray.data.Dataset":
-    listed = ray.data.from_items([{"batch": job.source}]).map_batches(
+    names = ray.data.from_items([{"batch": job.source}]).map_batches(
         _list, batch_format="pyarrow", num_cpus=0
     )
-    decoded = listed.map_batches(
+    images = names.map_batches(
         _Decoder,
         fn_constructor_args=(job,),
         batch_format="pyarrow",
@@ -184,7 +184,7 @@ def _block_dataset(job: ScreeningJob, sizes: Pools) -> "ray.data.Dataset":
         num_cpus=sizes.decoder_cpus,
         **_NO_RESTART,
     )
-    return decoded.map_batches(
+    return images.map_batches(
         _Scorer,
         fn_constructor_args=(job,),
         batch_format="pyarrow",
@@ -209,8 +209,8 @@ class _Decoder:
         self._decode = BlockDecoder(job)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for packed in batch["block"].to_pylist():
-            block = self._decode(names_of(packed))
+        for block_bytes in batch["block"].to_pylist():
+            block = self._decode(names_of(block_bytes))
             counts = {name: [value] for name, value in asdict(block.counts).items()}
             yield pa.table({"block": [to_bytes(block.table)], **counts})
 
@@ -227,5 +227,5 @@ class _Scorer:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for row in batch.to_pylist():
             counts = Counts(**{name: row[name] for name in _COUNTS})
-            scored = self._score(DecodedBlock(from_bytes(row["block"]), counts))
-            yield pa.table({name: [value] for name, value in asdict(scored).items()})
+            score_counts = self._score(DecodedBlock(from_bytes(row["block"]), counts))
+            yield pa.table({name: [value] for name, value in asdict(score_counts).items()})

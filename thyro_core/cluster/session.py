@@ -118,7 +118,7 @@ def session(address: str) -> Iterator[Capacity]:
     closing.clear()
     gcs = None if is_local else ray.get_runtime_context().gcs_address
     try:
-        with _watched(gcs):
+        with _watch_cluster(gcs):
             yield capacity_of(nodes())
     except BaseException:
         closing.set()
@@ -189,7 +189,7 @@ def _check_address(address: str) -> None:
 
 
 @contextmanager
-def _watched(address: str | None) -> Iterator[None]:
+def _watch_cluster(address: str | None) -> Iterator[None]:
     # One session at a time, like Ray's own.
     global _watch
     with ClusterWatch(address, list_nodes) as _watch:
@@ -210,7 +210,7 @@ def list_nodes() -> tuple[Node, ...] | None:
     from ray.exceptions import RayError
 
     try:
-        listed = ray.nodes()  # type: ignore[no-untyped-call]
+        node_rows = ray.nodes()  # type: ignore[no-untyped-call]
     except (RayError, ConnectionError, RuntimeError):
         return None
     return tuple(
@@ -221,7 +221,7 @@ def list_nodes() -> tuple[Node, ...] | None:
             str(node["NodeID"]),
             float(node["Resources"].get("memory", 0.0)),
         )
-        for node in listed
+        for node in node_rows
         if node["Alive"]
     )
 

@@ -14,9 +14,11 @@ from thyro_core.training.memory import jobs_that_fit
 class SessionTraining:
     """The submitted split jobs of a study, each watched by a thread of its own."""
 
-    def __init__(self, jobs: Sequence[SplitJob], policy: RestartPolicy, *, embedded: bool) -> None:
+    def __init__(
+        self, jobs: Sequence[SplitJob], policy: RestartPolicy, *, is_embedded: bool
+    ) -> None:
         self._queue: GroupQueue | None = None
-        if jobs and not (embedded and jobs[0].resources.workers == 1):
+        if jobs and not (is_embedded and jobs[0].resources.workers == 1):
             self._queue = GroupQueue([job.split for job in jobs], jobs[0].resources)
         # At once and in order, not by the watchers: those start in no order.
         self._runs = {job.split: trainer.submit(job, policy, self._queue) for job in jobs}
@@ -28,15 +30,15 @@ class SessionTraining:
             ThyroError: the job cannot be finished, or the session is closing.
         """
         run = self._runs[split]
-        ended = True
+        has_ended = True
         try:
             outcome = run.outcome()
-            ended = outcome is not None
+            has_ended = outcome is not None
         except BaseException:
             run.cancel()
             raise
         finally:
-            if ended and self._queue is not None:
+            if has_ended and self._queue is not None:
                 self._queue.leave(split)
         return outcome
 
@@ -55,12 +57,12 @@ class SessionCluster:
 
     Args:
         capacity: of the cluster.
-        embedded: whether it is an embedded Ray, of this process alone.
+        is_embedded: whether it is an embedded Ray, of this process alone.
     """
 
-    def __init__(self, capacity: Capacity, *, embedded: bool) -> None:
+    def __init__(self, capacity: Capacity, *, is_embedded: bool) -> None:
         self._capacity = capacity
-        self._embedded = embedded
+        self._is_embedded = is_embedded
 
     def allocate(self, request: ResourceRequest) -> Allocation:
         """What each job gets.
@@ -80,7 +82,7 @@ class SessionCluster:
         self, jobs: Sequence[SplitJob], policy: RestartPolicy
     ) -> Iterator[SessionTraining]:
         """Split jobs that train while the block runs; an interrupt stops them."""
-        training = SessionTraining(jobs, policy, embedded=self._embedded)
+        training = SessionTraining(jobs, policy, is_embedded=self._is_embedded)
         try:
             yield training
         except BaseException:

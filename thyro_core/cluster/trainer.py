@@ -81,8 +81,8 @@ def job_precision(
     while not ray.wait([probe], timeout=POLL_SECONDS)[0]:
         check_open("the study")
         deadline.check("the study", nodes())
-    planned: PlannedPrecision = ray.get(probe)
-    return planned
+    answer: PlannedPrecision = ray.get(probe)
+    return answer
 
 
 def smallest_gpu() -> int | None:

@@ -49,23 +49,23 @@ class GroupQueue:
         self._resources = resources
         self._lock = threading.Lock()
         self._waiting = list(splits)
-        self._started: set[int] = set()
+        self._started_splits: set[int] = set()
 
     def may_start(self, split: int) -> bool:
         """Whether it is a job's turn; a job that had its turn keeps it until it leaves."""
         with self._lock:
-            if split in self._started:
+            if split in self._started_splits:
                 return True
             room = room_for_jobs(session.nodes(), self._resources) + 1
-            if self._waiting[:1] != [split] or len(self._started) >= room:
+            if self._waiting[:1] != [split] or len(self._started_splits) >= room:
                 return False
-            self._started.add(self._waiting.pop(0))
+            self._started_splits.add(self._waiting.pop(0))
             return True
 
     def leave(self, split: int) -> None:
         """A job is over."""
         with self._lock:
-            self._started.discard(split)
+            self._started_splits.discard(split)
             if split in self._waiting:
                 self._waiting.remove(split)
 
@@ -80,14 +80,14 @@ def train_in_group(job: SplitJob) -> SplitOutcome:
         WorkerLostError: a worker, or the node below it, is gone.
         ThyroError: there is no room for the workers, or one met an error outside any architecture.
     """
-    failed: dict[str, Failure] = {}
+    failures_by_name: dict[str, Failure] = {}
     while True:
-        result = _fit(replace(job, skip=tuple(failed)))
+        result = _fit(replace(job, skip=tuple(failures_by_name)))
         if isinstance(result, SplitOutcome):
-            return replace(result, failed={**result.failed, **failed})
+            return replace(result, failed={**result.failed, **failures_by_name})
         for error in result.values():
             if isinstance(error, WorkerFailedError):
-                failed[error.architecture] = error.failure
+                failures_by_name[error.architecture] = error.failure
                 break
         else:
             raise _error_of(job, result)
@@ -101,13 +101,13 @@ def _error_of(job: SplitJob, errors: Mapping[int, Exception]) -> ThyroError:
             return ThyroError(f"worker {rank} of {workers}: {error}") if workers > 1 else error
     alive = session.list_nodes()
     placements = read_placements(open_store(job.store), job)
-    gone = [
+    gone_ranks = [
         rank
         for rank, place in placements.items()
         if alive is not None and place.node not in {node.id for node in alive}
     ]
-    if gone:
-        return WorkerLostError(gone[0], "node", NODE_LOST)
+    if gone_ranks:
+        return WorkerLostError(gone_ranks[0], "node", NODE_LOST)
     ends = {rank: failed_health_check(error) for rank, error in sorted(errors.items())}
     for rank, end in ends.items():
         if end is not None:

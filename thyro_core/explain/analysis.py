@@ -77,29 +77,29 @@ def explanation_tables(
     """
     cams = cams_table(keys, network.image_ids, LAST_CONV[network.architecture], maps)
     of_malignant = cams.filter(pc.equal(cams["target_class"], _MALIGNANT))
-    stored = np.empty((0, 1, 1), np.float32)
+    map_values = np.empty((0, 1, 1), np.float32)
     if of_malignant.num_rows:
-        stored = stored_maps(of_malignant)
+        map_values = stored_maps(of_malignant)
     labels = network.examples.labels.tolist()
     sample = network_sample(network.image_ids, labels, config.trust_images, seed)
-    checks = network_checks(network, stored, sample, seed)
-    nodules = nodule_checks(stored, network.masks, network.groups, config.cam_share)
+    checks = network_checks(network, map_values, sample, seed)
+    nodules = nodule_checks(map_values, network.masks, network.groups, config.cam_share)
     feature_values, check_rows = [], []
-    covers = np.zeros(stored.shape)
+    covers = np.zeros(map_values.shape)
     for i, image_id in enumerate(network.image_ids):
         pixels = network.examples.pixels[int(network.examples.rows[i])]
         grey = np.asarray(pixels.cpu() if isinstance(pixels, Tensor) else pixels)
         feature_values += feature_rows(
-            image_id, labels[i], stored[i], grey, height_to_width=network.height_to_width[i]
+            image_id, labels[i], map_values[i], grey, height_to_width=network.height_to_width[i]
         )
         marks = annotation_mask(grey)
-        covers[i] = faithfulness.cell_cover(marks[None], *stored.shape[1:])[0]
+        covers[i] = faithfulness.cell_cover(marks[None], *map_values.shape[1:])[0]
         mask = network.masks[i]
         aspect = None if mask is None else outline_aspect(mask, network.height_to_width[i])
-        values = map_checks(stored[i], marks) | nodules[i] | {"nodule_aspect": aspect}
+        values = map_checks(map_values[i], marks) | nodules[i] | {"nodule_aspect": aspect}
         row = {**keys, "image_id": image_id, "label": labels[i]}
         check_rows.append(row | values | checks.get(i, dict.fromkeys(_NETWORK_COLUMNS)))
-    baselines = mark_checks(stored, covers, network.groups)
+    baselines = mark_checks(map_values, covers, network.groups)
     return {
         "cams": cams,
         "cam_features": features_table(keys, feature_values),

@@ -76,16 +76,16 @@ def conditional_test(images: ScoredImages, feature: FloatArray) -> ConditionalTe
         NaN where the scores of both classes overlap with fewer than `LEAST_PATIENTS` of a class,
         or where the feature is a function of the score.
     """
-    undefined = ConditionalTest(np.nan, np.nan)
-    defined = np.isfinite(feature)
-    rows, values = images.subset(defined), feature[defined]
+    no_test = ConditionalTest(np.nan, np.nan)
+    is_defined = np.isfinite(feature)
+    rows, values = images.subset(is_defined), feature[is_defined]
     if not values.size:
-        return undefined
+        return no_test
     _, place = np.unique(rows.patient, return_inverse=True)
     overlap = _overlap(rows)
     patients = [len(np.unique(place[overlap & (rows.label == label)])) for label in (0, 1)]
     if min(patients) < LEAST_PATIENTS:
-        return undefined
+        return no_test
     weight = 1 / np.bincount(place)[place]
     control = _spline(normal_scores(rows.score, rows.split))
     score_only = _logistic_fit(control, rows.label, weight)
@@ -96,7 +96,7 @@ def conditional_test(images: ScoredImages, feature: FloatArray) -> ConditionalTe
     slope, *_ = np.linalg.lstsq(control * root[:, None], x * root, rcond=None)
     rest = x - control @ slope
     if information @ rest**2 <= _COLLINEAR * (information @ x**2):
-        return undefined
+        return no_test
     parts = np.bincount(place, weight * (rows.label - p) * rest)
     t = parts.sum() / np.sqrt((parts**2).sum())
     coefficients = _logistic_fit(np.column_stack([control, rest]), rows.label, weight)

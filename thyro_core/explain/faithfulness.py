@@ -317,6 +317,6 @@ def _perturbation_curve(
     rank = np.empty(order.size, dtype=np.int64)
     rank[order] = np.arange(order.size)
     counts = order.size * np.arange(steps + 1) // steps
-    changed = rank.reshape(first.shape) < counts[:, None, None]
-    values = np.asarray(scores(np.where(changed, last, first)), dtype=np.float64)
+    is_changed = rank.reshape(first.shape) < counts[:, None, None]
+    values = np.asarray(scores(np.where(is_changed, last, first)), dtype=np.float64)
     return Curve(counts / order.size, values)

@@ -148,8 +148,8 @@ def _shape(region: BoolArray) -> dict[str, float]:
         "aspect_ratio": height / width,
     }
     if area == 1:
-        undefined = ("circularity", "eccentricity", "solidity", "compactness", "orientation")
-        return values | dict.fromkeys(undefined, math.nan)
+        undefined_names = ("circularity", "eccentricity", "solidity", "compactness", "orientation")
+        return values | dict.fromkeys(undefined_names, math.nan)
     return values | {
         "circularity": 4 * math.pi * area / perimeter**2,
         "solidity": area / int(convex_hull_image(window).sum()),  # type: ignore[no-untyped-call]
@@ -162,8 +162,8 @@ def _ellipse(window: BoolArray, area: int) -> dict[str, float]:
     down, across = (window.sum(axis=axis) for axis in (1, 0))
     y, x = (np.arange(len(line)) - line @ np.arange(len(line)) / area for line in (down, across))
     vertical, horizontal = float(down @ y**2) / area, float(across @ x**2) / area
-    mixed = float(y @ window @ x) / area
-    spread = math.hypot((vertical - horizontal) / 2, mixed)
+    mixed_moment = float(y @ window @ x) / area
+    spread = math.hypot((vertical - horizontal) / 2, mixed_moment)
     long, short = (vertical + horizontal) / 2 + spread, (vertical + horizontal) / 2 - spread
     # A pixel is a unit square, not a point: it adds 1/12 to the moment along each axis.
     second = area * (vertical + horizontal + 1 / 6)
@@ -176,7 +176,7 @@ def _ellipse(window: BoolArray, area: int) -> dict[str, float]:
         # Half the angle of (difference, mixed): 0 for a lying region, pi for an upright one.
         "orientation": math.nan
         if 2 * spread <= _ROUND_SPREAD * long
-        else math.atan2(abs(mixed), (horizontal - vertical) / 2) / 2,
+        else math.atan2(abs(mixed_moment), (horizontal - vertical) / 2) / 2,
     }
 
 
@@ -184,7 +184,7 @@ def _intensity(region: BoolArray, grey: Grey) -> dict[str, float]:
     inside = grey[region]
     ring = _ring(region)
     outside = float(grey[ring].mean()) if ring.any() else math.nan
-    counts = np.bincount(_binned(inside), minlength=GREY_BINS)
+    counts = np.bincount(_grey_bins(inside), minlength=GREY_BINS)
     shares = counts[counts > 0] / inside.size
     return {
         "grey_mean": float(inside.mean()),
@@ -194,7 +194,7 @@ def _intensity(region: BoolArray, grey: Grey) -> dict[str, float]:
     }
 
 
-def _binned(grey: Grey) -> Grey:
+def _grey_bins(grey: Grey) -> Grey:
     return grey // np.uint8(256 // GREY_BINS)
 
 
@@ -247,7 +247,7 @@ def _cooccurrence(region: BoolArray, grey: Grey) -> npt.NDArray[np.uint32]:
     """(bins, bins, distances, 4): how often two bins lie a distance apart in a direction."""
     window = _window(region, 0)
     # Bin 0 stands for pixels outside the region; it is removed with all its pairs.
-    bins = np.where(region, _binned(grey) + np.uint8(1), np.uint8(0))[window]
+    bins = np.where(region, _grey_bins(grey) + np.uint8(1), np.uint8(0))[window]
     distances = np.array(GLCM_DISTANCES, dtype=np.float64)
     straight = _pairs(bins, distances, (0, math.pi / 2))
     # scikit-image rounds Euclidean steps: 2 along a diagonal would be one pixel again.

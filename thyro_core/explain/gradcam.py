@@ -107,6 +107,8 @@ def predict_with_cams(
         batch = grad_cams(model, architecture, images)
         logits.append(batch[0])
         maps.append(batch[1])
-    joined = torch.cat(maps).numpy() if maps else np.empty((0, len(CLASS_NAMES), 0, 0), np.float32)
-    check_maps(joined, len(examples))
-    return torch.cat(logits), joined
+    all_maps = (
+        torch.cat(maps).numpy() if maps else np.empty((0, len(CLASS_NAMES), 0, 0), np.float32)
+    )
+    check_maps(all_maps, len(examples))
+    return torch.cat(logits), all_maps

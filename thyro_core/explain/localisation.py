@@ -55,9 +55,9 @@ def nodule_checks(
     """
     rows: list[dict[str, float | None]] = []
     for mask in masks:
-        undefined = None if mask is None else float("nan")
+        nothing = None if mask is None else float("nan")
         area = None if mask is None else float(mask.mean())
-        rows.append({"nodule_area": area, **dict.fromkeys(_CHECK_COLUMNS, undefined)})
+        rows.append({"nodule_area": area, **dict.fromkeys(_CHECK_COLUMNS, nothing)})
     usable = [
         i for i, mask in enumerate(masks) if mask is not None and mask.any() and maps[i].any()
     ]
@@ -102,8 +102,8 @@ def mark_checks(
     if count.all():
         over_others = (weights * _sum_of_others(marks, group)).sum(axis=1)
         mean_map = (marks * _sum_of_others(weights, group)).sum(axis=1) / count
-        permuted = over_others / count + mean_map - over_others.sum() / count.sum()
-        for i, *values in zip(usable, permuted.tolist(), mean_map.tolist(), strict=True):
+        permuted_means = over_others / count + mean_map - over_others.sum() / count.sum()
+        for i, *values in zip(usable, permuted_means.tolist(), mean_map.tolist(), strict=True):
             rows[i] = dict(zip(names, values, strict=True))
     return rows
 

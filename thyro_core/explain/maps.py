@@ -32,10 +32,10 @@ def check_maps(maps: npt.NDArray[np.floating], n: int) -> None:
         CamError: a map is missing, has no cell, or holds NaN, infinity or a negative value; the
             message names the positions of the first few images, counted from 0.
     """
-    expected = f"expected {n} x {len(CLASS_NAMES)} Grad-CAM maps"
+    expectation = f"expected {n} x {len(CLASS_NAMES)} Grad-CAM maps"
     cure = "nothing is kept of this job; check the model's weights"
     if maps.ndim != 4 or maps.shape[:2] != (n, len(CLASS_NAMES)) or (n > 0 and maps.size == 0):
-        msg = f"{expected}, found an array of shape {maps.shape}; {cure}"
+        msg = f"{expectation}, found an array of shape {maps.shape}; {cure}"
         raise CamError(msg)
     is_whole = (np.isfinite(maps) & (maps >= 0)).all(axis=(1, 2, 3))
     positions = np.flatnonzero(~is_whole).tolist()
@@ -43,7 +43,7 @@ def check_maps(maps: npt.NDArray[np.floating], n: int) -> None:
         first = ", ".join(map(str, positions[:_LISTED_POSITIONS]))
         more = ", ..." if len(positions) > _LISTED_POSITIONS else ""
         msg = (
-            f"{expected} of finite values of at least 0, found others in {len(positions)}: "
+            f"{expectation} of finite values of at least 0, found others in {len(positions)}: "
             f"images at positions {first}{more}; {cure}"
         )
         raise CamError(msg)

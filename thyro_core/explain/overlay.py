@@ -44,8 +44,8 @@ def overlay_map(grey: Grey, cam: Float32Array) -> npt.NDArray[np.uint8]:
         msg = f"expected an image (H, W) and a finite map (h, w), found {grey.shape}, {cam.shape}"
         raise ValueError(msg)
     full = float(cam.max(initial=0.0))
-    enlarged = upsampled(cam, *grey.shape).astype(np.float64)
-    values = np.clip(enlarged / full, 0, 1) if full > 0 else np.zeros(grey.shape)
+    enlarged_map = upsampled(cam, *grey.shape).astype(np.float64)
+    values = np.clip(enlarged_map / full, 0, 1) if full > 0 else np.zeros(grey.shape)
     table = np.array(colours(_COLOUR_STEPS), dtype=np.float64)
     colour = table[np.rint(values * (_COLOUR_STEPS - 1)).astype(np.intp)]
     opacity = OPACITY * values[:, :, None]

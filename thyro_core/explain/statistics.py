@@ -84,10 +84,10 @@ def cam_tests(
         ValueError: several studies or architectures, an image twice in a split, an image without
             a label, with two labels, not among `patients`, or without a prediction.
     """
-    scored = _with_scores(features, predictions)
+    scored_rows = _with_scores(features, predictions)
     rows: list[dict[str, Any]] = []
     for share, images in images_by_share(features, patients):
-        own = scored[scored["threshold"] == share]
+        own = scored_rows[scored_rows["threshold"] == share]
         scored_images = _scored_images(own, patients)
         scores = own.groupby("image_id")["score"].mean()
         tests = [
@@ -96,9 +96,11 @@ def cam_tests(
             | _conditional_columns(scored_images, own[feature].to_numpy(np.float64))
             for feature in FEATURES
         ]
-        adjusted = {f"{name}_adjusted": holm([test[name] for test in tests]) for name in _P_COLUMNS}
+        adjusted_p = {
+            f"{name}_adjusted": holm([test[name] for test in tests]) for name in _P_COLUMNS
+        }
         rows += [
-            test | {"threshold": share} | {name: adjusted[name][i] for name in adjusted}
+            test | {"threshold": share} | {name: adjusted_p[name][i] for name in adjusted_p}
             for i, test in enumerate(tests)
         ]
     keys = features.select(["study_id", "architecture"]).slice(0, 1).to_pylist()
@@ -165,14 +167,14 @@ def _with_scores(features: pa.Table, predictions: pa.Table) -> pd.DataFrame:
     logits = predictions.select([*keys, "logit_malignant", "logit_benign"]).to_pandas()
     logits["score"] = logits["logit_malignant"].astype(np.float64) - logits["logit_benign"]
     frame = features.to_pandas().sort_values(["threshold", "image_id", "split"])
-    joined: pd.DataFrame = frame.merge(logits[[*keys, "score"]], on=keys, how="left", sort=False)
-    if joined["score"].isna().any() or len(joined) != len(frame):
+    scores: pd.DataFrame = frame.merge(logits[[*keys, "score"]], on=keys, how="left", sort=False)
+    if scores["score"].isna().any() or len(scores) != len(frame):
         msg = (
             "predictions: expected one of each image and split in cam_features, found "
-            f"{joined['score'].isna().sum()} rows without and {len(joined)} for {len(frame)}"
+            f"{scores['score'].isna().sum()} rows without and {len(scores)} for {len(frame)}"
         )
         raise ValueError(msg)
-    return joined
+    return scores
 
 
 def _scored_images(rows: pd.DataFrame, patients: Mapping[str, str | None]) -> ScoredImages:

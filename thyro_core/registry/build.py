@@ -194,8 +194,8 @@ def _card(
     ensemble = out_of_fold_ensemble(rows)
     together = ensemble_figures(ensemble, len(hashes))
     calibration = calibration_figures(ensemble)
-    applied = LogisticCalibration(calibration.slope, calibration.intercept)
-    point = operating_figures(ensemble, applied, spec.sensitivity)
+    logistic = LogisticCalibration(calibration.slope, calibration.intercept)
+    point = operating_figures(ensemble, logistic, spec.sensitivity)
     versions, commits = versions_of(tables.runs)
     config = canonical_json(plan.config)
     return Card(

@@ -17,7 +17,7 @@ from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan, load_plan, study_ids
 from thyro_core.tables.io import read_table
 
-SHARED = 0.5
+SHARED_PART = 0.5
 """Share of the images of the smaller of two image sets from which on they count as one."""
 
 
@@ -64,7 +64,7 @@ def _same_image_set(store: Store, manifest_id: str, others: Set[str]) -> set[str
     sets = {manifest_id}
     for other in others - sets:
         images = _image_ids(store, other)
-        if len(own & images) >= SHARED * max(1, min(len(own), len(images))):
+        if len(own & images) >= SHARED_PART * max(1, min(len(own), len(images))):
             sets.add(other)
     return sets
 

@@ -98,15 +98,15 @@ def calibration_figures(ensemble: OutOfFoldEnsemble) -> CardCalibration:
         )
         raise InputError(msg)
     fit = fit_ensemble(ensemble).calibration
-    crossed = cross_fit(ensemble)
-    raw, calibrated = ensemble_quality(ensemble, crossed)
-    n = int(np.isfinite(crossed.calibrated).sum())
+    crossed_fit = cross_fit(ensemble)
+    raw, calibrated_quality = ensemble_quality(ensemble, crossed_fit)
+    n = int(np.isfinite(crossed_fit.calibrated).sum())
     return CardCalibration(
         slope=fit.slope,
         intercept=fit.intercept,
         prevalence=float(ensemble.label.mean()),
         raw=_card_fit(raw, n),
-        calibrated=_card_fit(calibrated, n),
+        calibrated=_card_fit(calibrated_quality, n),
     )
 
 
@@ -240,11 +240,11 @@ def warnings_of(
 
 def _unmet_text(point: OperatingPoint) -> str:
     bound, patients = point.sensitivity_bound, point.sensitivity.n
-    needed = least_patients(point.target_sensitivity)
+    n_needed = least_patients(point.target_sensitivity)
     cure = (
         "no number of patients shows it"
-        if needed is None
-        else f"it takes {needed} malignant patients without a miss"
+        if n_needed is None
+        else f"it takes {n_needed} malignant patients without a miss"
     )
     return (
         f"the declared sensitivity {point.target_sensitivity:g} is NOT SHOWN: {patients} malignant "

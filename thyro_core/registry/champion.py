@@ -264,33 +264,33 @@ def _append(store: Store, make: Callable[[Champion | None], Change | None]) -> C
     key = champion_key()
 
     def attempt() -> Change | None:
-        versioned = read_versioned(store, key)
-        old = _parse_champion(store, versioned)
+        record = read_versioned(store, key)
+        old = _parse_champion(store, record)
         change = make(old)
         if change is None:
             return None
         history = (*(old.history if old else ()), change)
         new = Champion(model_id=change.model_id, history=history)
         data = canonical_json(new.model_dump(mode="json", by_alias=True)).encode()
-        if not compare_and_swap(store, key, data, versioned):
+        if not compare_and_swap(store, key, data, record):
             raise _ConflictError
         return change
 
     try:
         return _SWAPS.call(attempt, key)
-    except RetriesExhaustedError as exhausted:
+    except RetriesExhaustedError as attempts_end:
         msg = (
-            f"{key}: others changed it {exhausted.attempts} times while we tried; start the "
+            f"{key}: others changed it {attempts_end.attempts} times while we tried; start the "
             "command again"
         )
-        raise ThyroError(msg) from exhausted
+        raise ThyroError(msg) from attempts_end
 
 
-def _parse_champion(store: Store, versioned: Versioned) -> Champion | None:
-    if versioned.data is None:
+def _parse_champion(store: Store, record: Versioned) -> Champion | None:
+    if record.data is None:
         return None
     try:
-        value = Champion.model_validate(json.loads(versioned.data))
+        value = Champion.model_validate(json.loads(record.data))
         standing = _standing(value)
     except (ValidationError, ValueError, IndexError) as error:
         raise _damaged_champion(store) from error

@@ -143,6 +143,6 @@ def _blocks_of_distances(
     images: FloatArray, training: FloatArray, unit: FloatArray
 ) -> Iterator[tuple[int, FloatArray]]:
     """Start row and (rows, n) distances, block by block: the whole matrix may be large."""
-    scaled = training / unit
+    scaled_rows = training / unit
     for start in range(0, len(images), _BLOCK_ROWS):
-        yield start, cdist(images[start : start + _BLOCK_ROWS] / unit, scaled)
+        yield start, cdist(images[start : start + _BLOCK_ROWS] / unit, scaled_rows)

@@ -63,8 +63,8 @@ def compare_with_champion(
     """
     card = champion.card
     if card["data"]["manifest_id"] != plan.manifest_id:
-        unseen = compare_on_unseen(store, plan, architecture, champion, scratch=scratch)
-        return _compare_unseen(unseen, champion.model_id)
+        comparison = compare_on_unseen(store, plan, architecture, champion, scratch=scratch)
+        return _compare_unseen(comparison, champion.model_id)
     new = _study(store, plan.study_id, architecture)
     old = _study(store, card["study_id"], champion.architecture)
     splits = sorted(split for split in new.auc if old.tests.get(split) == new.tests[split])
@@ -77,18 +77,22 @@ def compare_with_champion(
     return _compare_means(float(np.mean(list(new.auc.values()))), before, champion.model_id)
 
 
-def _compare_unseen(unseen: UnseenComparison, model_id: str) -> Verdict:
-    images = unseen.shared + unseen.new
-    parts = f"{unseen.shared} of both studies, out of fold, {unseen.new} new to the champion"
-    parts += ", as files and as pictures" if unseen.is_by_picture else ", as files: copies count"
-    if unseen.difference is None:
+def _compare_unseen(comparison: UnseenComparison, model_id: str) -> Verdict:
+    images = comparison.shared + comparison.new
+    parts = (
+        f"{comparison.shared} of both studies, out of fold, {comparison.new} new to the champion"
+    )
+    parts += (
+        ", as files and as pictures" if comparison.is_by_picture else ", as files: copies count"
+    )
+    if comparison.difference is None:
         text = (
             f"not compared with {model_id}, which was promoted on other images: {images} images, "
-            f"{unseen.malignant} malignant, were seen by neither ({parts}); "
+            f"{comparison.malignant} malignant, were seen by neither ({parts}); "
             f"{LEAST_OF_A_CLASS} of each class are needed"
         )
         return Verdict(False, text, is_compared=False)
-    value, low, high = unseen.difference
+    value, low, high = comparison.difference
     text = (
         f"AUC {value:+.4f} against {model_id} (95 % interval {low:+.4f} to {high:+.4f}) on "
         f"{images} images that neither was trained on ({parts})"

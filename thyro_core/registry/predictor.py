@@ -114,9 +114,9 @@ def load_model(store: Store | str, model_id: str | None = None) -> Predictor:
     Raises:
         InputError: there is no such model, or no champion, or a file is gone or damaged.
     """
-    opened = open_store(store) if isinstance(store, str) else store
-    bundle = load_bundle(opened, champion(opened) if model_id is None else model_id)
-    members = load_members(bundle, opened, scratch_folder(Settings()))
+    opened_store = open_store(store) if isinstance(store, str) else store
+    bundle = load_bundle(opened_store, champion(opened_store) if model_id is None else model_id)
+    members = load_members(bundle, opened_store, scratch_folder(Settings()))
     return Predictor(bundle, tuple(members))
 
 
@@ -125,13 +125,13 @@ def _batches(images: Iterable[ImageLike], side: int) -> Iterator[Tensor]:
     for image in images:
         inputs.append(resize(_grey_levels(image), side))
         if len(inputs) == _BATCH:
-            yield _normalised(inputs)
+            yield _network_input(inputs)
             inputs = []
     if inputs:
-        yield _normalised(inputs)
+        yield _network_input(inputs)
 
 
-def _normalised(inputs: list[Grey]) -> Tensor:
+def _network_input(inputs: list[Grey]) -> Tensor:
     return normalise(torch.from_numpy(np.stack(inputs)).unsqueeze(1).float() / 255.0)
 
 

@@ -91,16 +91,16 @@ def compare_on_unseen(
     ]
     fresh = _champion_scores(store, plan, champion, scratch=scratch, splits=_splits_of(rows, new))
     champions = np.array([(scores | fresh).get(image, np.nan) for image in candidate.image])
-    judged = np.isfinite(champions)
-    label = candidate.label[judged]
+    is_judged = np.isfinite(champions)
+    label = candidate.label[is_judged]
     malignant = int(label.sum())
     enough = min(malignant, label.size - malignant) >= LEAST_OF_A_CLASS
     return UnseenComparison(
-        shared=int(judged.sum()) - len(fresh),
+        shared=int(is_judged.sum()) - len(fresh),
         new=len(fresh),
         malignant=malignant,
         difference=paired_auc_difference(
-            label, candidate.margin[judged], champions[judged], candidate.unit[judged]
+            label, candidate.margin[is_judged], champions[is_judged], candidate.unit[is_judged]
         )
         if enough
         else None,

@@ -144,8 +144,8 @@ class BlockDecoder:
         name = file_id[:12]
         try:
             return self._attempts.call(partial(self._decode, data, name), name)
-        except RetriesExhaustedError as exhausted:
-            reason, detail = str(exhausted.error), f"{exhausted.attempts} times"
+        except RetriesExhaustedError as attempts_end:
+            reason, detail = str(attempts_end.error), f"{attempts_end.attempts} times"
             return [ScreeningImage(file_id, 0, file_id, reason=reason, detail=detail)]
 
     def _row(

@@ -41,7 +41,7 @@ from thyro_core.store.keys import (
 from thyro_core.store.store import Store
 from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table, write_table
-from thyro_core.tables.merge import connected, distinct, fetched, select, write_merged
+from thyro_core.tables.merge import distinct, local_copies, open_connection, select, write_merged
 
 EXTRAS = pa.schema(
     [
@@ -271,7 +271,7 @@ def gather(store: Store, night: Night) -> Totals:
 
 def totals_of(store: Store, parts: list[str]) -> Totals:
     """Counts over parts of `screening`."""
-    with fetched(store, parts) as files, connected() as connection:
+    with local_copies(store, parts) as files, open_connection() as connection:
         (batch,) = select(connection, _TOTALS, files)
     return Totals(**batch.to_pylist()[0])
 
@@ -286,7 +286,7 @@ def file_count(store: Store, night: Night) -> int:
 def _row_count(store: Store, sources: list[str], sql: str) -> int:
     if not sources:
         return 0
-    with fetched(store, sources) as files, connected() as connection:
+    with local_copies(store, sources) as files, open_connection() as connection:
         (batch,) = select(connection, sql, files, schemas.TABLES["screening"].schema)
     return int(batch["n"][0].as_py())
 
@@ -371,7 +371,7 @@ def drift_sample(
         ) = 1
     ) ORDER BY image_id LIMIT 100000
     """  # noqa: S608
-    with fetched(store, parts) as files, connected() as connection:
+    with local_copies(store, parts) as files, open_connection() as connection:
         chosen_rows = list(select(connection, sql, files))
     schema = schemas.TABLES["screening"].schema
     marks = (pa.field(name, pa.bool_()) for name in ("counts", "is_drawn"))

@@ -13,7 +13,7 @@ from thyro_core.store.store import Store
 from thyro_core.study.verify.verify import StudyCheck
 from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table
-from thyro_core.tables.merge import connected, fetched, select
+from thyro_core.tables.merge import local_copies, open_connection, select
 
 _SCREEN_AGAIN = "screen the batch again on that date, which writes its row anew"
 
@@ -98,7 +98,7 @@ def _night_faults(store: Store, row: ScreeningRow) -> tuple[Sequence[str], str]:
             f"screening_batches says {recorded.sentence}, the rows of {key} say {rows.sentence}; "
             f"{_SCREEN_AGAIN}"
         )
-    with fetched(store, [key]) as files, connected() as connection:
+    with local_copies(store, [key]) as files, open_connection() as connection:
         (batch,) = select(connection, _DISTINCT, files)
     if batch["n"][0].as_py() != rows.received:
         faults.append(f"{key}: image ids stand there twice; restore the part")
@@ -113,7 +113,7 @@ def _night_faults(store: Store, row: ScreeningRow) -> tuple[Sequence[str], str]:
 def _copy_faults(
     store: Store, parts: Sequence[str], strangers: Sequence[str]
 ) -> tuple[Sequence[str], str]:
-    with fetched(store, parts) as files, connected() as connection:
+    with local_copies(store, parts) as files, open_connection() as connection:
         (batch,) = select(connection, _FAULTS, files, schemas.TABLES["screening"].schema)
     counts = batch.to_pylist()[0]
     faults = [*strangers]

@@ -21,7 +21,7 @@ from thyro_core.screening.rules import WHY, Night, ScreeningRow, Totals
 from thyro_core.store.keys import pictures_key, table_key, worklist_key
 from thyro_core.store.store import Store
 from thyro_core.tables import schemas
-from thyro_core.tables.merge import connected, fetched, select
+from thyro_core.tables.merge import local_copies, open_connection, select
 
 MOST_PICTURES: Mapping[str, int] = {"refer": 300, "review": 150, "not scored": 150}
 """Pictures of each band on a page, of the images ranked first."""
@@ -95,7 +95,7 @@ def write_worklist_csv(
         What its page shows.
     """
     schema = schemas.TABLES["screening"].schema
-    with fetched(store, parts) as files, connected() as connection:
+    with local_copies(store, parts) as files, open_connection() as connection:
         ranking = select(connection, f"{_RANKING} ORDER BY rank", files, schema)
         with store.writing(worklist_key(date, "csv")) as out:
             text = io.TextIOWrapper(out, encoding="utf-8", newline="")
@@ -116,7 +116,7 @@ def read_worklist(
 ) -> Worklist:
     """What the page of a date shows; the arguments are those of `write_worklist_csv`."""
     schema = schemas.TABLES["screening"].schema
-    with fetched(store, parts) as files, connected() as connection:
+    with local_copies(store, parts) as files, open_connection() as connection:
         first_rows = select(connection, _FIRST_ROWS, files, schema)
         rows = [row for batch in first_rows for row in batch.to_pylist()]
         (count,) = select(connection, _PSEUDONYMS, files, schema)
@@ -148,7 +148,7 @@ def unscored_rows(store: Store, night: Night) -> list[dict[str, str]]:
         "SELECT file_id, image_id, frame, status, reason, detail FROM parts "
         "WHERE status IN ('rejected', 'failed') ORDER BY image_id LIMIT 100"
     )
-    with fetched(store, [part]) as files, connected() as connection:
+    with local_copies(store, [part]) as files, open_connection() as connection:
         rows = [row for batch in select(connection, sql, files) for row in batch.to_pylist()]
     return [
         {

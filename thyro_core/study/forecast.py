@@ -202,6 +202,6 @@ def _run_estimate(
     speeds = own["images_per_second"].drop_null().to_numpy()
     if not speeds.size:
         return RunEstimate(architecture, None, 0)
-    trained = images * (1 - _test_share(config))
-    seconds = config.splits * config.epochs * trained / float(np.median(speeds))
+    n_trained = images * (1 - _test_share(config))
+    seconds = config.splits * config.epochs * n_trained / float(np.median(speeds))
     return RunEstimate(architecture, seconds, int(speeds.size))

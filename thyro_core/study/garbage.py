@@ -115,12 +115,14 @@ def _temporary_files(store: Store, now: float) -> Iterator[Garbage]:
 
 
 def _scratch_copies(store: Store, scratch: Path, studies: Iterable[Traces]) -> Iterator[Garbage]:
-    needed = {key for traces in studies if not _is_concluded(traces) for key in _pack_keys(traces)}
+    needed_keys = {
+        key for traces in studies if not _is_concluded(traces) for key in _pack_keys(traces)
+    }
     if isinstance(store.fs, LocalFileSystem):
         return  # its packs are used where they lie
     for key in store.keys(PACKS):
         copy = store.scratch_copy(key, scratch)
-        if key not in needed and copy.is_file():
+        if key not in needed_keys and copy.is_file():
             yield Garbage("scratch copy", str(copy), copy.stat().st_size)
 
 

@@ -84,13 +84,15 @@ def _studies(store: Store, now: datetime) -> Iterator[ListedStudy]:
         )
 
 
-def _state(store: Store, study_id: str, noted: StudyState | None, driven: bool) -> StudyState:
-    is_old = noted is None and store.exists(table_key("metrics", study_id=study_id))
-    if noted == "finished" or is_old:
+def _state(
+    store: Store, study_id: str, recorded_state: StudyState | None, is_driven: bool
+) -> StudyState:
+    is_old = recorded_state is None and store.exists(table_key("metrics", study_id=study_id))
+    if recorded_state == "finished" or is_old:
         return "finished"
-    if driven:
+    if is_driven:
         return "running"
-    return noted if noted == "failed" else "interrupted"
+    return recorded_state if recorded_state == "failed" else "interrupted"
 
 
 def _last_sign(hold: Hold | None) -> datetime | None:

@@ -142,12 +142,12 @@ def find_study(store: Store, beginning: str = "") -> str:
     matches = [name for name in ids if name.startswith(beginning)]
     if len(matches) == 1:
         return matches[0]
-    expected = f"a study {beginning}" if beginning else "a study"
+    expectation = f"a study {beginning}" if beginning else "a study"
     if matches:
         msg = f"{store.url}: expected one study, found {', '.join(matches)}; give enough of its id"
     else:
         existing = ", ".join(ids) or "none"
-        msg = f"{store.url}: expected {expected}, found {existing}; check the id and --store"
+        msg = f"{store.url}: expected {expectation}, found {existing}; check the id and --store"
     raise InputError(msg)
 
 

@@ -212,9 +212,9 @@ class JobReporter:
         self._images = images
         self._interval = interval
         self._due = float("-inf")
-        self._done = 0.0
+        self._work_done = 0.0
         self._before = 0.0
-        self._started = _now()
+        self._start_time = _now()
         self._total = sum(self._whole(name) for name in plan.config.architectures)
 
     def _whole(self, architecture: str) -> float:
@@ -223,12 +223,12 @@ class JobReporter:
     def _work(self, architecture: str, images: int) -> float:
         return _GFLOP[architecture] * images * (self._plan.config.image_size / 224) ** 2
 
-    def resumed(self, architecture: str, epochs: int) -> None:
+    def add_resumed(self, architecture: str, epochs: int) -> None:
         """So many epochs of an architecture were done by an earlier attempt."""
         self._before += self._work(architecture, epochs * self._images)
 
     def position(
-        self, architecture: str, epochs: int, images: int, seconds: float, spent: RunCost = NO_COST
+        self, architecture: str, epochs: int, images: int, seconds: float, cost: RunCost = NO_COST
     ) -> None:
         """So many epochs are done, and so many images of the next one in so many seconds."""
         if time.monotonic() < self._due:
@@ -238,33 +238,37 @@ class JobReporter:
         began = time.monotonic()
         speed = images / seconds
         self._write(
-            self._store_without_retries, "running", self._done + work, speed, where | asdict(spent)
+            self._store_without_retries,
+            "running",
+            self._work_done + work,
+            speed,
+            where | asdict(cost),
         )
         now = time.monotonic()
         pause = min(_LONGEST_PAUSE, (now - began) / _SHARE)
         self._due = now + max(self._interval, pause)
 
-    def finished(self, architecture: str, *, earlier: bool = False) -> None:
+    def add_finished(self, architecture: str, *, earlier: bool = False) -> None:
         """An architecture is done: now, or by an earlier attempt."""
-        self._done += self._whole(architecture)
+        self._work_done += self._whole(architecture)
         if earlier:
-            self.resumed(architecture, self._plan.config.epochs)
+            self.add_resumed(architecture, self._plan.config.epochs)
 
     def end(self, state: State) -> None:
         """The job is over."""
         nowhere = {"architecture": "", "epoch": 0}
-        self._write(self._store, state, self._done, 0.0, nowhere)
+        self._write(self._store, state, self._work_done, 0.0, nowhere)
 
     def _write(
-        self, store: Store, state: State, done: float, speed: float, where: dict[str, Any]
+        self, store: Store, state: State, work_done: float, speed: float, where: dict[str, Any]
     ) -> None:
         progress = JobProgress(
             split=self._split,
             state=state,
             images_per_second=speed,
-            work_done=done,
+            work_done=work_done,
             work_total=self._total,
-            started=self._started,
+            started=self._start_time,
             updated=_now(),
             work_before=self._before,
             host=socket.gethostname(),
@@ -298,8 +302,8 @@ def mark_stopped(store: Store, study_id: str, splits: Iterable[int]) -> None:
     """
     for split, job in read_positions(store, study_id, splits).items():
         if job.state == "running":
-            stopped = replace(job, state="stopped", images_per_second=0.0)
-            store.write(progress_key(study_id, split), json.dumps(asdict(stopped)).encode())
+            stopped_job = replace(job, state="stopped", images_per_second=0.0)
+            store.write(progress_key(study_id, split), json.dumps(asdict(stopped_job)).encode())
 
 
 def read_job_progress(store: Store, study_id: str, split: int) -> JobProgress | None:

@@ -92,5 +92,5 @@ def load_study(store: Store | str, study_id: str) -> Study:
     Raises:
         InputError: there is no such study.
     """
-    opened = open_store(store) if isinstance(store, str) else store
-    return Study(opened, load_plan(opened, study_id))
+    opened_store = open_store(store) if isinstance(store, str) else store
+    return Study(opened_store, load_plan(opened_store, study_id))

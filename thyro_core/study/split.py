@@ -98,8 +98,8 @@ def run_split(job: SplitJob) -> SplitOutcome:
     reporter = JobReporter if split.workers.is_leader else _SilentReporter
     n_train = split.images.roles["train"].num_rows
     report = reporter(split.store, split.plan, job.split, n_train)
-    trained: list[str] = []
-    failed: dict[str, Failure] = {}
+    trained_names: list[str] = []
+    failures: dict[str, Failure] = {}
     for architecture in slowest_first(split.plan.config.architectures):
         if architecture in job.skip:
             continue
@@ -107,12 +107,12 @@ def run_split(job: SplitJob) -> SplitOutcome:
             failure = _run_or_record_failure(split, architecture, report)
             release_freed_memory()
             if failure is not None:
-                failed[architecture] = failure
+                failures[architecture] = failure
                 continue
-            trained.append(architecture)
-        report.finished(architecture, earlier=architecture not in trained)
-    report.end("failed" if failed or job.skip else "finished")
-    return SplitOutcome(job.split, tuple(trained), failed)
+            trained_names.append(architecture)
+        report.add_finished(architecture, earlier=architecture not in trained_names)
+    report.end("failed" if failures or job.skip else "finished")
+    return SplitOutcome(job.split, tuple(trained_names), failures)
 
 
 class _SilentReporter(JobReporter):
@@ -206,36 +206,36 @@ def _run_architecture(
 ) -> None:
     """Prepare, train, test, explain, record and write one architecture."""
     job, store, config = split.job, split.store, split.plan.config
-    prepared = prepare_run(split, architecture, job_seed(config.seed, job.split, architecture))
-    run = prepared.run
+    prepared_run = prepare_run(split, architecture, job_seed(config.seed, job.split, architecture))
+    run = prepared_run.run
     checkpoint = RunCheckpoint(store, job.study_id, job.split, architecture, timer)
     checkpoint.restore(run, split.device)
     resumed_epochs = len(run.history)
-    report.resumed(architecture, resumed_epochs)
+    report.add_resumed(architecture, resumed_epochs)
     _LOG.info("training from epoch %d on %s", resumed_epochs + 1, split.device)
 
     def report_batch(images: int, seconds: float) -> None:
         report.position(architecture, len(run.history), images, seconds, timer.cost())
 
-    _train_network(split, prepared, checkpoint, report_batch)
+    _train_network(split, prepared_run, checkpoint, report_batch)
     if not split.workers.is_leader:
         return
-    train_auc = _training_auc(split, prepared)
-    tables = _test_and_explain(split, prepared)
+    train_auc = _training_auc(split, prepared_run)
+    tables = _test_and_explain(split, prepared_run)
     facts = records.RunFacts(
         split=job.split,
         architecture=architecture,
-        seed=prepared.recipe.seed,
+        seed=prepared_run.recipe.seed,
         device=device_name(split.device),
-        precision=prepared.recipe.precision,
+        precision=prepared_run.recipe.precision,
         side=config.side(architecture),
-        focal_alpha=prepared.recipe.alpha,
+        focal_alpha=prepared_run.recipe.alpha,
         threads=job.resources.cpus,
-        n_train=len(prepared.examples["train"]),
-        n_test=len(prepared.examples["test"]),
+        n_train=len(prepared_run.examples["train"]),
+        n_test=len(prepared_run.examples["test"]),
         train_auc=train_auc,
-        weights_missing=", ".join(prepared.random_layers) or None,
-        model_sha256=_save_model(split, prepared) if job.keep_models else None,
+        weights_missing=", ".join(prepared_run.random_layers) or None,
+        model_sha256=_save_model(split, prepared_run) if job.keep_models else None,
         started=timer.started.isoformat(),
         peak_memory=peak_memory(),
         resumed_epochs=resumed_epochs,
@@ -249,48 +249,48 @@ def _run_architecture(
 
 def _train_network(
     split: PreparedSplit,
-    prepared: PreparedRun,
+    prepared_run: PreparedRun,
     checkpoint: RunCheckpoint,
     report_batch: Callable[[int, float], None],
 ) -> None:
     """Train to the last epoch; the worker that writes also readies the network for its test."""
-    train_set, val_set = prepared.examples["train"], prepared.examples["val"]
+    train_set, val_set = prepared_run.examples["train"], prepared_run.examples["val"]
 
     def keep_checkpoint(run: Run) -> None:
         if split.workers.is_leader:
             checkpoint.save(run, split.job.checkpoint_seconds)
 
     train(
-        prepared.run,
+        prepared_run.run,
         train_set,
         val_set if len(val_set) else None,
-        prepared.recipe,
+        prepared_run.recipe,
         after_epoch=keep_checkpoint,
         after_batch=report_batch,
     )
     if not split.workers.is_leader:
         return
-    prepared.run.release()
+    prepared_run.run.release()
     release_freed_memory()
-    if prepared.recipe.config.batchnorm == "recalibrate":
-        recalibrate_batchnorm(prepared.run.model, train_set, split.device)
+    if prepared_run.recipe.config.batchnorm == "recalibrate":
+        recalibrate_batchnorm(prepared_run.run.model, train_set, split.device)
         release_freed_memory()
 
 
-def _training_auc(split: PreparedSplit, prepared: PreparedRun) -> float | None:
+def _training_auc(split: PreparedSplit, prepared_run: PreparedRun) -> float | None:
     """AUC of the final network on its training images, without augmentation; None: undefined."""
-    examples = prepared.examples["train"]
-    logits = predict(prepared.run.model, examples, split.device).double()
+    examples = prepared_run.examples["train"]
+    logits = predict(prepared_run.run.model, examples, split.device).double()
     release_freed_memory()
     score = torch.softmax(logits, dim=1)[:, 1].numpy()
     labels = examples.labels.cpu().numpy()
     return float(auc_influences(labels, score)[0]) if len(set(labels.tolist())) == 2 else None
 
 
-def _test_and_explain(split: PreparedSplit, prepared: PreparedRun) -> dict[str, pa.Table]:
+def _test_and_explain(split: PreparedSplit, prepared_run: PreparedRun) -> dict[str, pa.Table]:
     """The tables of one run in the order of writing: predictions last."""
-    run, architecture = prepared.run, prepared.architecture
-    test, test_rows = prepared.examples["test"], split.images.roles["test"]
+    run, architecture = prepared_run.run, prepared_run.architecture
+    test, test_rows = prepared_run.examples["test"], split.images.roles["test"]
     logits, maps = predict_with_cams(run.model, architecture, test, split.device)
     release_freed_memory()
     image_ids = test_rows["image_id"].to_pylist()
@@ -307,7 +307,7 @@ def _test_and_explain(split: PreparedSplit, prepared: PreparedRun) -> dict[str, 
         split.images.height_to_width(image_ids),
     )
     keys = hive_keys(split.job.study_id, split.job.split, architecture)
-    config, seed = prepared.recipe.config, prepared.recipe.seed
+    config, seed = prepared_run.recipe.config, prepared_run.recipe.seed
     return {
         "epochs": rows_to_table("epochs", [keys | asdict(epoch) for epoch in run.history]),
         **explanation_tables(keys, network, maps, config, seed=seed),
@@ -315,11 +315,11 @@ def _test_and_explain(split: PreparedSplit, prepared: PreparedRun) -> dict[str, 
     }
 
 
-def _save_model(split: PreparedSplit, prepared: PreparedRun) -> str:
+def _save_model(split: PreparedSplit, prepared_run: PreparedRun) -> str:
     """Keep the trained weights; returns their SHA-256."""
-    tensors = prepared.run.model.state_dict()
+    tensors = prepared_run.run.model.state_dict()
     data = save({name: value.cpu().contiguous() for name, value in tensors.items()})
-    key = model_key(split.plan.study_id, split.job.split, prepared.architecture)
+    key = model_key(split.plan.study_id, split.job.split, prepared_run.architecture)
     split.store.write(key, data)
     return hashlib.sha256(data).hexdigest()
 

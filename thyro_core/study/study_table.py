@@ -57,8 +57,8 @@ def note_end(store: Store, plan: StudyPlan, state: StudyState) -> None:
     """
     row = study_row(store, plan.study_id)
     if row and row["state"] != "finished":
-        finished = datetime.now(UTC) if state == "finished" else None
-        _write_row(store, row | {"state": state, "finished": finished})
+        end = datetime.now(UTC) if state == "finished" else None
+        _write_row(store, row | {"state": state, "finished": end})
 
 
 def study_row(store: Store, study_id: str) -> dict[str, Any] | None:
@@ -72,11 +72,11 @@ def check_row(table: pa.Table, plan: StudyPlan) -> tuple[list[str], str]:
     rows = table.to_pylist()
     if not rows:
         return [], "not there: an earlier version of the program made the study"
-    expected = {"manifest_id": plan.manifest_id, "config": plan.config.model_dump(mode="json")}
+    expected_plan = {"manifest_id": plan.manifest_id, "config": plan.config.model_dump(mode="json")}
     actual = {"manifest_id": rows[0]["manifest_id"], "config": json.loads(rows[0]["config"])}
     faults = [
         f"{name} is {actual[name]}, expected {value}"
-        for name, value in expected.items()
+        for name, value in expected_plan.items()
         if actual[name] != value
     ]
     return faults, "manifest and config are the plan's"
@@ -84,9 +84,9 @@ def check_row(table: pa.Table, plan: StudyPlan) -> tuple[list[str], str]:
 
 def study_command(source: str, config: StudyConfig) -> str:
     """The command line that starts a study: its source, and all keys that are no defaults."""
-    changed = config.model_dump(mode="json", exclude_defaults=True)
+    changed_keys = config.model_dump(mode="json", exclude_defaults=True)
     pairs = (
-        part for name, value in changed.items() for part in ("--set", f"{name}={_yaml(value)}")
+        part for name, value in changed_keys.items() for part in ("--set", f"{name}={_yaml(value)}")
     )
     return shlex.join(["thyro", "study", source, *pairs])
 

@@ -22,7 +22,7 @@ def tables_markdown(name: str | None = None) -> str:
     Raises:
         InputError: there is no such table.
     """
-    return "\n\n".join(_table_markdown(table) for table in _chosen(name))
+    return "\n\n".join(_table_markdown(table) for table in _chosen_tables(name))
 
 
 def tables_text(name: str | None = None) -> str:
@@ -34,7 +34,7 @@ def tables_text(name: str | None = None) -> str:
     Raises:
         InputError: there is no such table.
     """
-    return "\n\n".join(_table_text(table) for table in _chosen(name))
+    return "\n\n".join(_table_text(table) for table in _chosen_tables(name))
 
 
 def type_name(kind: pa.DataType) -> str:
@@ -44,7 +44,7 @@ def type_name(kind: pa.DataType) -> str:
     return _SHORT.get(str(kind), str(kind))
 
 
-def _chosen(name: str | None) -> list[Table]:
+def _chosen_tables(name: str | None) -> list[Table]:
     known_tables = TABLES | {name: view.table for name, view in VIEWS.items()}
     if name is None:
         return list(known_tables.values())

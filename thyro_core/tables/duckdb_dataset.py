@@ -56,9 +56,9 @@ class PartsOfTable(ds.FileSystemDataset):  # type: ignore[misc]
         filter: pc.Expression | None = None,  # noqa: A002
     ) -> SimpleNamespace:
         """What DuckDB asks for; of a scanner it uses `to_reader` alone."""
-        chosen = self.schema.names if columns is None else columns
-        schema = pa.schema([self.schema.field(name) for name in chosen])
-        batches = self._batches(chosen, filter)
+        names = self.schema.names if columns is None else columns
+        schema = pa.schema([self.schema.field(name) for name in names])
+        batches = self._batches(names, filter)
         return SimpleNamespace(to_reader=lambda: pa.RecordBatchReader.from_batches(schema, batches))
 
     def _batches(
@@ -68,11 +68,11 @@ class PartsOfTable(ds.FileSystemDataset):  # type: ignore[misc]
         for start in range(0, len(keys), _TOGETHER):
             some = keys[start : start + _TOGETHER]
             try:
-                fetched = _fetch(self.store, some)
+                contents = _fetch(self.store, some)
             except StoreError as error:
                 self.failures.append(error)
                 raise
-            for key, data in zip(some, fetched, strict=True):
+            for key, data in zip(some, contents, strict=True):
                 yield from _read(key, data, self.schema, columns, condition)
         if self.more_rows is not None:
             more = self.more_rows if condition is None else self.more_rows.filter(condition)

@@ -25,9 +25,9 @@ def write_table(store: Store, name: str, table: pa.Table, **keys: str | int) -> 
     Raises:
         ValueError: the columns differ from the registered schema.
     """
-    checked = schemas.conform(name, table)
+    conformed_table = schemas.conform(name, table)
     buffer = io.BytesIO()
-    pq.write_table(checked, buffer, compression="zstd", store_schema=True)
+    pq.write_table(conformed_table, buffer, compression="zstd", store_schema=True)
     key = table_key(name, **keys)
     store.write(key, buffer.getvalue())
     return key
@@ -43,7 +43,7 @@ def read_table(store: Store, name: str, **keys: str | int) -> pa.Table:
     schema = schemas.TABLES[name].schema
     # Not pq.read_table: its scanner's threads can abort a process that exits right after.
     tables = [
-        schemas.completed(pq.ParquetFile(io.BytesIO(store.read(key))).read(), schema)
+        schemas.with_later_columns(pq.ParquetFile(io.BytesIO(store.read(key))).read(), schema)
         for key in parts
     ]
     return pa.concat_tables(tables) if tables else schema.empty_table()

@@ -24,7 +24,7 @@ _STREAM = 1 << 22
 
 
 @contextmanager
-def fetched(store: Store, keys: Sequence[str]) -> Iterator[list[str]]:
+def local_copies(store: Store, keys: Sequence[str]) -> Iterator[list[str]]:
     """Local copies of objects, gone when the block ends."""
     with tempfile.TemporaryDirectory(prefix="thyro-") as folder:
         paths = []
@@ -37,7 +37,7 @@ def fetched(store: Store, keys: Sequence[str]) -> Iterator[list[str]]:
 
 
 @contextmanager
-def connected() -> "Iterator[DuckDBPyConnection]":
+def open_connection() -> "Iterator[DuckDBPyConnection]":
     """A DuckDB that keeps to a bounded memory and spills to a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="thyro-") as folder:
         config: dict[str, str | bool | int | float | list[str]] = {
@@ -72,15 +72,15 @@ def select(
         schema: columns that all rows have; those that the files of an older version lack are null.
         whole: a local file of another table, which the query may call `whole`.
     """
-    named = "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
+    file_list = "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
     options = "hive_partitioning = false, union_by_name = true, filename = true"
-    rows = f"FROM read_parquet({named}, {options})"
+    rows = f"FROM read_parquet({file_list}, {options})"
     present = connection.sql(f"{rows} LIMIT 0").columns
     lacking = [name for name in (schema.names if schema else ()) if name not in present]
     extra = "".join(f", NULL AS {name}" for name in lacking)
     connection.execute(
         "CREATE OR REPLACE TEMP VIEW parts AS SELECT * EXCLUDE (filename), "
-        f"list_position({named}, filename) AS part_number{extra} {rows}"
+        f"list_position({file_list}, filename) AS part_number{extra} {rows}"
     )
     if whole is not None:
         file = whole.replace("'", "''")
@@ -91,10 +91,10 @@ def select(
 
 def distinct(keys: Sequence[str]) -> str:
     """A query for `parts` without doubles, sorted by their key."""
-    named = ", ".join(keys)
+    file_list = ", ".join(keys)
     return (
-        f"SELECT * FROM parts QUALIFY row_number() OVER (PARTITION BY {named}) = 1 "  # noqa: S608
-        f"ORDER BY {named}"
+        f"SELECT * FROM parts QUALIFY row_number() OVER (PARTITION BY {file_list}) = 1 "  # noqa: S608
+        f"ORDER BY {file_list}"
     )
 
 
@@ -122,9 +122,9 @@ def write_merged(
     """
     rows = 0
     with (
-        fetched(store, sources) as files,
-        fetched(store, [whole] if whole else []) as others,
-        connected() as connection,
+        local_copies(store, sources) as files,
+        local_copies(store, [whole] if whole else []) as others,
+        open_connection() as connection,
         store.writing(target) as out,
         pq.ParquetWriter(out, schema, compression="zstd") as writer,
     ):

@@ -26,7 +26,7 @@ _READING = frozenset(
         duckdb.StatementType.MULTI,  # a PIVOT that has to look for its columns first
     }
 )
-_CONFINED: dict[str, str | bool | int | float | list[str]] = {
+_CONFINEMENT: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "python_enable_replacements": "false",
     "temp_directory": "",
@@ -121,7 +121,7 @@ def connect(store: Store) -> Results:
 
 def _connect(store: Store, parts: dict[str, list[str]]) -> Results:
     failures: list[StoreError] = []
-    connection = duckdb.connect(config=_CONFINED)
+    connection = duckdb.connect(config=_CONFINEMENT)
     connection.execute("SET TimeZone = 'UTC'")
     # After two seconds DuckDB draws a bar on standard output, into the rows that are printed there.
     connection.execute("SET enable_progress_bar = false")

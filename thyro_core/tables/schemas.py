@@ -520,7 +520,7 @@ LATER_COLUMNS: Mapping[str, frozenset[str]] = {
 """Columns that joined a table within this `SCHEMA_VERSION`: null where older programs wrote it."""
 
 
-def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def with_later_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """A table's rows with the schema's columns; those that an older version lacks are null.
 
     Args:

@@ -74,11 +74,11 @@ def draw_epoch(n: int, epoch: int, seed: int, config: StudyConfig) -> EpochDraws
     order = torch.randperm(n, generator=generator)
     turn = torch.rand(n, generator=generator) * 2 - 1
     coin = torch.rand((n, 2), generator=generator)
-    flipped = coin < torch.tensor([config.flip_horizontal, config.flip_vertical])
+    flips = coin < torch.tensor([config.flip_horizontal, config.flip_vertical])
     return EpochDraws(
         order=order,
         angle=turn * np.deg2rad(config.rotation),
-        mirror=torch.where(flipped, -1.0, 1.0),
+        mirror=torch.where(flips, -1.0, 1.0),
     )
 
 

@@ -97,8 +97,8 @@ class Recipe:
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which a training forward pass runs."""
-        enabled = self.precision == "bf16"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+        is_bf16 = self.precision == "bf16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=is_bf16)
 
 
 def balanced_alpha(labels: Tensor) -> float:
@@ -176,17 +176,17 @@ def train(
     bounds = batch_bounds(len(train_set), recipe.config.batch_size)
     # torch's own mixes up types where a worker has no image and the network computes in bf16.
     everyone = min(stop - start for start, stop in bounds) >= workers.size
-    fused = recipe.device.type == "cuda" and everyone
-    with sync_layers(run.model, workers, fused=fused) as batch:
+    is_fused = recipe.device.type == "cuda" and everyone
+    with sync_layers(run.model, workers, is_fused=is_fused) as batch:
         for epoch in range(len(run.history), recipe.config.epochs):
             rate = learning_rate(recipe.config, epoch)
             for group in run.optimiser.param_groups:
                 group["lr"] = rate
-            started = time.perf_counter()
+            start_time = time.perf_counter()
             loss = _train_epoch(
                 run, train_set, recipe, epoch=epoch, batch=batch, after_batch=after_batch
             )
-            seconds = time.perf_counter() - started
+            seconds = time.perf_counter() - start_time
             val_loss = None if val_set is None else _mean_loss(run.model, val_set, recipe)
             run.history.append(
                 Epoch(epoch + 1, loss, val_loss, rate, seconds, len(train_set) / seconds)
@@ -207,7 +207,7 @@ def _train_epoch(
     # Dropout draws from torch's global generators: seeded anew, an epoch needs no past.
     torch.manual_seed(stream_seed(recipe.seed, _DROPOUT_STREAM, epoch))
     run.model.train()
-    started = time.perf_counter()
+    start_time = time.perf_counter()
     total = torch.zeros((), dtype=torch.float64, device=recipe.device)
     for start, stop in batch_bounds(len(examples), recipe.config.batch_size):
         batch.size = stop - start
@@ -215,7 +215,7 @@ def _train_epoch(
         own = (start + first, start + last)
         images, labels = _training_batch(examples, draws, *own, recipe.device)
         total += train_step(run, images, labels, batch.size, recipe).double() * batch.size
-        after_batch(stop, time.perf_counter() - started)
+        after_batch(stop, time.perf_counter() - start_time)
     loss = float(recipe.workers.all_reduce(total)) / len(examples)
     if not isfinite(loss):
         msg = (

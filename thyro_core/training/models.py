@@ -34,7 +34,7 @@ _MIN_SIDE: Mapping[Architecture, int] = MappingProxyType(
     {"resnet18": 32, "alexnet": 63, "vgg16": 32, "inception_v3": 75}
 )
 # Sides at which the feature map already has the size that the adaptive pooling makes.
-_POOLED: Mapping[Architecture, range] = MappingProxyType(
+_POOLED_SIDES: Mapping[Architecture, range] = MappingProxyType(
     {"alexnet": range(223, 255), "vgg16": range(224, 256)}
 )
 # The auxiliary head's 5x5 convolution needs a 17x17 map.
@@ -79,7 +79,7 @@ def build(architecture: Architecture, side: int, seed: int) -> nn.Module:
         # Not torch.manual_seed: that one reseeds the GPUs too.
         torch.default_generator.manual_seed(seed)
         model: nn.Module = getattr(models, architecture)(**options)
-    if side in _POOLED.get(architecture, ()):
+    if side in _POOLED_SIDES.get(architecture, ()):
         # The backward pass of adaptive pooling is not deterministic on CUDA.
         model.avgpool = nn.Identity()
     return model
@@ -152,8 +152,8 @@ def load_starting_weights(
             holds values that are not finite, or none of them belongs to the network.
     """
     own = model.state_dict()
-    ignored = _ignored(model, architecture)
-    usable = {name: value for name, value in tensors.items() if not name.startswith(ignored)}
+    ignored_keys = _ignored_keys(model, architecture)
+    usable = {name: value for name, value in tensors.items() if not name.startswith(ignored_keys)}
     if not usable:
         msg = (
             f"{origin}: expected tensors of {architecture} under torchvision's names, found none "
@@ -176,7 +176,7 @@ def _random_layers(
     return tuple(dict.fromkeys(layers))
 
 
-def _ignored(model: nn.Module, architecture: Architecture) -> tuple[str, ...]:
+def _ignored_keys(model: nn.Module, architecture: Architecture) -> tuple[str, ...]:
     heads = _HEADS[architecture]
     without_aux = architecture == "inception_v3" and getattr(model, "AuxLogits", None) is None
     return (*heads, _AUX) if without_aux else heads

@@ -147,7 +147,7 @@ def _starting_weights(
         except _UnavailableError as error:
             msg = f"weights: {error}; choose auto, imagenet, none or {cure}"
             raise InputError(msg) from error
-    start, reason = _pretrained(architecture, mirror, store, scratch)
+    start, reason = _pretrained_weights(architecture, mirror, store, scratch)
     if start is None and weights == "imagenet":
         msg = f"weights: expected ImageNet's for {architecture}, found none ({reason}); "
         msg += f"set THYRO_WEIGHTS to {cure}, or choose weights=auto or none"
@@ -159,7 +159,7 @@ def _starting_weights(
     return start or StartingWeights(architecture, "none", warning=warning)
 
 
-def _pretrained(
+def _pretrained_weights(
     architecture: str, mirror: str | None, store: Store, scratch: Path
 ) -> tuple[StartingWeights | None, str]:
     """The first start that can be had, and why those before it cannot."""
@@ -195,9 +195,11 @@ def _keep_url(
     with source, tempfile.NamedTemporaryFile(dir=scratch, prefix="weights-") as file:
         shutil.copyfileobj(source, file)
         file.flush()
-        expected, digest = _known_sha256(fs, path), _sha256(Path(file.name))
-        if expected not in {None, digest}:
-            msg = f"{public_url}: expected SHA-256 {expected}, as noted beside it, found {digest}"
+        known_sha256, digest = _known_sha256(fs, path), _sha256(Path(file.name))
+        if known_sha256 not in {None, digest}:
+            msg = (
+                f"{public_url}: expected SHA-256 {known_sha256}, as noted beside it, found {digest}"
+            )
             raise InputError(msg + "; copy the file again")
         return _keep(Path(file.name), kind + public_url, architecture, store)
 
@@ -227,12 +229,12 @@ def _sha256(path: Path) -> str:
 def _known_sha256(fs: fsspec.AbstractFileSystem, path: str) -> str | None:
     """The SHA-256 that `<file>.sha256` or `SHA256SUMS` beside a file notes, if any."""
     folder, _, name = path.rpartition("/")
-    noted = _read_text(fs, f"{path}.sha256").split()[:1]
+    hash_words = _read_text(fs, f"{path}.sha256").split()[:1]
     for line in _read_text(fs, f"{folder}/SHA256SUMS").splitlines():
         digest, _, file = line.partition(" ")
         if PurePosixPath(file.strip(" *")).name == name:
-            noted.append(digest)
-    return noted[0].lower() if noted else None
+            hash_words.append(digest)
+    return hash_words[0].lower() if hash_words else None
 
 
 def _read_text(fs: fsspec.AbstractFileSystem, path: str) -> str:
@@ -252,10 +254,10 @@ def _torchvision_file(architecture: str, folder: Path) -> Path:
     with FileLock(f"{target}.lock"):
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=folder) as temporary:
-                download, converted = Path(temporary) / "pth", Path(temporary) / "safetensors"
+                download, conversion = Path(temporary) / "pth", Path(temporary) / "safetensors"
                 _download(url, name.rpartition("-")[2], download)
-                _convert(download, converted, url)
-                converted.replace(target)
+                _convert(download, conversion, url)
+                conversion.replace(target)
     return target
 
 
@@ -291,8 +293,8 @@ def _convert(source: Path, target: Path, url: str) -> None:
     from safetensors.torch import save_file
 
     try:
-        loaded = torch.load(source, map_location="cpu", weights_only=True)
-        save_file({name: value.contiguous() for name, value in loaded.items()}, target)
+        state = torch.load(source, map_location="cpu", weights_only=True)
+        save_file({name: value.contiguous() for name, value in state.items()}, target)
     except _NO_TENSORS as error:
         msg = f"{url}: expected a file of named tensors only, found another; do not use it"
         raise InputError(msg) from error

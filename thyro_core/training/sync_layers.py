@@ -31,7 +31,7 @@ class GlobalBatch:
 
 
 @contextmanager
-def sync_layers(model: nn.Module, workers: WorkerGroup, *, fused: bool) -> Iterator[GlobalBatch]:
+def sync_layers(model: nn.Module, workers: WorkerGroup, *, is_fused: bool) -> Iterator[GlobalBatch]:
     """Let a network's batch norm and dropout see whole batches for as long as the block runs.
 
     The layers put in place share parameters and buffers with those they stand for, under the same
@@ -40,35 +40,35 @@ def sync_layers(model: nn.Module, workers: WorkerGroup, *, fused: bool) -> Itera
     Args:
         model: changed in place, and changed back at the end.
         workers: who trains it.
-        fused: take torch's own SyncBatchNorm: GPUs only, and no worker without an image.
+        is_fused: take torch's own SyncBatchNorm: GPUs only, and no worker without an image.
 
     Yields:
         What has to be told the size of each batch before its forward pass.
     """
     batch = GlobalBatch(workers)
-    replaced: list[tuple[nn.Module, str, nn.Module]] = []
+    replacements: list[tuple[nn.Module, str, nn.Module]] = []
     if workers.size > 1:
         for parent in list(model.modules()):
             for name, layer in list(parent.named_children()):
-                other = _counterpart(layer, batch, fused=fused)
+                other = _counterpart(layer, batch, is_fused=is_fused)
                 if other is not None:
-                    replaced.append((parent, name, layer))
+                    replacements.append((parent, name, layer))
                     setattr(parent, name, other)
     try:
         yield batch
     finally:
-        for parent, name, layer in replaced:
+        for parent, name, layer in replacements:
             setattr(parent, name, layer)
 
 
-def _counterpart(layer: nn.Module, batch: GlobalBatch, *, fused: bool) -> nn.Module | None:
+def _counterpart(layer: nn.Module, batch: GlobalBatch, *, is_fused: bool) -> nn.Module | None:
     if isinstance(layer, nn.Dropout):
         return SyncDropout(layer.p, batch).train(layer.training)
     if not isinstance(layer, nn.BatchNorm2d):
         return None
     sizes: dict[str, Any] = {"eps": layer.eps, "momentum": layer.momentum}
     other: nn.SyncBatchNorm | SyncBatchNorm
-    if fused:
+    if is_fused:
         other = nn.SyncBatchNorm(layer.num_features, **sizes)
     else:
         other = SyncBatchNorm(layer.num_features, batch.workers, **sizes)
@@ -110,15 +110,15 @@ class SyncBatchNorm(nn.BatchNorm2d):
         with torch.no_grad():
             moments = _moments(values, self._workers)
             self._track(moments)
-        normalised: Tensor = _Normalise.apply(values, self.weight, self.bias, moments, self.eps)  # type: ignore[no-untyped-call]
-        return normalised
+        output: Tensor = _Normalise.apply(values, self.weight, self.bias, moments, self.eps)  # type: ignore[no-untyped-call]
+        return output
 
     def _track(self, moments: "_Moments") -> None:
         if self.running_mean is None or self.running_var is None or self.momentum is None:
             return
-        unbiased = moments.var * (moments.count / (moments.count - 1))
+        unbiased_var = moments.var * (moments.count / (moments.count - 1))
         self.running_mean.lerp_(moments.mean, self.momentum)
-        self.running_var.lerp_(unbiased, self.momentum)
+        self.running_var.lerp_(unbiased_var, self.momentum)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
 
@@ -182,10 +182,10 @@ class _Normalise(torch.autograd.Function):
         values, weight, mean, inverse = ctx.saved_tensors
         shape = [1, -1, *[1] * (values.dim() - 2)]
         slope = _wide(gradient)
-        scaled = (_wide(values) - mean.view(shape)) * inverse.view(shape)
-        own = torch.stack([slope.sum(_other(values)), (slope * scaled).sum(_other(values))])
+        scaled_values = (_wide(values) - mean.view(shape)) * inverse.view(shape)
+        own = torch.stack([slope.sum(_other(values)), (slope * scaled_values).sum(_other(values))])
         whole = ctx.moments.workers.all_reduce(own.clone()) / ctx.moments.count
-        inner = slope - whole[0].view(shape) - scaled * whole[1].view(shape)
+        inner = slope - whole[0].view(shape) - scaled_values * whole[1].view(shape)
         back = inner * (weight * inverse).view(shape)
         # The team adds up the gradients of all parameters: here each worker gives its own part.
         return back.to(values.dtype), own[1], own[0], None, None

@@ -30,13 +30,13 @@ def ensure() -> None:
         ModuleNotFoundError: torchvision is not installed.
     """
     with _LOCK:
-        _declared()
+        _declare_operators()
 
 
 @cache
-def _declared() -> torch.library.Library | None:
+def _declare_operators() -> torch.library.Library | None:
     # The cache keeps the library alive: its operators vanish with the object.
-    if hasattr(torch.ops.torchvision, "nms") or _loads(_compiled()):
+    if hasattr(torch.ops.torchvision, "nms") or _loads(_operator_library()):
         return None
     library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for schema in _SCHEMAS:
@@ -44,7 +44,7 @@ def _declared() -> torch.library.Library | None:
     return library
 
 
-def _compiled() -> Path | None:
+def _operator_library() -> Path | None:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
         msg = "torchvision is not installed: expected beside torch, see the README's installation"

@@ -22,7 +22,7 @@ from tests.unit.study.test_split import contents
 from thyro_core import __version__
 from thyro_core.cluster import driver, job_log, job_server, jobs_cluster
 from thyro_core.cluster.driver import TrainingOrder
-from thyro_core.cluster.job_log import JobLog, answer_line, followed
+from thyro_core.cluster.job_log import JobLog, answer_line, following
 from thyro_core.cluster.job_server import connect_job_server
 from thyro_core.cluster.jobs_cluster import JobsCluster, job_stem
 from thyro_core.cluster.resources import Allocation, ResourceRequest
@@ -321,7 +321,7 @@ def test_a_log_is_passed_on_as_it_grows_and_no_line_twice(said, monkeypatch) -> 
         await asyncio.Event().wait()
 
     log = JobLog(said.append, "")
-    with followed(log, tail):
+    with following(log, tail):
         wait_until(lambda: len(said) == 3, "the lines")
     assert said == ["one", "two", "three"]
     log.add("one\ntwo\nthree\nfour\n", 0)

@@ -104,7 +104,7 @@ def test_a_jobs_work_never_shrinks_and_ends_whole(store: Store) -> None:
             for images in (10, 60, 100):
                 reporter.position(architecture, epochs, images, 1.0)
                 seen.append(published(store))
-        reporter.finished(architecture)
+        reporter.add_finished(architecture)
     reporter.end("finished")
     seen.append(published(store))
     shares = [p.work_done / p.work_total for p in seen]
@@ -118,14 +118,14 @@ def test_a_jobs_work_never_shrinks_and_ends_whole(store: Store) -> None:
 
 def test_what_an_earlier_start_finished_counts(store: Store) -> None:
     reporter = JobReporter(store, a_plan("vgg16", "resnet18"), 1, IMAGES, interval=0)
-    reporter.finished("vgg16")
+    reporter.add_finished("vgg16")
     reporter.position("resnet18", 0, 10, 1.0)
     assert published(store).work_done == pytest.approx(92.6 * 200 + 10.65 * 10)
 
 
 def test_a_failed_job_says_so_and_keeps_what_it_did(store: Store) -> None:
     reporter = JobReporter(store, a_plan("vgg16", "resnet18"), 1, IMAGES, interval=0)
-    reporter.finished("resnet18")
+    reporter.add_finished("resnet18")
     reporter.end("failed")
     assert published(store).state == "failed"
     assert published(store).work_done == pytest.approx(10.65 * 200)
@@ -159,14 +159,14 @@ def test_nothing_of_an_image_is_published(store: Store) -> None:
 
 def test_what_earlier_attempts_did_is_told_apart(store: Store) -> None:
     reporter = JobReporter(store, a_plan("vgg16", "resnet18"), 1, IMAGES, interval=0)
-    reporter.finished("vgg16", earlier=True)
-    reporter.resumed("resnet18", 1)
+    reporter.add_finished("vgg16", earlier=True)
+    reporter.add_resumed("resnet18", 1)
     reporter.position("resnet18", 1, 50, 10.0, RunCost(70.0, 35.0))
     found = published(store)
     assert found.work_before == pytest.approx(92.6 * 200 + 10.65 * 100)
     assert found.work_done - found.work_before == pytest.approx(10.65 * 50)
     assert (found.seconds, found.gpu_seconds) == (70.0, 35.0)
-    reporter.finished("resnet18")
+    reporter.add_finished("resnet18")
     reporter.end("finished")
     assert published(store).work_before == found.work_before
 

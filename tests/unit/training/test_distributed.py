@@ -72,7 +72,7 @@ def shared_batchnorm(n: int, dtype: torch.dtype) -> dict[str, np.ndarray]:
     plain, values, slope = batchnorm_case(n, dtype)
     net = nn.Sequential(plain)
     start, stop = workers.shard(n)
-    with sync_layers(net, workers, fused=False):
+    with sync_layers(net, workers, is_fused=False):
         assert isinstance(net[0], SyncBatchNorm)
         found = batchnorm_results(net[0], values[start:stop].clone(), slope[start:stop])
     assert net[0] is plain
@@ -107,7 +107,7 @@ def test_in_evaluation_mode_shared_batchnorm_is_the_layer_it_stands_for() -> Non
     layer, values, _ = batchnorm_case(4, torch.float32)
     net = nn.Sequential(layer).eval()
     expected = net(values)
-    with sync_layers(net, WorkerGroup(0, 2), fused=False):
+    with sync_layers(net, WorkerGroup(0, 2), is_fused=False):
         assert net[0] is not layer
         assert torch.equal(net(values), expected)
 
@@ -124,7 +124,7 @@ def first_gradients(architecture: str, side: int, n: int, precision: str) -> dic
     labels = torch.randint(0, 2, (n,), generator=generator)
     start, stop = workers.shard(n)
     torch.manual_seed(3)  # dropout's masks
-    with sync_layers(run.model, workers, fused=False) as batch:
+    with sync_layers(run.model, workers, is_fused=False) as batch:
         batch.size = n
         loss = train_step(run, images[start:stop], labels[start:stop], n, how)
     gradients = {name: p.grad for name, p in run.model.named_parameters()}
@@ -181,10 +181,10 @@ def dropped(n: int) -> np.ndarray:
     nn.init.zeros_(net[1].bias)
     start, stop = workers.shard(n)
     torch.manual_seed(3)
-    with sync_layers(net, workers, fused=False) as batch:
+    with sync_layers(net, workers, is_fused=False) as batch:
         batch.size = n
         found = net(torch.arange(50.0 * n).view(n, 50)[start:stop])
-    with sync_layers(net.eval(), workers, fused=False):
+    with sync_layers(net.eval(), workers, is_fused=False):
         assert torch.equal(net[0](found), found)
     return found.detach().numpy().copy()
 

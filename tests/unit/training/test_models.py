@@ -204,7 +204,7 @@ def test_pooling_may_be_left_out_exactly_where_it_changes_nothing(architecture, 
         features = getattr(official, architecture)(num_classes=2).features
     for side in (first - 1, first, last, last + 1):
         cells = features(torch.empty(1, 3, side, side, device="meta")).shape[-1]
-        replaced = side in models._POOLED[architecture]
+        replaced = side in models._POOLED_SIDES[architecture]
         assert replaced == (cells == {"alexnet": 6, "vgg16": 7}[architecture])
 
 
@@ -353,7 +353,7 @@ def test_nothing_is_declared_where_compiled_operators_load(monkeypatch):
     loaded = []
     monkeypatch.setattr(torch.ops, "load_library", loaded.append)
     monkeypatch.setattr(torch.library, "Library", lambda *_: pytest.fail("declared all the same"))
-    assert torchvision_compat._declared.__wrapped__() is None
+    assert torchvision_compat._declare_operators.__wrapped__() is None
     assert [path.name.startswith("_C") for path in loaded] == [True]
 
 
@@ -361,7 +361,7 @@ def test_absent_torchvision_is_named(monkeypatch):
     monkeypatch.setattr(torchvision_compat, "hasattr", lambda *_: False, raising=False)
     monkeypatch.setattr(torchvision_compat.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModuleNotFoundError, match="torchvision is not installed"):
-        torchvision_compat._declared.__wrapped__()
+        torchvision_compat._declare_operators.__wrapped__()
 
 
 def test_build_raises_no_warning():

@@ -32,16 +32,18 @@ def row_faults(table: pa.Table, predictions: pa.Table) -> list[str]:
         predictions: its `predictions`.
     """
     keys = [*_RUN, "image_id", "label"]
-    expected = predictions.select(keys).to_pandas()
+    expected_rows = predictions.select(keys).to_pandas()
     if "threshold" in table.column_names:
-        expected = expected.merge(pd.DataFrame({"threshold": SHARES}), how="cross")
+        expected_rows = expected_rows.merge(pd.DataFrame({"threshold": SHARES}), how="cross")
         keys = [*keys, "threshold"]
-    stored = table.select(keys).to_pandas()
-    both = expected.merge(stored.drop_duplicates(keys), on=keys, how="outer", indicator=True)
+    stored_rows = table.select(keys).to_pandas()
+    both = expected_rows.merge(
+        stored_rows.drop_duplicates(keys), on=keys, how="outer", indicator=True
+    )
     counts = {
         "rows are missing": (both["_merge"] == "left_only").sum(),
         "rows are of images that this split does not test": (both["_merge"] == "right_only").sum(),
-        "rows are there twice": stored.duplicated(keys).sum(),
+        "rows are there twice": stored_rows.duplicated(keys).sum(),
     }
     return [f"{number} {fault}" for fault, number in counts.items() if number]
 
@@ -86,20 +88,20 @@ def feature_faults(
             for row in _malignant_maps(tables["cams"], sample, architecture).to_pylist():
                 cam = stored_maps(pa.Table.from_pylist([row], tables["cams"].schema))[0]
                 same = (pc.equal(sample[name], row[name]) for name in ("split", "image_id"))
-                stored = sample.filter(pc.and_(*same))
+                stored_rows = sample.filter(pc.and_(*same))
                 keys = {name: row[name] for name in ("study_id", *_RUN)}
                 grey = np.asarray(pack[index[row["image_id"]]])
-                label = stored["label"][0].as_py()
-                recomputed = feature_rows(
+                label = stored_rows["label"][0].as_py()
+                recomputed_rows = feature_rows(
                     row["image_id"],
                     label,
                     cam,
                     grey,
                     height_to_width=proportions[row["image_id"]],
                 )
-                expected = [keys | values for values in recomputed]
-                table = schemas.rows_to_table("cam_features", expected)
-                faults += differences("cam_features", stored, table, _KEYS)
+                expected_rows = [keys | values for values in recomputed_rows]
+                table = schemas.rows_to_table("cam_features", expected_rows)
+                faults += differences("cam_features", stored_rows, table, _KEYS)
     return faults
 
 

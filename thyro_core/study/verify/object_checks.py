@@ -58,8 +58,8 @@ def reach_summary(images: pa.Table, unreachable: int) -> str:
     """How many files were compared with an `images` table, and why the rest was not."""
     if not any(map(is_location, images["uri"].to_pylist())):
         return f"{images.num_rows} files, whose paths are not recorded (THYRO_KEEP_NAMES=false)"
-    unchanged = images.num_rows - images["image_id"].null_count - unreachable
-    return f"{unchanged} files have the recorded bytes, {unreachable} cannot be reached any more"
+    n_unchanged = images.num_rows - images["image_id"].null_count - unreachable
+    return f"{n_unchanged} files have the recorded bytes, {unreachable} cannot be reached any more"
 
 
 def changed_objects(store: Store, hashes: Mapping[str, str | None]) -> list[str]:
@@ -83,8 +83,8 @@ def sample_images(images: pa.Table, rules: IngestConfig) -> dict[int, Grey]:
     Returns:
         Pack row -> uint8 (height, width), at most `DECODED_IMAGES`, spread evenly over the pack.
     """
-    included = images.filter(images["included"]).select(["image_id", "uri"]).to_pylist()
-    rows = sorted(included, key=lambda row: row["image_id"])
+    included_rows = images.filter(images["included"]).select(["image_id", "uri"]).to_pylist()
+    rows = sorted(included_rows, key=lambda row: row["image_id"])
     places = np.unique(np.linspace(0, len(rows) - 1, DECODED_IMAGES).round().astype(int)).tolist()
 
     def decode_again(place: int) -> Grey | None:

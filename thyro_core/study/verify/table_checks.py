@@ -39,18 +39,18 @@ def read_part(store: Store, name: str, key: str) -> pa.Table:
     table = pq.ParquetFile(io.BytesIO(store.read(key))).read()
     schema = schemas.TABLES[name].schema
     later = schemas.LATER_COLUMNS.get(name, frozenset()) - set(table.column_names)
-    written = pa.schema([field for field in schema if field.name not in later])
-    if not table.schema.equals(written):
+    written_schema = pa.schema([field for field in schema if field.name not in later])
+    if not table.schema.equals(written_schema):
         odd = sorted({str(field) for field in table.schema} ^ {str(field) for field in schema})
         msg = f"expected the registered columns, found a difference in {', '.join(odd) or 'order'}"
         raise ValueError(msg)
     for folder in key.split("/")[2:-1]:
-        column, _, expected = folder.partition("=")
-        strangers = {str(value) for value in table[column].unique().to_pylist()} - {expected}
+        column, _, expected_rows = folder.partition("=")
+        strangers = {str(value) for value in table[column].unique().to_pylist()} - {expected_rows}
         if strangers:
-            msg = f"expected {column} {expected}, found rows of {', '.join(sorted(strangers))}"
+            msg = f"expected {column} {expected_rows}, found rows of {', '.join(sorted(strangers))}"
             raise ValueError(msg)
-    return schemas.completed(table, schema)
+    return schemas.with_later_columns(table, schema)
 
 
 def summary_faults(
@@ -65,7 +65,7 @@ def summary_faults(
     """
     rows = images.select(["manifest_id", "label", "included"]).to_pylist()
     labels = Counter(row["label"] for row in rows if row["included"])
-    expected = {
+    expected_rows = {
         "manifest_id": rows[0]["manifest_id"] if rows else None,
         "images": len(rows),
         "included": {"benign": labels[0], "malignant": labels[1], "unlabelled": labels[None]},
@@ -73,7 +73,7 @@ def summary_faults(
     }
     faults = [
         f"{name} is {summary.get(name)}, expected {value}"
-        for name, value in expected.items()
+        for name, value in expected_rows.items()
         if summary.get(name) != value
     ]
     return faults + _text_box_faults(images)
@@ -97,7 +97,9 @@ def _are_boxes(sides: list[int], width: int, height: int) -> bool:
     )
 
 
-def differences(name: str, stored: pa.Table, expected: pa.Table, keys: Sequence[str]) -> list[str]:
+def differences(
+    name: str, stored_rows: pa.Table, expected_rows: pa.Table, keys: Sequence[str]
+) -> list[str]:
     """Where a table differs from a recomputed one: rows first, then values; order does not count.
 
     Figures are equal within `TOLERANCE`; NaN equals NaN, null equals null only. Columns that the
@@ -105,14 +107,23 @@ def differences(name: str, stored: pa.Table, expected: pa.Table, keys: Sequence[
 
     Args:
         name: the table's.
-        stored: the stored table.
-        expected: the recomputed table.
+        stored_rows: the stored table.
+        expected_rows: the recomputed table.
         keys: columns that name a row.
     """
     later = schemas.LATER_COLUMNS.get(name, frozenset())
-    unwritten = [column for column in later if stored[column].null_count == stored.num_rows]
-    left, right = (_by_key(table.drop_columns(unwritten), keys) for table in (stored, expected))
-    faults = [] if len(left) == stored.num_rows else [f"{stored.num_rows - len(left)} rows twice"]
+    unwritten_columns = [
+        column for column in later if stored_rows[column].null_count == stored_rows.num_rows
+    ]
+    left, right = (
+        _by_key(table.drop_columns(unwritten_columns), keys)
+        for table in (stored_rows, expected_rows)
+    )
+    faults = (
+        []
+        if len(left) == stored_rows.num_rows
+        else [f"{stored_rows.num_rows - len(left)} rows twice"]
+    )
     changes = []
     for key in dict.fromkeys([*right, *left]):
         row = ", ".join(f"{column} {part}" for column, part in zip(keys, key, strict=True))
@@ -133,12 +144,12 @@ def _by_key(table: pa.Table, keys: Sequence[str]) -> dict[tuple[object, ...], di
     return {tuple(row[key] for key in keys): row for row in table.to_pylist()}
 
 
-def _is_same(value: object, expected: object) -> bool:
-    if not isinstance(value, float) or not isinstance(expected, float):
-        return value == expected
-    if math.isnan(value) or math.isnan(expected):
-        return math.isnan(value) and math.isnan(expected)
-    return math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+def _is_same(value: object, expected_rows: object) -> bool:
+    if not isinstance(value, float) or not isinstance(expected_rows, float):
+        return value == expected_rows
+    if math.isnan(value) or math.isnan(expected_rows):
+        return math.isnan(value) and math.isnan(expected_rows)
+    return math.isclose(value, expected_rows, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
 def prediction_faults(predictions: pa.Table, splits: pa.Table) -> list[str]:
@@ -173,8 +184,8 @@ def cam_faults(cams: pa.Table, predictions: pa.Table) -> list[str]:
     maps = cams.select([*keys, "height", "width"]).to_pandas()
     cells = pc.list_value_length(cams["map"]).to_numpy()
     images = predictions.select(keys[:-1]).to_pandas()
-    expected = images.merge(pd.DataFrame({"target_class": [0, 1]}), how="cross")
-    both = expected.merge(maps.drop_duplicates(keys), on=keys, how="outer", indicator=True)
+    expected_rows = images.merge(pd.DataFrame({"target_class": [0, 1]}), how="cross")
+    both = expected_rows.merge(maps.drop_duplicates(keys), on=keys, how="outer", indicator=True)
     counts = {
         "maps are missing": (both["_merge"] == "left_only").sum(),
         "maps are of images that this split does not test": (both["_merge"] == "right_only").sum(),

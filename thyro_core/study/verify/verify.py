@@ -114,16 +114,16 @@ def verify_study(store: Store, study_id: str) -> Iterator[StudyCheck]:
     study = _StudyTables(store, replace(plan, study_id=study_id), {})
     recipe = plan_recipe(store, study_id)
     yield _run_check("plan", partial(_check_plan, own_id=plan.study_id, recipe=recipe), study)
-    failed: set[str] = set()
+    failed_names: set[str] = set()
     checks = _CHECKS
     if recipe != RECIPE:
         checks = {name: _CHECKS[name] for name in _CHECKS_OF_ANY_RECIPE}
     for name, (function, needs) in checks.items():
-        check = None if failed & set(needs) else _run_check(name, function, study)
+        check = None if failed_names & set(needs) else _run_check(name, function, study)
         if check is not None:
             yield check
         if check is None or not check.passed:
-            failed.add(name)
+            failed_names.add(name)
 
 
 def _run_check(name: str, check: _CheckFunction, study: _StudyTables) -> StudyCheck:
@@ -136,8 +136,8 @@ def _run_check(name: str, check: _CheckFunction, study: _StudyTables) -> StudyCh
         return StudyCheck(name, False, f"{kind}{error}{_skipped_note(name)}")
     if not findings.faults:
         return StudyCheck(name, True, findings.summary)
-    hidden = len(findings.faults) - _LISTED_FAULTS
-    faults = "; ".join(findings.faults[:_LISTED_FAULTS]) + f" (and {hidden} more)" * (hidden > 0)
+    rest = len(findings.faults) - _LISTED_FAULTS
+    faults = "; ".join(findings.faults[:_LISTED_FAULTS]) + f" (and {rest} more)" * (rest > 0)
     return StudyCheck(name, False, f"{faults}; {findings.cure}{_skipped_note(name)}")
 
 
@@ -216,8 +216,8 @@ def _check_weights(study: _StudyTables) -> _Findings:
 
 def _check_splits(study: _StudyTables) -> _Findings:
     images, plan = study.tables["images"], study.plan
-    expected = make_splits(plan.study_id, images, plan.config)
-    return _compare(study, "splits", ("split", "image_id"), expected)
+    fresh = make_splits(plan.study_id, images, plan.config)
+    return _compare(study, "splits", ("split", "image_id"), fresh)
 
 
 def _check_leakage(study: _StudyTables) -> _Findings:
@@ -271,8 +271,8 @@ def _run_gaps(
 
 
 def _check_runs(study: _StudyTables) -> _Findings:
-    expected = runs_table(study.store, study.plan)
-    return _compare(study, "runs", ("split", "architecture"), expected)
+    fresh = runs_table(study.store, study.plan)
+    return _compare(study, "runs", ("split", "architecture"), fresh)
 
 
 def _check_models(study: _StudyTables) -> _Findings:
@@ -326,14 +326,14 @@ def _check_cam_trust(study: _StudyTables) -> _Findings:
 def _check_cam_tests(study: _StudyTables) -> _Findings:
     plan = study.plan
     sources = (study.tables[name] for name in ("cam_features", "predictions", "splits"))
-    expected = cam_tests_table(plan.study_id, *sources, config=plan.config)
-    return _compare(study, "cam_tests", ("architecture", "threshold", "feature"), expected)
+    fresh = cam_tests_table(plan.study_id, *sources, config=plan.config)
+    return _compare(study, "cam_tests", ("architecture", "threshold", "feature"), fresh)
 
 
 def _check_cam_checks(study: _StudyTables) -> _Findings:
     plan, tables = study.plan, study.tables
-    expected = cam_checks_table(plan.study_id, tables["cam_trust"], tables["splits"], plan.config)
-    return _compare(study, "cam_checks", ("architecture", "measure", "baseline"), expected)
+    fresh = cam_checks_table(plan.study_id, tables["cam_trust"], tables["splits"], plan.config)
+    return _compare(study, "cam_checks", ("architecture", "measure", "baseline"), fresh)
 
 
 def _check_cam_families(study: _StudyTables) -> _Findings:
@@ -342,13 +342,13 @@ def _check_cam_families(study: _StudyTables) -> _Findings:
     share = pc.field("threshold") == plan.config.cam_share
     subset = replace(study, tables={"cam_families": study.tables["cam_families"].filter(share)})
     splits = study.tables["splits"]
-    expected = cam_families_table(plan.study_id, features.filter(share), splits, plan.config)
-    return _compare(subset, "cam_families", ("architecture", "threshold", "family"), expected)
+    fresh = cam_families_table(plan.study_id, features.filter(share), splits, plan.config)
+    return _compare(subset, "cam_families", ("architecture", "threshold", "family"), fresh)
 
 
 def _check_metrics(study: _StudyTables) -> _Findings:
     plan, tables = study.plan, study.tables
-    expected = metrics_table(
+    fresh = metrics_table(
         plan.study_id,
         tables["predictions"],
         tables["splits"],
@@ -356,7 +356,7 @@ def _check_metrics(study: _StudyTables) -> _Findings:
         nodules=image_nodules(tables["images"]),
         train_aucs=train_aucs(study.store, plan),
     )
-    return _compare(study, "metrics", ("split", "architecture", "level", "metric"), expected)
+    return _compare(study, "metrics", ("split", "architecture", "level", "metric"), fresh)
 
 
 def _check_derived_table(study: _StudyTables, name: str) -> _Findings:
@@ -365,9 +365,9 @@ def _check_derived_table(study: _StudyTables, name: str) -> _Findings:
     )
 
 
-def _compare(study: _StudyTables, name: str, keys: Sequence[str], expected: pa.Table) -> _Findings:
-    faults = table_checks.differences(name, study.tables[name], expected, keys)
-    summary = f"{counted(expected.num_rows, 'row')} as recomputed"
+def _compare(study: _StudyTables, name: str, keys: Sequence[str], fresh: pa.Table) -> _Findings:
+    faults = table_checks.differences(name, study.tables[name], fresh, keys)
+    summary = f"{counted(fresh.num_rows, 'row')} as recomputed"
     return _Findings(faults, summary, f"delete the table {name} of this study and {_START_AGAIN}")
 
 

@@ -121,8 +121,8 @@ def test_an_old_python(monkeypatch):
 )
 def test_packages_that_are_known_to_break(monkeypatch, package, version, state):
     monkeypatch.setattr(metadata, "version", lambda _: version)
-    assert probes._capped(package)[0] == state
-    detail = probes._capped(package)[1]
+    assert probes._version_cap(package)[0] == state
+    detail = probes._version_cap(package)[1]
     assert version in detail
     assert (f'pip install "{package}<' in detail) == (state == "fail")
 

@@ -89,7 +89,7 @@ def test_percent_grows_with_the_work_of_all_splits(store: Store, plan: StudyPlan
                 reporter.position(architecture, epochs, 50, 10.0)
                 seen.append(display._refresh(store, plan))
         for reporter in reporters:
-            reporter.finished(architecture)
+            reporter.add_finished(architecture)
     for reporter in reporters:
         reporter.end("finished")
         seen.append(display._refresh(store, plan))
