@@ -355,6 +355,11 @@ def _ignored_notes(folder: Listing, entries: list[Entry], name_files: bool) -> l
     notes = [f"files not taken as images: {others}"] if others else []
     if folder.links_out:
         notes.append(f"{_links(folder)}: left out")
+    if folder.no_files:
+        notes.append(
+            f"{counted(folder.no_files, 'entry', 'entries')} left out that are no files: pipes, "
+            "sockets, links to nothing or to folders; remove them, or put the files back"
+        )
     if folder.odd_names:
         names = f": {_first_few(folder.odd_names, ', ')}" if name_files else ""
         files = counted(len(folder.odd_names), "file")

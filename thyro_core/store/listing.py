@@ -35,6 +35,8 @@ class Listing:
             from another site must not make us read other files.
         odd_names: Names of files that were left out because they are no UTF-8, which no table can
             hold; as `printable_name` gives them.
+        no_files: Number of entries of a local folder that were left out because they are no files:
+            a pipe would keep its reader for ever.
     """
 
     url: str
@@ -43,6 +45,7 @@ class Listing:
     sizes: Mapping[str, int | None]
     links_out: int = 0
     odd_names: tuple[str, ...] = ()
+    no_files: int = 0
 
     def uri(self, name: str) -> str:
         """The full URL of a file."""
@@ -114,13 +117,22 @@ def list_files(source: str) -> Listing:
     all_visible = {name: info for name, info in infos.items() if name and not is_hidden(name)}
     visible = {name: info for name, info in all_visible.items() if _is_text(name)}
     odd_names = tuple(sorted(printable_name(name) for name in all_visible.keys() - visible.keys()))
+    is_local = isinstance(fs, LocalFileSystem)
+    files = {
+        name: info
+        for name, info in visible.items()
+        if not is_local or info["type"] == "file" or Path(root, name).is_file()
+    }
     sizes = {
         name: info.get("size")
-        for name, info in visible.items()
+        for name, info in files.items()
         if not info.get("islink") or stays_inside(Path(root), name)
     }
     url = str(fs.unstrip_protocol(root))
-    return Listing(url, fs, root, sizes, len(visible) - len(sizes), odd_names)
+    return Listing(
+        url, fs, root, sizes,
+        links_out=len(files) - len(sizes), odd_names=odd_names, no_files=len(visible) - len(files),
+    )  # fmt: skip
 
 
 def _refuse_unreadable(root: str) -> None:

@@ -259,6 +259,21 @@ def test_what_may_be_a_patients_id_is_no_placeholder(patient: str) -> None:
     assert patient_notes([patient, patient, "P-17"]) == []
 
 
+def test_what_is_no_file_is_left_out_and_counted(tmp_path: Path) -> None:
+    """A pipe that labels.csv lists kept an ingest waiting without an end."""
+    put(tmp_path, {"a.png": "x", "b.png": "x", "d/c.png": "x"})
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
+    (tmp_path / "again.png").symlink_to(tmp_path / "a.png")
+    found = table(tmp_path, "image,label\na.png,1\nb.png,0\npipe.png,1\n")
+    assert {name for name, entry in by_name(found).items() if entry.present} == {
+        "a.png", "b.png", "again.png", "d/c.png"
+    }  # fmt: skip
+    assert any(note.startswith("3 entries left out that are no files") for note in found.notes)
+    assert not any("out of the folder" in note for note in found.notes)
+
+
 def test_another_encoding_is_named(tmp_path: Path) -> None:
     source = put(tmp_path, {"a.png": "x", "labels.csv": "image,label\nä.png,1".encode("latin-1")})
     with pytest.raises(InputError, match="UTF-8"):
