@@ -46,7 +46,7 @@ _last_failure = [float("-inf")]
 def best_effort(show: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
     """Show something in Prefect's UI; None: its server is away, restarts or has lost the run.
 
-    A server that restarts is asked for a quarter of a minute, one that was away a moment ago only
+    A server that restarts is called for a quarter of a minute, one that was away a moment ago only
     once: Prefect's own client would ask for more than a minute, each time, and hold up the work.
     """
     recently = time.monotonic() - _last_failure[0] < _AWAY_SECONDS

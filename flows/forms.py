@@ -65,7 +65,7 @@ def _without_secret(address: str) -> str:
 
 @dataclass(frozen=True)
 class ModelForm:
-    """Annotation of a model: these fields first, optional values as plain fields, bounds said."""
+    """Annotation of a model: these fields first, optional values plain, with their bounds."""
 
     first: Sequence[str]
 

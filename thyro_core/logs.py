@@ -27,7 +27,7 @@ def log_context(**fields: str | int) -> Iterator[None]:
 
 
 def set_up_logs(*, as_json: bool) -> None:
-    """Send every event of this process to stderr; asked again, it changes nothing.
+    """Send every event of this process to stderr; a second call changes nothing.
 
     Args:
         as_json: One JSON object a line, for a collector; else plain lines, for a person.
@@ -49,7 +49,7 @@ def _add_fields(record: logging.LogRecord) -> bool:
 
 
 class _Line(logging.Formatter):
-    """Time, level, where it comes from, the fields, and what is said."""
+    """Time, level, where it comes from, the fields, and the message."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s%(where)s: %(message)s")

@@ -56,7 +56,7 @@ def promote(
         msg = f"promote: {validation_facts(error)}"
         raise InputError(msg) from error
     opened_store = open_store_at(store)
-    # Last: what is wrong with the rest needs no store to be said.
+    # Last: what is wrong with the rest needs no store to be reported.
     config = config.model_copy(update={"study_id": find_study(opened_store, study_id)})
     from flows.promote import promote as run
     from flows.serving.command_server import prefect_server

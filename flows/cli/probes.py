@@ -257,7 +257,7 @@ def _store_cure(url: str) -> str:
 
 
 def _within(work: Callable[[], _Result]) -> _Result:
-    """`work`'s result; an address that swallows every packet may keep it waiting for ever.
+    """`work`'s result; an address that swallows every packet may keep it waiting without end.
 
     Raises:
         ThyroError: the time was up; or what `work` raised.

@@ -44,7 +44,7 @@ def screen(
     opened_store = open_store(store or settings.store)
     night = checked_date(date or "", settings.timezone)
     check_viewer(settings.viewer_link)
-    # Planned here: what is wrong should not wait for Prefect to start before it is said.
+    # Planned here: what is wrong is reported before Prefect starts.
     plan_night(opened_store, batch, night, model, rules)
     if settings.pseudonym_key is None:
         note(WITHOUT_KEY, err)

@@ -40,7 +40,7 @@ def status(study_id: StudyId = "", store: StoreUrl = None, as_json: Json = False
 
 def _print_status(status: "StudyStatus") -> None:
     hosts = {run.host for run in status.runs if run.host}
-    # One host for all runs is said once: the line is wide enough without.
+    # One host of all runs is shown once: the line is wide enough without.
     last = ("host",) if len(hosts) > 1 else ()
     table = result_table(*_RUN_HEADERS, *last, title=f"Study {status.study_id}")
     for run in status.runs:

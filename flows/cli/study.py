@@ -62,7 +62,7 @@ def study(
     values = read_config(config, set_ or [], options)
     if permute_labels:
         values = values.model_copy(update={"permute_labels": True})
-    # Listed once here: a wrong source should not wait for Prefect to start before it is said.
+    # Listed once here: a wrong source is reported before Prefect starts.
     read_image_set(without_secret(source), values.ingest())
     start_time = time.monotonic()
     opened_store = open_store_at(store)

@@ -212,9 +212,9 @@ async def keep_schedules(entries: Iterable[RunnerDeployment]) -> None:
 
 
 def zombie_automation() -> AutomationCore:
-    """Calls a run crashed that has not said for two minutes that it is alive.
+    """Calls a run crashed that has sent no heartbeat for two minutes.
 
-    A run whose machine lost power would be "running" for ever, and hold its place in the queue.
+    A run whose machine lost power would stay "running", and hold its place in the queue.
     """
     return _crash_automation(
         "thyro: runs that died without a word",
@@ -230,7 +230,7 @@ def zombie_automation() -> AutomationCore:
 def unbegun_automation() -> AutomationCore:
     """Calls a run crashed that had its turn and did not begin.
 
-    A run without a heartbeat yet, whose process died as it started, would be "pending" for ever,
+    A run without a heartbeat yet, whose process died as it started, would stay "pending",
     and hold its place in the queue.
     """
     return _crash_automation(

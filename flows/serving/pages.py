@@ -133,7 +133,7 @@ class Pages:
     async def _page_for(
         self, request: Request, page: Callable[[Session], Awaitable[Response]]
     ) -> Response:
-        """A page for who is in; the others are asked for the password."""
+        """A page for who is in; the others get the login form."""
         session = self._session(request)
         if session is not None and session.is_in:
             return await page(session)

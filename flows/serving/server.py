@@ -182,7 +182,7 @@ def _api_url(host: str, port: int) -> str:
 
 def name_in_url(host: str) -> str:
     """Where a server that listens at `host` is reached from here."""
-    if host in {"0.0.0.0", "::"}:  # noqa: S104 - somebody asked for it
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - the user chose it
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
 

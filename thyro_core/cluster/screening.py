@@ -42,7 +42,7 @@ BLOCK = 64
 """Files of a block: what a crash costs, and a chunk's worth."""
 
 _COUNTS = tuple(asdict(Counts()))
-# Ray Data would restart a dying actor for ever.
+# Ray Data would restart a dying actor without end.
 _NO_RESTART: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0}
 
 

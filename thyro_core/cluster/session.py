@@ -140,7 +140,7 @@ def _set_environment() -> None:
 
 
 def _prepare_to_join(environment: MutableMapping[str, str]) -> None:
-    """Show a cluster the user's token, which Ray does only where it is told to.
+    """Show a cluster the user's token, which Ray does only where RAY_AUTH_MODE says so.
 
     `ray start` asks for that token wherever there is one, and every embedded Ray leaves one.
     """

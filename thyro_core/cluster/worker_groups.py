@@ -42,7 +42,7 @@ class GroupQueue:
 
     A group that waits for its resources already holds several processes on the head node. So no
     more groups start than the cluster has room for now, and one that waits: a cluster that grows
-    by what is asked of it sees that more is wanted.
+    with the demand adds a node for it.
     """
 
     def __init__(self, splits: Sequence[int], resources: JobResources) -> None:

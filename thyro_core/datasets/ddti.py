@@ -60,7 +60,7 @@ def parse_case(data: bytes) -> DdtiCase:
         raise ValueError(msg)
     # Parsed as text, so that no declared encoding can hide a declaration from this check.
     text = _text(data)
-    # The parser takes bytes between zeros for UTF-16, whatever it was told, and reads other words.
+    # The parser takes bytes between zeros for UTF-16, whatever the encoding, and reads other words.
     if "\0" in text:
         msg = "not well-formed XML: zero bytes, as in UTF-16; save it as UTF-8"
         raise ValueError(msg)

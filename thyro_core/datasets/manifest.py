@@ -63,7 +63,7 @@ class Manifest:
             and place of the files, their dates, their names and the patient ids given do not
             count; a missing file, which has nothing else, counts by its name.
         table: the `images` table, by image_id (missing files last), then uri.
-        notes: what the user must be told, one sentence each; `ingest` returns those of its own run,
+        notes: what the user must know, one sentence each; `ingest` returns those of its own run,
             `load_manifest` those of the first one.
         has_patients: whether patient ids were given.
         layout: how the image set was laid out.

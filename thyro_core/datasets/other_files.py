@@ -1,6 +1,6 @@
 """What lies beside the images of a set: named in one line, for whoever missed it there.
 
-What names do not say is told by first bytes.
+Where names do not show what a file is, its first bytes do.
 """
 
 import re
@@ -63,7 +63,7 @@ def _content_kinds(folder: Listing, names: Sequence[str]) -> dict[str, ContentKi
         names: the first `MOST_FILES` of them are looked into.
     """
     kinds: dict[str, ContentKind] = {}
-    # Without a size: empty, or a pipe, which would keep its reader for ever.
+    # Without a size: empty, or a pipe, whose reader would never return.
     candidates = [name for name in names if folder.sizes[name]][:MOST_FILES]
     for name, data in folder.heads(candidates, _HEAD_BYTES).items():
         if is_dicom(data):

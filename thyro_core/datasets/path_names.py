@@ -1,4 +1,4 @@
-"""Paths that look as if they told of people.
+"""Paths that may identify people.
 
 A path is judged by its form alone, below the source: a guess in both directions. What is found is
 counted and never repeated.
@@ -47,7 +47,7 @@ _MEDICAL_ID = re.compile(
 
 
 def path_notes(names: Iterable[str]) -> list[str]:
-    """How many paths look as if they told of a person, in one sentence; none: no note.
+    """How many paths may identify a person, in one sentence; none: no note.
 
     Args:
         names: paths below the source.

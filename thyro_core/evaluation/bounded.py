@@ -70,8 +70,8 @@ def score_interval(value: float, error: float, quantile: float) -> Interval:
 
     A share of n independent units has the variance value (1 - value) / n; that of a share of
     clustered images, or of a mean over splits, gives its n (Korn and Graubard 1998). As in Wilson's
-    interval the error is that at the share asked about, not at the one found, so that it does not
-    vanish, nor its logit's grow without bound, where the share found nears 0 or 1.
+    interval the error is that at the share in question, not at the observed one, so that it does
+    not vanish, nor its logit's grow without bound, where the share found nears 0 or 1.
 
     Args:
         value: the share, 0 to 1.

@@ -36,7 +36,7 @@ class MemberVariance(NamedTuple):
         to the variance, between + within / k, and where the score stands midway between the
         classes they are those of the prevalence, whatever k is. With `centre` midway and `between`
         of images of one class (`ClassVariances.midway`), equivalent scores have one slope for any
-        number of networks: no average over what all networks might have said is left to take.
+        number of networks: no average over other choices of networks is left to take.
 
         Args:
             margin: (m,), log odds of the mean over `members` networks.

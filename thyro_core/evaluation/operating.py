@@ -69,7 +69,7 @@ def sensitivity_threshold(label: IntArray, score: FloatArray, sensitivity: float
     malignant = np.sort(score[label == 1])[::-1]
     if not malignant.size:
         return float("nan")
-    # 0.9 x 10 is 9 and a rounding error: without the nudge one image more would be asked for.
+    # 0.9 x 10 is 9 and a rounding error: without the nudge one image more would be required.
     needed = int(np.ceil(malignant.size * sensitivity - 1e-9))
     return float(malignant[max(needed, 1) - 1])
 

@@ -68,7 +68,7 @@ def separates_classes(cells: Sequence[str], label: IntArray) -> bool:
 
     Then the labels may have been made from it, as a set's may be from TI-RADS, and a network that
     was trained on those labels cannot be compared with it. A column with a text of its own for
-    each image cannot be told from such a one, since so many texts separate any labels: only a text
+    each image looks like such a one, since so many texts separate any labels: only a text
     beside both classes shows that the labels do not follow.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a reader of image files must be told before it decodes a byte.
+"""The bounds that a reader of image files needs before it decodes a byte.
 
 Ingest and screening each declare such bounds among their own rules, with defaults of their own.
 """

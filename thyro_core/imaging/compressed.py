@@ -72,7 +72,7 @@ class JpegHeader:
     def is_rgb(self, photometric: str) -> bool:
         """Whether its three components are red, green and blue; the frame's own word counts.
 
-        Many files are tagged RGB whose JPEG is YCbCr: what is subsampled or bears a JFIF marker
+        Many files are tagged RGB whose JPEG is YCbCr: what is subsampled or has a JFIF marker
         is never RGB. Only of a frame that says nothing does the tag decide.
 
         Args:

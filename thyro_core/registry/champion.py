@@ -55,7 +55,7 @@ class Change(BaseModel):
     how: Literal["promoted", "forced", "rollback"]
     why: str
     gate: str
-    """What the comparison with the champion before said."""
+    """The result of the comparison with the champion before."""
 
 
 class Champion(BaseModel):
@@ -113,7 +113,7 @@ def champion(store: Store) -> str:
 
 
 def checked_reason(text: str) -> str:
-    """A reason that may stand in the history for ever: one line of bounded length.
+    """A reason for the history, which is never deleted: one line of bounded length.
 
     Raises:
         InputError: it is empty, too long or not one printable line.

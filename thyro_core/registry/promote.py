@@ -162,7 +162,7 @@ def _gate(
     try:
         verdict = compare(champion)
     except InputError as error:
-        # A champion that nobody can load any more must not stand in the way for ever.
+        # A champion that nobody can load any more must not block every later one.
         if not force:
             raise
         return f"not compared with {champion}: {error}"

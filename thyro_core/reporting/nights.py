@@ -51,7 +51,7 @@ def login_page(csrf: str, fault: str = "") -> str:
 def served_worklist(
     store: Store, date: str, *, viewer: str | None, csrf: str, who: str
 ) -> str | None:
-    """The worklist of a date with what readers said of it; None: no such night.
+    """The worklist of a date with the readers' verdicts; None: no such night.
 
     Raises:
         InputError: `date` is no date.

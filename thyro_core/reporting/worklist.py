@@ -34,14 +34,14 @@ UNNOTICED = (
 
 @dataclass(frozen=True)
 class ServedPage:
-    """What the page of a date is told where a server shows it."""
+    """What a server adds to the page of a date."""
 
     csrf: str
     """The token that each post must carry."""
     who: str
     """The reader's initials."""
     feedback: Sequence[Mapping[str, object]]
-    """What readers have said of the date's rows."""
+    """Readers' verdicts on the date's rows."""
 
 
 def write_worklist_page(store: Store, worklist: Worklist, viewer: str | None = None) -> None:
@@ -131,7 +131,7 @@ def _source_of(text: str) -> str:
 
 
 def _data(worklist: Worklist, served: ServedPage | None) -> Markup:
-    """What the script is told, as JSON that ends no element."""
+    """The script's data, as JSON that ends no element."""
     value = {
         "date": worklist.date,
         "served": served is not None,

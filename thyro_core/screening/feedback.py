@@ -96,7 +96,7 @@ class FeedbackEvent(BaseModel):
 
 
 def add_feedback(store: Store, date: str, events: Sequence[FeedbackEvent]) -> int:
-    """Add what readers said of a date's rows; what is there already stays as it is.
+    """Add readers' verdicts on a date's rows; those there already stay as they are.
 
     Args:
         store: holds the night.
@@ -161,7 +161,7 @@ def _bands(store: Store, number: int, batch_id: str) -> dict[tuple[str, str], st
 
 
 def read_feedback(store: Store, date: str) -> list[dict[str, Any]]:
-    """What readers said of a date's rows, oldest first, as a page is told."""
+    """Readers' verdicts on a date's rows, oldest first, as a page takes them."""
     table = read_table(store, "feedback", date=date_number(date)).sort_by("said_at")
     names = ("said_at", "who", "what", "comment", "batch_id", "image_id", "model_id")
     rows = table.select(names).to_pylist()
@@ -177,7 +177,7 @@ def parse_feedback(data: bytes, name: str) -> tuple[str, list[FeedbackEvent]]:
     try:
         if len(data) > _LARGEST_FILE:
             msg = f"{len(data)} bytes"
-            raise ValueError(msg)  # noqa: TRY301 - said below, as all that is wrong with it
+            raise ValueError(msg)  # noqa: TRY301 - reported below with the other faults
         text = data.decode("utf-8-sig")
         if text.lstrip().startswith("{"):
             value = json.loads(text)

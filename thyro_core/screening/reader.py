@@ -30,7 +30,7 @@ IMAGE_REASONS: tuple[str, ...] = (
     "doppler_colour",
     "blurred",
 )
-"""Why an image is not scored, as far as it can be told from the image alone."""
+"""Why an image is not scored, as far as the image alone shows it."""
 
 _SPLIT = "split at the seam of two windows, which split_views = false leaves together"
 

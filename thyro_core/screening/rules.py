@@ -78,7 +78,7 @@ WHY: Mapping[str, str] = MappingProxyType(
 """Every reason in words."""
 
 OTHER_PATIENT = "the file names another patient than that row does"
-"""What is said of a copy under another patient's id: one of the two is mixed up."""
+"""The detail of a copy under another patient's id: one of the two ids is wrong."""
 
 # Above the worklist's order within a band, by probability; not scored stands before routine.
 _BAND_STEP: Mapping[ReadingBand, float] = MappingProxyType(

@@ -1,7 +1,7 @@
 """Decode untrusted files in a separate process: a crash of the decoder harms nothing else.
 
-A decoder is C code that meets bytes nobody has checked. One file in a million makes it crash, run
-for ever or take all memory. The process is used until it dies; its caller knows which file
+A decoder is C code that meets bytes nobody has checked. One file in a million makes it crash, never
+end or take all memory. The process is used until it dies; its caller knows which file
 it was decoding then.
 """
 

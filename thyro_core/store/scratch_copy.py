@@ -1,6 +1,6 @@
 """Whether a node's copy of an object is what was fetched: a record beside it says how it was left.
 
-Size, time of the last change and owner are compared each time a copy is asked for, which costs one
+Size, time of the last change and owner are compared each time a copy is requested, which costs one
 look at the file whatever its size. The bytes of copies of up to 256 MB are compared with their hash
 too, once in each process: that takes a quarter of a second at most, and finds what a failing disk
 changed. A pack of 100,000 images has 5 GB, which each of forty jobs would read anew.

@@ -1,7 +1,7 @@
 """How the split jobs of a submission to a cluster ended: one small object a split in the store.
 
 The driver on the cluster writes them, and the flow that waits elsewhere reads them. Objects of an
-earlier submission are told apart by its name.
+earlier submission differ from them by its name.
 """
 
 import json

@@ -199,7 +199,7 @@ class JobReporter:
     """Publishes one job's position, at most once in `interval` seconds while it runs.
 
     It is for watchers alone: a position that the store does not take at once is left out, and a
-    store that is slow to take it, or to refuse it, is asked less often.
+    store that is slow to take it, or to refuse it, is called less often.
     """
 
     def __init__(

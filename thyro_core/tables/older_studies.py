@@ -12,7 +12,7 @@ from thyro_core.tables import schemas
 
 
 def older_studies(store: Store, parts: Mapping[str, Sequence[str]]) -> pa.Table:
-    """What can be said of studies that have splits and no row of their own: images and config.
+    """What is known of studies that have splits and no row of their own: images and config.
 
     Args:
         store: where they lie.

@@ -35,7 +35,7 @@ _CONFINEMENT: dict[str, str | bool | int | float | list[str]] = {
 
 @dataclass(frozen=True)
 class Results:
-    """A store's tables in DuckDB, and what the store said meanwhile."""
+    """A store's tables in DuckDB, and the store's failures meanwhile."""
 
     connection: duckdb.DuckDBPyConnection
     failures: list[StoreError]

@@ -1,7 +1,7 @@
 """The processes that train one network together, each on its share of every batch.
 
 Whoever starts them (Ray Train, torchrun, a test) makes torch's process group; without one a
-process is a team of its own. All values that cross between the workers do so here.
+process is a group of one. All values that cross between the workers do so here.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class PeerLostError(RuntimeError):
-    """Another worker of the team is gone: nothing is wrong with what this one does."""
+    """Another worker of the group is gone: this one has met no error of its own."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ SINGLE_WORKER = WorkerGroup()
 
 
 def current_group() -> WorkerGroup:
-    """The team that this process is in, by torch's process group."""
+    """The worker group of this process, by torch's process group."""
     if dist.is_available() and dist.is_initialized():
         return WorkerGroup(dist.get_rank(), dist.get_world_size())
     return SINGLE_WORKER

@@ -1,7 +1,8 @@
-"""Layers that see the whole batch although each worker of a team has only its share of it.
+"""Layers that see the whole batch although each worker has only its share of it.
 
 Batch norm takes its statistics over all shares, dropout draws the whole batch's mask on each
-worker: so the team computes what one process computes on the whole batch, up to rounding.
+worker: so all workers together compute what one process computes on the whole batch, up to
+rounding.
 """
 
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from thyro_core.training.distributed import WorkerGroup
 
 @dataclass
 class GlobalBatch:
-    """The batch that the team is at.
+    """The batch that the workers train on.
 
     Attributes:
         workers: Who shares it.
@@ -35,7 +36,7 @@ def sync_layers(model: nn.Module, workers: WorkerGroup, *, is_fused: bool) -> It
     """Let a network's batch norm and dropout see whole batches for as long as the block runs.
 
     The layers put in place share parameters and buffers with those they stand for, under the same
-    names. A team of one keeps the network as it is.
+    names. A single worker keeps the network as it is.
 
     Args:
         model: changed in place, and changed back at the end.
@@ -43,7 +44,7 @@ def sync_layers(model: nn.Module, workers: WorkerGroup, *, is_fused: bool) -> It
         is_fused: take torch's own SyncBatchNorm: GPUs only, and no worker without an image.
 
     Yields:
-        What has to be told the size of each batch before its forward pass.
+        The batch, whose size is to be set before each forward pass.
     """
     batch = GlobalBatch(workers)
     replacements: list[tuple[nn.Module, str, nn.Module]] = []
@@ -187,5 +188,5 @@ class _Normalise(torch.autograd.Function):
         whole = ctx.moments.workers.all_reduce(own.clone()) / ctx.moments.count
         inner = slope - whole[0].view(shape) - scaled_values * whole[1].view(shape)
         back = inner * (weight * inverse).view(shape)
-        # The team adds up the gradients of all parameters: here each worker gives its own part.
+        # The workers add up the gradients of all parameters: here each worker gives its own part.
         return back.to(values.dtype), own[1], own[0], None, None
