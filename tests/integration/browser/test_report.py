@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pypdfium2
 import pytest
 
 from tests.support.browser import Visit, visit
@@ -101,6 +102,19 @@ def test_on_paper_it_is_light_open_and_whole(browser, file) -> None:
     assert 8 < data.count(b"/Type /Page\n") + data.count(b"/Type /Page/") < 60
     assert found.complaints == []
     found.page.context.close()
+
+
+def test_the_first_page_on_paper_is_the_whole_summary_and_nothing_else(browser, file) -> None:
+    found = visit(browser, file)
+    document = pypdfium2.PdfDocument(found.page.pdf(prefer_css_page_size=True, format="A4"))
+    first, second = (document[i].get_textpage().get_text_bounded() for i in range(2))
+    document.close()
+    brief = found.page.locator("#brief .verdicts li").all_inner_texts()
+    found.page.context.close()
+    assert "not a medical device" in first
+    assert all("".join(text.split()) in "".join(first.split()) for text in brief)
+    assert "What to read next" not in first + second
+    assert second.lstrip().startswith("Notes of this study")
 
 
 def test_the_contents_lead_to_their_sections(browser, file) -> None:

@@ -24,6 +24,7 @@ from thyro_core.explain.trust import deletion_failure, localisation_finding
 from thyro_core.reporting.references import references
 from thyro_core.reporting.report import CONTENTS, render_report, write_report
 from thyro_core.reporting.sections.cohort import PAPER_TABLE
+from thyro_core.reporting.sections.gallery import WORST, file_to_show
 from thyro_core.store.keys import checklist_key, report_key, study_key, table_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.lifecycle import study_notes
@@ -77,6 +78,47 @@ def test_the_check_for_stray_digits_sees_them() -> None:
     assert list(untraced(stray)) == ["<p> an AUC of 0.9 in", "<b> 3"]
 
 
+def test_the_wrong_calls_are_listed_the_most_certain_first(full, page) -> None:
+    store, plan = full
+    (table,) = [
+        each for each in page.find("table") if each.text.lstrip().startswith("Wrong calls,")
+    ]
+    rows = [
+        [cell.text for name in ("th", "td") for cell in row.find(name)] for row in table.find("tr")
+    ][1:]
+    asked = run_query(
+        store.url,
+        f"""SELECT image_id[:12] AS name, any_value(label) AS label, avg(prob_malignant) AS p
+        FROM predictions WHERE study_id = '{plan.study_id}' AND architecture = 'resnet18'
+        GROUP BY image_id HAVING (p >= {plan.config.threshold}) != (any_value(label) = 1)
+        ORDER BY abs(p - any_value(label)) DESC, name LIMIT {WORST}""",
+    ).to_pylist()
+    words = ["benign", "malignant"]
+    assert [(row[0], row[2], row[3]) for row in rows] == [
+        (row["name"], words[row["label"]], f"{row['p']:.3f}") for row in asked
+    ]
+    files = dict(zip(*read_table(store, "images", manifest_id=plan.manifest_id)
+        .select(["image_id", "uri"]).to_pydict().values(), strict=True))  # fmt: skip
+    names = {image_id[:12]: str(uri).rsplit("/", 1)[1] for image_id, uri in files.items()}
+    assert [row[1] for row in rows] == [names[row[0]] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("uri", "file"),
+    [
+        ("file:///set/benign (3).png", "benign (3).png"),
+        ("file:///set/Doe_Jane.png", ""),
+        ("file:///Doe_Jane/3.png", "3.png"),
+        ("file:///set/19490503.png", ""),
+        ("file:///set/MRN123456.png", ""),
+        ("a1b2c3", ""),
+        (None, ""),
+    ],
+)
+def test_a_files_name_is_shown_unless_it_may_tell_of_a_person(uri: str | None, file: str) -> None:
+    assert file_to_show(uri) == file
+
+
 def test_a_wrong_number_is_found(full, html) -> None:
     store, plan = full
     auc = next(
@@ -93,9 +135,10 @@ def test_a_wrong_number_is_found(full, html) -> None:
 def test_what_is_marked_as_an_id_is_no_measured_number(page) -> None:
     """Nothing hides behind `data-id`: names, hashes, citations, words of the config."""
     allowed = re.compile(
-        r"[sm][0-9a-f]{16}|[0-9a-f]{12}|[0-9a-f]{16}|c{40}|ResNet18|VGG16|Inception v3|AlexNet|"
+        r"[sm][0-9a-f]{16}|[0-9a-f]{12}|[0-9a-f]{16}|[0-9a-f]{40}(-dirty)?|"
+        r"ResNet18|VGG16|Inception v3|AlexNet|"
         r"fp32|bf16|F1|F1 score|SHA-256|TN5000|Fig\. 2|Table 1|torchvision: IMAGENET1K_V1|"
-        r"[A-Z][\w ,.]+ (19|20)\d\d|ITU-R BT\.601|\D*"
+        r"[A-Z][\w ,.]+ (19|20)\d\d|ITU-R BT\.601|Thyro \d+\.\d+\.\d+|\d+\.png|\D*"
     )
     words = {field.description for field in StudyConfig.model_fields.values()}
     words |= {layer for stages in CASCADE.values() for layer in stages}

@@ -42,7 +42,9 @@ def characteristics(tables: Tables) -> PageTable:
         body.append(_count_line("Patients, n", images.assign(unit=images["patient_id"])))
     names = [name for name in images.columns if name.startswith("attribute ")]
     crowded: list[str] = []
-    for name in (*_FACTS, *sorted(names)):
+    for fact in _FACTS:
+        body += _lines(f"{fact} [pixels]", images, fact)
+    for name in sorted(names):
         title = name.removeprefix("attribute ")
         counted = images
         if by_patient and images.groupby("patient_id")[name].nunique(dropna=False).max() == 1:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from thyro_core.datasets.packs import open_pack, pack_index
+from thyro_core.datasets.path_names import holds_date, holds_medical_id, holds_name
 from thyro_core.errors import InputError
 from thyro_core.explain.maps import stored_maps
 from thyro_core.explain.overlay import overlay_map
@@ -27,6 +28,9 @@ from thyro_core.types import Grey
 EACH = 2
 """Most certain, and least certain, images of each kind of call."""
 
+WORST = 12
+"""Wrong calls that are listed, the most certain first."""
+
 LARGEST_SIDE = 256
 """Images are shown at the network's input size, but not larger than this [pixels]."""
 
@@ -38,7 +42,7 @@ _KINDS = {
 }
 _WEBP_QUALITY = 88
 _SHORT_ID = 12
-_IMAGE_FACTS = ["image_id", "group_id", "text_boxes", "width", "height"]
+_IMAGE_FACTS = ["image_id", "uri", "group_id", "text_boxes", "width", "height"]
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,27 @@ class GalleryGroup:
 
 
 @dataclass(frozen=True)
+class WrongCall:
+    """An image that was called the other class, by its mean probability."""
+
+    name: str
+    """The first digits of its image_id."""
+    file: str
+    """Its file's name; empty: names are not kept, or this one may tell of a person."""
+    label: int
+    probability: Cell
+    splits: Cell
+
+
+@dataclass(frozen=True)
 class Gallery:
     """All that is shown, or why nothing is."""
 
     groups: list[GalleryGroup] = field(default_factory=list)
     each: int = EACH
     why: str = ""
+    wrong: list[WrongCall] = field(default_factory=list)
+    """At most `WORST`, the most certain first."""
 
 
 def gallery(tables: Tables, store: Store, plan: StudyPlan, scratch: Path) -> Gallery:
@@ -91,14 +110,14 @@ def gallery(tables: Tables, store: Store, plan: StudyPlan, scratch: Path) -> Gal
     images = read_table(store, "images", manifest_id=plan.manifest_id)
     index = pack_index(images)
     facts = {row["image_id"]: row for row in images.select(_IMAGE_FACTS).to_pylist()}
+    calls = _calls_by_image(tables, plan)
+    wrong = _wrong_calls(tables, plan, calls, facts)
     try:
         pack = open_pack(store, plan.manifest_id, side, scratch, len(index))
     except InputError:
         why = "the packed images are not in the store any more; ingest the image set again."
-        return Gallery(why=why)
-    rows = [
-        row | {"group": facts[row["image_id"]]["group_id"]} for row in _calls_by_image(tables, plan)
-    ]
+        return Gallery(why=why, wrong=wrong)
+    rows = [row | {"group": facts[row["image_id"]]["group_id"]} for row in calls]
     rows_to_show = {kind: _select_rows(rows, *kind, plan.config.threshold) for kind in _KINDS}
     maps = _Maps(store, plan)
     groups = [
@@ -121,7 +140,7 @@ def gallery(tables: Tables, store: Store, plan: StudyPlan, scratch: Path) -> Gal
         )
         for kind, title in _KINDS.items()
     ]
-    return Gallery(groups)
+    return Gallery(groups, wrong=wrong)
 
 
 def _calls_by_image(tables: Tables, plan: StudyPlan) -> list[dict[str, Any]]:
@@ -135,6 +154,46 @@ def _calls_by_image(tables: Tables, plan: StudyPlan) -> list[dict[str, Any]]:
         f"FROM {source} GROUP BY image_id ORDER BY image_id"
     )
     return [row | {"split": row["positive" if row["called"] else "negative"]} for row in rows]
+
+
+def _wrong_calls(
+    tables: Tables,
+    plan: StudyPlan,
+    calls: list[dict[str, Any]],
+    facts: Mapping[str, Mapping[str, Any]],
+) -> list[WrongCall]:
+    wrong = [row for row in calls if row["called"] != bool(row["label"])]
+    wrong.sort(key=lambda row: (-abs(row["p"] - row["label"]), row["image_id"]))
+    first = plan.config.architectures[0]
+    expressions = {
+        "probability": ("avg(prob_malignant)", "three"),
+        "splits": ("count(*)", "count"),
+    }
+    return [
+        WrongCall(
+            row["image_id"][:_SHORT_ID],
+            file_to_show(facts[row["image_id"]]["uri"]),
+            row["label"],
+            **tables.figures(
+                tables.source("predictions", architecture=first, image_id=row["image_id"]),
+                expressions,
+            ),
+        )
+        for row in wrong[:WORST]
+    ]
+
+
+def file_to_show(uri: str | None) -> str:
+    """The last part of a path, empty where it may tell of a person or no path was kept.
+
+    Args:
+        uri: of the table `images`; null or a pseudonym where names are not kept.
+    """
+    if uri is None or "/" not in uri:
+        return ""
+    name = uri.rsplit("/", 1)[1]
+    tells = holds_name(name) or holds_date(name) or holds_medical_id(name)
+    return "" if tells else name
 
 
 def _first_split(plan: StudyPlan, *, called: bool) -> str:

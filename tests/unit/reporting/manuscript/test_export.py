@@ -65,7 +65,7 @@ def test_what_is_of_a_patient_is_counted_by_patient(tmp_path) -> None:
     # The devices of a patient's images differ, so that images are counted.
     assert found["device"] == ("", "", "")
     assert found["d0"] == ("2 (50.0 %)", "2 (66.7 %)", "4 (57.1 %)")
-    assert found["width"] == (
+    assert found["width [pixels]"] == (
         "101.5 (100.8 to 102.2)",
         "105 (104.5 to 105.5)",
         "103 (101.5 to 104.5)",
