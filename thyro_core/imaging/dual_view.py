@@ -42,7 +42,7 @@ _LINE_LEVELS, _LINE_SHARE, _DARK = 6, 0.7, 64
 _LINE_REACH = 3  # a line's edge may look like a seam beside it [pixels]
 # Steps, in a picture that is at most _STEP_WIDTH wide: from column to the next but one; tissue is
 # lit around a step (mean of the window); a step is high above a share of its row's.
-_STEP_WIDTH, _STEP, _LIT, _LIT_WINDOW = 640, 2, 30, (21, 5)
+_STEP_WIDTH, _STEP, _LIGHT, _LIT_WINDOW = 640, 2, 30, (21, 5)
 _HIGH_STEP, _LEAST_STEP = 0.8, 3
 _LEAST_LIT = 0.3  # share of rows lit
 _PROMINENCE = 0.15  # by how much the share of high steps exceeds that at any other column near
@@ -115,16 +115,16 @@ def _step_seam(grey: Grey) -> tuple[int, int] | None:
     if min(height, first - _NEAR_COLUMNS - _FAR_STEP) < _SPECKLE_ROWS:
         return None
     columns = np.arange(first - _NEAR_COLUMNS, end + _NEAR_COLUMNS)
-    lit = cv2.blur(small, _LIT_WINDOW)[:, columns + _STEP // 2] > _LIT
-    n_lit = lit.sum(axis=0)
-    shares = (_is_high_step(small, columns, _STEP) & lit).sum(axis=0) / np.maximum(n_lit, 1)
+    is_light = cv2.blur(small, _LIT_WINDOW)[:, columns + _STEP // 2] > _LIGHT
+    n_lit = is_light.sum(axis=0)
+    shares = (_is_high_step(small, columns, _STEP) & is_light).sum(axis=0) / np.maximum(n_lit, 1)
     shares[n_lit < _LEAST_LIT * height] = 0
     peak = _NEAR_COLUMNS + int(shares[_NEAR_COLUMNS:-_NEAR_COLUMNS].argmax())
     others = np.delete(shares, slice(peak - _PEAK_REACH, peak + _PEAK_REACH + 1))
     if shares[peak] - others.max() < _PROMINENCE:
         return None
     middle = int(columns[peak]) + _STEP // 2
-    rows = lit[:, peak]
+    rows = is_light[:, peak]
     far = _is_high_step(small, np.array([middle - _FAR_STEP // 2]), _FAR_STEP)[rows, 0].mean()
     rise = small[rows, middle + 1] > small[rows, middle - 1]
     is_one_way = abs(float(rise.mean()) - 0.5) > _ONE_WAY - 0.5
