@@ -223,8 +223,7 @@ def _hash(fs: fsspec.AbstractFileSystem, root: str, entry: Entry) -> SourceFile:
     try:
         image_id, size = packs.read_with_retries(digest, entry.name)
     except OSError as error:
-        failure = f"unreadable: {type(error).__name__}, {packs.TRIES} tries"
-        return SourceFile(entry, None, failure=failure)
+        return SourceFile(entry, None, failure=packs.unread_detail(error))
     return SourceFile(replace(entry, size=size), image_id)
 
 

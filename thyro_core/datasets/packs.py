@@ -347,6 +347,12 @@ def map_batches(
     return results
 
 
+def unread_detail(error: OSError) -> str:
+    """What is said of a file that every try to read failed; never a server's own words."""
+    reason = os.strerror(error.errno) if error.errno else "refused"
+    return f"unreadable, {TRIES} tries: {reason}; check its permissions, there or at the store"
+
+
 def read_with_retries(read: Callable[[], Result], path: str) -> Result:
     """What `read` returns; a failed read is repeated, as an object store may fail for a moment.
 

@@ -608,7 +608,7 @@ def test_a_file_that_cannot_be_read_is_undecodable_after_three_tries(
     assert row["image_id"] is None
     assert (row["reason"], row["detail"]) == (
         "undecodable",
-        "unreadable: PermissionError, 3 tries",
+        "unreadable, 3 tries: Permission denied; check its permissions, there or at the store",
     )
 
 
