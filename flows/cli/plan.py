@@ -21,6 +21,8 @@ from flows.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from thyro_core.config import StudyConfig
+    from thyro_core.store.store import Store
     from thyro_core.study.forecast import ExpectedInterval, Forecast
 
 
@@ -37,18 +39,24 @@ def plan(
 ) -> None:
     """Say what a study of an image set can show and what it takes; nothing is trained."""
     from flows.cli.config_input import read_config
+
+    options = label_options(image_column, label_column, patient_column, label_map)
+    show_forecast(
+        source, read_config(config, set_ or [], options), open_store_at(store), as_json=as_json
+    )
+
+
+def show_forecast(source: str, study: "StudyConfig", store: "Store", *, as_json: bool) -> None:
+    """Read the images, and print what a study of them can show and what it takes."""
     from thyro_core.datasets.manifest import ingest
     from thyro_core.study.derived import check_columns
     from thyro_core.study.forecast import forecast
 
-    options = label_options(image_column, label_column, patient_column, label_map)
-    study = read_config(config, set_ or [], options)
     sides = sorted({study.side(architecture) for architecture in study.architectures})
-    opened_store = open_store_at(store)
     with err.status("reading images"):
-        manifest = ingest(source, study.ingest(), opened_store, sides)
+        manifest = ingest(source, study.ingest(), store, sides)
     check_columns(manifest.table, study)
-    outlook = forecast(opened_store, manifest.table, study)
+    outlook = forecast(store, manifest.table, study)
     if as_json:
         values = asdict(outlook) | {"design_effect": outlook.design_effect}
         print_json(values | {"manifest_id": manifest.manifest_id, "notes": list(manifest.notes)})
@@ -89,6 +97,8 @@ def _show(outlook: "Forecast") -> None:
         say(f"{run.architecture:<22} {cost}")
     say(f"{'memory of a job':<22} {outlook.memory_bytes / 1e9:.1f} GB (estimate for a CPU)")
     say(f"{'packs in the store':<22} {outlook.pack_bytes / 1e9:.2f} GB before compression")
+    models = f"{outlook.model_bytes / 1e9:.2f} GB (none with THYRO_KEEP_MODELS=false)"
+    say(f"{'models in the store':<22} {models}")
 
 
 def _range_text(interval: "ExpectedInterval") -> str:

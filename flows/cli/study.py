@@ -22,6 +22,7 @@ from flows.cli.options import (
     label_options,
     open_store_at,
 )
+from flows.cli.plan import show_forecast
 from flows.serving.child_process import end_soon
 from thyro_core import NOTICE
 
@@ -49,6 +50,10 @@ def study(
             "--permute-labels", help="A null study: labels exchanged at random between groups."
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Train nothing: say what it can show and takes, as `plan`."),
+    ] = False,
     as_json: JsonLast = False,
 ) -> None:
     """Run the cross-split study; started again, it goes on where it stopped."""
@@ -62,6 +67,9 @@ def study(
     values = read_config(config, set_ or [], options)
     if permute_labels:
         values = values.model_copy(update={"permute_labels": True})
+    if dry_run:
+        show_forecast(source, values, open_store_at(store), as_json=as_json)
+        return
     # Listed once here: a wrong source is reported before Prefect starts.
     read_image_set(without_secret(source), values.ingest())
     start_time = time.monotonic()

@@ -11,7 +11,13 @@ from thyro_core.config import StudyConfig
 from thyro_core.evaluation.bounded import t_quantile
 from thyro_core.evaluation.delong import auc_influences
 from thyro_core.store.store import open_store
-from thyro_core.study.forecast import expected_interval, expected_mean_interval, forecast
+from thyro_core.study.forecast import (
+    MODEL_BYTES,
+    expected_interval,
+    expected_mean_interval,
+    forecast,
+)
+from thyro_core.training.models import build
 
 
 def test_the_width_is_that_of_exponential_scores() -> None:
@@ -89,3 +95,13 @@ def test_time_comes_from_the_epochs_of_the_store(tmp_path) -> None:
     (run,) = forecast(store, images(), plan.config).runs
     assert run.epochs_measured == 2 * plan.config.epochs
     assert run.seconds == pytest.approx(2 * plan.config.epochs * 60 * 0.7 / 8.0)
+
+
+def test_the_models_take_what_their_networks_hold(tmp_path) -> None:
+    for name, size in MODEL_BYTES.items():
+        # With Inception v3's auxiliary head, which the paper's size has.
+        state = build(name, StudyConfig().side(name), 0).state_dict()
+        assert sum(each.numel() * each.element_size() for each in state.values()) == size
+    config = StudyConfig(architectures=("resnet18", "alexnet"), splits=3)
+    outlook = forecast(open_store(str(tmp_path)), images(), config)
+    assert outlook.model_bytes == 3 * (MODEL_BYTES["resnet18"] + MODEL_BYTES["alexnet"])
