@@ -133,7 +133,7 @@ PARTS = {
     "false-alarms": Part(
         "Months with a false alarm of drift, although nothing changed",
         "<= 0.10 of months of 30 nights, with patients' pseudonyms",
-        ("false_alarms.py", "--months=30"),
+        ("false_alarms.py",),
         ("--months=1",),
     ),
     "calibration": Part(

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from thyro_core import NOTICE
+from thyro_core.reporting.cells import simulation
 from thyro_core.reporting.figures.style import hollow
 from thyro_core.reporting.figures.svg import (
     CSS_VARIABLES,
@@ -96,6 +97,7 @@ def drift_page(batches: pa.Table, thresholds: DriftThresholds) -> str:
         summary=_headline(batches),
         rows=[_table_row(row) for row in batches.to_pylist()],
         columns=[f"{panel.label}: {_FIGURE_NAMES[name]}" for panel, name in _figures()],
+        simulation=simulation,
     )
 
 

@@ -1,0 +1,153 @@
+"""Figures of simulations that pages and the README quote are those in the benchmarks' results."""
+
+import math
+import re
+from collections.abc import Sequence
+
+import pytest
+
+from tests.support.places import REPOSITORY
+from thyro_core.reporting.simulated import SIMULATED
+
+Row = dict[str, str]
+RESULTS = (REPOSITORY / "tests" / "bench" / "RESULTS.md").read_text(encoding="utf-8")
+NOTES = (REPOSITORY / "tests" / "bench" / "NOTES.md").read_text(encoding="utf-8")
+TEMPLATES = REPOSITORY / "thyro_core" / "reporting" / "templates"
+
+
+def tables(text: str) -> list[list[Row]]:
+    """The Markdown tables of a text, each a list of its rows by the head's names."""
+    found, lines = [], text.splitlines()
+    cells = [[c.strip() for c in line.strip().strip("|").split("|")] if line.startswith("|") else []
+             for line in lines]  # fmt: skip
+    start = 0
+    while start < len(cells):
+        stop = start
+        while stop < len(cells) and cells[stop]:
+            stop += 1
+        if stop - start > 2:
+            head, _, *rows = cells[start:stop]
+            found.append([dict(zip(head, row, strict=True)) for row in rows])
+        start = stop + 1
+    return found
+
+
+def section(title: str) -> str:
+    (text,) = re.findall(
+        rf"^## {re.escape(title)}\n(.*?)(?=^## )", RESULTS, re.MULTILINE | re.DOTALL
+    )
+    return str(text)
+
+
+def least(values: Sequence[float]) -> float:
+    """Of a hundred, rounded away from what would look better."""
+    return math.floor(100 * min(values) + 1e-9)
+
+
+def most(values: Sequence[float]) -> float:
+    return math.ceil(100 * max(values) - 1e-9)
+
+
+def column(rows: Sequence[Row], name: str) -> list[float]:
+    return [float(row[name]) for row in rows]
+
+
+def same_case(one: Row, other: Row) -> bool:
+    """Whether two rows are of one AUC and as many images a patient."""
+    return all(one[name] == other[name] for name in ("AUC", "images a patient"))
+
+
+def measured() -> dict[str, float]:
+    """Each name of `SIMULATED`, from the results."""
+    parts, points, _ = tables(section("Coverage of the 95 % intervals"))
+    (bands,) = tables(section("Coverage of the bands of curves"))
+    (nights,) = tables(section("Months with a false alarm of drift, although nothing changed"))
+    sizes = re.search(
+        r"(\d+) malignant and (\d+) benign", section("Coverage of the bands of curves")
+    )
+    assert sizes
+    malignant, benign = map(int, sizes.groups())
+    few = [row for row in bands if row["band of"] == "precision" and row["to"] == "0.1"]
+    worst = min(few, key=lambda row: float(row["least"]))
+    alike = [row for row in few if same_case(row, worst)]
+    assert worst["images a patient"] == "1"
+    with_pseudonyms = [row for row in nights if "no pseudonyms" not in row["a night"]]
+    (without,) = [row for row in nights if "no pseudonyms" in row["a night"]]
+    stills = re.search(r"of (\d+) stills", without["a night"])
+    assert stills
+    apparent = column(points, "specificity at the declared sensitivity")
+    return {
+        "images": malignant + benign,
+        "malignant": malignant,
+        "auc_from": min(column(parts, "AUC")),
+        "auc_to": max(column(parts, "AUC")),
+        "part_least": least(column(parts, "part")),
+        "part_most": most(column(parts, "part")),
+        "sensitivity_least": least(column(points, "sensitivity")),
+        "sensitivity_most": most(column(points, "sensitivity")),
+        "specificity_least": least(column(points, "specificity")),
+        "specificity_most": most(column(points, "specificity")),
+        "apparent_least": least(apparent),
+        "apparent_most": most(apparent),
+        "pr_auc": float(worst["AUC"]),
+        "pr_least": least(column(alike, "least")),
+        "pr_most": most(column(alike, "largest")),
+        "months": round(sum(column(with_pseudonyms, "months"))),
+        "months_with_alarm": round(
+            sum(
+                float(row["months"]) * float(row["months with an alarm"]) for row in with_pseudonyms
+            )
+        ),
+        "stills": int(stills[1]),
+        "months_without": int(without["months"]),
+        "months_without_with_alarm": round(
+            float(without["months"]) * float(without["months with an alarm"])
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_a_quoted_figure_is_the_one_in_the_results(name: str) -> None:
+    assert SIMULATED[name] == measured()[name]
+
+
+def test_every_figure_is_quoted_and_no_page_has_one_of_its_own() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in TEMPLATES.glob("*.html"))
+    assert re.findall(r"simulation\((?!\")", text) == []
+    assert set(re.findall(r"simulation\(\"(\w+)\"\)", text)) == set(SIMULATED)
+
+
+def test_false_alarms_stay_below_a_tenth_of_months() -> None:
+    assert SIMULATED["months_with_alarm"] <= 0.1 * SIMULATED["months"]
+
+
+def test_bounded_thresholds_miss_the_declared_sensitivity_in_five_of_a_hundred_at_most() -> None:
+    title = "Studies whose true sensitivity falls below the declared one"
+    rows = [row for row in tables(section(title))[0] if row["threshold by"].startswith("lower")]
+    assert len(rows) == 4
+    assert max(column(rows, "studies below the declared")) <= 0.05
+
+
+def test_calibrated_probabilities_fit_better_than_raw_ones() -> None:
+    title = "Probabilities of new patients, calibrated on scores of few networks"
+    (rows,) = tables(section(title))
+    brier: dict[str, dict[str, float]] = {}
+    for row in rows:
+        brier.setdefault(row["case"], {})[row["probabilities"]] = float(row["Brier"].split()[0])
+    assert len(brier) == 5
+    for of in brier.values():
+        assert of["best"] <= of["fitted"] <= of["few as all"] < of["raw"]
+        assert of["fitted"] - of["best"] < 0.01
+
+
+def test_the_readme_s_figures_of_the_gate_are_those_of_its_table() -> None:
+    (rows,) = [table for table in tables(NOTES) if "scored" in table[0]]
+    photographs, own, phone, other, _ = rows
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (sentence,) = [line for line in readme.splitlines() if "gate.py" in line]
+    scored = [re.match(r"\d+", row["scored"])[0] for row in (photographs, phone, other)]  # type: ignore[index]
+    assert f"{scored[0]} of {photographs['n']} grey photographs" in sentence
+    assert f"{scored[1]} of {phone['n']} simulated phone pictures" in sentence
+    assert f"{scored[2]} of {other['n']} thyroid images" in sentence
+    refused = int(own["refused by grey levels or blur"]) + int(own["unlike the training images"])
+    assert f"{refused} of {own['n']} were refused" in sentence
