@@ -220,13 +220,19 @@ def test_a_refusal_is_raised_after_one_request(
     assert proxy.counted() == {"GET": 1, "PUT": 1}
 
 
-def test_a_read_that_is_not_known_is_not_blamed_on_conditional_writes(
-    proxy: FaultProxy, store: Store
+@pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (400, "InvalidArgument")])
+def test_a_read_that_is_refused_is_not_blamed_on_conditional_writes(
+    proxy: FaultProxy, store: Store, status: int, code: str
 ) -> None:
-    proxy.fail(faultproxy.answers(501, "NotImplemented"))
+    """A stream names the version that it reads, which is a condition of another kind."""
+    proxy.fail(faultproxy.answers(status, code), method="GET")
     with pytest.raises(OSError, match="made up by the proxy") as caught:
         store.read("there/old")
     assert "conditional" not in str(caught.value)
+    with store.fs.open(store.path("there/old"), "rb") as file:
+        with pytest.raises(OSError, match="made up by the proxy") as caught:
+            file.read()
+        assert "conditional" not in str(caught.value)
 
 
 def test_a_store_that_is_gone_is_named_with_what_was_tried(proxy: FaultProxy, store: Store) -> None:
