@@ -85,7 +85,7 @@ def test_groups_that_are_all_too_small_answer_no_item_of_a_checklist(tmp_path) -
         tmp_path, images(24, 9, attributes=True), splits=2, architectures=("resnet18",),
         subgroups=("device",), trust_images=0,
     )  # fmt: skip
-    page = read_page(render_report(store, plan.study_id, tmp_path))
+    page = read_page(render_report(store, plan.study_id, tmp_path)[0])
     assert "too few" in page.by_id("subgroups").text
     items = {row.find("th")[0].text: row.text for row in page.by_id("checklist").find("tr")
              if row.find("th")}  # fmt: skip
