@@ -71,6 +71,7 @@ def measured() -> dict[str, float]:
     worst = min(few, key=lambda row: float(row["least"]))
     alike = [row for row in few if same_case(row, worst)]
     assert worst["images a patient"] == "1"
+    others = [row for row in bands if row["band of"] == "precision" and row not in alike]
     with_pseudonyms = [row for row in nights if "no pseudonyms" not in row["a night"]]
     (without,) = [row for row in nights if "no pseudonyms" in row["a night"]]
     stills = re.search(r"of (\d+) stills", without["a night"])
@@ -92,6 +93,10 @@ def measured() -> dict[str, float]:
         "pr_auc": float(worst["AUC"]),
         "pr_least": least(column(alike, "least")),
         "pr_most": most(column(alike, "largest")),
+        "pr_elsewhere_least": least(column(others, "least")),
+        "roc_least": least(
+            column([row for row in bands if row["band of"] == "sensitivity"], "least")
+        ),
         "months": round(sum(column(with_pseudonyms, "months"))),
         "months_with_alarm": round(
             sum(

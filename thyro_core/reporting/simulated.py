@@ -23,6 +23,9 @@ SIMULATED: Mapping[str, float] = MappingProxyType(
         "pr_auc": 0.85,
         "pr_least": 52,
         "pr_most": 85,
+        # At single places elsewhere, and of ROC curves.
+        "pr_elsewhere_least": 81,
+        "roc_least": 87,
         # Months of 30 nights in which nothing changed, and those with a false alarm of drift.
         "months": 84,
         "months_with_alarm": 6,
