@@ -103,24 +103,24 @@ def text_boxes(grey: Grey) -> list[Box]:
         return []
     scale = min(1.0, _SEARCH_SIDE / max(grey.shape))
     boxes: list[Box] = []
-    small = _scaled(grey, scale)
+    small = _at_scale(grey, scale)
     for layer in _ink_layers(np.ascontiguousarray(small, np.uint8)):
         lines = _text_lines(layer)
         # Ink of any level on any ground has most parts, and takes most of the time.
-        upright = _text_lines(_turned(layer), _LEAST_UPRIGHT) if layer.is_sure else []
+        upright = _text_lines(_quarter_turn(layer), _LEAST_UPRIGHT) if layer.is_sure else []
         for left, top, right, bottom in upright:
             lines.append((top, len(small) - right, bottom, len(small) - left))
         for line in lines:
             _add_box(boxes, line, scale, grey.shape)
     coarse = scale * _LARGE_SCALE
-    for layer in _ink_layers(np.ascontiguousarray(_scaled(grey, coarse), np.uint8)):
+    for layer in _ink_layers(np.ascontiguousarray(_at_scale(grey, coarse), np.uint8)):
         for line in _text_lines(layer, _LEAST_LARGE):
             if line[3] - line[1] >= _LARGE_HEIGHT:
                 _add_box(boxes, line, coarse, grey.shape)
     return sorted(boxes, key=lambda box: (box[1], box[0], box))
 
 
-def _turned(layer: _InkLayer) -> _InkLayer:
+def _quarter_turn(layer: _InkLayer) -> _InkLayer:
     """By a quarter clockwise: what is written upright lies along the rows, or upside down there."""
     image, ink, rise = (
         np.ascontiguousarray(np.rot90(side, -1)) for side in (layer.image, layer.ink, layer.rise)
@@ -128,7 +128,7 @@ def _turned(layer: _InkLayer) -> _InkLayer:
     return _InkLayer(image, ink, rise, layer.is_flat)
 
 
-def _scaled(grey: Grey, scale: float) -> Grey:
+def _at_scale(grey: Grey, scale: float) -> Grey:
     if scale == 1:
         return grey
     width, height = (max(1, round(side * scale)) for side in grey.shape[::-1])
