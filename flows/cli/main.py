@@ -23,6 +23,7 @@ from flows.cli.images import ingest, phantom
 from flows.cli.models import models, promote
 from flows.cli.overlay import overlay
 from flows.cli.plan import plan
+from flows.cli.predict import predict
 from flows.cli.query import query, tables
 from flows.cli.report import report
 from flows.cli.screen import screen
@@ -45,7 +46,7 @@ app = typer.Typer(
 # In the order in which `thyro --help` lists them.
 for _command in (
     phantom, ingest, plan, study, verify, doctor, report, export, query, tables, serve, promote,
-    models, drift, overlay, screen, feedback, status, studies, rm, gc, deployments,
+    models, drift, overlay, predict, screen, feedback, status, studies, rm, gc, deployments,
 ):  # fmt: skip
     app.command()(_command)
 

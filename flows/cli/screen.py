@@ -40,7 +40,7 @@ def screen(
     from thyro_core.settings import Settings
     from thyro_core.store.store import open_store
 
-    settings, rules = Settings(), _rules(set_ or [])
+    settings, rules = Settings(), read_rules(set_ or [])
     opened_store = open_store(store or settings.store)
     night = checked_date(date or "", settings.timezone)
     check_viewer(settings.viewer_link)
@@ -62,7 +62,12 @@ def screen(
     _print_counts(opened_store, place, as_json=as_json)
 
 
-def _rules(items: Sequence[str]) -> "ScreeningRules":
+def read_rules(items: Sequence[str]) -> "ScreeningRules":
+    """The rules of a screening from `key=value` texts.
+
+    Raises:
+        InputError: a key is unknown, or a value out of its bounds.
+    """
     from pydantic import ValidationError
 
     from flows.cli.config_input import split_assignment

@@ -1,0 +1,102 @@
+"""Single files judged by a promoted model, by the rules of a screening; nothing is kept."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thyro_core.imaging.decode import resize
+from thyro_core.screening.config import ScreeningRules
+from thyro_core.screening.model import TOGETHER, ScreeningModel
+from thyro_core.screening.reader import ScreeningImage
+from thyro_core.screening.rules import unscored
+from thyro_core.screening.sandbox import DecoderDiedError, DecoderProcess
+from thyro_core.screening.score import picture, verdict
+
+_CLASS_MALIGNANT = 1
+
+
+@dataclass(frozen=True)
+class FileVerdict:
+    """What the model says of one image of a file, or why it says nothing."""
+
+    file: Path
+    frame: int
+    """Position in its file, from 0."""
+    status: str
+    """scored, rejected or failed."""
+    prob_malignant: float | None
+    """Calibrated; None: not scored."""
+    sd: float | None
+    """Over members; None: not scored, or the model has one member."""
+    band: str
+    """refer, review, routine or not scored."""
+    reason: str | None
+    detail: str | None
+    """Particulars of the reason, and how the picture was read."""
+    overlay: bytes | None
+    """JPEG: the image beside itself with the map of the malignant class, text painted over; None:
+    not scored, or people may not see it."""
+
+
+def judge_files(
+    model: ScreeningModel, files: Sequence[Path], rules: ScreeningRules
+) -> Iterator[FileVerdict]:
+    """The verdict on every image of some files, in their order.
+
+    Each file is decoded in a process of its own, as a screening does: a file that crashes its
+    decoder has a verdict too.
+
+    Args:
+        model: the promoted model.
+        files: pictures or DICOM objects.
+        rules: bounds and measures.
+    """
+    with closing(DecoderProcess(rules, None)) as decoder:
+        for file in files:
+            images = _images(decoder, file)
+            for start in range(0, len(images), TOGETHER):
+                yield from _judge(model, file, images[start : start + TOGETHER], rules)
+
+
+def _images(decoder: DecoderProcess, file: Path) -> list[ScreeningImage]:
+    try:
+        return decoder(file.read_bytes(), file.name)
+    except OSError as error:
+        reason, detail = "unreadable", error.strerror
+    except DecoderDiedError as error:
+        reason, detail = str(error), None
+    return [ScreeningImage(str(file), 0, reason=reason, detail=detail)]
+
+
+def _judge(
+    model: ScreeningModel, file: Path, images: Sequence[ScreeningImage], rules: ScreeningRules
+) -> Iterator[FileVerdict]:
+    pixels = [resize(each.grey, model.side) for each in images if each.grey is not None]
+    scores = model.score(np.stack(pixels)) if pixels else None
+    place = 0
+    for image in images:
+        row: dict[str, Any] = unscored(image.reason or "undecodable")
+        overlay = None
+        if scores is not None and image.grey is not None:
+            row = verdict(scores, place, model.limits(rules))
+            if row["status"] == "scored" and image.display is not None:
+                cam = model.maps(scores, [place])[0, _CLASS_MALIGNANT]
+                overlay = picture(image.display, cam)
+            place += 1
+        details = (row.get("detail"), image.detail)
+        sd = row.get("sd")
+        yield FileVerdict(
+            file=file,
+            frame=image.frame,
+            status=row["status"],
+            prob_malignant=row.get("prob_malignant"),
+            sd=None if sd is None or np.isnan(sd) else sd,
+            band=row["band"],
+            reason=row.get("reason"),
+            detail="; ".join(text for text in details if text) or None,
+            overlay=overlay,
+        )
