@@ -24,6 +24,9 @@ class Observer:
     def on_split_end(self, split: int, failures: Mapping[str, Failure]) -> None:
         """A split is over; `failures` names the architectures that were not trained, and why."""
 
+    def on_result(self, name: str, n_done: int, total: int) -> None:
+        """Training is over; of the tables and the report `n_done` are made, `name` is next."""
+
     def on_report(self, url: str | None, error: str | None) -> None:
         """The report is written, or it could not be; the results stand all the same."""
 

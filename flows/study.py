@@ -37,6 +37,7 @@ from thyro_core.store.keys import summary_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.job import RestartPolicy, SplitJob
 from thyro_core.study.lifecycle import (
+    CONCLUSION,
     conclude_study,
     prepare_study,
     study_notes,
@@ -54,6 +55,8 @@ from thyro_core.study.summary import (
 from thyro_core.tables.io import read_table
 from thyro_core.training.memory import job_cpu_bytes, job_gpu_bytes
 from thyro_core.urls import redact
+
+_REPORT = "report"
 
 
 @flow(name="study", task_runner=ThreadPoolTaskRunner(max_workers=128))  # type: ignore[arg-type]
@@ -219,7 +222,7 @@ def train_split(job: SplitJob, training: Training) -> None:
 @step("conclude")
 def _conclude(store: Store, plan: StudyPlan, errors: Sequence[ThyroError]) -> None:
     try:
-        conclude_study(store, plan)
+        conclude_study(store, plan, _show_result)
     except IncompleteStudyError as error:
         raise IncompleteStudyError(error.message, errors) from error
     metrics = read_table(store, "metrics", study_id=plan.study_id)
@@ -232,9 +235,15 @@ def _conclude(store: Store, plan: StudyPlan, errors: Sequence[ThyroError]) -> No
     show_table(f"{key}-metrics", summary_rows(means), "Mean over splits (95 % interval)")
 
 
+def _show_result(name: str) -> None:
+    results = (*CONCLUSION, _REPORT)
+    current_observer().on_result(name, results.index(name), len(results))
+
+
 def _report(store: Store, plan: StudyPlan, scratch: Path) -> None:
     from thyro_core.reporting.report import write_report
 
+    _show_result(_REPORT)
     try:
         url = write_report(store, plan.study_id, scratch)
     # The study is concluded: no error in drawing its page is a reason to lose it.

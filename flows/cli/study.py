@@ -58,10 +58,6 @@ def study(
 ) -> None:
     """Run the cross-split study; started again, it goes on where it stopped."""
     from flows.cli.config_input import read_config
-    from flows.cli.study_display import StudyDisplay
-    from flows.forms import without_secret
-    from flows.observer import observer
-    from thyro_core.datasets.layouts import read_image_set
 
     options = label_options(image_column, label_column, patient_column, label_map)
     values = read_config(config, set_ or [], options)
@@ -70,14 +66,21 @@ def study(
     if dry_run:
         show_forecast(source, values, open_store_at(store), as_json=as_json)
         return
-    # Listed once here: a wrong source is reported before Prefect starts.
-    read_image_set(without_secret(source), values.ingest())
     start_time = time.monotonic()
-    opened_store = open_store_at(store)
+    with err.status("starting"):
+        from flows.cli.study_display import StudyDisplay
+        from flows.forms import without_secret
+        from flows.observer import observer
+        from thyro_core.datasets.layouts import read_image_set
+
+        # Listed once here: a wrong source is reported before Prefect starts.
+        read_image_set(without_secret(source), values.ingest())
+        opened_store = open_store_at(store)
+        from flows.serving.command_server import prefect_server
+        from flows.serving.server import ServerLostError
+        from flows.study import study as run
+
     display = StudyDisplay(err)
-    from flows.serving.command_server import prefect_server
-    from flows.serving.server import ServerLostError
-    from flows.study import study as run
 
     token = observer.set(display)
     try:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from flows.cli.console import note, say
@@ -22,6 +22,7 @@ from thyro_core.study.progress import JobProgress, read_positions, running_split
 
 _REFRESH_SECONDS = 1.0
 _SILENCE_SECONDS = 30.0
+_START = "starting"
 
 
 class StudyDisplay(Observer):
@@ -32,7 +33,7 @@ class StudyDisplay(Observer):
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f} %"),
+            TaskProgressColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[detail]}"),
             TimeElapsedColumn(),
             console=console,
@@ -42,6 +43,7 @@ class StudyDisplay(Observer):
         self._lock = threading.Lock()
         self._study: tuple[Store, StudyPlan] | None = None
         self._end = threading.Event()
+        self._is_trained = False
         self.concluded: str | None = None
         """The study, once all of it is in the store."""
 
@@ -50,6 +52,7 @@ class StudyDisplay(Observer):
         """Show it as long as the block runs."""
         watcher = threading.Thread(target=self._watch, daemon=True)
         with self._bars:
+            self._rows[_START] = self._bars.add_task(_START, total=None, detail="Prefect and Ray")
             watcher.start()
             try:
                 yield
@@ -90,6 +93,14 @@ class StudyDisplay(Observer):
         if not self._console.is_terminal and not failures:
             self._console.print(f"split {split} done")
 
+    def on_result(self, name: str, n_done: int, total: int) -> None:
+        """Show which table is made, and that nothing is trained any more."""
+        with self._lock:
+            self._is_trained = True
+        self._row("results", n_done, total, f"{name.replace('_', ' ')} ({n_done + 1} of {total})")
+        if n_done == 0 and not self._console.is_terminal:
+            self._console.print("all splits are trained; tables and report follow")
+
     def on_report(self, url: str | None, error: str | None) -> None:
         """Show only an error; where the report is stands among the results."""
         if self._study is not None:
@@ -100,6 +111,8 @@ class StudyDisplay(Observer):
 
     def _row(self, name: str, n_done: float, total: float, detail: str) -> None:
         with self._lock:
+            if _START in self._rows:
+                self._bars.remove_task(self._rows.pop(_START))
             if name not in self._rows:
                 self._rows[name] = self._bars.add_task(name, total=total, detail=detail)
             self._bars.update(self._rows[name], completed=n_done, total=total, detail=detail)
@@ -124,6 +137,9 @@ class StudyDisplay(Observer):
             self._show_split(job, plan.config.epochs)
         running = running_splits(positions, datetime.now(UTC))
         progress = study_progress(splits, positions, running)
+        if self._is_trained:
+            self._row("study", progress.work_total, progress.work_total, "all splits are trained")
+            return "all splits are trained; tables and report are made"
         detail = (
             f"{progress.ended} of {splits} splits, {progress.images_per_second:.0f} images/s, "
             f"{clock(progress.seconds_left)} left"

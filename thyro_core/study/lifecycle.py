@@ -122,10 +122,23 @@ def unfinished_runs(store: Store, plan: StudyPlan) -> list[tuple[int, Architectu
     ]
 
 
-def conclude_study(store: Store, plan: StudyPlan) -> None:
+CONCLUSION: tuple[str, ...] = (
+    "metrics", "cam_families", "cam_checks", *DERIVED_TABLES, "cam_tests",
+)  # fmt: skip
+"""Tables of a study as a whole, in the order in which they are made."""
+
+
+def conclude_study(
+    store: Store, plan: StudyPlan, begin: Callable[[str], None] = lambda _: None
+) -> None:
     """Write the tables of the study as a whole: runs, metrics, ensemble, CAM tests and so on.
 
     `runs` is written even if jobs failed: it holds their errors.
+
+    Args:
+        store: where the study lies.
+        plan: the study.
+        begin: called with the name of each of `CONCLUSION` before it is made.
 
     Raises:
         IncompleteStudyError: a split x architecture has no predictions.
@@ -145,6 +158,7 @@ def conclude_study(store: Store, plan: StudyPlan) -> None:
         for name in ("predictions", "cam_features", "cam_trust", "splits")
     )
     images = read_table(store, "images", manifest_id=plan.manifest_id)
+    begin("metrics")
     metrics = metrics_table(
         plan.study_id,
         predictions,
@@ -158,12 +172,15 @@ def conclude_study(store: Store, plan: StudyPlan) -> None:
         ("cam_families", cam_families_table, features),
         ("cam_checks", cam_checks_table, trust),
     ):
+        begin(name)
         table = make_table(plan.study_id, source, splits, plan.config)
         write_table(store, name, table, study_id=plan.study_id)
     sources = {"predictions": predictions, "splits": splits, "images": images, "metrics": metrics}
     derivation = Derivation(plan, sources)
     for name in DERIVED_TABLES:
+        begin(name)
         write_table(store, name, derivation.table(name), study_id=plan.study_id)
+    begin("cam_tests")
     tests = cam_tests_table(plan.study_id, features, predictions, splits, config=plan.config)
     write_table(store, "cam_tests", tests, study_id=plan.study_id)
 

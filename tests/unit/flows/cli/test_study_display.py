@@ -197,3 +197,29 @@ def test_whoever_watches_is_told_and_nobody_is_no_fault(store: Store, plan: Stud
     assert current_observer() is mine
     observer.reset(token)
     assert current_observer() is not mine
+
+
+def test_a_terminal_shows_something_from_the_first_moment_until_results_begin(
+    store: Store, plan: StudyPlan
+) -> None:
+    out = io.StringIO()
+    display = StudyDisplay(Console(file=out, force_terminal=True, width=120))
+    with display.live():
+        assert [task.description for task in display._bars.tasks] == ["starting"]
+        display.on_images(3, 30)
+        assert [task.description for task in display._bars.tasks] == ["images"]
+        display.on_plan(store, plan)
+        display.on_result("metrics", 0, 4)
+        display._refresh(store, plan)
+        rows = {task.description: task for task in display._bars.tasks}
+    assert rows["results"].fields["detail"] == "metrics (1 of 4)"
+    assert rows["results"].percentage == 0
+    # No rate and no time left of a training that is over.
+    assert rows["study"].fields["detail"] == "all splits are trained"
+
+
+def test_without_a_terminal_the_results_are_told_once(store: Store, plan: StudyPlan) -> None:
+    display, out = plain()
+    for place, name in enumerate(("metrics", "report")):
+        display.on_result(name, place, 2)
+    assert out.getvalue() == "all splits are trained; tables and report follow\n"
