@@ -1,4 +1,4 @@
-"""`thyro deployments`: the files for Prefect's work pools and the demo's config, written out."""
+"""`thyro deployments`: what is to be edited: Prefect's work pools, demo's config, a notebook."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -10,11 +10,11 @@ from rich.markup import escape
 from flows.cli.console import say
 from thyro_core.errors import InputError, counted
 
-_SUFFIXES = (".yaml", ".json")
+_SUFFIXES = (".yaml", ".json", ".ipynb")
 
 
 def deployment_files() -> dict[str, bytes]:
-    """What Thyro brings along for Prefect: content by file name."""
+    """What Thyro brings along: content by file name."""
     return {
         entry.name: entry.read_bytes()
         for entry in sorted(files("deployments").iterdir(), key=lambda entry: entry.name)
@@ -30,9 +30,10 @@ def deployments(
         bool, typer.Option("--overwrite", help="Replace files that were changed.")
     ] = False,
 ) -> None:
-    """Write the deployments for Prefect's work pools, and the demo's config.
+    """Write the deployments for Prefect's work pools, the demo's config and a notebook.
 
-    `demo.yaml` is a study's config, the others are for `prefect deploy` and `prefect automation`.
+    `demo.yaml` is a study's config, `quickstart.ipynb` a study from Python; the others are for
+    `prefect deploy` and `prefect automation`.
     """
     contents = deployment_files()
     to.mkdir(parents=True, exist_ok=True)

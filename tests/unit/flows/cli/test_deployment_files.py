@@ -12,9 +12,14 @@ from thyro_core.errors import InputError
 def test_it_writes_each_file_of_the_repository_as_it_is(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["deployments", "--to", str(tmp_path / "made")])
     assert done.exit_code == 0, done.output
-    ours = {path.name: path.read_bytes() for path in (REPOSITORY / "deployments").glob("*.[yj]*")}
+    ours = {path.name: path.read_bytes() for path in (REPOSITORY / "deployments").glob("*.[yji]*")}
     assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == ours
-    assert {"demo.yaml", "prefect.yaml", "prefect-kubernetes.yaml"} < ours.keys()
+    assert {
+        "demo.yaml",
+        "prefect.yaml",
+        "prefect-kubernetes.yaml",
+        "quickstart.ipynb",
+    } < ours.keys()
 
 
 def test_a_file_that_somebody_edited_stays_until_told(tmp_path: Path) -> None:
