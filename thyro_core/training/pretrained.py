@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import shutil
+import socket
 import tempfile
 import urllib.request
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 from ssl import SSLError
 from typing import TYPE_CHECKING
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 import fsspec
@@ -189,8 +190,7 @@ def _keep_url(
         source = fs.open(path, "rb")
     except OSError as error:
         # Not the error's own text: it may hold the address with its password.
-        digest = "no such file" if isinstance(error, FileNotFoundError) else type(error).__name__
-        msg = f"expected {public_url}, found {digest}"
+        msg = f"expected {public_url}, found {_open_fault(error)}"
         raise _UnavailableError(msg) from error
     with source, tempfile.NamedTemporaryFile(dir=scratch, prefix="weights-") as file:
         shutil.copyfileobj(source, file)
@@ -279,12 +279,35 @@ def _download(url: str, sha256_prefix: str, target: Path) -> None:
         ):
             shutil.copyfileobj(response, file)
     except _NETWORK as error:
-        msg = f"{url}: {type(error).__name__} {error}"
+        msg = f"{url}: {_network_fault(error)}"
         raise _UnavailableError(msg) from error
     digest = _sha256(target)
     if not digest.startswith(sha256_prefix):
         msg = f"{url}: expected SHA-256 {sha256_prefix}..., found {digest[:16]}..."
         raise _UnavailableError(msg)
+
+
+def _open_fault(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, PermissionError):
+        return "that it may not be read"
+    return "that it cannot be read"
+
+
+def _network_fault(error: Exception) -> str:
+    """Why nothing came, in words for somebody who reads a report."""
+    # urllib wraps what its socket met.
+    cause = error.reason if isinstance(error, URLError) else error
+    if isinstance(error, HTTPError):
+        return f"the server refused it (HTTP {error.code})"
+    if isinstance(cause, socket.gaierror):
+        return "the host's name is not known here; is there a way to the internet?"
+    if isinstance(cause, TimeoutError):
+        return f"no answer within {_TIMEOUT:g} s"
+    if isinstance(cause, SSLError):
+        return "the server's certificate is not trusted here"
+    return "the connection failed or broke off"
 
 
 def _convert(source: Path, target: Path, url: str) -> None:
