@@ -49,18 +49,20 @@ def predict(
     opened_store = open_store(store or settings.store)
     model_id = model or champion(opened_store)
     with err.status("reading"):
-        loaded = ScreeningModel(opened_store, model_id, scratch_folder(settings), threads=cores())
-        verdicts = list(judge_files(loaded, images, rules))
-    written = _write_overlays(verdicts, overlays) if overlays else {}
+        scoring_model = ScreeningModel(
+            opened_store, model_id, scratch_folder(settings), threads=cores()
+        )
+        verdicts = list(judge_files(scoring_model, images, rules))
+    overlay_paths = _write_overlays(verdicts, overlays) if overlays else {}
     if as_json:
         rows = [
             {name: value for name, value in asdict(each).items() if name != "overlay"}
-            | {"file": str(each.file), "overlay": written.get(place)}
+            | {"file": str(each.file), "overlay": overlay_paths.get(place)}
             for place, each in enumerate(verdicts)
         ]
         print_json({"model_id": model_id, "images": rows, "notice": NOTICE})
     else:
-        _show(verdicts, model_id, written)
+        _show(verdicts, model_id, overlay_paths)
     if not any(each.status == "scored" for each in verdicts):
         raise typer.Exit(2)
 
@@ -77,7 +79,7 @@ def _write_overlays(verdicts: list["FileVerdict"], folder: Path) -> dict[int, st
     return paths
 
 
-def _show(verdicts: list["FileVerdict"], model_id: str, written: dict[int, str]) -> None:
+def _show(verdicts: list["FileVerdict"], model_id: str, overlay_paths: dict[int, str]) -> None:
     say(f"Model {model_id}: calibrated probability of malignant, and where it would be listed")
     for each in verdicts:
         number = "    -" if each.prob_malignant is None else f"{each.prob_malignant:.3f}"
@@ -85,7 +87,7 @@ def _show(verdicts: list["FileVerdict"], model_id: str, written: dict[int, str])
         words += [f"frame {each.frame}" if each.frame else "", each.detail or ""]
         say(escape(f"{number}  {each.file.name}: {', '.join(text for text in words if text)}"))
     say("refer: from the model's threshold on; review: near it, or unlike most training images")
-    if written:
-        folder = Path(written[min(written)]).parent
-        say(f"{counted(len(written), 'overlay')} in {escape(str(folder))}")
+    if overlay_paths:
+        folder = Path(overlay_paths[min(overlay_paths)]).parent
+        say(f"{counted(len(overlay_paths), 'overlay')} in {escape(str(folder))}")
     say(NOTICE)

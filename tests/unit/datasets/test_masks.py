@@ -84,7 +84,7 @@ def test_a_set_without_masks_has_no_pack_and_keeps_its_id(tmp_path, store):
     source = put(tmp_path / "set", good(), ["a.png,0", "b.png,1"])
     found = ingest(source, RULES, store, (16,))
     # Made of the ingest version and what counts of the files: without masks, nothing of masks.
-    assert found.manifest_id == "m563989206e563c83"
+    assert found.manifest_id == "m1e38dcd305f84bbd"
     assert not store.exists(mask_key(found.manifest_id))
     assert open_masks(store, found.manifest_id, tmp_path, 2) is None
     assert mask_of(None, 0) is None

@@ -118,7 +118,7 @@ def test_a_store_that_is_gone_is_explained_too(monkeypatch) -> None:
     with pytest.raises(ConnectionError), run_of("study"):
         raise ConnectionResetError("gone")
     ((_, page),) = shown.calls
-    assert "ConnectionResetError: gone; check that the store" in page
+    assert "the store or the source: gone; what is finished is kept; check the path" in page
 
 
 def test_a_bug_is_left_to_its_traceback(monkeypatch) -> None:
