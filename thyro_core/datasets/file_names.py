@@ -1,8 +1,8 @@
 """Names as people write them in a table, and the files that they mean.
 
-Spreadsheets drop suffixes, exports change them, databases change case, and macOS spells accents as
-two characters (Unicode form NFD) where other systems have one (NFC). What fits one file alone is
-that file.
+Spreadsheets drop suffixes, tables leave out folders, exports change suffixes, databases change
+case, and macOS spells accents as two characters (Unicode form NFD) where other systems have one
+(NFC). What fits one file alone is that file.
 """
 
 import unicodedata
@@ -19,6 +19,7 @@ NameMatch = Literal[
     "without a suffix",
     "with another suffix",
     "in another Unicode form",
+    "without its folder",
 ]
 """How a name in a table fits a file's."""
 
@@ -35,6 +36,10 @@ def _without_case(name: str) -> str:
 
 def _stem(name: str) -> str:
     return _without_case(str(PurePosixPath(name).with_suffix("")))
+
+
+def _last_part(name: str) -> str:
+    return _without_case(name.rpartition("/")[2])
 
 
 # From the closest to the loosest.
@@ -59,7 +64,9 @@ class FileNames:
         }
         archived = [name for name in self._names if suffix(name) in _ARCHIVE_SUFFIXES]
         # An image before what only a screening reads.
-        self._by_stem = [_grouped(images, _stem), _grouped(archived, _stem)]
+        pictures = list(images)
+        self._by_stem = [_grouped(pictures, _stem), _grouped(archived, _stem)]
+        self._by_last_part = _grouped([*pictures, *archived], _last_part)
 
     def find(self, name: str) -> tuple[str, NameMatch] | None:
         """The one file that a name means, and how it fits; None: none does, or several do."""
@@ -75,7 +82,10 @@ class FileNames:
             return file, "without a suffix"
         is_suffixed = suffix(name) in IMAGE_SUFFIXES | _ARCHIVE_SUFFIXES
         file = self._of_stem(_stem(name)) if is_suffixed else None
-        return None if file is None else (file, "with another suffix")
+        if file is not None:
+            return file, "with another suffix"
+        files = [] if "/" in name else self._by_last_part.get(_without_case(name), [])
+        return (files[0], "without its folder") if len(files) == 1 else None
 
     def _of_stem(self, stem: str) -> str | None:
         """The one file with this stem; None: there is none, or there are several."""

@@ -52,7 +52,8 @@ def _picture_notes(table: pa.Table) -> list[str]:
     if with_text:
         notes.append(
             f"lines that look like text stand in {counted(with_text, 'included image')}, and there "
-            "may be more: those are painted over where images are shown, and the networks see them"
+            "may be more: those are painted over where images are shown; the networks see them, "
+            "and the store's packs hold them as they are"
         )
     if n_dual:
         notes.append(

@@ -63,10 +63,17 @@ def judge_files(
 
 
 def _images(decoder: DecoderProcess, file: Path) -> list[ScreeningImage]:
+    detail: str | None
+    # To open a pipe would wait for whoever writes to it.
+    if file.exists() and not file.is_file():
+        reason, detail = "unreadable", "no file: a pipe, a socket or a device"
+        return [ScreeningImage(str(file), 0, reason=reason, detail=detail)]
     try:
         return decoder(file.read_bytes(), file.name)
-    except OSError as error:
-        reason, detail = "unreadable", error.strerror
+    except FileNotFoundError:
+        reason, detail = "unreadable", "there is no such file"
+    except OSError:
+        reason, detail = "unreadable", "it may not be read, or its disk fails"
     except DecoderDiedError as error:
         reason, detail = str(error), None
     return [ScreeningImage(str(file), 0, reason=reason, detail=detail)]

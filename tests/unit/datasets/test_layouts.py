@@ -190,6 +190,19 @@ def test_names_with_another_suffix_are_matched_where_one_file_fits(tmp_path: Pat
     assert by_name(found)["f.png"].conflict, "two rows that mean one file, with two labels"
 
 
+def test_names_without_their_folder_mean_the_one_file_that_is_called_so(tmp_path: Path) -> None:
+    csv = "image,label\nA.png,1\nb.png,0\ntwice.png,1\nup/c.png,0\n"
+    files = ("sub/a.png", "sub/deep/b.png", "x/twice.png", "y/twice.png", "sub/c.png")
+    found = table(tmp_path, csv, *files)
+    entries = by_name(found)
+    assert (entries["sub/a.png"].label, entries["sub/deep/b.png"].label) == (1, 0)
+    written = "2 names in labels.csv written without its folder, and matched to the one file that"
+    assert any(note.startswith(written) for note in found.notes)
+    # Two files, or a path that says where: nothing is guessed.
+    assert not entries["twice.png"].present
+    assert not entries["up/c.png"].present
+
+
 def test_an_image_is_excluded_however_the_specialist_spells_it(tmp_path: Path) -> None:
     put(
         tmp_path,

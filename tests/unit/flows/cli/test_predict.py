@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -26,12 +27,18 @@ def test_every_file_has_its_verdict_and_the_model_s_own_probability(model, tmp_p
     good = write_image(tmp_path / "good.png", 1, malignant=True)
     colour = write_colour(tmp_path / "colour.png", 2)
     (tmp_path / "empty.png").touch()
-    files = [good, colour, tmp_path / "empty.png", tmp_path / "gone.png"]
+    os.mkfifo(tmp_path / "pipe.png")
+    names = ("empty.png", "gone.png", "pipe.png")
+    files = [good, colour, *(tmp_path / name for name in names)]
     loaded = ScreeningModel(store, bundle.model_id, tmp_path)
     verdicts = list(judge_files(loaded, files, ScreeningRules()))
     assert [each.file for each in verdicts] == files
-    assert [each.status for each in verdicts] == ["scored", "rejected", "failed", "failed"]
-    assert verdicts[3].reason == "unreadable"
+    assert [each.status for each in verdicts] == ["scored", "rejected", *["failed"] * 3]
+    assert [each.reason for each in verdicts[3:]] == ["unreadable"] * 2
+    assert [each.detail for each in verdicts[3:]] == [
+        "there is no such file",
+        "no file: a pipe, a socket or a device",
+    ]
     (probability,) = load_model(store).predict([good])["prob_malignant"]
     assert verdicts[0].prob_malignant == pytest.approx(probability, abs=1e-6)
     assert all(each.prob_malignant is None and each.overlay is None for each in verdicts[1:])
