@@ -13,7 +13,7 @@ def refuse_folder(
 
     def scandir(path):
         if str(path).endswith(name):
-            raise error(13, "no", str(path))
+            raise error(13, os.strerror(13), str(path))
         return real(path)
 
     patch.setattr(os, "scandir", scandir)

@@ -169,11 +169,17 @@ def explain_refusal(source: str, fs: fsspec.AbstractFileSystem) -> Iterator[None
     try:
         yield
     except refusal_types(fs) as error:
-        msg = (
-            f"{source}: expected a folder that can be read, found {type(error).__name__} "
-            f"({error}); check the address and the credentials"
-        )
+        msg = f"{source}: expected a folder that can be read, {_refusal(error, fs)}"
         raise InputError(msg) from error
+
+
+def _refusal(error: Exception, fs: fsspec.AbstractFileSystem) -> str:
+    """What was found instead, and the cure; the class of an error says nothing to people."""
+    if isinstance(fs, LocalFileSystem) and isinstance(error, OSError) and error.strerror:
+        where = f" at {error.filename}" if error.filename else ""
+        cure = "grant the right to read it, or take it out of the folder"
+        return f"found {error.strerror.lower()}{where}; {cure}"
+    return f"found: {error}; check the address and the credentials"
 
 
 def refusal_types(fs: fsspec.AbstractFileSystem) -> tuple[type[Exception], ...]:

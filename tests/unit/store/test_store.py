@@ -649,8 +649,10 @@ def test_a_folder_that_cannot_be_listed_does_not_pass_for_an_empty_one(
     (tmp_path / "b.png").write_bytes(b"b")
     assert list_files(str(tmp_path)).images() == ["b.png", f"{inner}/a.png"]
     refuse_folder(monkeypatch, "site2")
-    with pytest.raises(InputError, match=f"expected a folder that can be read, .*{inner}"):
+    refusal = f"folder that can be read, found permission denied at .*{inner}; grant the right"
+    with pytest.raises(InputError, match=refusal) as caught:
         list_files(str(tmp_path))
+    assert "Error" not in str(caught.value)
 
 
 def test_a_system_folder_that_cannot_be_listed_is_none_of_ours(
