@@ -22,7 +22,7 @@ from thyro_core.study.progress import JobProgress, read_positions, running_split
 
 _REFRESH_SECONDS = 1.0
 _SILENCE_SECONDS = 30.0
-_START = "starting"
+_START, _RESULTS = "starting", "results"
 
 
 class StudyDisplay(Observer):
@@ -43,7 +43,6 @@ class StudyDisplay(Observer):
         self._lock = threading.Lock()
         self._study: tuple[Store, StudyPlan] | None = None
         self._end = threading.Event()
-        self._is_trained = False
         self.concluded: str | None = None
         """The study, once all of it is in the store."""
 
@@ -95,9 +94,7 @@ class StudyDisplay(Observer):
 
     def on_result(self, name: str, n_done: int, total: int) -> None:
         """Show which table is made, and that nothing is trained any more."""
-        with self._lock:
-            self._is_trained = True
-        self._row("results", n_done, total, f"{name.replace('_', ' ')} ({n_done + 1} of {total})")
+        self._row(_RESULTS, n_done, total, f"{name.replace('_', ' ')} ({n_done + 1} of {total})")
         if n_done == 0 and not self._console.is_terminal:
             self._console.print("all splits are trained; tables and report follow")
 
@@ -137,7 +134,7 @@ class StudyDisplay(Observer):
             self._show_split(job, plan.config.epochs)
         running = running_splits(positions, datetime.now(UTC))
         progress = study_progress(splits, positions, running)
-        if self._is_trained:
+        if _RESULTS in self._rows:
             self._row("study", progress.work_total, progress.work_total, "all splits are trained")
             return "all splits are trained; tables and report are made"
         detail = (

@@ -16,8 +16,7 @@ from thyro_core.reporting.manuscript.page import Page, PageFigure, PageTable, re
 from thyro_core.reporting.manuscript.table_files import file_names, write_tables
 from thyro_core.reporting.queries import Tables
 from thyro_core.reporting.references import references
-from thyro_core.reporting.report import write_report
-from thyro_core.store.keys import checklist_key, report_key
+from thyro_core.reporting.report import render_report
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan, load_current_plan
 from thyro_core.tables.query import connect
@@ -55,8 +54,8 @@ def export_study(
         msg = f"{folder}: expected a new or empty folder, found files in it; name another one"
         raise InputError(msg)
     plan = load_current_plan(store, study_id)
-    write_report(store, study_id, scratch)
-    page = read_page(store.read(report_key(study_id)).decode())
+    report, checklist = render_report(store, study_id, scratch)
+    page = read_page(report)
     results = connect(store)
     try:
         with results.asking():
@@ -68,8 +67,8 @@ def export_study(
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    (partial / "report.html").write_bytes(store.read(report_key(study_id)))
-    (partial / "checklist.csv").write_bytes(store.read(checklist_key(study_id)))
+    (partial / "report.html").write_text(report, encoding="utf-8")
+    (partial / "checklist.csv").write_bytes(checklist)
     (partial / "methods.md").write_text(text, encoding="utf-8")
     bibliography = bibtex(references(plan.config.architectures))
     (partial / "references.bib").write_text(bibliography, encoding="utf-8")
@@ -106,4 +105,5 @@ def _readme(
         figures=figures,
         tables=list(zip(file_names(tables), tables, strict=True)),
         width=f"{width:g}",
+        gallery_width=f"{max(width, COLUMN_WIDTHS[1]):g}",
     )

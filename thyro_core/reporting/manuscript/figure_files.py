@@ -4,8 +4,10 @@ import base64
 import io
 import re
 from collections.abc import Sequence
+from functools import cache
 from itertools import groupby
 from pathlib import Path
+from textwrap import wrap
 from xml.sax.saxutils import escape
 
 import pypdfium2
@@ -76,6 +78,7 @@ def _as_pdf(svg: str) -> bytes:
     return bytes(renderPDF.drawToString(drawing, invariant=1))
 
 
+@cache
 def _register_fonts() -> None:
     """Make the figures' letters known, and the default too: PDF's own ones are never embedded."""
     for weight in ("normal", "bold"):
@@ -133,27 +136,17 @@ def _case_parts(case: PageCase, left: float, top: float, side: float) -> list[st
         f'xlink:href="{_as_png_url(url)}"/>'
         for place, url in enumerate((case.image, case.overlay))
     ]
+    letters = int(2 * side / (0.56 * _TEXT_SIZE))
     below = top + side + 1.2 * _TEXT_SIZE
     lines = [
         _line(left, below + row * 1.2 * _TEXT_SIZE, text)
-        for row, text in enumerate(
-            _caption_lines(case.caption, int(2 * side / (0.56 * _TEXT_SIZE)))
-        )
+        for row, text in enumerate(wrap(case.caption, letters, break_on_hyphens=False))
     ]
     return pictures + lines
 
 
 def _line(x: float, y: float, text: str, weight: str = "normal") -> str:
     return f'<text x="{x:g}" y="{y:g}" font-weight="{weight}">{escape(text)}</text>'
-
-
-def _caption_lines(text: str, length: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) >= length and len(lines) < 3:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
 
 
 def _as_png_url(url: str) -> str:

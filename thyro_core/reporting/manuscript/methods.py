@@ -4,6 +4,7 @@ import re
 
 from thyro_core import NOTICE
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
+from thyro_core.evaluation.uncertainty import MIN_SPLITS
 from thyro_core.reporting.html import render_page
 from thyro_core.reporting.manuscript.bibliography import citation_key
 from thyro_core.reporting.queries import Tables
@@ -28,6 +29,7 @@ def methods(tables: Tables, plan: StudyPlan) -> str:
         plan=plan,
         config=plan.config,
         notice=NOTICE,
+        least_splits=MIN_SPLITS,
         cohort=cohort(tables, is_null=plan.config.permute_labels),
         labels=ARCHITECTURE_NAMES,
         networks={name: network_reference(name).citation for name in architectures},

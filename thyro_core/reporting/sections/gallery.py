@@ -40,6 +40,10 @@ _KINDS = {
     (0, False): "Benign, called benign",
     (0, True): "Benign, called malignant",
 }
+_OVER_SPLITS = {
+    "probability": ("avg(prob_malignant)", "three"),
+    "splits": ("count(*)", "count"),
+}
 _WEBP_QUALITY = 88
 _SHORT_ID = 12
 _IMAGE_FACTS = ["image_id", "uri", "group_id", "text_boxes", "width", "height"]
@@ -165,10 +169,6 @@ def _wrong_calls(
     wrong = [row for row in calls if row["called"] != bool(row["label"])]
     wrong.sort(key=lambda row: (-abs(row["p"] - row["label"]), row["image_id"]))
     first = plan.config.architectures[0]
-    expressions = {
-        "probability": ("avg(prob_malignant)", "three"),
-        "splits": ("count(*)", "count"),
-    }
     return [
         WrongCall(
             row["image_id"][:_SHORT_ID],
@@ -176,7 +176,7 @@ def _wrong_calls(
             row["label"],
             **tables.figures(
                 tables.source("predictions", architecture=first, image_id=row["image_id"]),
-                expressions,
+                _OVER_SPLITS,
             ),
         )
         for row in wrong[:WORST]
@@ -287,9 +287,8 @@ def _case(
         is_empty=peak <= 0,
         **tables.figures(
             own,
-            {
-                "probability": ("avg(prob_malignant)", "three"),
-                "splits": ("count(*)", "count"),
+            _OVER_SPLITS
+            | {
                 "split": (_first_split(plan, called=bool(row["called"])), "count"),
             },
         ),

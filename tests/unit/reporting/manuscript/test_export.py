@@ -112,6 +112,9 @@ def test_the_methods_follow_the_config(tmp_path) -> None:
     assert "AlexNet [@krizhevsky2014], ResNet18 [@he2016]" in text
     assert "hold-out" not in text
     assert "randomising weights" not in text
+    # Four splits: no test over them is made, and none is claimed.
+    assert "without a test, which needs 5 splits" in text
+    assert "resampled t test" not in text
     assert "&#" not in text
     # A heading stands alone, whatever was left out before it.
     assert all(
@@ -133,7 +136,10 @@ def test_a_folder_holds_everything_and_is_made_whole_or_not(full, tmp_path) -> N
     assert all(f"`{name[7:-4]}`" in readme for name in names if name.endswith(".tex"))
     (metrics,) = folder.glob("tables/*-performance-metrics.csv")
     assert metrics.read_text().startswith("Metric,")
-    keys = set(re.findall(r"@([a-z0-9]+)\]", (folder / "methods.md").read_text()))
+    assert "85 mm wide, the gallery 174" in readme
+    methods_text = (folder / "methods.md").read_text()
+    assert "by the corrected resampled t test" in methods_text, "of six splits"
+    keys = set(re.findall(r"@([a-z0-9]+)\]", methods_text))
     assert keys <= set(re.findall(r"@misc\{(\w+),", (folder / "references.bib").read_text()))
     assert not list(tmp_path.glob("*.partial"))
     with pytest.raises(InputError, match="expected a new or empty folder, found files in it"):
