@@ -25,8 +25,8 @@ DOTS_PER_INCH = 600
 
 
 _FONT = "DejaVu Sans"
-_TEXT_SIZE = 11.0
-"""Size of the gallery's text, in its own units."""
+_TEXT_SIZE, _SIDE = 11.0, 224.0
+"""Size of the gallery's text, and side of its pictures, however many pixels they have."""
 _PAGE_SVG = re.compile(r'<svg ([^>]*?)width="100%" style="[^"]*" (viewBox="0 0 ([\d.]+) ([\d.]+)")')
 
 
@@ -105,9 +105,8 @@ def gallery_figure(cases: Sequence[PageCase]) -> PageFigure:
         cases: at least one.
     """
     rows = [(kind, list(of)) for kind, of in groupby(cases, key=lambda case: case.kind)]
-    side = max(case.side for case in cases)
-    pair, gap = 2 * side, _TEXT_SIZE
-    row_height = side + 5.5 * _TEXT_SIZE
+    pair, gap = 2 * _SIDE, _TEXT_SIZE
+    row_height = _SIDE + 5.5 * _TEXT_SIZE
     width = max(len(of) for _, of in rows) * (pair + gap) - gap
     parts = []
     for row, (kind, of) in enumerate(rows):
@@ -115,7 +114,7 @@ def gallery_figure(cases: Sequence[PageCase]) -> PageFigure:
         parts.append(_line(0, top + 1.1 * _TEXT_SIZE, kind, "bold"))
         for column, case in enumerate(of):
             left = column * (pair + gap)
-            parts += _case_parts(case, left, top + 1.6 * _TEXT_SIZE, side)
+            parts += _case_parts(case, left, top + 1.6 * _TEXT_SIZE)
     height = len(rows) * row_height
     body = f'<g fill="var(--ink)" font-size="{_TEXT_SIZE:g}">{"".join(parts)}</g>'
     svg = (
@@ -130,14 +129,14 @@ def gallery_figure(cases: Sequence[PageCase]) -> PageFigure:
     return PageFigure("gallery", svg, caption)
 
 
-def _case_parts(case: PageCase, left: float, top: float, side: float) -> list[str]:
+def _case_parts(case: PageCase, left: float, top: float) -> list[str]:
     pictures = [
-        f'<image x="{left + place * side:g}" y="{top:g}" width="{side:g}" height="{side:g}" '
+        f'<image x="{left + place * _SIDE:g}" y="{top:g}" width="{_SIDE:g}" height="{_SIDE:g}" '
         f'xlink:href="{_as_png_url(url)}"/>'
         for place, url in enumerate((case.image, case.overlay))
     ]
-    letters = int(2 * side / (0.56 * _TEXT_SIZE))
-    below = top + side + 1.2 * _TEXT_SIZE
+    letters = int(2 * _SIDE / (0.56 * _TEXT_SIZE))
+    below = top + _SIDE + 1.2 * _TEXT_SIZE
     lines = [
         _line(left, below + row * 1.2 * _TEXT_SIZE, text)
         for row, text in enumerate(wrap(case.caption, letters, break_on_hyphens=False))

@@ -48,8 +48,6 @@ class PageCase:
     image: str
     overlay: str
     """Both as data URLs."""
-    side: float
-    """Width and height [pixels]."""
 
 
 @dataclass(frozen=True)
@@ -146,5 +144,4 @@ def _gallery_cases(root: HtmlElement) -> Iterator[PageCase]:
                 caption=_figure_caption(case),
                 image=image.get("src"),
                 overlay=overlay.get("src"),
-                side=float(image.get("width")),
             )

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import string
+from itertools import pairwise
 
 import pypdfium2
 from docx import Document
@@ -12,7 +13,11 @@ from PIL import Image
 from thyro_core import NOTICE
 from thyro_core.reporting.figures.svg import AltText, inline_svg
 from thyro_core.reporting.manuscript.bibliography import bibtex, citation_key
-from thyro_core.reporting.manuscript.figure_files import standalone_svg, write_figure
+from thyro_core.reporting.manuscript.figure_files import (
+    gallery_figure,
+    standalone_svg,
+    write_figure,
+)
 from thyro_core.reporting.manuscript.page import PageFigure, PageTable, read_page
 from thyro_core.reporting.manuscript.table_files import (
     as_csv,
@@ -73,6 +78,21 @@ def test_no_figure_of_a_report_leans_on_its_page(full) -> None:
         svg = standalone_svg(figure.svg, 85)
         assert "var(" not in svg
         assert "mm" in svg.split("viewBox")[0]
+
+
+def test_the_gallerys_captions_stay_in_their_rows(full) -> None:
+    """Of networks with small inputs too: a caption lay over the next row's heading."""
+    store, plan = full
+    cases = read_page(store.read(report_key(plan.study_id)).decode()).cases
+    svg = gallery_figure(cases).svg
+    lines = re.findall(r'<text x="[\d.]+" y="([\d.]+)" font-weight="(\w+)">', svg)
+    headings = [float(y) for y, weight in lines if weight == "bold"]
+    assert len(headings) == len({case.kind for case in cases})
+    places = [float(y) for y, _ in lines]
+    for above, below in pairwise(headings):
+        assert max(y for y in places if y < below) <= below - 11
+        assert above < below
+    assert max(places) < float(svg.split('viewBox="0 0 ')[1].split('"')[0].split()[1])
 
 
 def test_a_table_is_the_same_in_csv_latex_and_word(tmp_path) -> None:
