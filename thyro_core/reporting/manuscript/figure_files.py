@@ -25,7 +25,7 @@ DOTS_PER_INCH = 600
 
 
 _FONT = "DejaVu Sans"
-_TEXT_SIZE, _SIDE = 11.0, 224.0
+_TEXT_SIZE, _PICTURE_SIDE = 11.0, 224.0
 """Size of the gallery's text, and side of its pictures, however many pixels they have."""
 _PAGE_SVG = re.compile(r'<svg ([^>]*?)width="100%" style="[^"]*" (viewBox="0 0 ([\d.]+) ([\d.]+)")')
 
@@ -105,8 +105,8 @@ def gallery_figure(cases: Sequence[PageCase]) -> PageFigure:
         cases: at least one.
     """
     rows = [(kind, list(of)) for kind, of in groupby(cases, key=lambda case: case.kind)]
-    pair, gap = 2 * _SIDE, _TEXT_SIZE
-    row_height = _SIDE + 5.5 * _TEXT_SIZE
+    pair, gap = 2 * _PICTURE_SIDE, _TEXT_SIZE
+    row_height = _PICTURE_SIDE + 5.5 * _TEXT_SIZE
     width = max(len(of) for _, of in rows) * (pair + gap) - gap
     parts = []
     for row, (kind, of) in enumerate(rows):
@@ -131,12 +131,12 @@ def gallery_figure(cases: Sequence[PageCase]) -> PageFigure:
 
 def _case_parts(case: PageCase, left: float, top: float) -> list[str]:
     pictures = [
-        f'<image x="{left + place * _SIDE:g}" y="{top:g}" width="{_SIDE:g}" height="{_SIDE:g}" '
+        f'<image x="{left + place * _PICTURE_SIDE:g}" y="{top:g}" width="{_PICTURE_SIDE:g}" height="{_PICTURE_SIDE:g}" '
         f'xlink:href="{_as_png_url(url)}"/>'
         for place, url in enumerate((case.image, case.overlay))
     ]
-    letters = int(2 * _SIDE / (0.56 * _TEXT_SIZE))
-    below = top + _SIDE + 1.2 * _TEXT_SIZE
+    letters = int(2 * _PICTURE_SIDE / (0.56 * _TEXT_SIZE))
+    below = top + _PICTURE_SIDE + 1.2 * _TEXT_SIZE
     lines = [
         _line(left, below + row * 1.2 * _TEXT_SIZE, text)
         for row, text in enumerate(wrap(case.caption, letters, break_on_hyphens=False))
