@@ -131,7 +131,8 @@ def gallery_figure(cases: Sequence[PageCase]) -> PageFigure:
 
 def _case_parts(case: PageCase, left: float, top: float) -> list[str]:
     pictures = [
-        f'<image x="{left + place * _PICTURE_SIDE:g}" y="{top:g}" width="{_PICTURE_SIDE:g}" height="{_PICTURE_SIDE:g}" '
+        f'<image x="{left + place * _PICTURE_SIDE:g}" y="{top:g}" '
+        f'width="{_PICTURE_SIDE:g}" height="{_PICTURE_SIDE:g}" '
         f'xlink:href="{_as_png_url(url)}"/>'
         for place, url in enumerate((case.image, case.overlay))
     ]
