@@ -216,7 +216,7 @@ def _card(
         precision=plan.precision,
         recipe=RECIPE,
         data=data_figures(plan.manifest_id, tables.splits),
-        starting_weights={"origin": start.origin, "sha256": start.sha256},
+        starting_weights={"origin": start.display_origin, "sha256": start.sha256},
         metrics=metric_figures(tables.metrics, spec.architecture),
         ensemble=together,
         candidates=candidates,

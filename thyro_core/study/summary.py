@@ -79,7 +79,7 @@ def markdown_summary(plan: StudyPlan, summaries: MetricSummaries, notes: Sequenc
         *("| " + " | ".join(row) + " |" for row in rows),
         "",
         "Starting weights: "
-        + "; ".join(f"{name}: {start.origin}" for name, start in plan.weights.items())
+        + "; ".join(f"{name}: {start.display_origin}" for name, start in plan.weights.items())
         + ".",
         "",
         *(f"- {note}" for note in notes),

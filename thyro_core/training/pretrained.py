@@ -59,6 +59,14 @@ class StartingWeights:
     key: str | None = None
     warning: str | None = None
 
+    @property
+    def display_origin(self) -> str:
+        """The origin for a page that may travel: of a local path the file's name alone."""
+        kind = "mirror: " if self.origin.startswith("mirror: ") else ""
+        place = self.origin.removeprefix(kind)
+        is_local = place.startswith(("/", "file://")) or ("/" in place and "://" not in place)
+        return kind + (PurePosixPath(place).name if is_local else redact(place))
+
 
 def resolve_weights(
     weights: str, architectures: Sequence[str], mirror: str | None, store: Store, scratch: Path

@@ -172,6 +172,22 @@ def test_the_mirror_comes_first(value, mirror, store, scratch, monkeypatch, capl
     assert caplog.records == []
 
 
+@pytest.mark.parametrize(
+    ("origin", "display"),
+    [
+        ("none", "none"),
+        ("torchvision: IMAGENET1K_V1", "torchvision: IMAGENET1K_V1"),
+        ("mirror: /home/a-name/w: x/resnet18.safetensors", "mirror: resnet18.safetensors"),
+        ("/home/a-name/own.safetensors", "own.safetensors"),
+        ("file:///home/a-name/own.safetensors", "own.safetensors"),
+        ("mirror: s3://bucket/resnet18.safetensors", "mirror: s3://bucket/resnet18.safetensors"),
+        ("https://u:secret@host/w.safetensors?sig=1", "https://host/w.safetensors"),
+    ],
+)
+def test_a_page_names_no_folder_of_the_machine(origin, display):
+    assert pretrained.StartingWeights("resnet18", origin).display_origin == display
+
+
 @pytest.mark.parametrize("url", ["{}/resnet18.safetensors", "{}", "{}/", "file://{}"])
 def test_a_url_of_a_folder_or_of_one_file(url, mirror, store, scratch):
     start = one(url.format(mirror), None, store, scratch)

@@ -10,7 +10,6 @@ from thyro_core.reporting.cells import Cell
 from thyro_core.reporting.queries import TableRow, Tables
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.provenance import git_commit
-from thyro_core.urls import redact
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def provenance(tables: Tables, plan: StudyPlan) -> Provenance:
         weights=[
             {
                 "architecture": name,
-                "origin": redact(plan.weights[name].origin),
+                "origin": plan.weights[name].display_origin,
                 "sha256": plan.weights[name].sha256,
             }
             for name in plan.config.architectures
