@@ -29,6 +29,7 @@ from thyro_core import NOTICE
 from thyro_core.cluster.backend import Cluster, Training, connect
 from thyro_core.cluster.resources import Allocation, ResourceRequest
 from thyro_core.config import StudyConfig
+from thyro_core.datasets.centres import with_one_split_a_centre
 from thyro_core.datasets.manifest import Manifest
 from thyro_core.errors import IncompleteStudyError, SplitFailedError, ThyroError, counted
 from thyro_core.host import scratch_folder
@@ -88,6 +89,7 @@ def study(
         opened_store = open_store(store or settings.store)
         # Before Ray starts: an error in the images is reported at once.
         manifest = read_images(source, config, opened_store.url)
+        config = with_one_split_a_centre(config, manifest.table)
         with ExitStack() as lock_scope:
             with connect(ray or settings.ray, get_run_logger().info) as cluster:
                 allocation = cluster.allocate(_request(settings, config, manifest))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Architecture = Literal["resnet18", "alexnet", "vgg16", "inception_v3"]
-Scheme = Literal["holdout", "kfold", "repeated_kfold"]
+Scheme = Literal["holdout", "kfold", "repeated_kfold", "leave_one_centre_out"]
 Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal["constant", "cosine"]
 BatchNorm = Literal["recalibrate", "running"]
@@ -145,13 +145,13 @@ class StudyConfig(IngestConfig):
     )
     scheme: Scheme = Field(
         "holdout",
-        description="Repeated stratified hold-out (the paper), k-fold, or repeated k-fold, in "
-        "which every image is tested equally often.",
+        description="Repeated stratified hold-out (the paper), k-fold, repeated k-fold, in which "
+        "every image is tested equally often, or each centre tested by networks of the others.",
     )
     splits: Annotated[int, Field(ge=2, le=100)] = Field(
         10,
         description="Number of hold-out splits, or of folds; of repeated k-fold all folds of all "
-        "repetitions.",
+        "repetitions. Leave-one-centre-out sets it to the number of centres.",
     )
     folds: Annotated[int, Field(ge=2, le=50)] = Field(
         5,
@@ -235,6 +235,9 @@ class StudyConfig(IngestConfig):
         description="Test images of a split and architecture whose maps are checked by randomising "
         "weights and by removing pixels; 0 = off.",
     )
+    centre_column: str = _column(
+        "centre", "Column of labels.csv with the hospital or device that an image comes from."
+    )
     # Studies that do not use the next three keep the ids they had before there were such keys.
     subgroups: tuple[str, ...] = Field(
         (),
@@ -316,8 +319,12 @@ class StudyConfig(IngestConfig):
 
     @property
     def subgroup_columns(self) -> tuple[ColumnSpec, ...]:
-        """`subgroups`, read."""
-        return tuple(_column_spec(text) for text in self.subgroups)
+        """`subgroups`, read; leave-one-centre-out always looks at its centres, first."""
+        specs = [_column_spec(text) for text in self.subgroups]
+        if self.scheme == "leave_one_centre_out":
+            specs = [spec for spec in specs if spec.name != self.centre_column]
+            specs.insert(0, ColumnSpec(self.centre_column, ()))
+        return tuple(specs)
 
     @property
     def reader_columns(self) -> tuple[ReaderSpec, ...]:
@@ -329,7 +336,7 @@ class StudyConfig(IngestConfig):
         """Folds of a repetition; None: the scheme has none."""
         if self.scheme == "holdout":
             return None
-        return self.splits if self.scheme == "kfold" else self.folds
+        return self.folds if self.scheme == "repeated_kfold" else self.splits
 
     def side(self, architecture: Architecture) -> int:
         """Side of an architecture's square input [pixels]: 224 becomes 299 for Inception_v3."""

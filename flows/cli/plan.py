@@ -48,6 +48,7 @@ def plan(
 
 def show_forecast(source: str, study: "StudyConfig", store: "Store", *, as_json: bool) -> None:
     """Read the images, and print what a study of them can show and what it takes."""
+    from thyro_core.datasets.centres import with_one_split_a_centre
     from thyro_core.datasets.manifest import ingest
     from thyro_core.study.derived import check_columns
     from thyro_core.study.forecast import forecast
@@ -55,6 +56,7 @@ def show_forecast(source: str, study: "StudyConfig", store: "Store", *, as_json:
     sides = sorted({study.side(architecture) for architecture in study.architectures})
     with err.status("reading images"):
         manifest = ingest(source, study.ingest(), store, sides)
+    study = with_one_split_a_centre(study, manifest.table)
     check_columns(manifest.table, study)
     outlook = forecast(store, manifest.table, study)
     if as_json:

@@ -20,7 +20,7 @@ from thyro_core.explain.tables import cam_checks_table
 from thyro_core.reporting.report import write_report
 from thyro_core.store.keys import run_key
 from thyro_core.store.store import Store, open_store
-from thyro_core.study.derived import DERIVED_TABLES, derived_table
+from thyro_core.study.derived import derived_table, derived_tables
 from thyro_core.study.plan import StudyPlan, make_plan, save_plan
 from thyro_core.tables import schemas
 from thyro_core.tables.cam_columns import CASCADE_COLUMNS, FEATURES, TRUST_COLUMNS
@@ -216,7 +216,7 @@ def conclude(store: Store, plan: StudyPlan) -> None:
     metrics = metrics_table(plan.study_id, predictions, splits, plan.config, **extra)
     write_table(store, "metrics", metrics, **study)
     sources = {"predictions": predictions, "splits": splits, "images": images, "metrics": metrics}
-    for name in DERIVED_TABLES:
+    for name in derived_tables(plan.config):
         write_table(store, name, derived_table(name, plan, sources), **study)
     write_table(store, "cam_tests", _tests(store, plan, splits), **study)
     trust = read_table(store, "cam_trust", **study)

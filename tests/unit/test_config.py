@@ -59,7 +59,10 @@ CHOICES: dict[str, tuple[list[object], list[object]]] = {
         [("vgg16",), ARCHITECTURES],
         [(), ("resnet50",), ("vgg16", "vgg16")],
     ),
-    "scheme": (["holdout", "kfold", "repeated_kfold"], ["Holdout", "bootstrap"]),
+    "scheme": (
+        ["holdout", "kfold", "repeated_kfold", "leave_one_centre_out"],
+        ["Holdout", "bootstrap"],
+    ),
     "schedule": (["constant", "cosine"], ["linear"]),
     "batchnorm": (["recalibrate", "running"], ["frozen"]),
     "weights": (["auto", "none", "s3://bucket/weights"], [""]),
@@ -72,6 +75,7 @@ CHOICES: dict[str, tuple[list[object], list[object]]] = {
     "image_column": (["image", "file"], [""]),
     "label_column": (["label", "diagnosis"], [""]),
     "patient_column": (["patient_id", "case"], [""]),
+    "centre_column": (["centre", "hospital"], [""]),
     "label_map": (
         [("benign=B", "malignant=M", "unlabelled=U"), ()],
         [("B",), ("ill=M",), ("benign=",)],
@@ -217,7 +221,11 @@ def test_every_field_changes_the_id() -> None:
     other |= {"deterministic": False, "tirads_benign": ("1",), "tirads_malignant": ("5",)}
     other |= {"max_frames": 2, "subgroups": ("a",), "readers": ("a",), "permute_labels": True}
     other |= {"dual_views": "exclude", "image_column": "file", "label_column": "diagnosis"}
-    other |= {"patient_column": "case", "label_map": ("benign=B", "malignant=M")}
+    other |= {
+        "patient_column": "case",
+        "centre_column": "hospital",
+        "label_map": ("benign=B", "malignant=M"),
+    }
     ids = {content_id("s", StudyConfig.model_validate({name: other[name]})) for name in other}
     assert other.keys() == StudyConfig.model_fields.keys()
     assert len(ids | {content_id("s", StudyConfig())}) == len(other) + 1

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from thyro_core.config import CLASS_NAMES, StudyConfig
+from thyro_core.datasets.centres import group_centres
 from thyro_core.datasets.group_sampling import NoChoiceError, draw_folds, draw_groups
 from thyro_core.errors import InputError
 from thyro_core.tables import schemas
@@ -40,6 +41,7 @@ def make_splits(study_id: str, images: pa.Table, config: StudyConfig) -> pa.Tabl
     Hold-out: each split's test part has floor(test_fraction x n) images of each class, or about
     as many where groups of several images stay together; see `draw_groups`. k-fold: each image is
     tested in exactly one fold. Repeated k-fold: each image is tested once in every repetition.
+    Leave-one-centre-out: each centre is one split's test part, in order of their names.
 
     Args:
         study_id: written into every row.
@@ -57,7 +59,10 @@ def make_splits(study_id: str, images: pa.Table, config: StudyConfig) -> pa.Tabl
         rows = replace(rows, label=permuted_labels(rows.label, rows.group_id, config.seed))
     group, sizes = _groups(rows)
     _check_groups(rows, group, sizes)
-    tests = _tests(rows.label, sizes, config)
+    if config.scheme == "leave_one_centre_out":
+        tests = _centre_tests(images, rows, group, sizes, config)
+    else:
+        tests = _tests(rows.label, sizes, config)
     roles = np.array(
         [
             _roles(test, sizes, rows.label, config, split=split)[group]
@@ -143,6 +148,30 @@ def _tests(label: IntArray, sizes: IntArray, config: StudyConfig) -> list[BoolAr
     if config.fold_count is None:
         return _holdouts(label, sizes, config)
     return _folds(sizes, config, config.fold_count)
+
+
+def _centre_tests(
+    images: pa.Table, rows: _Labelled, group: IntArray, sizes: IntArray, config: StudyConfig
+) -> list[BoolArray]:
+    """Groups of each centre, in order of the centres' names."""
+    names, centre = group_centres(images, rows.image_id, group, column=config.centre_column)
+    if len(names) != config.splits:
+        msg = (
+            f"leave_one_centre_out tests each centre once: the column {config.centre_column} has "
+            f"{len(names)} of them; set splits to {len(names)}"
+        )
+        raise InputError(msg)
+    tests = [centre == number for number in range(len(names))]
+    for name, test in zip(names, tests, strict=True):
+        benign, malignant = sizes[test].sum(axis=0)
+        if not min(benign, malignant):
+            msg = (
+                f"centre {name} has {benign} benign and {malignant} malignant images: without "
+                "both, nothing tells how well it is read; give it the name of a centre that is "
+                f"like it in the column {config.centre_column}, or leave its images out"
+            )
+            raise InputError(msg)
+    return tests
 
 
 def _holdouts(label: IntArray, sizes: IntArray, config: StudyConfig) -> list[BoolArray]:

@@ -88,6 +88,23 @@ def auc_interval(
     return newcombe_interval(placements.auc, *sizes)
 
 
+def auc_error(
+    label: AnyIntArray, score: AnyFloatArray, cluster: npt.ArrayLike
+) -> tuple[float, float]:
+    """One AUC and its standard error, patients as the independent units.
+
+    Args:
+        label: (n,), 0 or 1; both.
+        score: (n,), of any range.
+        cluster: (n,), the patient of each image.
+
+    Returns:
+        The AUC; its error, NaN with a single patient of a class, 0 without any spread.
+    """
+    placements = _placements(label, score)
+    return placements.auc, float(np.sqrt(_variance(label, placements, _clusters(label, cluster))))
+
+
 def auc_influences(label: AnyIntArray, score: AnyFloatArray) -> tuple[float, AnyFloatArray]:
     """An AUC, and what each image adds to its deviation from the true one, (n,).
 

@@ -108,6 +108,15 @@ def heterogeneity(
     return float(stats.f.sf(statistic, difference.size, fewest - 1))
 
 
+def has_figures(part: OutOfFoldEnsemble) -> bool:
+    """Whether a group of images has `LEAST_UNITS` patients of each class.
+
+    Args:
+        part: the group's images.
+    """
+    return all(len(set(part.unit[part.label == value])) >= LEAST_UNITS for value in (0, 1))
+
+
 def subgroups_table(
     study_id: str,
     ensembles: Ensembles,
@@ -151,7 +160,7 @@ def _column_rows(
     for number in np.unique(place):
         inside = place == number
         sizes = _group_sizes(ensemble, inside)
-        is_large = min(sizes["units_benign"], sizes["units_malignant"]) >= LEAST_UNITS
+        is_large = has_figures(ensemble.part(inside))
         large += [number] * is_large
         head = {"subgroup": spec.name, "place": int(number), "value": names[number]} | sizes
         rows += [head | row for row in _group_rows(ensemble, inside, threshold, is_large)]

@@ -216,16 +216,38 @@ _METHODS = (
 )
 
 
+_METHODS_OF_CENTRES = (
+    Reference(
+        "Debray et al. 2017",
+        "A guide to systematic review and meta-analysis of prediction model performance",
+        "BMJ 356, i6460.",
+        "doi:10.1136/bmj.i6460",
+        "an AUC over several centres",
+    ),
+    Reference(
+        "Higgins et al. 2009",
+        "A re-evaluation of random-effects meta-analysis",
+        "Journal of the Royal Statistical Society A 172, 137-159.",
+        "doi:10.1111/j.1467-985X.2008.00552.x",
+        "what a further centre may show",
+    ),
+)
+
+
 def network_reference(architecture: Architecture) -> Reference:
     """The paper that a network comes from."""
     return _ARCHITECTURES[architecture]
 
 
-def references(architectures: Collection[Architecture]) -> tuple[Reference, ...]:
+def references(
+    architectures: Collection[Architecture], *, has_centres: bool = False
+) -> tuple[Reference, ...]:
     """The study that is repeated, then the study's networks and its methods by their authors.
 
     Args:
         architectures: those of the study.
+        has_centres: whether it gives figures by centre.
     """
-    networks = (_ARCHITECTURES[name] for name in architectures)
-    return (*_STUDY, *sorted((*networks, *_METHODS), key=lambda each: each.citation))
+    methods = [*(_ARCHITECTURES[name] for name in architectures), *_METHODS]
+    methods += _METHODS_OF_CENTRES if has_centres else ()
+    return (*_STUDY, *sorted(methods, key=lambda each: each.citation))

@@ -13,6 +13,7 @@ from typing import Any
 from thyro_core import NOTICE
 from thyro_core.datasets.eligibility import REASON_MEANINGS
 from thyro_core.errors import IncompleteStudyError
+from thyro_core.evaluation.centres import LEAST_CENTRES, has_centres
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES, METRIC_NAMES
 from thyro_core.evaluation.metrics import PAPER
 from thyro_core.evaluation.plausibility import CHECKS
@@ -27,6 +28,7 @@ from thyro_core.reporting.html import render_page
 from thyro_core.reporting.queries import Tables
 from thyro_core.reporting.references import references
 from thyro_core.reporting.sections.calibration import FIT_TITLES, fit
+from thyro_core.reporting.sections.centres import centres
 from thyro_core.reporting.sections.cohort import cohort, flow_figure, leakage
 from thyro_core.reporting.sections.curves import make_plot, plot_data
 from thyro_core.reporting.sections.gallery import gallery
@@ -212,11 +214,13 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "families": families(tables, plan.config),
         "trust": trust(tables, plan.config, metrics.evidence),
         "review": review(tables, plan.config),
+        "centres": centres(tables, plan.config),
         "shortcut_facts": SHORTCUT_FACTS,
         "shortcut_learners": LEARNERS,
         "least_units": LEAST_UNITS,
+        "least_centres": LEAST_CENTRES,
         "provenance": provenance(tables, plan),
-        "references": references(plan.config.architectures),
+        "references": references(plan.config.architectures, has_centres=has_centres(plan.config)),
     }
 
 

@@ -9,6 +9,7 @@ from thyro_core.config import ColumnSpec, ReaderSpec, StudyConfig
 from thyro_core.datasets.attributes import column_values, kept_columns
 from thyro_core.errors import InputError
 from thyro_core.evaluation.calibration import CrossFit, cross_fit
+from thyro_core.evaluation.centres import centres_table, has_centres
 from thyro_core.evaluation.ensemble import calibration_table, ensemble_table
 from thyro_core.evaluation.operating import operating_points_table, predictive_values_table
 from thyro_core.evaluation.out_of_fold import Ensembles, out_of_fold_ensembles
@@ -32,10 +33,20 @@ DERIVED_TABLES: Mapping[str, tuple[str, ...]] = {
     "operating_points": ("architecture", "declared"),
     "predictive_values": ("architecture", "measure", "prevalence"),
     "subgroups": ("architecture", "subgroup", "place", "metric"),
+    "centres": ("architecture",),
     "readers": ("architecture", "reader"),
     "shortcuts": ("architecture",),
 }
 """Table -> the columns that name a row."""
+
+
+def derived_tables(config: StudyConfig) -> tuple[str, ...]:
+    """Those of `DERIVED_TABLES` that a study has: `centres` only where it looks at centres.
+
+    Args:
+        config: the study's.
+    """
+    return tuple(name for name in DERIVED_TABLES if name != "centres" or has_centres(config))
 
 
 class Derivation:
@@ -76,6 +87,10 @@ class Derivation:
             columns = cells(config.subgroup_columns)
             return subgroups_table(study_id, self._ensembles, config, columns=columns)
 
+        def centres() -> pa.Table:
+            cells = column_values(images, config.centre_column)
+            return centres_table(study_id, self._ensembles, config, cells)
+
         def readers() -> pa.Table:
             columns = cells(config.reader_columns)
             return readers_table(study_id, self._ensembles, config, columns=columns)
@@ -89,6 +104,7 @@ class Derivation:
                 study_id, sources["metrics"], config
             ),
             "subgroups": subgroups,
+            "centres": centres,
             "readers": readers,
             "shortcuts": lambda: shortcuts_table(study_id, *parts, config, images=images),
         }

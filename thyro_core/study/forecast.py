@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from thyro_core.config import Architecture, StudyConfig
+from thyro_core.datasets.attributes import column_values
+from thyro_core.datasets.centres import with_one_split_a_centre
 from thyro_core.datasets.splits import make_splits
 from thyro_core.errors import InputError
 from thyro_core.evaluation.bounded import Interval, logit_interval, t_quantile
@@ -167,10 +169,13 @@ def forecast(store: Store, images: pa.Table, config: StudyConfig) -> Forecast:
         return expected_mean_interval(auc, malignant, benign, config)
 
     sides = {config.side(name) for name in config.architectures}
+    schemes = list(_SCHEMES)
+    if column_values(images, config.centre_column):
+        schemes.append({"scheme": "leave_one_centre_out"})
     return Forecast(
         images=(counts[0], counts[1]),
         units=(units[0], units[1]),
-        schemes={_scheme_name(scheme): _obstacle(images, config, scheme) for scheme in _SCHEMES},
+        schemes={_scheme_name(scheme): _obstacle(images, config, scheme) for scheme in schemes},
         whole=_intervals(counts, units, 1.0, expected_interval),
         test_part=_intervals(counts, units, share, expected_interval),
         mean=_intervals(counts, units, share, mean_interval),
@@ -188,7 +193,7 @@ def _scheme_name(scheme: dict[str, object]) -> str:
 def _obstacle(images: pa.Table, config: StudyConfig, scheme: dict[str, object]) -> str | None:
     try:
         plan = StudyConfig.model_validate(config.model_dump() | scheme)
-        make_splits("s", images, plan)
+        make_splits("s", images, with_one_split_a_centre(plan, images))
     except InputError as error:
         return str(error)
     return None

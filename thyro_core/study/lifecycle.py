@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from thyro_core.config import Architecture, StudyConfig
 from thyro_core.datasets.attributes import image_nodules
+from thyro_core.datasets.centres import centre_notes, with_one_split_a_centre
 from thyro_core.datasets.hidden_paths import HidePath
 from thyro_core.datasets.leakage import check_leakage
 from thyro_core.datasets.manifest import Manifest, ingest
@@ -22,7 +23,7 @@ from thyro_core.evaluation.tables import metrics_table
 from thyro_core.explain.tables import cam_checks_table, cam_families_table, cam_tests_table
 from thyro_core.store.keys import table_key, table_prefix
 from thyro_core.store.store import Store
-from thyro_core.study.derived import DERIVED_TABLES, Derivation, check_columns
+from thyro_core.study.derived import DERIVED_TABLES, Derivation, check_columns, derived_tables
 from thyro_core.study.job import is_finished
 from thyro_core.study.plan import PlannedPrecision, StudyPlan, make_plan, save_plan
 from thyro_core.study.records import runs_table, train_aucs
@@ -83,9 +84,11 @@ def prepare_study(
             config names is not there.
         LeakageError: images that belong together stand on both sides of a split.
     """
+    config = with_one_split_a_centre(config, manifest.table)
     check_columns(manifest.table, config)
+    notes = (*manifest.notes, *centre_notes(manifest.table, config))
     weights = resolve_weights(config.weights, config.architectures, mirror, store, scratch)
-    plan = make_plan(config, manifest.manifest_id, precision, weights, manifest.notes)
+    plan = make_plan(config, manifest.manifest_id, precision, weights, notes)
     if not store.exists(table_key("splits", study_id=plan.study_id)):
         splits = make_splits(plan.study_id, manifest.table, plan.config)
         write_table(store, "splits", splits, study_id=plan.study_id)
@@ -126,6 +129,12 @@ CONCLUSION: tuple[str, ...] = (
     "metrics", "cam_families", "cam_checks", *DERIVED_TABLES, "cam_tests",
 )  # fmt: skip
 """Tables of a study as a whole, in the order in which they are made."""
+
+
+def concluding_tables(config: StudyConfig) -> tuple[str, ...]:
+    """Those of `CONCLUSION` that a study has."""
+    without = DERIVED_TABLES.keys() - derived_tables(config)
+    return tuple(name for name in CONCLUSION if name not in without)
 
 
 def conclude_study(
@@ -177,7 +186,7 @@ def conclude_study(
         write_table(store, name, table, study_id=plan.study_id)
     sources = {"predictions": predictions, "splits": splits, "images": images, "metrics": metrics}
     derivation = Derivation(plan, sources)
-    for name in DERIVED_TABLES:
+    for name in derived_tables(plan.config):
         begin(name)
         write_table(store, name, derivation.table(name), study_id=plan.study_id)
     begin("cam_tests")

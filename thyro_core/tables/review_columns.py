@@ -101,3 +101,20 @@ SHORTCUT_COLUMNS = (
     ("logistic_regression_auc", _REAL, "Of logistic regression, on the same images."),
 )
 """Of `shortcuts`, after study and architecture."""
+
+CENTRE_COLUMNS = (
+    ("n_centres", _INT, "Centres with at least ten patients of each class."),
+    (
+        "auc",
+        _REAL,
+        "Mean over these centres (random effects); NaN: fewer than three, or one's has no error.",
+    ),
+    ("ci_low", _REAL, "Lower end of its 95 % interval."),
+    ("ci_high", _REAL, "Upper end of the interval."),
+    ("tau", _REAL, "Standard deviation of the centres' true AUCs on the logit scale."),
+    ("tau_low", _REAL, "Lower end of its 95 % interval."),
+    ("tau_high", _REAL, "Upper end of the interval."),
+    ("prediction_low", _REAL, "Lower end of the 95 % interval of a further centre's true AUC."),
+    ("prediction_high", _REAL, "Upper end of that interval."),
+)
+"""Of `centres`, after study and architecture."""

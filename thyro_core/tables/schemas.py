@@ -12,6 +12,7 @@ import pyarrow as pa
 from thyro_core.tables import screening_columns
 from thyro_core.tables.cam_columns import FEATURE_COLUMNS, TRUST_COLUMNS
 from thyro_core.tables.review_columns import (
+    CENTRE_COLUMNS,
     OPERATING_COLUMNS,
     PREDICTIVE_COLUMNS,
     READER_COLUMNS,
@@ -24,8 +25,8 @@ SCHEMA_VERSION = 2
 the cascade of weights, and `cam_checks` what they amount to; `splits` says how often an image is
 tested and which test sets are the same; `comparisons` has the family that P is adjusted over;
 tables `ensemble` and `calibration` are new; `screening` has `prob_raw`; `metrics` has the level of
-what counts as one; `operating_points`, `predictive_values`, `subgroups`, `readers` and `shortcuts`
-are new; `images` has `text_boxes` and `views`, `screening` `text_lines`."""
+what counts as one; `operating_points`, `predictive_values`, `subgroups`, `centres`, `readers` and
+`shortcuts` are new; `images` has `text_boxes` and `views`, `screening` `text_lines`."""
 
 _STRING = pa.string()
 _INT = pa.int32()
@@ -327,6 +328,14 @@ TABLES: dict[str, Table] = {
             _STUDY,
             _ARCHITECTURE,
             *SUBGROUP_COLUMNS,
+        ),
+        _table(
+            "centres",
+            ("study_id",),
+            "architecture of a study that gives figures by centre",
+            _STUDY,
+            _ARCHITECTURE,
+            *CENTRE_COLUMNS,
         ),
         _table(
             "readers",

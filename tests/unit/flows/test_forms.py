@@ -64,7 +64,12 @@ def test_bounds_and_choices_are_in_the_form() -> None:
     assert fields["splits"]["description"].endswith("At least 2, at most 100.")
     assert fields["focal_alpha"]["type"] == "number"
     assert fields["focal_alpha"]["description"].endswith("More than 0, less than 1.")
-    assert fields["scheme"]["enum"] == ["holdout", "kfold", "repeated_kfold"]
+    assert fields["scheme"]["enum"] == [
+        "holdout",
+        "kfold",
+        "repeated_kfold",
+        "leave_one_centre_out",
+    ]
     assert fields["architectures"]["items"]["enum"][0] == "resnet18"
     assert fields["deterministic"]["type"] == "boolean"
 

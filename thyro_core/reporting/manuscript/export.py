@@ -7,6 +7,7 @@ from pathlib import Path
 
 from thyro_core import NOTICE
 from thyro_core.errors import InputError
+from thyro_core.evaluation.centres import has_centres
 from thyro_core.reporting.html import render_page
 from thyro_core.reporting.manuscript.bibliography import bibtex
 from thyro_core.reporting.manuscript.characteristics import characteristics
@@ -70,7 +71,9 @@ def export_study(
     (partial / "report.html").write_text(report, encoding="utf-8")
     (partial / "checklist.csv").write_bytes(checklist)
     (partial / "methods.md").write_text(text, encoding="utf-8")
-    bibliography = bibtex(references(plan.config.architectures))
+    bibliography = bibtex(
+        references(plan.config.architectures, has_centres=has_centres(plan.config))
+    )
     (partial / "references.bib").write_text(bibliography, encoding="utf-8")
     figures = _write_figures(page, partial / "figures", width)
     all_tables = (first, *page.tables)

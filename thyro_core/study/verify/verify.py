@@ -33,7 +33,7 @@ from thyro_core.store.keys import (
 from thyro_core.store.store import Store
 from thyro_core.study.derived import DERIVED_TABLES, derived_table
 from thyro_core.study.job import is_finished
-from thyro_core.study.lifecycle import open_gate_pack
+from thyro_core.study.lifecycle import concluding_tables, open_gate_pack
 from thyro_core.study.plan import StudyPlan, load_plan, plan_recipe
 from thyro_core.study.records import runs_table, train_aucs
 from thyro_core.study.study_table import check_row
@@ -242,7 +242,7 @@ def _check_completeness(study: _StudyTables) -> _Findings:
     summary = f"{len(runs) - len(faults)} of {len(runs)} runs are finished"
     faults += [
         f"no table {name}"
-        for name in ("runs", "metrics", *DERIVED_TABLES, "cam_tests", "cam_families", "cam_checks")
+        for name in ("runs", *concluding_tables(plan.config))
         if not store.exists(table_key(name, study_id=plan.study_id))
     ]
     return _Findings([summary, *faults] if faults else [], summary)
