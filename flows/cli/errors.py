@@ -1,5 +1,6 @@
 """The one place where an exception becomes a sentence for a person, and an exit code."""
 
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -124,9 +125,15 @@ def read_input(file: Path, place: str, expectation: str, cure: str = "") -> byte
         cure: the end of the message.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or is no regular file: whoever reads a pipe waits for its
+            writer, and a device may have no end.
     """
     try:
+        mode = file.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            kind = "a pipe" if stat.S_ISFIFO(mode) else "a socket or a device"
+            msg = f"{place}: expected {expectation}, found {kind}; save its contents as a file"
+            raise InputError(msg)
         return file.read_bytes()
     except OSError as error:
         msg = f"{place}: expected {expectation}, found: {error.strerror}{cure}"

@@ -81,20 +81,33 @@ def read_rules(items: Sequence[str]) -> "ScreeningRules":
 
 
 def _print_counts(store: "Store", place: str, *, as_json: bool) -> None:
-    from thyro_core.screening.rules import files_sentence, totals_of_row
+    from thyro_core.screening.rules import aside_sentence, files_sentence, totals_of_row
     from thyro_core.screening.store import batch_row
+    from thyro_core.screening.worklist import unscored_reasons
     from thyro_core.store.keys import worklist_key
 
     date, batch_id = place.split("/")
     row = batch_row(store, date, batch_id)
     worklist = {suffix: f"{store.url}/{worklist_key(date, suffix)}" for suffix in ("html", "csv")}
+    reasons = unscored_reasons(store, date, batch_id)
     if as_json:
-        row |= {"date": date, "worklist": worklist, "store": store.url, "notice": NOTICE}
+        row |= {
+            "reasons": reasons,
+            "date": date,
+            "worklist": worklist,
+            "store": store.url,
+            "notice": NOTICE,
+        }
         print_json(row)
         return
     say(f"Screening of [bold]{date}[/], batch {batch_id}, model {row['model_id']}")
     say(totals_of_row(row).sentence)
+    if reasons:
+        phrases = [f"{number} {reason.replace('_', ' ')}" for reason, number in reasons.items()]
+        say(f"not scored: {', '.join(phrases)}; the worklist says what each needs")
     say(f"this run met {files_sentence(row['files'], row['known'], row['late'])}")
+    if row["aside"]:
+        say(aside_sentence(row["files"], row["aside"], row["aside_reasons"]))
     if row["copies"]:
         say("a copy shows the same picture as another row, which has its score")
     say(f"{row['refer']} refer, {row['review']} review, {row['routine']} routine")

@@ -43,6 +43,7 @@ class Entry:
         attributes: Other columns of labels.csv, or a DDTI case's tirads, age and sex.
         size: Size of the file [bytes], where known.
         masks: Paths of its nodule masks below the source; none, if one of them is missing.
+        fault: Why it cannot be read, as far as the listing shows; None: it is to be tried.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Entry:
     attributes: Mapping[str, str] = field(default_factory=dict)
     size: int | None = None
     masks: tuple[str, ...] = ()
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def read_image_set(source: str, rules: IngestConfig, *, name_files: bool = True)
         InputError: nothing readable is there, no image has a label, or a table is at fault.
     """
     folder = list_files(source)
-    if not folder.sizes and not folder.links_out:
+    if not folder.sizes and not folder.links_out and not folder.refusals:
         msg = f"{source}: expected an image set, found no files; {_CURE}"
         raise InputError(msg)
     layout, entries, notes = _read_layout(folder, rules)
@@ -106,6 +108,7 @@ def read_image_set(source: str, rules: IngestConfig, *, name_files: bool = True)
         *excluded,
         *_ignored_notes(folder, entries, name_files),
     ]
+    entries = _with_refusals(folder, entries)
     return ImageSet(
         source=folder.url,
         layout=layout,
@@ -113,6 +116,21 @@ def read_image_set(source: str, rules: IngestConfig, *, name_files: bool = True)
         notes=tuple(notes),
         has_patients=any(entry.patient is not None for entry in entries),
     )
+
+
+def _with_refusals(folder: Listing, entries: list[Entry]) -> list[Entry]:
+    """The entries with the folders that cannot be read, and what the labels name in these."""
+    faults = {
+        name: f"the folder cannot be read, and nobody knows what it holds: {reason}"
+        for name, reason in folder.refusals.items()
+    }
+    rows = [Entry(name, folder.uri(name), fault=fault) for name, fault in faults.items()]
+    for entry in entries:
+        parents = [str(path) for path in PurePosixPath(entry.name).parents]
+        reason = next((folder.refusals[path] for path in parents if path in faults), None)
+        fault = None if reason is None else f"its folder cannot be read: {reason}"
+        rows.append(replace(entry, present=entry.present or fault is not None, fault=fault))
+    return rows
 
 
 _Read = tuple[Layout, list[Entry], list[str]]
@@ -325,6 +343,8 @@ def _hint(folder: Listing) -> str:
         return f", but a {_TABLE} in {nested[0]}/"
     if folder.links_out:
         return f" ({_links(folder)})"
+    if folder.refusals:
+        return f" ({counted(len(folder.refusals), 'folder')} that cannot be read)"
     others = other_files(folder, frozenset())
     return f" (other files: {others})" if others else ""
 
@@ -353,6 +373,10 @@ def _exclude(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], list[s
 def _ignored_notes(folder: Listing, entries: list[Entry], name_files: bool) -> list[str]:
     others = other_files(folder, frozenset(entry.name for entry in entries))
     notes = [f"files not taken as images: {others}"] if others else []
+    if folder.n_hidden:
+        notes.append(
+            f"{counted(folder.n_hidden, 'file')} left out, hidden or of a system (such as @eaDir)"
+        )
     if folder.links_out:
         notes.append(f"{_links(folder)}: left out")
     if folder.no_files:

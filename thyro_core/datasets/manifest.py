@@ -26,9 +26,15 @@ from thyro_core.datasets.hidden_paths import (
     with_hidden_paths,
 )
 from thyro_core.datasets.image_notes import image_notes
-from thyro_core.datasets.layouts import Entry, ImageSet, read_image_set
+from thyro_core.datasets.layouts import ImageSet, read_image_set
 from thyro_core.datasets.path_names import path_notes
-from thyro_core.errors import InputError, counted
+from thyro_core.datasets.source_files import (
+    hashed_files,
+    masks_by_image,
+    unread_notes,
+    with_masks,
+)
+from thyro_core.errors import InputError
 from thyro_core.imaging import decode as images
 from thyro_core.imaging import quality
 from thyro_core.imaging.burned_text import text_boxes
@@ -110,7 +116,7 @@ def ingest(
     )
     image_set = read_image_set(source, ingest_rules, name_files=hide_path is None)
     fs, root = filesystem(source)
-    files = _with_masks(fs, root, _hashed(fs, root, image_set.entries))
+    files = with_masks(fs, root, hashed_files(fs, root, image_set.entries))
     manifest_id = _manifest_id(files, ingest_rules)
     if _done(store, manifest_id):
         if hide_path is not None:
@@ -120,7 +126,7 @@ def ingest(
         packs.ensure_packs(store, manifest.table, ingest_rules, sides, uris)
         if not store.exists(mask_key(manifest_id)):
             mask_packs.pack_masks(
-                fs, root, _masks(files), manifest.table, store=store, rules=ingest_rules
+                fs, root, masks_by_image(files), manifest.table, store=store, rules=ingest_rules
             )
         return manifest
     with packs.resized_rows(len(files), sides) as resized:
@@ -139,11 +145,12 @@ def ingest(
     if hide_path is not None:
         table, paths = with_hidden_paths(table, hide_path), [HIDDEN_NOTE]
     masks, unusable = mask_packs.pack_masks(
-        fs, root, _masks(files), table, store=store, rules=ingest_rules
+        fs, root, masks_by_image(files), table, store=store, rules=ingest_rules
     )
     state_notes = image_notes(table, judgement)
     of_contents = [*state_notes, *unusable]
-    notes = (*image_set.notes, *paths, *_unread(files), *of_contents)
+    unread = unread_notes(files, name_files=hide_path is None)
+    notes = (*image_set.notes, *paths, *unread, *of_contents)
     write_table(store, "images", table, manifest_id=manifest_id)
     summary = _summary(table, image_set, notes, ingest_rules) | {
         "sides": list(sides),
@@ -168,7 +175,7 @@ def _present_notes(
         return replace(manifest, notes=(_FIRST_NOTES, *manifest.notes))
     is_hidden = HIDDEN_NOTE in manifest.notes
     paths = [HIDDEN_NOTE] if is_hidden else path_notes(entry.name for entry in image_set.entries)
-    notes = (*image_set.notes, *paths, *_unread(files), *of_contents)
+    notes = (*image_set.notes, *paths, *unread_notes(files, name_files=not is_hidden), *of_contents)
     return replace(manifest, notes=notes, layout=image_set.layout)
 
 
@@ -194,63 +201,6 @@ def load_manifest(store: Store, manifest_id: str) -> Manifest:
 def _done(store: Store, manifest_id: str) -> bool:
     images_key = table_key("images", manifest_id=manifest_id)
     return store.exists(manifest_key(manifest_id)) and store.exists(images_key)
-
-
-def _hashed(fs: fsspec.AbstractFileSystem, root: str, entries: Sequence[Entry]) -> list[SourceFile]:
-    """The files with their hashes, by name."""
-    ordered = sorted(entries, key=lambda entry: entry.name)
-    threads = packs.threads_for(fs)
-    files = packs.map_threads(lambda entry: _hash(fs, root, entry), ordered, threads=threads)
-    present = [file for file in files if file.entry.present]
-    if present and all(file.image_id is None for file in present):
-        msg = (
-            f"{root}: none of {counted(len(present), 'file')} could be read "
-            f"({present[0].failure}); check the permissions and the connection, then run again"
-        )
-        raise InputError(msg)
-    return files
-
-
-def _hash(fs: fsspec.AbstractFileSystem, root: str, entry: Entry) -> SourceFile:
-    def digest() -> tuple[str, int]:
-        # Streamed, because a file too large to be decoded still gets its hash.
-        with fs.open(f"{root}/{entry.name}", "rb") as file:
-            image_id = hashlib.file_digest(file, "sha256").hexdigest()
-            return image_id, file.seek(0, 2)
-
-    if not entry.present:
-        return SourceFile(entry, None)
-    try:
-        image_id, size = packs.read_with_retries(digest, entry.name)
-    except OSError as error:
-        return SourceFile(entry, None, failure=packs.unread_detail(error))
-    return SourceFile(replace(entry, size=size), image_id)
-
-
-def _with_masks(
-    fs: fsspec.AbstractFileSystem, root: str, files: list[SourceFile]
-) -> list[SourceFile]:
-    names = sorted({name for file in files for name in file.entry.masks})
-    digests = mask_packs.mask_digests(fs, root, names)
-    return [
-        replace(file, masks={name: digests[name] for name in file.entry.masks if name in digests})
-        for file in files
-    ]
-
-
-def _masks(files: Sequence[SourceFile]) -> dict[str, dict[str, str]]:
-    """The masks of each image_id: files with the same bytes are one image."""
-    masks: dict[str, dict[str, str]] = {}
-    for file in files:
-        if file.image_id is not None and file.masks.keys() == set(file.entry.masks):
-            masks.setdefault(file.image_id, {}).update(file.masks)
-    return masks
-
-
-def _unread(files: Sequence[SourceFile]) -> list[str]:
-    lacking = sum(file.masks.keys() != set(file.entry.masks) for file in files)
-    fact = "with a mask that cannot be read: set aside"
-    return [f"{counted(lacking, 'image')} {fact}"] if lacking else []
 
 
 def _manifest_id(files: Sequence[SourceFile], rules: IngestConfig) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from thyro_core.config import IngestConfig
 from thyro_core.datasets import packs
+from thyro_core.errors import StoreError
 from thyro_core.imaging import decode as pictures
 from thyro_core.store.keys import mask_key
 from thyro_core.store.store import Store
@@ -42,7 +43,9 @@ def mask_digests(fs: fsspec.AbstractFileSystem, root: str, names: Sequence[str])
 
         try:
             return packs.read_with_retries(read, name)
-        except OSError:
+        except (OSError, StoreError) as error:
+            # It raises where the whole store does not answer.
+            packs.unread_detail(fs, f"{root}/{name}", error)
             return None
 
     digests = packs.map_threads(digest, names, threads=packs.threads_for(fs))

@@ -24,10 +24,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core.config import IngestConfig
 from thyro_core.datasets.hidden_paths import is_location
-from thyro_core.errors import InputError
+from thyro_core.errors import InputError, StoreError
 from thyro_core.host import cores
 from thyro_core.imaging import decode as pictures
 from thyro_core.store.keys import pack_key
+from thyro_core.store.refused import object_refusal
 from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
 from thyro_core.store.store import Store, disk_full_error, filesystem
 from thyro_core.types import Grey
@@ -347,8 +348,21 @@ def map_batches(
     return results
 
 
-def unread_detail(error: OSError) -> str:
-    """What is said of a file that every try to read failed; never a server's own words."""
+def unread_detail(fs: fsspec.AbstractFileSystem, path: str, error: OSError | StoreError) -> str:
+    """What is said of a file that every try to read failed; never a server's own words.
+
+    Args:
+        fs: its file system.
+        path: of the file.
+        error: what the last try raised.
+
+    Raises:
+        InputError: the store refuses not this object, but everything.
+        StoreError: it does not answer.
+    """
+    if isinstance(error, StoreError):
+        answer = object_refusal(fs, path, error) or "it is gone meanwhile"
+        return f"the store lists the object and does not give it: {answer}"
     reason = os.strerror(error.errno) if error.errno else "refused"
     return f"unreadable, {TRIES} tries: {reason}; check its permissions, there or at the store"
 

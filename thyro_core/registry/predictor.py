@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from thyro_core.config import IngestConfig
+from thyro_core.errors import InputError
 from thyro_core.explain.gradcam import grad_cams
 from thyro_core.explain.maps import check_maps
 from thyro_core.host import scratch_folder
@@ -138,6 +139,9 @@ def _network_input(inputs: list[Grey]) -> Tensor:
 def _grey_levels(image: ImageLike) -> Grey:
     """The image as ingest decodes it, whatever it comes as."""
     if isinstance(image, str | Path):
+        if Path(image).exists() and not Path(image).is_file():
+            msg = f"{image}: expected an image file, found a folder, a pipe or a device"
+            raise InputError(msg)
         return decode(Path(image).read_bytes(), IngestConfig()).grey
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8:

@@ -18,7 +18,7 @@ from thyro_core.registry.bundle import FIGURES_OF_MEMBERS
 from thyro_core.reporting.html import render_page, template_text
 from thyro_core.reporting.worklist_exams import by_band, check_viewer, exams_of, viewer_url
 from thyro_core.screening.drift import breaches_of
-from thyro_core.screening.rules import BANDS
+from thyro_core.screening.rules import BANDS, aside_sentence
 from thyro_core.screening.worklist import MOST_PICTURES, Worklist, why
 from thyro_core.store.keys import worklist_key
 from thyro_core.store.store import Store
@@ -94,6 +94,7 @@ def worklist_page(
         notice=NOTICE,
         unnoticed=UNNOTICED if totals.scored else None,
         why=why,
+        aside_sentence=aside_sentence,
         small=probability_text,
         most_pictures=MOST_PICTURES,
         link=lambda row: viewer_url(viewer, row),

@@ -11,7 +11,8 @@ import fsspec
 
 from thyro_core.errors import StoreError
 from thyro_core.screening.files import FoundFile
-from thyro_core.store.listing import explain_refusal, refusal_types
+from thyro_core.store.listing import refusal_types
+from thyro_core.store.refused import object_refusal
 from thyro_core.store.store import is_s3
 
 
@@ -55,7 +56,8 @@ def read_contents(
         data = bytes(fs.cat_file(path))
     except refusals as error:
         if is_s3(fs):
-            return _refused_object(fs, path, error)
+            detail = object_refusal(fs, path, error)
+            return None if detail is None else Contents(fault="refused_object", detail=detail)
         gone = isinstance(error, FileNotFoundError)
         return None if gone else Contents(fault="unreadable")
     # An object of S3 is whole whenever it is read, whatever size it had when it was listed.
@@ -63,22 +65,3 @@ def read_contents(
         return None
     # All empty files have one hash, and each of them is to be a row.
     return Contents(hashlib.sha256(data).hexdigest() if data else None, data)
-
-
-def _refused_object(fs: fsspec.AbstractFileSystem, path: str, error: Exception) -> Contents | None:
-    """The row of an object that a store lists and does not give; None: it lists it no more.
-
-    Raises:
-        InputError: the store does not list it either: it refuses us, and not the object.
-        StoreError: it does not answer.
-    """
-    bucket, key, _ = fs.split_path(path)
-    with explain_refusal(f"s3://{bucket}", fs):
-        # The key itself comes before all that it is the beginning of.
-        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
-    if all(entry["Key"] != key for entry in page.get("Contents", ())):
-        return None
-    response = getattr(error.__cause__, "response", None) or {}
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    detail = f"HTTP status {status}" if isinstance(status, int) else "no whole answer"
-    return Contents(fault="refused_object", detail=detail)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from thyro_core.imaging.decode import resize
+from thyro_core.screening.aside import ASIDE
 from thyro_core.screening.contents import Contents, read_contents
 from thyro_core.screening.files import FoundFile
 from thyro_core.screening.known_files import (
@@ -112,6 +113,9 @@ class BlockDecoder:
         originals: dict[str, Original] = {}
         """Of pictures that this block has."""
         for file in files:
+            if file.fault in ASIDE:
+                counts += Counts(**{str(file.fault): 1})
+                continue
             contents = read_contents(self._fs, self._root, file, self._job.night.rules.max_bytes)
             if contents is None:
                 counts += Counts(files=1, late=1)

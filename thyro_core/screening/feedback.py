@@ -176,8 +176,8 @@ def parse_feedback(data: bytes, name: str) -> tuple[str, list[FeedbackEvent]]:
     """
     try:
         if len(data) > _LARGEST_FILE:
-            msg = f"{len(data)} bytes"
-            raise ValueError(msg)  # noqa: TRY301 - reported below with the other faults
+            msg = f"{len(data)} bytes, more than {_LARGEST_FILE}"
+            raise _NoFeedbackError(msg)
         text = data.decode("utf-8-sig")
         if text.lstrip().startswith("{"):
             value = json.loads(text)
@@ -185,26 +185,44 @@ def parse_feedback(data: bytes, name: str) -> tuple[str, list[FeedbackEvent]]:
         else:
             reader = csv.DictReader(io.StringIO(text))
             if not {"date", "who", "what"} <= set(reader.fieldnames or ()):
-                msg = "other columns"
-                raise ValueError(msg)  # noqa: TRY301 - as above
+                msg = "a table without the columns date, who and what"
+                raise _NoFeedbackError(msg)
             lines = [_plain_cells(row) for row in reader]
             dates = {str(row.pop("date")) for row in lines}
             if len(dates) > 1:
-                msg = f"the dates {', '.join(sorted(dates))}"
-                raise ValueError(msg)  # noqa: TRY301 - as above
+                msg = f"{len(dates)} different dates in one table"
+                raise _NoFeedbackError(msg)
             date, items = dates.pop() if dates else "", lines
         events = [FeedbackEvent.model_validate_json(json.dumps(item)) for item in items]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
-        # What stands in the file may be a name: it is not repeated.
-        what = counted(error.error_count(), "fault") if isinstance(error, ValidationError) else ""
         msg = (
             f"{name}: expected feedback as a worklist's page saves it (JSON or CSV), found "
-            f"{what or type(error).__name__}; save it from the page again"
+            f"{_fault_in_words(error)}; save it from the page again"
         )
         raise InputError(msg) from error
     if events:
         date_number(date)
     return date, events
+
+
+class _NoFeedbackError(ValueError):
+    """The reason why a file is no feedback, in words of ours."""
+
+
+def _fault_in_words(error: Exception) -> str:
+    """What is wrong with a file; what stands in it may be a name, and is not repeated."""
+    if isinstance(error, _NoFeedbackError):
+        return str(error)
+    if isinstance(error, ValidationError):
+        places = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
+        fields = sorted(places & FeedbackEvent.model_fields.keys())
+        where = f" in an entry's {', '.join(fields)}" if fields else " in an entry"
+        return counted(error.error_count(), "fault") + where
+    if isinstance(error, UnicodeDecodeError):
+        return "bytes that are no text in UTF-8"
+    if isinstance(error, json.JSONDecodeError):
+        return f"JSON that breaks off or is damaged in line {error.lineno}"
+    return "JSON or a table of another form"
 
 
 def _plain_cells(row: Mapping[str, str]) -> dict[str, str | None]:

@@ -1,31 +1,24 @@
 """The files of a batch, one after the other: a list of a million would fill the memory.
 
 What cannot be listed or must not be followed is an entry too, with the reason: a night goes on
-without it, and says so.
+without it, and says so. What is no image by its name is an entry as well, to be counted.
 """
 
 import os
 import stat
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core.errors import InputError
-from thyro_core.store.listing import explain_refusal, is_hidden, stays_inside
+from thyro_core.screening.aside import ASIDE, aside_reason
+from thyro_core.store.listing import explain_refusal, stays_inside
 from thyro_core.store.store import filesystem, refuse_password
 from thyro_core.urls import redact
-
-NO_IMAGES = frozenset(
-    {".csv", ".txt", ".json", ".xml", ".md", ".html", ".pdf", ".md5", ".sha256", ".tmp", ".part"}
-)
-"""Suffixes of files that a batch may hold beside its images; all others count as images, with or
-without a suffix, and appear in the worklist."""
-
-_NO_IMAGE_NAMES = frozenset({"dicomdir", "thumbs.db", "desktop.ini"})
 
 _LINK_FAULTS = frozenset({"outside_link", "broken_link"})
 
@@ -38,43 +31,43 @@ class FoundFile(NamedTuple):
     size: int
     """Size when it was listed [bytes]."""
     fault: str | None = None
-    """Why it is not to be read: a reason of `rules.WHY`, or `vanished`."""
+    """Why it is not to be read: a reason of `rules.WHY`, or `vanished`, or one of `aside.ASIDE`."""
 
 
 def stream_files(batch: str) -> Iterator[FoundFile]:
-    """Every file of a batch that counts as an image; hidden ones do not.
+    """Every file of a batch that counts as an image; what is set aside does not.
+
+    Raises:
+        InputError: as `stream_entries`.
+    """
+    return (file for file in stream_entries(batch) if file.fault not in ASIDE)
+
+
+def stream_entries(batch: str) -> Iterator[FoundFile]:
+    """Every entry of a batch: its files, and with the reason what is set aside.
 
     Args:
         batch: folder or fsspec URL.
 
     Raises:
-        InputError: it does not exist or refuses to be read, or holds nothing but links out of it.
+        InputError: it does not exist or refuses to be read.
     """
     fs, root = filesystem(batch)
-    links = others = 0
     with explain_refusal(redact(batch), fs):
-        for file in _walk(fs, root):
-            if file.name and (file.fault == "unreadable_folder" or _is_image(file.name)):
-                links += file.fault in _LINK_FAULTS
-                others += file.fault not in _LINK_FAULTS
-                yield file
-    if links and not others:
-        msg = (
-            f"{redact(batch)}: expected images, found nothing but links that lead out of the "
-            f"folder or nowhere ({links}), which are not followed; give the folder that they lead "
-            "to"
-        )
-        raise InputError(msg)
+        for entry in _walk(fs, root):
+            reason = aside_reason(entry.name, is_folder=entry.fault == "unreadable_folder")
+            # By its name first: a folder of the system that cannot be read is no loss.
+            yield entry if reason is None else FoundFile(entry.name, entry.size, reason)
 
 
 def blocks(batch: str, size: int) -> Iterator[tuple[FoundFile, ...]]:
-    """The files of a batch, so many at a time.
+    """The entries of a batch, so many at a time.
 
     Raises:
-        InputError: as `stream_files`.
+        InputError: as `stream_entries`.
     """
-    files = stream_files(batch)
-    while block := tuple(islice(files, size)):
+    entries = stream_entries(batch)
+    while block := tuple(islice(entries, size)):
         yield block
 
 
@@ -82,7 +75,7 @@ def check_batch(batch: str) -> None:
     """Make sure that a batch can be listed, before anything is started for it.
 
     Raises:
-        InputError: it cannot.
+        InputError: it cannot, or holds nothing but links out of it.
     """
     refuse_password(batch)
     fs, root = filesystem(batch)
@@ -90,12 +83,23 @@ def check_batch(batch: str) -> None:
         if not fs.isdir(root):
             msg = f"{redact(batch)}: expected a folder of images, found none; check the address"
             raise InputError(msg)
+    if isinstance(fs, LocalFileSystem):
+        _refuse_links_alone(batch)
 
 
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    is_other = path.suffix.lower() in NO_IMAGES or path.name.lower() in _NO_IMAGE_NAMES
-    return not is_other and not is_hidden(name)
+def _refuse_links_alone(batch: str) -> None:
+    links = 0
+    for file in stream_files(batch):
+        if file.fault not in _LINK_FAULTS:
+            return
+        links += 1
+    if links:
+        msg = (
+            f"{redact(batch)}: expected images, found nothing but links that lead out of the "
+            f"folder or nowhere ({links}), which are not followed; give the folder that they lead "
+            "to"
+        )
+        raise InputError(msg)
 
 
 def _walk(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[FoundFile]:
@@ -106,7 +110,8 @@ def _walk(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[FoundFile]:
         yield from _walk_s3(fs, root)
     else:
         for path, info in fs.find(root, detail=True).items():
-            yield FoundFile(str(path)[len(root) :].removeprefix("/"), int(info["size"]))
+            if name := str(path)[len(root) :].removeprefix("/"):
+                yield FoundFile(name, int(info["size"]))
 
 
 def _walk_local(root: str) -> Iterator[FoundFile]:
@@ -126,8 +131,8 @@ def _walk_local(root: str) -> Iterator[FoundFile]:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(Path(entry.path).as_posix())
-                    elif (file := _local_file(entry, root)) is not None:
-                        yield file
+                    else:
+                        yield _local_file(entry, root)
             # A folder whose names can be read and nothing else, or a disk that fails halfway.
             except OSError:
                 yield FoundFile(_below(root, folder), 0, "unreadable_folder")
@@ -137,8 +142,8 @@ def _below(root: str, path: str) -> str:
     return Path(path).as_posix()[len(root) :].removeprefix("/")
 
 
-def _local_file(entry: os.DirEntry[str], root: str) -> FoundFile | None:
-    """A file, or the reason why it is none; None: a link to a folder whose files are met there."""
+def _local_file(entry: os.DirEntry[str], root: str) -> FoundFile:
+    """A file, or the reason why it is none."""
     name = _below(root, entry.path)
     try:
         is_link = entry.is_symlink()
@@ -155,7 +160,7 @@ def _local_file(entry: os.DirEntry[str], root: str) -> FoundFile | None:
     except OSError:
         return FoundFile(name, 0, "unreadable")
     if stat.S_ISDIR(status.st_mode):
-        return None
+        return FoundFile(name, 0, "aside_folder")  # its files are met where it leads to
     is_file = stat.S_ISREG(status.st_mode)
     return FoundFile(name, status.st_size if is_file else 0, None if is_file else "not_a_file")
 
@@ -167,9 +172,9 @@ def _walk_s3(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[FoundFile]:
     while True:
         page = fs.call_s3("list_objects_v2", **query)
         for entry in page.get("Contents", ()):
-            if not entry["Key"].endswith("/"):
-                # What follows may begin with a slash: the store's keys are no paths.
-                yield FoundFile(str(entry["Key"])[start:], int(entry["Size"]))
+            # What follows may begin with a slash: the store's keys are no paths.
+            if name := str(entry["Key"])[start:]:
+                yield FoundFile(name, int(entry["Size"]))
         if not page.get("IsTruncated"):
             return
         query["ContinuationToken"] = page["NextContinuationToken"]

@@ -170,6 +170,8 @@ def conclude_night(
         "files": counts.files if counts else None,
         "known": counts.known if counts else None,
         "late": counts.late if counts else None,
+        "aside": counts.aside if counts else None,
+        "aside_reasons": counts.aside_reasons if counts else None,
         "seconds": seconds,
         **drift.figures(),
     }

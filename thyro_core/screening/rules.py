@@ -4,7 +4,7 @@ Pure: no store, no network, no clock.
 """
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from datetime import date
 from math import isnan
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from thyro_core.config import content_id
 from thyro_core.errors import InputError, ThyroError, counted
+from thyro_core.screening.aside import ASIDE, aside_text
 from thyro_core.screening.config import ScreeningRules
 
 ReadingBand = Literal["refer", "review", "routine", "not scored", "copy"]
@@ -60,11 +61,11 @@ WHY: Mapping[str, str] = MappingProxyType(
         "refused_object": "The store lists the object and does not give it; its answer stands "
         "beside: the object's permissions and state (archived, damaged) are to be checked there.",
         "broken_link": "A link to a file that is not there: the file is to be put back, or the "
-        "link removed.",
+        "link removed; `find -L . -type l` in the batch lists such links.",
         "not_a_file": "No file but a pipe, a socket or a device, which is not read: it is to be "
-        "removed from the batch.",
+        "removed from the batch, where `find . ! -type f ! -type d ! -type l` lists them.",
         "outside_link": "A link that leads out of the batch is not followed: the file itself is to "
-        "be copied into the batch.",
+        "be copied into the batch, where `find . -type l` lists the links.",
         "too_large": "The file or its frame is larger than the rules allow.",
         "too_small": "A side is shorter than the rules allow.",
         "not_ultrasound": "It does not look like a greyscale ultrasound image.",
@@ -260,21 +261,35 @@ class Counts:
     """Files read and decoded, or refused."""
     images: int = 0
     scored: int = 0
+    aside_hidden: int = 0
+    aside_system: int = 0
+    aside_unfinished: int = 0
+    aside_companion: int = 0
+    aside_folder: int = 0
+
+    @property
+    def aside(self) -> int:
+        """Entries that are no files of a night, see `screening.aside`."""
+        return sum(getattr(self, name) for name in ASIDE)
+
+    @property
+    def aside_reasons(self) -> str:
+        """Why, with the numbers, in one line."""
+        return aside_text(asdict(self))
 
     @property
     def sentence(self) -> str:
-        """The sum of the files in words."""
-        return files_sentence(self.files, self.known, self.late)
+        """The sum of the files in words, and what is set aside."""
+        parts = files_sentence(self.files, self.known, self.late), self.aside_sentence
+        return "; ".join(filter(None, parts))
+
+    @property
+    def aside_sentence(self) -> str:
+        """What is set aside in words; empty: nothing is."""
+        return aside_sentence(self.files, self.aside, self.aside_reasons)
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.files + other.files,
-            self.known + other.known,
-            self.late + other.late,
-            self.fresh + other.fresh,
-            self.images + other.images,
-            self.scored + other.scored,
-        )
+        return Counts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
     def check(self) -> None:
         """Make sure that every file that was listed is accounted for.
@@ -297,3 +312,10 @@ def files_sentence(files: int, known: int, late: int) -> str:
         f"bytes at the same path have an answer from before) + {late} not whole (the next run "
         "tries them again)"
     )
+
+
+def aside_sentence(files: int, aside: int, reasons: str) -> str:
+    """What a run listed beside the files that it met, in words; empty: nothing."""
+    if not aside:
+        return ""
+    return f"{files + aside} listed = {counted(files, 'file')} + {aside} set aside: {reasons}"

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from thyro_core import NOTICE
 from thyro_core.errors import InputError
 from thyro_core.registry.bundle import Bundle, load_bundle
-from thyro_core.screening.rules import WHY, Night, ScreeningRow, Totals
+from thyro_core.screening.rules import WHY, Night, ScreeningRow, Totals, date_number
 from thyro_core.store.keys import pictures_key, table_key, worklist_key
 from thyro_core.store.store import Store
 from thyro_core.tables import schemas
@@ -160,6 +160,18 @@ def unscored_rows(store: Store, night: Night) -> list[dict[str, str]]:
         }
         for row in rows
     ]
+
+
+def unscored_reasons(store: Store, date: str, batch_id: str) -> dict[str, int]:
+    """How many of a batch's images are not scored for which reason, the most frequent first."""
+    part = table_key("screening", date=date_number(date), batch_id=batch_id)
+    sql = (
+        "SELECT reason, count(*) AS n FROM parts WHERE status IN ('rejected', 'failed') "
+        "GROUP BY reason ORDER BY n DESC, reason"
+    )
+    with local_copies(store, [part]) as files, open_connection() as connection:
+        rows = [row for batch in select(connection, sql, files) for row in batch.to_pylist()]
+    return {row["reason"]: row["n"] for row in rows}
 
 
 def why(row: Mapping[str, Any]) -> str:

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import cast
+from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -37,6 +37,9 @@ class Listing:
             hold; as `printable_name` gives them.
         no_files: Number of entries of a local folder that were left out because they are no files:
             a pipe would keep its reader for ever.
+        refusals: Why a folder below a local one cannot be read, by its path; nobody knows what
+            these hold.
+        n_hidden: Number of files that were left out because they are hidden or of a system.
     """
 
     url: str
@@ -46,6 +49,8 @@ class Listing:
     links_out: int = 0
     odd_names: tuple[str, ...] = ()
     no_files: int = 0
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    n_hidden: int = 0
 
     def uri(self, name: str) -> str:
         """The full URL of a file."""
@@ -65,15 +70,11 @@ class Listing:
             return bytes(self.fs.cat_file(f"{self.root}/{name}"))
 
     def read_all(self, names: list[str]) -> dict[str, bytes]:
-        """All bytes of several files, fetched at once where the file system can.
-
-        Raises:
-            InputError: one cannot be read.
-        """
-        with explain_refusal(self.url, self.fs):
-            paths = [f"{self.root}/{name}" for name in names]
-            contents = read_files(self.fs, paths, on_error="raise") if names else []
-        return {name: cast("bytes", data) for name, data in zip(names, contents, strict=True)}
+        """All bytes of several files, fetched at once; without those that cannot be read."""
+        paths = [f"{self.root}/{name}" for name in names]
+        contents = read_files(self.fs, paths, on_error="return") if names else []
+        pairs = zip(names, contents, strict=True)
+        return {name: data for name, data in pairs if isinstance(data, bytes)}
 
     def heads(self, names: Sequence[str], size: int) -> dict[str, bytes]:
         """The first bytes of files; without those that cannot be read.
@@ -104,20 +105,21 @@ def list_files(source: str) -> Listing:
     """All files below a folder or any fsspec URL, but hidden ones and links that lead out of it.
 
     Raises:
-        InputError: it does not exist or refuses to be read.
+        InputError: it does not exist or refuses to be read as a whole.
     """
     refuse_password(source)
     fs, root = filesystem(source)
+    is_local, refusals = isinstance(fs, LocalFileSystem), dict[str, str]()
     with explain_refusal(source, fs):
-        if isinstance(fs, LocalFileSystem):
-            _refuse_unreadable(root)
-        entries = fs.find(root, detail=True)
+        if is_local:
+            entries, refusals = _local_infos(fs, root)
+        else:
+            entries = fs.find(root, detail=True)
     # A key of a bucket may begin with a second slash.
     infos = {str(path)[len(root) :].removeprefix("/"): info for path, info in entries.items()}
     all_visible = {name: info for name, info in infos.items() if name and not is_hidden(name)}
     visible = {name: info for name, info in all_visible.items() if _is_text(name)}
     odd_names = tuple(sorted(printable_name(name) for name in all_visible.keys() - visible.keys()))
-    is_local = isinstance(fs, LocalFileSystem)
     files = {
         name: info
         for name, info in visible.items()
@@ -132,18 +134,38 @@ def list_files(source: str) -> Listing:
     return Listing(
         url, fs, root, sizes,
         links_out=len(files) - len(sizes), odd_names=odd_names, no_files=len(visible) - len(files),
+        refusals=refusals, n_hidden=sum(map(is_hidden, infos)),
     )  # fmt: skip
 
 
-def _refuse_unreadable(root: str) -> None:
-    """Raise the error of a folder that cannot be listed: it would pass for an empty one."""
+def _local_infos(
+    fs: LocalFileSystem, root: str
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """All that is below a folder, and why each folder that cannot be read cannot.
 
-    def refuse(error: OSError) -> None:
-        if not is_hidden(os.path.relpath(error.filename or root, root)):
-            raise error
-
-    for _ in os.walk(root, onerror=refuse):
-        pass
+    fsspec's own listing leaves such a folder out: it would pass for an empty one.
+    """
+    infos: dict[str, dict[str, Any]] = {}
+    refusals: dict[str, str] = {}
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        name = folder[len(root) :].removeprefix("/")
+        try:
+            entries = fs.ls(folder, detail=True)
+        except OSError as error:
+            if folder == root:
+                raise
+            # A folder that is gone meanwhile held nothing; a hidden one is none of ours.
+            if not isinstance(error, FileNotFoundError) and not is_hidden(name):
+                refusals[printable_name(name)] = (error.strerror or "refused").lower()
+            continue
+        for info in entries:
+            if info["type"] == "directory":
+                folders.append(info["name"])
+            else:
+                infos[info["name"]] = info
+    return infos, refusals
 
 
 def printable_name(name: str) -> str:
@@ -193,7 +215,20 @@ def refusal_types(fs: fsspec.AbstractFileSystem) -> tuple[type[Exception], ...]:
 
 def is_hidden(name: str) -> bool:
     """Whether a file is hidden, a folder's entry, or of a system: a thumbnail, a thing deleted."""
+    return is_folder_entry(name) or is_of_system(name) or is_under_dot(name)
+
+
+def is_folder_entry(name: str) -> bool:
+    """Whether an object stands for a folder: some stores list those."""
+    return name.endswith("/")
+
+
+def is_of_system(name: str) -> bool:
+    """Whether a path is, or lies in, a folder that a system keeps for itself."""
     parts = PurePosixPath(name).parts
-    return name.endswith("/") or any(
-        part.startswith((".", "__MACOSX")) or part.lower() in _SYSTEM_FOLDERS for part in parts
-    )
+    return any(part.startswith("__MACOSX") or part.lower() in _SYSTEM_FOLDERS for part in parts)
+
+
+def is_under_dot(name: str) -> bool:
+    """Whether a name on a path begins with a dot."""
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)

@@ -514,7 +514,7 @@ LATER_COLUMNS: Mapping[str, frozenset[str]] = {
     "images": frozenset({"text_boxes", "views"}),
     "operating_points": frozenset({"apparent_low", "apparent_high"}),
     "screening": frozenset({"text_lines", "exam_id"}),
-    "screening_batches": frozenset({"pooled_batches"}),
+    "screening_batches": frozenset({"pooled_batches", "aside", "aside_reasons"}),
     "shortcuts": frozenset(
         {
             "n_images",

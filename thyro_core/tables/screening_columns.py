@@ -133,6 +133,12 @@ BATCH_COLUMNS: tuple[Column, ...] = (
         "Files the last run passed over: met before, and scored, or refused as `reading_id`.",
     ),
     ("late", _INT, "Files the last run could not read whole; the next run tries them again."),
+    (
+        "aside",
+        _INT,
+        "Entries listed beside these files, set aside by their names; null: not counted yet.",
+    ),
+    ("aside_reasons", _STRING, "Why, with the number of each kind; empty: there were none."),
     ("scored", _INT, "Images scored."),
     ("rejected", _INT, "Images refused by a quality rule."),
     ("failed", _INT, "Images that could not be decoded."),

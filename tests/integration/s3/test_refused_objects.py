@@ -11,8 +11,11 @@ import pytest
 
 from tests.support import faultproxy
 from tests.support.faultproxy import FaultProxy, running_proxy
+from tests.support.imagesets import write_image_set, write_masks
 from tests.support.s3server import BUCKET, S3Server, forget_clients
 from tests.support.screened import Ward, write_image
+from thyro_core.config import IngestConfig
+from thyro_core.datasets.manifest import ingest
 from thyro_core.errors import InputError, StoreError
 from thyro_core.screening.contents import Contents, read_contents
 from thyro_core.screening.files import FoundFile, stream_files
@@ -118,3 +121,31 @@ def test_a_night_lists_refused_objects_until_they_are_given(
     proxy.mend()
     result = ward.screen("2026-11-27", batch=url)
     assert (result.totals.received, result.totals.failed, result.counts.known) == (2, 0, 1)
+
+
+def test_an_ingest_leaves_refused_objects_out_by_name_and_goes_on(
+    proxy: FaultProxy, tmp_path: Path
+) -> None:
+    """Whether the server answers that the object is not to be had, or never answers for it."""
+    address = f"s3://{BUCKET}/refused/{uuid4().hex}"
+    source, store = open_store(address), open_store(str(tmp_path / "store"))
+    folder = write_masks(write_image_set(tmp_path / "set", benign=3, malignant=3))
+    for path in folder.rglob("*.*"):
+        source.write(str(path.relative_to(folder)), path.read_bytes())
+    proxy.fail(faultproxy.answers(500, "InternalError"), match="/images/001", method="GET")
+    proxy.fail(faultproxy.answers(403, "InvalidObjectState"), match="/images/002", method="GET")
+    proxy.fail(faultproxy.answers(500, "InternalError"), match="/masks/004", method="GET")
+    manifest = ingest(address, IngestConfig(), store, (16,))
+    details = {
+        row["uri"].rsplit("/", 1)[1]: row["detail"]
+        for row in manifest.table.to_pylist()
+        if not row["included"]
+    }
+    assert details.keys() == {"001.png", "002.png"}
+    assert details["001.png"].endswith("does not give it: HTTP status 500")
+    assert any("images/001.png (the store lists the object" in note for note in manifest.notes)
+    assert "1 image with a mask that cannot be read: set aside" in manifest.notes
+    # A source that answers nothing any more ends the ingest all the same.
+    proxy.fail(faultproxy.answers(503, "SlowDown"))
+    with pytest.raises(StoreError):
+        ingest(address, IngestConfig(), store, (16,))

@@ -358,8 +358,9 @@ def test_listed_files_count_whatever_their_suffix(tmp_path: Path) -> None:
     )
     found = table(tmp_path, "image,label\nscan.gif,1\n", "scan.gif", **extra)
     assert [entry.name for entry in found.entries] == ["scan.gif"]
-    said = "files not taken as images: 2 DICOM, by their names: only a screening reads them"
-    assert found.notes[-1] == said
+    said = "files not taken as images: 2 named like DICOM that are neither DICOM nor an image"
+    assert found.notes[-2] == said
+    assert found.notes[-1] == "3 files left out, hidden or of a system (such as @eaDir)"
 
 
 def test_what_lies_beside_the_images_is_one_line(tmp_path: Path) -> None:
@@ -368,7 +369,28 @@ def test_what_lies_beside_the_images_is_one_line(tmp_path: Path) -> None:
     found = table(tmp_path, "image,label\na.png,1\n", "a.png", **dict.fromkeys(names, "x"))
     assert found.notes[-1] == (
         "files not taken as images: 2 .gif, 1 .a00, 1 .b00, 1 .c00, 1 .d00, 3 of 3 other "
-        "suffixes, 1 without a suffix, 300 DICOM, by their names: only a screening reads them"
+        f"suffixes, 1 without a suffix, {MOST_FILES} named like DICOM that are neither DICOM nor "
+        f"an image, {300 - MOST_FILES} named like DICOM and not looked into"
+    )
+
+
+def test_a_name_like_dicom_says_nothing_of_what_a_file_is(tmp_path: Path) -> None:
+    dicom = bytes(128) + b"DICM" + bytes(9)
+    contents = {
+        "US.1.2.840.113619.2.55.1": dicom,
+        "US.1.2.840.113619.2.55.2": dicom[128:] + bytes(300),
+        "US.1.2.840.113619.2.55.3": b"",
+        "a.dcm": b"\xff\xd8\xff\xe0",
+        "b.dcm": b"\x08\0\x05\0CS\x0a\0ISO_IR 100",
+        "c.ima": b"id,label\n",
+    }
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    found = table(tmp_path, "image,label\na.png,1\n", "a.png")
+    assert found.notes[-1] == (
+        "files not taken as images: 1 with an image in them: name them as such (.png, .jpg), "
+        "2 DICOM: only a screening reads them, 3 named like DICOM that are neither DICOM nor an "
+        "image"
     )
 
 
@@ -557,7 +579,7 @@ def test_a_case_file_gives_a_case_or_a_value_error(data: bytes) -> None:
     [
         ({}, ["found no files", "labels.csv", "benign/", "DDTI"]),
         ({"a.png": "x"}, ["1 image without any", "labels.csv"]),
-        ({"a.dcm": "x", "b.dcm": "x"}, ["no images", "2 DICOM"]),
+        ({"a.dcm": "x", "b.dcm": "x"}, ["no images", "2 named like DICOM that are neither"]),
         ({"d/labels.csv": "image,label\na.png,1\n"}, ["a labels.csv in d/"]),
         ({"labels.csv": "image,label\n"}, ["no images"]),
         ({"labels.csv": "image,label\na.png,\n"}, ["1 image without any"]),

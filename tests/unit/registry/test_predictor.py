@@ -37,6 +37,8 @@ def test_paths_pil_images_and_arrays_score_alike(
     assert len(predictor.gradcam([])) == 0
     with pytest.raises(TypeError, match="expected an image of type uint8, found float64"):
         predictor.predict([np.zeros((8, 8))])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="expected an image file, found a folder, a pipe or a dev"):
+        predictor.predict([tmp_path])
 
 
 def test_an_unknown_model_is_named(model: tuple[Store, Bundle]) -> None:

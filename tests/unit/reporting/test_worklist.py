@@ -150,7 +150,7 @@ def test_a_file_without_a_hash_is_not_said_to_have_one(tmp_path: Path) -> None:
     rows = [row(7, "not scored", reason="unreadable", file_id=None)]
     folder = written(tmp_path, rows, Totals(1, 0, 0, 1, 0, 0, 0), batch_row())
     page = (folder / "worklist.html").read_text()
-    assert "a file without a hash: empty, or not readable" in page
+    assert "no hash of a file: a link, empty, or not readable" in page
     assert "No picture: it is not decoded." in page
 
 

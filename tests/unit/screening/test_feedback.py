@@ -124,18 +124,33 @@ def test_both_kinds_of_file_say_the_same(words: str | None) -> None:
     assert files[0][1][0].comment == words
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"\xff\xfe", b"{", b"[1]", b'{"date": 1}', b"{}", b"a,b\n1,2", b"[" * 100_000,
-     b'{"date": "2026-11-25", "events": 3}', saved("json", what="delete"),
-     saved("json", who=""), saved("json", image_id="../../x"), saved("json", comment="x" * 501),
-     saved("json", said_at="2026-11-26T12:00:00"), saved("json", colour=1),
-     saved("csv", what="drop").replace(b"2026-11-25", b"yesterday")],
-)  # fmt: skip
-def test_a_file_that_is_none_is_refused_without_repeating_it(data: bytes) -> None:
+NOT_FEEDBACK: list[tuple[bytes, str]] = [
+    (b"", "a table without the columns date, who and what"),
+    (b"\xff\xfe", "bytes that are no text in UTF-8"),
+    (b"{", "JSON that breaks off or is damaged in line 1"),
+    (b"[1]", "a table without"),
+    (b'{"date": 1}', "JSON or a table of another form"),
+    (b"{}", "JSON or a table of another form"),
+    (b"a,b\n1,2", "a table without"),
+    (b"[" * 100_000, "a table without"),
+    (b'{"date": "2026-11-25", "events": 3}', "JSON or a table of another form"),
+    (b"x" * 20_000_001, "20000001 bytes, more than 20000000"),
+    (saved("json", what="delete"), "1 fault in an entry's what"),
+    (saved("json", who=""), "1 fault in an entry's who"),
+    (saved("json", image_id="../../x"), "1 fault in an entry's image_id"),
+    (saved("json", comment="x" * 501), "1 fault in an entry's comment"),
+    (saved("json", said_at="2026-11-26T12:00:00"), "1 fault in an entry's said_at"),
+    (saved("json", **{"Jane Doe": 1}), "1 fault in an entry;"),
+    (saved("csv", what="drop").replace(b"2026-11-25", b"yesterday"), "in an entry's what"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "words"), NOT_FEEDBACK)
+def test_a_file_that_is_none_is_refused_without_repeating_it(data: bytes, words: str) -> None:
     with pytest.raises(InputError, match="expected feedback as a worklist's page saves it") as info:
         parse_feedback(data, "f")
-    assert "AB" not in str(info.value)
+    assert words in str(info.value)
+    assert not any(word in str(info.value) for word in ("AB", "Jane", "Error", "yesterday"))
 
 
 def test_the_command_takes_in_sums_up_and_writes_labels_only_when_asked(

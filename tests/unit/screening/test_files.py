@@ -19,6 +19,7 @@ from thyro_core.screening.files import (
     FoundFile,
     blocks,
     check_batch,
+    stream_entries,
     stream_files,
 )
 from thyro_core.screening.rules import WHY
@@ -28,8 +29,12 @@ from thyro_core.store.store import filesystem, full_url
 NAMES = {
     "a.png": 3, "deep/b.dcm": 4, "deep/deeper/no-suffix": 5, "1.2.840.113619.2.55": 6, "x.webp": 7,
 }  # fmt: skip
-IGNORED = ("labels.csv", "deep/notes.TXT", ".hidden.png", ".git/c.png", "DICOMDIR", "a/Thumbs.db",
-           "half.png.part", "__MACOSX/._a.png")  # fmt: skip
+IGNORED = {
+    "labels.csv": "companion", "deep/notes.TXT": "companion", "DICOMDIR": "companion",
+    "a/Thumbs.db": "companion", ".hidden.png": "hidden", ".git/c.png": "hidden",
+    "half.png.part": "unfinished", "u.dcm.FilePart": "unfinished", "__MACOSX/._a.png": "system",
+    "deep/@eaDir/a.png": "system", "lost+found/#12": "system",
+}  # fmt: skip
 
 
 def fill(write) -> None:
@@ -57,6 +62,33 @@ def found(batch: str) -> dict[str, int]:
 def test_all_but_hidden_files_and_companions_are_images(folder: Path) -> None:
     assert found(str(folder)) == NAMES
     assert found(f"file://{folder}") == NAMES
+    check_aside(str(folder))
+
+
+def check_aside(batch: str, **more: str) -> None:
+    """All that is listed is either a file of the night or set aside for a reason."""
+    entries = {file.name: file.fault for file in stream_entries(batch)}
+    aside = {name: f"aside_{kind}" for name, kind in (IGNORED | more).items()}
+    assert entries == dict.fromkeys(NAMES) | aside
+
+
+def test_a_system_s_folder_that_cannot_be_read_is_set_aside_and_a_named_one_is_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unreadable lost+found would be a failed row each night, a readable one no row at all."""
+    (folder / "notes.md").mkdir()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith(("lost+found", ".git", "notes.md")):
+            raise PermissionError(13, "no", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    entries = {file.name: file.fault for file in stream_entries(str(folder))}
+    assert (entries["lost+found"], entries[".git"]) == ("aside_system", "aside_hidden")
+    assert entries["notes.md"] == "unreadable_folder", "what it holds may be images"
+    assert faults_of(folder) == dict.fromkeys(NAMES) | {"notes.md": "unreadable_folder"}
 
 
 def test_other_file_systems_list_the_same() -> None:
@@ -64,6 +96,7 @@ def test_other_file_systems_list_the_same() -> None:
     try:
         fill(lambda name, data: memory.pipe_file(f"/night/{name}", data))
         assert found("memory://night") == NAMES
+        check_aside("memory://night")
     finally:
         memory.rm("/night", recursive=True)
 
@@ -87,6 +120,9 @@ def test_s3_lists_page_by_page(s3_server: S3Server, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(s3fs.S3FileSystem, "call_s3", in_small_pages)
     assert found(f"s3://{BUCKET}/night") == NAMES
     assert len(asked) >= 4
+    fs.call_s3("put_object", Bucket=BUCKET, Key="night/", Body=b"")
+    fs.call_s3("put_object", Bucket=BUCKET, Key="night/deep/", Body=b"")
+    check_aside(f"s3://{BUCKET}/night", **{"deep/": "folder"})
     check_batch(f"s3://{BUCKET}/night")
     with pytest.raises(InputError, match="expected a folder of images, found none"):
         check_batch(f"s3://{BUCKET}/no-such-night")
@@ -137,6 +173,7 @@ def test_what_is_no_file_is_named(folder: Path) -> None:
         (folder / "gone-out.png").symlink_to("/nowhere/at/all.png")
         (folder / "circle.png").symlink_to(folder / "circle.png")
         (folder / "again").symlink_to(folder / "deep")
+        assert FoundFile("again", 0, "aside_folder") in set(stream_entries(str(folder)))
         assert faults_of(folder) == dict.fromkeys(NAMES) | {
             "pipe.png": "not_a_file", "socket.png": "not_a_file", "gone.png": "broken_link",
             "gone-out.png": "broken_link", "circle.png": "broken_link",
@@ -157,8 +194,11 @@ def test_links_that_lead_out_are_named_and_nothing_but_them_is_an_error(
     links.mkdir()
     for number in range(20):
         (links / f"{number}.png").symlink_to(outside)
+    (links / "labels.csv").write_text("image,label")
     with pytest.raises(InputError, match=r"nothing but links .* or nowhere \(20\)"):
-        list(stream_files(str(links)))
+        check_batch(str(links))
+    (links / "a.png").write_bytes(b"")
+    check_batch(str(links))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +218,7 @@ def test_a_folder_that_fails_halfway_is_named_and_the_night_goes_on(
 ) -> None:
     """One whose names can be read and nothing else, too: each `stat` is refused there."""
 
-    def refuse(entry: os.DirEntry[str], root: str) -> FoundFile | None:
+    def refuse(entry: os.DirEntry[str], root: str) -> FoundFile:
         if "deep" in entry.path:
             raise PermissionError(13, "no", entry.path)
         return local_file(entry, root)
@@ -206,9 +246,10 @@ def test_a_loop_of_folders_has_an_end(folder: Path) -> None:
 
 
 def test_blocks_are_filled_one_after_the_other(folder: Path) -> None:
-    sizes = [len(block) for block in blocks(str(folder), 2)]
-    assert sizes == [2, 2, 1]
-    assert {file.name for block in blocks(str(folder), 2) for file in block} == NAMES.keys()
+    sizes = [len(block) for block in blocks(str(folder), 3)]
+    assert sizes == [3, 3, 3, 3, 3, 1]
+    names = {file.name for block in blocks(str(folder), 3) for file in block}
+    assert names == NAMES.keys() | IGNORED.keys()
 
 
 def test_no_more_is_listed_than_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

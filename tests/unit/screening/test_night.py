@@ -39,6 +39,7 @@ from thyro_core.screening.drift import DriftThresholds, compare_with_training
 from thyro_core.screening.model import ScreeningModel
 from thyro_core.screening.rules import BandLimits, Totals
 from thyro_core.screening.store import drift_sample
+from thyro_core.screening.worklist import unscored_reasons
 from thyro_core.store.keys import (
     bundle_prefix,
     card_key,
@@ -375,17 +376,19 @@ def test_what_cannot_be_read_is_accounted_for_and_the_night_goes_on(
     write_image(ward.batch / "good.png", 1)
     write_image(Path(os.fsdecode(bytes(ward.batch) + b"/x_\xe9.png")), 2)
     (ward.batch / "link.png").symlink_to(outside)
-    (ward.batch / "lost+found").mkdir()
-    refuse_folder(monkeypatch, "lost+found")
+    (ward.batch / "refused").mkdir()
+    refuse_folder(monkeypatch, "refused")
     result = ward.screen()
     assert (result.totals.received, result.totals.scored) == (4, 2)
     fates = {row["name"]: (row["status"], row["reason"]) for row in worklist(ward)}
     assert fates.pop("./link.png") == ("rejected", "outside_link")
-    assert fates.pop("./lost+found") == ("failed", "unreadable_folder")
+    assert fates.pop("./refused") == ("failed", "unreadable_folder")
     assert fates.keys() == {"./good.png", r"./x_\xe9.png"}
     assert {status for status, _ in fates.values()} == {"scored"}
     page = ward.store.read(worklist_key("2026-11-25", "html")).decode()
     assert "A link that leads out of the batch is not followed" in page
+    reasons = unscored_reasons(ward.store, "2026-11-25", result.night.batch_id)
+    assert reasons == {"outside_link": 1, "unreadable_folder": 1}
     result = ward.screen("2026-11-26")
     assert (result.counts.known, result.totals.received) == (2, 2), "listed until it is mended"
     check_sums(ward)

@@ -1,5 +1,6 @@
 """Bands, ranks, reasons and sums: the rules of a screening by themselves."""
 
+from dataclasses import asdict
 from math import inf, nan
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thyro_core.errors import InputError, ThyroError
+from thyro_core.screening.aside import ASIDE
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.reader import IMAGE_REASONS
 from thyro_core.screening.rules import (
@@ -138,6 +140,19 @@ def test_files_that_are_lost_are_noticed() -> None:
     total.check()
     with pytest.raises(ThyroError, match="expected each of 5 files"):
         (total + Counts(known=1)).check()
+
+
+def test_what_is_set_aside_adds_up_with_the_files_to_what_is_listed() -> None:
+    counts = Counts(files=3, fresh=3, aside_hidden=2) + Counts(aside_hidden=1, aside_unfinished=1)
+    counts.check()
+    assert counts.aside == 4
+    assert counts.aside_sentence == (
+        "7 listed = 3 files + 4 set aside: 3 hidden (below a name that begins with a dot), 1 "
+        "unfinished by their names (such as .part)"
+    )
+    assert counts.sentence.endswith(counts.aside_sentence)
+    assert (Counts(files=3, fresh=3).aside_sentence, Counts().aside_reasons) == ("", "")
+    assert ASIDE.keys() == {name for name in asdict(counts) if name.startswith("aside")}
 
 
 @pytest.mark.parametrize("text", ["2026-1-1", "20261125", "2026-02-30", "today", "2026-W48-3", ""])

@@ -29,7 +29,7 @@ from tests.support.faultproxy import FaultProxy, answers, running_proxy
 from tests.support.folders import refuse_folder
 from tests.support.s3server import BUCKET, forget_clients
 from tests.support.screened import RULES, Ward, write_colour
-from thyro_core.screening.files import stream_files
+from thyro_core.screening.files import stream_entries, stream_files
 from thyro_core.screening.rules import WHY
 from thyro_core.screening.verify import verify_nights
 from thyro_core.store.keys import worklist_key
@@ -156,7 +156,8 @@ def tonight() -> dict[str, tuple[bytes, Fate]]:
 
 ASIDE = (
     "labels.csv", "DICOMDIR", "Thumbs.db", ".thumbnails/a.png", "@eaDir/a.png",
-    "$RECYCLE.BIN/a.png", "System Volume Information/a.png", "__MACOSX/._a.png", "half.png.part",
+    "lost+found/a.png", "$RECYCLE.BIN/a.png", "System Volume Information/a.png",
+    "__MACOSX/._a.png", "half.png.part",
 )  # fmt: skip
 """What a share holds beside its images; never a file of the night."""
 
@@ -222,9 +223,9 @@ def folder(ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place
     os.mkfifo(ward.batch / "pipe.png")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.path.relpath(ward.batch / "socket.png"))
-    (ward.batch / "lost+found").mkdir()
+    (ward.batch / "refused").mkdir()
     write("secret.png", picture(speckle(seed=23)))
-    refuse_folder(monkeypatch, "lost+found")
+    refuse_folder(monkeypatch, "refused")
     refuse_file(monkeypatch, "secret.png")
     extra = {
         r"x_\xe9.png": Fate(),
@@ -233,7 +234,7 @@ def folder(ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place
         "circle.png": Fate(1, FAILED, "broken_link"),
         "pipe.png": Fate(1, REJECTED, "not_a_file"),
         "socket.png": Fate(1, REJECTED, "not_a_file"),
-        "lost+found": Fate(1, FAILED, "unreadable_folder"),
+        "refused": Fate(1, FAILED, "unreadable_folder"),
         "secret.png": Fate(1, FAILED, "unreadable"),
     }
     return Place(str(ward.batch), write, extra)
@@ -279,6 +280,12 @@ def test_every_file_of_a_night_of_everything_is_accounted_for(ward: Ward, place:
     result = ward.screen(TONIGHT, batch=place.address, rules=LENIENT)
     found = rows_of(ward.store, TONIGHT)
     check_sums(ward, result, len(listed), found)
+    n_aside = len(list(stream_entries(place.address))) - len(listed)
+    assert result.counts.aside == n_aside == len(ASIDE)
+    page = unescape(ward.store.read(worklist_key(TONIGHT, "html")).decode())
+    assert f"{len(listed) + n_aside} listed = {len(listed)} files + {n_aside} set aside" in page
+    (batch,) = read_table(ward.store, "screening_batches", date=20261125).to_pylist()
+    assert (batch["aside"], batch["aside_reasons"]) == (n_aside, result.counts.aside_reasons)
 
     # What was refused is read again under other rules; what was scored is passed over.
     names = Counter(row["name"].removeprefix("/") for row in found)
@@ -307,7 +314,6 @@ def test_every_file_of_a_night_of_everything_is_accounted_for(ward: Ward, place:
         frames = [row for row in found if row["name"] == f"mpeg-{name}.dcm"]
         notes = [f"the file declares {declared} frame" in row["detail"] for row in frames]
         assert notes == [True] * 8, frames
-    page = unescape(ward.store.read(worklist_key(TONIGHT, "html")).decode())
     assert all(WHY[fate.reason] in page for fate in place.extra.values() if fate.reason)
 
     # Nothing is left for the next night but what may be mended by then.

@@ -649,7 +649,15 @@ def test_a_folder_that_cannot_be_listed_does_not_pass_for_an_empty_one(
     (tmp_path / "b.png").write_bytes(b"b")
     assert list_files(str(tmp_path)).images() == ["b.png", f"{inner}/a.png"]
     refuse_folder(monkeypatch, "site2")
-    refusal = f"folder that can be read, found permission denied at .*{inner}; grant the right"
+    listing = list_files(str(tmp_path))
+    assert (listing.images(), listing.refusals) == (["b.png"], {inner: "permission denied"})
+
+
+def test_a_source_that_cannot_be_listed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_folder(monkeypatch, tmp_path.name)
+    refusal = f"folder that can be read, found permission denied at {tmp_path}; grant the right"
     with pytest.raises(InputError, match=refusal) as caught:
         list_files(str(tmp_path))
     assert "Error" not in str(caught.value)
