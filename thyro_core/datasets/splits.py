@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from thyro_core.config import CLASS_NAMES, StudyConfig
 from thyro_core.datasets.centres import group_centres
 from thyro_core.datasets.group_sampling import NoChoiceError, draw_folds, draw_groups
-from thyro_core.errors import InputError
+from thyro_core.errors import InputError, counted
 from thyro_core.tables import schemas
 from thyro_core.types import BoolArray, IntArray
 
@@ -310,11 +310,13 @@ class SplitCoverage:
     @property
     def text(self) -> str:
         """For people, in one line."""
-        often = f"{self.fewest}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
+        often = f"{self.fewest} to {self.most} times"
+        if self.fewest == self.most:
+            often = counted(self.most, "time")
         never = f"{sum(self.never)} of {self.images}" if sum(self.never) else "none"
         return (
             f"{self.test_sets} distinct test sets in {self.splits} splits; an image is tested "
-            f"{often} times, {never} never"
+            f"{often}, {never} never"
         )
 
 
