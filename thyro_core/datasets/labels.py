@@ -3,11 +3,12 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from thyro_core.config import IngestConfig
+from thyro_core.datasets.personal_columns import kept_contents
 from thyro_core.datasets.workbook import workbook_rows
 from thyro_core.errors import InputError
 
@@ -51,12 +52,14 @@ class LabelTable:
         dropped: Names of the columns that identify people.
         faults: What is wrong with the rows and masks that are set aside, with their line.
         meanings: How other words than the names of the classes were read; empty: there are none.
+        notes: What is not kept of columns whose cells may tell of a person.
     """
 
     rows: tuple[LabelRow, ...]
     dropped: tuple[str, ...]
     faults: tuple[str, ...] = ()
     meanings: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def masks(self) -> frozenset[str]:
@@ -115,7 +118,28 @@ def read_labels(where: str, data: bytes, rules: IngestConfig = IngestConfig()) -
                 mask=_plain(mask) if mask and not mask_fault else None,
             )
         )
-    return LabelTable(tuple(rows), dropped, tuple(faults), _meanings(values, rules))
+    safe_rows, notes = _without_persons(rows, [name for name in other if name not in dropped])
+    return LabelTable(safe_rows, dropped, tuple(faults), _meanings(values, rules), notes)
+
+
+def _without_persons(
+    rows: Sequence[LabelRow], columns: Sequence[str]
+) -> tuple[tuple[LabelRow, ...], tuple[str, ...]]:
+    """The rows without the dates and sentences in these columns, and what is said of those."""
+    contents = {
+        name: kept_contents(name, {row.attributes[name] for row in rows if name in row.attributes})
+        for name in columns
+    }
+
+    def attributes(row: LabelRow) -> dict[str, str]:
+        cells = {
+            name: contents[name].cells.get(text, "") if name in contents else text
+            for name, text in row.attributes.items()
+        }
+        return {name: text for name, text in cells.items() if text}
+
+    notes = tuple(content.note for content in contents.values() if content.note)
+    return tuple(replace(row, attributes=attributes(row)) for row in rows), notes
 
 
 def _role_places(where: str, header: list[str], rules: IngestConfig) -> dict[str, int]:

@@ -186,6 +186,7 @@ def _from_table(folder: Listing, name: str, rules: IngestConfig) -> _Read:
     notes += matches
     if table.dropped:
         notes.append(f"identifying columns dropped: {', '.join(table.dropped)}")
+    notes += table.notes
     if table.meanings:
         notes.append(f"labels in {name}: {table.meanings}")
     if table.faults:

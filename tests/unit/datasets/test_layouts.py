@@ -772,10 +772,11 @@ def test_a_workbook_is_read_as_the_same_table(tmp_path: Path) -> None:
     (tmp_path / "labels.xlsx").write_bytes(workbook(rows))
     found = read_image_set(str(tmp_path), RULES)
     assert [(e.name, e.label, e.patient, dict(e.attributes)) for e in found.entries] == [
-        ("a.png", 0, "12", {"size": "1.5", "seen": "2020-02-29"}),
+        ("a.png", 0, "12", {"size": "1.5", "seen": "1"}),
         ("b.png", 1, None, {"note": "x"}),
     ]
     assert "labels in labels.xlsx: 0 is taken as benign, 1 as malignant" in found.notes
+    assert "column seen holds dates: only their order is kept, 1 to 1" in found.notes
     (tmp_path / "labels.csv").write_text("image,label\na.png,malignant\n")
     assert read_image_set(str(tmp_path), RULES).entries[0].label == 1, "the CSV comes first"
 
