@@ -111,6 +111,9 @@ Source = Annotated[
 ]
 """Address of images; required."""
 
+MoreSources = tuple[Source, ...]
+"""Addresses of further image sets."""
+
 Address = Annotated[
     str, AfterValidator(_without_secret), Field(json_schema_extra={"pattern": _NO_SECRET})
 ]

@@ -1,5 +1,7 @@
 """The check of an image set as a Prefect flow, and what a run shows of it."""
 
+from collections.abc import Sequence
+
 from prefect import flow
 
 from flows.artifacts import ProgressBar, completed_state, name_run, run_of, show_page, show_table
@@ -58,7 +60,7 @@ def ingest(
     with run_of("ingest"):
         # Every architecture: whichever study comes, its images are ready.
         config = StudyConfig(**rules.model_dump(), image_size=image_size)
-        manifest = read_images(source, config, store or Settings().store)
+        manifest = read_images((source,), config, store or Settings().store)
         name_run(f"ingest-{manifest.manifest_id}")
         counts = {state: n for state, n in state_counts(manifest.table).items() if n}
         states = "; ".join(f"{state}: {n}" for state, n in counts.items())
@@ -66,7 +68,7 @@ def ingest(
 
 
 @step("images")
-def read_images(source: str, config: StudyConfig, store: str) -> Manifest:
+def read_images(sources: Sequence[str], config: StudyConfig, store: str) -> Manifest:
     """Ingest an image set and show what was found in it.
 
     Raises:
@@ -79,7 +81,7 @@ def read_images(source: str, config: StudyConfig, store: str) -> Manifest:
         bar.count(n_done, total)
 
     hide_path = path_hider(Settings())
-    manifest = ingest_for_study(source, config, open_store(store), progress, hide_path=hide_path)
+    manifest = ingest_for_study(sources, config, open_store(store), progress, hide_path=hide_path)
     bar.show(100.0)
     show_manifest(manifest)
     return manifest

@@ -20,7 +20,7 @@ from flows.artifacts import (
     show_page,
     show_table,
 )
-from flows.forms import Address, Source, StudyForm
+from flows.forms import Address, MoreSources, Source, StudyForm
 from flows.ingest import read_images
 from flows.observer import current_observer
 from flows.retries import step
@@ -66,6 +66,8 @@ def study(
     config: StudyForm = StudyConfig(),  # noqa: B008
     store: Address = "",
     ray: str = "",
+    *,
+    more_sources: MoreSources = (),
 ) -> str:
     """Run the cross-split study of an image set; research use only.
 
@@ -80,6 +82,8 @@ def study(
         ray: Where the training runs: host:port of a Ray cluster, or http://host:8265, its
             dashboard. Empty: the server's own choice, which is the server's machine unless
             somebody changed it.
+        more_sources: Further image sets. With them each set, the first one too, is a centre of its
+            own, called as its folder is, in the column that centre_column names.
 
     Returns:
         The study's id.
@@ -88,7 +92,8 @@ def study(
         settings = Settings()
         opened_store = open_store(store or settings.store)
         # Before Ray starts: an error in the images is reported at once.
-        manifest = read_images(source, config, opened_store.url)
+        sources = (source, *more_sources)
+        manifest = read_images(sources, config, opened_store.url)
         config = with_one_split_a_centre(config, manifest.table)
         with ExitStack() as lock_scope:
             with connect(ray or settings.ray, get_run_logger().info) as cluster:
@@ -96,7 +101,7 @@ def study(
                 plan = _prepare(manifest, config, opened_store, settings, allocation)
                 name_run(f"study-{plan.study_id}")
                 check_lock = lock_scope.enter_context(only_driver(opened_store, plan.study_id))
-                note_start(opened_store, plan, None if settings.keep_names is False else source)
+                note_start(opened_store, plan, () if settings.keep_names is False else sources)
                 # Left after the cluster, where all jobs are over.
                 lock_scope.push(partial(_note_stop, opened_store, plan))
                 current_observer().on_plan(opened_store, plan)

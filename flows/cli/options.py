@@ -38,6 +38,10 @@ LabelMap = Annotated[
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why, one line; kept for ever: name nobody.")]
 ImageSource = Annotated[str, typer.Argument(help="Folder or fsspec URL of the image set.")]
+ImageSources = Annotated[
+    list[str],
+    typer.Argument(help="Folder or fsspec URL of the image set; of several each is a centre."),
+]
 StudyId = Annotated[
     str, typer.Argument(help="The study, or enough of its id; default: the store's only one.")
 ]

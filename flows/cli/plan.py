@@ -1,5 +1,6 @@
 """`thyro plan`: what a study of an image set can show, and what it takes, before it is run."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from flows.cli.options import (
     ConfigFile,
     ConfigKeys,
     ImageColumn,
-    ImageSource,
+    ImageSources,
     Json,
     LabelColumn,
     LabelMap,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def plan(
-    source: ImageSource,
+    source: ImageSources,
     config: ConfigFile = None,
     set_: ConfigKeys = None,
     image_column: ImageColumn = "",
@@ -46,15 +47,19 @@ def plan(
     )
 
 
-def show_forecast(source: str, study: "StudyConfig", store: "Store", *, as_json: bool) -> None:
+def show_forecast(
+    sources: Sequence[str], study: "StudyConfig", store: "Store", *, as_json: bool
+) -> None:
     """Read the images, and print what a study of them can show and what it takes."""
     from thyro_core.datasets.centres import with_one_split_a_centre
+    from thyro_core.datasets.joined_sources import Sources
     from thyro_core.datasets.manifest import ingest
     from thyro_core.study.derived import check_columns
     from thyro_core.study.forecast import forecast
 
     sides = sorted({study.side(architecture) for architecture in study.architectures})
     with err.status("reading images"):
+        source = Sources(sources, study.centre_column)
         manifest = ingest(source, study.ingest(), store, sides)
     study = with_one_split_a_centre(study, manifest.table)
     check_columns(manifest.table, study)

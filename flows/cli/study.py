@@ -13,7 +13,7 @@ from flows.cli.options import (
     ConfigFile,
     ConfigKeys,
     ImageColumn,
-    ImageSource,
+    ImageSources,
     JsonLast,
     LabelColumn,
     LabelMap,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def study(
-    source: ImageSource,
+    source: ImageSources,
     config: ConfigFile = None,
     set_: ConfigKeys = None,
     image_column: ImageColumn = "",
@@ -71,10 +71,11 @@ def study(
         from flows.cli.study_display import StudyDisplay
         from flows.forms import without_secret
         from flows.observer import observer
-        from thyro_core.datasets.layouts import read_image_set
+        from thyro_core.datasets.joined_sources import Sources, read_sources
 
         # Listed once here: a wrong source is reported before Prefect starts.
-        read_image_set(without_secret(source), values.ingest())
+        addresses = [without_secret(address) for address in source]
+        read_sources(Sources(addresses, values.centre_column), values.ingest())
         opened_store = open_store_at(store)
         from flows.serving.command_server import prefect_server
         from flows.serving.server import ServerLostError
@@ -85,7 +86,8 @@ def study(
     token = observer.set(display)
     try:
         with resumable(), display.live(), prefect_server():
-            study_id = run(source, values, opened_store.url, ray or "")
+            first, *others = addresses
+            study_id = run(first, values, opened_store.url, ray or "", more_sources=tuple(others))
     except ServerLostError as error:
         # It was lost after the last step: nothing of the study is missing.
         if display.concluded is None:

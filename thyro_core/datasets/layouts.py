@@ -16,7 +16,7 @@ from thyro_core.datasets.patient_notes import patient_notes
 from thyro_core.errors import InputError, counted
 from thyro_core.store.listing import Listing, list_files
 
-Layout = Literal["labels.csv", "folders", "busi", "ddti"]
+Layout = Literal["labels.csv", "folders", "busi", "ddti", "centres"]
 
 _LISTED_NAMES = 5
 _TABLE, _WORKBOOK = "labels.csv", "labels.xlsx"

@@ -26,7 +26,8 @@ from thyro_core.datasets.hidden_paths import (
     with_hidden_paths,
 )
 from thyro_core.datasets.image_notes import image_notes
-from thyro_core.datasets.layouts import ImageSet, read_image_set
+from thyro_core.datasets.joined_sources import Sources, read_sources, source_filesystem
+from thyro_core.datasets.layouts import ImageSet
 from thyro_core.datasets.path_names import path_notes
 from thyro_core.datasets.source_files import (
     hashed_files,
@@ -41,7 +42,7 @@ from thyro_core.imaging.burned_text import text_boxes
 from thyro_core.imaging.dual_view import split_views
 from thyro_core.imaging.near_duplicates import fingerprints
 from thyro_core.store.keys import manifest_key, mask_key, table_key
-from thyro_core.store.store import Store, filesystem
+from thyro_core.store.store import Store
 from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table, write_table
 from thyro_core.types import Grey
@@ -83,7 +84,7 @@ class Manifest:
 
 
 def ingest(
-    source: str,
+    source: str | Sources,
     rules: IngestConfig,
     store: Store,
     sides: Sequence[int] = (224, 299),
@@ -97,7 +98,7 @@ def ingest(
     grow with the set but for about 20 KB an image. The resized images wait in the temporary folder.
 
     Args:
-        source: fsspec URL of the image set.
+        source: fsspec URL of the image set, or several sets.
         rules: the declared rules.
         store: where packs, masks, table and summary go, in this order: the summary means done.
         sides: side lengths of the packs to make [pixels].
@@ -114,8 +115,9 @@ def ingest(
     ingest_rules = IngestConfig(
         **{name: getattr(rules, name) for name in IngestConfig.model_fields}
     )
-    image_set = read_image_set(source, ingest_rules, name_files=hide_path is None)
-    fs, root = filesystem(source)
+    sources = Sources((source,)) if isinstance(source, str) else source
+    image_set = read_sources(sources, ingest_rules, name_files=hide_path is None)
+    fs, root = source_filesystem(sources)
     files = with_masks(fs, root, hashed_files(fs, root, image_set.entries))
     manifest_id = _manifest_id(files, ingest_rules)
     if _done(store, manifest_id):

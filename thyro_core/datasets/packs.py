@@ -20,13 +20,13 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core.config import IngestConfig
 from thyro_core.datasets.hidden_paths import is_location
 from thyro_core.errors import InputError, StoreError
 from thyro_core.host import cores
 from thyro_core.imaging import decode as pictures
+from thyro_core.store.joined import is_local, own_place
 from thyro_core.store.keys import pack_key
 from thyro_core.store.refused import object_refusal
 from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
@@ -295,7 +295,7 @@ def threads_for(fs: fsspec.AbstractFileSystem) -> int:
     As many as cores where they lie on this machine: with more, each finds less of what it needs in
     the caches. More where most of a read is waiting for an object store.
     """
-    return _CORES if isinstance(fs, LocalFileSystem) else _WAITING
+    return _CORES if is_local(fs) else _WAITING
 
 
 def map_threads(
@@ -361,7 +361,7 @@ def unread_detail(fs: fsspec.AbstractFileSystem, path: str, error: OSError | Sto
         StoreError: it does not answer.
     """
     if isinstance(error, StoreError):
-        answer = object_refusal(fs, path, error) or "it is gone meanwhile"
+        answer = object_refusal(*own_place(fs, path), error) or "it is gone meanwhile"
         return f"the store lists the object and does not give it: {answer}"
     reason = os.strerror(error.errno) if error.errno else "refused"
     return f"unreadable, {TRIES} tries: {reason}; check its permissions, there or at the store"

@@ -1,6 +1,6 @@
 """The steps of a study around its jobs: prepare before them, conclude after them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +9,7 @@ from thyro_core.config import Architecture, StudyConfig
 from thyro_core.datasets.attributes import image_nodules
 from thyro_core.datasets.centres import centre_notes, with_one_split_a_centre
 from thyro_core.datasets.hidden_paths import HidePath
+from thyro_core.datasets.joined_sources import Sources
 from thyro_core.datasets.leakage import check_leakage
 from thyro_core.datasets.manifest import Manifest, ingest
 from thyro_core.datasets.packs import open_pack, pack_index
@@ -34,7 +35,7 @@ from thyro_core.types import Grey
 
 
 def ingest_for_study(
-    source: str,
+    sources: str | Sequence[str],
     config: StudyConfig,
     store: Store,
     progress: Callable[[int, int], None] | None = None,
@@ -44,7 +45,7 @@ def ingest_for_study(
     """The manifest of an image set, with a pack for each of the study's input sizes.
 
     Args:
-        source: fsspec URL of the image set.
+        sources: fsspec URL of the image set; of several each is a centre.
         config: the study's config.
         store: where manifest and packs are kept; existing ones are not made again.
         progress: called with the images decoded so far and all images.
@@ -54,6 +55,8 @@ def ingest_for_study(
         InputError: the source or its labels cannot be used.
     """
     sides = sorted({config.side(architecture) for architecture in config.architectures})
+    addresses = (sources,) if isinstance(sources, str) else sources
+    source = Sources(addresses, config.centre_column)
     return ingest(source, config.ingest(), store, sides, progress, hide_path=hide_path)
 
 

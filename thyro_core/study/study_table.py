@@ -20,13 +20,13 @@ from thyro_core.tables.io import read_table, write_table
 StudyState = Literal["running", "finished", "failed", "interrupted"]
 
 
-def note_start(store: Store, plan: StudyPlan, source: str | None) -> None:
+def note_start(store: Store, plan: StudyPlan, sources: Sequence[str]) -> None:
     """Write that a study was started; of one that is finished nothing changes.
 
     Args:
         store: where the study lies.
         plan: the study; it is in the store.
-        source: fsspec URL of its image set; None: names are not kept.
+        sources: fsspec URLs of its image sets; empty: names are not kept.
     """
     earlier = study_row(store, plan.study_id)
     if earlier and earlier["state"] == "finished" and not unfinished_runs(store, plan):
@@ -36,9 +36,9 @@ def note_start(store: Store, plan: StudyPlan, source: str | None) -> None:
         {
             "study_id": plan.study_id,
             "manifest_id": plan.manifest_id,
-            "source": source and full_url(source),
+            "source": " ".join(full_url(source) for source in sources) or None,
             "config": canonical_json(plan.config.model_dump(mode="json")),
-            "command": study_command(source or "SOURCE", plan.config),
+            "command": study_command(sources or ("SOURCE",), plan.config),
             "started": earlier["started"] if earlier else datetime.now(UTC),
             "finished": None,
             "state": "running",
@@ -82,13 +82,13 @@ def check_row(table: pa.Table, plan: StudyPlan) -> tuple[list[str], str]:
     return faults, "manifest and config are the plan's"
 
 
-def study_command(source: str, config: StudyConfig) -> str:
-    """The command line that starts a study: its source, and all keys that are no defaults."""
+def study_command(sources: Sequence[str], config: StudyConfig) -> str:
+    """The command line that starts a study: its sources, and all keys that are no defaults."""
     changed_keys = config.model_dump(mode="json", exclude_defaults=True)
     pairs = (
         part for name, value in changed_keys.items() for part in ("--set", f"{name}={_yaml(value)}")
     )
-    return shlex.join(["thyro", "study", source, *pairs])
+    return shlex.join(["thyro", "study", *sources, *pairs])
 
 
 def _yaml(value: object) -> str:

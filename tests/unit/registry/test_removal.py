@@ -26,7 +26,7 @@ from thyro_core.study.study_table import note_end, note_start
 def store(tmp_path: Path) -> Store:
     store = fill(open_store(str(tmp_path / "store")))
     store.delete("registry/champion.json")
-    note_start(store, OPEN, "memory://pictures")
+    note_start(store, OPEN, ("memory://pictures",))
     return store
 
 

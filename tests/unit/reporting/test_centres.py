@@ -49,7 +49,7 @@ def left_out(tmp_path_factory) -> tuple[Store, StudyPlan, Element, Element]:
     for split in range(2):
         run(store, known, split, "resnet18", 2.5)
     conclude(store, known)
-    note_start(store, known, None)
+    note_start(store, known, ())
     note_end(store, known, "finished")
     return store, plan, alone, page_of(store, plan, folder)
 

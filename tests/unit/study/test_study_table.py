@@ -41,14 +41,14 @@ def row(store: Store) -> dict[str, object]:
 
 def test_a_start_and_an_end(store: Store, tmp_path: Path) -> None:
     assert study_row(store, PLAN.study_id) is None
-    note_start(store, PLAN, str(tmp_path / "images"))
+    note_start(store, PLAN, (str(tmp_path / "images"),))
     begun = row(store)
     assert (begun["state"], begun["finished"], begun["manifest_id"]) == ("running", None, "m0")
     assert begun["source"] == f"file://{tmp_path}/images"
     assert "torch" in json.loads(str(begun["versions"]))
     note_end(store, PLAN, "interrupted")
     assert row(store) == begun | {"state": "interrupted"}
-    note_start(store, PLAN, str(tmp_path / "images"))
+    note_start(store, PLAN, (str(tmp_path / "images"),))
     assert row(store) == begun, "a resumption keeps the first start"
     note_end(store, PLAN, "finished")
     done = row(store)
@@ -62,23 +62,23 @@ def test_a_start_and_an_end(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_finished_study_that_is_started_again_keeps_its_bytes(store: Store) -> None:
-    note_start(store, PLAN, "memory://images")
+    note_start(store, PLAN, ("memory://images",))
     note_end(store, PLAN, "finished")
     for split in range(PLAN.config.splits):
         keys = {"study_id": PLAN.study_id, "split": split, "architecture": "resnet18"}
         store.write(table_key("predictions", **keys), b"")
     before = store.read(KEY)
-    note_start(store, PLAN, "memory://elsewhere")
+    note_start(store, PLAN, ("memory://elsewhere",))
     note_end(store, PLAN, "failed")
     assert store.read(KEY) == before
     keys = {"study_id": PLAN.study_id, "split": 0, "architecture": "resnet18"}
     store.delete(table_key("predictions", **keys))
-    note_start(store, PLAN, "memory://images")
+    note_start(store, PLAN, ("memory://images",))
     assert row(store)["state"] == "running", "something is to be done again"
 
 
 def test_names_that_are_not_kept_stand_nowhere_in_it(store: Store) -> None:
-    note_start(store, PLAN, None)
+    note_start(store, PLAN, ())
     assert row(store)["source"] is None
     assert str(row(store)["command"]).startswith("thyro study SOURCE ")
 
@@ -99,7 +99,7 @@ def test_an_end_without_a_start_writes_nothing(store: Store) -> None:
 )
 def test_the_command_gives_the_config_again(changed: dict[str, object]) -> None:
     config = StudyConfig.model_validate(changed)
-    words = shlex.split(study_command("a folder", config))
+    words = shlex.split(study_command(("a folder",), config))
     assert words[:3] == ["thyro", "study", "a folder"]
     assert words[3::2] == ["--set"] * len(words[4::2])
     assert read_config(None, words[4::2]) == config
