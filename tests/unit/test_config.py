@@ -56,8 +56,8 @@ BOUNDS: dict[str, tuple[float, float, float, float]] = {
 # Texts and choices: (values that are taken, values that are refused).
 CHOICES: dict[str, tuple[list[object], list[object]]] = {
     "architectures": (
-        [("vgg16",), ARCHITECTURES],
-        [(), ("resnet50",), ("vgg16", "vgg16")],
+        [("vgg16",), ARCHITECTURES, ("vit_b_16", "densenet121")],
+        [(), ("resnet51",), ("vgg16", "vgg16"), ("quantized_resnet18",)],
     ),
     "scheme": (
         ["holdout", "kfold", "repeated_kfold", "leave_one_centre_out"],
@@ -124,7 +124,7 @@ def test_the_defaults_are_the_papers_where_it_gives_them() -> None:
     assert config.scheme == "holdout"
     assert config.architectures == ("resnet18", "alexnet", "vgg16", "inception_v3")
     assert config.val_fraction == 0.0
-    assert get_args(Architecture) == ARCHITECTURES
+    assert get_args(Architecture)[:4] == ARCHITECTURES
 
 
 def test_a_field_that_does_not_exist_is_refused() -> None:

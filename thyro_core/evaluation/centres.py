@@ -15,7 +15,8 @@ from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from thyro_core.config import ColumnSpec, StudyConfig
+from thyro_core.config import StudyConfig
+from thyro_core.config.columns import ColumnSpec
 from thyro_core.evaluation.bounded import LEVEL, NO_INTERVAL, Interval, t_quantile
 from thyro_core.evaluation.delong import auc_error
 from thyro_core.evaluation.out_of_fold import Ensembles, OutOfFoldEnsemble

@@ -3,13 +3,10 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from thyro_core.training.networks import NETWORK_FIGURES
+
 ARCHITECTURE_NAMES: Mapping[str, str] = MappingProxyType(
-    {
-        "resnet18": "ResNet18",
-        "alexnet": "AlexNet",
-        "vgg16": "VGG16",
-        "inception_v3": "Inception v3",
-    }
+    {name: figures.display_name for name, figures in NETWORK_FIGURES.items()}
 )
 """Every architecture of the config, as its authors write it."""
 

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import stats
 
-from thyro_core.config import ReaderSpec, StudyConfig, job_seed
+from thyro_core.config import StudyConfig, job_seed
+from thyro_core.config.columns import ReaderSpec
 from thyro_core.evaluation.bounded import proportion_interval, t_quantile
 from thyro_core.evaluation.out_of_fold import (
     Ensembles,

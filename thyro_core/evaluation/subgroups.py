@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import stats
 
-from thyro_core.config import ColumnSpec, StudyConfig
+from thyro_core.config import StudyConfig
+from thyro_core.config.columns import ColumnSpec
 from thyro_core.evaluation.bounded import proportion_interval
 from thyro_core.evaluation.delong import auc_influences
 from thyro_core.evaluation.ensemble import auc_estimate

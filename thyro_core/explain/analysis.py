@@ -24,7 +24,7 @@ from thyro_core.tables.cam_columns import BORDER_SHARE, CASCADE_COLUMNS, CURVE_S
 from thyro_core.tables.schemas import rows_to_table
 from thyro_core.training.batches import Examples, normalise, stream_seed
 from thyro_core.training.inference import image_batches
-from thyro_core.training.models import LAST_CONV
+from thyro_core.training.models import last_layer
 from thyro_core.types import BoolArray, Float32Array
 
 CheckValues = dict[str, float | bool | None]
@@ -75,7 +75,7 @@ def explanation_tables(
     Raises:
         CamError: a map is missing, or holds NaN, infinity or a negative value.
     """
-    cams = cams_table(keys, network.image_ids, LAST_CONV[network.architecture], maps)
+    cams = cams_table(keys, network.image_ids, last_layer(network.architecture), maps)
     of_malignant = cams.filter(pc.equal(cams["target_class"], _MALIGNANT))
     map_values = np.empty((0, 1, 1), np.float32)
     if of_malignant.num_rows:

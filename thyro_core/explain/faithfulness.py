@@ -5,6 +5,8 @@ each value here has a level to be compared with; that of nodules is in `localisa
 is zero everywhere gives NaN and is left out; it counts neither as a failure nor as a success.
 """
 
+import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -17,10 +19,11 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from thyro_core.config import Architecture
-from thyro_core.explain.gradcam import cams_of_features
+from thyro_core.explain.gradcam import cams_of_features, grad_cams
 from thyro_core.explain.regions import highlighted, upsampled
 from thyro_core.tables.cam_columns import CASCADE
-from thyro_core.training.models import build, forward_layers
+from thyro_core.training.anatomy import find_anatomy
+from thyro_core.training.models import body_and_head, build, forward_layers
 from thyro_core.types import BoolArray, Float32Array, FloatArray
 
 ScoreFunction = Callable[[Float32Array], npt.NDArray[np.floating]]
@@ -193,10 +196,11 @@ def cascade_maps(
 ) -> list[Float32Array]:
     """Maps while a network's layers are drawn anew, from the head down: Adebayo et al. 2018.
 
-    At each stage of `CASCADE` the layers from that one to the output are those of a fresh network
-    (as `models.build` draws it before any training), and those below it keep their training. The
-    first stage leaves the layer whose map is shown as it was trained: with that layer redrawn the
-    map changes whatever it shows. Nothing below a stage is computed again.
+    At each stage of `CASCADE`, else of `ANY_CASCADE`, the layers from that one to the output are
+    those of a fresh network (as `models.build` draws it before any training), and those below it
+    keep their training. The first stage leaves the layer whose map is shown as it was trained: with
+    that layer redrawn the map changes whatever it shows. Of the paper's four nothing below a stage
+    is computed again.
 
     Args:
         model: made by `models.build` for this architecture, in evaluation mode; not changed.
@@ -209,6 +213,8 @@ def cascade_maps(
     """
     fresh = build(architecture, images.shape[-1], seed).eval().to(images.device)
     fresh = fresh.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if architecture not in CASCADE:
+        return _block_cascade(model, fresh, architecture, images)
     layers, own = zip(*forward_layers(model), strict=True)
     _, random = zip(*forward_layers(fresh), strict=True)
     head = layers.index("avgpool")
@@ -225,6 +231,24 @@ def cascade_maps(
             features = nn.Sequential(*random[start:head])(inputs[min(start, head)])
             tail = nn.Sequential(*own[head:start], *random[max(start, head) :])
             maps.append(cams_of_features(tail, features)[1].numpy())
+    return maps
+
+
+def _block_cascade(
+    model: nn.Module, fresh: nn.Module, architecture: Architecture, images: Tensor
+) -> list[Float32Array]:
+    """Maps at the stages of `ANY_CASCADE`: what is behind the map, then blocks from it down."""
+    mixture, blocks = copy.deepcopy(model), find_anatomy(architecture).blocks
+    random, behind = fresh.state_dict(), set(body_and_head(model, architecture)[1].state_dict())
+    n = len(blocks)
+    maps = []
+    for count in (0, 1, math.ceil(n / 3), math.ceil(2 * n / 3), n):
+        drawn_blocks = tuple(f"{name}." for block in blocks[n - count :] for name in block)
+        with torch.no_grad():
+            for name, tensor in mixture.state_dict().items():
+                if name in behind or name.startswith(drawn_blocks) or count == n:
+                    tensor.copy_(random[name])
+        maps.append(grad_cams(mixture, architecture, images)[1].numpy())
     return maps
 
 

@@ -1,14 +1,15 @@
 """Grad-CAM: which part of an image a network's output rests on, for both classes, unscaled.
 
 The map of class c is L = relu(sum_k alpha_k A_k), where alpha_k is the mean over cells of
-dy_c / dA_k (Selvaraju et al. 2017, equations 1 and 2), A the output of the network's last
-convolutional stage (`models.LAST_CONV`) and y_c the logit of c. Both equations are computed by the
+dy_c / dA_k (Selvaraju et al. 2017, equations 1 and 2), A the output of the network's last stage
+before pooling (`models.last_layer`) and y_c the logit of c. Both equations are computed by the
 grad-cam package. Its driver is not used: it differentiates every parameter, takes one class a pass,
 min-max-scales each image, so that magnitudes are lost, and swallows IndexErrors. Here the part
 before A runs without gradients and only the tail behind it is differentiated, by A alone.
 
 A is the output of `layer4` in ResNet18 and of `Mixed_7c` in Inception_v3, and of `features` in
-AlexNet and VGG16: there the last convolution's, after its ReLU and max-pooling.
+AlexNet and VGG16: there the last convolution's, after its ReLU and max-pooling. Of the other
+networks `training.anatomy` finds it. A vision transformer's tokens are laid out as the patches lie.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from thyro_core.training import torchvision_compat
 from thyro_core.training.batches import Examples
 from thyro_core.training.inference import image_batches
 from thyro_core.training.models import body_and_head
+from thyro_core.training.parts import feature_grid
 from thyro_core.types import Float32Array
 
 
@@ -56,7 +58,7 @@ def cams_of_features(head: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]
 
     Args:
         head: the head of `models.body_and_head`, in evaluation mode.
-        features: b x k x h x w, the body's output, without gradients.
+        features: the body's output, without gradients: b x k x h x w, or a transformer's tokens.
     """
     features = features.detach().requires_grad_()
     with torch.enable_grad():
@@ -77,10 +79,9 @@ def _equations(tail: nn.Module, features: Tensor, slopes: Sequence[Tensor]) -> T
     from pytorch_grad_cam import GradCAM
 
     cam = GradCAM(tail, [])
-    activations = features.detach().cpu().numpy()
-    sums = [
-        cam.get_cam_image(None, None, None, activations, slope.cpu().numpy()) for slope in slopes
-    ]
+    activations = feature_grid(features.detach()).cpu().numpy()
+    grids = (feature_grid(slope).cpu().numpy() for slope in slopes)
+    sums = [cam.get_cam_image(None, None, None, activations, grid) for grid in grids]
     return torch.from_numpy(np.maximum(np.stack(sums, axis=1), 0))
 
 

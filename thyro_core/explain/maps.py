@@ -63,7 +63,7 @@ def cams_table(
     Args:
         keys: study_id, split and architecture.
         image_ids: one an image.
-        layer: the module's name, `models.LAST_CONV[architecture]`.
+        layer: the module's name, `models.last_layer(architecture)`.
         maps: raw maps, float32, n x 2 x h x w.
 
     Returns:

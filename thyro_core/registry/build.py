@@ -299,10 +299,10 @@ def _image_statistics(images: pa.Table, ids: list[str]) -> dict[str, list[float]
 
 
 def _embedding_facts(card: Card, reference: pa.Table) -> Embedding:
-    from thyro_core.training.models import LAST_CONV
+    from thyro_core.training.models import last_layer
 
     return Embedding(
-        layer=LAST_CONV[card.architecture],
+        layer=last_layer(card.architecture),
         neighbours=NEIGHBOURS,
         held_out=int(pc.sum(reference["held_out"]).as_py() or 0),
         distances={f"{q:g}": number(distance_bound(reference, q)) for q in QUANTILES},

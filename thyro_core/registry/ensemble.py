@@ -17,7 +17,8 @@ from thyro_core.evaluation.calibration import Calibration
 from thyro_core.evaluation.out_of_fold import ensemble_margin, sigmoid
 from thyro_core.registry.bundle import Bundle, damaged_file
 from thyro_core.store.store import Store
-from thyro_core.training.models import body_and_head, build
+from thyro_core.training.models import body_and_head, build, load_tensors
+from thyro_core.training.parts import feature_grid
 from thyro_core.types import FloatArray
 
 
@@ -69,7 +70,7 @@ def _member(bundle: Bundle, key: str, store: Store, scratch: Path, pattern: nn.M
         raise damaged_file(str(path), sha256, actual)
     model = copy.deepcopy(pattern)
     try:
-        model.load_state_dict(load_file(path))
+        load_tensors(model, load_file(path))
     except (RuntimeError, SafetensorError) as error:
         msg = f"{path}: expected weights of {bundle.architecture}, found others: {error}"
         raise InputError(msg) from error
@@ -114,7 +115,7 @@ def ensemble_scores(logits: npt.ArrayLike, calibration: Calibration) -> Ensemble
 def embedding(
     member: nn.Module, architecture: Architecture, images: Tensor
 ) -> npt.NDArray[np.float32]:
-    """Mean over cells of a network's last feature map (`models.LAST_CONV`).
+    """Mean over cells of a network's last feature map (`models.last_layer`).
 
     Args:
         member: a network in evaluation mode.
@@ -122,7 +123,8 @@ def embedding(
         images: float32, b x 3 x side x side, normalised, on the member's device.
 
     Returns:
-        (b, k), float32; k is 512 for ResNet18 and VGG16, 256 for AlexNet, 2048 for Inception_v3.
+        (b, k), float32; k is the map's depth: 512 for ResNet18 and VGG16, 256 for AlexNet, 2048 for
+        Inception_v3.
     """
     body, _ = body_and_head(member, architecture)
     with torch.inference_mode():
@@ -130,5 +132,7 @@ def embedding(
 
 
 def spatial_mean(features: Tensor) -> npt.NDArray[np.float32]:
-    """The embedding that a feature map, b x k x h x w, stands for: float32, (b, k)."""
-    return np.asarray(features.float().mean(dim=(2, 3)).cpu().numpy(), dtype=np.float32)
+    """The embedding that a body's output stands for: mean over cells, float32, (b, k)."""
+    return np.asarray(
+        feature_grid(features).float().mean(dim=(2, 3)).cpu().numpy(), dtype=np.float32
+    )

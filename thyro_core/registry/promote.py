@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from thyro_core.config import Architecture
+from thyro_core.config.networks import NetworkName
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.registry import champion as champions
 from thyro_core.registry.build import BundleSpec, make_bundle
@@ -32,7 +33,7 @@ class PromotionConfig(BaseModel):
         pattern=r"^s(null)?[0-9a-f]{16}$",
         description="The finished study whose models are bundled.",
     )
-    architecture: Literal["first", "resnet18", "alexnet", "vgg16", "inception_v3"] = Field(
+    architecture: Literal["first", NetworkName] = Field(
         "first", description="Which of its networks; first: the study's first one."
     )
     sensitivity: Annotated[float, Field(gt=0.0, le=1.0)] = Field(

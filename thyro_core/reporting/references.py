@@ -1,64 +1,9 @@
 """The papers that a study's report cites, and those that its networks and methods come from."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from thyro_core.config import Architecture
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A paper, as a reference list names it."""
-
-    citation: str
-    """As the report's text cites it: authors and year."""
-    title: str
-    source: str
-    """Journal, volume, pages or conference; empty: the identifier alone says where."""
-    identifier: str
-    """DOI or arXiv number; empty: it has none."""
-    subject: str
-    """What it stands for in the report."""
-    authors: str = ""
-    """Who wrote it, where the citation names it by something else."""
-
-    @property
-    def text(self) -> str:
-        """As the reference list goes on after the citation."""
-        head = f"{self.authors}: " if self.authors else ""
-        return " ".join(part for part in (f"{head}{self.title}.", self.source) if part)
-
-
-_ARCHITECTURES: dict[Architecture, Reference] = {
-    "resnet18": Reference(
-        "He et al. 2016",
-        "Deep Residual Learning for Image Recognition",
-        "CVPR 2016, 770-778.",
-        "doi:10.1109/CVPR.2016.90",
-        "ResNet18",
-    ),
-    "alexnet": Reference(
-        "Krizhevsky 2014",
-        "One weird trick for parallelizing convolutional neural networks",
-        "",
-        "arXiv:1404.5997",
-        "AlexNet as torchvision has it",
-    ),
-    "vgg16": Reference(
-        "Simonyan and Zisserman 2015",
-        "Very Deep Convolutional Networks for Large-Scale Image Recognition",
-        "ICLR 2015.",
-        "arXiv:1409.1556",
-        "VGG16",
-    ),
-    "inception_v3": Reference(
-        "Szegedy et al. 2016",
-        "Rethinking the Inception Architecture for Computer Vision",
-        "CVPR 2016, 2818-2826.",
-        "doi:10.1109/CVPR.2016.308",
-        "Inception v3",
-    ),
-}
+from thyro_core.reporting.network_references import Reference, network_references
 
 _STUDY = (
     Reference(
@@ -234,11 +179,6 @@ _METHODS_OF_CENTRES = (
 )
 
 
-def network_reference(architecture: Architecture) -> Reference:
-    """The paper that a network comes from."""
-    return _ARCHITECTURES[architecture]
-
-
 def references(
     architectures: Collection[Architecture], *, has_centres: bool = False
 ) -> tuple[Reference, ...]:
@@ -248,6 +188,6 @@ def references(
         architectures: those of the study.
         has_centres: whether it gives figures by centre.
     """
-    methods = [*(_ARCHITECTURES[name] for name in architectures), *_METHODS]
+    methods = [*network_references(architectures), *_METHODS]
     methods += _METHODS_OF_CENTRES if has_centres else ()
     return (*_STUDY, *sorted(methods, key=lambda each: each.citation))

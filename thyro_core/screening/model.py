@@ -18,7 +18,7 @@ from thyro_core.screening.rules import BandLimits, near_quantile
 from thyro_core.store.store import Store
 from thyro_core.training.batches import normalise
 from thyro_core.training.device import job_device, prepare_torch
-from thyro_core.training.models import LAST_CONV, body_and_head
+from thyro_core.training.models import body_and_head, last_layer
 from thyro_core.types import FloatArray, Grey
 
 TOGETHER = 32
@@ -40,8 +40,8 @@ class BlockScores:
     embeddings: npt.NDArray[np.float32]
     """(n, k), of the first member."""
     features: tuple[Tensor, ...]
-    """Each member's last feature map, (n, k, h, w), on its device: maps are made of them, so that
-    an image goes through a network once."""
+    """Each member's last feature map, n first, on its device: maps are made of them, so that an
+    image goes through a network once."""
 
 
 class ScreeningModel:
@@ -62,7 +62,7 @@ class ScreeningModel:
     @property
     def layer(self) -> str:
         """Module whose output the maps are made of."""
-        return LAST_CONV[self._bundle.architecture]
+        return last_layer(self._bundle.architecture)
 
     @property
     def side(self) -> int:

@@ -5,7 +5,8 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from thyro_core.config import ColumnSpec, ReaderSpec, StudyConfig
+from thyro_core.config import StudyConfig
+from thyro_core.config.columns import ColumnSpec, ReaderSpec
 from thyro_core.datasets.attributes import column_values, kept_columns
 from thyro_core.errors import InputError
 from thyro_core.evaluation.calibration import CrossFit, cross_fit

@@ -1,9 +1,8 @@
 """What a study of an image set can show, before anything is trained: splits, precision, cost."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -18,19 +17,10 @@ from thyro_core.evaluation.bounded import Interval, logit_interval, t_quantile
 from thyro_core.store.store import Store
 from thyro_core.tables.io import read_table
 from thyro_core.training.memory import job_cpu_bytes
+from thyro_core.training.networks import NETWORK_FIGURES
 
 EXPECTED_AUCS: tuple[float, ...] = (0.75, 0.85, 0.95)
 """AUCs at which the width of an interval is given."""
-
-MODEL_BYTES: Mapping[Architecture, int] = MappingProxyType(
-    {
-        "resnet18": 44_748_712,
-        "alexnet": 228_048_136,
-        "vgg16": 537_074_952,
-        "inception_v3": 97_541_264,
-    }
-)
-"""What a trained network takes in the store where models are kept [bytes]."""
 
 _SCHEMES: tuple[dict[str, object], ...] = (
     {"scheme": "holdout"},
@@ -182,7 +172,8 @@ def forecast(store: Store, images: pa.Table, config: StudyConfig) -> Forecast:
         runs=[_run_estimate(store, len(frame), config, name) for name in config.architectures],
         memory_bytes=job_cpu_bytes(config),
         pack_bytes=sum(side**2 for side in sides) * int(images.to_pandas()["included"].sum()),
-        model_bytes=config.splits * sum(MODEL_BYTES[name] for name in config.architectures),
+        model_bytes=config.splits
+        * sum(NETWORK_FIGURES[name].model_bytes for name in config.architectures),
     )
 
 

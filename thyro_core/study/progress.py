@@ -17,10 +17,8 @@ from thyro_core.config import Architecture, StudyConfig
 from thyro_core.store.keys import progress_key
 from thyro_core.store.store import WRITE_ERRORS, Store
 from thyro_core.study.plan import StudyPlan
+from thyro_core.training.networks import NETWORK_FIGURES
 from thyro_core.training.timer import NO_COST, RunCost
-
-# GFLOP of one training image at the paper's sizes: the unit that makes epochs comparable.
-_GFLOP = {"resnet18": 10.65, "alexnet": 4.1, "vgg16": 92.6, "inception_v3": 34.3}
 
 _SHARE = 0.05
 """Of a job's time that its reports may take."""
@@ -171,7 +169,7 @@ def study_progress(
 
 def slowest_first(architectures: Iterable[Architecture]) -> list[Architecture]:
     """Architectures by descending cost, so that the last ones of a study are short."""
-    return sorted(architectures, key=lambda name: -_GFLOP[name])
+    return sorted(architectures, key=lambda name: -NETWORK_FIGURES[name].gflop)
 
 
 def longest_first(
@@ -191,7 +189,7 @@ def longest_first(
         job = positions.get(split)
         is_current = job is not None and job.architecture == architecture
         epochs = config.epochs - (job.epoch - 1 if job is not None and is_current else 0)
-        work[split] += _GFLOP[architecture] * epochs
+        work[split] += NETWORK_FIGURES[architecture].gflop * epochs
     return sorted(work, key=lambda split: (-work[split], split))
 
 
@@ -217,18 +215,25 @@ class JobReporter:
         self._start_time = _now()
         self._total = sum(self._whole(name) for name in plan.config.architectures)
 
-    def _whole(self, architecture: str) -> float:
+    def _whole(self, architecture: Architecture) -> float:
         return self._work(architecture, self._plan.config.epochs * self._images)
 
-    def _work(self, architecture: str, images: int) -> float:
-        return _GFLOP[architecture] * images * (self._plan.config.image_size / 224) ** 2
+    def _work(self, architecture: Architecture, images: int) -> float:
+        return (
+            NETWORK_FIGURES[architecture].gflop * images * (self._plan.config.image_size / 224) ** 2
+        )
 
-    def add_resumed(self, architecture: str, epochs: int) -> None:
+    def add_resumed(self, architecture: Architecture, epochs: int) -> None:
         """So many epochs of an architecture were done by an earlier attempt."""
         self._before += self._work(architecture, epochs * self._images)
 
     def position(
-        self, architecture: str, epochs: int, images: int, seconds: float, cost: RunCost = NO_COST
+        self,
+        architecture: Architecture,
+        epochs: int,
+        images: int,
+        seconds: float,
+        cost: RunCost = NO_COST,
     ) -> None:
         """So many epochs are done, and so many images of the next one in so many seconds."""
         if time.monotonic() < self._due:
@@ -248,7 +253,7 @@ class JobReporter:
         pause = min(_LONGEST_PAUSE, (now - began) / _SHARE)
         self._due = now + max(self._interval, pause)
 
-    def add_finished(self, architecture: str, *, earlier: bool = False) -> None:
+    def add_finished(self, architecture: Architecture, *, earlier: bool = False) -> None:
         """An architecture is done: now, or by an earlier attempt."""
         self._work_done += self._whole(architecture)
         if earlier:

@@ -49,7 +49,7 @@ from thyro_core.training.device import (
 from thyro_core.training.distributed import PeerLostError, WorkerGroup, current_group
 from thyro_core.training.inference import predict, recalibrate_batchnorm
 from thyro_core.training.loop import Recipe, Run, balanced_alpha, start_run, train
-from thyro_core.training.models import build, load_starting_weights
+from thyro_core.training.models import build, check_anatomy, load_starting_weights
 from thyro_core.training.pretrained import load_weights
 from thyro_core.training.timer import RunTimer
 
@@ -166,6 +166,7 @@ def prepare_run(split: PreparedSplit, architecture: Architecture, seed: int) -> 
     random_layers: tuple[str, ...] = ()
     if tensors is not None:
         random_layers = load_starting_weights(model, tensors, architecture, start.origin)
+    check_anatomy(model, architecture, side)
     run = start_run(model, recipe)
     return PreparedRun(architecture, recipe, run, examples, random_layers)
 

@@ -75,6 +75,11 @@ CASCADE: Mapping[Architecture, tuple[str, ...]] = MappingProxyType(
 )
 """Stages of the weight randomisation: the lowest layer that is drawn anew, the head first."""
 
+ANY_CASCADE: tuple[str, ...] = (
+    "head", "last block", "last third of blocks", "last two thirds of blocks", "all blocks",
+)  # fmt: skip
+"""The stages of a network that `CASCADE` does not name, by what is drawn anew."""
+
 CASCADE_COLUMNS: tuple[str, ...] = tuple(f"cascade_{stage}" for stage in range(1, 6))
 """A column a stage of `CASCADE`."""
 
@@ -178,7 +183,8 @@ TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
             _REAL,
             (
                 "Spearman's correlation with the maps of the network drawn anew from its head down "
-                f"to stage {stage} of `thyro_core.tables.cam_columns.CASCADE`, mean of two draws; "
+                f"to stage {stage} of `thyro_core.tables.cam_columns.CASCADE` (`ANY_CASCADE` for a "
+                "network that it does not name), mean of two draws; "
                 f"0: the map follows the weights, 1: it ignores them; {_EMPTY}; {_NOT_SAMPLED}."
             ),
         )

@@ -57,7 +57,11 @@ def _table(
 
 _STUDY = ("study_id", _STRING, "Study: hash of everything that changes its results.")
 _SPLIT = ("split", _INT, "Split number, from 0.")
-_ARCHITECTURE = ("architecture", _STRING, "resnet18, alexnet, vgg16 or inception_v3.")
+_ARCHITECTURE = (
+    "architecture",
+    _STRING,
+    "Network: resnet18, alexnet, vgg16, inception_v3 or another of torchvision's.",
+)
 _IMAGE = ("image_id", _STRING, "SHA-256 of the file's bytes, hexadecimal.")
 _PATIENT = (
     "patient_id",

@@ -9,18 +9,9 @@ networks; bf16 needs less. No GPU was at hand to compare its estimate with; that
 one was compared with jobs of each network in bf16 and fp32.
 """
 
-from types import MappingProxyType
-
 from thyro_core.config import Architecture, StudyConfig
+from thyro_core.training.networks import NETWORK_FIGURES
 
-_ACTIVATION_VALUES = MappingProxyType(
-    {"resnet18": 22.3e6, "alexnet": 3.8e6, "vgg16": 73.3e6, "inception_v3": 98.5e6}
-)
-"""What one training image keeps for the backward pass at the paper's sizes [bytes]."""
-
-_PARAMETERS = MappingProxyType(
-    {"resnet18": 11.2e6, "alexnet": 57.1e6, "vgg16": 134.3e6, "inception_v3": 24.4e6}
-)
 _BYTES_PER_PARAMETER = 16
 _ROOM = 2.0
 _CONTEXT = 1.5e9
@@ -58,8 +49,13 @@ def job_cpu_bytes(config: StudyConfig) -> int:
 
 
 def _cpu_bytes(config: StudyConfig, architecture: Architecture) -> float:
-    batch = config.batch_size * _ACTIVATION_VALUES[architecture] * _area(config) * _CPU_ROOM
-    return _PROCESS + _PARAMETERS[architecture] * _CPU_BYTES_PER_PARAMETER + batch
+    batch = (
+        config.batch_size
+        * NETWORK_FIGURES[architecture].activation_bytes
+        * _area(config)
+        * _CPU_ROOM
+    )
+    return _PROCESS + NETWORK_FIGURES[architecture].parameters * _CPU_BYTES_PER_PARAMETER + batch
 
 
 def _area(config: StudyConfig) -> float:
@@ -68,9 +64,11 @@ def _area(config: StudyConfig) -> float:
 
 
 def _gpu_bytes(config: StudyConfig, architecture: Architecture, images: int) -> float:
-    batch = config.batch_size * _ACTIVATION_VALUES[architecture] * _area(config) * _ROOM
+    batch = (
+        config.batch_size * NETWORK_FIGURES[architecture].activation_bytes * _area(config) * _ROOM
+    )
     pack = images * config.side(architecture) ** 2
-    return _CONTEXT + _PARAMETERS[architecture] * _BYTES_PER_PARAMETER + batch + pack
+    return _CONTEXT + NETWORK_FIGURES[architecture].parameters * _BYTES_PER_PARAMETER + batch + pack
 
 
 def jobs_that_fit(gpu_bytes: int | None, job_bytes: int) -> int:

@@ -1,4 +1,8 @@
-"""The four networks: torchvision's, with a two-class head, started at random or from a file."""
+"""The networks: torchvision's, with a two-class head, started at random or from a file.
+
+The paper's four are described here. Of any other, `anatomy` finds head and last feature map, and
+`parts` cuts it there.
+"""
 
 import re
 from collections.abc import Mapping
@@ -7,9 +11,13 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from thyro_core.config import CLASS_NAMES, Architecture
+from thyro_core.config import Architecture
+from thyro_core.config.networks import REFERENCE_SIDE, network_side, takes_one_side
 from thyro_core.errors import InputError
 from thyro_core.training import torchvision_compat
+from thyro_core.training.anatomy import find_anatomy, options_of
+from thyro_core.training.batches import IMAGENET_MEAN, IMAGENET_SD
+from thyro_core.training.parts import check_cut, cut
 
 LAST_CONV: Mapping[Architecture, str] = MappingProxyType(
     {
@@ -19,7 +27,7 @@ LAST_CONV: Mapping[Architecture, str] = MappingProxyType(
         "inception_v3": "Mixed_7c",
     }
 )
-"""Name of the module whose output is the last feature map, where Grad-CAM looks."""
+"""Name of the module whose output is the last feature map; of the others see `last_layer`."""
 
 _HEADS: Mapping[Architecture, tuple[str, ...]] = MappingProxyType(
     {
@@ -33,14 +41,44 @@ _HEADS: Mapping[Architecture, tuple[str, ...]] = MappingProxyType(
 _MIN_SIDE: Mapping[Architecture, int] = MappingProxyType(
     {"resnet18": 32, "alexnet": 63, "vgg16": 32, "inception_v3": 75}
 )
+# The smallest side of a study; no other network that takes several sides needs more.
+_LEAST_SIDE = 64
 # Sides at which the feature map already has the size that the adaptive pooling makes.
-_POOLED_SIDES: Mapping[Architecture, range] = MappingProxyType(
-    {"alexnet": range(223, 255), "vgg16": range(224, 256)}
+_POOLED_SIDES: Mapping[str, range] = MappingProxyType(
+    {"alex": range(223, 255), "vgg1": range(224, 256)}
 )
 # The auxiliary head's 5x5 convolution needs a 17x17 map.
 _AUX_SIDE = 299
 _AUX = "AuxLogits."
+_HEAD_SD = 0.02
 _PARAMETER_GROUP = re.compile(r"[^.]+(\.\d+)?")
+# Names of tensors in torchvision's own files that were made by its earlier versions.
+_EARLIER_NAMES = (
+    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\."), r"\1\2."),
+    (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
+    (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
+)
+# Networks whose official weights were made with another normalisation than ImageNet's: mean, SD.
+_NORMALISATION: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"efficientnet_v2_l": (0.5, 0.5)}
+)
+
+
+class Renormalise(nn.Module):
+    """Images in ImageNet's normalisation, as another network's weights want them."""
+
+    def __init__(self, mean: float, sd: float) -> None:
+        super().__init__()
+        self._scale = [own / sd for own in IMAGENET_SD]
+        self._shift = [(own - mean) / sd for own in IMAGENET_MEAN]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Float32, b x 3 x side x side."""
+        scale, shift = (
+            torch.tensor(values, device=images.device).view(1, 3, 1, 1)
+            for values in (self._scale, self._shift)
+        )
+        return images * scale + shift
 
 
 def build(architecture: Architecture, side: int, seed: int) -> nn.Module:
@@ -61,14 +99,8 @@ def build(architecture: Architecture, side: int, seed: int) -> nn.Module:
     Raises:
         InputError: the side is too small for the network.
     """
-    least = _MIN_SIDE[architecture]
-    if side < least:
-        msg = (
-            f"{architecture}: expected an input side of at least {least} pixels, found {side}; "
-            "raise image_size"
-        )
-        raise InputError(msg)
-    options = {"num_classes": len(CLASS_NAMES)}
+    _check_side(architecture, side)
+    options = options_of(architecture, side)
     if architecture == "inception_v3":
         aux = side >= _AUX_SIDE
         options |= {"aux_logits": aux, "transform_input": False, "init_weights": True}
@@ -79,33 +111,91 @@ def build(architecture: Architecture, side: int, seed: int) -> nn.Module:
         # Not torch.manual_seed: that one reseeds the GPUs too.
         torch.default_generator.manual_seed(seed)
         model: nn.Module = getattr(models, architecture)(**options)
-    if side in _POOLED_SIDES.get(architecture, ()):
+        _draw_zero_head(model, architecture)
+    if side in _POOLED_SIDES.get(architecture[:4], ()):
         # The backward pass of adaptive pooling is not deterministic on CUDA.
         model.avgpool = nn.Identity()
+    if architecture in _NORMALISATION:
+        renormalise = Renormalise(*_NORMALISATION[architecture])
+        model.register_forward_pre_hook(lambda _, inputs: (renormalise(inputs[0]),))
     return model
 
 
-def body_and_head(
-    model: nn.Module, architecture: Architecture
-) -> tuple[nn.Sequential, nn.Sequential]:
-    """A network up to and with `LAST_CONV`, and what comes after it; both share its modules.
+def _draw_zero_head(model: nn.Module, architecture: Architecture) -> None:
+    """Vision transformers' heads start at zero: a head drawn anew would have no map to compare."""
+    if not architecture.startswith("vit_"):
+        return
+    head = model.get_submodule(find_anatomy(architecture).head)
+    nn.init.trunc_normal_(head.get_parameter("weight"), std=_HEAD_SD)
 
-    torchvision registers modules in the order of the forward pass. The auxiliary head, beside the
-    path, is left out: evaluation never takes it. Flattening is the one step without a module.
+
+def _check_side(architecture: Architecture, side: int) -> None:
+    least = _MIN_SIDE.get(architecture, _LEAST_SIDE)
+    one = network_side(architecture, REFERENCE_SIDE)
+    if takes_one_side(architecture) and side != one:
+        msg = (
+            f"{architecture}: expected an input side of {one} pixels, the one that it takes, found "
+            f"{side}; set image_size={REFERENCE_SIDE}"
+        )
+    elif side < least:
+        msg = (
+            f"{architecture}: expected an input side of at least {least} pixels, found {side}; "
+            "raise image_size"
+        )
+    else:
+        return
+    raise InputError(msg)
+
+
+def last_layer(architecture: Architecture) -> str:
+    """Name of the module whose output is a network's last feature map, where Grad-CAM looks."""
+    return LAST_CONV.get(architecture) or find_anatomy(architecture).layer
+
+
+def body_and_head(model: nn.Module, architecture: Architecture) -> tuple[nn.Module, nn.Module]:
+    """A network up to and with `last_layer`, and what comes after it; both share its modules.
+
+    Of the paper's four torchvision registers modules in the order of the forward pass. The
+    auxiliary head, beside the path, is left out: evaluation never takes it. Flattening is the one
+    step without a module. The others are cut by `parts.cut`.
 
     Args:
-        model: What `build` made for this architecture.
+        model: What `build` made for this architecture, in evaluation mode.
         architecture: Which network it is.
     """
+    if architecture not in LAST_CONV:
+        body, head = cut(model, last_layer(architecture))
+        if architecture in _NORMALISATION:
+            body = nn.Sequential(Renormalise(*_NORMALISATION[architecture]), body)
+        return body, head
     children = {name: child for name, child in model.named_children() if name != "AuxLogits"}
-    cut = list(children).index(LAST_CONV[architecture]) + 1
+    place = list(children).index(LAST_CONV[architecture]) + 1
     parts = list(children.values())
-    pool, *rest = parts[cut:]
-    return nn.Sequential(*parts[:cut]), nn.Sequential(pool, nn.Flatten(1), *rest)
+    pool, *rest = parts[place:]
+    return nn.Sequential(*parts[:place]), nn.Sequential(pool, nn.Flatten(1), *rest)
+
+
+def check_anatomy(model: nn.Module, architecture: Architecture, side: int) -> None:
+    """Make sure that a network beyond the paper's four has the maps that it is said to have.
+
+    Args:
+        model: What `build` made for this architecture; its mode stays as it is.
+        architecture: Which network it is.
+        side: Of its input [pixels].
+
+    Raises:
+        CutError: it has not, and must not be studied.
+    """
+    if architecture in LAST_CONV:
+        return
+    was_training = model.training
+    model.eval()
+    check_cut(model, body_and_head(model, architecture), side)
+    model.train(was_training)
 
 
 def forward_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """What an image passes in evaluation mode, in order, with torchvision's names.
+    """What an image passes in one of the paper's four in evaluation mode, with torchvision's names.
 
     `features` and `classifier` are taken apart; `avgpool` is the first layer behind `LAST_CONV`,
     and flattening, which has no module, follows it under the name `flatten`.
@@ -153,7 +243,8 @@ def load_starting_weights(
     """
     own = model.state_dict()
     ignored_keys = _ignored_keys(model, architecture)
-    usable = {name: value for name, value in tensors.items() if not name.startswith(ignored_keys)}
+    current = {_current_name(name): value for name, value in tensors.items()}
+    usable = {name: value for name, value in current.items() if not name.startswith(ignored_keys)}
     if not usable:
         msg = (
             f"{origin}: expected tensors of {architecture} under torchvision's names, found none "
@@ -162,22 +253,56 @@ def load_starting_weights(
         raise InputError(msg)
     for name, value in usable.items():
         _check_tensor(name, value, own.get(name), f"{origin}: not weights of {architecture}")
-    model.load_state_dict(usable, strict=False)
+    load_tensors(model, own | usable)
     return _random_layers(own, usable, architecture)
+
+
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a network all its tensors, as `load_state_dict` does with a state of its own.
+
+    MNASNet takes no others: it asks for the version that its states carry and plain mappings lack.
+
+    Args:
+        model: changed in place.
+        tensors: by the names of its state.
+
+    Raises:
+        RuntimeError: a tensor is missing, unknown or of another shape.
+    """
+    state = model.state_dict()
+    missing = sorted(state.keys() - tensors.keys())
+    if missing:
+        msg = f"Missing key(s) in state_dict: {', '.join(missing)}"
+        raise RuntimeError(msg)
+    state.update(tensors)
+    model.load_state_dict(state)
+
+
+def _current_name(name: str) -> str:
+    for pattern, replacement in _EARLIER_NAMES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def _heads(architecture: Architecture) -> tuple[str, ...]:
+    """Beginnings of the names of the classification heads' tensors."""
+    return _HEADS.get(architecture) or (f"{find_anatomy(architecture).head}.",)
 
 
 def _random_layers(
     own: Mapping[str, Tensor], names: Mapping[str, Tensor], architecture: Architecture
 ) -> tuple[str, ...]:
     # num_batches_tracked counts steps; nothing is computed from it.
-    heads = _HEADS[architecture]
+    heads = _heads(architecture)
     missing = (name for name in own if name not in names and not name.startswith(heads))
     layers = (_layer(name) for name in missing if not name.endswith("num_batches_tracked"))
     return tuple(dict.fromkeys(layers))
 
 
 def _ignored_keys(model: nn.Module, architecture: Architecture) -> tuple[str, ...]:
-    heads = _HEADS[architecture]
+    heads = _heads(architecture)
+    if architecture == "googlenet":
+        return (*heads, "aux1.", "aux2.")
     without_aux = architecture == "inception_v3" and getattr(model, "AuxLogits", None) is None
     return (*heads, _AUX) if without_aux else heads
 

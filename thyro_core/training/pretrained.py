@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _SUFFIX = ".safetensors"
-_VERSION = "IMAGENET1K_V1"
 _TIMEOUT = 10.0  # seconds without an answer after which a download counts as dead
 # Not OSError as a whole: a full disk here must not end in random weights.
 _NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, SSLError)
@@ -179,10 +178,10 @@ def _pretrained_weights(
         except _UnavailableError as error:
             reason = f"mirror THYRO_WEIGHTS: {error}"
     try:
-        file = _torchvision_file(architecture, scratch / "torchvision")
+        file, version = _torchvision_file(architecture, scratch / "torchvision")
     except _UnavailableError as error:
         return None, f"{reason}; torchvision's download: {error}"
-    start = _keep(file, f"torchvision: {_VERSION}", architecture, store)
+    start = _keep(file, f"torchvision: {version}", architecture, store)
     warning = f"{architecture}: torchvision's weights used ({reason})" if mirror else None
     return replace(start, warning=warning), reason
 
@@ -253,9 +252,9 @@ def _read_text(fs: fsspec.AbstractFileSystem, path: str) -> str:
         return ""
 
 
-def _torchvision_file(architecture: str, folder: Path) -> Path:
-    """The official weights as a safetensors file, downloaded and converted once per node."""
-    url = _torchvision_url(architecture)
+def _torchvision_file(architecture: str, folder: Path) -> tuple[Path, str]:
+    """The official weights and their version, downloaded and converted once per node."""
+    version, url = _torchvision_weights(architecture)
     name = PurePosixPath(urlsplit(url).path).stem
     target = folder / f"{name}{_SUFFIX}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -266,16 +265,18 @@ def _torchvision_file(architecture: str, folder: Path) -> Path:
                 _download(url, name.rpartition("-")[2], download)
                 _convert(download, conversion, url)
                 conversion.replace(target)
-    return target
+    return target, version
 
 
-def _torchvision_url(architecture: str) -> str:
+def _torchvision_weights(architecture: str) -> tuple[str, str]:
+    """Version and URL of the weights that torchvision lists first: IMAGENET1K_V1 as a rule."""
     from thyro_core.training import torchvision_compat
 
     torchvision_compat.ensure()
     from torchvision.models import get_model_weights
 
-    return str(get_model_weights(architecture)[_VERSION].url)
+    first = next(iter(get_model_weights(architecture)))
+    return first.name, str(first.url)
 
 
 def _download(url: str, sha256_prefix: str, target: Path) -> None:

@@ -1,8 +1,8 @@
 """Layers that see the whole batch although each worker has only its share of it.
 
-Batch norm takes its statistics over all shares, dropout draws the whole batch's mask on each
-worker: so all workers together compute what one process computes on the whole batch, up to
-rounding.
+Batch norm takes its statistics over all shares, dropout and stochastic depth draw the whole batch's
+mask on each worker: so all workers together compute what one process computes on the whole batch,
+up to rounding.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from thyro_core.training import torchvision_compat
 from thyro_core.training.distributed import WorkerGroup
 
 
@@ -65,6 +66,8 @@ def sync_layers(model: nn.Module, workers: WorkerGroup, *, is_fused: bool) -> It
 def _counterpart(layer: nn.Module, batch: GlobalBatch, *, is_fused: bool) -> nn.Module | None:
     if isinstance(layer, nn.Dropout):
         return SyncDropout(layer.p, batch).train(layer.training)
+    if _is_stochastic_depth(layer):
+        return SyncStochasticDepth(layer, batch).train(layer.training)
     if not isinstance(layer, nn.BatchNorm2d):
         return None
     sizes: dict[str, Any] = {"eps": layer.eps, "momentum": layer.momentum}
@@ -77,6 +80,13 @@ def _counterpart(layer: nn.Module, batch: GlobalBatch, *, is_fused: bool) -> nn.
     other.running_mean, other.running_var = layer.running_mean, layer.running_var
     other.num_batches_tracked = layer.num_batches_tracked
     return other.train(layer.training)
+
+
+def _is_stochastic_depth(layer: nn.Module) -> bool:
+    torchvision_compat.ensure()
+    from torchvision.ops import StochasticDepth
+
+    return isinstance(layer, StochasticDepth)
 
 
 class SyncDropout(nn.Module):
@@ -95,6 +105,24 @@ class SyncDropout(nn.Module):
         shape = (self._batch.size, *values.shape[1:])
         mask = functional.dropout(values.new_ones(shape), self._p)
         return values * mask[start:stop]
+
+
+class SyncStochasticDepth(nn.Module):
+    """Stochastic depth by image, with the choice that one process would make of the whole batch."""
+
+    def __init__(self, layer: nn.Module, batch: GlobalBatch) -> None:
+        super().__init__()
+        self._layer = layer
+        self._batch = batch
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Drop this worker's images, each as a whole; as they are in evaluation mode."""
+        if not self.training:
+            return values
+        start, stop = self._batch.workers.shard(self._batch.size)
+        ones = values.new_ones((self._batch.size, *[1] * (values.dim() - 1)))
+        factors: Tensor = self._layer(ones)
+        return values * factors[start:stop]
 
 
 class SyncBatchNorm(nn.BatchNorm2d):

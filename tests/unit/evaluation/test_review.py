@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from tests.support.auc_variance import auc_variance
 from tests.support.report_store import images
-from thyro_core.config import ColumnSpec, ReaderSpec, StudyConfig
+from thyro_core.config import StudyConfig
+from thyro_core.config.columns import ColumnSpec, ReaderSpec
 from thyro_core.datasets.splits import make_splits
 from thyro_core.evaluation import shortcuts
 from thyro_core.evaluation.bounded import Interval, wilson_interval

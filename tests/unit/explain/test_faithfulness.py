@@ -23,7 +23,7 @@ from thyro_core.explain.faithfulness import (
     region_iou,
 )
 from thyro_core.explain.gradcam import grad_cams
-from thyro_core.tables.cam_columns import CASCADE, CASCADE_COLUMNS
+from thyro_core.tables.cam_columns import ANY_CASCADE, CASCADE, CASCADE_COLUMNS
 from thyro_core.training.models import LAST_CONV, build, forward_layers
 
 
@@ -220,6 +220,28 @@ def test_the_cascade_goes_from_the_head_to_the_whole_network(architecture, side)
         mixed.load_state_dict(state, strict=False)
         expected = grad_cams(mixed, architecture, images)[1].numpy()
         np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-6 * expected.max())
+
+
+def test_the_cascade_of_another_network_goes_from_its_head_to_all_of_it():
+    """Against plain networks whose state is mixed by name, part by part."""
+    name, side = "mobilenet_v3_large", 64
+    model, fresh = (build(name, side, seed).eval() for seed in (3, 4))
+    images = images_of(side)
+    stages = cascade_maps(model, name, images, 4)
+    assert len(stages) == len(ANY_CASCADE) == len(CASCADE_COLUMNS)
+    # 17 blocks: the last one, the last 6, the last 12, all.
+    firsts = [(), (16,), range(11, 17), range(5, 17), range(17)]
+    for places, maps in zip(firsts, stages, strict=True):
+        above = ("classifier.", *(f"features.{place}." for place in places))
+        mixed = build(name, side, 3).eval()
+        state = {k: v for k, v in fresh.state_dict().items() if k.startswith(above)}
+        mixed.load_state_dict(state, strict=False)
+        expected = grad_cams(mixed, name, images)[1].numpy()
+        np.testing.assert_array_equal(maps, expected)
+    assert all(
+        torch.equal(value, build(name, side, 3).state_dict()[key])
+        for key, value in list(model.state_dict().items())[::40]
+    )
 
 
 def test_no_stage_redraws_the_layer_whose_map_is_shown_alone():

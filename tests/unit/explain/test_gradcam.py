@@ -13,7 +13,7 @@ from thyro_core.explain.maps import CamError, cams_table
 from thyro_core.training import torchvision_compat
 from thyro_core.training.batches import Examples, normalise
 from thyro_core.training.inference import predict, recalibrate_batchnorm
-from thyro_core.training.models import LAST_CONV, build
+from thyro_core.training.models import LAST_CONV, build, last_layer
 
 SIDES = {"resnet18": 64, "alexnet": 96, "vgg16": 64, "inception_v3": 107}
 CELLS = 2
@@ -231,3 +231,47 @@ def test_maps_that_are_not_numbers_fail_the_job():
         model.fc.weight[1, 7] = float("nan")
     with pytest.raises(CamError, match=r"3 x 2 Grad-CAM maps .* images at positions 0, 1, 2;"):
         predict_with_cams(model, "resnet18", examples(32, 3), CPU)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "side", "cells"),
+    [
+        ("densenet121", 64, 2),
+        ("efficientnet_b0", 64, 2),
+        ("efficientnet_v2_s", 110, 4),
+        ("convnext_tiny", 64, 2),
+        ("mobilenet_v3_large", 64, 2),
+        ("swin_v2_t", 73, 3),
+        ("vit_b_16", 224, 14),
+    ],
+)
+def test_maps_of_other_networks_are_those_of_plain_autograd(architecture, side, cells):
+    """One image through torchvision's whole network, and the equations by hand."""
+    model = lively(build(architecture, side, seed=2), side)
+    grey = torch.rand(2, 1, side, side, generator=torch.Generator().manual_seed(4))
+    grey[:, :, : side // 2] *= 0.3
+    batch = normalise(grey)
+    features = {}
+
+    def keep(_module, _inputs, output):
+        features["map"] = output
+        return output.clone()  # DenseNet goes on in place
+
+    handle = model.get_submodule(last_layer(architecture)).register_forward_hook(keep)
+    expected = np.zeros((2, 2, cells, cells))
+    for i, target in np.ndindex(2, 2):
+        score = model(batch[i, None])[0, target]
+        (slope,) = torch.autograd.grad(score, features["map"])
+        own, slope = (t.detach()[0].double() for t in (features["map"], slope))
+        if own.dim() == 2:  # tokens: the class token, then the patches row by row
+            own, slope = (t[1:].T.reshape(-1, cells, cells) for t in (own, slope))
+        total = sum(w.mean() * a for w, a in zip(slope, own, strict=True))
+        expected[i, target] = np.maximum(total.numpy(), 0)
+    handle.remove()
+    logits, maps = grad_cams(model, architecture, batch)
+    with torch.no_grad():
+        # Attention rounds otherwise where nothing asks for gradients.
+        torch.testing.assert_close(logits, model(batch), rtol=1e-5, atol=1e-6)
+    peak = expected.max()
+    assert (expected > 0.01 * peak).mean() >= 0.2, "too little to compare"
+    np.testing.assert_allclose(maps.numpy(), expected, rtol=0, atol=2e-4 * peak)

@@ -7,17 +7,17 @@ import pytest
 
 from tests.support.auc_variance import auc_variance
 from tests.support.report_store import fabricated, images
-from thyro_core.config import StudyConfig
+from thyro_core.config import ARCHITECTURES, StudyConfig
 from thyro_core.evaluation.bounded import t_quantile
 from thyro_core.evaluation.delong import auc_influences
 from thyro_core.store.store import open_store
 from thyro_core.study.forecast import (
-    MODEL_BYTES,
     expected_interval,
     expected_mean_interval,
     forecast,
 )
 from thyro_core.training.models import build
+from thyro_core.training.networks import NETWORK_FIGURES
 
 
 def test_the_width_is_that_of_exponential_scores() -> None:
@@ -98,10 +98,14 @@ def test_time_comes_from_the_epochs_of_the_store(tmp_path) -> None:
 
 
 def test_the_models_take_what_their_networks_hold(tmp_path) -> None:
-    for name, size in MODEL_BYTES.items():
+    for name in ARCHITECTURES:
         # With Inception v3's auxiliary head, which the paper's size has.
         state = build(name, StudyConfig().side(name), 0).state_dict()
-        assert sum(each.numel() * each.element_size() for each in state.values()) == size
+        assert sum(each.numel() * each.element_size() for each in state.values()) == (
+            NETWORK_FIGURES[name].model_bytes
+        )
     config = StudyConfig(architectures=("resnet18", "alexnet"), splits=3)
     outlook = forecast(open_store(str(tmp_path)), images(), config)
-    assert outlook.model_bytes == 3 * (MODEL_BYTES["resnet18"] + MODEL_BYTES["alexnet"])
+    assert outlook.model_bytes == 3 * (
+        NETWORK_FIGURES["resnet18"].model_bytes + NETWORK_FIGURES["alexnet"].model_bytes
+    )

@@ -145,6 +145,8 @@ def largest_difference(found: dict[str, np.ndarray], expected: dict[str, np.ndar
     ("architecture", "side", "n"),
     [
         ("resnet18", 32, 7),
+        ("efficientnet_b0", 64, 5),
+        pytest.param("convnext_tiny", 64, 3, marks=pytest.mark.slow),
         pytest.param("alexnet", 63, 4, marks=pytest.mark.slow),
         pytest.param("vgg16", 32, 5, marks=pytest.mark.slow),
         pytest.param("inception_v3", 299, 4, marks=pytest.mark.slow),

@@ -40,7 +40,7 @@ TENSORS = {
 }
 FILE = save(TENSORS)
 SHA256 = hashlib.sha256(FILE).hexdigest()
-TORCHVISION_URL = pretrained._torchvision_url
+TORCHVISION_WEIGHTS = pretrained._torchvision_weights
 KEY = f"weights/resnet18-{SHA256[:16]}.safetensors"
 
 
@@ -71,7 +71,9 @@ def mirror(tmp_path):
 def official(monkeypatch):
     """Where torchvision's files are said to lie: nowhere, so that no test leaves the machine."""
     urls = dict.fromkeys(ARCHITECTURES, "http://127.0.0.1:9/absent-00000000.pth")
-    monkeypatch.setattr(pretrained, "_torchvision_url", lambda name: urls[name])
+    monkeypatch.setattr(
+        pretrained, "_torchvision_weights", lambda name: ("IMAGENET1K_V1", urls[name])
+    )
     return urls
 
 
@@ -154,7 +156,7 @@ def is_same(found, expected=TENSORS):
 
 
 def test_none_touches_no_source(mirror, store, scratch, monkeypatch):
-    monkeypatch.setattr(pretrained, "_torchvision_url", lambda _: pytest.fail("asked"))
+    monkeypatch.setattr(pretrained, "_torchvision_weights", lambda _: pytest.fail("asked"))
     start = one("none", mirror, store, scratch)
     assert start == pretrained.StartingWeights("resnet18", "none", None, None, None)
     assert pretrained.load_weights(start, store, scratch) is None
@@ -163,7 +165,7 @@ def test_none_touches_no_source(mirror, store, scratch, monkeypatch):
 
 @pytest.mark.parametrize("value", ["auto", "imagenet"])
 def test_the_mirror_comes_first(value, mirror, store, scratch, monkeypatch, caplog):
-    monkeypatch.setattr(pretrained, "_torchvision_url", lambda _: pytest.fail("asked"))
+    monkeypatch.setattr(pretrained, "_torchvision_weights", lambda _: pytest.fail("asked"))
     start = one(value, mirror, store, scratch)
     origin = f"mirror: {mirror}/resnet18.safetensors"
     assert start == pretrained.StartingWeights("resnet18", origin, SHA256, KEY, None)
@@ -418,13 +420,14 @@ def test_bytes_that_are_no_state_are_refused(data, store, scratch, site, officia
 
 def test_the_official_files_carry_their_hash_prefix():
     """The hash prefixes published in torchvision's documentation of its model zoo."""
-    found = {name: TORCHVISION_URL(name).rpartition("/")[2] for name in ARCHITECTURES}
+    found = {name: TORCHVISION_WEIGHTS(name)[1].rpartition("/")[2] for name in ARCHITECTURES}
     assert found == {
         "resnet18": "resnet18-f37072fd.pth",
         "alexnet": "alexnet-owt-7be5be79.pth",
         "vgg16": "vgg16-397923af.pth",
         "inception_v3": "inception_v3_google-0cc3c7bd.pth",
     }
+    assert {TORCHVISION_WEIGHTS(name)[0] for name in ARCHITECTURES} == {"IMAGENET1K_V1"}
 
 
 # --- the study's own copy

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from thyro_core.config import ARCHITECTURES
+from thyro_core.config.networks import NETWORKS
 from thyro_core.evaluation.curves import Band
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.reporting.figures.svg import INK, PAPER, SERIES
@@ -65,15 +66,33 @@ class Look(NamedTuple):
 _FEW = 8
 _ROUNDING = 1e-12
 _LINE_TYPES: tuple[Line, ...] = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (1.3, 1.3)))
+_OTHER_MARKERS = "v<>8p*hHdPX"
+_FAMILY_COLOURS: Mapping[str, int] = MappingProxyType(
+    {
+        "densenet": 1, "efficientnet_b": 2, "efficientnet_v2": 3, "convnext": 3, "mobilenet": 2,
+        "swin": 3, "vit": 1, "regnet": 1, "squeezenet": 1, "vgg": 2, "googlenet": 3, "maxvit": 2,
+        "mnasnet": 1, "shufflenet": 3,
+    }
+)  # fmt: skip
+
+
+def _look(architecture: str, place: int) -> Look:
+    """Colour by family; lines and markers differ where colours are the same."""
+    colours = (c for family, c in _FAMILY_COLOURS.items() if architecture.startswith(family))
+    marker = _OTHER_MARKERS[place // len(_LINE_TYPES) % len(_OTHER_MARKERS)]
+    return Look(SERIES[next(colours, 0)], _LINE_TYPES[place % len(_LINE_TYPES)], marker)
+
+
 LOOKS: Mapping[str, Look] = MappingProxyType(
     {
-        architecture: Look(colour, line, marker)
+        str(architecture): Look(colour, line, marker)
         for architecture, colour, line, marker in zip(
             ARCHITECTURES, SERIES, _LINE_TYPES, "osD^", strict=True
         )
     }
+    | {str(name): _look(name, i) for i, name in enumerate(NETWORKS[len(ARCHITECTURES) :])}
 )
-"""How each architecture looks, in every plot."""
+"""How each architecture looks, in every plot; no two look the same."""
 
 
 def plot_axes(figure: Figure, x: str, y: str) -> Axes:
@@ -95,7 +114,7 @@ def curve(
 ) -> None:
     """A line of an architecture, with markers here and there; on each point where they are few."""
     look = LOOKS[architecture]
-    apart = (0.04 + 0.05 * list(LOOKS).index(architecture), 0.2)
+    apart = (0.04 + 0.05 * (list(LOOKS).index(architecture) % len(_LINE_TYPES)), 0.2)
     axes.plot(
         x,
         y,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from thyro_core.reporting.references import Reference
+from thyro_core.reporting.network_references import Reference
 
 _PUBLICATION_YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 _ESCAPED = str.maketrans({"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_"})

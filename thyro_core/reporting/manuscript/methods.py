@@ -7,8 +7,9 @@ from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.evaluation.uncertainty import MIN_SPLITS
 from thyro_core.reporting.html import render_page
 from thyro_core.reporting.manuscript.bibliography import citation_key
+from thyro_core.reporting.network_references import network_reference
 from thyro_core.reporting.queries import Tables
-from thyro_core.reporting.references import network_reference, references
+from thyro_core.reporting.references import references
 from thyro_core.reporting.sections.cohort import cohort
 from thyro_core.reporting.sections.provenance import provenance
 from thyro_core.study.plan import StudyPlan
@@ -32,6 +33,11 @@ def methods(tables: Tables, plan: StudyPlan) -> str:
         least_splits=MIN_SPLITS,
         cohort=cohort(tables, is_null=plan.config.permute_labels),
         labels=ARCHITECTURE_NAMES,
+        sides={
+            name: side
+            for name in architectures
+            if (side := plan.config.side(name)) != plan.config.image_size
+        },
         networks={name: network_reference(name).citation for name in architectures},
         versions=origin.versions,
         commits=origin.commits,

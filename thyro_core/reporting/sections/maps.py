@@ -10,7 +10,7 @@ from thyro_core.explain.statistics import SIGNIFICANT, shape_finding
 from thyro_core.explain.trust import TRUST_CHECKS, deletion_failure, localisation_finding
 from thyro_core.reporting.cells import Cell
 from thyro_core.reporting.queries import TableRow, Tables
-from thyro_core.tables.cam_columns import CASCADE, CASCADE_COLUMNS, FEATURES
+from thyro_core.tables.cam_columns import ANY_CASCADE, CASCADE, CASCADE_COLUMNS, FEATURES
 
 
 @dataclass(frozen=True)
@@ -315,7 +315,9 @@ def _network_trust(
         answers=answers,
         cascade=[
             CascadeStage(layer, row, tables.figure(_WITHOUT.format(column), source, "count"))
-            for layer, column in zip(CASCADE[architecture], CASCADE_COLUMNS, strict=True)
+            for layer, column in zip(
+                CASCADE.get(architecture, ANY_CASCADE), CASCADE_COLUMNS, strict=True
+            )
             if (row := by_check.get((column, "none"))) and row["n"]
         ],
         sampled=tables.figure(images.format(CASCADE_COLUMNS[0]), source, "count"),

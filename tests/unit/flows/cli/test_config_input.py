@@ -142,9 +142,20 @@ def test_an_unknown_key_lists_the_keys() -> None:
 
 
 def test_a_wrong_item_of_a_list_is_told_once() -> None:
-    assert message(None, "architectures=resnet50") == (
-        "config: architectures: Input should be 'resnet18', 'alexnet', 'vgg16' or 'inception_v3', "
-        "found 'resnet50'"
+    assert message(None, "architectures=densenet-121") == (
+        "config: architectures: expected the name of one of torchvision's 80 classification "
+        "networks, such as resnet18, alexnet, vgg16, inception_v3, densenet121 or efficientnet_b0, "
+        "did you mean densenet121?, found 'densenet-121'"
+    )
+
+
+def test_a_network_that_cannot_be_trained_says_why_and_one_that_takes_one_side_which() -> None:
+    assert "(quantised weights cannot be trained), did you mean resnet18?" in message(
+        None, "architectures=quantized_resnet18"
+    )
+    assert message(None, "architectures=resnet50,vit_b_16", "image_size=96") == (
+        "config: vit_b_16 takes images of one size alone, because its positions are learned: "
+        "expected image_size 224, found 96; set image_size=224 or choose another network"
     )
 
 
@@ -162,7 +173,7 @@ def test_all_problems_are_told_at_once() -> None:
         ("epochs=many", ["epochs: ", "integer", "found 'many'"]),
         ("learning_rate=.nan", ["learning_rate: ", "found nan"]),
         ("scheme=bootstrap", ["scheme: ", "'holdout'", "'kfold'", "found 'bootstrap'"]),
-        ("architectures=resnet50", ["architectures: ", "'resnet18'", "found 'resnet50'"]),
+        ("architectures=resnet51", ["architectures: ", "resnet18", "found 'resnet51'"]),
         ("architectures=vgg16,vgg99", ["found 'vgg99'"]),
         ("=3", ["config: '' is no config key"]),
         ("architectures=[]", ["architectures: ", "at least 1"]),

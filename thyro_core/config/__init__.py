@@ -2,21 +2,42 @@
 
 import hashlib
 import json
-import math
-import re
 from collections.abc import Mapping
-from itertools import pairwise
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
-Architecture = Literal["resnet18", "alexnet", "vgg16", "inception_v3"]
+from thyro_core.config.columns import (
+    CUT,
+    ColumnSpec,
+    ReaderSpec,
+    check_unique,
+    column_spec,
+    reader_spec,
+)
+from thyro_core.config.networks import (
+    REFERENCE_SIDE,
+    NetworkName,
+    check_image_size,
+    checked_name,
+    network_side,
+)
+
+Architecture = NetworkName
 Scheme = Literal["holdout", "kfold", "repeated_kfold", "leave_one_centre_out"]
 Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal["constant", "cosine"]
 BatchNorm = Literal["recalibrate", "running"]
 
 ARCHITECTURES: tuple[Architecture, ...] = ("resnet18", "alexnet", "vgg16", "inception_v3")
+"""The paper's networks; a study may name any of `networks.NETWORKS`."""
 
 CLASS_NAMES: tuple[str, str] = ("benign", "malignant")
 """The classes by their label: 0 and 1."""
@@ -37,23 +58,6 @@ edges and for patients with several images, and there is no test without spread.
 study has its ensembles' scores and their calibration. `cam_trust` has other baselines and a cascade
 of weights, of images drawn by the seed; shapes of maps have the image's own proportions.
 """
-
-_INCEPTION_SIDE = 299
-_PAPER_SIDE = 224
-
-
-class ColumnSpec(NamedTuple):
-    """A column of labels.csv, and where its numbers are cut; without cuts each text is a group."""
-
-    name: str
-    cuts: tuple[float, ...]
-
-
-class ReaderSpec(NamedTuple):
-    """A column of labels.csv with a reading of each image, and from which one on it is positive."""
-
-    name: str
-    cut: str | None
 
 
 def _column(default: str, description: str) -> Any:  # noqa: ANN401 - as pydantic's Field
@@ -138,10 +142,11 @@ class StudyConfig(IngestConfig):
     Defaults follow the paper; what it leaves out is declared here and reported with each study.
     """
 
-    architectures: tuple[Architecture, ...] = Field(
+    architectures: tuple[Annotated[Architecture, BeforeValidator(checked_name)], ...] = Field(
         ARCHITECTURES,
         min_length=1,
-        description="Networks to train. The first one is compared with each of the others.",
+        description="Networks to train: the paper's four, or any classification network of "
+        "torchvision. The first one is compared with each of the others.",
     )
     scheme: Scheme = Field(
         "holdout",
@@ -165,8 +170,9 @@ class StudyConfig(IngestConfig):
         0.0, description="Share of each class kept for validation curves; the paper has none."
     )
     image_size: Annotated[int, Field(ge=64, le=1024)] = Field(
-        _PAPER_SIDE,
-        description="Side of the network input [pixels]; Inception_v3 takes 299/224 of it.",
+        REFERENCE_SIDE,
+        description="Side of the network input [pixels]; networks whose weights were made with "
+        "another side than 224 take as much more: Inception_v3 299/224 of it.",
     )
     epochs: Annotated[int, Field(ge=1, le=1000)] = Field(
         30, description="Passes over the training part; the paper gives none."
@@ -273,17 +279,17 @@ class StudyConfig(IngestConfig):
         # `--set subgroups=age:40,60` is parted at every comma: a number goes on with the cuts.
         columns: list[str] = []
         for text in value:
-            if columns and ":" in columns[-1] and _CUT.fullmatch(text.strip()):
+            if columns and ":" in columns[-1] and CUT.fullmatch(text.strip()):
                 columns[-1] += f",{text.strip()}"
             else:
                 columns.append(text)
-        _check_unique([_column_spec(text).name for text in columns])
+        check_unique([column_spec(text).name for text in columns])
         return tuple(columns)
 
     @field_validator("readers")
     @classmethod
     def _parsable_readers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        _check_unique([_reader_spec(text).name for text in value])
+        check_unique([reader_spec(text).name for text in value])
         return value
 
     @model_validator(mode="after")
@@ -306,6 +312,11 @@ class StudyConfig(IngestConfig):
         return self
 
     @model_validator(mode="after")
+    def _possible_side(self) -> Self:
+        check_image_size(self.architectures, self.image_size)
+        return self
+
+    @model_validator(mode="after")
     def _disjoint_tirads(self) -> Self:
         both = sorted(set(self.tirads_benign) & set(self.tirads_malignant))
         if both:
@@ -320,7 +331,7 @@ class StudyConfig(IngestConfig):
     @property
     def subgroup_columns(self) -> tuple[ColumnSpec, ...]:
         """`subgroups`, read; leave-one-centre-out always looks at its centres, first."""
-        specs = [_column_spec(text) for text in self.subgroups]
+        specs = [column_spec(text) for text in self.subgroups]
         if self.scheme == "leave_one_centre_out":
             specs = [spec for spec in specs if spec.name != self.centre_column]
             specs.insert(0, ColumnSpec(self.centre_column, ()))
@@ -329,7 +340,7 @@ class StudyConfig(IngestConfig):
     @property
     def reader_columns(self) -> tuple[ReaderSpec, ...]:
         """`readers`, read."""
-        return tuple(_reader_spec(text) for text in self.readers)
+        return tuple(reader_spec(text) for text in self.readers)
 
     @property
     def fold_count(self) -> int | None:
@@ -340,39 +351,7 @@ class StudyConfig(IngestConfig):
 
     def side(self, architecture: Architecture) -> int:
         """Side of an architecture's square input [pixels]: 224 becomes 299 for Inception_v3."""
-        if architecture == "inception_v3":
-            return round(self.image_size * _INCEPTION_SIDE / _PAPER_SIDE)
-        return self.image_size
-
-
-_CUT = re.compile(r"-?\d+(\.\d+)?")
-
-
-def _column_spec(text: str) -> ColumnSpec:
-    name, colon, rest = (part.strip() for part in text.partition(":"))
-    try:
-        cuts = tuple(float(cut) for cut in rest.split(",")) if colon else ()
-    except ValueError:
-        cuts = (math.nan,)
-    rising = all(low < high for low, high in pairwise(cuts))
-    if not name or not rising or not all(map(math.isfinite, cuts)):
-        msg = f"expected a column, or column:cut,cut with rising numbers, found {text!r}"
-        raise ValueError(msg)
-    return ColumnSpec(name, cuts)
-
-
-def _reader_spec(text: str) -> ReaderSpec:
-    name, colon, cut = (part.strip() for part in text.partition(":"))
-    if not name or (colon and not any(character.isdigit() for character in cut)):
-        msg = f"expected a column, or column:category such as tirads:4a, found {text!r}"
-        raise ValueError(msg)
-    return ReaderSpec(name, cut or None)
-
-
-def _check_unique(names: list[str]) -> None:
-    if len(set(names)) != len(names):
-        msg = f"a column is named twice: {', '.join(names)}"
-        raise ValueError(msg)
+        return network_side(architecture, self.image_size)
 
 
 def canonical_json(value: Mapping[str, Any] | BaseModel) -> str:
