@@ -15,6 +15,9 @@ class Observer:
     def on_images(self, n_done: int, total: int) -> None:
         """So many images of the set are decoded."""
 
+    def on_scored(self, n_done: int, total: int) -> None:
+        """So many images of an evaluation are scored."""
+
     def on_plan(self, store: Store, plan: StudyPlan) -> None:
         """The study has its id; training starts."""
 

@@ -16,6 +16,7 @@ from flows.cli.deployments import deployments
 from flows.cli.doctor import doctor
 from flows.cli.drift import drift
 from flows.cli.errors import errors_for_people
+from flows.cli.evaluate import evaluate
 from flows.cli.export import export
 from flows.cli.feedback import feedback
 from flows.cli.garbage import gc
@@ -46,7 +47,8 @@ app = typer.Typer(
 # In the order in which `thyro --help` lists them.
 for _command in (
     phantom, ingest, plan, study, verify, doctor, report, export, query, tables, serve, promote,
-    models, drift, overlay, predict, screen, feedback, status, studies, rm, gc, deployments,
+    models, evaluate, drift, overlay, predict, screen, feedback, status, studies, rm, gc,
+    deployments,
 ):  # fmt: skip
     app.command()(_command)
 

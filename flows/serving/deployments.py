@@ -99,6 +99,12 @@ SERVED: tuple[Served, ...] = (
         ("models",),
     ),
     Served(
+        "evaluate",
+        "Does a model hold on the labelled images of another hospital? Scores them, fits nothing "
+        "on them, and sets the figures beside the model's own. Takes minutes. Research use only.",
+        ("models",),
+    ),
+    Served(
         "screening",
         "Score the new images of a batch with the model in use, and write the worklist of what a "
         "radiologist should read first. Runs each night by itself where a batch is configured. "

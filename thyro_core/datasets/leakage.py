@@ -91,7 +91,7 @@ def _pictures(images: pa.Table, splits: pa.Table, pack: Grey) -> dict[str, str]:
         zip(shapes["image_id"], zip(shapes["width"], shapes["height"], strict=True), strict=True)
     )
     names = sorted(set(splits["image_id"].to_pylist()) & rows.keys())
-    prints = [fingerprint(_in_shape(pack[rows[name]], *sizes[name])) for name in names]
+    prints = [fingerprint(in_shape(pack[rows[name]], *sizes[name])) for name in names]
     pairs = [(pair.first, pair.second) for pair in near_duplicates(prints) if pair.same_picture]
     groups = group_labels(pairs, len(names))
     counts = np.bincount(groups, minlength=1)
@@ -99,8 +99,14 @@ def _pictures(images: pa.Table, splits: pa.Table, pack: Grey) -> dict[str, str]:
     return {name: f"picture {group}" for name, group in numbered if counts[group] > 1}
 
 
-def _in_shape(square: Grey, width: int | None, height: int | None) -> Grey:
-    """An image of a pack, which squashes all to squares, in its own proportions and its area."""
+def in_shape(square: Grey, width: int | None, height: int | None) -> Grey:
+    """An image of a pack, which squashes all to squares, in its own proportions and its area.
+
+    Args:
+        square: uint8 (side, side), from a pack.
+        width: of the file's image [pixels]; None: unknown, the square stays.
+        height: the same.
+    """
     if width is None or height is None:
         return square
     factor = len(square) / (width * height) ** 0.5

@@ -160,6 +160,42 @@ def delong(
     return DeLong(first.auc, second.auc, lead.auc, z, p, lead.auc - half, lead.auc + half)
 
 
+class RankedImages(NamedTuple):
+    """Images of one sample with their scores."""
+
+    label: AnyIntArray
+    """(n,), 0 or 1."""
+    score: AnyFloatArray
+    """(n,), of any range."""
+    cluster: npt.ArrayLike
+    """(n,), the patient of each image."""
+
+
+def independent_delong(first: RankedImages, second: RankedImages) -> DeLong:
+    """Test the AUCs of two samples that share no patient, two-sided, patients as units.
+
+    The variances of both, each as in `auc_interval`, are added (DeLong, DeLong and Clarke-Pearson
+    1988; Obuchowski 1997 for several images of a patient).
+
+    Args:
+        first: one sample.
+        second: another one.
+
+    Returns:
+        The test of first - second; AUCs are NaN with one class only, the rest also where a sample
+        has a single patient of a class, or shows no spread: its classes are separated perfectly.
+    """
+    (auc, first_error), (other, second_error) = (auc_error(*each) for each in (first, second))
+    difference, error = auc - other, float(np.hypot(first_error, second_error))
+    if not min(first_error, second_error) > 0:
+        return DeLong(auc, other, difference, np.nan, np.nan, np.nan, np.nan)
+    half = NORMAL * error
+    p = float(2 * stats.norm.sf(abs(difference) / error))
+    return DeLong(
+        auc, other, difference, difference / error, p, difference - half, difference + half
+    )
+
+
 def _clusters(label: AnyIntArray, cluster: npt.ArrayLike | None) -> npt.NDArray[np.int64]:
     """Number of each image's patient, from 0."""
     return np.arange(label.size) if cluster is None else cluster_numbers(cluster, label.size)

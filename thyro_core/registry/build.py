@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from thyro_core import NOTICE
 from thyro_core.config import RECIPE, Architecture, canonical_json, content_id
-from thyro_core.datasets.packs import pack_index
+from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.errors import InputError
 from thyro_core.evaluation.calibration import LogisticCalibration
 from thyro_core.evaluation.member_count import member_variance
@@ -45,6 +45,7 @@ from thyro_core.registry.card_figures import (
     warnings_of,
 )
 from thyro_core.registry.distance import NEIGHBOURS, QUANTILES, distance_bound
+from thyro_core.registry.fingerprints import FINGERPRINT_FILE, make_fingerprints
 from thyro_core.store.keys import bundle_prefix, card_key, model_key
 from thyro_core.store.store import Store
 from thyro_core.study.lifecycle import study_notes
@@ -108,9 +109,14 @@ def make_bundle(store: Store, spec: BundleSpec, scratch: Path) -> Bundle:
     candidates = count_candidates(store, spec.plan, spec.architecture)
     card = _card(spec, model_id, hashes, tables=tables, rows=rows, candidates=candidates)
     reference = _reference(store, card, tables, rows, scratch)
-    data = _parquet(reference)
-    store.write(f"{bundle_prefix(model_id)}/{REFERENCE_FILE}", data)
-    files = card.files | {REFERENCE_FILE: hashlib.sha256(data).hexdigest()}
+    prints = _fingerprints(store, card, tables.images, reference, scratch)
+    files = dict(card.files)
+    for name, data in (
+        (FINGERPRINT_FILE, _parquet(prints)),
+        (REFERENCE_FILE, _parquet(reference)),
+    ):
+        store.write(f"{bundle_prefix(model_id)}/{name}", data)
+        files[name] = hashlib.sha256(data).hexdigest()
     notes = (*study_notes(store, spec.plan), *card.warnings)
     update = {"files": files, "embedding": _embedding_facts(card, reference), "warnings": notes}
     store.write(card_key(model_id), card_bytes(card.model_copy(update=update)))
@@ -289,6 +295,14 @@ def _reference(
     }
     arrays = [pa.array(columns[field.name], field.type) for field in REFERENCE]
     return pa.Table.from_arrays(arrays, schema=REFERENCE)
+
+
+def _fingerprints(
+    store: Store, card: Card, images: pa.Table, reference: pa.Table, scratch: Path
+) -> pa.Table:
+    """What the training set is recognised by, without its pixels."""
+    pack = open_pack(store, card.data.manifest_id, card.side, scratch, len(pack_index(images)))
+    return make_fingerprints(images, pack, set(reference["image_id"].to_pylist()))
 
 
 def _image_statistics(images: pa.Table, ids: list[str]) -> dict[str, list[float]]:

@@ -99,7 +99,7 @@ def promote(
             "networks learned chance: promote a study without permute_labels"
         )
         raise InputError(msg)
-    architecture = _promoted_architecture(plan, config)
+    architecture = chosen_architecture(plan, config.architecture)
     if plan.weights[architecture].sha256 is None and not config.force:
         msg = (
             f"study {plan.study_id}, {architecture}: expected a network that started from trained "
@@ -129,16 +129,24 @@ def promote(
     return Promotion(bundle, champions.set_champion(store, bundle.model_id, how, why, gate))
 
 
-def _promoted_architecture(plan: StudyPlan, config: PromotionConfig) -> Architecture:
-    if config.architecture == "first":
-        return plan.config.architectures[0]
-    if config.architecture not in plan.config.architectures:
-        msg = (
-            f"study {plan.study_id}: expected one of {', '.join(plan.config.architectures)}, found "
-            f"{config.architecture}; name one that it trained"
-        )
-        raise InputError(msg)
-    return config.architecture
+def chosen_architecture(plan: StudyPlan, name: str) -> Architecture:
+    """The network of a study that a name stands for.
+
+    Args:
+        plan: the study.
+        name: of an architecture; `first`: the study's first one.
+
+    Raises:
+        InputError: the study did not train it.
+    """
+    for architecture in plan.config.architectures:
+        if name in {"first", architecture}:
+            return architecture
+    msg = (
+        f"study {plan.study_id}: expected one of {', '.join(plan.config.architectures)}, found "
+        f"{name}; name one that it trained"
+    )
+    raise InputError(msg)
 
 
 def _verify(store: Store, study_id: str, say: Callable[[str], None]) -> None:

@@ -174,3 +174,23 @@ def report_key(study_id: str) -> str:
 def checklist_key(study_id: str) -> str:
     """The reporting checklists beside the report: one CSV file."""
     return f"studies/{study_id}/checklist.csv"
+
+
+def evaluation_folder(evaluation_id: str) -> str:
+    """Folder of a model's evaluation on another image set."""
+    return f"evaluations/{evaluation_id}"
+
+
+def evaluation_key(evaluation_id: str) -> str:
+    """The record of an evaluation; written last, so that its presence means that it is done."""
+    return f"{evaluation_folder(evaluation_id)}/evaluation.json"
+
+
+def evaluation_chunk_key(evaluation_id: str, start: int) -> str:
+    """The members' log odds of some images of an unfinished evaluation."""
+    return f"{evaluation_folder(evaluation_id)}/margins-{start:09d}.npy"
+
+
+def evaluation_page_key(evaluation_id: str) -> str:
+    """The evaluation's report: one HTML file."""
+    return f"{evaluation_folder(evaluation_id)}/report.html"

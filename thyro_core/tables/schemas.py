@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from thyro_core.tables import screening_columns
+from thyro_core.tables import screening_columns, validation_columns
 from thyro_core.tables.cam_columns import FEATURE_COLUMNS, TRUST_COLUMNS
 from thyro_core.tables.review_columns import (
     CENTRE_COLUMNS,
@@ -26,7 +26,8 @@ the cascade of weights, and `cam_checks` what they amount to; `splits` says how 
 tested and which test sets are the same; `comparisons` has the family that P is adjusted over;
 tables `ensemble` and `calibration` are new; `screening` has `prob_raw`; `metrics` has the level of
 what counts as one; `operating_points`, `predictive_values`, `subgroups`, `centres`, `readers` and
-`shortcuts` are new; `images` has `text_boxes` and `views`, `screening` `text_lines`."""
+`shortcuts` are new; `images` has `text_boxes` and `views`, `screening` `text_lines`; `evaluations`
+and `evaluation_metrics` are new."""
 
 _STRING = pa.string()
 _INT = pa.int32()
@@ -505,6 +506,20 @@ TABLES: dict[str, Table] = {
             ("date",),
             "thing a reader said of an image",
             *screening_columns.FEEDBACK_COLUMNS,
+        ),
+        _table(
+            "evaluations",
+            ("evaluation_id",),
+            "image of another set",
+            *validation_columns.EVALUATION_KEYS,
+            *validation_columns.EVALUATION_COLUMNS,
+        ),
+        _table(
+            "evaluation_metrics",
+            ("evaluation_id",),
+            "figure on another set",
+            *validation_columns.EVALUATION_KEYS,
+            *validation_columns.FIGURE_COLUMNS,
         ),
     )
 }

@@ -41,8 +41,9 @@ def declared(pool: str) -> dict[str, dict]:
     return {entry["name"]: entry for entry in found["deployments"]}
 
 
-def test_the_four_flows_are_served() -> None:
-    assert [entry.name for entry in SERVED] == ["study", "ingest", "promote", "screening"]
+def test_the_flows_are_served() -> None:
+    names = ["study", "ingest", "promote", "evaluate", "screening"]
+    assert [entry.name for entry in SERVED] == names
     assert len({entry.description for entry in SERVED}) == len(SERVED)
     for entry in SERVED:
         assert load_flow(entry).name == entry.name

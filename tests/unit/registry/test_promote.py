@@ -389,7 +389,7 @@ class PowerCutError(BaseException):
 
 
 def test_a_cut_before_any_write_loses_nothing(finished, promoted, tmp_path, monkeypatch) -> None:
-    """Three members, the reference, the card, the champion: six writes, six cuts."""
+    """Three members, fingerprints, reference, card, champion: seven writes, seven cuts."""
     original, plan = finished
     whole, _, bundle = promoted
     prefix = bundle_prefix(bundle.model_id)
@@ -397,7 +397,7 @@ def test_a_cut_before_any_write_loses_nothing(finished, promoted, tmp_path, monk
     real = Store.writing
     monkeypatch.setattr("thyro_core.registry.promote._verify", lambda *_: None)
     config = PromotionConfig(study_id=plan.study_id)
-    for write in range(1, 7):
+    for write in range(1, 8):
         count = 0
 
         def writing(self: Store, key: str, write: int = write):
@@ -412,7 +412,7 @@ def test_a_cut_before_any_write_loses_nothing(finished, promoted, tmp_path, monk
             with pytest.raises(PowerCutError):
                 promote(store, config, tmp_path)
         assert read_champion(store) is None
-        if write < 6:
+        if write < 7:
             assert not store.exists(card_key(bundle.model_id))
             shutil.rmtree(store.path("registry"), ignore_errors=True)
     promote(store, config, tmp_path)
@@ -431,7 +431,7 @@ real, count = Store.writing, 0
 def writing(self, key):
     global count
     count += 1
-    if count == 5:
+    if count == 6:
         print(key, flush=True)
         sys.stdin.readline()
     return real(self, key)

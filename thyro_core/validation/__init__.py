@@ -1,0 +1,1 @@
+"""A model on images of elsewhere: scored, set against its own figures, and nothing fitted."""
