@@ -114,8 +114,8 @@ class IngestConfig(BaseModel):
     dual_views: Literal["keep", "exclude"] = Field(
         "keep",
         exclude_if=lambda value: value == "keep",
-        description="What becomes of a picture of two windows side by side: it takes part as one "
-        "image, as its one label says, or is excluded.",
+        description="What becomes of a picture of two windows: it takes part as one image, as its "
+        "one label says, or is excluded.",
     )
     image_column: str = _column("image", "Column of labels.csv with the path of the image.")
     label_column: str = _column("label", "Column of labels.csv with the class of the image.")

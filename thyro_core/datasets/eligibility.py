@@ -34,7 +34,7 @@ REASON_MEANINGS: Mapping[str, str] = MappingProxyType(
         "too_small": "a side is shorter than the least side",
         "artefact": "too many of its pixels are coloured: callipers, marks or Doppler",
         "blurred": "it is less sharp than the bound",
-        "dual_view": "it shows two windows side by side",
+        "dual_view": "it shows two windows, side by side or above one another",
         "near_duplicate_conflict": "another image shows the same picture under the other label: "
         "both are left out, as it is not known which label is right",
         "duplicate": "another image with the same pixels takes part",
@@ -217,7 +217,7 @@ def _quality_faults(measures: Measures, rules: IngestConfig) -> Iterator[Fault]:
         sharpness = f"sharpness {beyond(measures.sharpness, rules.blur_bound, 4)}"
         yield "blurred", f"{sharpness}; at least blur_bound = {rules.blur_bound:g} is expected"
     if measures.views > 1 and rules.dual_views == "exclude":
-        yield "dual_view", f"{measures.views} windows side by side; dual_views = keep would take it"
+        yield "dual_view", f"{measures.views} windows in it; dual_views = keep would take it"
 
 
 def _contradiction(members: Sequence[SourceFile]) -> str | None:

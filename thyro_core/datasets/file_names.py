@@ -9,20 +9,13 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import Literal
 
 from thyro_core.store.listing import IMAGE_SUFFIXES, suffix
 
-NameMatch = Literal[
-    "exact",
-    "in another case",
-    "without a suffix",
-    "with another suffix",
-    "in another Unicode form",
-    "without its folder",
-]
-"""How a name in a table fits a file's."""
+NameMatch = str
+"""How a name in a table fits a file's: `exact`, or all that differs, such as `in another case`."""
 
+_FORM, _CASE = "in another Unicode form", "in another case"
 _ARCHIVE_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 
 
@@ -34,8 +27,12 @@ def _without_case(name: str) -> str:
     return _composed(_composed(name).casefold())
 
 
+def _bare(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
+
+
 def _stem(name: str) -> str:
-    return _without_case(str(PurePosixPath(name).with_suffix("")))
+    return _without_case(_bare(name))
 
 
 def _last_part(name: str) -> str:
@@ -44,9 +41,16 @@ def _last_part(name: str) -> str:
 
 # From the closest to the loosest.
 _SPELLINGS: Mapping[NameMatch, Callable[[str], str]] = {
-    "in another Unicode form": _composed,
-    "in another case": _without_case,
+    _FORM: _composed,
+    _CASE: _without_case,
 }
+
+
+def _also(name: str, file: str) -> str:
+    """How the parts that two names have in common differ: they are one when neither counts."""
+    if name == file:
+        return ""
+    return f" and {_FORM if _composed(name) == _composed(file) else _CASE}"
 
 
 class FileNames:
@@ -79,13 +83,15 @@ class FileNames:
         # The whole name is taken as a stem: what follows its last point need not be a suffix.
         file = self._of_stem(_without_case(name))
         if file is not None:
-            return file, "without a suffix"
+            return file, f"without a suffix{_also(name, _bare(file))}"
         is_suffixed = suffix(name) in IMAGE_SUFFIXES | _ARCHIVE_SUFFIXES
         file = self._of_stem(_stem(name)) if is_suffixed else None
         if file is not None:
-            return file, "with another suffix"
+            return file, f"with another suffix{_also(_bare(name), _bare(file))}"
         files = [] if "/" in name else self._by_last_part.get(_without_case(name), [])
-        return (files[0], "without its folder") if len(files) == 1 else None
+        if len(files) != 1:
+            return None
+        return files[0], f"without its folder{_also(name, files[0].rpartition('/')[2])}"
 
     def _of_stem(self, stem: str) -> str | None:
         """The one file with this stem; None: there is none, or there are several."""

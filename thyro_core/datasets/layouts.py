@@ -153,9 +153,7 @@ def _without_masks(names: list[str], mask_names: frozenset[str]) -> tuple[list[s
     """The names that are no masks, known or so named, and a note on the rest."""
     images = [name for name in names if name not in mask_names and not is_mask(name)]
     count = len(names) - len(images)
-    return images, [f"{counted(count, 'mask')} left out: a mask is no image of the set"] * (
-        count > 0
-    )
+    return images, [f"{counted(count, 'mask')} not taken for images of the set"] * (count > 0)
 
 
 def _attach_masks(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], list[str]]:
@@ -167,6 +165,9 @@ def _attach_masks(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], l
     notes = [f"{counted(lost, 'mask')} {fact}"] if lost else []
     # What is not in the listing is never opened: it may be a link out of the folder.
     whole = {image: names for image, names in masks.items() if folder.sizes.keys() >= set(names)}
+    n_masks = sum(map(len, whole.values()))
+    if n_masks:
+        notes.append(f"{counted(n_masks, 'mask')} matched to {counted(len(whole), 'image')}")
     if len(masks) > len(whole):
         lacking = counted(len(masks) - len(whole), "image")
         notes.append(f"{lacking} with a mask that is missing: set aside")

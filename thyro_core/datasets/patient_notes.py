@@ -17,7 +17,7 @@ digit three times and more (xxx, 0000, 9999), counts as one."""
 
 _ONE_SIGN = re.compile(r"(.)\1{2,}")
 _LARGE_SHARE = 1 / 3
-_LARGE_IMAGES = 10
+_LARGE_IMAGES = 5
 
 
 def patient_notes(patients: Sequence[str | None]) -> list[str]:

@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from thyro_core.imaging.orientation import lies_on_side
 from thyro_core.imaging.tissue import Box
 from thyro_core.types import Grey
 
@@ -104,14 +105,22 @@ def text_boxes(grey: Grey) -> list[Box]:
     """
     if not grey.size:
         return []
+    boxes = _boxes(grey)
+    # Few letters in a row stand by chance in a scan on its side, as few in a column do in others.
+    return _boxes(grey, is_turned=True) if boxes and lies_on_side(grey) else boxes
+
+
+def _boxes(grey: Grey, *, is_turned: bool = False) -> list[Box]:
     scale = min(1.0, _SEARCH_SIDE / max(grey.shape))
     boxes: list[Box] = []
     small = _at_scale(grey, scale)
     for layer in _ink_layers(np.ascontiguousarray(small, np.uint8)):
-        lines = _text_lines(layer)
         # Ink of any level on any ground has most parts, and takes most of the time.
-        upright = _text_lines(_quarter_turn(layer), _LEAST_UPRIGHT) if layer.is_sure else []
-        for left, top, right, bottom in upright:
+        upright = layer.is_sure or is_turned
+        lines = _text_lines(layer, _LEAST_UPRIGHT if is_turned else 0)
+        for left, top, right, bottom in (
+            _text_lines(_quarter_turn(layer), 0 if is_turned else _LEAST_UPRIGHT) if upright else ()
+        ):
             lines.append((top, len(small) - right, bottom, len(small) - left))
         for line in lines:
             _add_box(boxes, line, scale, grey.shape)

@@ -1,4 +1,7 @@
-"""Two windows side by side in one picture, where the file does not say so.
+"""Two windows in one picture, side by side or above one another, where the file does not say so.
+
+Between them there may be a black gutter of any width, see `gutters`; windows above one another are
+told by it alone. Side by side they are told without one, too:
 
 Speckle goes on from column to column. Where two windows meet, what lies left and right of the seam
 has nothing in common over the whole depth, with a gutter between them or without one. The edge of
@@ -11,13 +14,18 @@ The bounds of the second way were chosen on the patients with even numbers of 40
 of which 178 are dual views. There 86 of 90 are split and none of 109 single views; of the other
 patients 81 of 88 and none of 115; of 450 breast images, all single, 1. A single view that is split
 gives two rows of half an image each, with scores of no use; a dual view that is not is one row, as
-it always was: the bounds are on that side.
+it always was: the bounds are on that side. In a scan that lies on its side no windows are sought:
+its layers of tissue stand upright, as seams do.
 """
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from thyro_core.imaging.gutters import level_gutter, upright_gutter
+from thyro_core.imaging.orientation import lies_on_side
 from thyro_core.imaging.tissue import Box, tissue_regions
 from thyro_core.types import BoolArray, FloatArray, Grey, IntArray
 
@@ -54,11 +62,12 @@ _ONE_WAY, _LEAST_FAR_ONE_WAY = 0.85, 0.45
 
 
 def split_views(grey: Grey) -> list[Box]:
-    """The two windows of a dual view, from the left.
+    """The two windows of a dual view, from the left, or from the top.
 
     Conservative: the seam must be upright, in the middle third or so, and cut all depths with
-    speckle but one, or be the one column where most rows step; a gutter is dark and narrower than a
-    tenth of the picture; both sides must hold tissue in at least 40 % of their area.
+    speckle but one, or be the one column where most rows step; a gutter that is not black is dark
+    and narrower than a tenth of the picture; both sides must hold tissue in at least 40 % of their
+    area.
 
     Args:
         grey: uint8 (H, W).
@@ -66,10 +75,21 @@ def split_views(grey: Grey) -> list[Box]:
     Returns:
         Two boxes; none for a picture of one window.
     """
-    height, width = grey.shape
-    if min(height, width) < _SPECKLE_ROWS:
+    if min(grey.shape) < _SPECKLE_ROWS:
         return []
-    for seam in (_speckle_seam(grey), _step_seam(grey)):
+    boxes = _windows(grey)
+    return [] if boxes and lies_on_side(grey) else boxes
+
+
+def are_stacked(boxes: Sequence[Box]) -> bool:
+    """Whether the windows stand above one another, and not side by side."""
+    return len({top for _, top, _, _ in boxes}) > 1
+
+
+def _windows(grey: Grey) -> list[Box]:
+    height, width = grey.shape
+    for find in (upright_gutter, _speckle_seam, _step_seam):
+        seam = find(grey)
         if seam is None:
             continue
         if _is_bright_line(grey[:, max(0, seam[0] - _LINE_REACH) : seam[1] + _LINE_REACH]):
@@ -77,7 +97,11 @@ def split_views(grey: Grey) -> list[Box]:
         boxes: list[Box] = [(0, 0, seam[0], height), (seam[1], 0, width, height)]
         if all(_holds_tissue(grey, box) for box in boxes):
             return boxes
-    return []
+    gutter = level_gutter(grey)
+    if gutter is None:
+        return []
+    halves: list[Box] = [(0, 0, width, gutter[0]), (0, gutter[1], width, height)]
+    return halves if all(_holds_tissue(grey, box) for box in halves) else []
 
 
 def _speckle_seam(grey: Grey) -> tuple[int, int] | None:

@@ -27,8 +27,8 @@ class ScreeningRules(BaseModel):
     )
     split_views: bool = Field(
         True,
-        description="Whether a picture of two windows side by side, whose file does not say where "
-        "they are, is two images, one a window; otherwise it is one.",
+        description="Whether a picture of two windows, whose file does not say where they are, is "
+        "two images, one a window; otherwise it is one.",
     )
     blur_bound: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
         0.05,

@@ -15,7 +15,7 @@ from thyro_core.imaging.burned_text import text_boxes
 from thyro_core.imaging.codecs import PACKAGES
 from thyro_core.imaging.decode import TooLargeError, UndecodableError, decode
 from thyro_core.imaging.dicom import Pseudonymise, is_dicom, read_dicom
-from thyro_core.imaging.dual_view import split_views
+from thyro_core.imaging.dual_view import are_stacked, split_views
 from thyro_core.imaging.quality import grey_statistics, sharpness
 from thyro_core.imaging.ultrasound import ultrasound_fault
 from thyro_core.screening.config import ScreeningRules
@@ -177,9 +177,9 @@ def _frame_id(file_id: str, frame: int) -> str:
     return hashlib.sha256(f"{file_id}/{frame}".encode()).hexdigest()
 
 
-def _view(origin: _Origin, place: int, n: int) -> _Origin:
+def _view(origin: _Origin, place: int, n: int, start: str = "left") -> _Origin:
     """One of n views in a picture, which are images of their own."""
-    note = f"view {place + 1} of {n} in this picture, from the left"
+    note = f"view {place + 1} of {n} in this picture, from the {start}"
     image_id = hashlib.sha256(f"{origin.image_id}/view {place}".encode()).hexdigest()
     return replace(origin, image_id=image_id, note=_joined(note, origin.note))
 
@@ -209,10 +209,11 @@ def _check_views(
     The colour is judged over the whole picture, for both.
     """
     boxes = split_views(grey) if rules.split_views else []
+    start = "top" if are_stacked(boxes) else "left"
     if not boxes:
         yield _check_image(origin, grey, share, rules)
     for place, (left, top, right, bottom) in enumerate(boxes):
-        view = _view(replace(origin, note=_joined(_SPLIT, origin.note)), place, len(boxes))
+        view = _view(replace(origin, note=_joined(_SPLIT, origin.note)), place, len(boxes), start)
         yield _check_image(view, np.ascontiguousarray(grey[top:bottom, left:right]), share, rules)
 
 

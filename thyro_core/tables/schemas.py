@@ -108,7 +108,7 @@ TABLES: dict[str, Table] = {
                 pa.list_(_INT),
                 "Around text found (painted over where shown): left, top, right, bottom [pixels].",
             ),
-            ("views", _INT, "Windows side by side in it, 1 or 2; null: not decoded, not sought."),
+            ("views", _INT, "Windows of tissue in it, 1 or 2; null: not decoded, not sought."),
             ("included", _BOOL, "Whether the image takes part in studies."),
             ("reason", _STRING, "Why it does not; null for an included image."),
             ("detail", _STRING, "The reason's particulars: what was found and what was expected."),

@@ -155,18 +155,23 @@ def test_a_row_whose_image_lies_elsewhere_is_set_aside_and_named(
 def test_names_spelled_otherwise_are_matched_where_one_file_fits(tmp_path: Path) -> None:
     composed, decomposed = "n\u00f3dulo.png", "no\u0301dulo.png"
     csv = f"image,label\n001,1\nB.PNG,0\nd/c,1\n{decomposed},0\ntwo,1\ne.1,1\n"
+    csv += "G7.jpg,1\nH8,0\n"
     files = ["001.png", "b.png", "d/c.JPG", composed, "two.png", "two.jpg", "e.1.png", "f.png"]
+    files += ["g7.png", "h8.png"]
     found = table(tmp_path, csv, *files)
     assert labels_of(found) == {
         "001.png": 1, "b.png": 0, "d/c.JPG": 1, composed: 0, "e.1.png": 1,
-        "two": 1, "two.png": None, "two.jpg": None, "f.png": None,
+        "two": 1, "two.png": None, "two.jpg": None, "f.png": None, "g7.png": 1, "h8.png": 0,
     }  # fmt: skip
     assert not by_name(found)["two"].present
     assert (
         "3 names in labels.csv written without a suffix, and matched to the one file that fits"
         in (found.notes)
     )
-    for spelling in ("in another case", "in another Unicode form"):
+    for spelling in (
+        "in another case", "in another Unicode form", "with another suffix and in another case",
+        "without a suffix and in another case",
+    ):  # fmt: skip
         assert (
             f"1 name in labels.csv written {spelling}, and matched to the one file that fits"
             in (found.notes)
@@ -196,8 +201,9 @@ def test_names_without_their_folder_mean_the_one_file_that_is_called_so(tmp_path
     found = table(tmp_path, csv, *files)
     entries = by_name(found)
     assert (entries["sub/a.png"].label, entries["sub/deep/b.png"].label) == (1, 0)
-    written = "2 names in labels.csv written without its folder, and matched to the one file that"
-    assert any(note.startswith(written) for note in found.notes)
+    for case in ("", " and in another case"):
+        written = f"1 name in labels.csv written without its folder{case}, and matched to the one"
+        assert any(note.startswith(written) for note in found.notes)
     # Two files, or a path that says where: nothing is guessed.
     assert not entries["twice.png"].present
     assert not entries["up/c.png"].present
@@ -238,6 +244,17 @@ def test_labels_as_programs_write_them(tmp_path: Path, cells, labels, is_said) -
     found = table(tmp_path, f"image,label\n{rows}", *names)
     assert labels_of(found) == dict(zip(names, labels, strict=True))
     assert (NUMBERS in found.notes) == is_said
+
+
+@pytest.mark.parametrize(("number", "is_said"), [(6, True), (4, False)])
+def test_one_id_for_a_third_of_a_small_set_is_said(
+    tmp_path: Path, number: int, is_said: bool
+) -> None:
+    names = [f"{place:02}.png" for place in range(16)]
+    rows = "".join(f"{n},{i % 2},{'p7' if i < number else f'q{i}'}\n" for i, n in enumerate(names))
+    notes = table(tmp_path, f"image,label,patient_id\n{rows}", *names).notes
+    written = f"{number} of 16 images have one and the same patient id"
+    assert any(note.startswith(written) for note in notes) == is_said
 
 
 def test_placeholders_and_one_id_for_many_are_said_with_their_number(tmp_path: Path) -> None:
@@ -349,7 +366,7 @@ def test_masks_are_no_images(tmp_path: Path) -> None:
         "a.png": ("m/a_outline.png",)
     }
     assert "2 masks set aside: no image, or several, would fit" in found.notes
-    assert found.notes[0] == "3 masks left out: a mask is no image of the set"
+    assert found.notes[0] == "3 masks not taken for images of the set"
 
 
 def test_listed_files_count_whatever_their_suffix(tmp_path: Path) -> None:
@@ -500,7 +517,8 @@ def test_busi_as_downloaded(tmp_path: Path) -> None:
     assert found.entries[0].masks == tuple(
         f"{root}/benign/benign (1)_mask{end}.png" for end in ("", "_1")
     )
-    assert found.notes[0] == "4 masks left out: a mask is no image of the set"
+    assert found.notes[0] == "4 masks not taken for images of the set"
+    assert "4 masks matched to 3 images" in found.notes
     assert found.notes[1] == "1 image outside benign/ and malignant/ left unlabelled"
 
 

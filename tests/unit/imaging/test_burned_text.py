@@ -109,6 +109,27 @@ def test_three_letters_are_found() -> None:
     assert coverage(*written("DOE", 24, 0, 0)) >= 0.9
 
 
+@pytest.mark.parametrize("quarters", [1, -1])
+@pytest.mark.parametrize("level", [0, 190])
+def test_text_of_a_scan_on_its_side_is_found_upright(quarters: int, level: int) -> None:
+    picture, ink = written("DOE, JANE A", 24, 0, level)
+    turned = np.ascontiguousarray(np.rot90(picture, quarters))
+    assert coverage(turned, np.rot90(ink, quarters)) >= 0.85
+
+
+@pytest.mark.parametrize(("text", "is_found"), [("DOE", False), ("DOE, JANE A", True)])
+def test_in_a_scan_on_its_side_few_letters_along_a_row_are_no_line(
+    text: str, is_found: bool
+) -> None:
+    """A row is there what a column is in others: a few bright spots stand in it by chance."""
+    picture, ink = written(text, 24, 0, 0)
+    side = np.ascontiguousarray(np.rot90(tissue(3, 560, 800)))
+    mask = np.zeros(side.shape, bool)
+    part = (slice(8, 48), slice(8, 300))
+    side[part], mask[part] = picture[part], ink[part]
+    assert (coverage(side, mask) >= 0.85) == is_found
+
+
 @pytest.mark.parametrize(("contrast", "is_text"), [(55, False), (140, True)])
 def test_shadows_between_bright_tissue_are_no_large_letters(contrast: int, is_text: bool) -> None:
     """Such shapes of a heart's walls covered a quarter of a picture, and more of its tissue."""
@@ -165,6 +186,10 @@ def test_hardly_any_tissue_of_real_images_is_taken_for_text(name: str, most: flo
         for left, top, right, bottom in text_boxes(grey):
             mask[top:bottom, left:right] = True
         shares.append(mask.mean())
+    if name == "ddti":
+        upright = [np.asarray(Image.open(path).convert("L")) for path in paths]
+        turned = [np.ascontiguousarray(np.rot90(grey)) for grey in upright]
+        assert sum(bool(text_boxes(grey)) for grey in turned) <= 12
     assert np.mean(shares) <= most
     # A mean hides one picture whose half is painted over.
     assert max(shares) <= 0.05
