@@ -152,10 +152,10 @@ class DecoderHere:
 @pytest.fixture
 def ward(model: tuple[Store, Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ward:
     """A ward of its own for each test; decodes in this process and loads its model once."""
-    from thyro_core.screening import decode as screening_decode
+    from thyro_core.screening import file_images
     from thyro_core.screening import score as screening_score
 
-    monkeypatch.setattr(screening_decode, "DecoderProcess", DecoderHere)
+    monkeypatch.setattr(file_images, "DecoderProcess", DecoderHere)
     monkeypatch.setattr(screening_score, "ScreeningModel", _loaded)
     shutil.copytree(Path(model[0].root) / "registry", tmp_path / "store" / "registry")
     (tmp_path / "batch").mkdir()

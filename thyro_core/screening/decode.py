@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ import pyarrow.compute as pc
 
 from thyro_core.imaging.decode import resize
 from thyro_core.screening.aside import ASIDE
-from thyro_core.screening.contents import Contents, read_contents
+from thyro_core.screening.contents import read_contents
+from thyro_core.screening.file_images import FileImages
 from thyro_core.screening.files import FoundFile
 from thyro_core.screening.known_files import (
     KnownFiles,
@@ -38,15 +38,11 @@ from thyro_core.screening.rules import (
     rank_key,
     unscored,
 )
-from thyro_core.screening.sandbox import DecoderDiedError, DecoderProcess
 from thyro_core.settings import Settings
 from thyro_core.store.keys import path_salt_key
 from thyro_core.store.listing import printable_name
-from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
 from thyro_core.store.store import filesystem, open_store
 from thyro_core.tables import schemas
-
-_DECODER_ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
@@ -100,12 +96,7 @@ class BlockDecoder:
         self._pictures = KnownPictures(store, job.pictures_key, scratch)
         self._salt = store.read(path_salt_key())
         self._reading_id = reading_id(job.night.rules)
-        self._decode = DecoderProcess(job.night.rules, Settings().pseudonym_key)
-        self._attempts = RetryPolicy(
-            attempts=_DECODER_ATTEMPTS,
-            first_wait=0.0,
-            retry_on=lambda error: isinstance(error, DecoderDiedError),
-        )
+        self._images = FileImages(job.night.rules, Settings().pseudonym_key)
 
     def __call__(self, files: Iterable[FoundFile]) -> DecodedBlock:
         """The images of a block of files that are not known yet."""
@@ -124,7 +115,7 @@ class BlockDecoder:
             if contents.file_id is not None and self._known.has(path_id, contents.file_id):
                 counts += Counts(files=1, known=1)
                 continue
-            images = self._images(contents, path_id)
+            images = self._images.read(contents, path_id)
             counts += Counts(files=1, fresh=1, images=len(images))
             for image in images:
                 row = self._row(file, contents.file_id, path_id, image)
@@ -133,24 +124,7 @@ class BlockDecoder:
 
     def close(self) -> None:
         """End the decoder process."""
-        self._decode.close()
-
-    def _images(self, contents: Contents, path_id: str) -> list[ScreeningImage]:
-        data, file_id = contents.data, contents.file_id
-        if file_id is None:
-            detail = contents.detail if contents.fault else "the file is empty"
-            reason = contents.fault or "undecodable"
-            return [ScreeningImage(path_id, 0, reason=reason, detail=detail)]
-        if data is None:
-            detail = f"more than max_bytes = {self._job.night.rules.max_bytes}"
-            return [ScreeningImage(file_id, 0, file_id, reason="too_large", detail=detail)]
-        # Not the file's name: it may be a person's.
-        name = file_id[:12]
-        try:
-            return self._attempts.call(partial(self._decode, data, name), name)
-        except RetriesExhaustedError as attempts_end:
-            reason, detail = str(attempts_end.error), f"{attempts_end.attempts} times"
-            return [ScreeningImage(file_id, 0, file_id, reason=reason, detail=detail)]
+        self._images.close()
 
     def _row(
         self, file: FoundFile, file_id: str | None, path_id: str, image: ScreeningImage

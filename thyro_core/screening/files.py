@@ -165,6 +165,19 @@ def _local_file(entry: os.DirEntry[str], root: str) -> FoundFile:
     return FoundFile(name, status.st_size if is_file else 0, None if is_file else "not_a_file")
 
 
+def file_at(path: Path) -> FoundFile:
+    """A single file as a batch lists it, but that links are followed."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return FoundFile(path.name, 0, "vanished")
+    except OSError:
+        return FoundFile(path.name, 0, "unreadable")
+    is_file = stat.S_ISREG(status.st_mode)
+    # To open a pipe would wait for whoever writes to it.
+    return FoundFile(path.name, status.st_size, None if is_file else "not_a_file")
+
+
 def _walk_s3(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[FoundFile]:
     bucket, _, prefix = root.partition("/")
     start = len(prefix) + 1 if prefix else 0

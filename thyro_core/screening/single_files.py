@@ -10,11 +10,14 @@ import numpy as np
 
 from thyro_core.imaging.decode import resize
 from thyro_core.screening.config import ScreeningRules
+from thyro_core.screening.contents import Contents, read_contents
+from thyro_core.screening.file_images import FileImages
+from thyro_core.screening.files import file_at
 from thyro_core.screening.model import TOGETHER, ScreeningModel
 from thyro_core.screening.reader import ScreeningImage
 from thyro_core.screening.rules import unscored
-from thyro_core.screening.sandbox import DecoderDiedError, DecoderProcess
 from thyro_core.screening.score import picture, verdict
+from thyro_core.store.store import filesystem
 
 _CLASS_MALIGNANT = 1
 
@@ -55,28 +58,20 @@ def judge_files(
         files: pictures or DICOM objects.
         rules: bounds and measures.
     """
-    with closing(DecoderProcess(rules, None)) as decoder:
+    with closing(FileImages(rules, None)) as file_images:
         for file in files:
-            images = _images(decoder, file)
+            images = file_images.read(_contents(file, rules), str(file))
             for start in range(0, len(images), TOGETHER):
                 yield from _judge(model, file, images[start : start + TOGETHER], rules)
 
 
-def _images(decoder: DecoderProcess, file: Path) -> list[ScreeningImage]:
-    detail: str | None
-    # To open a pipe would wait for whoever writes to it.
-    if file.exists() and not file.is_file():
-        reason, detail = "unreadable", "no file: a pipe, a socket or a device"
-        return [ScreeningImage(str(file), 0, reason=reason, detail=detail)]
-    try:
-        return decoder(file.read_bytes(), file.name)
-    except FileNotFoundError:
-        reason, detail = "unreadable", "there is no such file"
-    except OSError:
-        reason, detail = "unreadable", "it may not be read, or its disk fails"
-    except DecoderDiedError as error:
-        reason, detail = str(error), None
-    return [ScreeningImage(str(file), 0, reason=reason, detail=detail)]
+def _contents(file: Path, rules: ScreeningRules) -> Contents:
+    """What a file holds, read as a night's batch reads it."""
+    fs, folder = filesystem(str(file.absolute().parent))
+    contents = read_contents(fs, folder, file_at(file), rules.max_bytes)
+    if contents is None:
+        return Contents(fault="unreadable", detail="there is no such file, or it still grows")
+    return contents
 
 
 def _judge(

@@ -22,6 +22,7 @@ from PIL import Image
 from tests.support.dicoms import dicom, speckle
 from tests.support.screened import RULES, DecoderHere, Ward, write_colour, write_image
 from thyro_core.screening import decode as screening_decode
+from thyro_core.screening import file_images
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.decode import BlockDecoder, ScreeningJob
 from thyro_core.screening.files import blocks
@@ -91,7 +92,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(screening_decode, "DecoderProcess", DecoderHere)
+    monkeypatch.setattr(file_images, "DecoderProcess", DecoderHere)
     (tmp_path / "batch").mkdir()
     return Place(open_store(str(tmp_path / "store")), tmp_path / "batch")
 
@@ -357,7 +358,7 @@ def check_night_by_night(factory: pytest.TempPathFactory, plan: Plan) -> None:
     place = Place(open_store(str(factory.mktemp("store"))), factory.mktemp("batch"))
     dates, totals = ("2026-11-25", "2026-11-26"), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(screening_decode, "DecoderProcess", DecoderHere)
+        patch.setattr(file_images, "DecoderProcess", DecoderHere)
         for date, files in zip(dates, (plan.first, plan.later), strict=True):
             for number, (kind, variant) in enumerate(files):
                 (place.batch / f"{date}-{number}").write_bytes(contents(kind, variant))

@@ -454,10 +454,9 @@ def test_a_part_without_the_reading_is_gathered_with_new_chunks(ward: Ward) -> N
 def test_a_file_that_kills_its_decoder_fails_alone_and_is_one_row(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from thyro_core.screening import decode as screening_decode
-    from thyro_core.screening import sandbox
+    from thyro_core.screening import file_images, sandbox
 
-    monkeypatch.setattr(screening_decode, "DecoderProcess", sandbox.DecoderProcess)
+    monkeypatch.setattr(file_images, "DecoderProcess", sandbox.DecoderProcess)
     monkeypatch.setattr(sandbox, "PROGRAM", deadly_reader.__name__)
     good = [write_image(ward.batch / f"good{i}.png", i) for i in range(4)]
     deadly = write_image(ward.batch / "deadly.png", 9)

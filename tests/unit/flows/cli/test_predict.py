@@ -28,17 +28,22 @@ def test_every_file_has_its_verdict_and_the_model_s_own_probability(model, tmp_p
     colour = write_colour(tmp_path / "colour.png", 2)
     (tmp_path / "empty.png").touch()
     os.mkfifo(tmp_path / "pipe.png")
-    names = ("empty.png", "gone.png", "pipe.png")
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(2_000_000)  # never read as a whole
+    names = ("empty.png", "gone.png", "pipe.png", "large.png")
     files = [good, colour, *(tmp_path / name for name in names)]
     loaded = ScreeningModel(store, bundle.model_id, tmp_path)
-    verdicts = list(judge_files(loaded, files, ScreeningRules()))
+    verdicts = list(judge_files(loaded, files, ScreeningRules(max_bytes=1_000_000)))
     assert [each.file for each in verdicts] == files
-    assert [each.status for each in verdicts] == ["scored", "rejected", *["failed"] * 3]
-    assert [each.reason for each in verdicts[3:]] == ["unreadable"] * 2
-    assert [each.detail for each in verdicts[3:]] == [
-        "there is no such file",
-        "no file: a pipe, a socket or a device",
-    ]
+    assert [each.status for each in verdicts] == [
+        "scored", "rejected", "failed", "failed", "rejected", "rejected"
+    ]  # fmt: skip
+    assert [each.reason for each in verdicts[2:]] == [
+        "undecodable", "unreadable", "not_a_file", "too_large"
+    ]  # fmt: skip
+    assert verdicts[2].detail == "the file is empty"
+    assert verdicts[3].detail == "there is no such file, or it still grows"
+    assert verdicts[5].detail == "more than max_bytes = 1000000"
     (probability,) = load_model(store).predict([good])["prob_malignant"]
     assert verdicts[0].prob_malignant == pytest.approx(probability, abs=1e-6)
     assert all(each.prob_malignant is None and each.overlay is None for each in verdicts[1:])
