@@ -21,6 +21,7 @@ from flows.cli.export import export
 from flows.cli.feedback import feedback
 from flows.cli.garbage import gc
 from flows.cli.images import ingest, phantom
+from flows.cli.listen import listen
 from flows.cli.models import models, promote
 from flows.cli.overlay import overlay
 from flows.cli.plan import plan
@@ -47,7 +48,7 @@ app = typer.Typer(
 # In the order in which `thyro --help` lists them.
 for _command in (
     phantom, ingest, plan, study, verify, doctor, report, export, query, tables, serve, promote,
-    models, evaluate, drift, overlay, predict, screen, feedback, status, studies, rm, gc,
+    models, evaluate, drift, overlay, predict, listen, screen, feedback, status, studies, rm, gc,
     deployments,
 ):  # fmt: skip
     app.command()(_command)
