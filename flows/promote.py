@@ -14,6 +14,7 @@ from thyro_core.registry.promote import Promotion, PromotionConfig
 from thyro_core.registry.promote import promote as run
 from thyro_core.settings import Settings
 from thyro_core.store.store import open_store
+from thyro_core.validation.listing import evaluation_lines
 
 
 @flow(name="promote")
@@ -49,7 +50,9 @@ def _promote(config: PromotionConfig, store: str) -> tuple[str, str]:
     model_id, how = promotion.bundle.model_id, standing(promotion)
     rows = [["what", "value"], ["model", model_id], ["study", config.study_id], ["standing", how]]
     show_table(f"model-{model_id}-standing", rows, "How it came to be the champion")
-    show_page(f"model-{model_id}", card_markdown(promotion.bundle.card, how), "The model's card")
+    lines = [f"- {line}" for line in evaluation_lines(opened_store, model_id)]
+    page = "\n".join([card_markdown(promotion.bundle.card, how), *lines])
+    show_page(f"model-{model_id}", page, "The model's card")
     return model_id, how
 
 

@@ -78,6 +78,7 @@ def _show_model(store: "Store", model_id: str, *, as_json: bool) -> None:
     from thyro_core.registry.bundle import load_bundle
     from thyro_core.registry.card_pages import card_rows
     from thyro_core.registry.champion import read_champion
+    from thyro_core.validation.listing import evaluation_lines
 
     card, champion = load_bundle(store, model_id).card, read_champion(store)
     is_champion = champion is not None and champion.model_id == model_id
@@ -89,6 +90,7 @@ def _show_model(store: "Store", model_id: str, *, as_json: bool) -> None:
                 "champion": is_champion,
                 "change": _change_json(last) if last else None,
                 "card": dict(card),
+                "evaluations": evaluation_lines(store, model_id),
                 "store": store.url,
                 "notice": NOTICE,
             }
@@ -98,6 +100,8 @@ def _show_model(store: "Store", model_id: str, *, as_json: bool) -> None:
     for name, value in card_rows(card):
         table.add_row(name, escape(value))
     out.print(table)
+    for line in evaluation_lines(store, model_id):
+        say(escape(line))
     for warning in card["warnings"]:
         note(warning)
     say(f"champion     {'yes' if is_champion else 'no: another was promoted meanwhile'}")
@@ -113,6 +117,7 @@ def models(
 ) -> None:
     """List the promoted models and how each became champion."""
     from thyro_core.registry import champion as champions
+    from thyro_core.validation.listing import evaluation_lines
 
     opened_store = open_store_at(store)
     if reason and not rollback:
@@ -127,7 +132,10 @@ def models(
         print_json(
             {
                 "champion": champion.model_id if champion else None,
-                "models": [_row_json(row) for row in rows],
+                "models": [
+                    _row_json(row) | {"evaluations": evaluation_lines(opened_store, row.model_id)}
+                    for row in rows
+                ],
                 "history": [_change_json(change) for change in history],
                 "store": opened_store.url,
                 "notice": NOTICE,
@@ -135,6 +143,9 @@ def models(
         )
         return
     _show_models(rows, list(history))
+    for row in rows:
+        for line in evaluation_lines(opened_store, row.model_id):
+            say(f"{row.model_id}  {escape(line)}")
 
 
 def _show_models(rows: list["ModelRow"], history: list["Change"]) -> None:

@@ -91,7 +91,7 @@ class _EvaluationTables:
         """The evaluation's figures, in the order in which they were made."""
         own = {"evaluation_id": self.evaluation_id}
         rows = self.query(f"SELECT * FROM evaluation_metrics WHERE {condition(own)}")
-        names = ("level", "adaptation", "metric", "at")
+        names = ("level", "adaptation", "metric", "point")
         return [
             TableRow("evaluation_metrics", own | {name: row[name] for name in names}, row)
             for row in rows
@@ -240,7 +240,7 @@ def _benefits(rows: Sequence[TableRow], prevalence: Mapping[str, float]) -> dict
     def column(name: str) -> FloatArray:
         return np.array([row[name] for row in own], dtype=np.float64)
 
-    x = column("at")
+    x = column("point")
     return {
         INSIDE: Benefit(
             x, column("internal"), column("internal_low"), column("internal_high"),

@@ -62,7 +62,7 @@ FIGURE_COLUMNS = (
         "The ten, nll, slope, intercept, observed_expected, ppv_at, net_benefit, psi_*, fit_* ...",
     ),
     (
-        "at",
+        "point",
         pa.float64(),
         "Prevalence of ppv_at and npv_at, threshold probability of net_benefit; null: others.",
     ),

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from thyro_core.config.networks import NetworkName
+
 EVALUATION_VERSION = 1
 """Raised whenever the same model and images give other figures."""
 
@@ -31,7 +33,7 @@ class ModelChoice(BaseModel):
         description="champion, a promoted model's id, or a finished study's id: the ensemble of "
         "its splits, calibrated as promotion would.",
     )
-    architecture: Literal["first", "resnet18", "alexnet", "vgg16", "inception_v3"] = Field(
+    architecture: Literal["first", NetworkName] = Field(
         "first", description="Of a study: which of its networks; first: its first one."
     )
     sensitivity: Annotated[float, Field(gt=0.0, le=1.0)] = Field(

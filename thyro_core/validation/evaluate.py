@@ -173,19 +173,23 @@ def evaluation_ids(store: Store) -> list[str]:
     return sorted(name for name in names if store.exists(evaluation_key(name)))
 
 
-def evaluations_of(store: Store, model_id: str) -> list[EvaluationRecord]:
-    """The evaluations of a model that a store holds, by id."""
-    records = [load_evaluation(store, evaluation_id) for evaluation_id in evaluation_ids(store)]
-    return [record for record in records if record.model_id == model_id]
-
-
 def evaluation_figures(store: Store, evaluation_id: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """The figures by image, as (adaptation, metric) -> row of `evaluation_metrics`."""
+    """The figures by image, as (adaptation, metric) -> row of `evaluation_metrics`.
+
+    Raises:
+        InputError: they are gone.
+    """
     rows = read_table(store, "evaluation_metrics", evaluation_id=evaluation_id).to_pylist()
+    if not rows:
+        msg = (
+            f"evaluation {evaluation_id}: expected its rows of evaluation_metrics, found none; "
+            f"delete {evaluation_key(evaluation_id)} and start its `thyro evaluate` command again"
+        )
+        raise InputError(msg)
     return {
         (row["adaptation"], row["metric"]): row
         for row in rows
-        if row["level"] in {"image", "set"} and row["at"] is None
+        if row["level"] in {"image", "set"} and row["point"] is None
     }
 
 

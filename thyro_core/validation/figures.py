@@ -153,7 +153,7 @@ def _figure_row(metric: str, figure: tuple[float, Interval], units: Units) -> _F
         "level": "image",
         "adaptation": "none",
         "metric": metric,
-        "at": None,
+        "point": None,
         "value": float(value),
         "ci_low": float(low),
         "ci_high": float(high),
@@ -228,9 +228,8 @@ def _predictive_rows(samples: SamplePair) -> Iterator[_FigureRow]:
     for measure in ("ppv_at", "npv_at"):
         for place, prevalence in enumerate(PREVALENCES):
             own, other = (each[measure][place] for each in figures)
-            yield (
-                _figure_row(measure, own, units[0]) | _inside(other, units[1]) | {"at": prevalence}
-            )
+            row = _figure_row(measure, own, units[0]) | _inside(other, units[1])
+            yield row | {"point": prevalence}
 
 
 def _predictive(units: Units, threshold: float) -> Mapping[str, list[tuple[float, Interval]]]:
@@ -247,7 +246,11 @@ def _predictive(units: Units, threshold: float) -> Mapping[str, list[tuple[float
     values = ppv_npv(recall[0], specificity[0], PREVALENCES)
     ends = predictive_intervals(recall, specificity, PREVALENCES)
     return {
-        name: [(float(value), end) for value, end in zip(points, interval, strict=True)]
+        # Nothing is called so: no interval says anything then.
+        name: [
+            (float(value), NO_INTERVAL if np.isnan(value) else end)
+            for value, end in zip(points, interval, strict=True)
+        ]
         for name, points, interval in zip(("ppv_at", "npv_at"), values, ends, strict=True)
     }
 
@@ -263,7 +266,7 @@ def _benefit_rows(samples: SamplePair) -> Iterator[_FigureRow]:
             for band in (own, other)
         ]
         row = _figure_row("net_benefit", figures[0], pair[0]) | _inside(figures[1], pair[1])
-        yield row | {"at": threshold}
+        yield row | {"point": threshold}
 
 
 def _recalibrated_rows(samples: SamplePair) -> Iterator[_FigureRow]:

@@ -6,12 +6,12 @@ from typing import NamedTuple
 import pyarrow as pa
 
 OVERLAP_REASONS: Mapping[str, str] = {
-    "same_file": "the very file took part in the model's study",
-    "same_picture": "it shows the picture of an image of that study, or one as like as a copy",
-    "same_patient": "its patient, or its group of near-duplicates, has such an image",
-    "unlabelled": "it has no label",
+    "same_file": "the very files of images of the model's study",
+    "same_picture": "with the picture of an image of that study, or one as like as a copy",
+    "same_patient": "of a patient, or a group of near-duplicates, with such an image",
+    "unlabelled": "without a label",
 }
-"""Why an image is left out of an evaluation, the first that holds."""
+"""Why images are left out of an evaluation: of an image the first that holds."""
 
 UNCHECKED_NOTE = (
     "copies of training images in other files could not be looked for: the model's bundle has no "

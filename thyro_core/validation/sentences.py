@@ -54,11 +54,11 @@ def sample_sentence(record: EvaluationRecord, figures: FigureRows) -> str:
     """How many images were scored, and how many were left out and why."""
     auc = figures["none", "auc"]
     reasons = [
-        f"{counted(record.counts[reason], 'image')} ({why})"
+        f"{record.counts[reason]} {why}"
         for reason, why in OVERLAP_REASONS.items()
         if record.counts.get(reason)
     ]
-    left_out = f"; left out: {', '.join(reasons)}" if reasons else "; none was left out"
+    left_out = f"; left out: {'; '.join(reasons)}" if reasons else "; none was left out"
     return (
         f"{counted(record.counts[SCORED_COUNT], 'image')} of {auc['n_units']} patients (groups "
         f"of near-duplicates where none is known), {auc['n_positive']} malignant, were "
@@ -148,7 +148,7 @@ def adaptation_sentences(figures: FigureRows) -> Iterator[str]:
         fit = (figures["recalibration", name]["value"] for name in ("fit_slope", "fit_intercept"))
         yield (
             "ADAPTED to these images, each by fits on other patients: recalibrated by "
-            "log odds x {:.2f} {:+.2f} observed over expected would be ".format(*fit)
+            "log odds x {:.2f} {:+.2f}, observed over expected would be ".format(*fit)
             + f"{estimate(slope, 2)}."
         )
     recall = figures.get(("threshold", "recall"))

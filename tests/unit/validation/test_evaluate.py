@@ -9,14 +9,17 @@ import pytest
 from PIL import Image
 
 from tests.support.finished_study import copy_of
+from tests.support.html_page import read_page
 from tests.support.imagesets import write_image_set
+from tests.support.report_checks import answers, check_shown, numbers, untraced
 from thyro_core.config import IngestConfig
 from thyro_core.datasets.manifest import Manifest, ingest
 from thyro_core.errors import InputError
 from thyro_core.registry.bundle import Bundle
 from thyro_core.registry.fingerprints import FINGERPRINT_FILE, training_fingerprints
 from thyro_core.registry.predictor import Predictor
-from thyro_core.store.keys import bundle_prefix, evaluation_folder, table_key
+from thyro_core.reporting.evaluation import render_evaluation, write_evaluation_page
+from thyro_core.store.keys import bundle_prefix, evaluation_folder, evaluation_page_key, table_key
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan
 from thyro_core.tables.io import read_table
@@ -25,10 +28,10 @@ from thyro_core.validation.config import EvaluationConfig, ModelChoice
 from thyro_core.validation.evaluate import (
     EvaluationTask,
     evaluation_figures,
-    evaluations_of,
     load_evaluation,
     run_evaluation,
 )
+from thyro_core.validation.listing import evaluation_lines
 from thyro_core.validation.model import find_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -136,8 +139,10 @@ def test_again_is_done_and_a_stop_loses_nothing(done, tmp_path, monkeypatch) -> 
     assert store.keys(evaluation_folder(record.evaluation_id)) == [
         f"evaluations/{record.evaluation_id}/evaluation.json"
     ]
-    assert evaluations_of(store, bundle.model_id) == [record]
-    assert evaluations_of(store, "b" + "0" * 16) == []
+    (line,) = [line for line in evaluation_lines(store, bundle.model_id) if "27 images" in line]
+    assert record.evaluation_id in line
+    assert str(task.source) in line
+    assert evaluation_lines(store, "b" + "0" * 16) == []
 
 
 def test_what_was_scored_before_a_stop_is_not_scored_again(done, tmp_path, monkeypatch) -> None:
@@ -275,5 +280,43 @@ def test_a_damaged_record_is_named(done, tmp_path) -> None:
     store.write(f"evaluations/{record.evaluation_id}/evaluation.json", b"{}")
     with pytest.raises(InputError, match="delete this file"):
         load_evaluation(store, record.evaluation_id)
+    assert any("damaged" in line for line in evaluation_lines(store, record.model_id))
     with pytest.raises(InputError, match=f"found .*{record.evaluation_id}"):
         load_evaluation(store, "e" + "0" * 16)
+
+
+def test_each_number_of_the_page_is_its_tables(done) -> None:
+    store, _, _, record = done
+    html = render_evaluation(store, record.evaluation_id)
+    assert html == render_evaluation(store, record.evaluation_id)
+    page = read_page(html)
+    origins = {e.attributes["data-sql"] for e in numbers(page) if "data-sql" in e.attributes}
+    values = answers(store, sorted(origins))
+    for element in numbers(page):
+        if "data-sql" in element.attributes:
+            check_shown(element, values[element.attributes["data-sql"]])
+        else:
+            assert element.attributes["data-source"] == "definition"
+    assert len(origins) > 150
+    allowed = {"code", "title", "style", "h1"}
+    assert [text for text in untraced(page) if text[1:].partition(">")[0] not in allowed] == []
+    assert {"plot-roc-title", "plot-calibration-title", "plot-benefit-title"} <= {
+        element.attributes.get("id") for element in page.find("title")
+    }
+    assert "not a medical device" in html
+    assert "<script" not in html
+    assert "http" not in html.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
+
+
+def test_the_page_stays_and_a_set_of_one_class_has_one_too(bundled, tmp_path) -> None:
+    store, _, bundle = bundled
+    source = write_image_set(tmp_path / "set", benign=12, malignant=0, seed=11)
+    record = run_evaluation(store, task_of(store, bundle, source), tmp_path / "scratch")
+    url = write_evaluation_page(store, record.evaluation_id)
+    assert url == write_evaluation_page(store, record.evaluation_id)
+    html = store.read(evaluation_page_key(record.evaluation_id)).decode()
+    assert "one sample has images of one class only" in html
+    assert "No finding" in html
+    figures = evaluation_figures(store, record.evaluation_id)
+    assert np.isnan(figures["none", "auc"]["value"])
+    assert not {name for adaptation, name in figures if adaptation != "none"}
