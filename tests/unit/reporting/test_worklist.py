@@ -246,3 +246,13 @@ def test_an_image_unlike_the_training_set_has_its_figures_and_no_probability(
 )  # fmt: skip
 def test_a_probability_is_not_rounded_to_certainty_or_across_its_threshold(value, text) -> None:
     assert probability_text(value) == text
+
+
+def test_what_the_last_run_set_aside_stands_on_the_page_with_its_reasons() -> None:
+    def page(**more: object) -> str:
+        return worklist_page(Worklist(DATE, [], {}, TOTALS, [batch_row(**more)]))
+
+    line = "16 listed = 13 files + 3 set aside: 2 hidden, 1 &lt;unfinished&gt;."
+    assert line in page(aside=3, aside_reasons="2 hidden, 1 <unfinished>")
+    # None is set aside, or an older version did not count them.
+    assert "set aside" not in page(aside=0, aside_reasons="") + page()
