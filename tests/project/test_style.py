@@ -414,7 +414,7 @@ ROOT = {"__init__", "config", "errors", "host", "logs", "settings", "types", "ur
 LAYERS = [
     "cluster | reporting", "validation", "screening", "registry", "study", "explain",
     "datasets | evaluation",
-    "tables | training", "store | imaging", "host | logs",
+    "tables | training | archive", "store | imaging", "host | logs",
     "config | settings | errors | types | urls",
 ]  # fmt: skip
 

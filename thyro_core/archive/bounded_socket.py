@@ -30,12 +30,12 @@ class BoundedSocket(socket.socket):
             longest: bytes that a PDU may have behind its header.
         """
         timeout = connection.gettimeout()
-        bounded = cls(fileno=connection.detach())
-        bounded.settimeout(timeout)
-        bounded.longest = longest
-        bounded._header = b""
-        bounded._rest = 0
-        return bounded
+        same = cls(fileno=connection.detach())
+        same.settimeout(timeout)
+        same.longest = longest
+        same._header = b""
+        same._rest = 0
+        return same
 
     longest: int
     _header: bytes
@@ -54,9 +54,9 @@ class BoundedSocket(socket.socket):
     def _follow(self, data: bytes) -> None:
         while data:
             if self._rest:
-                taken = min(self._rest, len(data))
-                self._rest -= taken
-                data = data[taken:]
+                n = min(self._rest, len(data))
+                self._rest -= n
+                data = data[n:]
                 continue
             lacking = self._HEADER - len(self._header)
             self._header += data[:lacking]

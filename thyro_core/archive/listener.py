@@ -168,10 +168,10 @@ class _Server(ThreadedAssociationServer):
         super().__init__(*args, **options)
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        connection, address = super().get_request()
-        bounded = BoundedSocket.take_over(connection, _LONGEST_PDU)
-        self._connections.add(bounded)
-        return bounded, address
+        plain, address = super().get_request()
+        connection = BoundedSocket.take_over(plain, _LONGEST_PDU)
+        self._connections.add(connection)
+        return connection, address
 
     def end(self) -> None:
         """End all associations, take no new ones, and wait for the last thread."""

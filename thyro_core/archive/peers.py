@@ -32,19 +32,19 @@ def parse_peer(text: str) -> Peer:
     Raises:
         InputError: it is none of these.
     """
-    title, at, network = text.rpartition("@")
+    title, at, place = text.rpartition("@")
     is_title = 0 < len(title.strip()) <= _LONGEST_TITLE if at else True
     try:
-        parsed = ipaddress.ip_network(network.strip())
+        network = ipaddress.ip_network(place.strip())
     except ValueError:
-        parsed = None
-    if parsed is None or not is_title:
+        network = None
+    if network is None or not is_title:
         msg = (
             f"peer {text!r}: expected an address or a network, with the AE title before an @ if it "
             "is to be checked, such as SCANNER@10.0.0.7 or 10.0.0.0/24"
         )
         raise InputError(msg)
-    return Peer(parsed, title.strip())
+    return Peer(network, title.strip())
 
 
 def may_connect(peers: Sequence[Peer], address: str, ae_title: str | None = None) -> bool:

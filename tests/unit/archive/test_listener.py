@@ -24,6 +24,9 @@ from thyro_core.archive.peers import LOOPBACK, Peer, may_connect, parse_peer
 from thyro_core.errors import InputError
 from thyro_core.store.store import Store, open_store
 
+# The requestor of these tests leaves the socket of a refused association to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6.1"
 RULES = {"port": 0, "keep_free": 0}
 
