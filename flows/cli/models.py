@@ -153,7 +153,7 @@ def _show_models(rows: list["ModelRow"], history: list["Change"]) -> None:
         say("no model was promoted yet; `thyro promote STUDY_ID` makes one of a finished study")
         return
     headers = ("model", "architecture", "study", "AUC", "threshold")
-    table = result_table(*headers, title="Promoted models")
+    table = result_table(*headers, title="Models, promoted or bundled to be evaluated")
     for row in rows:
         name = f"[bold]{row.model_id}[/]\n(champion)" if row.is_champion else row.model_id
         auc = "undefined" if row.auc is None else f"{row.auc:.3f}"

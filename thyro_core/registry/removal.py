@@ -51,7 +51,7 @@ def study_objects(store: Store, study_id: str) -> StudyObjects:
 
 
 def check_removable(store: Store, study_id: str) -> None:
-    """Make sure that no promoted model was made of a study.
+    """Make sure that no model was made of a study.
 
     Raises:
         InputError: one was, or the card of one is damaged, so that nobody knows.
@@ -64,7 +64,7 @@ def check_removable(store: Store, study_id: str) -> None:
             )
             raise InputError(msg)
         if model.study_id == study_id:
-            kind = "the champion" if model.is_champion else "a promoted model"
+            kind = "the champion" if model.is_champion else "a model"
             msg = (
                 f"study {study_id}: expected a study that no model depends on, found {kind} "
                 f"{model.model_id} made of it; a model's study is kept, as what its figures are of"
@@ -87,7 +87,7 @@ def remove_study(
         What was removed.
 
     Raises:
-        InputError: a promoted model depends on it.
+        InputError: a model depends on it.
         LockedError: a start of the study is at work.
     """
     with Lock(store, study_lock_key(study_id), owner) as lock:

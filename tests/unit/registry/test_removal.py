@@ -60,7 +60,7 @@ def test_what_names_the_study_goes_last(store: Store) -> None:
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (a_model(OPEN.study_id), f"study {OPEN.study_id}: .* a promoted model m0123 made of it"),
+        (a_model(OPEN.study_id), f"study {OPEN.study_id}: .* a model m0123 made of it"),
         (a_model(OPEN.study_id, is_champion=True), "found the champion m0123 made of it"),
         (a_model("", fault="its card is damaged"), "found: its card is damaged"),
     ],
