@@ -9,8 +9,8 @@ import pytest
 
 from tests.e2e.test_study_cli import command, environment
 from tests.support.html_page import read_page
-from tests.support.imagesets import write_image_set
 from tests.support.report_checks import untraced
+from thyro_core.datasets.phantoms.generate import write_phantoms
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.store.store import open_store
 from thyro_core.tables.io import read_table
@@ -45,7 +45,7 @@ def test_a_study_of_other_networks_is_reported_promoted_and_screens(
 ) -> None:
     home, source, store = tmp_path / "home", tmp_path / "set", open_store(str(tmp_path / "store"))
     home.mkdir()
-    write_image_set(source)
+    write_phantoms(str(source), images=24, malignant=10, seed=1)
     started = command(
         source, store.url, architectures=names, image_size=str(side), epochs="1", trust_images="2"
     )
@@ -70,4 +70,4 @@ def test_a_study_of_other_networks_is_reported_promoted_and_screens(
     thyro(program, "screen", str(source), *at, home=home)
     (worklist,) = Path(store.url.removeprefix("file://")).glob("screening/*/worklist.csv")
     with worklist.open(newline="") as file:
-        assert any(row.get("probability") for row in csv.DictReader(file))
+        assert any(row["prob_malignant"] for row in csv.DictReader(file))

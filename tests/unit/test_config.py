@@ -65,6 +65,7 @@ CHOICES: dict[str, tuple[list[object], list[object]]] = {
     ),
     "schedule": (["constant", "cosine"], ["linear"]),
     "batchnorm": (["recalibrate", "running"], ["frozen"]),
+    "weights_prefix": ([("backbone.=>",), ()], [("backbone.",), ("a.=>", "a.=>b.")]),
     "weights": (["auto", "none", "s3://bucket/weights"], [""]),
     "precision": (["auto", "fp32", "bf16"], ["fp16"]),
     "deterministic": ([True, False], ["perhaps"]),

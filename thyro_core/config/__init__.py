@@ -15,11 +15,11 @@ from pydantic import (
 )
 
 from thyro_core.config.columns import (
-    CUT,
     ColumnSpec,
     ReaderSpec,
     check_unique,
     column_spec,
+    joined_columns,
     reader_spec,
 )
 from thyro_core.config.networks import (
@@ -29,6 +29,7 @@ from thyro_core.config.networks import (
     checked_name,
     network_side,
 )
+from thyro_core.config.starting_weights import PrefixRule, WeightsPrefix, prefix_rule
 
 Architecture = NetworkName
 Scheme = Literal["holdout", "kfold", "repeated_kfold", "leave_one_centre_out"]
@@ -213,8 +214,9 @@ class StudyConfig(IngestConfig):
         "auto",
         min_length=1,
         description="Where training starts: auto, imagenet (strict), none, or the URL of a folder "
-        "with resnet18.safetensors and so on.",
+        "with resnet18.safetensors and so on, or of one file (safetensors, or PyTorch's .pth).",
     )
+    weights_prefix: WeightsPrefix = ()
     precision: Precision = Field(
         "auto", description="Training arithmetic: bf16 where the hardware has it, else fp32."
     )
@@ -276,15 +278,7 @@ class StudyConfig(IngestConfig):
     @field_validator("subgroups")
     @classmethod
     def _parsable_subgroups(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        # `--set subgroups=age:40,60` is parted at every comma: a number goes on with the cuts.
-        columns: list[str] = []
-        for text in value:
-            if columns and ":" in columns[-1] and CUT.fullmatch(text.strip()):
-                columns[-1] += f",{text.strip()}"
-            else:
-                columns.append(text)
-        check_unique([column_spec(text).name for text in columns])
-        return tuple(columns)
+        return joined_columns(value)
 
     @field_validator("readers")
     @classmethod
@@ -341,6 +335,11 @@ class StudyConfig(IngestConfig):
     def reader_columns(self) -> tuple[ReaderSpec, ...]:
         """`readers`, read."""
         return tuple(reader_spec(text) for text in self.readers)
+
+    @property
+    def prefix_rules(self) -> tuple[PrefixRule, ...]:
+        """`weights_prefix`, read."""
+        return tuple(prefix_rule(text) for text in self.weights_prefix)
 
     @property
     def fold_count(self) -> int | None:

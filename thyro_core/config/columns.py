@@ -20,8 +20,7 @@ class ReaderSpec(NamedTuple):
     cut: str | None
 
 
-CUT = re.compile(r"-?\d+(\.\d+)?")
-"""A number at which a column is cut."""
+_CUT = re.compile(r"-?\d+(\.\d+)?")
 
 
 def column_spec(text: str) -> ColumnSpec:
@@ -53,6 +52,22 @@ def reader_spec(text: str) -> ReaderSpec:
         msg = f"expected a column, or column:category such as tirads:4a, found {text!r}"
         raise ValueError(msg)
     return ReaderSpec(name, cut or None)
+
+
+def joined_columns(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Columns whose cuts were parted: `--set subgroups=age:40,60` is parted at every comma.
+
+    Raises:
+        ValueError: a column has another form, or is named twice.
+    """
+    columns: list[str] = []
+    for text in texts:
+        if columns and ":" in columns[-1] and _CUT.fullmatch(text.strip()):
+            columns[-1] += f",{text.strip()}"
+        else:
+            columns.append(text)
+    check_unique([column_spec(text).name for text in columns])
+    return tuple(columns)
 
 
 def check_unique(names: list[str]) -> None:

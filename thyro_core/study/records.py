@@ -45,6 +45,7 @@ class RunFacts:
     n_test: int
     train_auc: float | None
     weights_missing: str | None
+    weights_ignored: str | None
     model_sha256: str | None
     started: str
     peak_memory: int

@@ -49,7 +49,12 @@ from thyro_core.training.device import (
 from thyro_core.training.distributed import PeerLostError, WorkerGroup, current_group
 from thyro_core.training.inference import predict, recalibrate_batchnorm
 from thyro_core.training.loop import Recipe, Run, balanced_alpha, start_run, train
-from thyro_core.training.models import build, check_anatomy, load_starting_weights
+from thyro_core.training.models import (
+    build,
+    check_anatomy,
+    load_starting_weights,
+    rename_tensors,
+)
 from thyro_core.training.pretrained import load_weights
 from thyro_core.training.timer import RunTimer
 
@@ -80,6 +85,8 @@ class PreparedRun:
     """The images by role: train, val, test."""
     random_layers: tuple[str, ...]
     """Layers that the starting weights do not cover."""
+    foreign_layers: tuple[str, ...]
+    """Layers that the file of starting weights holds beyond the network."""
 
 
 def run_split(job: SplitJob) -> SplitOutcome:
@@ -164,11 +171,16 @@ def prepare_run(split: PreparedSplit, architecture: Architecture, seed: int) -> 
     start = split.plan.weights[architecture]
     tensors = load_weights(start, split.store, Path(split.job.scratch))
     random_layers: tuple[str, ...] = ()
+    foreign_layers: tuple[str, ...] = ()
     if tensors is not None:
+        if config.prefix_rules:
+            tensors, foreign_layers = rename_tensors(
+                model, tensors, config.prefix_rules, start.origin
+            )
         random_layers = load_starting_weights(model, tensors, architecture, start.origin)
     check_anatomy(model, architecture, side)
     run = start_run(model, recipe)
-    return PreparedRun(architecture, recipe, run, examples, random_layers)
+    return PreparedRun(architecture, recipe, run, examples, random_layers, foreign_layers)
 
 
 def _run_or_record_failure(
@@ -236,6 +248,7 @@ def _run_architecture(
         n_test=len(prepared_run.examples["test"]),
         train_auc=train_auc,
         weights_missing=", ".join(prepared_run.random_layers) or None,
+        weights_ignored=", ".join(prepared_run.foreign_layers) or None,
         model_sha256=_save_model(split, prepared_run) if job.keep_models else None,
         started=timer.started.isoformat(),
         peak_memory=peak_memory(),

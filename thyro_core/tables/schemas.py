@@ -473,6 +473,14 @@ TABLES: dict[str, Table] = {
             ("weights_origin", _STRING, "Where the starting weights came from; none: random."),
             ("weights_sha256", _STRING, "Their SHA-256; null: random."),
             ("weights_missing", _STRING, "Layers that started at random all the same."),
+            (
+                "weights_ignored",
+                _STRING,
+                (
+                    "Layers that the file of starting weights holds beyond the network, under "
+                    "weights_prefix; null: none, or an earlier version."
+                ),
+            ),
             ("model_sha256", _STRING, "SHA-256 of the trained weights; null: not kept."),
             ("versions", _STRING, "Versions of Python and the packages that matter, JSON."),
             ("git_commit", _STRING, "The program's commit; null: not run from a checkout."),
@@ -531,6 +539,7 @@ STUDY_TABLES = tuple(name for name, table in TABLES.items() if "study_id" in tab
 LATER_COLUMNS: Mapping[str, frozenset[str]] = {
     "cam_trust": frozenset({"nodule_aspect", "mark_energy_permuted", "mark_energy_mean_map"}),
     "images": frozenset({"text_boxes", "views"}),
+    "runs": frozenset({"weights_ignored"}),
     "operating_points": frozenset({"apparent_low", "apparent_high"}),
     "screening": frozenset({"text_lines", "exam_id"}),
     "screening_batches": frozenset({"pooled_batches", "aside", "aside_reasons"}),

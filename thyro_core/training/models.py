@@ -5,7 +5,7 @@ The paper's four are described here. Of any other, `anatomy` finds head and last
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from thyro_core.config import Architecture
 from thyro_core.config.networks import REFERENCE_SIDE, network_side, takes_one_side
+from thyro_core.config.starting_weights import PrefixRule
 from thyro_core.errors import InputError
 from thyro_core.training import torchvision_compat
 from thyro_core.training.anatomy import find_anatomy, options_of
@@ -255,6 +256,50 @@ def load_starting_weights(
         _check_tensor(name, value, own.get(name), f"{origin}: not weights of {architecture}")
     load_tensors(model, own | usable)
     return _random_layers(own, usable, architecture)
+
+
+def rename_tensors(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    rules: Sequence[PrefixRule],
+    origin: str = "starting weights",
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Tensors of a file of another program by the network's names, as far as it has them.
+
+    Args:
+        model: What `build` made.
+        tensors: By the file's names.
+        rules: The first one that fits a name decides how it begins; others stay as they are.
+        origin: Where the tensors came from, for messages.
+
+    Returns:
+        What the network knows; and the file's own names, as far as layers, of what it does not.
+
+    Raises:
+        InputError: no rule fits any name, or two tensors get the same name.
+    """
+    if not any(name.startswith(rule.old) for rule in rules for name in tensors):
+        beginnings = ", ".join(rule.old for rule in rules)
+        examples = ", ".join(list(tensors)[:3])
+        msg = (
+            f"{origin}: expected names that begin with one of weights_prefix ({beginnings}), found "
+            f"{examples}, ...; correct weights_prefix"
+        )
+        raise InputError(msg)
+    own = model.state_dict()
+    named_tensors: dict[str, Tensor] = {}
+    foreign: list[str] = []
+    for name, value in tensors.items():
+        rule = next((rule for rule in rules if name.startswith(rule.old)), None)
+        target = _current_name(name if rule is None else rule.new + name.removeprefix(rule.old))
+        if target not in own:
+            foreign.append(_layer(name))
+        elif target in named_tensors:
+            msg = f"{origin}: expected one tensor for {target}, found two, {name} the second; "
+            raise InputError(msg + "correct weights_prefix")
+        else:
+            named_tensors[target] = value
+    return named_tensors, tuple(dict.fromkeys(foreign))
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _SUFFIX = ".safetensors"
+_TORCH_SUFFIXES = (".pth", ".pt")
+_FILE_SUFFIXES = (_SUFFIX, *_TORCH_SUFFIXES)
+# Where training programs keep the network's tensors in a file that holds more.
+_STATE_KEYS = ("state_dict", "model_state_dict", "model")
 _TIMEOUT = 10.0  # seconds without an answer after which a download counts as dead
 # Not OSError as a whole: a full disk here must not end in random weights.
 _NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, SSLError)
@@ -78,7 +82,8 @@ def resolve_weights(
     Args:
         weights: `auto`: the mirror's file, else torchvision's download, else random with a
             warning. `imagenet`: the same, but never random. `none`: random. Anything else: URL of
-            a folder or prefix that holds `<architecture>.safetensors`, or of one such file.
+            a folder or prefix that holds `<architecture>.safetensors`, or of one such file, or of
+            one that PyTorch saved (`.pth`, `.pt`), of which only tensors are taken.
         architectures: The networks of the study.
         mirror: URL of the mirror (`THYRO_WEIGHTS`), a folder or prefix; None: there is none.
         store: Where the files are kept, under `paths.weights_key`.
@@ -91,7 +96,7 @@ def resolve_weights(
         InputError: a named file is absent, damaged or not what the SHA-256 beside it says; or
             `imagenet` finds none.
     """
-    if weights.endswith(_SUFFIX) and len(architectures) > 1:
+    if weights.endswith(_FILE_SUFFIXES) and len(architectures) > 1:
         msg = f"{redact(weights)}: expected a folder with <architecture>{_SUFFIX}, found one file"
         msg += f" for {', '.join(architectures)}; name the folder, or study one architecture"
         raise InputError(msg)
@@ -189,7 +194,7 @@ def _pretrained_weights(
 def _keep_url(
     url: str, kind: str, architecture: str, store: Store, scratch: Path
 ) -> StartingWeights:
-    if not url.endswith(_SUFFIX):
+    if not url.endswith(_FILE_SUFFIXES):
         url = f"{url.rstrip('/')}/{architecture}{_SUFFIX}"
     public_url = redact(url)
     fs, path = filesystem(url)
@@ -208,7 +213,12 @@ def _keep_url(
                 f"{public_url}: expected SHA-256 {known_sha256}, as noted beside it, found {digest}"
             )
             raise InputError(msg + "; copy the file again")
-        return _keep(Path(file.name), kind + public_url, architecture, store)
+        if not url.endswith(_TORCH_SUFFIXES):
+            return _keep(Path(file.name), kind + public_url, architecture, store)
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            conversion = Path(folder) / "safetensors"
+            _convert(Path(file.name), conversion, public_url)
+            return _keep(conversion, kind + public_url, architecture, store)
 
 
 def _keep(file: Path, origin: str, architecture: str, store: Store) -> StartingWeights:
@@ -326,7 +336,10 @@ def _convert(source: Path, target: Path, url: str) -> None:
 
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
-        save_file({name: value.contiguous() for name, value in state.items()}, target)
+        for key in _STATE_KEYS:
+            state = state[key] if isinstance(state.get(key), dict) else state
+        # Tensors that share memory cannot be written as they are.
+        save_file({name: value.clone().contiguous() for name, value in state.items()}, target)
     except _NO_TENSORS as error:
         msg = f"{url}: expected a file of named tensors only, found another; do not use it"
         raise InputError(msg) from error

@@ -4,11 +4,13 @@ import copy
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from tests.unit.training.test_loop import CPU, examples
 from thyro_core.config import ARCHITECTURES, CLASS_NAMES, StudyConfig
 from thyro_core.config.networks import NETWORKS, RECIPE_SIDES, network_side, takes_one_side
+from thyro_core.config.starting_weights import prefix_rule
 from thyro_core.errors import InputError
 from thyro_core.training import models, torchvision_compat
 from thyro_core.training.anatomy import find_anatomy, meta_network
@@ -271,3 +273,66 @@ def test_a_network_is_given_all_its_tensors_or_none():
     del state["classifier.1.bias"]
     with pytest.raises(RuntimeError, match=r"classifier\.1\.bias"):
         models.load_tensors(model, state)
+
+
+def other_program_s(source):
+    """ResNet18 as a program keeps it that numbers the layers, with a head of its own."""
+    places = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+    tensors = {}
+    for name, value in source.items():
+        first, _, rest = name.partition(".")
+        if first in places:
+            tensors[f"backbone.{places[first]}.{rest}"] = value
+    return tensors | {"projector.0.weight": torch.ones(4, 4), "projector.0.bias": torch.ones(4)}
+
+
+RULES = tuple(
+    prefix_rule(text)
+    for text in (
+        "backbone.0.=>conv1.", "backbone.1.=>bn1.", "backbone.4.=>layer1.", "backbone.5.=>layer2.",
+        "backbone.6.=>layer3.", "backbone.7.=>layer4.",
+    )
+)  # fmt: skip
+
+
+def test_tensors_of_another_program_are_taken_by_declared_beginnings():
+    source = models.build("resnet18", 64, 1).state_dict()
+    model = models.build("resnet18", 64, 2)
+    tensors, foreign = models.rename_tensors(model, other_program_s(source), RULES)
+    assert foreign == ("projector.0",)
+    assert models.load_starting_weights(model, tensors, "resnet18") == ()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, source[name]) == (not name.startswith("fc.")), name
+
+
+def test_what_the_beginnings_leave_out_starts_at_random_and_is_named():
+    source = models.build("resnet18", 64, 1).state_dict()
+    model = models.build("resnet18", 64, 2)
+    tensors, foreign = models.rename_tensors(model, other_program_s(source), RULES[:-1])
+    assert foreign == ("backbone.7", "projector.0")
+    random = models.load_starting_weights(model, tensors, "resnet18")
+    assert random == ("layer4.0", "layer4.1")
+
+
+def test_beginnings_that_fit_nothing_or_two_tensors_are_refused():
+    model = models.build("resnet18", 64, 2)
+    tensors = {"encoder.conv1.weight": torch.ones(64, 3, 7, 7), "conv1.weight": torch.ones(1)}
+    with pytest.raises(InputError, match=r"weights_prefix \(module\.\), found encoder\.conv1"):
+        models.rename_tensors(model, tensors, [prefix_rule("module.=>")])
+    with pytest.raises(InputError, match=r"one tensor for conv1\.weight, found two, conv1\.weight"):
+        models.rename_tensors(model, tensors, [prefix_rule("encoder.=>")])
+
+
+@pytest.mark.parametrize("text", ["backbone.", "=>conv1.", "a=>b=>c", ""])
+def test_a_beginning_has_one_form(text):
+    with pytest.raises(ValidationError, match="expected OLD=>NEW"):
+        StudyConfig(weights_prefix=(text,))
+
+
+def test_beginnings_are_part_of_a_study_only_where_there_are_some():
+    assert "weights_prefix" not in StudyConfig().model_dump()
+    config = StudyConfig(weights_prefix=("backbone. => ", "fc.=>head."))
+    assert config.model_dump()["weights_prefix"] == ("backbone. => ", "fc.=>head.")
+    assert config.prefix_rules == (("backbone.", ""), ("fc.", "head."))
+    with pytest.raises(ValidationError, match="named twice"):
+        StudyConfig(weights_prefix=("a.=>", "a.=>b."))

@@ -418,6 +418,30 @@ def test_bytes_that_are_no_state_are_refused(data, store, scratch, site, officia
         one("auto", None, store, scratch)
 
 
+@pytest.mark.parametrize("key", [None, "state_dict", "model"])
+def test_a_file_that_pytorch_saved_is_taken_for_its_tensors(key, store, scratch, tmp_path):
+    """Beside the network, a program keeps its own counters in it; tensors may share memory."""
+    shared = dict(TENSORS) | {"tied": next(iter(TENSORS.values()))}
+    file = tmp_path / "other.pth"
+    torch.save(shared if key is None else {key: shared, "epoch": 7, "args": {"lr": 0.1}}, file)
+    start = one(str(file), None, store, scratch)
+    assert start.origin == str(file)
+    found = pretrained.load_weights(start, store, scratch)
+    assert found.keys() == shared.keys()
+    assert all(torch.equal(found[name], value) for name, value in shared.items())
+    assert one(str(file), None, store, scratch) == start
+
+
+def test_a_file_of_pytorch_s_that_runs_code_or_holds_no_network_is_refused(
+    store, scratch, tmp_path
+):
+    file = tmp_path / "other.pt"
+    for content in ({"epoch": 7}, {"state_dict": {"epoch": 7}}, Path("x")):
+        torch.save(content, file)
+        with pytest.raises(InputError, match=r"other\.pt: expected a file of named tensors only"):
+            one(str(file), None, store, scratch)
+
+
 def test_the_official_files_carry_their_hash_prefix():
     """The hash prefixes published in torchvision's documentation of its model zoo."""
     found = {name: TORCHVISION_WEIGHTS(name)[1].rpartition("/")[2] for name in ARCHITECTURES}

@@ -66,6 +66,9 @@ class Look(NamedTuple):
 _FEW = 8
 _ROUNDING = 1e-12
 _LINE_TYPES: tuple[Line, ...] = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (1.3, 1.3)))
+_OTHER_LINES: tuple[Line, ...] = (
+    *_LINE_TYPES, (0, (8, 2)), (0, (8, 2, 1.2, 2)), (0, (4, 1.2, 1.2, 1.2, 1.2, 1.2)),
+)  # fmt: skip
 _OTHER_MARKERS = "v<>8p*hHdPX"
 _FAMILY_COLOURS: Mapping[str, int] = MappingProxyType(
     {
@@ -77,10 +80,10 @@ _FAMILY_COLOURS: Mapping[str, int] = MappingProxyType(
 
 
 def _look(architecture: str, place: int) -> Look:
-    """Colour by family; lines and markers differ where colours are the same."""
+    """Colour by family; no two have the same line and marker."""
     colours = (c for family, c in _FAMILY_COLOURS.items() if architecture.startswith(family))
-    marker = _OTHER_MARKERS[place // len(_LINE_TYPES) % len(_OTHER_MARKERS)]
-    return Look(SERIES[next(colours, 0)], _LINE_TYPES[place % len(_LINE_TYPES)], marker)
+    marker, line = divmod(place, len(_OTHER_LINES))
+    return Look(SERIES[next(colours, 0)], _OTHER_LINES[line], _OTHER_MARKERS[marker])
 
 
 LOOKS: Mapping[str, Look] = MappingProxyType(

@@ -39,6 +39,7 @@ def methods(tables: Tables, plan: StudyPlan) -> str:
             if (side := plan.config.side(name)) != plan.config.image_size
         },
         networks={name: network_reference(name).citation for name in architectures},
+        has_tokens=any(name.startswith("vit_") for name in architectures),
         versions=origin.versions,
         commits=origin.commits,
         cite=lambda citation: f"[@{keys[citation]}]",

@@ -40,6 +40,8 @@ TYPED: dict[str, tuple[str, object]] = {
     "flip_vertical": ("0.5", 0.5),
     "batchnorm": ("running", "running"),
     "weights": ("s3://bucket/weights", "s3://bucket/weights"),
+    "centre_column": ("hospital", "hospital"),
+    "weights_prefix": ("backbone.=>,fc.=>head.", ("backbone.=>", "fc.=>head.")),
     "precision": ("fp32", "fp32"),
     "deterministic": ("false", False),
     "seed": ("7", 7),
