@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -77,3 +79,12 @@ def test_what_is_no_model_is_said(tmp_path: Path, pages: list[str], model: str, 
 def test_a_wrong_option_is_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["evaluate", "champion", str(tmp_path), "--architecture", "x"])
     assert "architecture" in str(done.exception)
+
+
+@pytest.mark.slow
+def test_importing_the_flow_loads_no_torch() -> None:
+    script = (
+        "import sys, flows.evaluate, flows.promote\n"
+        "assert not {'torch', 'torchvision', 'ray'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -119,6 +119,7 @@ def render_evaluation(store: Store, evaluation_id: str) -> str:
                 colours=f"{CSS_VARIABLES}@media print{{{root_rule(LIGHT)}}}",
                 definition=definition,
                 record=record,
+                source_name=(record.source or "").rstrip("/").rpartition("/")[2],
                 network=ARCHITECTURE_NAMES[bundle.architecture],
                 warnings=bundle.card["warnings"],
                 sentences=summary_sentences(record, by_name),

@@ -13,7 +13,7 @@ from thyro_core.store.keys import evaluation_chunk_key
 from thyro_core.store.store import Store
 from thyro_core.types import FloatArray
 
-_BLOCK_IMAGES = 1024
+_BLOCK_IMAGES = 256
 """Images between two writes; a multiple of the size of a batch, which decides the last bits."""
 
 

@@ -286,9 +286,12 @@ def test_a_damaged_record_is_named(done, tmp_path) -> None:
 
 
 def test_each_number_of_the_page_is_its_tables(done) -> None:
-    store, _, _, record = done
+    store, _, task, record = done
     html = render_evaluation(store, record.evaluation_id)
     assert html == render_evaluation(store, record.evaluation_id)
+    # A page travels: it names the set, and no folder of the machine.
+    assert "from <code>set</code>" in html
+    assert str(Path(str(task.source)).parent) not in html
     page = read_page(html)
     origins = {e.attributes["data-sql"] for e in numbers(page) if "data-sql" in e.attributes}
     values = answers(store, sorted(origins))
