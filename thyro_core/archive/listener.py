@@ -36,6 +36,8 @@ _LOG = logging.getLogger(__name__)
 _SUCCESS, _OUT_OF_RESOURCES = 0x0000, 0xA700
 # DICOM PS3.8, section 9.3.4: permanently, by the service user, calling AE title not recognised.
 _UNKNOWN_CALLER = (0x01, 0x01, 0x03)
+# Ultrasound, still and multi-frame, as scanners of the nineties store it.
+_RETIRED_CLASSES = ("1.2.840.10008.5.1.4.1.1.6", "1.2.840.10008.5.1.4.1.1.3")
 _LONGEST_PDU = 2**20
 _OFFERED_PDU = 2**17
 _SECONDS = 30.0  # without a byte, after which a connection is closed
@@ -228,8 +230,9 @@ def listening(store: Store, rules: ListenerRules, scratch: Path) -> Iterator[Lis
     entity.maximum_pdu_size = _OFFERED_PDU
     entity.acse_timeout = _SECONDS_TO_GREET
     entity.dimse_timeout = entity.network_timeout = _SECONDS
-    for context in AllStoragePresentationContexts:
-        entity.add_supported_context(str(context.abstract_syntax), ALL_TRANSFER_SYNTAXES)
+    current = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
+    for sop_class in (*current, *_RETIRED_CLASSES):
+        entity.add_supported_context(sop_class, ALL_TRANSFER_SYNTAXES)
     entity.add_supported_context(Verification)
     handlers: list[Any] = [
         (evt.EVT_REQUESTED, listener.on_requested),

@@ -93,6 +93,18 @@ def test_objects_become_files_of_the_day_that_read_as_they_were_sent(tmp_path) -
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+def test_a_retired_class_of_ultrasound_is_taken(tmp_path) -> None:
+    data = ultrasound()
+    data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.6"
+    entity = AE(ae_title="SCANNER")
+    entity.add_requested_context(data.SOPClassUID, ExplicitVRLittleEndian)
+    with listener_of(tmp_path) as (listener, store):
+        association = entity.associate("127.0.0.1", listener.port, ae_title="THYRO")
+        assert association.send_c_store(data).Status == 0
+        association.release()
+        assert len(files_of(store)) == 1
+
+
 def test_nobody_else_connects(tmp_path) -> None:
     peers = (parse_peer("SCANNER@127.0.0.1"),)
     with listener_of(tmp_path, peers=peers) as (listener, store):
