@@ -23,7 +23,8 @@ from weakref import WeakSet
 # `_config` is where the library's documentation has its settings.
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
 from pynetdicom.pdu import P_DATA_TF
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.sop_class import Verification, register_uid  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
 from thyro_core.archive.bounded_socket import BoundedSocket
@@ -37,7 +38,10 @@ _SUCCESS, _OUT_OF_RESOURCES = 0x0000, 0xA700
 # DICOM PS3.8, section 9.3.4: permanently, by the service user, calling AE title not recognised.
 _UNKNOWN_CALLER = (0x01, 0x01, 0x03)
 # Ultrasound, still and multi-frame, as scanners of the nineties store it.
-_RETIRED_CLASSES = ("1.2.840.10008.5.1.4.1.1.6", "1.2.840.10008.5.1.4.1.1.3")
+_RETIRED_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.6": "UltrasoundImageStorageRetired",
+    "1.2.840.10008.5.1.4.1.1.3": "UltrasoundMultiFrameImageStorageRetired",
+}
 _LONGEST_PDU = 2**20
 _OFFERED_PDU = 2**17
 _SECONDS = 30.0  # without a byte, after which a connection is closed
@@ -230,6 +234,8 @@ def listening(store: Store, rules: ListenerRules, scratch: Path) -> Iterator[Lis
     entity.maximum_pdu_size = _OFFERED_PDU
     entity.acse_timeout = _SECONDS_TO_GREET
     entity.dimse_timeout = entity.network_timeout = _SECONDS
+    for uid, keyword in _RETIRED_CLASSES.items():
+        register_uid(uid, keyword, StorageServiceClass)
     current = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
     for sop_class in (*current, *_RETIRED_CLASSES):
         entity.add_supported_context(sop_class, ALL_TRANSFER_SYNTAXES)
