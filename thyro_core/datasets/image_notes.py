@@ -57,7 +57,7 @@ def _picture_notes(table: pa.Table) -> list[str]:
         )
     if n_dual:
         notes.append(
-            f"{counted(n_dual, 'included image')} with two windows in it, under one label: "
-            "dual_views = exclude leaves them out (a screening scores each window)"
+            f"{counted(n_dual, 'included image')} with what looks like two windows in it, under "
+            "one label: dual_views = exclude leaves them out (a screening scores each window)"
         )
     return notes

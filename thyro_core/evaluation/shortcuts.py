@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
 
 from thyro_core.config import StudyConfig
@@ -38,7 +39,6 @@ INNER_FOLDS = 3
 """Parts of a training part on which the learner is chosen, each by models of the others."""
 
 _Row = dict[str, Any]
-_LEAST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,9 @@ def chosen_learner(features: FloatArray, label: IntArray, group: npt.NDArray[np.
 def shortcut_scores(images: pa.Table, splits: pa.Table) -> ShortcutScores:
     """Scores of the tested images, by models fitted on other images' facts.
 
-    As with the networks, an image has the mean of the models of the splits that tested it.
+    As with the networks, an image has the mean of the models of the splits that tested it. A score
+    counts by its rank in its split's test part: two learners' probabilities are on different
+    scales, and put together as they are they would tell the classes apart less well than either.
 
     Args:
         images: table `images` of the study's manifest.
@@ -142,12 +144,12 @@ def shortcut_scores(images: pa.Table, splits: pa.Table) -> ShortcutScores:
         )
         label = train["label"].to_numpy(np.int64)
         choices.append(chosen_learner(features, label, train["group_id"].to_numpy(object)))
-        each = [learner_scores(name, features, label, others) for name in LEARNERS]
+        each = [_rank_shares(learner_scores(name, features, label, others)) for name in LEARNERS]
         tests.append(test)
         scores.append([*each, each[LEARNERS.index(choices[-1])]])
     rows = pd.concat(tests)
     unit = rows["patient_id"].where(rows["patient_id"].notna(), rows["group_id"])
-    probabilities = np.clip(np.concatenate(scores, axis=1), _LEAST, 1 - _LEAST)
+    shares = np.concatenate(scores, axis=1)
     *learners, baseline = (
         out_of_fold_ensemble(
             OutOfFoldPredictions(
@@ -156,12 +158,17 @@ def shortcut_scores(images: pa.Table, splits: pa.Table) -> ShortcutScores:
                 group=rows["group_id"].to_numpy(object),
                 unit=unit.to_numpy(object),
                 label=rows["label"].to_numpy(np.int64),
-                margin=np.log(p) - np.log1p(-p),
+                margin=np.log(share) - np.log1p(-share),
             )
         )
-        for p in probabilities
+        for share in shares
     )
     return ShortcutScores(dict(zip(LEARNERS, learners, strict=True)), baseline, tuple(choices))
+
+
+def _rank_shares(scores: FloatArray) -> FloatArray:
+    """Each score's place among these, between 0 and 1; equal ones share theirs."""
+    return np.asarray((rankdata(scores) - 0.5) / scores.size)
 
 
 def shortcuts_table(

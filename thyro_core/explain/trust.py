@@ -185,28 +185,36 @@ def deletion_failure(rows: Sequence[Mapping[str, Any]]) -> str:
     Args:
         rows: rows of `cam_checks`, of one architecture.
     """
-    failures = [
-        _failure_text(measure, row)
-        for measure, side in (("deletion", -1), ("insertion", 1))
-        for row in rows
-        if row["measure"] == measure and row["n"]
-        if not (side * row["lead"] > 0 and row["p_adjusted"] < SIGNIFICANT_LEAD)
-    ]
+    failures: list[str] = []
+    successes: list[str] = []
+    for measure, side in (("deletion", -1), ("insertion", 1)):
+        for row in rows:
+            if row["measure"] == measure and row["n"]:
+                is_passed = side * row["lead"] > 0 and row["p_adjusted"] < SIGNIFICANT_LEAD
+                (successes if is_passed else failures).append(_result_text(measure, row, is_passed))
     if not failures:
         return ""
+    name = ARCHITECTURE_NAMES[rows[0]["architecture"]]
+    level = f"(Holm-adjusted P < {SIGNIFICANT_LEAD} would show it)"
+    if successes:
+        return (
+            f"{name}: only one of two checks shows that the maps mark what the score rests on: "
+            f"{successes[0]}, but {failures[0]} {level}."
+        )
     return (
-        f"{ARCHITECTURE_NAMES[rows[0]['architecture']]}: the maps are not shown to mark what the "
-        f"score rests on: {', and '.join(failures)} (Holm-adjusted P < {SIGNIFICANT_LEAD} would "
-        "show it)."
+        f"{name}: the maps are not shown to mark what the score rests on: "
+        f"{', and '.join(failures)} {level}."
     )
 
 
-def _failure_text(measure: str, row: Mapping[str, Any]) -> str:
+def _result_text(measure: str, row: Mapping[str, Any], is_passed: bool) -> str:
     """How the score moves against a random order; without a P nothing is shown either way."""
     falls, first = ("fall", "go") if measure == "deletion" else ("rise", "come back")
     is_worse = row["lead"] > 0 if measure == "deletion" else row["lead"] < 0
     is_shown = row["p_adjusted"] < SIGNIFICANT_LEAD
     how = f"{falls}s more slowly" if is_worse and is_shown else f"is not shown to {falls} faster"
+    if is_passed:
+        how = f"{falls}s faster"
     return (
         f"the score {how} when the hottest pixels {first} first than in a random order ({measure}, "
         f"{counted(row['n'], 'image')})"

@@ -130,7 +130,7 @@ _RULES: tuple[_Rule, ...] = (
             missing="patients, and those with the outcome, by analysis"),
     _tripod("22", "The full model", "provenance", "all settings, and hashes of starting weights",
             missing="where the model is to be had"),
-    _tripod("23a", "Performance with intervals", "performance", "over splits and pooled",
+    _tripod("23a", "Performance with intervals", "performance", "over splits, and of the ensembles",
             missing="of key subgroups, where the config names none"),
     _tripod("23b", "Heterogeneity of performance", "subgroups",
             "AUC by group, with a test where two groups of a column are large enough",

@@ -227,3 +227,10 @@ def test_the_paper_s_specificity_is_used_and_shown(with_patients) -> None:
               if r.text.startswith("Specificity") and "derived" in r.text]  # fmt: skip
     assert "0.985" in row.text
     assert round(1222 / 1240, 3) == 0.985
+    # From sensitivity and accuracy, as the page says; from sensitivity and precision it is another.
+    positives, negatives, sensitivity, accuracy, precision = 27, 124, 0.978, 0.984, 0.939
+    right = accuracy * (positives + negatives) - sensitivity * positives
+    assert round(right / negatives, 3) == 0.985
+    false_alarms = sensitivity * positives * (1 / precision - 1)
+    assert round(1 - false_alarms / negatives, 3) == 0.986
+    assert "follows from its sensitivity, its accuracy" in with_patients.by_id("performance").text

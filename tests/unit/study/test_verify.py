@@ -68,7 +68,8 @@ ON_MAPS = (
 NAMES = [
     "plan", *TABLES, "studies", "manifest", "images", "packs", "weights", "splits", "leakage",
     "completeness", "runs", "models", "predictions", "metrics", "comparisons", "ensemble",
-    "calibration", "operating_points", "predictive_values", "subgroups", "readers", "shortcuts",
+    "calibration", "operating_points", "predictive_values", "subgroups", "centres", "readers",
+    "shortcuts",
     "cams",
     "cam_features", "cam_trust", "cam_tests", "cam_families", "cam_checks",
 ]  # fmt: skip

@@ -105,14 +105,14 @@ def calibration_plot(
                 linestyle=look.line,
                 linewidth=1.2,
                 marker=look.marker,
-                label=f"{ARCHITECTURE_NAMES[architecture]}, ECE {ece[architecture]}",
+                label=f"{ARCHITECTURE_NAMES[architecture]}, mean ECE {ece[architecture]}",
                 gid=f"series-{architecture}",
             )
         legend(figure)
         text = (
             "Share of malignant images in ten bins of predicted probability, with 95 % "
             "intervals by patient or group, all splits' test images together. "
-            f"Calibration error: {as_text(ece)}."
+            f"Calibration error, mean over splits: {as_text(ece)}."
         )
         return as_svg(figure, name, AltText("Calibration", text))
 

@@ -47,6 +47,9 @@ class Fit:
 
     rows: Mapping[str, Mapping[str, Mapping[str, TableRow]]]
     """Architecture -> raw, calibrated or prevalence -> metric -> row of `calibration`."""
+    members: Mapping[str, Cell]
+    """Of the first architecture: tested `images`, those that a `single` network scored, `fewest`,
+    `most` and `mean` networks of an image."""
 
 
 def fit(tables: Tables, architectures: tuple[str, ...]) -> Fit:
@@ -55,12 +58,23 @@ def fit(tables: Tables, architectures: tuple[str, ...]) -> Fit:
     for row in tables.rows("calibration", ("architecture", "probability", "metric")):
         of_architecture = rows.setdefault(row["architecture"], {})
         of_architecture.setdefault(row["probability"], {})[row["metric"]] = row
+    members = tables.figures(
+        tables.source("ensemble", architecture=architectures[0]),
+        {
+            "images": ("count(*)", "count"),
+            "single": ("count(*) FILTER (members = 1)", "count"),
+            "fewest": ("min(members)", "count"),
+            "most": ("max(members)", "count"),
+            "mean": ("avg(members)", "two"),
+        },
+    )
     return Fit(
         {
             name: {kind: rows[name][kind] for kind in _MODELS if kind in rows[name]}
             for name in architectures
             if name in rows
-        }
+        },
+        members,
     )
 
 

@@ -44,6 +44,8 @@ class LeakageCheck:
     what: str
     total: Cell
     """How many there are among the study's images."""
+    several: Cell
+    """How many of them have several images, which alone could stand on both sides."""
     shared: Cell
     """How many stand on both sides of a split, over all splits."""
 
@@ -292,14 +294,22 @@ def leakage(tables: Tables) -> Leakage:
     return Leakage(checks, _group_figures(tables), all(check.shared.value == 0 for check in checks))
 
 
-def _crossings(tables: Tables, splits: str, column: str) -> tuple[Cell, Cell]:
+def _crossings(tables: Tables, splits: str, column: str) -> tuple[Cell, Cell, Cell]:
     name = f"images.{column}" if column != "image_id" else column
     total = tables.figure(f"count(DISTINCT {name})", splits, "count")
     both = (
         f"(SELECT split, {name} AS link FROM {splits} AND {name} IS NOT NULL "
         "GROUP BY ALL HAVING count(DISTINCT role = 'test') = 2)"
     )
-    return total, tables.figure("count(*)", both, "count")
+    several = (
+        f"(SELECT {name} AS link FROM {splits} AND {name} IS NOT NULL "
+        "GROUP BY ALL HAVING count(DISTINCT image_id) > 1)"
+    )
+    return (
+        total,
+        tables.figure("count(*)", several, "count"),
+        tables.figure("count(*)", both, "count"),
+    )
 
 
 def _group_figures(tables: Tables) -> dict[str, Cell]:

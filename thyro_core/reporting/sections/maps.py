@@ -190,7 +190,8 @@ QUESTIONS: Mapping[str, TrustQuestion] = {
     ),
     "mark_energy": TrustQuestion(
         "Energy on burned-in marks",
-        "How much rests on callipers and text, which no tissue shows, in images with any? More "
+        "How much rests on what looks like callipers or text (in some images bright tissue does "
+        "too, and some marks are missed), in images with any? More "
         "than in both baselines of other images hints at a shortcut.",
         "Not computed: no marks were found, or every map is empty.",
     ),

@@ -41,6 +41,11 @@ class Provenance:
     page_commit: str | None
     """Its commit; None: it was not run from a checkout."""
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether some of these commits had been changed when they ran."""
+        return any(commit.endswith("-dirty") for commit in (*self.commits, self.page_commit or ""))
+
 
 def provenance(tables: Tables, plan: StudyPlan) -> Provenance:
     """Config, weights, runs and versions."""

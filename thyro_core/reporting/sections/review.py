@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from thyro_core.config import StudyConfig
-from thyro_core.evaluation.shortcuts import shortcuts_tell
+from thyro_core.evaluation.shortcuts import LEARNERS, shortcuts_tell
 from thyro_core.explain.statistics import SIGNIFICANT
+from thyro_core.reporting.cells import Cell
 from thyro_core.reporting.figures import dots
 from thyro_core.reporting.queries import TableRow, Tables
 from thyro_core.reporting.sections.curves import Plot, make_plot
@@ -39,6 +40,8 @@ class Review:
     """AUCs in the subgroups, of the first architecture."""
     readers: list[TableRow]
     shortcuts: list[TableRow]
+    lead_over_best: Mapping[str, Cell]
+    """Architecture -> its AUC less that of the learner that is best on the tested images."""
     shortcuts_tell: bool
     """Whether the shortcuts alone tell the classes apart: their interval lies above chance."""
 
@@ -73,6 +76,14 @@ def review(tables: Tables, config: StudyConfig) -> Review:
         forest=_subgroup_forest(tables, columns.get(first, []), first),
         readers=_review_rows(tables, config, "readers", ("architecture", "reader")),
         shortcuts=shortcuts,
+        lead_over_best={
+            row["architecture"]: tables.figure(
+                "auc - greatest(" + ", ".join(f"{name}_auc" for name in LEARNERS) + ")",
+                tables.source("shortcuts", architecture=row["architecture"]),
+                "three",
+            )
+            for row in shortcuts
+        },
         shortcuts_tell=shortcuts_tell([row.values for row in shortcuts]),
     )
 
