@@ -204,7 +204,7 @@ def test_pooling_may_be_left_out_exactly_where_it_changes_nothing(architecture, 
         features = getattr(official, architecture)(num_classes=2).features
     for side in (first - 1, first, last, last + 1):
         cells = features(torch.empty(1, 3, side, side, device="meta")).shape[-1]
-        replaced = side in models._POOLED_SIDES[architecture]
+        replaced = side in models._POOLED_SIDES[architecture[:4]]
         assert replaced == (cells == {"alexnet": 6, "vgg16": 7}[architecture])
 
 
