@@ -389,7 +389,7 @@ def _ignored_notes(folder: Listing, entries: list[Entry], name_files: bool) -> l
     if folder.odd_names:
         names = f": {_first_few(folder.odd_names, ', ')}" if name_files else ""
         files = counted(len(folder.odd_names), "file")
-        notes.append(f"{files} left out, whose names are no UTF-8{names}; rename them")
+        notes.append(f"{files} left out for names that are no UTF-8{names}; rename them")
     return notes
 
 

@@ -450,7 +450,7 @@ def test_a_file_whose_name_is_no_text_is_left_out_and_named(tmp_path: Path) -> N
     Path(os.fsdecode(bytes(tmp_path) + b"/benign/x_\xe9.png")).touch()
     found = read_image_set(source, IngestConfig())
     assert by_name(found).keys() == {"benign/a.png", "malignant/b.png"}
-    said = r"1 file left out, whose names are no UTF-8: benign/x_\xe9.png; rename them"
+    said = r"1 file left out for names that are no UTF-8: benign/x_\xe9.png; rename them"
     assert said in found.notes
 
 

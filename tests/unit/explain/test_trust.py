@@ -143,13 +143,17 @@ def test_a_deletion_that_fails_is_said_and_one_that_passes_is_not():
     assert deletion_failure(scores((-0.1, 0.01), (0.1, 0.01))) == ""
     text = deletion_failure(scores((0.02, 0.5), (0.1, 0.01)))
     assert text == (
-        "VGG16: the maps are not shown to mark what the score rests on: the score is not shown to "
-        "fall faster when the hottest pixels go first than in a random order (deletion, 9 images) "
-        "(Holm-adjusted P < 0.05 would show it)."
+        "VGG16: only one of two checks shows that the maps mark what the score rests on: the score "
+        "rises faster when the hottest pixels come back first than in a random order (insertion, "
+        "9 images), but the score is not shown to fall faster when the hottest pixels go first "
+        "than in a random order (deletion, 9 images) (Holm-adjusted P < 0.05 would show it)."
     )
+    neither = deletion_failure(scores((0.02, 0.5), (0.1, 0.5)))
+    assert neither.startswith("VGG16: the maps are not shown to mark what the score rests on: the")
+    assert "(deletion, 9 images), and the score" in neither
     assert "the score falls more slowly" in deletion_failure(scores((0.1, 0.01), (0.1, 0.01)))
     text = deletion_failure(scores((-0.1, 0.01), (0.1, np.nan)))
-    assert "(deletion" not in text
+    assert "the score falls faster when the hottest pixels go first" in text
     assert "not shown to rise faster when the hottest pixels come back first" in text
 
 
