@@ -214,8 +214,8 @@ def _require_images(task: EvaluationTask, image_ids: list[str], counts: Mapping[
         place = task.source and redact(task.source)
         msg = (
             f"{place or task.manifest.manifest_id}: expected labelled images that model "
-            f"{task.bundle.model_id} was not made of, found none ({reasons or 'no images'}); give "
-            "an image set of another place, with labels"
+            f"{task.bundle.model_id} was not trained on, found none ({reasons or 'no images'}); "
+            "give an image set of another place, with labels"
         )
         raise InputError(msg)
 

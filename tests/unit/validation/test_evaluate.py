@@ -228,7 +228,7 @@ def test_what_the_model_was_made_of_is_left_out_by_name(bundled, finished, tmp_p
     assert rows["002.png"]["prob_calibrated"] is not None
     assert record.counts == {"scored": 25, "same_file": 1, "same_picture": 1, "same_patient": 2}
     whole = ingest(str(folder), RULES, store, [bundle.side])
-    with pytest.raises(InputError, match=r"was not made of, found none \(28 same_file\)"):
+    with pytest.raises(InputError, match=r"was not trained on, found none \(28 same_file\)"):
         run_evaluation(store, EvaluationTask(bundle, whole, None, QUICK), tmp_path / "scratch")
 
 
