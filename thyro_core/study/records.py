@@ -127,9 +127,10 @@ def runs_table(store: Store, plan: StudyPlan) -> pa.Table:
         for split in range(plan.config.splits)
         for architecture in plan.config.architectures
     )
-    columns = schemas.TABLES["runs"].schema.names
+    columns, later = schemas.TABLES["runs"].schema.names, schemas.LATER_COLUMNS["runs"]
     rows = [
-        {name: record[name] for name in columns}
+        # A record of an earlier version lacks what came later.
+        {name: record.get(name) if name in later else record[name] for name in columns}
         | {"started": datetime.fromisoformat(record["started"])}
         for record in records
         if record is not None

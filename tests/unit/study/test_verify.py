@@ -605,6 +605,16 @@ def test_epochs_out_of_order(store, study_id):
     assert "2 rows for epochs 1 to 2" in only_failure(store, study_id, "completeness")
 
 
+def test_records_of_an_earlier_version_lack_what_came_later(store, study_id):
+    plan = load_plan(store, study_id)
+    for split, architecture in RUNS:
+        key = run_key(study_id, split, architecture)
+        record = json.loads(store.read(key))
+        assert record.pop("weights_ignored", None) is None
+        store.write(key, json.dumps(record).encode())
+    assert runs_table(store, plan).equals(read_table(store, "runs", study_id=study_id))
+
+
 def test_a_runs_table_that_differs_from_the_records(store, study_id):
     rewrite(store, "runs", lambda rows: rows[1].update(seconds=9.0), study_id=study_id)
     detail = only_failure(store, study_id, "runs")
