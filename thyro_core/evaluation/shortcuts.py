@@ -26,9 +26,9 @@ from thyro_core.tables.schemas import rows_to_table
 from thyro_core.types import FloatArray, IntArray
 
 SHORTCUT_FACTS: tuple[str, ...] = (
-    "width", "height", "aspect", "mean", "sd", "sharpness", "overlay_share",
+    "width", "height", "aspect", "mean", "sd", "sharpness", "overlay_share", "views",
 )  # fmt: skip
-"""What the learners are given: columns of `images`, and width / height."""
+"""What the learners are given: columns of `images` (views: windows in it), and width / height."""
 
 LEARNERS: tuple[str, ...] = ("random_forest", "gradient_boosting", "logistic_regression")
 """The learners, of scikit-learn, with fixed settings: 100 trees with at least five images a leaf;
@@ -60,7 +60,7 @@ def learner_scores(
 
     Args:
         learner: of `LEARNERS`.
-        features: (n, f), of the training images; NaN: unknown.
+        features: (n, f), of the training images; NaN: unknown. What none of them has is left out.
         label: (n,), 0 or 1.
         test: (m, f).
     """
@@ -70,7 +70,11 @@ def learner_scores(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    imputer = SimpleImputer(strategy="median", keep_empty_features=True)
+    is_measured = ~np.isnan(features).all(axis=0)
+    if not is_measured.any():
+        return np.full(len(test), label.mean())
+    features, test = features[:, is_measured], test[:, is_measured]
+    imputer = SimpleImputer(strategy="median")
     if learner == "gradient_boosting":
         model: Any = HistGradientBoostingClassifier(
             max_iter=100, max_depth=3, min_samples_leaf=5, early_stopping=False, random_state=0

@@ -165,7 +165,8 @@ def localisation_finding(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in nodule
         if row["lead"] < 0 and row["p_adjusted"] < SIGNIFICANT_LEAD
     }
-    worse = f" By {', '.join(names)} they are shown to do worse than a baseline." if names else ""
+    measures = " and ".join(names)
+    worse = f" By {measures} they do worse than one of the baselines at least." if names else ""
     if not hits:
         return f"{start}by no measure are the maps shown to find the nodule ({bound}).{worse}"
     rest = f"; not shown by {', '.join(others)}" if others else ""

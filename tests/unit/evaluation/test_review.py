@@ -30,6 +30,7 @@ from thyro_core.evaluation.readers import category, paired_gain, reading, separa
 from thyro_core.evaluation.shortcuts import (
     LEARNERS,
     chosen_learner,
+    learner_scores,
     shortcut_scores,
     shortcuts_table,
     shortcuts_tell,
@@ -371,3 +372,30 @@ def test_facts_tell_something_only_where_their_interval_lies_above_chance() -> N
 def test_what_is_no_column_is_refused(field) -> None:
     with pytest.raises(ValueError, match=r"expected a column|named twice"):
         StudyConfig.model_validate(field)
+
+
+def test_two_windows_are_a_fact_that_a_learner_may_use() -> None:
+    """Of images alike in all else; learners on different scales are put together by rank."""
+    table = images(160, 64)
+    label = table["label"].to_numpy()
+    for name in ("width", "height", "mean", "sd", "sharpness", "overlay_share"):
+        place = table.schema.get_field_index(name)
+        same = pa.array([1.0] * table.num_rows).cast(table.schema.field(name).type)
+        table = table.set_column(place, table.schema.field(name), same)
+    place = table.schema.get_field_index("views")
+    views = pa.array(1 + label, table.schema.field("views").type)
+    table = table.set_column(place, table.schema.field("views"), views)
+    splits = make_splits("s", table, StudyConfig(splits=2))
+    baseline = shortcut_scores(table, splits).baseline
+    assert roc_auc_score(baseline.label, baseline.margin) == 1.0
+    assert np.isfinite(baseline.margin).all()
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_a_fact_that_no_image_has_changes_nothing(learner) -> None:
+    label, score = scores(20, 40, 2.0, 1)
+    facts, nothing = score[:, None], np.full((label.size, 1), np.nan)
+    alone = learner_scores(learner, facts, label, facts)
+    beside = learner_scores(learner, np.hstack([nothing, facts]), label, np.hstack([facts, facts]))
+    assert np.array_equal(alone, beside)
+    assert set(learner_scores(learner, nothing, label, nothing)) == {label.mean()}

@@ -55,6 +55,34 @@ def test_groups_of_few_patients_have_their_number_and_no_figure(reviewed) -> Non
     assert text.count("too few") == len(small)
 
 
+def test_a_column_that_the_labels_follow_is_named_where_they_are_believed(reviewed) -> None:
+    """The reader `cytology` never errs; `tirads` does."""
+    page = reviewed[2]
+    sentence = "Each text of the column cytology stands beside one class alone"
+    assert sentence in page.by_id("cohort").text
+    (bullet,) = [e for e in page.by_id("brief").walk() if "data-label-column" in e.attributes]
+    assert bullet.text.startswith("Labels may follow from the column cytology")
+    assert "tirads stands" not in page.by_id("cohort").text
+
+
+def test_facts_that_are_the_same_in_every_image_clear_nothing(reviewed) -> None:
+    text = reviewed[2].by_id("shortcuts").text
+    assert "Of these number of windows is the same in every image here" in text
+    assert "number of windows" not in reviewed[2].by_id("brief").text
+
+
+def test_what_calling_all_malignant_reaches_stands_beside_the_figures(reviewed) -> None:
+    store, plan, page = reviewed
+    splits = read_table(store, "splits", study_id=plan.study_id).to_pandas()
+    test = splits[splits["role"] == "test"]
+    share = test.groupby("split")["label"].mean()
+    text = page.by_id("performance").text
+    assert f"an accuracy and a precision of {share.mean():.3f} and an F1 of" in text
+    assert f"F1 of {(2 * share / (1 + share)).mean():.3f} here" in text
+    benign, malignant = (test[test["label"] == n]["patient_id"].nunique() for n in (0, 1))
+    assert f"are of {benign} benign and {malignant} malignant patients" in text
+
+
 def test_the_levels_stand_side_by_side(reviewed) -> None:
     assert "By image and by patient" in reviewed[2].by_id("performance").text
 
@@ -148,7 +176,7 @@ def test_a_lead_over_the_files_facts_is_said_only_where_its_corrected_test_says_
 )
 def test_an_interval_above_zero_is_no_lead_where_the_corrected_p_is_not_small(p, shown) -> None:
     row = {"lead": 0.1, "lead_low": 0.008, "lead_high": 0.2, "p": 0.038, "p_adjusted": p}
-    nothing = Review([], {}, None, [], [], shortcuts_tell=True)
+    nothing = Review([], {}, None, [], [], fact_words={}, lead_over_best={}, shortcuts_tell=True)
     assert nothing.shown_lead(row) == shown
 
 

@@ -1,8 +1,12 @@
 """The report on the images: who is in the study, who is not and why, and that no split leaks."""
 
+import json
 from dataclasses import dataclass
 
+import numpy as np
+
 from thyro_core.config import CLASS_NAMES
+from thyro_core.evaluation.readers import separates_classes
 from thyro_core.reporting.cells import Cell, paper
 from thyro_core.reporting.figures.flow import FlowStep, flow_diagram
 from thyro_core.reporting.queries import Tables, literal
@@ -18,6 +22,7 @@ PAPER_TABLE: dict[str, tuple[int, int, int]] = {
 _CLASS_CONDITIONS = {"benign": "label = 0", "malignant": "label = 1", "all": "true"}
 _COUNT_NAMES = (*CLASS_NAMES, "images")
 _ROLE_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
+_MOST_TEXTS = 12  # of a column of categories; more tell images apart
 _LINK_TITLES = {
     "image_id": "the same file",
     "pixel_hash": "the same pixels",
@@ -61,6 +66,10 @@ class Cohort:
     """Distinct test sets, and how often images are tested."""
     sizes: list[tuple[str, dict[str, Cell]]]
     has_patients: bool
+    label_columns: tuple[str, ...]
+    """Kept columns whose every text stands beside one class alone: labels may follow from them."""
+    tested_units: dict[str, Cell]
+    """Patients, or groups, with `benign` and with `malignant` images in some test part."""
     same_sizes: bool
     """Whether all splits have parts of the same sizes."""
     permutation: dict[str, Cell]
@@ -95,7 +104,7 @@ def cohort(tables: Tables, *, is_null: bool = False) -> Cohort:
             "aspect": ("median(width / height) FILTER (included)", "two"),
         },
     ) | {"outside": tables.figure("count(*)", outside, "count")}
-    parts = _cohort_parts(tables)
+    parts, unit = _cohort_parts(tables), "coalesce(patient_id, group_id)"
     return Cohort(
         figures=figures,
         reasons=_reasons(tables, images),
@@ -103,8 +112,36 @@ def cohort(tables: Tables, *, is_null: bool = False) -> Cohort:
         coverage=_coverage(tables),
         sizes=_class_properties(tables, images),
         has_patients=figures["patients"].value != 0,
+        label_columns=() if is_null else _label_columns(tables),
+        tested_units=tables.figures(
+            tables.source("splits", role="test"),
+            {
+                name: (f"count(DISTINCT {unit}) FILTER ({_CLASS_CONDITIONS[name]})", "count")
+                for name in ("benign", "malignant")
+            },
+        ),
         same_sizes=all(low.value == high.value for part in parts for low, high in part.counts),
         permutation=_permutation(tables) if is_null else {},
+    )
+
+
+def _label_columns(tables: Tables) -> tuple[str, ...]:
+    rows = tables.query(
+        f"SELECT label, attributes FROM {tables.source('images')} "
+        "AND included AND label IS NOT NULL AND attributes IS NOT NULL"
+    )
+    texts: dict[str, list[str]] = {}
+    labels: dict[str, list[int]] = {}
+    for row in rows:
+        for name, text in json.loads(row["attributes"]).items():
+            texts.setdefault(name, []).append(text)
+            labels.setdefault(name, []).append(row["label"])
+    return tuple(
+        name
+        for name in sorted(texts)
+        if 1 < len(set(texts[name])) <= _MOST_TEXTS
+        and len(set(labels[name])) == 2
+        and separates_classes(texts[name], np.array(labels[name]))
     )
 
 

@@ -58,6 +58,8 @@ class Performance:
     """image, patient, group or nodule -> its figures; only `image`: no unit has several images."""
     prevalence: Cell
     """Share of malignant images in the test parts of all splits."""
+    all_malignant: Mapping[str, Cell]
+    """What calling every image malignant reaches, mean over splits: `accuracy` and `f1`."""
 
 
 def performance(tables: Tables, config: StudyConfig) -> Performance:
@@ -93,6 +95,10 @@ def performance(tables: Tables, config: StudyConfig) -> Performance:
         levels=levels,
         prevalence=tables.figure(
             "sum(label) / count(*)", tables.source("splits", role="test"), "percent"
+        ),
+        all_malignant=tables.figures(
+            f"(SELECT avg(label) AS p FROM {tables.source('splits', role='test')} GROUP BY split)",
+            {"accuracy": ("avg(p)", "three"), "f1": ("avg(2 * p / (1 + p))", "three")},
         ),
     )
 

@@ -40,6 +40,8 @@ class Review:
     """AUCs in the subgroups, of the first architecture."""
     readers: list[TableRow]
     shortcuts: list[TableRow]
+    fact_words: Mapping[bool, tuple[str, ...]]
+    """Whether they differ between the images -> names of the facts that the learners are given."""
     lead_over_best: Mapping[str, Cell]
     """Architecture -> its AUC less that of the learner that is best on the tested images."""
     shortcuts_tell: bool
@@ -76,6 +78,7 @@ def review(tables: Tables, config: StudyConfig) -> Review:
         forest=_subgroup_forest(tables, columns.get(first, []), first),
         readers=_review_rows(tables, config, "readers", ("architecture", "reader")),
         shortcuts=shortcuts,
+        fact_words=_fact_words(tables),
         lead_over_best={
             row["architecture"]: tables.figure(
                 "auc - greatest(" + ", ".join(f"{name}_auc" for name in LEARNERS) + ")",
@@ -86,6 +89,28 @@ def review(tables: Tables, config: StudyConfig) -> Review:
         },
         shortcuts_tell=shortcuts_tell([row.values for row in shortcuts]),
     )
+
+
+_FACT_WORDS = {
+    "size": ("width", "height"),
+    "grey level": ("mean", "sd"),
+    "sharpness": ("sharpness",),
+    "overlay": ("overlay_share",),
+    "number of windows": ("views",),
+}
+
+
+def _fact_words(tables: Tables) -> Mapping[bool, tuple[str, ...]]:
+    """The facts that differ between the images that take part, and those that do not."""
+    columns = [column for each in _FACT_WORDS.values() for column in each]
+    counts = ", ".join(f"count(DISTINCT {column}) AS {column}" for column in columns)
+    source = f"{tables.source('images')} AND included AND label IS NOT NULL"
+    (row,) = tables.query(f"SELECT {counts} FROM {source}")
+    differ = {word: any(row[name] > 1 for name in each) for word, each in _FACT_WORDS.items()}
+    return {
+        value: tuple(word for word, differs in differ.items() if differs is value)
+        for value in (True, False)
+    }
 
 
 def _review_rows(
