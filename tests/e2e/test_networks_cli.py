@@ -32,7 +32,7 @@ def thyro(*arguments: str, home: Path) -> str:
 @pytest.mark.parametrize(
     ("names", "side"),
     [
-        ("efficientnet_b0,mobilenet_v3_large", 64),
+        pytest.param("efficientnet_b0,mobilenet_v3_large", 64, marks=pytest.mark.slow),
         pytest.param("densenet121", 64, marks=pytest.mark.slow),
         pytest.param("efficientnet_v2_s", 64, marks=pytest.mark.slow),
         pytest.param("convnext_tiny", 64, marks=pytest.mark.slow),

@@ -225,6 +225,7 @@ def test_every_field_changes_the_id() -> None:
     other |= {
         "patient_column": "case",
         "centre_column": "hospital",
+        "weights_prefix": ("backbone.=>",),
         "label_map": ("benign=B", "malignant=M"),
     }
     ids = {content_id("s", StudyConfig.model_validate({name: other[name]})) for name in other}

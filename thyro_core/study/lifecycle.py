@@ -213,6 +213,7 @@ def table_locations(store: Store, plan: StudyPlan) -> dict[str, str]:
     urls = {
         name: f"{store.url}/{table_prefix(name)}/study_id={plan.study_id}"
         for name in schemas.STUDY_TABLES
+        if name not in DERIVED_TABLES.keys() - derived_tables(plan.config)
     }
     images = f"{store.url}/{table_prefix('images')}/manifest_id={plan.manifest_id}"
     return {"images": images, **{name: urls[name] for name in schemas.TABLES if name in urls}}

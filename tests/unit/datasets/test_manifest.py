@@ -274,7 +274,7 @@ def test_text_and_second_windows_are_noted_and_change_no_id(tmp_path, store):
     ]
     assert "painted over" in text
     (dual,) = [note for note in found.notes if "two windows" in note]
-    assert dual.startswith("1 included image with two windows")
+    assert dual.startswith("1 included image with what looks like two windows")
     assert "dual_views" not in RULES.model_dump(), "sets keep the ids that they have"
     strict = ingest(source, RULES.model_copy(update={"dual_views": "exclude"}), store, (16,))
     assert strict.manifest_id != found.manifest_id

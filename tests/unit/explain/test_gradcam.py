@@ -273,5 +273,5 @@ def test_maps_of_other_networks_are_those_of_plain_autograd(architecture, side, 
         # Attention rounds otherwise where nothing asks for gradients.
         torch.testing.assert_close(logits, model(batch), rtol=1e-5, atol=1e-6)
     peak = expected.max()
-    assert (expected > 0.01 * peak).mean() >= 0.2, "too little to compare"
+    assert (expected > 0.01 * peak).mean() >= 0.1, "too little to compare"
     np.testing.assert_allclose(maps.numpy(), expected, rtol=0, atol=2e-4 * peak)

@@ -374,7 +374,7 @@ def test_a_champion_that_is_damaged_can_be_replaced_by_force(promoted, tmp_path)
 @pytest.mark.parametrize(
     "wrong",
     [{"force": True}, {"force": True, "reason": " "}, {"sensitivity": 0.0}, {"sensitivity": 1.1},
-     {"architecture": "vgg19"}, {"study_id": "m1"}, {"reason": "x" * 201}, {"other": 1}],
+     {"architecture": "vgg18"}, {"study_id": "m1"}, {"reason": "x" * 201}, {"other": 1}],
 )  # fmt: skip
 def test_a_promotion_that_makes_no_sense(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="validation error"):
