@@ -23,8 +23,8 @@ from thyro_core.config import IngestConfig
 from thyro_core.datasets.manifest import Manifest
 from thyro_core.datasets.manifest import ingest as read_set
 from thyro_core.host import scratch_folder
+from thyro_core.pseudonyms import path_hider
 from thyro_core.registry.bundle import Bundle
-from thyro_core.screening.pseudonyms import path_hider
 from thyro_core.settings import Settings
 from thyro_core.store.store import open_store
 from thyro_core.urls import redact

@@ -11,7 +11,7 @@ from flows.retries import step
 from thyro_core import NOTICE
 from thyro_core.config import IngestConfig, StudyConfig
 from thyro_core.datasets.manifest import Manifest
-from thyro_core.screening.pseudonyms import path_hider
+from thyro_core.pseudonyms import path_hider
 from thyro_core.settings import Settings
 from thyro_core.store.store import open_store
 from thyro_core.study.lifecycle import ingest_for_study

@@ -61,7 +61,7 @@ def ingest(
     """Check an image set, say what is wrong with it, and pack it for training."""
     from flows.cli.config_input import read_config
     from thyro_core.datasets.manifest import ingest as run
-    from thyro_core.screening.pseudonyms import path_hider
+    from thyro_core.pseudonyms import path_hider
     from thyro_core.settings import Settings
 
     options = label_options(image_column, label_column, patient_column, label_map)

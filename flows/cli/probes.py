@@ -25,7 +25,7 @@ from flows.cli.units import gigabytes
 from thyro_core.config import ARCHITECTURES
 from thyro_core.errors import ThyroError, counted
 from thyro_core.host import cores, memory
-from thyro_core.screening.pseudonyms import WITHOUT_KEY, Pseudonymiser
+from thyro_core.pseudonyms import WITHOUT_KEY, Pseudonymiser
 from thyro_core.settings import Settings
 from thyro_core.store.store import Store, filesystem, open_store
 from thyro_core.urls import redact

@@ -34,9 +34,9 @@ def screen(
 ) -> None:
     """Score what is new in a batch of images and write the night's worklist."""
     from flows.observer import observer
+    from thyro_core.pseudonyms import WITHOUT_KEY
     from thyro_core.reporting.worklist_exams import check_viewer
     from thyro_core.screening.night import checked_date, plan_night
-    from thyro_core.screening.pseudonyms import WITHOUT_KEY
     from thyro_core.settings import Settings
     from thyro_core.store.store import open_store
 

@@ -124,7 +124,7 @@ class Gate:
         inputs = []
         for grey in images:
             data = cv2.imencode(".png", grey)[1].tobytes()
-            for image in read_screening_images(data, "", RULES, lambda *_: None):
+            for image in read_screening_images(data, RULES, lambda *_: None):
                 kind = image.reason
                 if kind == "not_ultrasound":
                     kind = str(image.detail).split(" ", 1)[0]

@@ -32,6 +32,7 @@ from PIL import Image
 from thyro_core.cluster.screening import pools, run_blocks
 from thyro_core.cluster.session import session
 from thyro_core.datasets.phantoms.generate import write_phantoms
+from thyro_core.pseudonyms import Pseudonymiser
 from thyro_core.registry.bundle import load_bundle
 from thyro_core.registry.card import card_bytes, parse_card
 from thyro_core.registry.champion import champion
@@ -39,7 +40,6 @@ from thyro_core.registry.ensemble import load_members
 from thyro_core.registry.promote import PromotionConfig, promote
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.night import Means, conclude_night, make_job, plan_night
-from thyro_core.screening.pseudonyms import Pseudonymiser
 from thyro_core.screening.reader import read_screening_images
 from thyro_core.screening.rules import Counts
 from thyro_core.store.keys import card_key
@@ -161,7 +161,7 @@ def decoding_alone(files: list[Path]) -> float:
     """Images/s of reading, decoding and judging on one core."""
     started = time.perf_counter()
     for file in files:
-        list(read_screening_images(file.read_bytes(), "", ScreeningRules(), Pseudonymiser(None)))
+        list(read_screening_images(file.read_bytes(), ScreeningRules(), Pseudonymiser(None)))
     return len(files) / (time.perf_counter() - started)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from pydantic import SecretStr
 
 from tests.support.dicoms import speckle
 from tests.support.finished_study import finished_study
@@ -29,8 +28,7 @@ from thyro_core.screening.night import (
     plan_night,
     recover,
 )
-from thyro_core.screening.pseudonyms import Pseudonymiser
-from thyro_core.screening.reader import ScreeningImage, read_screening_images
+from thyro_core.screening.reader import ScreeningImage
 from thyro_core.screening.rules import Counts
 from thyro_core.store.store import Store, open_store
 
@@ -139,11 +137,11 @@ def _loaded(store: Store, model_id: str, scratch: Path, **_: object) -> Any:
 class DecoderHere:
     """Stands for the decoder process, which takes a second to start."""
 
-    def __init__(self, rules: ScreeningRules, key: SecretStr | None) -> None:
-        self._rest = (rules, Pseudonymiser(key))
+    def __init__(self, read: Callable[[bytes], list[ScreeningImage]]) -> None:
+        self._read = read
 
-    def __call__(self, data: bytes, name: str) -> list[ScreeningImage]:
-        return read_screening_images(data, name, *self._rest)
+    def __call__(self, data: bytes) -> list[ScreeningImage]:
+        return self._read(data)
 
     def close(self) -> None:
         pass

@@ -6,7 +6,7 @@ A block is one row that holds a packed Arrow table, and Ray Data passes it on at
 its way is bounded by Ray's own backpressure, so that memory does not grow with the batch; the
 driver sees counts alone. A worker that dies ends the stream: `run_blocks` starts it again, and
 what stands in the store is passed over. Files that kill their decoder do not reach Ray, see
-`thyro_core.screening.sandbox`.
+`thyro_core.imaging.sandbox`.
 """
 
 import logging

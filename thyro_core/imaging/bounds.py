@@ -34,6 +34,14 @@ class ClipBounds(ImageBounds, Protocol):
         """Most frames of a clip that are read; evenly spaced over it."""
 
 
+class PictureBounds(ClipBounds, Protocol):
+    """Bounds of any file, and how its pictures are parted."""
+
+    @property
+    def split_views(self) -> bool:
+        """Whether two windows of a picture, whose file does not say where they are, are parted."""
+
+
 def evenly_spaced(n: int, most: int) -> list[int]:
     """At most `most` of n frames, evenly spaced: the middles of as many equal parts of the clip."""
     count = min(n, most)

@@ -8,7 +8,7 @@ from string import Formatter
 from urllib.parse import quote
 
 from thyro_core.errors import InputError
-from thyro_core.screening.pseudonyms import EXAM_PREFIX
+from thyro_core.pseudonyms import EXAM_PREFIX
 from thyro_core.screening.rules import BANDS, ScreeningRow
 
 LINK_FIELDS = ("name", "file_id", "image_id", "frame", "exam_id", "patient_id")

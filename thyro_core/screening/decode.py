@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from thyro_core.imaging.decode import resize
+from thyro_core.pseudonyms import exam_key, path_hash
 from thyro_core.screening.aside import ASIDE
 from thyro_core.screening.contents import read_contents
 from thyro_core.screening.file_images import FileImages
@@ -28,7 +29,6 @@ from thyro_core.screening.known_files import (
     is_other_patient,
 )
 from thyro_core.screening.pictures import picture_size
-from thyro_core.screening.pseudonyms import exam_key, path_hash
 from thyro_core.screening.reader import IMAGE_REASONS, ScreeningImage, reading_id
 from thyro_core.screening.rules import (
     OTHER_PATIENT,

@@ -4,10 +4,11 @@ from functools import partial
 
 from pydantic import SecretStr
 
+from thyro_core.imaging.sandbox import DecoderDiedError, DecoderProcess
+from thyro_core.pseudonyms import Pseudonymiser
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.contents import Contents
-from thyro_core.screening.reader import ScreeningImage
-from thyro_core.screening.sandbox import DecoderDiedError, DecoderProcess
+from thyro_core.screening.reader import ScreeningImage, read_screening_images
 from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
 
 _DECODER_ATTEMPTS = 2
@@ -23,7 +24,8 @@ class FileImages:
 
     def __init__(self, rules: ScreeningRules, key: SecretStr | None) -> None:
         self._rules = rules
-        self._decode = DecoderProcess(rules, key)
+        read = partial(read_screening_images, rules=rules, pseudonymise=Pseudonymiser(key))
+        self._decode = DecoderProcess(read)
         self._attempts = RetryPolicy(
             attempts=_DECODER_ATTEMPTS,
             first_wait=0.0,
@@ -48,7 +50,7 @@ class FileImages:
         # Not the file's name: it may be a person's.
         name = file_id[:12]
         try:
-            return self._attempts.call(partial(self._decode, data, name), name)
+            return self._attempts.call(partial(self._decode, data), name)
         except RetriesExhaustedError as attempts_end:
             reason, detail = str(attempts_end.error), f"{attempts_end.attempts} times"
             return [ScreeningImage(file_id, 0, file_id, reason=reason, detail=detail)]

@@ -14,7 +14,7 @@ from thyro_core.datasets import hidden_paths, path_names
 from thyro_core.datasets.manifest import Manifest, ingest
 from thyro_core.datasets.packs import ensure_packs, open_pack
 from thyro_core.errors import InputError
-from thyro_core.screening.pseudonyms import Pseudonymiser, path_hider
+from thyro_core.pseudonyms import Pseudonymiser, path_hider
 from thyro_core.settings import Settings
 from thyro_core.store.store import Store, open_store
 from thyro_core.study.verify import object_checks

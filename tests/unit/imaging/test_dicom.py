@@ -596,7 +596,7 @@ BOMBS = """
     here = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (here + (512 << 20),) * 2)
     for name, data in bombs.items():
-        (image,) = read_screening_images(data, name, ScreeningRules(), lambda *_: None)
+        (image,) = read_screening_images(data, ScreeningRules(), lambda *_: None)
         print(name, image.reason)
 """
 

@@ -12,7 +12,7 @@ from tests.support.places import SHARED
 from tests.support.screened import RULES
 from thyro_core.imaging.dual_view import are_stacked, split_views
 from thyro_core.imaging.orientation import lies_on_side
-from thyro_core.screening.pseudonyms import Pseudonymiser
+from thyro_core.pseudonyms import Pseudonymiser
 from thyro_core.screening.reader import read_screening_images
 
 NOBODY = Pseudonymiser(None)
@@ -54,7 +54,7 @@ def test_windows_above_one_another_are_told_by_their_gutter(gutter: int) -> None
     one, two = split_views(pixels)
     assert (one, two) == ((0, 0, 400, 300), (0, 300 + gutter, 400, 580 + gutter))
     assert are_stacked([one, two])
-    images = read_screening_images(dicom(pixels), "", RULES, NOBODY)
+    images = read_screening_images(dicom(pixels), RULES, NOBODY)
     starts = [(image.detail or "").split(";")[0] for image in images]
     assert starts == [f"view {n} of 2 in this picture, from the top" for n in (1, 2)]
 
@@ -155,7 +155,7 @@ def test_windows_of_very_different_size_stay_together() -> None:
 
 def test_each_window_is_an_image_with_its_place_unless_it_is_off() -> None:
     pixels = beside(window(1), window(2), 4)
-    images = read_screening_images(dicom(pixels), "", RULES, NOBODY)
+    images = read_screening_images(dicom(pixels), RULES, NOBODY)
     assert len(images) == 2
     assert len({image.image_id for image in images}) == 2
     for number, image in enumerate(images, 1):
@@ -164,7 +164,7 @@ def test_each_window_is_an_image_with_its_place_unless_it_is_off() -> None:
         assert image.width is not None
         assert 190 < image.width < 210
     whole = RULES.model_copy(update={"split_views": False})
-    (image,) = read_screening_images(dicom(pixels), "", whole, NOBODY)
+    (image,) = read_screening_images(dicom(pixels), whole, NOBODY)
     assert (image.width, image.detail) == (404, None)
 
 

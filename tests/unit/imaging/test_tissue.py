@@ -55,9 +55,9 @@ def test_a_title_bar_is_no_doppler_and_flow_beside_it_is(
         assert overlay_share(np.ascontiguousarray(turned)) > 0.015
         assert decode(jpeg(np.ascontiguousarray(turned)), rules).overlay_share < BOUND / 2
     assert decode(jpeg(flow), rules).overlay_share == pytest.approx(0.03, abs=0.012)
-    (image,) = read_screening_images(jpeg(plain), "x", ScreeningRules(), lambda *_: None)
+    (image,) = read_screening_images(jpeg(plain), ScreeningRules(), lambda *_: None)
     assert image.reason is None, image.detail
-    (image,) = read_screening_images(jpeg(flow), "x", ScreeningRules(), lambda *_: None)
+    (image,) = read_screening_images(jpeg(flow), ScreeningRules(), lambda *_: None)
     assert image.reason == "doppler_colour"
     assert f"of the tissue, at most overlay_bound = {BOUND:g}" in str(image.detail)
 
@@ -65,7 +65,7 @@ def test_a_title_bar_is_no_doppler_and_flow_beside_it_is(
 def test_a_screen_in_dicom_is_measured_alike() -> None:
     for flow, reason in ((0.0, None), (0.03, "doppler_colour")):
         data = dicom(screen(BLUE, 60, 10, flow))
-        (image,) = read_screening_images(data, "x", ScreeningRules(), lambda *_: None)
+        (image,) = read_screening_images(data, ScreeningRules(), lambda *_: None)
         assert image.reason == reason, image.detail
 
 
@@ -90,7 +90,7 @@ def test_each_tissue_region_is_a_row_with_an_id_of_its_own() -> None:
     wide = speckle(200, 300)
     boxes = [(0, 0, 149, 199), (150, 0, 299, 199)]
     data = dicom(wide, SequenceOfUltrasoundRegions=[region(1, 1, box) for box in boxes])
-    left, right = read_screening_images(data, "x", ScreeningRules(), lambda *_: "q")
+    left, right = read_screening_images(data, ScreeningRules(), lambda *_: "q")
     assert (left.detail, right.detail) == (
         "view 1 of 2 in this picture, from the left", "view 2 of 2 in this picture, from the left",
     )  # fmt: skip
@@ -100,7 +100,7 @@ def test_each_tissue_region_is_a_row_with_an_id_of_its_own() -> None:
     np.testing.assert_array_equal(left.grey, wide[:, :150])
     exceeding = [region(1, 1, (0, 0, 599, 399))]
     data = dicom(wide, SequenceOfUltrasoundRegions=exceeding)
-    (image,) = read_screening_images(data, "x", ScreeningRules(), lambda *_: "q")
+    (image,) = read_screening_images(data, ScreeningRules(), lambda *_: "q")
     assert (image.reason, image.width) == (None, 300)
     assert str(image.detail).startswith("whole frame used: its ultrasound regions exceed")
     assert read_dicom(data, ScreeningRules(), lambda *_: None).note == image.detail

@@ -110,7 +110,7 @@ def test_any_picture_gets_a_verdict(grey: np.ndarray, share: float) -> None:
 def test_phantoms_pass(tmp_path) -> None:
     write_phantoms(str(tmp_path), images=4, malignant=2, seed=0)
     found = [
-        read_screening_images(path.read_bytes(), "x", ScreeningRules(), lambda *_: None)[0].reason
+        read_screening_images(path.read_bytes(), ScreeningRules(), lambda *_: None)[0].reason
         for path in sorted((tmp_path / "images").glob("*.png"))
     ]
     assert found == [None] * 4
@@ -125,7 +125,7 @@ def test_real_images_pass_with_room_to_every_bound(name: str) -> None:
     files = sorted(folder.iterdir())
     found = Counter()
     for file in files:
-        (image,) = read_screening_images(file.read_bytes(), "x", ScreeningRules(), lambda *_: None)
+        (image,) = read_screening_images(file.read_bytes(), ScreeningRules(), lambda *_: None)
         found[image.reason] += 1
         if image.grey is None:
             continue

@@ -454,7 +454,8 @@ def test_a_part_without_the_reading_is_gathered_with_new_chunks(ward: Ward) -> N
 def test_a_file_that_kills_its_decoder_fails_alone_and_is_one_row(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from thyro_core.screening import file_images, sandbox
+    from thyro_core.imaging import sandbox
+    from thyro_core.screening import file_images
 
     monkeypatch.setattr(file_images, "DecoderProcess", sandbox.DecoderProcess)
     monkeypatch.setattr(sandbox, "PROGRAM", deadly_reader.__name__)

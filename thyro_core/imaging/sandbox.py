@@ -9,17 +9,14 @@ import os
 import resource
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from queue import LifoQueue
+from typing import Generic, TypeVar
 
-from pydantic import SecretStr
-
-from thyro_core.screening.config import ScreeningRules
-from thyro_core.screening.pseudonyms import Pseudonymiser
-from thyro_core.screening.reader import ScreeningImage, read_screening_images
-
-PROGRAM = "thyro_core.screening.sandbox"
+PROGRAM = "thyro_core.imaging.sandbox"
 """The module that runs in the process."""
 
 SECONDS = 120.0
@@ -28,6 +25,8 @@ SECONDS = 120.0
 MOST_MEMORY = 4 * 1024**3
 """Address space of the process [bytes]; a file that wants more fails alone."""
 
+Answer = TypeVar("Answer")
+
 _PIPE_ERRORS = (EOFError, BrokenPipeError, ConnectionResetError)
 
 
@@ -35,20 +34,20 @@ class DecoderDiedError(Exception):
     """The process died, or had to be ended, over a file; the text is the reason in its row."""
 
 
-class DecoderProcess:
+class DecoderProcess(Generic[Answer]):
     """A process that decodes one file after the other; it starts with the first one.
 
     Args:
-        rules: bounds and measures.
-        key: secret of the pseudonyms, or None; it travels through a pipe, never as an argument.
+        read: reads a file's bytes; with its arguments, such as a key, it travels through a pipe,
+            never as an argument of the process.
     """
 
-    def __init__(self, rules: ScreeningRules, key: SecretStr | None) -> None:
-        self._start = (rules, key)
+    def __init__(self, read: Callable[[bytes], Answer]) -> None:
+        self._read = read
         self._running: tuple[subprocess.Popen[bytes], Connection] | None = None
 
-    def __call__(self, data: bytes, name: str) -> list[ScreeningImage]:
-        """The images of a file.
+    def __call__(self, data: bytes) -> Answer:
+        """What `read` returns for a file.
 
         Raises:
             DecoderDiedError: the process died over it, or took too long.
@@ -56,10 +55,10 @@ class DecoderProcess:
         process, pipe = self._running or self._launch()
         self._running = (process, pipe)
         try:
-            pipe.send((data, name))
+            pipe.send(data)
             if pipe.poll(SECONDS):
-                images: list[ScreeningImage] = pipe.recv()
-                return images
+                answer: Answer = pipe.recv()
+                return answer
         except _PIPE_ERRORS as error:
             self.close()
             raise DecoderDiedError("crashed_decoder") from error  # noqa: EM101
@@ -87,20 +86,57 @@ class DecoderProcess:
             stderr=subprocess.DEVNULL,
         )
         theirs.close()
-        ours.send(self._start)
+        ours.send(self._read)
         return process, ours
+
+
+class DecoderPool(Generic[Answer]):
+    """Processes that decode for several threads at once, each one file at a time.
+
+    Args:
+        read: as for `DecoderProcess`.
+        size: most processes; they start as they are needed.
+    """
+
+    def __init__(self, read: Callable[[bytes], Answer], size: int) -> None:
+        self._processes: list[DecoderProcess[Answer]] = [DecoderProcess(read) for _ in range(size)]
+        # The last one back is the next one out: a process that is not needed never starts.
+        self._idle: LifoQueue[DecoderProcess[Answer]] = LifoQueue()
+        for process in self._processes:
+            self._idle.put(process)
+
+    def __call__(self, data: bytes) -> Answer:
+        """What `read` returns for a file; it waits while all processes are at work.
+
+        Raises:
+            DecoderDiedError: the process died over it, or took too long.
+        """
+        with self._borrowed() as process:
+            return process(data)
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[DecoderProcess[Answer]]:
+        process = self._idle.get()
+        try:
+            yield process
+        finally:
+            self._idle.put(process)
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self._processes:
+            process.close()
 
 
 def serve_files(pipe: Connection) -> None:
     """Answer until the other end is gone, which is also how its death is noticed."""
-    rules, key = pipe.recv()
-    pseudonymise = Pseudonymiser(key)
+    read: Callable[[bytes], object] = pipe.recv()
     while True:
         try:
-            data, label = pipe.recv()
+            data = pipe.recv()
         except EOFError:
             return
-        pipe.send(read_screening_images(data, label, rules, pseudonymise))
+        pipe.send(read(data))
 
 
 def limit_memory() -> None:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from thyro_core.config import StudyConfig, canonical_json, content_id
 from thyro_core.errors import InputError
-from thyro_core.screening.pseudonyms import Pseudonymiser
+from thyro_core.pseudonyms import Pseudonymiser
 from thyro_core.settings import Settings
 
 KEY = "correct horse battery staple"
