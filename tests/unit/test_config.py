@@ -60,7 +60,7 @@ CHOICES: dict[str, tuple[list[object], list[object]]] = {
         [(), ("resnet51",), ("vgg16", "vgg16"), ("quantized_resnet18",)],
     ),
     "scheme": (
-        ["holdout", "kfold", "repeated_kfold", "leave_one_centre_out"],
+        ["holdout", "kfold", "repeated_kfold", "leave_one_centre_out", "temporal"],
         ["Holdout", "bootstrap"],
     ),
     "schedule": (["constant", "cosine"], ["linear"]),
@@ -77,6 +77,7 @@ CHOICES: dict[str, tuple[list[object], list[object]]] = {
     "label_column": (["label", "diagnosis"], [""]),
     "patient_column": (["patient_id", "case"], [""]),
     "centre_column": (["centre", "hospital"], [""]),
+    "date_column": (["date", "year"], [""]),
     "label_map": (
         [("benign=B", "malignant=M", "unlabelled=U"), ()],
         [("B",), ("ill=M",), ("benign=",)],
@@ -225,6 +226,7 @@ def test_every_field_changes_the_id() -> None:
     other |= {
         "patient_column": "case",
         "centre_column": "hospital",
+        "date_column": "year",
         "weights_prefix": ("backbone.=>",),
         "label_map": ("benign=B", "malignant=M"),
     }

@@ -32,7 +32,7 @@ from thyro_core.config.networks import (
 from thyro_core.config.starting_weights import PrefixRule, WeightsPrefix, prefix_rule
 
 Architecture = NetworkName
-Scheme = Literal["holdout", "kfold", "repeated_kfold", "leave_one_centre_out"]
+Scheme = Literal["holdout", "kfold", "repeated_kfold", "leave_one_centre_out", "temporal"]
 Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal["constant", "cosine"]
 BatchNorm = Literal["recalibrate", "running"]
@@ -154,12 +154,13 @@ class StudyConfig(IngestConfig):
     scheme: Scheme = Field(
         "holdout",
         description="Repeated stratified hold-out (the paper), k-fold, repeated k-fold, in which "
-        "every image is tested equally often, or each centre tested by networks of the others.",
+        "every image is tested equally often, each centre tested by networks of the others, or the "
+        "latest images tested by networks of the earlier ones.",
     )
     splits: Annotated[int, Field(ge=2, le=100)] = Field(
         10,
         description="Number of hold-out splits, or of folds; of repeated k-fold all folds of all "
-        "repetitions. Leave-one-centre-out sets it to the number of centres.",
+        "repetitions, of temporal the periods. Leave-one-centre-out takes the number of centres.",
     )
     folds: Annotated[int, Field(ge=2, le=50)] = Field(
         5,
@@ -167,7 +168,9 @@ class StudyConfig(IngestConfig):
         "Other schemes do not read it.",
     )
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.3, description="Share of each class in a hold-out's test part, rounded down."
+        0.3,
+        description="Share of each class in a hold-out's test part, rounded down; of temporal the "
+        "share of latest images that are tested.",
     )
     val_fraction: Annotated[float, Field(ge=0.0, lt=0.5)] = Field(
         0.0, description="Share of each class kept for validation curves; the paper has none."
@@ -248,6 +251,9 @@ class StudyConfig(IngestConfig):
     centre_column: str = _column(
         "centre", "Column of labels.csv with the hospital or device that an image comes from."
     )
+    date_column: str = _column(
+        "date", "Column of labels.csv with the date or year of an image, for the scheme temporal."
+    )
     # Studies that do not use the next three keep the ids they had before there were such keys.
     subgroups: tuple[str, ...] = Field(
         (),
@@ -301,6 +307,15 @@ class StudyConfig(IngestConfig):
         return self
 
     @model_validator(mode="after")
+    def _no_temporal_validation(self) -> Self:
+        if self.scheme == "temporal" and self.val_fraction:
+            msg = (
+                "temporal trains on all earlier images, with no validation part: val_fraction is 0"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _unique_architectures(self) -> Self:
         if len(set(self.architectures)) != len(self.architectures):
             msg = f"architectures names one twice: {', '.join(self.architectures)}"
@@ -346,7 +361,7 @@ class StudyConfig(IngestConfig):
     @property
     def fold_count(self) -> int | None:
         """Folds of a repetition; None: the scheme has none."""
-        if self.scheme == "holdout":
+        if self.scheme in {"holdout", "temporal"}:
             return None
         return self.folds if self.scheme == "repeated_kfold" else self.splits
 

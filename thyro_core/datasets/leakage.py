@@ -22,6 +22,7 @@ from thyro_core.types import Grey
 
 _LINKS = ("image_id", "pixel_hash", "patient_id", "group_id")
 _IS_TEST_ROLE = {"train": False, "val": False, "test": True}
+_NO_SIDE = "unused"
 
 
 def check_leakage(splits: pa.Table, images: pa.Table, pack: Grey | None = None) -> None:
@@ -71,7 +72,7 @@ def _placed(splits: pa.Table, images: pa.Table, pack: Grey | None = None) -> pd.
     rows = splits.select(["split", "image_id", "role"]).to_pandas()
     rows_by_side: pd.DataFrame = rows.merge(links, on="image_id", how="left")
     strangers = int(rows_by_side["linked"].isna().sum())
-    roles = sorted(set(rows["role"]) - set(_IS_TEST_ROLE))
+    roles = sorted(set(rows["role"]) - set(_IS_TEST_ROLE) - {_NO_SIDE})
     if strangers or roles:
         msg = (
             "expected splits of included images of this manifest with the roles train, val and "
@@ -79,6 +80,7 @@ def _placed(splits: pa.Table, images: pa.Table, pack: Grey | None = None) -> pd.
             "make the splits again from this manifest"
         )
         raise LeakageError(msg)
+    rows_by_side = rows_by_side[rows_by_side["role"] != _NO_SIDE].copy()
     rows_by_side["test"] = rows_by_side["role"].map(_IS_TEST_ROLE).astype(bool)
     return rows_by_side
 

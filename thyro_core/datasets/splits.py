@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from thyro_core.config import CLASS_NAMES, StudyConfig
 from thyro_core.datasets.centres import group_centres
 from thyro_core.datasets.group_sampling import NoChoiceError, draw_folds, draw_groups
+from thyro_core.datasets.periods import period_roles, temporal_notes
 from thyro_core.errors import InputError, counted
 from thyro_core.tables import schemas
 from thyro_core.types import BoolArray, IntArray
@@ -41,12 +42,14 @@ def make_splits(study_id: str, images: pa.Table, config: StudyConfig) -> pa.Tabl
     Hold-out: each split's test part has floor(test_fraction x n) images of each class, or about
     as many where groups of several images stay together; see `draw_groups`. k-fold: each image is
     tested in exactly one fold. Repeated k-fold: each image is tested once in every repetition.
-    Leave-one-centre-out: each centre is one split's test part, in order of their names.
+    Leave-one-centre-out: each centre is one split's test part, in order of their names. Temporal:
+    each period of the latest images is one split's test part, see `period_roles`.
 
     Args:
         study_id: written into every row.
         images: an `images` table; rows not included or without a label take no part.
-        config: scheme, splits, folds, test_fraction, val_fraction, permute_labels and seed.
+        config: scheme, splits, folds, test_fraction, val_fraction, permute_labels, seed, and the
+            columns that the scheme needs.
 
     Returns:
         ImageRows by split, then image_id.
@@ -59,16 +62,19 @@ def make_splits(study_id: str, images: pa.Table, config: StudyConfig) -> pa.Tabl
         rows = replace(rows, label=permuted_labels(rows.label, rows.group_id, config.seed))
     group, sizes = _groups(rows)
     _check_groups(rows, group, sizes)
-    if config.scheme == "leave_one_centre_out":
-        tests = _centre_tests(images, rows, group, sizes, config)
+    if config.scheme == "temporal":
+        roles = period_roles(images, rows.image_id, group, rows.label, config=config)
     else:
-        tests = _tests(rows.label, sizes, config)
-    roles = np.array(
-        [
-            _roles(test, sizes, rows.label, config, split=split)[group]
-            for split, test in enumerate(tests)
-        ]
-    )
+        if config.scheme == "leave_one_centre_out":
+            tests = _centre_tests(images, rows, group, sizes, config)
+        else:
+            tests = _tests(rows.label, sizes, config)
+        roles = np.array(
+            [
+                _roles(test, sizes, rows.label, config, split=split)[group]
+                for split, test in enumerate(tests)
+            ]
+        )
     coverage = _coverage_columns(roles == "test")
     parts = [
         _part(study_id, rows, roles[split], split=split, coverage=coverage)
@@ -344,7 +350,7 @@ def split_notes(splits: pa.Table, config: StudyConfig) -> tuple[str, ...]:
     """What a reader must know of the splits, one sentence each; none if nothing is amiss.
 
     That is: test sets that repeat, images that are never tested, groups too large for a test part,
-    and test parts that are not the size asked for.
+    test parts that are not the size asked for, and what periods of time are made of.
 
     Args:
         splits: a `splits` table.
@@ -360,7 +366,9 @@ def split_notes(splits: pa.Table, config: StudyConfig) -> tuple[str, ...]:
             "other splits repeat a test set, so that means and intervals over splits rest on fewer "
             "splits than their number says"
         )
-    if sum(coverage.never):
+    if config.scheme == "temporal":
+        notes += temporal_notes(splits)
+    elif sum(coverage.never):
         benign, malignant = coverage.never
         notes.append(
             f"{benign + malignant} of {coverage.images} images ({benign} benign, {malignant} "

@@ -115,8 +115,8 @@ def expected_mean_interval(
     variance of one test part, Hanley and McNeil's, times 1 - r, where r is the mean correlation of
     two splits' AUCs. Test parts correlate by the images that they share: r is the share of the
     images that a hold-out tests, the same for folds of different repetitions, and 0 for folds of
-    one. What networks differ by for being trained on other images comes on top, and is not known
-    before: the interval will rather be wider.
+    one and for periods of time. What networks differ by for being trained on other images comes on
+    top, and is not known before: the interval will rather be wider.
 
     Args:
         auc: above 0 and below 1.
@@ -125,17 +125,23 @@ def expected_mean_interval(
         config: gives scheme and number of splits.
     """
     share, splits = _test_share(config), config.splits
-    likeness = share
+    likeness = 0.0 if config.scheme == "temporal" else share
     if config.fold_count is not None:
         # Folds of one repetition share no image.
         likeness = share * (splits - config.fold_count) / (splits - 1)
     variance = auc_variance_expected(auc, malignant, benign) * (1 - likeness)
-    error = math.sqrt(variance * (1 / splits + share / (1 - share)))
+    ratio = share / (1 - share)
+    if config.scheme == "temporal":
+        earliest = 1 - config.test_fraction
+        ratio = sum(share / (earliest + period * share) for period in range(splits)) / splits
+    error = math.sqrt(variance * (1 / splits + ratio))
     return logit_interval(auc, error, t_quantile(splits - 1))
 
 
 def _test_share(config: StudyConfig) -> float:
     """Share of the images that one split tests."""
+    if config.scheme == "temporal":
+        return config.test_fraction / config.splits
     folds = config.fold_count
     return config.test_fraction if folds is None else 1 / folds
 
@@ -162,6 +168,8 @@ def forecast(store: Store, images: pa.Table, config: StudyConfig) -> Forecast:
     schemes = list(_SCHEMES)
     if column_values(images, config.centre_column):
         schemes.append({"scheme": "leave_one_centre_out"})
+    if column_values(images, config.date_column) and not config.val_fraction:
+        schemes.append({"scheme": "temporal", "splits": 3})
     return Forecast(
         images=(counts[0], counts[1]),
         units=(units[0], units[1]),

@@ -146,7 +146,11 @@ TABLES: dict[str, Table] = {
             _PATIENT,
             _GROUP,
             _TRUTH,
-            ("role", _STRING, "train, test or val."),
+            (
+                "role",
+                _STRING,
+                "train, test or val; unused: in no part of this split (temporal).",
+            ),
             ("times_tested", _INT, "Splits of the study that test the image; 0: none does."),
             (
                 "test_set",

@@ -69,6 +69,7 @@ def test_bounds_and_choices_are_in_the_form() -> None:
         "kfold",
         "repeated_kfold",
         "leave_one_centre_out",
+        "temporal",
     ]
     assert fields["architectures"]["items"]["enum"][0] == "resnet18"
     assert fields["deterministic"]["type"] == "boolean"

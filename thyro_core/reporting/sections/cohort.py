@@ -21,7 +21,7 @@ PAPER_TABLE: dict[str, tuple[int, int, int]] = {
 
 _CLASS_CONDITIONS = {"benign": "label = 0", "malignant": "label = 1", "all": "true"}
 _COUNT_NAMES = (*CLASS_NAMES, "images")
-_ROLE_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
+_ROLE_TITLES = {"train": "Training", "val": "Validation", "test": "Test", "unused": "Not used"}
 _MOST_TEXTS = 12  # of a column of categories; more tell images apart
 _LINK_TITLES = {
     "image_id": "the same file",

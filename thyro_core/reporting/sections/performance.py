@@ -60,6 +60,8 @@ class Performance:
     """Share of malignant images in the test parts of all splits."""
     all_malignant: Mapping[str, Cell]
     """What calling every image malignant reaches, mean over splits: `accuracy` and `f1`."""
+    training_images: Mapping[int, Cell]
+    """Split -> size of its training part, where splits are periods of time; empty elsewhere."""
 
 
 def performance(tables: Tables, config: StudyConfig) -> Performance:
@@ -74,6 +76,7 @@ def performance(tables: Tables, config: StudyConfig) -> Performance:
     means = levels[IMAGE_LEVEL].means
     aucs: dict[str, float] = {name: over[name, "auc"]["value"] for name in config.architectures}
     images = tables.figure("count(DISTINCT image_id)", tables.source("splits"), "count")
+    periods = range(config.splits) if config.scheme == "temporal" else ()
     return Performance(
         means=means,
         published={metric: paper(value) for metric, value in PAPER.items()},
@@ -93,6 +96,12 @@ def performance(tables: Tables, config: StudyConfig) -> Performance:
             if (name, OPTIMISM) in over
         },
         levels=levels,
+        training_images={
+            split: tables.figure(
+                "count(*)", tables.source("splits", role="train", split=split), "count"
+            )
+            for split in periods
+        },
         prevalence=tables.figure(
             "sum(label) / count(*)", tables.source("splits", role="test"), "percent"
         ),
