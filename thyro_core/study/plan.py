@@ -16,6 +16,10 @@ PlannedPrecision = Literal["fp32", "bf16"]
 NULL_PREFIX = "snull"
 """Begin of the id of a study with permuted labels."""
 
+OWN_WEIGHTS_NOTE = (
+    "training starts from weights that the config names: whether images of this study had a part in "
+    "making them is not known; if they had, no figure here is one of unseen images"
+)
 NULL_NOTE = (
     "a null study: its labels are exchanged between groups at random, so that its figures are what "
     "chance gives, and say nothing of any network"
@@ -60,8 +64,10 @@ def make_plan(
         },
     )
     warnings = tuple(start.warning for start in weights.values() if start.warning)
-    null = (NULL_NOTE,) if config.permute_labels else ()
-    return StudyPlan(study_id, config, manifest_id, precision, weights, null + notes + warnings)
+    cautions = (NULL_NOTE,) if config.permute_labels else ()
+    if config.weights not in {"auto", "imagenet", "none"}:
+        cautions = (*cautions, OWN_WEIGHTS_NOTE)
+    return StudyPlan(study_id, config, manifest_id, precision, weights, cautions + notes + warnings)
 
 
 def save_plan(store: Store, plan: StudyPlan) -> None:

@@ -12,6 +12,7 @@ from thyro_core.store.keys import study_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.study import plan
 from thyro_core.study.plan import (
+    OWN_WEIGHTS_NOTE,
     StudyPlan,
     load_current_plan,
     load_plan,
@@ -47,6 +48,12 @@ def test_a_plan_is_loaded_as_it_was_saved(store: Store) -> None:
     save_plan(store, made)
     assert load_plan(store, made.study_id) == made
     assert made.notes == ("No patient ids were given.", "resnet18 starts at random")
+
+
+@pytest.mark.parametrize("weights", ["auto", "imagenet", "none"])
+def test_of_weights_that_were_made_elsewhere_a_reader_hears(weights: str) -> None:
+    assert OWN_WEIGHTS_NOTE not in planned(config=StudyConfig(weights=weights)).notes
+    assert OWN_WEIGHTS_NOTE in planned(config=StudyConfig(weights="s3://bucket/former.pth")).notes
 
 
 @given(
