@@ -17,8 +17,8 @@ NULL_PREFIX = "snull"
 """Begin of the id of a study with permuted labels."""
 
 OWN_WEIGHTS_NOTE = (
-    "training starts from weights that the config names: whether images of this study had a part in "
-    "making them is not known; if they had, no figure here is one of unseen images"
+    "training starts from weights that the config names: whether images of this study had a part "
+    "in making them is not known; if they had, no figure here is one of unseen images"
 )
 NULL_NOTE = (
     "a null study: its labels are exchanged between groups at random, so that its figures are what "
