@@ -1,7 +1,7 @@
 """Two windows in one picture, side by side or above one another, where the file does not say so.
 
-Between them there may be a black gutter of any width, see `gutters`; windows above one another are
-told by it alone. Side by side they are told without one, too:
+Between them there may be a black gutter of any width, see `gutters`. They are told without one,
+too:
 
 Speckle goes on from column to column. Where two windows meet, what lies left and right of the seam
 has nothing in common over the whole depth, with a gutter between them or without one. The edge of
@@ -54,6 +54,7 @@ _STEP_WIDTH, _STEP, _LIGHT, _LIT_WINDOW = 640, 2, 30, (21, 5)
 _HIGH_STEP, _LEAST_STEP = 0.8, 3
 _LEAST_LIT = 0.3  # share of rows lit
 _PROMINENCE = 0.15  # by how much the share of high steps exceeds that at any other column near
+_LEVEL_SHARE, _LEVEL_PROMINENCE = 0.85, 0.05  # the same of a level seam, and the least share itself
 _PEAK_REACH, _NEAR_COLUMNS = 6, 20  # columns of one peak; columns compared beyond the middle
 # What a line parts goes on beyond it: over so many columns a seam steps, a line does not.
 _FAR_STEP, _LEAST_FAR = 6, 0.22
@@ -90,18 +91,19 @@ def _windows(grey: Grey) -> list[Box]:
     height, width = grey.shape
     for find in (upright_gutter, _speckle_seam, _step_seam):
         seam = find(grey)
-        if seam is None:
-            continue
-        if _is_bright_line(grey[:, max(0, seam[0] - _LINE_REACH) : seam[1] + _LINE_REACH]):
+        if seam is None or _is_drawn(grey, seam):
             continue
         boxes: list[Box] = [(0, 0, seam[0], height), (seam[1], 0, width, height)]
         if all(_holds_tissue(grey, box) for box in boxes):
             return boxes
-    gutter = level_gutter(grey)
-    if gutter is None:
-        return []
-    halves: list[Box] = [(0, 0, width, gutter[0]), (0, gutter[1], width, height)]
-    return halves if all(_holds_tissue(grey, box) for box in halves) else []
+    upright = np.ascontiguousarray(grey.T)
+    for seam in (level_gutter(grey), _step_seam(upright, _LEVEL_SHARE, _LEVEL_PROMINENCE)):
+        if seam is None or _is_drawn(upright, seam):
+            continue
+        halves: list[Box] = [(0, 0, width, seam[0]), (0, seam[1], width, height)]
+        if all(_holds_tissue(grey, box) for box in halves):
+            return halves
+    return []
 
 
 def _speckle_seam(grey: Grey) -> tuple[int, int] | None:
@@ -127,7 +129,9 @@ def _speckle_seam(grey: Grey) -> tuple[int, int] | None:
     return None if right - left > _WIDEST_GUTTER * width else (first + left, first + right + 1)
 
 
-def _step_seam(grey: Grey) -> tuple[int, int] | None:
+def _step_seam(
+    grey: Grey, least_share: float = 0.0, least_prominence: float = _PROMINENCE
+) -> tuple[int, int] | None:
     """First and end column of the seam at which most rows of tissue step."""
     scale = min(1.0, _STEP_WIDTH / grey.shape[1])
     small = grey
@@ -145,7 +149,7 @@ def _step_seam(grey: Grey) -> tuple[int, int] | None:
     shares[n_lit < _LEAST_LIT * height] = 0
     peak = _NEAR_COLUMNS + int(shares[_NEAR_COLUMNS:-_NEAR_COLUMNS].argmax())
     others = np.delete(shares, slice(peak - _PEAK_REACH, peak + _PEAK_REACH + 1))
-    if shares[peak] - others.max() < _PROMINENCE:
+    if shares[peak] < least_share or shares[peak] - others.max() < least_prominence:
         return None
     middle = int(columns[peak]) + _STEP // 2
     rows = is_light[:, peak]
@@ -210,8 +214,9 @@ def _grain(speckle: npt.NDArray[np.float32]) -> float:
     return 2.0 * _SPECKLE_ROWS
 
 
-def _is_bright_line(columns: Grey) -> bool:
-    """Whether some columns are of one level that is not dark: a line, and no gutter."""
+def _is_drawn(grey: Grey, seam: tuple[int, int]) -> bool:
+    """Whether a column at a seam is of one level that is not dark: a line, and no gutter."""
+    columns = grey[:, max(0, seam[0] - _LINE_REACH) : seam[1] + _LINE_REACH]
     levels = np.median(columns, axis=0)
     is_flat = (np.abs(columns - levels) <= _LINE_LEVELS).mean(axis=0) >= _LINE_SHARE
     return bool((is_flat & (levels > _DARK)).any())

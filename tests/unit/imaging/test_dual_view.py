@@ -59,6 +59,42 @@ def test_windows_above_one_another_are_told_by_their_gutter(gutter: int) -> None
     assert starts == [f"view {n} of 2 in this picture, from the top" for n in (1, 2)]
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("heights", [(300, 300), (340, 260)])
+@pytest.mark.parametrize("factor", [1, 0.7, 1.4])
+def test_windows_above_one_another_are_told_without_a_gutter(
+    seed: int, heights: tuple[int, int], factor: float
+) -> None:
+    """The depths of the first give little light, and the second begins at its bright skin."""
+    first, second = (
+        coarse(seed + 100 * place, 400, height, height) for place, height in enumerate(heights)
+    )
+    fade = np.linspace(1, 0.4, heights[0])[:, None]
+    skin = 1 + 1.5 * np.exp(-np.arange(heights[1]) / 25)[:, None]
+    windows = [np.clip(levels, 0, 255) for levels in (first * fade, second * skin)]
+    pixels = np.concatenate(windows).astype(np.uint8)
+    size = round(400 * factor), round(600 * factor)
+    picture = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    one, two = split_views(picture)
+    assert are_stacked([one, two])
+    assert (one[2], two[2:]) == (size[0], size)
+    assert abs(one[3] - heights[0] * factor) <= 4
+    assert one[3] < two[1] <= one[3] + 4
+
+
+def test_level_layers_and_lines_of_one_window_are_no_seam() -> None:
+    pixels = coarse(3, 500, 600, 600)
+    layer = pixels.copy()
+    bent = 300 + (6 * np.sin(np.arange(500) / 60)).astype(int)
+    layer[np.arange(600)[:, None] > bent] //= 3  # a bright layer over a dark one
+    line = pixels.copy()
+    line[299:301] = 200  # drawn across the middle
+    wall = pixels.copy()
+    wall[300:306, 60:380] = 220  # a bright wall over most of the width
+    for picture in (layer, line, wall):
+        assert split_views(picture) == []
+
+
 def test_a_cyst_as_wide_as_the_picture_is_no_gutter() -> None:
     """What lies under it begins here and there, and not at once as a window does."""
     pixels = window(1, 400, 600)
