@@ -1,4 +1,4 @@
-"""`thyro verify`: whether what a store holds of its studies and nights is consistent."""
+"""`thyro verify`: whether a store's studies, nights and evaluations are consistent."""
 
 from typing import Annotated
 
@@ -14,7 +14,9 @@ from thyro_core.errors import InputError, ThyroError, counted
 def verify(
     study_id: Annotated[
         str | None,
-        typer.Argument(help="The study, or enough of its id; default: all, and all nights."),
+        typer.Argument(
+            help="The study, or enough of its id; default: all, nights and evaluations."
+        ),
     ] = None,
     store: StoreUrl = None,
 ) -> None:
@@ -22,15 +24,20 @@ def verify(
     from thyro_core.screening.verify import has_nights, verify_nights
     from thyro_core.study.plan import find_study, study_ids
     from thyro_core.study.verify.verify import verify_study
+    from thyro_core.validation.evaluate import evaluation_ids
+    from thyro_core.validation.verify import verify_evaluations
 
     opened_store = open_store_at(store)
     ids = [find_study(opened_store, study_id)] if study_id else study_ids(opened_store)
     work = [(name, verify_study(opened_store, name)) for name in ids]
     if not study_id and has_nights(opened_store):
         work.append(("screening", verify_nights(opened_store)))
+    if not study_id and evaluation_ids(opened_store):
+        work.append(("evaluation", verify_evaluations(opened_store)))
     if not work:
         msg = (
-            f"{opened_store.url}: expected a study or a night to verify, found none; check --store"
+            f"{opened_store.url}: expected a study, a night or an evaluation to verify, found "
+            "none; check --store"
         )
         raise InputError(msg)
     failures = total = 0

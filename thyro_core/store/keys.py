@@ -1,5 +1,8 @@
 """The keys of the store; no other module spells one."""
 
+EVALUATIONS = "evaluations"
+"""Folder of all evaluations."""
+
 PACKS = "packs"
 """Folder of all packs."""
 
@@ -178,7 +181,7 @@ def checklist_key(study_id: str) -> str:
 
 def evaluation_folder(evaluation_id: str) -> str:
     """Folder of a model's evaluation on another image set."""
-    return f"evaluations/{evaluation_id}"
+    return f"{EVALUATIONS}/{evaluation_id}"
 
 
 def evaluation_key(evaluation_id: str) -> str:

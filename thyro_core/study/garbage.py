@@ -13,6 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core.config import Architecture
 from thyro_core.store.keys import (
+    EVALUATIONS,
     PACKS,
     checkpoint_key,
     checkpoints_folder,
@@ -26,7 +27,7 @@ from thyro_core.study.status import Traces, read_traces
 STALE_SECONDS = 86_400.0
 """A temporary file this old [s] belongs to no write that is still going on."""
 
-Kind = Literal["checkpoint", "progress", "temporary file", "scratch copy"]
+Kind = Literal["checkpoint", "progress", "evaluation progress", "temporary file", "scratch copy"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def find_garbage(store: Store, scratch: Path, now: float) -> list[Garbage]:
 
     * checkpoints of finished runs, and of concluded studies whatever they are;
     * positions of the jobs of concluded studies;
+    * scores of finished evaluations, which their table holds;
     * unfinished temporary files of a local store, a day old;
     * this machine's copies of packs that no unfinished study of this store needs.
 
@@ -59,6 +61,7 @@ def find_garbage(store: Store, scratch: Path, now: float) -> list[Garbage]:
     """
     studies = [read_traces(store, study_id) for study_id in study_ids(store)]
     items = [garbage for traces in studies for garbage in _study_garbage(store, traces)]
+    items += _evaluation_progress(store)
     items += _temporary_files(store, now)
     items += _scratch_copies(store, scratch, studies)
     return sorted(items, key=lambda garbage: (garbage.kind, garbage.place))
@@ -102,6 +105,15 @@ def _objects_below(store: Store, kind: Kind, prefix: str) -> Iterator[Garbage]:
     keys = [prefix] if store.fs.isfile(store.path(prefix)) else store.keys(prefix)
     for key in keys:
         yield Garbage(kind, key, int(store.fs.size(store.path(key)) or 0))
+
+
+def _evaluation_progress(store: Store) -> Iterator[Garbage]:
+    """What a stop between an evaluation's record and its end left."""
+    keys = store.keys(EVALUATIONS)
+    done = {key.rsplit("/", 1)[0] for key in keys if key.endswith("/evaluation.json")}
+    for key in keys:
+        if key.endswith(".npy") and key.rsplit("/", 1)[0] in done:
+            yield from _objects_below(store, "evaluation progress", key)
 
 
 def _temporary_files(store: Store, now: float) -> Iterator[Garbage]:

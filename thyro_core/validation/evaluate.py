@@ -97,7 +97,7 @@ def run_evaluation(
     if bundle.is_of_version_1:
         msg = f"model {bundle.model_id}: expected a model with figures of its own, found that "
         raise InputError(msg + FIGURES_OF_MEMBERS)
-    internal = internal_sample(store, bundle)
+    internal_sample(store, bundle)  # raises before anything is scored
     left_out, notes = _left_out(store, task, scratch)
     image_ids = [image_id for image_id in pack_index(images) if image_id not in left_out]
     counts = Counter(each.reason for each in left_out.values())
@@ -105,22 +105,8 @@ def run_evaluation(
     margins = member_margins(
         store, bundle, images, image_ids, place=(evaluation_id, scratch), progress=progress
     )
-    external = external_sample(images, image_ids, margins, bundle)
-    adaptation = adapt(external, bundle.card["operating_point"]["target_sensitivity"])
-    keys = {"evaluation_id": evaluation_id, "model_id": bundle.model_id}
-    rows = _image_rows(task, external, margins, adaptation=adaptation, left_out=left_out)
-    table = rows_to_table("evaluations", [keys | row for row in rows])
-    write_table(store, "evaluations", table, evaluation_id=evaluation_id)
-    samples = SamplePair(external, internal, adaptation, bundle.threshold)
-    scored_images = images.filter(
-        pc.and_(images["included"], pc.is_in(images["image_id"], pa.array(image_ids)))
-    )
-    figures = [
-        *metric_rows(samples, task.config),
-        *drift_rows(scored_images, reference(store, bundle.model_id)),
-    ]
-    table = rows_to_table("evaluation_metrics", [keys | row for row in figures])
-    write_table(store, "evaluation_metrics", table, evaluation_id=evaluation_id)
+    for name, table in evaluation_tables(store, task, margins, left_out).items():
+        write_table(store, name, table, evaluation_id=evaluation_id)
     record = EvaluationRecord(
         evaluation_id=evaluation_id,
         version=EVALUATION_VERSION,
@@ -138,6 +124,41 @@ def run_evaluation(
         if key.startswith(evaluation_chunk_key(evaluation_id, 0).rpartition("-")[0]):
             store.delete(key)
     return record
+
+
+def evaluation_tables(
+    store: Store, task: EvaluationTask, margins: FloatArray, left_out: Mapping[str, Exclusion]
+) -> dict[str, pa.Table]:
+    """`evaluations` and `evaluation_metrics`, from the members' scores.
+
+    Args:
+        store: holds the model and its study.
+        task: what is evaluated on what.
+        margins: (n, members), log odds of the images that are not left out, in order of image_id.
+        left_out: image_id -> why.
+
+    Raises:
+        InputError: the study's tables are gone.
+    """
+    bundle, images = task.bundle, task.manifest.table
+    image_ids = [image_id for image_id in pack_index(images) if image_id not in left_out]
+    external = external_sample(images, image_ids, margins, bundle)
+    adaptation = adapt(external, bundle.card["operating_point"]["target_sensitivity"])
+    samples = SamplePair(external, internal_sample(store, bundle), adaptation, bundle.threshold)
+    scored_images = images.filter(
+        pc.and_(images["included"], pc.is_in(images["image_id"], pa.array(image_ids)))
+    )
+    rows = {
+        "evaluations": _image_rows(
+            task, external, margins, adaptation=adaptation, left_out=left_out
+        ),
+        "evaluation_metrics": [
+            *metric_rows(samples, task.config),
+            *drift_rows(scored_images, reference(store, bundle.model_id)),
+        ],
+    }
+    keys = {"evaluation_id": task.evaluation_id, "model_id": bundle.model_id}
+    return {name: rows_to_table(name, [keys | row for row in of]) for name, of in rows.items()}
 
 
 def load_evaluation(store: Store, evaluation_id: str) -> EvaluationRecord:

@@ -15,6 +15,9 @@ from tests.unit.study.test_progress import a_plan
 from tests.unit.study.test_status import position, record
 from thyro_core.store.keys import (
     checkpoint_key,
+    evaluation_chunk_key,
+    evaluation_key,
+    evaluation_page_key,
     model_key,
     pack_key,
     progress_key,
@@ -26,6 +29,7 @@ from thyro_core.store.store import Store, open_store
 from thyro_core.study.garbage import STALE_SECONDS, Garbage, find_garbage, remove
 from thyro_core.study.plan import StudyPlan, save_plan
 
+DONE_EVALUATION, OPEN_EVALUATION = "e00000000000done", "e00000000000open"
 DONE = StudyPlan("s00000000000done", a_plan("resnet18").config, "m0", "fp32", {}, ())
 OPEN = StudyPlan("s00000000000open", a_plan("resnet18", "vgg16").config, "m1", "fp32", {}, ())
 NOW = 2e9
@@ -54,6 +58,10 @@ def fill(store: Store) -> Store:
     store.write(checkpoint_key(OPEN.study_id, 0, "resnet18"), b"x" * 70)
     store.write("registry/models/m1/model.safetensors", b"champion")
     store.write("registry/champion.json", b"{}")
+    for evaluation_id in (DONE_EVALUATION, OPEN_EVALUATION):
+        store.write(evaluation_chunk_key(evaluation_id, 0), b"x" * 90)
+    store.write(evaluation_key(DONE_EVALUATION), b"{}")
+    store.write(evaluation_page_key(DONE_EVALUATION), b"page")
     store.write(weights_key("vgg16", "ab" * 32), b"weights")
     store.write("manifests/m0.json", b"{}")
     store.write("somebody/elses.file", b"?")
@@ -63,6 +71,7 @@ def fill(store: Store) -> Store:
 LEFTOVERS = {
     ("checkpoint", checkpoint_key(DONE.study_id, 1, "resnet18"), 300),
     ("checkpoint", checkpoint_key(OPEN.study_id, 0, "vgg16"), 70),
+    ("evaluation progress", evaluation_chunk_key(DONE_EVALUATION, 0), 90),
 }
 
 
@@ -108,14 +117,15 @@ def test_the_same_on_s3(remote: Store, tmp_path: Path) -> None:
 def test_a_study_without_its_metrics_keeps_its_positions(store: Store, tmp_path: Path) -> None:
     store.delete(table_key("metrics", study_id=DONE.study_id))
     kinds = [each.kind for each in find_garbage(store, tmp_path, NOW)]
-    assert kinds == ["checkpoint", "checkpoint"]
+    assert kinds == ["checkpoint", "checkpoint", "evaluation progress"]
 
 
 def test_a_study_that_lost_its_predictions_keeps_what_it_has(store: Store, tmp_path: Path) -> None:
     """Metrics alone conclude nothing: the run is trained again, from its checkpoint."""
     keys = {"study_id": DONE.study_id, "split": 1, "architecture": "resnet18"}
     store.delete(table_key("predictions", **keys))
-    places = {each.place for each in find_garbage(store, tmp_path, NOW)}
+    items = find_garbage(store, tmp_path, NOW)
+    places = {each.place for each in items if each.kind == "checkpoint"}
     assert places == {checkpoint_key(OPEN.study_id, 0, "vgg16")}
 
 
@@ -181,7 +191,7 @@ def test_the_command_lists_first_and_removes_when_told(
     *lines, last = said("--store", store.root)
     checkpoint = checkpoint_key(DONE.study_id, 1, "resnet18")
     assert ["300", "B", "checkpoint", checkpoint] in [line.split() for line in lines]
-    assert "could be freed: 2 x checkpoint, 1 x progress; nothing was removed" in last
+    assert "could be freed: 2 x checkpoint, 1 x evaluation progress, 1 x progress; nothing" in last
     assert contents(store) == before
     *_, last = said("--store", store.root, "--delete")
     assert last.startswith("freed ")
