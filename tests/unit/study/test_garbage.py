@@ -195,8 +195,8 @@ def test_the_command_lists_first_and_removes_when_told(
     assert contents(store) == before
     *_, last = said("--store", store.root, "--delete")
     assert last.startswith("freed ")
-    assert last.endswith("2 x checkpoint, 1 x progress")
-    assert len(contents(store)) == len(before) - 3
+    assert last.endswith("2 x checkpoint, 1 x evaluation progress, 1 x progress")
+    assert len(contents(store)) == len(before) - 4
     assert said("--store", store.root) == [
         (
             f"study {OPEN.study_id} seems abandoned (interrupted, no sign of life): "
