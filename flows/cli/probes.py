@@ -161,11 +161,11 @@ def _torchvision() -> _Result:
 
 
 def _images() -> _Result:
-    from thyro_core.imaging.codecs import EXPECTED, codecs
+    from thyro_core.imaging.codecs import EXPECTED_CODECS, codecs
 
     readable, lacking = codecs()
     formats = f"PNG, JPEG, TIFF, BMP; DICOM: {', '.join(readable)}; not: {', '.join(lacking)}"
-    missing = sorted(set(lacking) & set(EXPECTED))
+    missing = sorted(set(lacking) & set(EXPECTED_CODECS))
     if missing:
         return "warn", f"{formats}; for {', '.join(missing)} {_install(_DECODERS)}"
     return "ok", formats

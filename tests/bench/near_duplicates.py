@@ -90,7 +90,7 @@ def report_pairs(
     for pair in found:
         i, j = pair.first, pair.second
         if true is None or (i, j) not in true:
-            facts = f"{pair.correlation:.2f}, {pair.shared} features"
+            facts = f"{pair.correlation:.2f}, {pair.n_shared} features"
             kind = "same picture" if pair.same_picture else "similar"
             whose = (
                 "one patient" if patients[i] == patients[j] else "patients differ or are unknown"

@@ -22,7 +22,7 @@ def column_values(images: pa.Table, column: str) -> Mapping[str, str]:
     """
     key = column_key(column)
     values = {}
-    for row in _included(images):
+    for row in _attributes_of_included(images):
         for name, text in json.loads(row["attributes"] or "{}").items():
             if column_key(name) == key:
                 values[row["image_id"]] = text
@@ -35,7 +35,11 @@ def kept_columns(images: pa.Table) -> tuple[str, ...]:
     Args:
         images: an `images` table.
     """
-    names = {name for row in _included(images) for name in json.loads(row["attributes"] or "{}")}
+    names = {
+        name
+        for row in _attributes_of_included(images)
+        for name in json.loads(row["attributes"] or "{}")
+    }
     return tuple(sorted(name for name in names if column_key(name) != "mask"))
 
 
@@ -52,6 +56,6 @@ def image_nodules(images: pa.Table) -> Mapping[str, str]:
     return {}
 
 
-def _included(images: pa.Table) -> list[dict[str, str]]:
+def _attributes_of_included(images: pa.Table) -> list[dict[str, str]]:
     rows = images.select(["image_id", "included", "attributes"]).to_pylist()
     return [row for row in rows if row["included"]]

@@ -14,7 +14,7 @@ MAX_XML_BYTES = 1_000_000
 _CASE_FILE = re.compile(r"\d+\.xml", re.IGNORECASE)
 _CASE_IMAGE = re.compile(r"(\d+)_\d+")
 _CASE_FIELDS = ("tirads", "age", "sex")
-_FORBIDDEN = ("<!doctype", "<!entity")
+_FORBIDDEN_MARKUP = ("<!doctype", "<!entity")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def parse_case(data: bytes) -> DdtiCase:
     if "\0" in text:
         msg = "not well-formed XML: zero bytes, as in UTF-16; save it as UTF-8"
         raise ValueError(msg)
-    if any(word in text.lower() for word in _FORBIDDEN):
+    if any(word in text.lower() for word in _FORBIDDEN_MARKUP):
         msg = "a document type or an entity is declared"
         raise ValueError(msg)
     try:

@@ -140,9 +140,11 @@ def judge(files: Sequence[SourceFile], rules: IngestConfig) -> Judgement:
             _add(faults, members, "label_conflict", detail)
     patient_ids = pseudonyms(files)
     ranks = [_rank(file, patient) for file, patient in zip(files, patient_ids, strict=True)]
-    ranked = [sorted(members, key=lambda i: ranks[i]) for members in copies]
+    ranked_copies = [sorted(members, key=lambda i: ranks[i]) for members in copies]
     eligible = [
-        faultless for members in ranked if (faultless := [i for i in members if not faults[i]])
+        faultless
+        for members in ranked_copies
+        if (faultless := [i for i in members if not faults[i]])
     ]
     eligible.sort(key=lambda members: ranks[members[0]])
     near = _near_pairs([files[members[0]] for members in eligible], rules)
@@ -192,12 +194,12 @@ def _own_faults(file: SourceFile, rules: IngestConfig) -> Iterator[Fault]:
     entry = file.entry
     if not entry.present:
         yield "missing", "listed, but there is no such file"
-    if not entry.listed:
+    if not entry.is_listed:
         yield "not_listed", "there is such a file, but it is not listed"
     if entry.conflict:
         yield "label_conflict", "listed more than once, with different labels or patients"
-    if entry.excluded is not None:
-        yield "excluded_by_specialist", entry.excluded or "no reason given"
+    if entry.exclusion_reason is not None:
+        yield "excluded_by_specialist", entry.exclusion_reason or "no reason given"
     if file.failure is not None:
         yield "undecodable", file.failure
     if file.measures is not None:
@@ -222,12 +224,12 @@ def _quality_faults(measures: Measures, rules: IngestConfig) -> Iterator[Fault]:
 
 def _contradiction(members: Sequence[SourceFile]) -> str | None:
     """Why exact copies cannot share one label, if they cannot."""
-    counted = [file for file in members if file.entry.excluded is None]
-    if len(counted) < 2:
+    candidates = [file for file in members if file.entry.exclusion_reason is None]
+    if len(candidates) < 2:
         return None
-    if any(file.entry.conflict for file in counted):
+    if any(file.entry.conflict for file in candidates):
         return "an exact copy is listed with different labels or patients"
-    labels = [file.label for file in counted]
+    labels = [file.label for file in candidates]
     if 0 in labels and 1 in labels:
         return f"exact copies are labelled benign {labels.count(0)}, malignant {labels.count(1)}"
     return None

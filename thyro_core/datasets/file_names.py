@@ -19,12 +19,12 @@ _FORM, _CASE = "in another Unicode form", "in another case"
 _ARCHIVE_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 
 
-def _composed(name: str) -> str:
+def _compose(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
 def _without_case(name: str) -> str:
-    return _composed(_composed(name).casefold())
+    return _compose(_compose(name).casefold())
 
 
 def _bare(name: str) -> str:
@@ -41,7 +41,7 @@ def _last_part(name: str) -> str:
 
 # From the closest to the loosest.
 _SPELLINGS: Mapping[NameMatch, Callable[[str], str]] = {
-    _FORM: _composed,
+    _FORM: _compose,
     _CASE: _without_case,
 }
 
@@ -50,7 +50,7 @@ def _also(name: str, file: str) -> str:
     """How the parts that two names have in common differ: they are one when neither counts."""
     if name == file:
         return ""
-    return f" and {_FORM if _composed(name) == _composed(file) else _CASE}"
+    return f" and {_FORM if _compose(name) == _compose(file) else _CASE}"
 
 
 class FileNames:
@@ -64,13 +64,13 @@ class FileNames:
     def __init__(self, names: Iterable[str], images: Iterable[str]) -> None:
         self._names = frozenset(names)
         self._by_spelling = {
-            match: _grouped(self._names, spelling) for match, spelling in _SPELLINGS.items()
+            match: _group_names(self._names, spelling) for match, spelling in _SPELLINGS.items()
         }
-        archived = [name for name in self._names if suffix(name) in _ARCHIVE_SUFFIXES]
+        archive_names = [name for name in self._names if suffix(name) in _ARCHIVE_SUFFIXES]
         # An image before what only a screening reads.
         pictures = list(images)
-        self._by_stem = [_grouped(pictures, _stem), _grouped(archived, _stem)]
-        self._by_last_part = _grouped([*pictures, *archived], _last_part)
+        self._by_stem = [_group_names(pictures, _stem), _group_names(archive_names, _stem)]
+        self._by_last_part = _group_names([*pictures, *archive_names], _last_part)
 
     def find(self, name: str) -> tuple[str, NameMatch] | None:
         """The one file that a name means, and how it fits; None: none does, or several do."""
@@ -100,7 +100,7 @@ class FileNames:
         return files[0] if len(files) == 1 else None
 
 
-def _grouped(names: Iterable[str], spelling: Callable[[str], str]) -> dict[str, list[str]]:
+def _group_names(names: Iterable[str], spelling: Callable[[str], str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
         groups[spelling(name)].append(name)

@@ -34,9 +34,9 @@ def inclusion_probabilities(sizes: IntArray, target: IntArray) -> FloatArray:
     for column in range(sizes.shape[1]):
         members = sizes[:, column] > 0
         if target[column] > 0 and members.any():
-            expected = chance[members].sum()
-            if expected < 1:
-                chance[members] = np.minimum(1.0, chance[members] / expected)
+            expected_count = chance[members].sum()
+            if expected_count < 1:
+                chance[members] = np.minimum(1.0, chance[members] / expected_count)
             rest = (1 - chance[members]).sum()
             if rest < 1 < members.sum():
                 chance[members] = 1 - (1 - chance[members]) / rest
@@ -69,18 +69,18 @@ def draw_groups(sizes: IntArray, target: IntArray, rng: np.random.Generator) -> 
     order = rng.permutation(len(sizes))
     if sizes.sum(axis=1).max(initial=0) <= 1:
         return _simple_sample(order, sizes, target)
-    needed = np.flatnonzero(target > 0)
-    if len(needed) and (sizes[:, needed] > 0).sum(axis=0).min() < 2:
+    needed_classes = np.flatnonzero(target > 0)
+    if len(needed_classes) and (sizes[:, needed_classes] > 0).sum(axis=0).min() < 2:
         raise NoChoiceError
     chance = inclusion_probabilities(sizes, target)
     is_mixed = (sizes > 0).sum(axis=1) > 1
     order = order[np.lexsort((-sizes.sum(axis=1)[order], ~is_mixed[order]))]
     for _ in range(_TRIES):
-        chosen = np.zeros(len(sizes), dtype=bool)
-        chosen[order] = _correlated_draws(chance[order], sizes[order], rng)
-        both = (sizes[chosen].sum(axis=0) > 0) & (sizes[~chosen].sum(axis=0) > 0)
-        if both[needed].all():
-            return chosen
+        is_chosen = np.zeros(len(sizes), dtype=bool)
+        is_chosen[order] = _correlated_draws(chance[order], sizes[order], rng)
+        both = (sizes[is_chosen].sum(axis=0) > 0) & (sizes[~is_chosen].sum(axis=0) > 0)
+        if both[needed_classes].all():
+            return is_chosen
     raise NoChoiceError
 
 
@@ -142,10 +142,10 @@ def _partition(sizes: IntArray, folds: int, rng: np.random.Generator) -> list[Bo
 
 
 def _simple_sample(order: IntArray, sizes: IntArray, target: IntArray) -> BoolArray:
-    chosen = np.zeros(len(sizes), dtype=bool)
+    is_chosen = np.zeros(len(sizes), dtype=bool)
     for column, count in enumerate(target):
-        chosen[order[sizes[order, column] > 0][:count]] = True
-    return chosen
+        is_chosen[order[sizes[order, column] > 0][:count]] = True
+    return is_chosen
 
 
 def _correlated_draws(chance: FloatArray, sizes: IntArray, rng: np.random.Generator) -> BoolArray:
@@ -190,7 +190,7 @@ def _compensate(
     p = chances[i]
     unmet = [float(count) for count in rows[i]]
     for queue, columns in zip(queues, ((0, 1), (0,), (1,)), strict=True):
-        skipped = []
+        tried_groups = []
         while queue and all(unmet[column] > _ROUNDING for column in columns):
             j = queue.pop()
             if j <= i or not _is_open(chances[j]):
@@ -200,5 +200,5 @@ def _compensate(
             chances[j] = min(1.0, max(0.0, chances[j] - change * weight))
             for column in columns:
                 unmet[column] -= weight * rows[j][column]
-            skipped.append(j)
-        queue.extend(reversed(skipped))
+            tried_groups.append(j)
+        queue.extend(reversed(tried_groups))

@@ -29,10 +29,10 @@ def image_notes(table: pa.Table, judgement: Judgement) -> list[str]:
 def _copy_notes(table: pa.Table) -> list[str]:
     frame = table.select(["pixel_hash", "patient_id", "included", "reason"]).to_pandas()
     notes = []
-    shared = int((frame.groupby("pixel_hash")["patient_id"].nunique() > 1).sum())
-    if shared:
+    n_shared = int((frame.groupby("pixel_hash")["patient_id"].nunique() > 1).sum())
+    if n_shared:
         notes.append(
-            f"{counted(shared, 'image')} listed under several patients: these are one group"
+            f"{counted(n_shared, 'image')} listed under several patients: these are one group"
         )
     excluded_hashes = frame.loc[frame["reason"] == "excluded_by_specialist", "pixel_hash"].dropna()
     n_copies = int(frame.loc[frame["included"], "pixel_hash"].isin(excluded_hashes).sum())
@@ -45,9 +45,9 @@ def _copy_notes(table: pa.Table) -> list[str]:
 
 def _picture_notes(table: pa.Table) -> list[str]:
     """What else the pictures that take part show than one view of tissue."""
-    included = table.filter(table["included"])
-    with_text = sum(bool(boxes) for boxes in included["text_boxes"].to_pylist())
-    n_dual = sum((views or 1) > 1 for views in included["views"].to_pylist())
+    included_images = table.filter(table["included"])
+    with_text = sum(bool(boxes) for boxes in included_images["text_boxes"].to_pylist())
+    n_dual = sum((views or 1) > 1 for views in included_images["views"].to_pylist())
     notes = []
     if with_text:
         notes.append(

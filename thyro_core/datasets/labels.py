@@ -49,14 +49,14 @@ class LabelTable:
 
     Attributes:
         rows: Those that name an image of the folder.
-        dropped: Names of the columns that identify people.
+        dropped_columns: Names of the columns that identify people.
         faults: What is wrong with the rows and masks that are set aside, with their line.
         meanings: How other words than the names of the classes were read; empty: there are none.
         notes: What is not kept of columns whose cells may tell of a person.
     """
 
     rows: tuple[LabelRow, ...]
-    dropped: tuple[str, ...]
+    dropped_columns: tuple[str, ...]
     faults: tuple[str, ...] = ()
     meanings: str = ""
     notes: tuple[str, ...] = ()
@@ -87,10 +87,10 @@ def read_labels(where: str, data: bytes, rules: IngestConfig = IngestConfig()) -
     """
     header, lines = _table(where, data)
     columns = _role_places(where, header, rules)
-    taken = set(columns.values())
-    other = [name for place, name in enumerate(header) if name and place not in taken]
-    dropped = tuple(name for name in other if is_identifying(name))
-    attribute_columns = [name for name in other if name not in dropped]
+    role_places = set(columns.values())
+    other = [name for place, name in enumerate(header) if name and place not in role_places]
+    dropped_columns = tuple(name for name in other if is_identifying(name))
+    attribute_columns = [name for name in other if name not in dropped_columns]
     if "mask" in columns:
         attribute_columns.append(header[columns["mask"]])
     words = _label_words(rules)
@@ -107,19 +107,23 @@ def read_labels(where: str, data: bytes, rules: IngestConfig = IngestConfig()) -
         mask_fault = _fault(mask) if mask else None
         if mask_fault:
             faults.append(f"line {line}: {mask_fault} instead of a mask's path: no mask")
-        named = dict(zip(header, cells, strict=True))
+        cell_by_column = dict(zip(header, cells, strict=True))
         rows.append(
             LabelRow(
                 line=line,
                 image=_plain(by_role["image"]),
                 label=label,
                 patient=by_role.get("patientid") or None,
-                attributes={name: named[name] for name in attribute_columns if named[name]},
+                attributes={
+                    name: cell_by_column[name] for name in attribute_columns if cell_by_column[name]
+                },
                 mask=_plain(mask) if mask and not mask_fault else None,
             )
         )
-    safe_rows, notes = _without_persons(rows, [name for name in other if name not in dropped])
-    return LabelTable(safe_rows, dropped, tuple(faults), _meanings(values, rules), notes)
+    safe_rows, notes = _without_persons(
+        rows, [name for name in other if name not in dropped_columns]
+    )
+    return LabelTable(safe_rows, dropped_columns, tuple(faults), _meanings(values, rules), notes)
 
 
 def _without_persons(
@@ -151,10 +155,10 @@ def _role_places(where: str, header: list[str], rules: IngestConfig) -> dict[str
         "mask": "mask",
     }
     # A column that is named on purpose has to be there.
-    required = [rules.image_column, rules.label_column]
+    required_columns = [rules.image_column, rules.label_column]
     if column_key(rules.patient_column) != "patientid":
-        required.append(rules.patient_column)
-    columns = _columns(where, header, tuple(required))
+        required_columns.append(rules.patient_column)
+    columns = _columns(where, header, tuple(required_columns))
     places = {role: columns.get(column_key(name)) for role, name in names.items()}
     return {role: place for role, place in places.items() if place is not None}
 
@@ -197,7 +201,7 @@ def read_exclusions(where: str, data: bytes) -> dict[str, tuple[int, str]]:
         InputError: as `read_labels` does.
     """
     header, lines = _table(where, data)
-    columns = _columns(where, header, required=("image",))
+    columns = _columns(where, header, required_columns=("image",))
     reasons: dict[str, tuple[int, str]] = {}
     for line, cells in lines:
         image = relative_path(f"{where} line {line}", cells[columns["image"]])
@@ -210,7 +214,7 @@ def _table(where: str, data: bytes) -> tuple[list[str], Iterator[tuple[int, list
     if where.lower().endswith(".xlsx"):
         records = workbook_rows(where, data)
         _, header = next(records, (1, []))
-        return header, _checked(where, header, records)
+        return header, _check_rows(where, header, records)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -218,7 +222,7 @@ def _table(where: str, data: bytes) -> tuple[list[str], Iterator[tuple[int, list
         raise InputError(msg) from error
     records = _records(where, text)
     _, header = next(records, (1, []))
-    return header, _checked(where, header, records)
+    return header, _check_rows(where, header, records)
 
 
 def _records(where: str, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -228,15 +232,15 @@ def _records(where: str, text: str) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         for cells in reader:
-            stripped = [cell.strip() for cell in cells]
-            if any(stripped):
-                yield reader.line_num, stripped
+            row = [cell.strip() for cell in cells]
+            if any(row):
+                yield reader.line_num, row
     except csv.Error as error:
         msg = f"{where} line {reader.line_num}: expected CSV, found {error}; mend the quotes"
         raise InputError(msg) from error
 
 
-def _checked(
+def _check_rows(
     where: str, header: list[str], records: Iterator[tuple[int, list[str]]]
 ) -> Iterator[tuple[int, list[str]]]:
     for line, cells in records:
@@ -249,14 +253,14 @@ def _checked(
         yield line, cells
 
 
-def _columns(where: str, header: list[str], required: tuple[str, ...]) -> dict[str, int]:
+def _columns(where: str, header: list[str], required_columns: tuple[str, ...]) -> dict[str, int]:
     keys = [column_key(name) for name in header]
-    missing = [name for name in required if column_key(name) not in keys]
+    missing = [name for name in required_columns if column_key(name) not in keys]
     if missing:
         options = ", ".join(f"--{name}-column" for name in ("image", "label") if name in missing)
         otherwise = f", or name the columns that hold them by {options}" if options else ""
         msg = (
-            f"{where}: expected the columns {', '.join(required)}, found "
+            f"{where}: expected the columns {', '.join(required_columns)}, found "
             f"{', '.join(header) or 'nothing'}; add {' and '.join(missing)} to the first line"
             f"{otherwise}"
         )

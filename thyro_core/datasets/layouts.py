@@ -37,9 +37,9 @@ class Entry:
         label: 0 benign, 1 malignant, None unlabelled (or in conflict).
         patient: The id as it was given; it stays in memory and is never logged or stored.
         present: Whether the file is there.
-        listed: False only for a file that labels.csv leaves out.
+        is_listed: False only for a file that labels.csv leaves out.
         conflict: Whether it is labelled twice differently, or given to two patients.
-        excluded: The specialist's reason for leaving it out; None: it is not left out.
+        exclusion_reason: The specialist's reason for leaving it out; None: it is not left out.
         attributes: Other columns of labels.csv, or a DDTI case's tirads, age and sex.
         size: Size of the file [bytes], where known.
         masks: Paths of its nodule masks below the source; none, if one of them is missing.
@@ -51,9 +51,9 @@ class Entry:
     label: int | None = None
     patient: str | None = field(default=None, repr=False)
     present: bool = True
-    listed: bool = True
+    is_listed: bool = True
     conflict: bool = False
-    excluded: str | None = None
+    exclusion_reason: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     size: int | None = None
     masks: tuple[str, ...] = ()
@@ -101,11 +101,11 @@ def read_image_set(source: str, rules: IngestConfig, *, name_files: bool = True)
     layout, entries, notes = _read_layout(folder, rules)
     _check_labels(folder, entries, name_files)
     entries, masks = _attach_masks(folder, entries)
-    entries, excluded = _exclude(folder, entries)
+    entries, exclusion_notes = _exclude(folder, entries)
     notes += [
         *masks,
         *patient_notes([entry.patient for entry in entries]),
-        *excluded,
+        *exclusion_notes,
         *_ignored_notes(folder, entries, name_files),
     ]
     entries = _with_refusals(folder, entries)
@@ -160,9 +160,9 @@ def _attach_masks(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], l
     """The entries with their masks, and notes on those of no image and on missing ones."""
     images = [entry.name for entry in entries]
     others = {name for name in folder.images() if is_mask(name)} - set(images)
-    masks, lost = assign_masks(others, images, {entry.name: entry.masks for entry in entries})
+    masks, n_lost = assign_masks(others, images, {entry.name: entry.masks for entry in entries})
     fact = "set aside: no image, or several, would fit"
-    notes = [f"{counted(lost, 'mask')} {fact}"] if lost else []
+    notes = [f"{counted(n_lost, 'mask')} {fact}"] if n_lost else []
     # What is not in the listing is never opened: it may be a link out of the folder.
     whole = {image: names for image, names in masks.items() if folder.sizes.keys() >= set(names)}
     n_masks = sum(map(len, whole.values()))
@@ -180,22 +180,22 @@ def _from_table(folder: Listing, name: str, rules: IngestConfig) -> _Read:
     rows: dict[str, list[labels.LabelRow]] = {}
     for row in table.rows:
         rows.setdefault(row.image, []).append(row)
-    entries = [_merged(_entry(folder, image), image_rows) for image, image_rows in rows.items()]
+    entries = [_merge_rows(_entry(folder, image), image_rows) for image, image_rows in rows.items()]
     others = [image for image in folder.images() if image not in rows]
-    unlisted, notes = _without_masks(others, table.masks)
-    entries += [replace(_entry(folder, image), listed=False) for image in unlisted]
+    unlisted_images, notes = _without_masks(others, table.masks)
+    entries += [replace(_entry(folder, image), is_listed=False) for image in unlisted_images]
     notes += matches
-    if table.dropped:
-        notes.append(f"identifying columns dropped: {', '.join(table.dropped)}")
+    if table.dropped_columns:
+        notes.append(f"identifying columns dropped: {', '.join(table.dropped_columns)}")
     notes += table.notes
     if table.meanings:
         notes.append(f"labels in {name}: {table.meanings}")
     if table.faults:
         faults = _first_few(table.faults, "; ")
         notes.append(f"{counted(len(table.faults), 'fault')} in labels.csv: {faults}")
-    repeated = sum(len(image_rows) > 1 for image_rows in rows.values())
-    if repeated:
-        notes.append(f"{counted(repeated, 'image')} listed more than once in labels.csv")
+    n_repeated = sum(len(image_rows) > 1 for image_rows in rows.values())
+    if n_repeated:
+        notes.append(f"{counted(n_repeated, 'image')} listed more than once in labels.csv")
     return "labels.csv", entries, notes
 
 
@@ -233,7 +233,7 @@ def _match_notes(counts: Counter[NameMatch], table: str) -> list[str]:
     ]
 
 
-def _merged(entry: Entry, rows: list[labels.LabelRow]) -> Entry:
+def _merge_rows(entry: Entry, rows: list[labels.LabelRow]) -> Entry:
     """One entry of all rows that name an image; an empty cell contradicts nothing."""
     label_values = {row.label for row in rows if row.label is not None}
     patients = {row.patient for row in rows if row.patient is not None}
@@ -254,10 +254,10 @@ def _merged(entry: Entry, rows: list[labels.LabelRow]) -> Entry:
 def _from_folders(folder: Listing) -> _Read:
     names, notes = _without_masks(folder.images(), frozenset())
     entries = [_labelled_by_folder(_entry(folder, name)) for name in names]
-    unlabelled = sum(entry.label is None and not entry.conflict for entry in entries)
-    if unlabelled:
+    n_unlabelled = sum(entry.label is None and not entry.conflict for entry in entries)
+    if n_unlabelled:
         fact = "outside benign/ and malignant/ left unlabelled"
-        notes.append(f"{counted(unlabelled, 'image')} {fact}")
+        notes.append(f"{counted(n_unlabelled, 'image')} {fact}")
     busi = any(MASK_STEM.fullmatch(PurePosixPath(name).stem) for name in folder.images())
     normal = any("normal" in _folders(name) for name in names)
     return "busi" if busi or normal else "folders", entries, notes
@@ -281,11 +281,11 @@ def _cases(folder: Listing) -> dict[str, ddti.DdtiCase | None]:
     names = [name for name in sorted(folder.sizes) if ddti.is_case_file(name)]
     small = [name for name in names if (folder.sizes[name] or 0) <= ddti.MAX_XML_BYTES]
     data = folder.read_all(small)
-    cases = {name[: -len(".xml")]: _parsed(data.get(name)) for name in names}
+    cases = {name[: -len(".xml")]: _parse_case(data.get(name)) for name in names}
     return cases if any(cases.values()) else {}
 
 
-def _parsed(data: bytes | None) -> ddti.DdtiCase | None:
+def _parse_case(data: bytes | None) -> ddti.DdtiCase | None:
     try:
         return None if data is None else ddti.parse_case(data)
     except ValueError:
@@ -302,10 +302,10 @@ def _from_cases(
         f"labels made of TI-RADS categories, not of pathology: {benign} benign; "
         f"{malignant} malignant; any other, or none, unlabelled"
     )
-    broken = sorted(f"{name}.xml" for name, case in cases.items() if case is None)
-    if broken:
+    broken_files = sorted(f"{name}.xml" for name, case in cases.items() if case is None)
+    if broken_files:
         notes.append(
-            f"case files that cannot be read, their images unlabelled: {', '.join(broken)}"
+            f"case files that cannot be read, their images unlabelled: {', '.join(broken_files)}"
         )
     return "ddti", entries, notes
 
@@ -332,17 +332,19 @@ def _by_folder(entries: list[Entry], name_files: bool) -> str:
     folders = Counter(str(PurePosixPath(entry.name).parent) for entry in entries)
     if not name_files:
         return f"in {counted(len(folders), 'folder')}"
-    ordered = sorted((-n, "" if name == "." else f" in {name}/") for name, n in folders.items())
-    counts = [f"{-n}{place or ' in the folder itself'}" for n, place in ordered]
+    largest_first = sorted(
+        (-n, "" if name == "." else f" in {name}/") for name, n in folders.items()
+    )
+    counts = [f"{-n}{place or ' in the folder itself'}" for n, place in largest_first]
     rest = len(counts) - _LISTED_NAMES
     return ", ".join([*counts[:_LISTED_NAMES], *([f"{rest} more folders"] if rest > 0 else [])])
 
 
 def _hint(folder: Listing) -> str:
     tables = [name for name in folder.sizes if PurePosixPath(name).name.lower() == _TABLE]
-    nested = sorted(str(PurePosixPath(name).parent) for name in tables if "/" in name)
-    if nested:
-        return f", but a {_TABLE} in {nested[0]}/"
+    folders = sorted(str(PurePosixPath(name).parent) for name in tables if "/" in name)
+    if folders:
+        return f", but a {_TABLE} in {folders[0]}/"
     if folder.links_out:
         return f" ({_links(folder)})"
     if folder.refusals:
@@ -369,7 +371,9 @@ def _exclude(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], list[s
         lines = ", ".join(str(line) for line in unknown)
         notes.append(f"exclusions.csv names images that the set lacks, in line {lines}")
     reason_by_image = {image: reason for image, (_, reason) in reasons.items()}
-    return [replace(entry, excluded=reason_by_image.get(entry.name)) for entry in entries], notes
+    return [
+        replace(entry, exclusion_reason=reason_by_image.get(entry.name)) for entry in entries
+    ], notes
 
 
 def _ignored_notes(folder: Listing, entries: list[Entry], name_files: bool) -> list[str]:

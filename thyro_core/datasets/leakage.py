@@ -43,26 +43,26 @@ def check_leakage(splits: pa.Table, images: pa.Table, pack: Grey | None = None) 
         LeakageError: something is shared, or an image or role is unknown so that it cannot be
             checked; the message names the first few cases.
     """
-    rows_by_side = _placed(splits, images, pack)
-    cases = {kind: rows for kind, rows in _shared(rows_by_side) if len(rows)}
-    shared = [
+    rows_by_side = _rows_by_side(splits, images, pack)
+    cases = {kind: rows for kind, rows in _shared_rows(rows_by_side) if len(rows)}
+    shared_cases = [
         f"split {row.split}: {kind} {row.key} has {row.train} training and {row.test} test images"
         for kind, rows in cases.items()
         for row in rows.itertuples(index=False)
     ]
-    if shared:
-        more = f" (and {len(shared) - 5} more)" if len(shared) > 5 else ""
+    if shared_cases:
+        more = f" (and {len(shared_cases) - 5} more)" if len(shared_cases) > 5 else ""
         cure = "make the splits again from this manifest"
         if cases.keys() <= {"picture", "linked"}:
             cure = "lower duplicate_correlation and similar_correlation: these images are one group"
         msg = (
-            f"expected nothing on both sides of a split, found {len(shared)} cases: "
-            f"{'; '.join(shared[:5])}{more}; {cure}"
+            f"expected nothing on both sides of a split, found {len(shared_cases)} cases: "
+            f"{'; '.join(shared_cases[:5])}{more}; {cure}"
         )
         raise LeakageError(msg)
 
 
-def _placed(splits: pa.Table, images: pa.Table, pack: Grey | None = None) -> pd.DataFrame:
+def _rows_by_side(splits: pa.Table, images: pa.Table, pack: Grey | None = None) -> pd.DataFrame:
     """Rows of `splits` with their side and the links of their image."""
     links = images.select([*_LINKS, "included"]).to_pandas()
     pictures = {} if pack is None else _pictures(images, splits, pack)
@@ -97,8 +97,8 @@ def _pictures(images: pa.Table, splits: pa.Table, pack: Grey) -> dict[str, str]:
     pairs = [(pair.first, pair.second) for pair in near_duplicates(prints) if pair.same_picture]
     groups = group_labels(pairs, len(names))
     counts = np.bincount(groups, minlength=1)
-    numbered = zip(names, groups, strict=True)
-    return {name: f"picture {group}" for name, group in numbered if counts[group] > 1}
+    group_by_name = zip(names, groups, strict=True)
+    return {name: f"picture {group}" for name, group in group_by_name if counts[group] > 1}
 
 
 def in_shape(square: Grey, width: int | None, height: int | None) -> Grey:
@@ -134,7 +134,7 @@ def _components(images: pd.DataFrame) -> list[str]:
     return [f"chain {number}" for number in component[: len(images)]]
 
 
-def _shared(rows_by_side: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def _shared_rows(rows_by_side: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Per kind of link, what stands on both sides: columns split, key, train, test (counts)."""
     for kind in (*_LINKS, "picture", "linked"):
         sides = rows_by_side.groupby(["split", kind])["test"].agg(["size", "sum"]).reset_index()

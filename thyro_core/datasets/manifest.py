@@ -120,7 +120,7 @@ def ingest(
     fs, root = source_filesystem(sources)
     files = with_masks(fs, root, hashed_files(fs, root, image_set.entries))
     manifest_id = _manifest_id(files, ingest_rules)
-    if _done(store, manifest_id):
+    if _is_done(store, manifest_id):
         if hide_path is not None:
             hide_paths(store, manifest_id, hide_path)
         manifest = _present_notes(store, load_manifest(store, manifest_id), image_set, files)
@@ -131,17 +131,17 @@ def ingest(
                 fs, root, masks_by_image(files), manifest.table, store=store, rules=ingest_rules
             )
         return manifest
-    with packs.resized_rows(len(files), sides) as resized:
+    with packs.resized_rows(len(files), sides) as resized_images:
 
         def decode(places: Sequence[int]) -> list[SourceFile]:
-            return _decoded(
-                fs, root, {place: files[place] for place in places}, ingest_rules, resized
+            return _decode_files(
+                fs, root, {place: files[place] for place in places}, ingest_rules, resized_images
             )
 
         places = range(len(files))
         files = packs.map_batches(decode, places, progress, packs.threads_for(fs))
         judgement = eligibility.judge(files, ingest_rules)
-        packs.write_packs(store, manifest_id, resized, _pack_order(files, judgement))
+        packs.write_packs(store, manifest_id, resized_images, _pack_order(files, judgement))
     table = _table(manifest_id, files, judgement)
     paths = path_notes(entry.name for entry in image_set.entries)
     if hide_path is not None:
@@ -187,7 +187,7 @@ def load_manifest(store: Store, manifest_id: str) -> Manifest:
     Raises:
         InputError: the store does not have it.
     """
-    if not _done(store, manifest_id):
+    if not _is_done(store, manifest_id):
         msg = f"{store.url}: expected manifest {manifest_id}, found none; ingest its image set"
         raise InputError(msg)
     summary = json.loads(store.read(manifest_key(manifest_id)))
@@ -200,7 +200,7 @@ def load_manifest(store: Store, manifest_id: str) -> Manifest:
     )
 
 
-def _done(store: Store, manifest_id: str) -> bool:
+def _is_done(store: Store, manifest_id: str) -> bool:
     images_key = table_key("images", manifest_id=manifest_id)
     return store.exists(manifest_key(manifest_id)) and store.exists(images_key)
 
@@ -226,9 +226,9 @@ def _facts(file: SourceFile, patient: str | None) -> dict[str, object]:
         "image_id": file.image_id,
         "name": name,
         "present": entry.present,
-        "listed": entry.listed,
+        "listed": entry.is_listed,
         "conflict": entry.conflict,
-        "excluded": entry.excluded,
+        "excluded": entry.exclusion_reason,
         "label": file.label,
         "patient": patient,
         "attributes": attributes,
@@ -237,12 +237,12 @@ def _facts(file: SourceFile, patient: str | None) -> dict[str, object]:
     }
 
 
-def _decoded(
+def _decode_files(
     fs: fsspec.AbstractFileSystem,
     root: str,
     files: Mapping[int, SourceFile],
     rules: IngestConfig,
-    resized: Mapping[int, packs.ImageRows],
+    resized_images: Mapping[int, packs.ImageRows],
 ) -> list[SourceFile]:
     """Files with their measures, by their places in `resized`, which are filled on the way."""
     files_by_place, images_by_place = dict(files), dict[int, images.DecodedImage]()
@@ -251,9 +251,11 @@ def _decoded(
         if picture is not None:
             images_by_place[place] = picture
         if sum(image.grey.size for image in images_by_place.values()) > _PIXELS_AT_ONCE:
-            files_by_place |= _measured(files_by_place, images_by_place, resized)
+            files_by_place |= _measure(files_by_place, images_by_place, resized_images)
             images_by_place.clear()
-    return list((files_by_place | _measured(files_by_place, images_by_place, resized)).values())
+    return list(
+        (files_by_place | _measure(files_by_place, images_by_place, resized_images)).values()
+    )
 
 
 def _picture(
@@ -261,7 +263,7 @@ def _picture(
 ) -> tuple[SourceFile, images.DecodedImage | None]:
     """A file and its picture, if it is listed; or with what is wrong with it."""
     entry = file.entry
-    if file.image_id is None or not entry.listed:
+    if file.image_id is None or not entry.is_listed:
         return file, None
     if entry.size is not None and entry.size > rules.max_bytes:
         failure = f"{entry.size} bytes; at most {rules.max_bytes} are read"
@@ -273,13 +275,13 @@ def _picture(
         return replace(file, failure=error.detail), None
 
 
-def _measured(
+def _measure(
     files: Mapping[int, SourceFile],
     pictures: Mapping[int, images.DecodedImage],
-    resized: Mapping[int, packs.ImageRows],
+    resized_images: Mapping[int, packs.ImageRows],
 ) -> dict[int, SourceFile]:
     greys = {place: picture.grey for place, picture in pictures.items()}
-    for side, rows in resized.items():
+    for side, rows in resized_images.items():
         for place, grey in greys.items():
             rows[place] = images.resize(grey, side)
     sharpness = [quality.sharpness(grey) for grey in greys.values()]
@@ -311,14 +313,14 @@ def _pixel_hash(grey: Grey) -> str:
 
 def _pack_order(files: Sequence[SourceFile], judgement: Judgement) -> list[int]:
     """Positions of the included images, by ascending image_id."""
-    included = [i for i, fault in enumerate(judgement.faults) if fault is None]
-    return sorted(included, key=lambda i: files[i].image_id or "")
+    included_places = [i for i, fault in enumerate(judgement.faults) if fault is None]
+    return sorted(included_places, key=lambda i: files[i].image_id or "")
 
 
 def _table(manifest_id: str, files: Sequence[SourceFile], judgement: Judgement) -> pa.Table:
     rows = [
         {"manifest_id": manifest_id, "patient_id": patient, "group_id": group}
-        | _described(file)
+        | _source_columns(file)
         | {"included": fault is None}
         | dict(zip(("reason", "detail"), fault or (None, None), strict=True))
         for file, fault, patient, group in zip(
@@ -329,7 +331,7 @@ def _table(manifest_id: str, files: Sequence[SourceFile], judgement: Judgement) 
     return schemas.rows_to_table("images", rows)
 
 
-def _described(file: SourceFile) -> dict[str, object]:
+def _source_columns(file: SourceFile) -> dict[str, object]:
     measures = file.measures
     names = (
         "width", "height", "pixel_hash", "sharpness", "overlay_share", "mean", "sd", "text_boxes",

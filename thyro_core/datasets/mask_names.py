@@ -43,16 +43,16 @@ def assign_masks(
     masks_by_image: dict[str, set[str]] = {
         image: set(names) for image, names in declared_masks.items() if names
     }
-    unassigned = 0
+    n_unassigned = 0
     for mask in sorted(set(masks) - {name for names in declared_masks.values() for name in names}):
         owner = _image_of(PurePosixPath(mask), by_stem)
         if owner is None:
-            unassigned += 1
+            n_unassigned += 1
         elif not declared_masks.get(owner):
             masks_by_image.setdefault(owner, set()).add(mask)
     return {
         image: tuple(sorted(names)) for image, names in sorted(masks_by_image.items())
-    }, unassigned
+    }, n_unassigned
 
 
 def _folder(path: PurePosixPath) -> int | None:
@@ -74,8 +74,8 @@ def _image_of(mask: PurePosixPath, by_stem: Mapping[str, list[str]]) -> str | No
     word = (folder.group(1) or "").lower() if folder else ""
     if word:
         under = [path for path in under if _begins_with(path.parts[place], word)]
-    mirrored = [path for path in under if below and path.parts[-1 - len(below) : -1] == below]
-    return _only(mirrored) or _only(under)
+    same_folders = [path for path in under if below and path.parts[-1 - len(below) : -1] == below]
+    return _only(same_folders) or _only(under)
 
 
 def _begins_with(folder: str, word: str) -> bool:

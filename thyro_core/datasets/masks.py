@@ -27,7 +27,7 @@ MASK_SIDE = 224
 ASPECT_TOLERANCE = 0.02
 """Largest relative difference between a mask's ratio of width to height and its image's."""
 
-_NAMED = 5
+_MOST_NAMED = 5
 
 Digests = Mapping[str, str]
 """SHA-256 of each mask by its path below the source."""
@@ -83,8 +83,8 @@ def pack_masks(
     rows = images.filter(images["included"]).select(["image_id", "width", "height"]).to_pylist()
     rows.sort(key=lambda row: row["image_id"])
     (manifest_id,) = set(images["manifest_id"].to_pylist())
-    with packs.resized_rows(len(rows), (MASK_SIDE,)) as resized:
-        pack_rows = resized[MASK_SIDE]
+    with packs.resized_rows(len(rows), (MASK_SIDE,)) as resized_masks:
+        pack_rows = resized_masks[MASK_SIDE]
 
         def join(place: int) -> str | None:
             row = rows[place]
@@ -146,8 +146,8 @@ def _mask_notes(faults: Mapping[str, str | None]) -> list[str]:
     notes = []
     for fault in sorted({fault for fault in faults.values() if fault is not None}):
         images = sorted(image[:12] for image, image_fault in faults.items() if image_fault == fault)
-        more = f" and {len(images) - _NAMED} more" if len(images) > _NAMED else ""
-        listing = ", ".join(images[:_NAMED]) + more
+        more = f" and {len(images) - _MOST_NAMED} more" if len(images) > _MOST_NAMED else ""
+        listing = ", ".join(images[:_MOST_NAMED]) + more
         notes.append(f"masks set aside that {fault}: of image {listing}")
     return notes
 
@@ -173,8 +173,8 @@ def open_masks(store: Store, manifest_id: str, scratch: Path, n: int) -> Grey | 
     return packs.open_array(store, key, (n, MASK_SIDE, MASK_SIDE), scratch)
 
 
-def mask_of(packed: Grey | None, row: int) -> BoolArray | None:
+def mask_of(mask_pack: Grey | None, row: int) -> BoolArray | None:
     """One image's mask, bool (MASK_SIDE, MASK_SIDE); None: it has none."""
-    if packed is None or not packed[row].any():
+    if mask_pack is None or not mask_pack[row].any():
         return None
-    return np.asarray(packed[row] > 0)
+    return np.asarray(mask_pack[row] > 0)

@@ -69,23 +69,23 @@ def write_pack(store: Store, manifest_id: str, side: int, rows: Iterable[Grey], 
 
 
 def write_packs(
-    store: Store, manifest_id: str, resized: Mapping[int, "ImageRows"], order: Sequence[int]
+    store: Store, manifest_id: str, resized_images: Mapping[int, "ImageRows"], order: Sequence[int]
 ) -> None:
     """Write the packs of all side lengths, side by side.
 
     Args:
         store: where they go.
         manifest_id: the manifest whose included images these are.
-        resized: the images at each side length [pixels].
+        resized_images: the images at each side length [pixels].
         order: places of the included images in them, by ascending image_id.
     """
 
     def write(side: int) -> None:
-        rows = (resized[side][place] for place in order)
+        rows = (resized_images[side][place] for place in order)
         write_pack(store, manifest_id, side, rows, len(order))
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(write, resized))
+        list(pool.map(write, resized_images))
 
 
 def write_array(store: Store, key: str, side: int, rows: Iterable[Grey], n: int) -> str:
@@ -97,15 +97,15 @@ def write_array(store: Store, key: str, side: int, rows: Iterable[Grey], n: int)
     header = {"descr": "|u1", "fortran_order": False, "shape": (n, side, side)}
     with store.writing(key) as file:
         np.lib.format.write_array_header_1_0(file, header)
-        written = 0
+        n_written = 0
         for row in rows:
             if row.shape != (side, side) or row.dtype != np.uint8:
-                msg = f"{key}: row {written} is {row.dtype} {row.shape}, not uint8 {(side, side)}"
+                msg = f"{key}: row {n_written} is {row.dtype} {row.shape}, not uint8 {(side, side)}"
                 raise ValueError(msg)
             file.write(np.ascontiguousarray(row).data)
-            written += 1
-        if written != n:
-            msg = f"{key}: expected {n} rows, got {written}"
+            n_written += 1
+        if n_written != n:
+            msg = f"{key}: expected {n} rows, got {n_written}"
             raise ValueError(msg)
     return key
 
@@ -142,16 +142,16 @@ def open_array(store: Store, key: str, shape: tuple[int, int, int], scratch: Pat
         msg = f"{store.url}: expected a pack at {key}, found none; ingest the image set again"
         raise InputError(msg) from error
     except (ValueError, EOFError) as error:
-        raise _damaged(local, shape, "no whole array") from error
+        raise _damage_error(local, shape, "no whole array") from error
     if not isinstance(pack, np.memmap):
         pack.close()
-        raise _damaged(local, shape, "an archive")
+        raise _damage_error(local, shape, "an archive")
     if pack.dtype != np.uint8 or pack.shape != shape:
-        raise _damaged(local, shape, f"{pack.dtype} {pack.shape}")
+        raise _damage_error(local, shape, f"{pack.dtype} {pack.shape}")
     return pack
 
 
-def _damaged(local: Path, shape: tuple[int, int, int], contents: str) -> InputError:
+def _damage_error(local: Path, shape: tuple[int, int, int], contents: str) -> InputError:
     return InputError(
         f"{local}: expected a pack of uint8 {shape}, found {contents}; "
         "delete this file (and the store's object, if it is damaged too) and ingest again"
@@ -167,8 +167,8 @@ def pack_index(images: pa.Table) -> dict[str, int]:
     Returns:
         image_id -> row, by ascending image_id.
     """
-    included = images.filter(images["included"])["image_id"].to_pylist()
-    return {image_id: row for row, image_id in enumerate(sorted(included))}
+    included_ids = images.filter(images["included"])["image_id"].to_pylist()
+    return {image_id: row for row, image_id in enumerate(sorted(included_ids))}
 
 
 def image_proportions(images: pa.Table) -> dict[str, float]:
@@ -177,8 +177,8 @@ def image_proportions(images: pa.Table) -> dict[str, float]:
     Args:
         images: table `images` of a manifest.
     """
-    included = images.filter(images["included"])
-    columns = (included[name].to_pylist() for name in ("image_id", "height", "width"))
+    included_images = images.filter(images["included"])
+    columns = (included_images[name].to_pylist() for name in ("image_id", "height", "width"))
     return {image: height / width for image, height, width in zip(*columns, strict=True)}
 
 
@@ -206,8 +206,8 @@ def ensure_packs(
     lacking = [side for side in sides if not store.exists(pack_key(manifest_id, side))]
     if not lacking:
         return
-    included = images.filter(images["included"]).select(["image_id", "uri"]).to_pylist()
-    uri_by_image = {row["image_id"]: row["uri"] for row in included} | dict(uris or {})
+    included_images = images.filter(images["included"]).select(["image_id", "uri"]).to_pylist()
+    uri_by_image = {row["image_id"]: row["uri"] for row in included_images} | dict(uris or {})
     order = list(pack_index(images))
     if not all(is_location(uri_by_image[image_id]) for image_id in order):
         msg = (
@@ -216,18 +216,18 @@ def ensure_packs(
             "THYRO_KEEP_NAMES=false); ingest the image set again"
         )
         raise InputError(msg)
-    with resized_rows(len(order), lacking) as resized:
+    with resized_rows(len(order), lacking) as resized_images:
 
         def resize(row: int) -> None:
             fs, path = filesystem(uri_by_image[order[row]])
             picture = pictures.decode(read_verified(fs, path, order[row]), rules)
-            for side, rows in resized.items():
+            for side, rows in resized_images.items():
                 rows[row] = pictures.resize(picture.grey, side)
 
         # They were found below one source: one of them says where all are.
         threads = threads_for(filesystem(uri_by_image[order[0]])[0]) if order else 1
         map_threads(resize, range(len(order)), threads=threads)
-        write_packs(store, manifest_id, resized, range(len(order)))
+        write_packs(store, manifest_id, resized_images, range(len(order)))
 
 
 class ImageRows:
@@ -379,8 +379,8 @@ def read_with_retries(read: Callable[[], Result], path: str) -> Result:
     """
     try:
         return _READS.call(read, path)
-    except RetriesExhaustedError as exhausted:
-        raise exhausted.error from None
+    except RetriesExhaustedError as exhaustion:
+        raise exhaustion.error from None
 
 
 def read_verified(fs: fsspec.AbstractFileSystem, path: str, image_id: str) -> bytes:

@@ -29,9 +29,9 @@ def hashed_files(
         InputError: none of the files can be read, or the store refuses everything.
         StoreError: the store does not answer.
     """
-    ordered = sorted(entries, key=lambda entry: entry.name)
+    sorted_entries = sorted(entries, key=lambda entry: entry.name)
     threads = packs.threads_for(fs)
-    files = packs.map_threads(lambda entry: _hash(fs, root, entry), ordered, threads=threads)
+    files = packs.map_threads(lambda entry: _hash(fs, root, entry), sorted_entries, threads=threads)
     present = [file for file in files if file.entry.present]
     if present and all(file.image_id is None for file in present):
         msg = (

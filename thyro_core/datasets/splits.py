@@ -27,7 +27,7 @@ _TEST_STREAM, _VAL_STREAM, _FOLD_STREAM, _LABEL_STREAM = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
-class _Labelled:
+class _LabelledImages:
     """The images that take part, by ascending image_id: one entry each."""
 
     image_id: npt.NDArray[np.object_]
@@ -57,7 +57,7 @@ def make_splits(study_id: str, images: pa.Table, config: StudyConfig) -> pa.Tabl
     Raises:
         InputError: a class is too small for the scheme, or has too few groups.
     """
-    rows = _labelled(images)
+    rows = _labelled_images(images)
     if config.permute_labels:
         rows = replace(rows, label=permuted_labels(rows.label, rows.group_id, config.seed))
     group, sizes = _groups(rows)
@@ -83,12 +83,12 @@ def make_splits(study_id: str, images: pa.Table, config: StudyConfig) -> pa.Tabl
     return schemas.conform("splits", pa.concat_tables(parts))
 
 
-def _labelled(images: pa.Table) -> _Labelled:
+def _labelled_images(images: pa.Table) -> _LabelledImages:
     table = images.select(["image_id", "patient_id", "group_id", "label", "included"])
     rows = [row for row in table.to_pylist() if row["included"] and row["label"] is not None]
     rows.sort(key=lambda row: row["image_id"])
     columns = {name: [row[name] for row in rows] for name in ("image_id", "patient_id", "group_id")}
-    return _Labelled(
+    return _LabelledImages(
         **{name: np.array(values, dtype=object) for name, values in columns.items()},
         label=np.array([row["label"] for row in rows], dtype=np.int64),
     )
@@ -112,7 +112,7 @@ def permuted_labels(label: IntArray, group_id: npt.NDArray[np.object_], seed: in
     return np.asarray(of_group[order][group])
 
 
-def _groups(rows: _Labelled) -> tuple[IntArray, IntArray]:
+def _groups(rows: _LabelledImages) -> tuple[IntArray, IntArray]:
     """Each image's group number, shape (n,), and each group's class counts, shape (groups, 2)."""
     counts = np.bincount(rows.label, minlength=2)
     if counts.min() < 2:
@@ -136,7 +136,7 @@ def _targets(label: IntArray, fraction: float) -> IntArray:
     return np.asarray(np.floor(counts * fraction + 1e-9), dtype=np.int64)
 
 
-def _check_groups(rows: _Labelled, group: IntArray, sizes: IntArray) -> None:
+def _check_groups(rows: _LabelledImages, group: IntArray, sizes: IntArray) -> None:
     for label, name in enumerate(CLASS_NAMES):
         members = np.flatnonzero(sizes[:, label])
         if len(members) < 2:
@@ -157,7 +157,7 @@ def _tests(label: IntArray, sizes: IntArray, config: StudyConfig) -> list[BoolAr
 
 
 def _centre_tests(
-    images: pa.Table, rows: _Labelled, group: IntArray, sizes: IntArray, config: StudyConfig
+    images: pa.Table, rows: _LabelledImages, group: IntArray, sizes: IntArray, config: StudyConfig
 ) -> list[BoolArray]:
     """Groups of each centre, in order of the centres' names."""
     names, centre = group_centres(images, rows.image_id, group, column=config.centre_column)
@@ -276,7 +276,7 @@ def _coverage_columns(is_test: BoolArray) -> tuple[IntArray, IntArray]:
 
 def _part(
     study_id: str,
-    rows: _Labelled,
+    rows: _LabelledImages,
     roles: npt.NDArray[np.object_],
     *,
     split: int,

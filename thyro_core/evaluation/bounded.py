@@ -234,9 +234,7 @@ def clusters_of(rows: BoolArray, cluster: npt.NDArray[np.generic]) -> int:
     return int(np.unique(cluster[rows]).size)
 
 
-def f1_interval(
-    label: AnyIntArray, called: BoolArray, cluster: npt.NDArray[np.generic]
-) -> Interval:
+def f1_interval(label: AnyIntArray, calls: BoolArray, cluster: npt.NDArray[np.generic]) -> Interval:
     """Interval of F1 with patients as the independent units.
 
     F1 is no proportion, but grows with one: F1 = 2 J / (1 + J), with J the share of hits among the
@@ -244,12 +242,12 @@ def f1_interval(
 
     Args:
         label: (n,), 0 or 1.
-        called: (n,), whether the image is called malignant.
+        calls: (n,), whether the image is called malignant.
         cluster: (n,), the patient of each image.
     """
-    either = called | (label == 1)
+    either = calls | (label == 1)
     share: AnyFloatArray = np.array(
-        proportion_interval((called & (label == 1))[either], cluster[either])
+        proportion_interval((calls & (label == 1))[either], cluster[either])
     )
     low, high = 2 * share / (1 + share)
     return Interval(float(low), float(high))

@@ -114,7 +114,7 @@ class CalibrationQuality(NamedTuple):
 class CrossFit(NamedTuple):
     """Probabilities whose fit an image's own group took no part in; NaN: a class lacked there."""
 
-    calibrated: FloatArray
+    probability: FloatArray
     """(m,)."""
     prevalence: FloatArray
     """(m,), share of malignant images among the others: the model that sees no image."""
@@ -163,7 +163,7 @@ def fit_ensemble(ensemble: OutOfFoldEnsemble) -> EnsembleFit:
     equivalent = variances.midway.equivalent(ensemble.margin, ensemble.members)
     out_of_fold = fit_calibration(label, equivalent)
     slope = out_of_fold.slope
-    intercept = _offset_intercept(label, slope * variances.matched(ensemble))
+    intercept = _offset_intercept(label, slope * variances.rescale(ensemble))
     return EnsembleFit(LogisticCalibration(slope, intercept), out_of_fold, variances.midway)
 
 
@@ -206,9 +206,9 @@ def _firth_slope(label: IntArray, x: FloatArray) -> float:
     beta = np.zeros(2)
     for _ in range(_STEPS):
         p = sigmoid(design @ beta)
-        weighted = design * (p * (1 - p))[:, None]
-        covariance = np.linalg.pinv(design.T @ weighted)
-        leverage = np.einsum("ij,jk,ik->i", weighted, covariance, design)
+        weighted_design = design * (p * (1 - p))[:, None]
+        covariance = np.linalg.pinv(design.T @ weighted_design)
+        leverage = np.einsum("ij,jk,ik->i", weighted_design, covariance, design)
         step = covariance @ (design.T @ (label - p + leverage * (0.5 - p)))
         longest = float(np.abs(step).max())
         beta = beta + step * min(1.0, _LONGEST_STEP / max(longest, _CLOSE))
@@ -254,15 +254,15 @@ def cross_fit(ensemble: OutOfFoldEnsemble) -> CrossFit:
         ensemble: m images.
     """
     fold = group_folds(ensemble)
-    calibrated, prevalence = np.full((2, ensemble.label.size), np.nan)
+    probability, prevalence = np.full((2, ensemble.label.size), np.nan)
     for part in range(FOLDS):
         inside = fold == part
         others = ensemble.part(~inside)
         if len(set(others.label.tolist())) < 2:
             continue
-        calibrated[inside] = fit_ensemble(others).probability(ensemble.part(inside))
+        probability[inside] = fit_ensemble(others).probability(ensemble.part(inside))
         prevalence[inside] = others.label.mean()
-    return CrossFit(calibrated, prevalence)
+    return CrossFit(probability, prevalence)
 
 
 def calibration_quality(
@@ -299,12 +299,12 @@ def calibration_quality(
 
 
 def _observed_expected(label: IntArray, probability: FloatArray, unit: Ids) -> IntervalEstimate:
-    observed, expected = float(label.sum()), float(probability.sum())
-    if not observed or not expected:
-        value = observed / expected if expected else math.nan
+    observed_count, expected_count = float(label.sum()), float(probability.sum())
+    if not observed_count or not expected_count:
+        value = observed_count / expected_count if expected_count else math.nan
         return IntervalEstimate(value, math.nan, math.nan)
-    log = math.log(observed / expected)
-    estimate = unit_interval(log, label / observed - probability / expected, unit)
+    log = math.log(observed_count / expected_count)
+    estimate = unit_interval(log, label / observed_count - probability / expected_count, unit)
     return IntervalEstimate(*(math.exp(value) for value in estimate))
 
 
@@ -312,15 +312,15 @@ def _recalibration(
     label: IntArray, margin: FloatArray, unit: Ids
 ) -> tuple[IntervalEstimate, IntervalEstimate]:
     """Calibration slope, and intercept at slope 1, by maximum likelihood (Cox 1958)."""
-    undefined = IntervalEstimate(math.nan, math.nan, math.nan)
+    no_estimate = IntervalEstimate(math.nan, math.nan, math.nan)
     if len(set(label.tolist())) < 2:
-        return undefined, undefined
+        return no_estimate, no_estimate
     constant = _offset_intercept(label, margin)
     p = sigmoid(margin + constant)
     spread = float((p * (1 - p)).sum())
     intercept = unit_interval(constant, (label - p) / spread, unit)
     if _is_separated(label, margin):
-        return undefined, intercept
+        return no_estimate, intercept
     beta = _maximum_likelihood(label, margin)
     design = np.stack([np.ones(margin.size), margin], axis=1)
     p = sigmoid(design @ beta)

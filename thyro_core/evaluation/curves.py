@@ -235,7 +235,7 @@ def decision_curve(
     model = [_net_benefit(label, probability, x) for label, probability in arrays]
     everyone = [_net_benefit(label, np.ones(label.size), x) for label, _ in arrays]
     return DecisionCurve(
-        _band(x, model, test_train_ratio, patients=None, bounded=False),
+        _band(x, model, test_train_ratio, patients=None, is_bounded=False),
         np.mean(everyone, axis=0) if everyone else np.full(x.shape, np.nan),
         np.zeros(x.shape),
     )
@@ -320,7 +320,7 @@ def _curve_band(
     arrays = [as_valid_arrays(*part) for part in parts]
     whole = [part for part in arrays if 0 < part[0].sum() < part[0].size]
     values = [curve(*part, x) for part in whole]
-    band = _band(x, values, ratio, patients=patients, bounded=True)
+    band = _band(x, values, ratio, patients=patients, is_bounded=True)
     return band._replace(left_out=len(arrays) - len(whole))
 
 
@@ -330,11 +330,11 @@ def _band(
     ratio: float,
     *,
     patients: int | None,
-    bounded: bool,
+    is_bounded: bool,
 ) -> Band:
     columns = np.array(curves, dtype=np.float64).reshape(len(curves), x.size).T
     intervals = [
-        mean_interval(column, ratio, patients=patients, bounded=bounded) for column in columns
+        mean_interval(column, ratio, patients=patients, is_bounded=is_bounded) for column in columns
     ]
     mean, low, high = (
         np.array([getattr(at, name) for at in intervals]) for name in ("mean", "low", "high")
@@ -371,9 +371,9 @@ def _precision_at(
     first = int(np.argmax(true_rate > 0))
     hits = true_rate[first] * malignant
     limit = 0.0 if alarms[first - 1] else hits / (hits + alarms[first])
-    recalled = x * malignant
+    hits = x * malignant
     precision = np.full(x.shape, limit)
-    np.divide(recalled, recalled + false_alarms, out=precision, where=x > 0)
+    np.divide(hits, hits + false_alarms, out=precision, where=x > 0)
     return precision
 
 
@@ -392,7 +392,7 @@ def _learning_curve(rows: pd.DataFrame) -> LearningCurve:
 
 
 def _net_benefit(label: AnyIntArray, probability: AnyFloatArray, x: AnyFloatArray) -> AnyFloatArray:
-    called = probability[:, None] >= x
-    hits = (called & (label == 1)[:, None]).sum(axis=0) / label.size
-    alarms = (called & (label == 0)[:, None]).sum(axis=0) / label.size
+    calls = probability[:, None] >= x
+    hits = (calls & (label == 1)[:, None]).sum(axis=0) / label.size
+    alarms = (calls & (label == 0)[:, None]).sum(axis=0) / label.size
     return np.asarray(hits - alarms * x / (1 - x))

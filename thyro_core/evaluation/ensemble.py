@@ -137,7 +137,7 @@ def ensemble_table(
                 "label": int(ensemble.label[i]),
                 "members": int(ensemble.members[i]),
                 "prob_raw": float(raw[i]),
-                "prob_calibrated": float(fit.calibrated[i]),
+                "prob_calibrated": float(fit.probability[i]),
                 "prevalence": float(fit.prevalence[i]),
             }
             for i, image_id in enumerate(ensemble.image)
@@ -160,14 +160,14 @@ def calibration_table(
     rows: list[_Row] = []
     for architecture, ensemble in ensembles.items():
         fit = fits[architecture]
-        judged = np.isfinite(fit.calibrated)
+        is_judged = np.isfinite(fit.probability)
         sizes = {
-            "n": int(judged.sum()),
-            "n_positive": int(ensemble.label[judged].sum()),
-            "n_units": len(set(ensemble.unit[judged])),
+            "n": int(is_judged.sum()),
+            "n_positive": int(ensemble.label[is_judged].sum()),
+            "n_units": len(set(ensemble.unit[is_judged])),
         }
         constant = {"study_id": study_id, "architecture": architecture} | sizes
-        for probability, figures in _figures(ensemble, fit, judged):
+        for probability, figures in _figures(ensemble, fit, is_judged):
             rows += [
                 constant
                 | {
@@ -183,17 +183,21 @@ def calibration_table(
 
 
 def _figures(
-    ensemble: OutOfFoldEnsemble, fit: CrossFit, judged: BoolArray
+    ensemble: OutOfFoldEnsemble, fit: CrossFit, is_judged: BoolArray
 ) -> Iterator[tuple[str, dict[str, IntervalEstimate]]]:
-    if not judged.any():
+    if not is_judged.any():
         return
-    label, unit, reference = ensemble.label[judged], ensemble.unit[judged], fit.prevalence[judged]
-    raw, calibrated = ensemble_quality(ensemble, fit)
+    label, unit, reference = (
+        ensemble.label[is_judged],
+        ensemble.unit[is_judged],
+        fit.prevalence[is_judged],
+    )
+    raw, calibrated_quality = ensemble_quality(ensemble, fit)
     for name, values, quality in (
         ("raw", sigmoid(ensemble.margin), raw),
-        ("calibrated", fit.calibrated, calibrated),
+        ("calibrated", fit.probability, calibrated_quality),
     ):
-        yield name, {"auc": auc_estimate(label, values[judged], unit)} | quality._asdict()
+        yield name, {"auc": auc_estimate(label, values[is_judged], unit)} | quality._asdict()
     alone = calibration_quality(label, reference, reference, unit)
     yield "prevalence", {name: getattr(alone, name) for name in ("brier", "nll")}
 
@@ -207,10 +211,14 @@ def ensemble_quality(
         ensemble: m images.
         fit: their cross-fitted probabilities.
     """
-    judged = np.isfinite(fit.calibrated)
-    label, unit, reference = ensemble.label[judged], ensemble.unit[judged], fit.prevalence[judged]
-    raw, calibrated = (
-        calibration_quality(label, values[judged], reference, unit)
-        for values in (sigmoid(ensemble.margin), fit.calibrated)
+    is_judged = np.isfinite(fit.probability)
+    label, unit, reference = (
+        ensemble.label[is_judged],
+        ensemble.unit[is_judged],
+        fit.prevalence[is_judged],
     )
-    return raw, calibrated
+    raw, calibrated_quality = (
+        calibration_quality(label, values[is_judged], reference, unit)
+        for values in (sigmoid(ensemble.margin), fit.probability)
+    )
+    return raw, calibrated_quality

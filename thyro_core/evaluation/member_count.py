@@ -44,7 +44,7 @@ class MemberVariance(NamedTuple):
         """
         return self.centre + self._shrinkage(members) * (margin - self.centre)
 
-    def matched(self, margin: FloatArray, members: IntArray) -> FloatArray:
+    def rescale(self, margin: FloatArray, members: IntArray) -> FloatArray:
         """Log odds with the mean and the variance that scores of all networks have.
 
         Args:
@@ -85,7 +85,7 @@ class ClassVariances(NamedTuple):
     midway: MemberVariance
     """`centre` midway between the classes, `between` their mean over images."""
 
-    def matched(self, ensemble: OutOfFoldEnsemble) -> FloatArray:
+    def rescale(self, ensemble: OutOfFoldEnsemble) -> FloatArray:
         """Log odds that have in each class the mean and variance of scores of all networks.
 
         Args:
@@ -95,7 +95,7 @@ class ClassVariances(NamedTuple):
             (m,).
         """
         benign, malignant = (
-            part.matched(ensemble.margin, ensemble.members)
+            part.rescale(ensemble.margin, ensemble.members)
             for part in (self.benign, self.malignant)
         )
         return np.where(ensemble.label == 1, malignant, benign)

@@ -132,7 +132,7 @@ def metrics_of_confusion(counts: Confusion) -> dict[str, float]:
     One that divides by zero is NaN, with an `UndefinedMetricWarning` that says why.
     """
     tp, fp, tn, fn = (np.float64(count) for count in counts)
-    return _warned({name: float(value) for name, value in _ratios(tp, fp, tn, fn).items()})
+    return _warn({name: float(value) for name, value in _ratios(tp, fp, tn, fn).items()})
 
 
 def metrics(label: AnyIntArray, probability: AnyFloatArray, threshold: float) -> dict[str, float]:
@@ -159,7 +159,7 @@ def metrics(label: AnyIntArray, probability: AnyFloatArray, threshold: float) ->
     malignant = int(label.sum())
     both = 0 < malignant < label.size
     values = metrics_of_confusion(confusion(label, probability, threshold))
-    values |= _warned(
+    values |= _warn(
         {
             "auc": float(roc_auc_score(label, probability)) if both else np.nan,
             "average_precision": (
@@ -263,8 +263,8 @@ def _ranking(
     negatives_below = np.cumsum(negative, axis=1) - negative
     auc = (positive * (negatives_below + negative / 2)).sum(axis=1) / (positives * negatives)
     hits = np.cumsum(positive[:, ::-1], axis=1)[:, ::-1]
-    called = np.cumsum((positive + negative)[:, ::-1], axis=1)[:, ::-1]
-    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+    n_called = np.cumsum((positive + negative)[:, ::-1], axis=1)[:, ::-1]
+    precision = np.divide(hits, n_called, out=np.zeros_like(hits), where=n_called > 0)
     return auc, (positive * precision).sum(axis=1) / positives
 
 
@@ -277,7 +277,7 @@ def _ece(label: AnyIntArray, probability: AnyFloatArray, weight: AnyFloatArray) 
     return total
 
 
-def _warned(values: dict[str, float]) -> dict[str, float]:
+def _warn(values: dict[str, float]) -> dict[str, float]:
     for name, value in values.items():
         if np.isnan(value):
             reason = f"{name} is undefined (NaN): {_WHY_UNDEFINED[name]}"

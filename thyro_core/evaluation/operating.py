@@ -70,8 +70,8 @@ def sensitivity_threshold(label: IntArray, score: FloatArray, sensitivity: float
     if not malignant.size:
         return float("nan")
     # 0.9 x 10 is 9 and a rounding error: without the nudge one image more would be required.
-    needed = int(np.ceil(malignant.size * sensitivity - 1e-9))
-    return float(malignant[max(needed, 1) - 1])
+    n_needed = int(np.ceil(malignant.size * sensitivity - 1e-9))
+    return float(malignant[max(n_needed, 1) - 1])
 
 
 def specificity_at(
@@ -91,8 +91,8 @@ def specificity_at(
     order = np.argsort(-score, kind="stable")
     ill, score, weight = label[order] == 1, score[order], weight[:, order]
     hits = np.cumsum(weight * ill, axis=1)
-    reached = hits >= hits[:, -1:] * sensitivity - 1e-9
-    threshold = score[np.argmax(reached, axis=1)]
+    is_reached = hits >= hits[:, -1:] * sensitivity - 1e-9
+    threshold = score[np.argmax(is_reached, axis=1)]
     benign = weight * ~ill
     below = (benign * (score < threshold[:, None])).sum(axis=1)
     with np.errstate(invalid="ignore"):
@@ -129,8 +129,8 @@ def specificity_interval(
     error = float(np.nanstd(np.concatenate(draws), ddof=1)) if degrees else float("nan")
     ends = logit_interval(value, error, t_quantile(degrees))
     if np.isnan(ends.low) and degrees:
-        chosen = sensitivity_threshold(label, score, sensitivity)
-        return proportion_interval(score[~ill] < chosen, number[~ill])
+        threshold = sensitivity_threshold(label, score, sensitivity)
+        return proportion_interval(score[~ill] < threshold, number[~ill])
     return ends
 
 
@@ -154,26 +154,26 @@ def operating_point(
         None where some part finds no malignant image among the others, or a class is missing.
     """
     score, fold = sigmoid(ensemble.margin), group_folds(ensemble)
-    called = np.zeros(score.size, dtype=np.bool_)
+    calls = np.zeros(score.size, dtype=np.bool_)
     for part in range(FOLDS):
         inside = fold == part
         threshold = sensitivity_threshold(ensemble.label[~inside], score[~inside], sensitivity)
         if inside.any() and np.isnan(threshold):
             return None
-        called[inside] = score[inside] >= threshold
+        calls[inside] = score[inside] >= threshold
     ill = ensemble.label == 1
     if ill.all() or not ill.any():
         return None
     units = ensemble.unit.astype(str)
-    chosen = sensitivity_threshold(ensemble.label, score, sensitivity)
+    own_threshold = sensitivity_threshold(ensemble.label, score, sensitivity)
     apparent = specificity_interval(ensemble, score, sensitivity, resamples=resamples, seed=seed)
     return DeclaredPoint(
-        chosen,
-        float(called[ill].mean()),
-        *proportion_interval(called[ill], units[ill]),
-        float((~called[~ill]).mean()),
-        *proportion_interval(~called[~ill], units[~ill]),
-        float((score[~ill] < chosen).mean()),
+        own_threshold,
+        float(calls[ill].mean()),
+        *proportion_interval(calls[ill], units[ill]),
+        float((~calls[~ill]).mean()),
+        *proportion_interval(~calls[~ill], units[~ill]),
+        float((score[~ill] < own_threshold).mean()),
         *apparent,
     )
 
@@ -257,11 +257,11 @@ def predictive_intervals(
     false = ratio_interval(
         1 - spec, Interval(1 - spec_high, 1 - spec_low), sens, Interval(sens_low, sens_high)
     )
-    missed = ratio_interval(
+    missed_odds = ratio_interval(
         1 - sens, Interval(1 - sens_high, 1 - sens_low), spec, Interval(spec_low, spec_high)
     )
     ppv = [Interval(*(1 / (1 + end / each) for end in reversed(false))) for each in odds]
-    npv = [Interval(*(1 / (1 + end * each) for end in reversed(missed))) for each in odds]
+    npv = [Interval(*(1 / (1 + end * each) for end in reversed(missed_odds))) for each in odds]
     return ppv, npv
 
 

@@ -83,7 +83,7 @@ def separates_classes(cells: Sequence[str], label: IntArray) -> bool:
 def paired_gain(
     label: IntArray,
     score: FloatArray,
-    called: BoolArray,
+    calls: BoolArray,
     unit: npt.NDArray[np.generic],
     *,
     resamples: int,
@@ -99,23 +99,23 @@ def paired_gain(
     Args:
         label: (n,), 0 or 1; both classes.
         score: (n,), of any range.
-        called: (n,), whether the reader calls the image malignant.
+        calls: (n,), whether the reader calls the image malignant.
         unit: (n,), patient or group of images that belong together.
         resamples: number of resamples.
         seed: seed of the resampling.
     """
     order = np.argsort(-score, kind="stable")
-    label, score, called, unit = label[order], score[order], called[order], unit[order]
+    label, score, calls, unit = label[order], score[order], calls[order], unit[order]
     units, place = np.unique(unit.astype(str), return_inverse=True)
     ill = label == 1
-    point, specificity = _specificity_gain(ill, score, called, np.ones(label.size))
+    point, specificity = _specificity_gain(ill, score, calls, np.ones(label.size))
     generator = np.random.default_rng(seed)
     share = np.full(len(units), 1 / len(units))
     draws = []
     for _ in range(resamples):
         weight = generator.multinomial(len(units), share)[place].astype(np.float64)
         if weight[ill].any() and weight[~ill].any():
-            draws.append(_specificity_gain(ill, score, called, weight)[0])
+            draws.append(_specificity_gain(ill, score, calls, weight)[0])
     error = float(np.std(draws, ddof=1)) if len(draws) > 1 else 0.0
     degrees = min(np.unique(place[ill]).size, np.unique(place[~ill]).size) - 1
     if error < 1e-12 or degrees < 1:
@@ -126,19 +126,19 @@ def paired_gain(
 
 
 def _specificity_gain(
-    ill: BoolArray, score: FloatArray, called: BoolArray, weight: FloatArray
+    ill: BoolArray, score: FloatArray, calls: BoolArray, weight: FloatArray
 ) -> tuple[float, float]:
     """Difference in specificity and the network's own; images by falling score."""
     malignant, benign = weight * ill, weight * ~ill
-    needed = float((malignant * called).sum())
-    reached = np.cumsum(malignant) >= needed - 1e-9
-    if needed > 0:
-        positive = score >= score[int(np.argmax(reached))]
+    needed_hits = float((malignant * calls).sum())
+    is_reached = np.cumsum(malignant) >= needed_hits - 1e-9
+    if needed_hits > 0:
+        positive = score >= score[int(np.argmax(is_reached))]
     else:
         positive = np.zeros(score.size, dtype=np.bool_)
     healthy = benign.sum()
     own = float((benign * ~positive).sum() / healthy)
-    return own - float((benign * ~called).sum() / healthy), own
+    return own - float((benign * ~calls).sum() / healthy), own
 
 
 def readers_table(
@@ -169,9 +169,9 @@ def readers_table(
             )
             if row is not None:
                 rows.append({"study_id": study_id, "architecture": architecture} | row)
-    adjusted = holm([row["p"] for row in rows])
+    adjusted_p = holm([row["p"] for row in rows])
     return rows_to_table(
-        "readers", [row | {"p_adjusted": p} for row, p in zip(rows, adjusted, strict=True)]
+        "readers", [row | {"p_adjusted": p} for row, p in zip(rows, adjusted_p, strict=True)]
     )
 
 
@@ -186,7 +186,7 @@ def _reader_row(
     calls = [reading(spec, cells.get(image)) for image in ensemble.image]
     is_read = np.array([call is not None for call in calls])
     label, unit = ensemble.label[is_read], ensemble.unit[is_read].astype(str)
-    called = np.array([call for call in calls if call is not None], dtype=np.bool_)
+    own_calls = np.array([call for call in calls if call is not None], dtype=np.bool_)
     ill = label == 1
     if ill.all() or not ill.any():
         return None
@@ -194,16 +194,16 @@ def _reader_row(
     texts = [cells[image] for image in ensemble.image[is_read]]
     gain = _NO_GAIN
     if not separates_classes(texts, label):
-        gain = paired_gain(label, score, called, unit, resamples=resamples, seed=seed)
-    sensitivity = proportion_interval(called[ill], unit[ill])
-    specificity = proportion_interval(~called[~ill], unit[~ill])
+        gain = paired_gain(label, score, own_calls, unit, resamples=resamples, seed=seed)
+    sensitivity = proportion_interval(own_calls[ill], unit[ill])
+    specificity = proportion_interval(~own_calls[~ill], unit[~ill])
     return {
         "reader": spec.name,
         "cut": spec.cut,
-        "sensitivity": float(called[ill].mean()),
+        "sensitivity": float(own_calls[ill].mean()),
         "sensitivity_low": sensitivity.low,
         "sensitivity_high": sensitivity.high,
-        "specificity": float((~called[~ill]).mean()),
+        "specificity": float((~own_calls[~ill]).mean()),
         "specificity_low": specificity.low,
         "specificity_high": specificity.high,
         "network_specificity": gain.specificity,

@@ -231,9 +231,9 @@ def shortcuts_table(
             }
             | {f"{name}_auc": auc for name, auc in aucs.items()}
         )
-    adjusted = holm([row["p"] for row in rows])
+    adjusted_p = holm([row["p"] for row in rows])
     return rows_to_table(
-        "shortcuts", [row | {"p_adjusted": p} for row, p in zip(rows, adjusted, strict=True)]
+        "shortcuts", [row | {"p_adjusted": p} for row, p in zip(rows, adjusted_p, strict=True)]
     )
 
 

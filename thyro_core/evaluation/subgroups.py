@@ -142,11 +142,11 @@ def subgroups_table(
         own: list[_Row] = []
         for spec in config.subgroup_columns:
             own += _column_rows(ensemble, spec, columns[spec.name], config.threshold)
-        tested = {row["subgroup"]: row["p"] for row in own if row["metric"] == "auc"}
-        adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+        p_by_subgroup = {row["subgroup"]: row["p"] for row in own if row["metric"] == "auc"}
+        adjusted_p = dict(zip(p_by_subgroup, holm(list(p_by_subgroup.values())), strict=True))
         for row in own:
             is_auc = row["metric"] == "auc"
-            row["p_adjusted"] = adjusted[row["subgroup"]] if is_auc else float("nan")
+            row["p_adjusted"] = adjusted_p[row["subgroup"]] if is_auc else float("nan")
         rows += [{"study_id": study_id, "architecture": architecture} | row for row in own]
     return rows_to_table("subgroups", rows)
 
@@ -187,7 +187,7 @@ def _group_rows(
     ensemble: OutOfFoldEnsemble, inside: BoolArray, threshold: float, is_large: bool
 ) -> Iterator[_Row]:
     label, unit = ensemble.label[inside], ensemble.unit[inside].astype(str)
-    called = sigmoid(ensemble.margin[inside]) >= threshold
+    calls = sigmoid(ensemble.margin[inside]) >= threshold
     estimates: dict[str, Sequence[float]] = dict.fromkeys(
         ("auc", "recall", "specificity"), (float("nan"),) * 3
     )
@@ -195,10 +195,10 @@ def _group_rows(
         ill = label == 1
         estimates = {
             "auc": auc_estimate(label, ensemble.margin[inside], unit),
-            "recall": (called[ill].mean(), *proportion_interval(called[ill], unit[ill])),
+            "recall": (calls[ill].mean(), *proportion_interval(calls[ill], unit[ill])),
             "specificity": (
-                (~called[~ill]).mean(),
-                *proportion_interval(~called[~ill], unit[~ill]),
+                (~calls[~ill]).mean(),
+                *proportion_interval(~calls[~ill], unit[~ill]),
             ),
         }
     for metric, (estimate, low, high) in estimates.items():

@@ -31,7 +31,7 @@ COUNTS: tuple[str, ...] = (
 )
 """The counts that stand beside the metrics, per split and pooled."""
 
-POOLED = "pooled_"
+POOLED_PREFIX = "pooled_"
 """Prefix of what is computed from all splits' test images put together."""
 
 TRAIN_AUC, OPTIMISM = "train_auc", "optimism"
@@ -194,21 +194,27 @@ def comparisons_table(
     first = config.architectures[0]
     rows: list[_Row] = []
     for baseline in [name for name in parts if name != first]:
-        shared = sorted(parts.get(first, {}).keys() & parts[baseline].keys())
-        pairs = {split: (parts[first][split], parts[baseline][split]) for split in shared}
+        shared_splits = sorted(parts.get(first, {}).keys() & parts[baseline].keys())
+        pairs = {split: (parts[first][split], parts[baseline][split]) for split in shared_splits}
         if pairs:
-            ratio = mean_test_train_ratio(splits, shared)
+            ratio = mean_test_train_ratio(splits, shared_splits)
             new_rows = [*_delong_rows(pairs), *_corrected_rows(pairs, config.threshold, ratio)]
             new_rows.sort(key=lambda row: _METRIC_ORDER[row["metric"]])
             rows += [row | {"baseline": baseline} for row in new_rows]
     constant = {"study_id": study_id, "architecture": first}
-    return rows_to_table("comparisons", [row | constant for row in _adjusted(rows)])
+    return rows_to_table("comparisons", [row | constant for row in _adjust_p(rows)])
 
 
 _METRIC_ORDER = {
     name: place
     for place, name in enumerate(
-        (*METRICS, *COUNTS, *(POOLED + name for name in (*METRICS, *COUNTS)), TRAIN_AUC, OPTIMISM)
+        (
+            *METRICS,
+            *COUNTS,
+            *(POOLED_PREFIX + name for name in (*METRICS, *COUNTS)),
+            TRAIN_AUC,
+            OPTIMISM,
+        )
     )
 }
 
@@ -240,18 +246,18 @@ def _by_architecture(
 
 
 def _test_part(
-    split: int, architecture: str, part: pd.DataFrame, expected: pd.DataFrame
+    split: int, architecture: str, part: pd.DataFrame, test_rows: pd.DataFrame
 ) -> pd.DataFrame:
     """A split's predictions with `cluster`, once they are those of its test images."""
     keys = ["image_id", "label"]
-    part, expected = part.sort_values(keys), expected.sort_values(keys)
-    if part[keys].to_numpy().tolist() != expected[keys].to_numpy().tolist():
+    part, test_rows = part.sort_values(keys), test_rows.sort_values(keys)
+    if part[keys].to_numpy().tolist() != test_rows[keys].to_numpy().tolist():
         msg = (
             f"split {split}, {architecture}: {len(part)} predictions are not, one for one, of the "
-            f"split's {len(expected)} test images and their labels"
+            f"split's {len(test_rows)} test images and their labels"
         )
         raise ValueError(msg)
-    group = expected["group_id"].to_numpy()
+    group = test_rows["group_id"].to_numpy()
     cluster = part["patient_id"].where(part["patient_id"].notna(), group)
     return part.assign(cluster=cluster.astype(str))
 
@@ -326,7 +332,7 @@ def _mean_rows(
 
 def _pooled_rows(pool: pd.DataFrame, threshold: float) -> Iterator[_Row]:
     for name, value in (_values(pool, threshold) | _counts(pool, threshold)).items():
-        row = {"split": None, "metric": POOLED + name, "value": value}
+        row = {"split": None, "metric": POOLED_PREFIX + name, "value": value}
         yield row | _NO_INTERVAL | _size_columns(pool)
 
 
@@ -347,7 +353,7 @@ def _training_rows(
         for split, value in of.items():
             size = {"n": int(sizes[split]), "n_positive": int(malignant[split])}
             yield _NO_INTERVAL | {"split": split, "metric": name, "value": value} | size
-        mean = mean_interval(list(of.values()), ratio, bounded=False)
+        mean = mean_interval(list(of.values()), ratio, is_bounded=False)
         ends = (mean.low, mean.high) if name == OPTIMISM else (np.nan, np.nan)
         yield {
             "split": None,
@@ -405,14 +411,14 @@ def _corrected_rows(
         }
 
 
-def _adjusted(rows: list[_Row]) -> list[_Row]:
+def _adjust_p(rows: list[_Row]) -> list[_Row]:
     """The rows with Holm's P values over each family."""
     families: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
         families.setdefault(row["family"], []).append(place)
-    adjusted = {
+    adjusted_p = {
         place: p
         for places in families.values()
         for place, p in zip(places, holm([rows[i]["p"] for i in places]), strict=True)
     }
-    return [row | {"p_adjusted": adjusted[place]} for place, row in enumerate(rows)]
+    return [row | {"p_adjusted": adjusted_p[place]} for place, row in enumerate(rows)]

@@ -45,7 +45,7 @@ class OperatingRates(NamedTuple):
 
     sensitivity: PatientShare
     specificity: PatientShare
-    referred: float
+    referral_share: float
     """Share of all images from the threshold on."""
 
 
@@ -141,5 +141,5 @@ def operating_rates(
     return OperatingRates(
         sensitivity=patient_share(positive[malignant], unit[malignant]),
         specificity=patient_share(~positive[benign], unit[benign]),
-        referred=float(positive.mean()) if positive.size else math.nan,
+        referral_share=float(positive.mean()) if positive.size else math.nan,
     )

@@ -34,7 +34,7 @@ from thyro_core.types import AnyFloatArray, AnyIntArray
 MIN_SPLITS = 5
 """Fewer splits carry no test: with one to three degrees of freedom its P is a matter of luck."""
 
-BOOTSTRAPPED: tuple[str, ...] = ("average_precision", "brier")
+BOOTSTRAP_METRICS: tuple[str, ...] = ("average_precision", "brier")
 """The metrics without an interval in closed form."""
 
 WITHOUT_INTERVAL: tuple[str, ...] = ("ece",)
@@ -105,21 +105,21 @@ def metric_intervals(
     label, probability, number = _in_order(label, probability, cluster)
     if number[-1] == 0:
         return dict.fromkeys(METRICS, NO_INTERVAL)
-    called, ill = probability >= threshold, label == 1
+    calls, ill = probability >= threshold, label == 1
     cases = {
-        "accuracy": (called == ill, np.ones(ill.size, dtype=np.bool_)),
-        "recall": (called, ill),
-        "precision": (ill, called),
-        "specificity": (~called, ~ill),
-        "npv": (~ill, ~called),
+        "accuracy": (calls == ill, np.ones(ill.size, dtype=np.bool_)),
+        "recall": (calls, ill),
+        "precision": (ill, calls),
+        "specificity": (~calls, ~ill),
+        "npv": (~ill, ~calls),
     }
     intervals = {
         name: proportion_interval(hit[among], number[among]) for name, (hit, among) in cases.items()
     }
     intervals["auc"] = auc_interval(label, probability, number)
-    intervals["f1"] = f1_interval(label, called, number)
+    intervals["f1"] = f1_interval(label, calls, number)
     bootstrap = bootstrap_intervals(label, probability, number, threshold, resamples, seed)
-    intervals |= {name: bootstrap[name] for name in BOOTSTRAPPED}
+    intervals |= {name: bootstrap[name] for name in BOOTSTRAP_METRICS}
     if ill.any() and probability[ill].min() > probability[~ill].max(initial=-1.0):
         intervals["average_precision"] = wilson_interval(1.0, clusters_of(ill, number))
     return {name: intervals.get(name, NO_INTERVAL) for name in METRICS}
@@ -226,7 +226,7 @@ def mean_interval(
     test_train_ratio: float,
     *,
     patients: int | tuple[int, int] | None = None,
-    bounded: bool = True,
+    is_bounded: bool = True,
 ) -> MeanInterval:
     """Mean over splits, SD (ddof 1) and a 95 % t interval with Nadeau and Bengio's variance.
 
@@ -244,22 +244,22 @@ def mean_interval(
         patients: independent units behind all splits together, for values without spread: those
             of a share, for Wilson's interval; or the malignant and the benign ones, for Newcombe's:
             the values are AUCs then. None: no interval without spread.
-        bounded: whether the values lie between 0 and 1; otherwise the interval is symmetric.
+        is_bounded: whether the values lie between 0 and 1; otherwise the interval is symmetric.
 
     Raises:
         ValueError: see `nadeau_bengio`.
     """
     array = np.asarray(values, dtype=np.float64)
-    defined = array[~np.isnan(array)] if array.ndim == 1 else array
-    test = nadeau_bengio(defined, test_train_ratio)
+    defined_values = array[~np.isnan(array)] if array.ndim == 1 else array
+    test = nadeau_bengio(defined_values, test_train_ratio)
     interval = Interval(test.ci_low, test.ci_high)
     if test.sd == 0.0:
         interval = _interval_without_spread(test.mean, patients)
-    elif bounded:
-        error = _corrected_error(test.sd, defined.size, test_train_ratio)
+    elif is_bounded:
+        error = _corrected_error(test.sd, defined_values.size, test_train_ratio)
         form = logit_interval if isinstance(patients, tuple) else score_interval
         interval = form(test.mean, error, t_quantile(test.df))
-    return MeanInterval(test.mean, test.sd, *interval, defined.size)
+    return MeanInterval(test.mean, test.sd, *interval, defined_values.size)
 
 
 def mean_test_train_ratio(splits: pa.Table, numbers: Sequence[int] | None = None) -> float:
@@ -290,10 +290,10 @@ def holm(p: Sequence[float]) -> list[float]:
         raise ValueError(msg)
     tests = np.flatnonzero(~np.isnan(values))
     rising = tests[np.argsort(values[tests], kind="stable")]
-    adjusted = np.full(values.shape, np.nan)
+    adjusted_p = np.full(values.shape, np.nan)
     steps = np.arange(len(rising), 0, -1) * values[rising]
-    adjusted[rising] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return [float(value) for value in adjusted]
+    adjusted_p[rising] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [float(value) for value in adjusted_p]
 
 
 def cluster_counts(clusters: int, images: int, resamples: int, seed: int) -> Iterator[AnyIntArray]:
@@ -331,8 +331,8 @@ def _in_order(
 
 def _spread(values: AnyFloatArray) -> float:
     """SD of the resamples that define a metric; NaN if those are fewer than half."""
-    defined = values[~np.isnan(values)]
-    return _sd(defined) if 2 * defined.size >= values.size else np.nan
+    defined_values = values[~np.isnan(values)]
+    return _sd(defined_values) if 2 * defined_values.size >= values.size else np.nan
 
 
 def _interval_without_spread(value: float, patients: int | tuple[int, int] | None) -> Interval:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from thyro_core.config import Architecture
 from thyro_core.explain.gradcam import cams_of_features, grad_cams
-from thyro_core.explain.regions import highlighted, upsampled
+from thyro_core.explain.regions import hot_spot, upsample
 from thyro_core.tables.cam_columns import CASCADE
 from thyro_core.training.anatomy import find_anatomy
 from thyro_core.training.models import body_and_head, build, forward_layers
@@ -175,7 +175,7 @@ def peak_cells(maps: Float32Array, masks: BoolArray) -> tuple[FloatArray, BoolAr
 def region_iou(cam: Float32Array, mask: BoolArray, share: float) -> float:
     """Intersection over union of a map's highlighted region and a mask.
 
-    The region is cut from the map enlarged to the mask's size, as `regions.highlighted` does.
+    The region is cut from the map enlarged to the mask's size, as `regions.hot_spot` does.
 
     Args:
         cam: (h, w), at least 0.
@@ -185,7 +185,7 @@ def region_iou(cam: Float32Array, mask: BoolArray, share: float) -> float:
     Returns:
         0 to 1; NaN for an empty map or mask.
     """
-    region = highlighted(upsampled(cam, *mask.shape), share)
+    region = hot_spot(upsample(cam, *mask.shape), share)
     if not region.any() or not mask.any():
         return float("nan")
     return float((region & mask).sum() / (region | mask).sum())
@@ -337,7 +337,7 @@ def insertion_curve(
 def _perturbation_curve(
     scores: ScoreFunction, first: Float32Array, last: Float32Array, cam: Float32Array, steps: int
 ) -> Curve:
-    order = np.argsort(-upsampled(cam, *first.shape).ravel(), kind="stable")
+    order = np.argsort(-upsample(cam, *first.shape).ravel(), kind="stable")
     rank = np.empty(order.size, dtype=np.int64)
     rank[order] = np.arange(order.size)
     counts = order.size * np.arange(steps + 1) // steps

@@ -21,7 +21,7 @@ from skimage.feature import graycomatrix
 from skimage.measure import perimeter_crofton
 from skimage.morphology import convex_hull_image
 
-from thyro_core.explain.regions import SHARES, highlighted, upsampled
+from thyro_core.explain.regions import SHARES, hot_spot, upsample
 from thyro_core.tables.cam_columns import FEATURES, GLCM_DISTANCES, GREY_BINS, RING
 from thyro_core.tables.schemas import rows_to_table
 from thyro_core.types import BoolArray, Float32Array, Grey
@@ -36,7 +36,7 @@ def region_features(
     """All features of one region, under the names and in the order of `FEATURES`.
 
     Args:
-        region: bool (H, W), as `regions.highlighted` gives it.
+        region: bool (H, W), as `regions.hot_spot` gives it.
         grey: uint8 (H, W), the network's input before normalisation.
         outline: bool, the region in the proportions that shapes are measured in; None: as it is.
 
@@ -84,15 +84,15 @@ def feature_rows(
             measured on the map enlarged to these proportions, on as many pixels as `grey` has.
 
     Raises:
-        ValueError: see `regions.upsampled`, `regions.highlighted` and `region_features`.
+        ValueError: see `regions.upsample`, `regions.hot_spot` and `region_features`.
     """
-    large = upsampled(cam, *grey.shape)
+    large = upsample(cam, *grey.shape)
     stretch = math.sqrt(height_to_width * grey.shape[1] / grey.shape[0])
     size = (max(1, round(grey.shape[0] * stretch)), max(1, round(grey.shape[1] / stretch)))
-    true = large if size == grey.shape else upsampled(cam, *size)
+    true = large if size == grey.shape else upsample(cam, *size)
     return [
         {"image_id": image_id, "label": label, "threshold": float(share)}
-        | region_features(highlighted(large, share), grey, highlighted(true, share))
+        | region_features(hot_spot(large, share), grey, hot_spot(true, share))
         for share in shares
     ]
 
@@ -112,7 +112,7 @@ def outline_aspect(mask: BoolArray, height_to_width: float) -> float:
     """
     if not mask.any():
         return math.nan
-    rows, columns = _window(highlighted(mask.astype(np.float32), 0.5), 0)
+    rows, columns = _window(hot_spot(mask.astype(np.float32), 0.5), 0)
     height = (rows.stop - rows.start) / mask.shape[0]
     width = (columns.stop - columns.start) / mask.shape[1]
     return float(height / width * height_to_width)

@@ -18,7 +18,7 @@ from thyro_core.explain.faithfulness import (
     pointing_hits,
     region_iou,
 )
-from thyro_core.explain.regions import highlighted, upsampled
+from thyro_core.explain.regions import hot_spot, upsample
 from thyro_core.tables.cam_columns import NODULE_MEASURES
 from thyro_core.types import AnyIntArray, BoolArray, Float32Array, FloatArray
 
@@ -155,7 +155,7 @@ def _measures_of_pairs(maps: Float32Array, masks: BoolArray, share: float) -> di
 
 def _overlaps(maps: Float32Array, masks: BoolArray, share: float) -> FloatArray:
     size = masks.shape[1:]
-    regions = np.stack([highlighted(upsampled(cam, *size), share) for cam in maps])
+    regions = np.stack([hot_spot(upsample(cam, *size), share) for cam in maps])
     flat_regions, flat_masks = (part.reshape(len(part), -1) for part in (regions, masks))
     own = flat_regions.astype(np.float32)
     both = np.empty((len(maps), len(masks)))

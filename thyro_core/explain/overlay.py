@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from thyro_core.explain.regions import upsampled
+from thyro_core.explain.regions import upsample
 from thyro_core.types import Float32Array, Grey
 
 COLOUR_MAP = "viridis"
@@ -31,7 +31,7 @@ def overlay_map(grey: Grey, cam: Float32Array) -> npt.NDArray[np.uint8]:
     Args:
         grey: (H, W).
         cam: (h, w), at least 0, at any resolution; it covers the whole image and is enlarged by
-            `regions.upsampled`. Its peak gets the full colour.
+            `regions.upsample`. Its peak gets the full colour.
 
     Returns:
         uint8 (H, W, 3), RGB; the grey image itself for a map that is empty (zero everywhere).
@@ -44,7 +44,7 @@ def overlay_map(grey: Grey, cam: Float32Array) -> npt.NDArray[np.uint8]:
         msg = f"expected an image (H, W) and a finite map (h, w), found {grey.shape}, {cam.shape}"
         raise ValueError(msg)
     full = float(cam.max(initial=0.0))
-    enlarged_map = upsampled(cam, *grey.shape).astype(np.float64)
+    enlarged_map = upsample(cam, *grey.shape).astype(np.float64)
     values = np.clip(enlarged_map / full, 0, 1) if full > 0 else np.zeros(grey.shape)
     table = np.array(colours(_COLOUR_STEPS), dtype=np.float64)
     colour = table[np.rint(values * (_COLOUR_STEPS - 1)).astype(np.intp)]

@@ -16,7 +16,7 @@ DEFAULT_SHARE = 0.5
 _CONNECTIVITY = np.ones((3, 3), dtype=np.bool_)
 
 
-def upsampled(cam: Float32Array, height: int, width: int) -> Float32Array:
+def upsample(cam: Float32Array, height: int, width: int) -> Float32Array:
     """The map at an image's size: bilinear, pixels are areas, values beyond the edge repeat it.
 
     The corners of map and image coincide, not the centres of their corner pixels (PyTorch's
@@ -43,7 +43,7 @@ def upsampled(cam: Float32Array, height: int, width: int) -> Float32Array:
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def highlighted(cam: Float32Array, share: float) -> BoolArray:
+def hot_spot(cam: Float32Array, share: float) -> BoolArray:
     """The largest connected part of a map that lies strictly above a share of its peak.
 
     Pixels are connected to their eight neighbours. Of several largest parts the one with the
@@ -51,7 +51,7 @@ def highlighted(cam: Float32Array, share: float) -> BoolArray:
     not hold the peak. The map is cut at its own peak, so its scale does not matter.
 
     Args:
-        cam: (H, W), the map at the image's size, as `upsampled` gives it.
+        cam: (H, W), the map at the image's size, as `upsample` gives it.
         share: Share of the peak, at least 0 and below 1.
 
     Returns:

@@ -17,11 +17,11 @@ from thyro_core.imaging.local_features import (
     PLACE_STEPS,
     LocalFeatures,
 )
-from thyro_core.imaging.pattern_symmetry import changed
-from thyro_core.imaging.symmetry import TRANSPOSED, inverse, moved
+from thyro_core.imaging.pattern_symmetry import change_patterns
+from thyro_core.imaging.symmetry import TRANSPOSE, inverse, move_places
 from thyro_core.types import FloatArray
 
-_PROPOSED = 8.0  # how near a proposal must bring a feature: 3 degrees move the corner by 7 [pixels]
+_REACH = 8.0  # how near a proposal must bring a feature: 3 degrees move the corner by 7 [pixels]
 _NEAR, _NEAR_SIZES = 1.5, 0.4  # how near the similarity must: [pixels], and [sizes]
 _SIZE_OCTAVES = 0.4  # how much the sizes may differ from the similarity's scale
 _TURN = 0.12  # largest sine of the rotation
@@ -34,13 +34,13 @@ class Alignment:
     """A similarity that brings one image over another.
 
     Attributes:
-        shared: features that it brings together, each counted once.
+        n_shared: features that it brings together, each counted once.
         turn: scale and rotation, as the complex number that a place x + iy is multiplied by.
         shift: added to it afterwards, x + iy [pixels of the scaled image].
         symmetry: what is done to the first image before, see `thyro_core.imaging.symmetry`.
     """
 
-    shared: int
+    n_shared: int
     turn: complex
     shift: complex
     symmetry: int
@@ -57,12 +57,12 @@ def align(
         least: matches that must propose one scale and shift; with fewer nothing is aligned.
         symmetry: what is done to `one` first.
     """
-    left = changed(one.patterns, symmetry).astype(np.float32)
+    left = change_patterns(one.patterns, symmetry).astype(np.float32)
     right = other.patterns.astype(np.float32)
     places = [features.places / PLACE_STEPS for features in (one, other)]
     reach = one.width - 1.0, one.height - 1.0
     # Refined to beyond the edge, a place would be brought before the first pixel.
-    places[0][:, :2] = np.abs(moved(places[0][:, :2], *reach, symmetry))
+    places[0][:, :2] = np.abs(move_places(places[0][:, :2], *reach, symmetry))
     octaves = np.subtract.outer(-places[0][:, 2], -places[1][:, 2])
     # The sums are of whole numbers below 2^24: float32 holds them exactly.
     alike = (left @ right.T >= LEAST_COSINE * PATTERN_NORM**2) & (np.abs(octaves) <= MOST_OCTAVES)
@@ -73,12 +73,12 @@ def align(
     start = places[0][i, 0] + 1j * places[0][i, 1]
     goal = places[1][j, 0] + 1j * places[1][j, 1]
     scale, size = octaves[i, j], 2 ** places[1][j, 2]
-    proposed = _supporters(start, goal, scale)
-    support = proposed.sum(axis=1)
+    is_proposed = _supporters(start, goal, scale)
+    support = is_proposed.sum(axis=1)
     if support.max() < least:
         return best
     for k in np.argsort(-support, kind="stable")[:_PROPOSALS]:
-        near = proposed[k]
+        near = is_proposed[k]
         for _ in range(_ROUNDS):
             fit = _similarity(start[near], goal[near])
             if fit is None:
@@ -87,9 +87,9 @@ def align(
             before = near
             near = np.abs(turn * start + shift - goal) <= _NEAR + _NEAR_SIZES * size
             near &= np.abs(scale - np.log2(np.abs(turn))) <= _SIZE_OCTAVES
-            shared = min(len(set(i[near].tolist())), len(set(j[near].tolist())))
-            if shared > best.shared:
-                best = Alignment(shared, turn, shift, symmetry)
+            n_shared = min(len(set(i[near].tolist())), len(set(j[near].tolist())))
+            if n_shared > best.n_shared:
+                best = Alignment(n_shared, turn, shift, symmetry)
             if np.array_equal(near, before):
                 break
     return best
@@ -102,7 +102,7 @@ def _supporters(
     factor = 2**scale
     shift = goal - factor * start
     apart = factor[:, None] * start + shift[:, None] - goal
-    near = np.maximum(np.abs(apart.real), np.abs(apart.imag)) <= _PROPOSED
+    near = np.maximum(np.abs(apart.real), np.abs(apart.imag)) <= _REACH
     return near & (np.abs(np.subtract.outer(scale, scale)) <= _SIZE_OCTAVES)
 
 
@@ -140,7 +140,7 @@ def overlaps(
     """
     turn, shift, symmetry = alignment.turn, alignment.shift, alignment.symmetry
     width, height = one.width, one.height
-    if symmetry & TRANSPOSED:
+    if symmetry & TRANSPOSE:
         width, height = height, width
     # Corners of the second image, seen in the first one, which the symmetry has changed.
     corners = np.array([0, other.width - 1, (other.height - 1) * 1j])
@@ -156,6 +156,6 @@ def overlaps(
     target = turn * grid + shift
     own = np.stack([(grid.real + 0.5) / width, (grid.imag + 0.5) / height])
     flat = own.reshape(2, -1).T
-    own = moved(flat, 1.0, 1.0, inverse(symmetry)).T.reshape(own.shape)
+    own = move_places(flat, 1.0, 1.0, inverse(symmetry)).T.reshape(own.shape)
     theirs = np.stack([(target.real + 0.5) / other.width, (target.imag + 0.5) / other.height])
     return own, theirs

@@ -69,7 +69,7 @@ def alike_features(
     n = len(patterns)
     pairs = _distinct(np.concatenate(_in_threads(in_order, range(_ORDERS))))
 
-    def compared(start: int) -> IntArray:
+    def compare(start: int) -> IntArray:
         some = pairs[start : start + _ROWS_AT_ONCE]
         i, j = np.divmod(some, n)
         products = np.einsum("ij,ij->i", patterns[i], patterns[j], dtype=np.int32)
@@ -77,7 +77,7 @@ def alike_features(
         near = (products >= LEAST_COSINE * PATTERN_NORM**2) & (octaves <= MOST_OCTAVES)
         return np.asarray(some[near])
 
-    alike = _in_threads(compared, range(0, len(pairs), _ROWS_AT_ONCE))
+    alike = _in_threads(compare, range(0, len(pairs), _ROWS_AT_ONCE))
     left, right = np.divmod(np.concatenate([np.empty(0, np.int64), *alike]), n)
     return left, right
 
@@ -160,8 +160,8 @@ def _neighbours(symbols: Symbols, words: Words, owners: IntArray, scatter: int) 
 
 def _distinct(numbers: IntArray) -> IntArray:
     """The different numbers, ascending; `np.unique` hashes them, which takes 30 times as long."""
-    ordered = np.sort(numbers)
-    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
+    numbers = np.sort(numbers)
+    return numbers[np.append(True, numbers[1:] != numbers[:-1])] if len(numbers) else numbers
 
 
 def _in_threads(work: Callable[[_Part], _Result], parts: Iterable[_Part]) -> list[_Result]:

@@ -323,11 +323,13 @@ def _line_labels(parts: _InkParts, layer: _InkLayer) -> npt.NDArray[np.int32]:
     base, right = top + height, left + width
     taller, lower = (f(height[:, None], height[None]) for f in (np.maximum, np.minimum))
     gaps = left[None] - right[:, None]
-    linked = (left[None] > left[:, None]) & (gaps <= layer.gap * taller) & (gaps >= -0.3 * lower)
-    linked &= np.abs(base[:, None] - base[None]) <= np.maximum(1, layer.slack * taller)
-    linked &= (taller <= layer.ratio * lower) & (np.abs(peak[:, None] - peak[None]) <= layer.levels)
+    is_linked = (left[None] > left[:, None]) & (gaps <= layer.gap * taller) & (gaps >= -0.3 * lower)
+    is_linked &= np.abs(base[:, None] - base[None]) <= np.maximum(1, layer.slack * taller)
+    is_linked &= (taller <= layer.ratio * lower) & (
+        np.abs(peak[:, None] - peak[None]) <= layer.levels
+    )
     labels = np.arange(len(parts), dtype=np.int32)
-    for first, second in np.argwhere(linked).tolist():
+    for first, second in np.argwhere(is_linked).tolist():
         if labels[first] != labels[second]:
             labels[labels == labels[second]] = labels[first]
     return labels
@@ -366,8 +368,8 @@ def _is_text_line(
 
 def _level_at(values: npt.NDArray[Any], share: float) -> float:
     """A quantile, linear between values: `np.quantile`, which takes ten times as long on a few."""
-    ordered, place = np.sort(values), share * (len(values) - 1)
-    below, above = ordered[math.floor(place)], ordered[math.ceil(place)]
+    sorted_values, place = np.sort(values), share * (len(values) - 1)
+    below, above = sorted_values[math.floor(place)], sorted_values[math.ceil(place)]
     return float(below) + (place - math.floor(place)) * (float(above) - float(below))
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from thyro_core.imaging.alike_features import alike_features
 from thyro_core.imaging.local_features import PLACE_STEPS, LocalFeatures
 from thyro_core.imaging.pattern_symmetry import bring_into_one_view
-from thyro_core.imaging.symmetry import SYMMETRIES, Symmetries, between, moved
+from thyro_core.imaging.symmetry import SYMMETRIES, Symmetries, between, move_places
 from thyro_core.types import BoolArray, IntArray
 
 _CROWD, _CROWD_FACTOR = 16, 4  # alike features of a common one, at least; in medians of its image
@@ -73,9 +73,9 @@ def _common(left: IntArray, right: IntArray, owners: IntArray) -> BoolArray:
     crowd = np.bincount(left, minlength=len(owners)) + np.bincount(right, minlength=len(owners))
     sizes = np.bincount(owners)
     # Image and crowd in one number: sorted, an image's features lie together, least crowd first.
-    ordered = np.sort(owners << _CROWD_BITS | crowd)
+    sorted_keys = np.sort(owners << _CROWD_BITS | crowd)
     middle = np.minimum(np.cumsum(sizes) - sizes + sizes // 2, len(owners) - 1)
-    median = ordered[middle] & ((1 << _CROWD_BITS) - 1)
+    median = sorted_keys[middle] & ((1 << _CROWD_BITS) - 1)
     return np.asarray((crowd > _CROWD) & (crowd > _CROWD_FACTOR * median[owners]))
 
 
@@ -98,9 +98,9 @@ def _agreeing(left: IntArray, right: IntArray, features: _Features) -> IntArray:
     symmetry = between()[symmetries[left], symmetries[right]]
     start, goal = (places[side].astype(np.float64) / PLACE_STEPS for side in (left, right))
     width, height = image_sizes[owners[left]].T - 1
-    start[:, :2] = moved(start[:, :2], width, height, symmetry)
+    start[:, :2] = move_places(start[:, :2], width, height, symmetry)
     octaves = goal[:, 2] - start[:, 2]
-    agreed = [np.empty(0, np.int64)]
+    agreements = [np.empty(0, np.int64)]
     for step in range(1, _MATCHES):
         one, other = slice(None, -step), slice(step, None)
         together = (keys[one] == keys[other]) & (symmetry[one] == symmetry[other])
@@ -113,14 +113,14 @@ def _agreeing(left: IntArray, right: IntArray, features: _Features) -> IntArray:
         apart = np.abs(ends[0] * middle[:, None] - ends[1]).max(axis=1)
         two = np.minimum(*(np.abs(side).max(axis=1) for side in ends)) >= _APART
         near = rows[(apart <= _PROPOSAL_PIXELS) & two]
-        agreed.append(keys[near] * len(SYMMETRIES) + symmetry[near])
-    ways, votes = np.unique(np.concatenate(agreed), return_counts=True)
+        agreements.append(keys[near] * len(SYMMETRIES) + symmetry[near])
+    ways, votes = np.unique(np.concatenate(agreements), return_counts=True)
     # Of each pair the symmetry with most votes, the first of equal ones.
     order = np.lexsort((ways, -votes, ways // len(SYMMETRIES)))
     ways, votes = ways[order], votes[order]
     pairs, first = np.unique(ways // len(SYMMETRIES), return_index=True)
     ways, votes = ways[first], votes[first]
-    matched, matches = np.unique(keys, return_counts=True)
-    likely = (votes >= _VOTES) | (2 * votes >= matches[np.searchsorted(matched, pairs)])
+    pairs_with_match, matches = np.unique(keys, return_counts=True)
+    likely = (votes >= _VOTES) | (2 * votes >= matches[np.searchsorted(pairs_with_match, pairs)])
     first_image, second_image = np.divmod(pairs[likely], n_images)
     return np.stack([first_image, second_image, ways[likely] % len(SYMMETRIES)], axis=1)

@@ -28,7 +28,7 @@ _CODECS = {
     "deflated frames": ".8.1", "SMPTE ST 2110": ".7.1",
 }  # fmt: skip
 
-EXPECTED: tuple[str, ...] = tuple(_CODECS)[: list(_CODECS).index("JPEG 2000 Part 2")]
+EXPECTED_CODECS: tuple[str, ...] = tuple(_CODECS)[: list(_CODECS).index("JPEG 2000 Part 2")]
 """What is read where all that Thyro depends on is installed whole."""
 
 

@@ -31,7 +31,7 @@ from thyro_core.errors import counted
 from thyro_core.imaging.bounds import ClipBounds, evenly_spaced
 from thyro_core.imaging.compressed import RefusedError
 from thyro_core.imaging.decode import DECODER_ERRORS, TooLargeError, fault_sentence
-from thyro_core.imaging.dicom_deflated import MAGIC, MAGIC_AT, unpacked
+from thyro_core.imaging.dicom_deflated import MAGIC, MAGIC_AT, unpack
 from thyro_core.imaging.dicom_pixels import (
     PHOTOMETRIC,
     FrameImage,
@@ -84,7 +84,7 @@ _IDENTITY: list[BaseTag | int] = [
 _ISSUER = 0x0010_0021
 # They stand where the issuer of a patient's id stands: an exam's id is no patient's.
 _STUDY_UID, _ACCESSION = "StudyInstanceUID", "AccessionNumber"
-_TRUNCATED = "truncated: the file ends before {what} does; copy it again from where it came"
+_TRUNCATED_FILE = "truncated: the file ends before {what} does; copy it again from where it came"
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
     _silence()
     patient_id, burned_in, exam_id = None, None, None
     try:
-        source = unpacked(data, bounds)
+        source = unpack(data, bounds)
         identity = _identity(source)
         patient_id = _patient(identity, pseudonymise)
         exam_id = _exam_pseudonym(identity, _ACCESSION, pseudonymise)
@@ -213,7 +213,7 @@ def _dataset(source: bytes, identity: Dataset) -> Dataset:
     has_magic = source[MAGIC_AT : MAGIC_AT + 4] == MAGIC
     if has_magic or "SOPClassUID" in identity:
         what = "its pixel data" if "SOPClassUID" in identity else "its header"
-        raise RefusedError(_TRUNCATED.format(what=what), "undecodable")
+        raise RefusedError(_TRUNCATED_FILE.format(what=what), "undecodable")
     msg = "not a DICOM image: no SOP class in it; send the file that the device or archive exports"
     raise RefusedError(msg, "undecodable")
 
@@ -303,12 +303,12 @@ def _count_note(dataset: Dataset, n: int) -> str | None:
     """What a clip's file declares, where its stream holds another number of frames."""
     try:
         value = dataset.get("NumberOfFrames")
-        declared = None if value is None else max(0, min(int(value), 10**12))
+        declared_count = None if value is None else max(0, min(int(value), 10**12))
     except _READER_ERRORS:
-        declared = None
-    if declared == n:
+        declared_count = None
+    if declared_count == n:
         return None
-    number = "no number of frames" if declared is None else counted(declared, "frame")
+    number = "no number of frames" if declared_count is None else counted(declared_count, "frame")
     return f"the file declares {number}, its stream holds {n}: these are used"
 
 
@@ -348,14 +348,14 @@ def _check_length(dataset: Dataset, syntax: UID, n: int) -> None:
     n_bytes = len(dataset.PixelData)
     if n_bytes < length:
         what = f"its pixel data ({n_bytes} of {length} bytes)"
-        raise RefusedError(_TRUNCATED.format(what=what), "undecodable")
+        raise RefusedError(_TRUNCATED_FILE.format(what=what), "undecodable")
 
 
 def transfer_syntax(dataset: Dataset) -> UID:
     """How a file's pixels are packed; of a file that does not say so, how it was read."""
-    named = dataset.file_meta.get("TransferSyntaxUID")
-    if named:
-        return UID(str(named))
+    syntax_uid = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax_uid:
+        return UID(str(syntax_uid))
     is_implicit, is_little = dataset.original_encoding
     if is_implicit:
         return ImplicitVRLittleEndian
@@ -377,7 +377,7 @@ def _video_frames(dataset: Dataset, clip: Clip, boxes: tuple[Box, ...]) -> Itera
     for index, frame in clip.frames.items():
         try:
             if frame is None:
-                raise RefusedError(_TRUNCATED.format(what="its clip"), "undecodable")
+                raise RefusedError(_TRUNCATED_FILE.format(what="its clip"), "undecodable")
             yield from _views(dataset, index, frame, photometric="RGB", boxes=boxes)
         except _READER_ERRORS as error:
             yield DicomFrame(index, None, *_why(error))

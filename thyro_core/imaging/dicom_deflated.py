@@ -17,7 +17,7 @@ _UNPACK_AT_ONCE = 1 << 20
 _MOST_RATIO = 200
 
 
-def unpacked(data: bytes, bounds: ClipBounds) -> bytes:
+def unpack(data: bytes, bounds: ClipBounds) -> bytes:
     """The file; of one that is compressed as a whole its elements, without the meta header.
 
     Args:
@@ -35,13 +35,13 @@ def unpacked(data: bytes, bounds: ClipBounds) -> bytes:
     )
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return data
-    packed, unpacker, parts = data[meta_file.tell() :], zlib.decompressobj(-zlib.MAX_WBITS), []
-    total, rest = 0, packed
+    body, unpacker, parts = data[meta_file.tell() :], zlib.decompressobj(-zlib.MAX_WBITS), []
+    total, rest = 0, body
     while rest and not unpacker.eof:
         parts.append(unpacker.decompress(rest, _UNPACK_AT_ONCE))
         total, rest = total + len(parts[-1]), unpacker.unconsumed_tail
         # A few of the bound's bytes are never legitimate: what is packed shrinks to a third or so.
-        if total > min(bounds.max_bytes, _MOST_RATIO * len(packed) + _UNPACK_AT_ONCE):
+        if total > min(bounds.max_bytes, _MOST_RATIO * len(body) + _UNPACK_AT_ONCE):
             msg = (
                 f"a deflated file that unpacks to more than {total} bytes: export it in another "
                 "transfer syntax"

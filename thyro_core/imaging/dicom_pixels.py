@@ -79,24 +79,24 @@ def frame_samples(dataset: Dataset, syntax: UID, index: int) -> tuple[npt.NDArra
     # The library's own correction takes HighBit for BitsStored - 1.
     options: dict[str, Any] = {"correct_unused_bits": False}
     array, facts = get_decoder(syntax).as_array(dataset, index=index, **options)
-    return _aligned(array, dataset), str(facts["photometric_interpretation"])
+    return _align_bits(array, dataset), str(facts["photometric_interpretation"])
 
 
-def _aligned(array: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
+def _align_bits(array: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
     """Stored values without the bits above and below them (PS3.5, 8.1.1)."""
-    stored, high = int(dataset.BitsStored), dataset.get("HighBit")
-    allocated = 8 * array.dtype.itemsize
-    high = stored - 1 if high is None else int(high)
-    if not stored - 1 <= high < allocated:
+    bits_stored, high = int(dataset.BitsStored), dataset.get("HighBit")
+    bits_allocated = 8 * array.dtype.itemsize
+    high = bits_stored - 1 if high is None else int(high)
+    if not bits_stored - 1 <= high < bits_allocated:
         msg = (
-            f"HighBit {high} with {stored} bits stored of {allocated}: the file contradicts "
-            "itself; export it again"
+            f"HighBit {high} with {bits_stored} bits stored of {bits_allocated}: the file "
+            "contradicts itself; export it again"
         )
         raise RefusedError(msg, "undecodable")
-    if stored == allocated:
+    if bits_stored == bits_allocated:
         return array
     # An arithmetic shift to the right repeats the sign.
-    return (array << (allocated - 1 - high)) >> (allocated - stored)
+    return (array << (bits_allocated - 1 - high)) >> (bits_allocated - bits_stored)
 
 
 def frame_picture(
@@ -166,8 +166,8 @@ def tissue_boxes(dataset: Dataset) -> tuple[tuple[Box, ...], str | None]:
             "pixels"
         )
         return (), note
-    clipped = {(box[0], box[1], min(box[2], width), min(box[3], height)) for box in boxes}
-    return tuple(sorted(box for box in clipped if not _is_within_another(box, clipped))), None
+    in_picture = {(box[0], box[1], min(box[2], width), min(box[3], height)) for box in boxes}
+    return tuple(sorted(box for box in in_picture if not _is_within_another(box, in_picture))), None
 
 
 def _tissue(region: Dataset) -> Box | None:
@@ -215,7 +215,7 @@ def _grey(array: npt.NDArray[Any], dataset: Dataset, photometric: str) -> Grey:
         table = grey_table(dataset.VOILUTSequence[0], is_little=is_little, is_signed=min(ends) < 0)
         shares = table(values) / table.full_scale
     else:
-        shares = _windowed(values, dataset, min(ends), max(ends))
+        shares = _apply_window(values, dataset, min(ends), max(ends))
     # Of MONOCHROME1 the shape says the same once more (PS3.3, C.7.6.3.1.2 and C.8.11.3.1.2).
     shape = str(dataset.get("PresentationLUTShape", "")).strip().upper()
     if photometric == "MONOCHROME1" or shape == "INVERSE":
@@ -232,7 +232,7 @@ def _stored_range(array: npt.NDArray[Any], dataset: Dataset) -> tuple[int, int]:
     return 0, next(scale for scale in _FULL_SCALE_LEVELS if int(array.max()) <= scale)
 
 
-def _windowed(values: FloatArray, dataset: Dataset, low: float, high: float) -> FloatArray:
+def _apply_window(values: FloatArray, dataset: Dataset, low: float, high: float) -> FloatArray:
     """Shares of the output range (PS3.3, C.11.2.1.2 and C.11.2.1.3)."""
     center, width = _number(dataset, "WindowCenter", np.nan), _number(dataset, "WindowWidth")
     function = str(dataset.get("VOILUTFunction", "LINEAR")).strip().upper()

@@ -82,27 +82,27 @@ def local_features(small: Grey) -> LocalFeatures:
     """The features of a grey image: at most 136, strongest first in each octave.
 
     Args:
-        small: uint8 (H, W), from `scaled`.
+        small: uint8 (H, W), from `scale_down`.
     """
     height, width = small.shape
-    level = _blurred(_contrast_steps(small), _FINEST)
+    level = _blur(_contrast_steps(small), _FINEST)
     places, patterns = [np.empty((0, 3), np.int16)], [np.empty((0, PATTERN), np.int8)]
     for octave, quota in enumerate(_QUOTAS):
         levels = [level]
         for step in _blur_steps():
-            levels.append(_blurred(levels[-1], step))
+            levels.append(_blur(levels[-1], step))
         layer, y, x = _extrema([b - a for a, b in pairwise(levels)], quota)
         stack = np.stack(levels)
-        refined = _refined(stack[1:] - stack[:-1], layer, y, x)
-        patterns.append(_patterns(stack, layer, refined))
-        log_size = np.log2(_FINEST) + refined[:, 2] / _LAYERS + octave
-        where = np.stack([refined[:, 0] * 2**octave, refined[:, 1] * 2**octave, log_size], axis=1)
+        peaks = _refine_peaks(stack[1:] - stack[:-1], layer, y, x)
+        patterns.append(_patterns(stack, layer, peaks))
+        log_size = np.log2(_FINEST) + peaks[:, 2] / _LAYERS + octave
+        where = np.stack([peaks[:, 0] * 2**octave, peaks[:, 1] * 2**octave, log_size], axis=1)
         places.append(np.rint(where * PLACE_STEPS).astype(np.int16))
         level = np.ascontiguousarray(levels[_LAYERS][::2, ::2])
     return LocalFeatures(width, height, np.concatenate(places), np.concatenate(patterns))
 
 
-def scaled(grey: Grey) -> Grey:
+def scale_down(grey: Grey) -> Grey:
     """The image at the area in which features are sought, its shape kept."""
     factor = SCALE / np.sqrt(grey.size)
     height, width = (max(2 * _BORDER + 2, round(side * factor)) for side in grey.shape)
@@ -149,7 +149,7 @@ def _gaussian(sigma: float) -> Float32Array:
     return np.asarray(np.trim_zeros(whole), np.float32)
 
 
-def _blurred(image: Float32Array, sigma: float) -> Float32Array:
+def _blur(image: Float32Array, sigma: float) -> Float32Array:
     """Blurred and rounded: 12 bits of image, twice 6 of weights are the 24 that float32 holds."""
     kernel = _gaussian(sigma)
     sums = cv2.sepFilter2D(image, cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
@@ -182,7 +182,7 @@ def _extrema(layers: list[Float32Array], quota: int) -> tuple[IntArray, IntArray
     return layer[best], y[best], x[best]
 
 
-def _refined(layers: Float32Array, k: IntArray, y: IntArray, x: IntArray) -> FloatArray:
+def _refine_peaks(layers: Float32Array, k: IntArray, y: IntArray, x: IntArray) -> FloatArray:
     """x, y, layer where parabolas through the neighbours have their extremum: (n, 3)."""
     middle = layers[k, y, x].astype(np.float64)
 
@@ -200,8 +200,10 @@ def _refined(layers: Float32Array, k: IntArray, y: IntArray, x: IntArray) -> Flo
 @cache
 def _cosine_waves() -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
     """Rows and columns of the lowest waves, the waves in whole numbers (_GRID², n), the window."""
-    squared = np.add.outer(np.arange(_GRID) ** 2, np.arange(_GRID) ** 2)
-    rows, columns = np.divmod(np.argsort(squared, axis=None, kind="stable")[1 : 1 + PATTERN], _GRID)
+    squared_frequency = np.add.outer(np.arange(_GRID) ** 2, np.arange(_GRID) ** 2)
+    rows, columns = np.divmod(
+        np.argsort(squared_frequency, axis=None, kind="stable")[1 : 1 + PATTERN], _GRID
+    )
     across = np.arange(_GRID) + 0.5
     cosines = np.cos(np.pi * np.outer(np.arange(_GRID), across) / _GRID) * np.sqrt(2 / _GRID)
     cosines[0] /= np.sqrt(2)
@@ -211,13 +213,13 @@ def _cosine_waves() -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
     return rows, columns, waves.reshape(PATTERN, -1).T.copy(), np.rint(1024 * window).ravel()
 
 
-def _patterns(levels: Float32Array, layer: IntArray, refined: FloatArray) -> npt.NDArray[np.int8]:
+def _patterns(levels: Float32Array, layer: IntArray, peaks: FloatArray) -> npt.NDArray[np.int8]:
     """int8 (n, PATTERN): the waves of each feature's surroundings, at the level of its size."""
     n, (height, width) = len(layer), levels.shape[1:]
-    size = _FINEST * 2.0 ** (refined[:, 2] / _LAYERS)
+    size = _FINEST * 2.0 ** (peaks[:, 2] / _LAYERS)
     offsets = (np.arange(_GRID) - (_GRID - 1) / 2) * (2 * _REACH / _GRID)
-    x = np.clip(refined[:, :1] + size[:, None] * offsets, 0, width - 1.001)
-    y = np.clip(refined[:, 1:2] + size[:, None] * offsets, 0, height - 1.001)
+    x = np.clip(peaks[:, :1] + size[:, None] * offsets, 0, width - 1.001)
+    y = np.clip(peaks[:, 1:2] + size[:, None] * offsets, 0, height - 1.001)
     column, row = x.astype(np.int64), y.astype(np.int64)
     right = (x - column).astype(np.float32)[:, None, :]
     down = (y - row).astype(np.float32)[:, :, None]

@@ -30,9 +30,11 @@ class LookupTable:
     first: int
     bits: int
 
-    def __call__(self, stored: FloatArray | npt.NDArray[np.integer]) -> FloatArray:
+    def __call__(self, stored_values: FloatArray | npt.NDArray[np.integer]) -> FloatArray:
         """Entries of stored values; below and above the table its ends count."""
-        places = np.clip(np.rint(stored).astype(np.int64) - self.first, 0, len(self.values) - 1)
+        places = np.clip(
+            np.rint(stored_values).astype(np.int64) - self.first, 0, len(self.values) - 1
+        )
         return self.values[places].astype(np.float64)
 
     @property
@@ -103,7 +105,7 @@ def _channel(
         words = _bytes(segments, is_little=is_little).astype(np.uint16)
     else:
         words = _entry_words(segments, is_little=is_little)
-    return _whole(_expanded(words.tolist(), n, 1 if bits == 8 else 2), n), first
+    return _whole(_expand(words.tolist(), n, 1 if bits == 8 else 2), n), first
 
 
 def _descriptor(item: Dataset, name: str, *, is_signed: bool) -> tuple[int, int, int]:
@@ -144,7 +146,7 @@ def _whole(values: Words, n: int) -> Words:
     return values[:n]
 
 
-def _expanded(words: list[int], n: int, width: int) -> Words:
+def _expand(words: list[int], n: int, width: int) -> Words:
     """The n entries of a table in segments (PS3.3, C.7.9.2); no more are made.
 
     Args:

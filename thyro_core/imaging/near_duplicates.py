@@ -23,7 +23,7 @@ from scipy.sparse.csgraph import connected_components
 
 from thyro_core.imaging.alignment import align, overlaps
 from thyro_core.imaging.candidates import candidates
-from thyro_core.imaging.local_features import LocalFeatures, local_features, scaled
+from thyro_core.imaging.local_features import LocalFeatures, local_features, scale_down
 from thyro_core.types import Float32Array, FloatArray, Grey, IntArray
 
 SIDE = 32
@@ -75,7 +75,7 @@ class NearDuplicate:
         second: position of the other.
         same_picture: whether it is the same picture; otherwise the two are only similar.
         correlation: of local contrast, where the two overlap.
-        shared: local features that lie over each other.
+        n_shared: local features that lie over each other.
         symmetry: what brings the first one to the second, see `thyro_core.imaging.symmetry`; 0:
             it lies as the other does.
     """
@@ -84,7 +84,7 @@ class NearDuplicate:
     second: int
     same_picture: bool
     correlation: float
-    shared: int
+    n_shared: int
     symmetry: int
 
 
@@ -108,9 +108,11 @@ def fingerprints(greys: Sequence[Grey]) -> list[Fingerprint]:
         if grey.dtype != np.uint8 or grey.ndim != 2 or grey.size == 0:
             msg = f"expected a uint8 (H, W) image with pixels, found {grey.dtype} {grey.shape}"
             raise ValueError(msg)
-        reduced, box = _reduced(Image.fromarray(grey))
-        lowest[row] = np.asarray(reduced.resize(lowest.shape[1:], Image.Resampling.LANCZOS, box))
-        small = scaled(grey)
+        block_means, box = _block_means(Image.fromarray(grey))
+        lowest[row] = np.asarray(
+            block_means.resize(lowest.shape[1:], Image.Resampling.LANCZOS, box)
+        )
+        small = scale_down(grey)
         features.append(local_features(small))
         square = Image.fromarray(small).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
         thumbnails.append(np.asarray(square))
@@ -121,10 +123,10 @@ def _hashes(lowest: npt.NDArray[np.uint8]) -> list[str]:
     """Perceptual hashes, as the package imagehash makes them of a single image."""
     waves = dct(dct(lowest, axis=1), axis=2)[:, :_HASH_SIDE, :_HASH_SIDE].reshape(-1, _HASH_BITS)
     bits = waves > np.median(waves, axis=1, keepdims=True)
-    return [packed.tobytes().hex() for packed in np.packbits(bits, axis=1)]
+    return [hash_bytes.tobytes().hex() for hash_bytes in np.packbits(bits, axis=1)]
 
 
-def _reduced(picture: Image.Image) -> tuple[Image.Image, tuple[float, float, float, float]]:
+def _block_means(picture: Image.Image) -> tuple[Image.Image, tuple[float, float, float, float]]:
     """Means of whole blocks, at least _GAP times 32 along each side; and where the image ends.
 
     From all pixels the hash costs as much as decoding a JPEG, from these a tenth of it.
@@ -158,11 +160,11 @@ def near_duplicates(
     pairs = candidates([one.features for one in fingerprints])
     duplicates: list[NearDuplicate] = []
     for start in range(0, len(pairs), _BATCH):
-        duplicates += _confirmed(fingerprints, pairs[start : start + _BATCH], same_picture, similar)
+        duplicates += _confirm(fingerprints, pairs[start : start + _BATCH], same_picture, similar)
     return duplicates
 
 
-def _confirmed(
+def _confirm(
     fingerprints: Sequence[Fingerprint], pairs: IntArray, same_picture: float, similar: float
 ) -> list[NearDuplicate]:
     """The pairs whose pictures correlate where they lie over each other."""
@@ -172,23 +174,23 @@ def _confirmed(
         one, other = fingerprints[i], fingerprints[j]
         alignment = align(one.features, other.features, _LEAST_SHARED, symmetry=symmetry)
         alignments.append(alignment)
-        if alignment.shared >= _LEAST_SHARED:
+        if alignment.n_shared >= _LEAST_SHARED:
             grids = overlaps(one.features, other.features, alignment, SIDE)
-            squares[0, row] = _interpolated(one.thumbnail, grids[0])
-            squares[1, row] = _interpolated(other.thumbnail, grids[1])
+            squares[0, row] = _interpolate(one.thumbnail, grids[0])
+            squares[1, row] = _interpolate(other.thumbnail, grids[1])
     left, right = (_local_contrast(square) for square in squares)
     there, back = registered_correlation(left, right), registered_correlation(right, left)
     duplicates = []
     ends = pairs[:, :2].tolist()
     for (i, j), alignment, value in zip(ends, alignments, np.maximum(there, back), strict=True):
-        is_similar = value >= similar and alignment.shared >= _LEAST_SHARED_SIMILAR
+        is_similar = value >= similar and alignment.n_shared >= _LEAST_SHARED_SIMILAR
         if value >= same_picture or is_similar:
-            facts = float(value), alignment.shared, alignment.symmetry
+            facts = float(value), alignment.n_shared, alignment.symmetry
             duplicates.append(NearDuplicate(i, j, bool(value >= same_picture), *facts))
     return duplicates
 
 
-def _interpolated(thumbnail: Grey, grid: FloatArray) -> Float32Array:
+def _interpolate(thumbnail: Grey, grid: FloatArray) -> Float32Array:
     """Grey levels at a grid (2, n, n) of x, y in shares of width and height, interpolated."""
     x, y = np.clip(grid * THUMBNAIL - 0.5, 0, THUMBNAIL - 1.001)
     column, row = x.astype(np.int64), y.astype(np.int64)
@@ -244,33 +246,33 @@ def _blur(sigma: float) -> Float32Array:
     return matrix
 
 
-def registered_correlation(fixed: Float32Array, moving: Float32Array) -> Float32Array:
+def registered_correlation(reference: Float32Array, moving: Float32Array) -> Float32Array:
     """Pearson correlation of descriptors after the best small shift and stretch along each axis.
 
     Inverse compositional Gauss-Newton (Baker and Matthews 2004, "Lucas-Kanade 20 years on").
 
     Args:
-        fixed: float32 (n, side, side); its middle, without the margin, is sought.
+        reference: float32 (n, side, side); its middle, without the margin, is sought.
         moving: float32 (n, side, side), where it is sought.
 
     Returns:
         float32 (n,), -1 to 1: the best correlation met on the way; 0 where there is no contrast.
     """
-    side = fixed.shape[-1]
+    side = reference.shape[-1]
     margin = int(side * _MARGIN)
     middle = slice(margin, side - margin)
-    target = _standard(fixed[:, middle, middle])
+    target = _standard(reference[:, middle, middle])
     grid = (np.arange(side, dtype=np.float32) - (side - 1) / 2)[middle]
     slopes = _slopes(target, grid)
     normal = slopes @ slopes.swapaxes(1, 2)
     solve = np.linalg.pinv(normal, rcond=1e-4, hermitian=True) @ slopes
-    stretch = np.ones((len(fixed), 2), np.float32)
-    shift = np.zeros((len(fixed), 2), np.float32)
-    best = np.full(len(fixed), -1.0, np.float32)
+    stretch = np.ones((len(reference), 2), np.float32)
+    shift = np.zeros((len(reference), 2), np.float32)
+    best = np.full(len(reference), -1.0, np.float32)
     for _ in range(_ROUNDS):
-        sample = _standard(_sampled(moving, grid, stretch, shift))
+        sample = _standard(_resample(moving, grid, stretch, shift))
         best = np.maximum(best, (target * sample).sum(axis=(1, 2)))
-        step = (solve @ (sample - target).reshape(len(fixed), grid.size**2, 1))[:, :, 0]
+        step = (solve @ (sample - target).reshape(len(reference), grid.size**2, 1))[:, :, 0]
         stretch = np.clip(stretch / (1 + np.clip(step[:, :2], -0.2, 0.2)), 0.7, 1.4)
         shift = np.clip(shift - stretch * step[:, 2:], -side / 10, side / 10)
     return best
@@ -278,9 +280,9 @@ def registered_correlation(fixed: Float32Array, moving: Float32Array) -> Float32
 
 def _standard(images: Float32Array) -> Float32Array:
     """Images with mean 0 and norm 1; all zero where there is no contrast."""
-    centred = images - images.mean(axis=(1, 2), keepdims=True)
-    norm = np.sqrt((centred**2).sum(axis=(1, 2), keepdims=True))
-    result: Float32Array = centred / np.where(norm > 1e-6, norm, np.inf)
+    deviations = images - images.mean(axis=(1, 2), keepdims=True)
+    norm = np.sqrt((deviations**2).sum(axis=(1, 2), keepdims=True))
+    result: Float32Array = deviations / np.where(norm > 1e-6, norm, np.inf)
     return result
 
 
@@ -291,7 +293,7 @@ def _slopes(target: Float32Array, grid: Float32Array) -> Float32Array:
     return np.stack(slopes, axis=1).reshape(len(target), 4, grid.size**2)
 
 
-def _sampled(
+def _resample(
     images: Float32Array, grid: Float32Array, stretch: Float32Array, shift: Float32Array
 ) -> Float32Array:
     """Images at the shifted and stretched grid, by linear interpolation, 0 outside."""

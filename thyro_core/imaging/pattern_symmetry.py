@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from thyro_core.imaging.local_features import PATTERN, PATTERN_NORM, wave_weights, waves
-from thyro_core.imaging.symmetry import FLIPPED, MIRRORED, SYMMETRIES, TRANSPOSED, Symmetries
+from thyro_core.imaging.symmetry import FLIP, MIRROR, SYMMETRIES, TRANSPOSE, Symmetries
 from thyro_core.types import Float32Array, FloatArray, IntArray
 
 Patterns = npt.NDArray[np.int8]
@@ -26,14 +26,14 @@ _MIRROR_SUM = ((2, 1, -4), (4, 1, 2), (2, 3, 1), (4, 3, -1), (0, 3, 1), (6, 1, -
 _FLIP_SUM = ((1, 0, -4), (3, 0, 4), (5, 0, -1), (1, 2, -1), (3, 2, 1), (3, 4, -1))
 
 
-def changed(patterns: Patterns, symmetry: int) -> Patterns:
+def change_patterns(patterns: Patterns, symmetry: int) -> Patterns:
     """The descriptions in an image that a symmetry has changed, but for rounding.
 
     Args:
         patterns: int8 (n, PATTERN).
         symmetry: see `thyro_core.imaging.symmetry`.
     """
-    result = _transposed(patterns) if symmetry & TRANSPOSED else patterns
+    result = _transpose(patterns) if symmetry & TRANSPOSE else patterns
     return np.asarray(result * signs()[symmetry])
 
 
@@ -58,11 +58,11 @@ def bring_into_one_view(patterns: Patterns) -> Symmetries:
         part, symmetry = patterns[block], symmetries[block]
         values = part.astype(np.float32)
         lies = np.flatnonzero((values * values) @ _depth_less_width() < 0)
-        part[lies] = _transposed(part[lies])
+        part[lies] = _transpose(part[lies])
         values[lies] = part[lies]
-        symmetry[lies] = TRANSPOSED
+        symmetry[lies] = TRANSPOSE
         negative = values @ sums < 0
-        symmetry += negative[:, 0] * np.uint8(MIRRORED) + negative[:, 1] * np.uint8(FLIPPED)
+        symmetry += negative[:, 0] * np.uint8(MIRROR) + negative[:, 1] * np.uint8(FLIP)
         # -128 does not occur: the sign always fits.
         part *= signs()[symmetry]
     return symmetries
@@ -81,13 +81,13 @@ def _sum_of(weights: tuple[tuple[int, int, int], ...]) -> Float32Array:
 def signs() -> Patterns:
     """(8, PATTERN): what mirroring and flipping multiply each number by."""
     rows, columns = waves()
-    made = np.ones((len(SYMMETRIES), PATTERN), np.int8)
+    factors = np.ones((len(SYMMETRIES), PATTERN), np.int8)
     for symmetry in SYMMETRIES:
-        if symmetry & MIRRORED:
-            made[symmetry, columns % 2 == 1] *= -1
-        if symmetry & FLIPPED:
-            made[symmetry, rows % 2 == 1] *= -1
-    return made
+        if symmetry & MIRROR:
+            factors[symmetry, columns % 2 == 1] *= -1
+        if symmetry & FLIP:
+            factors[symmetry, rows % 2 == 1] *= -1
+    return factors
 
 
 @cache
@@ -112,7 +112,7 @@ def _depth_less_width() -> Float32Array:
     return np.asarray(np.sign(rows - columns) * np.rint(_LARGE / wave_weights() ** 2), np.float32)
 
 
-def _transposed(patterns: Patterns) -> Patterns:
+def _transpose(patterns: Patterns) -> Patterns:
     numbers = patterns[:, _partners()] * _ratios()
     norm = np.sqrt((numbers * numbers).sum(axis=1, keepdims=True))
     steps = np.rint(numbers * PATTERN_NORM / np.where(norm > 0, norm, np.inf))

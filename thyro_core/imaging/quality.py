@@ -122,8 +122,8 @@ def overlay_share(rgb: npt.NDArray[np.uint8]) -> float:
         From 0 to 1.
     """
     step = -(-max(rgb.shape[:2]) // _OVERLAY_SIDE)
-    sampled = rgb[::step, ::step]
-    red, green, blue = cv2.split(sampled)
+    sample = rgb[::step, ::step]
+    red, green, blue = cv2.split(sample)
     most, least = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
     spread = cv2.subtract(most, least)
     if not spread.any():
@@ -131,12 +131,12 @@ def overlay_share(rgb: npt.NDArray[np.uint8]) -> float:
     # Of most bright pixels the median colour, the tint, is none if they are grey.
     bright = np.add(red, green, dtype=np.uint16) + blue > 3 * _BRIGHT
     if 2 * np.count_nonzero(bright & (spread == 0)) > np.count_nonzero(bright):
-        return _coloured(sampled[spread >= _OVERLAY_SPREAD], np.ones(3, np.float32)) / spread.size
-    pixels = sampled.reshape(-1, 3)
-    return _coloured(pixels, _tint(pixels.astype(np.float32))) / spread.size
+        return _n_coloured(sample[spread >= _OVERLAY_SPREAD], np.ones(3, np.float32)) / spread.size
+    pixels = sample.reshape(-1, 3)
+    return _n_coloured(pixels, _tint(pixels.astype(np.float32))) / spread.size
 
 
-def _coloured(rgb: npt.NDArray[np.uint8], tint: Float32Array) -> int:
+def _n_coloured(rgb: npt.NDArray[np.uint8], tint: Float32Array) -> int:
     """Number of pixels (n, 3) that are coloured once the tint is taken off."""
     pixels = rgb.astype(np.float32)
     brightness = pixels.mean(axis=1, keepdims=True)

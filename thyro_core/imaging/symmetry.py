@@ -1,7 +1,7 @@
 """The eight symmetries of the square: how augmented copies of a picture lie.
 
-A symmetry is a number from 0 to 7, the sum of what is done, in this order: `TRANSPOSED`, the first
-axis becomes the second; `MIRRORED`, columns in reverse; `FLIPPED`, rows in reverse. A picture
+A symmetry is a number from 0 to 7, the sum of what is done, in this order: `TRANSPOSE`, the first
+axis becomes the second; `MIRROR`, columns in reverse; `FLIP`, rows in reverse. A picture
 turned clockwise by 90, 180 and 270 degrees is 5, 3 and 6.
 """
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from thyro_core.types import FloatArray
 
-MIRRORED, FLIPPED, TRANSPOSED = 1, 2, 4
+MIRROR, FLIP, TRANSPOSE = 1, 2, 4
 SYMMETRIES = tuple(range(8))
 
 Symmetries = npt.NDArray[np.uint8]
@@ -24,16 +24,16 @@ def between() -> Symmetries:
     table = np.empty((8, 8), np.uint8)
     for first in SYMMETRIES:
         for second in SYMMETRIES:
-            turn = (first ^ second) & TRANSPOSED
-            mirror_and_flip = (first ^ second) & (MIRRORED | FLIPPED)
+            turn = (first ^ second) & TRANSPOSE
+            mirror_and_flip = (first ^ second) & (MIRROR | FLIP)
             # Undone after a transposition, a mirror is a flip.
-            if second & TRANSPOSED:
+            if second & TRANSPOSE:
                 mirror_and_flip = (mirror_and_flip >> 1) | (mirror_and_flip & 1) << 1
             table[first, second] = turn | mirror_and_flip
     return table
 
 
-def moved(
+def move_places(
     places: FloatArray,
     width: FloatArray | float,
     height: FloatArray | float,
@@ -49,7 +49,7 @@ def moved(
     """
     x, y = places[:, 0], places[:, 1]
     is_transposed, is_mirrored, is_flipped = (
-        np.asarray(symmetry) & part > 0 for part in (TRANSPOSED, MIRRORED, FLIPPED)
+        np.asarray(symmetry) & part > 0 for part in (TRANSPOSE, MIRROR, FLIP)
     )
     x, y = np.where(is_transposed, y, x), np.where(is_transposed, x, y)
     across = np.where(is_transposed, height, width)

@@ -77,9 +77,9 @@ def _bars(small: Grey) -> _Flags:
     if not flat.any():
         return flat
     column = flat.astype(np.uint8)[:, None]
-    closed = cv2.morphologyEx(column, cv2.MORPH_CLOSE, np.ones((_TEXT_ROWS, 1), np.uint8))
-    smeared = cv2.dilate(closed, np.ones((2 * _SMEAR + 1, 1), np.uint8))
-    return np.asarray(smeared[:, 0] > 0, np.bool_)
+    closed_column = cv2.morphologyEx(column, cv2.MORPH_CLOSE, np.ones((_TEXT_ROWS, 1), np.uint8))
+    smeared_column = cv2.dilate(closed_column, np.ones((2 * _SMEAR + 1, 1), np.uint8))
+    return np.asarray(smeared_column[:, 0] > 0, np.bool_)
 
 
 def tissue_overlay(rgb: npt.NDArray[np.uint8], grey: Grey) -> float:

@@ -51,10 +51,10 @@ def ultrasound_fault(grey: Grey, overlay_share: float) -> str | None:
         overlay_share: share of coloured pixels (see `thyro_core.imaging.quality`).
     """
     counts = np.array(Image.fromarray(grey).histogram())
-    lit = counts[_BLACK_LEVELS:]
-    n_lit = max(1, int(lit.sum()))
+    lit_counts = counts[_BLACK_LEVELS:]
+    n_lit = max(1, int(lit_counts.sum()))
     bright = float(counts[_BRIGHT_LEVEL:].sum() / n_lit)
-    sd, bits, smooth = _standard_deviation(counts), _entropy(lit / n_lit), coherence(grey)
+    sd, bits, smooth = _standard_deviation(counts), _entropy(lit_counts / n_lit), coherence(grey)
     measures = (
         (sd < LEAST_SD, "standard deviation {}, expected at least {:g}", sd, LEAST_SD, 1),
         (bits < LEAST_ENTROPY, "entropy {} bit, expected at least {:g}", bits, LEAST_ENTROPY, 2),
@@ -125,5 +125,5 @@ def _correlation(one: Grey, other: Grey) -> float:
         for pixels, first in zip((one, other), totals, strict=True)
     )
     scale = math.prod(math.sqrt(spread) for spread in spreads)
-    shared = n * grey_sums.products(one, other) - math.prod(totals)
-    return shared / scale if scale > 0 else 0.0
+    covariance = n * grey_sums.products(one, other) - math.prod(totals)
+    return covariance / scale if scale > 0 else 0.0

@@ -73,15 +73,15 @@ def read_clip(dataset: Dataset, bounds: ClipBounds) -> Clip:
     with tempfile.TemporaryFile() as file:
         file.write(stream)
         file.flush()
-        with _opened(file.fileno()) as capture:
+        with _open_capture(file.fileno()) as capture:
             _check_size(capture, dataset)
             n = _frame_count(capture, bounds)
-        with _opened(file.fileno()) as capture:
+        with _open_capture(file.fileno()) as capture:
             return Clip(n, _frames_at(capture, evenly_spaced(n, bounds.frames_per_clip)))
 
 
 @contextmanager
-def _opened(descriptor: int) -> Iterator[cv2.VideoCapture]:
+def _open_capture(descriptor: int) -> Iterator[cv2.VideoCapture]:
     capture = cv2.VideoCapture(f"/dev/fd/{descriptor}", cv2.CAP_FFMPEG)
     try:
         yield capture
@@ -115,11 +115,11 @@ def _check_size(capture: cv2.VideoCapture, dataset: Dataset) -> None:
     size = tuple(
         int(capture.get(which)) for which in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
     )
-    declared = int(dataset.Columns), int(dataset.Rows)
-    if size != declared:
+    declared_size = int(dataset.Columns), int(dataset.Rows)
+    if size != declared_size:
         msg = (
-            f"a stream of {size[0]} x {size[1]} pixels in a file of {declared[0]} x {declared[1]}: "
-            "the file contradicts itself; export it again"
+            f"a stream of {size[0]} x {size[1]} pixels in a file of "
+            f"{declared_size[0]} x {declared_size[1]}: the file contradicts itself; export it again"
         )
         raise RefusedError(msg, "undecodable")
 

@@ -277,7 +277,7 @@ def _reference(
     ensemble = out_of_fold_ensemble(rows)
     sd = member_sd(rows, calibration.probability(rows.margin))
     # With the spread of scores in use, which the nights' scores are compared with.
-    margin = member_variance(ensemble).matched(ensemble.margin, ensemble.members)
+    margin = member_variance(ensemble).rescale(ensemble.margin, ensemble.members)
     figures = zip(calibration.probability(margin), sd, strict=True)
     by_image = dict(zip(ensemble.image, figures, strict=True))
     splits = tables.splits

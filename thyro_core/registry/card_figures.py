@@ -100,7 +100,7 @@ def calibration_figures(ensemble: OutOfFoldEnsemble) -> CardCalibration:
     fit = fit_ensemble(ensemble).calibration
     crossed_fit = cross_fit(ensemble)
     raw, calibrated_quality = ensemble_quality(ensemble, crossed_fit)
-    n = int(np.isfinite(crossed_fit.calibrated).sum())
+    n = int(np.isfinite(crossed_fit.probability).sum())
     return CardCalibration(
         slope=fit.slope,
         intercept=fit.intercept,
@@ -138,7 +138,7 @@ def operating_figures(
         sensitivity=_share_figure(rates.sensitivity),
         sensitivity_bound=number(rates.sensitivity.low),
         specificity=_share_figure(rates.specificity),
-        referred=rates.referred,
+        referred=rates.referral_share,
     )
 
 

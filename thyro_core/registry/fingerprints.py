@@ -20,7 +20,7 @@ from thyro_core.errors import InputError
 from thyro_core.host import cores
 from thyro_core.imaging.alignment import align
 from thyro_core.imaging.candidates import candidates
-from thyro_core.imaging.local_features import PATTERN, LocalFeatures, local_features, scaled
+from thyro_core.imaging.local_features import PATTERN, LocalFeatures, local_features, scale_down
 from thyro_core.registry.bundle import Bundle, damaged_file, reference
 from thyro_core.registry.unseen import SAME_PICTURE_BITS, image_table
 from thyro_core.store.keys import bundle_prefix
@@ -68,7 +68,7 @@ def make_fingerprints(images: pa.Table, pack: Grey, image_ids: Set[str]) -> pa.T
     def describe(image_id: str) -> dict[str, object]:
         row = rows_by_image[image_id]
         grey = in_shape(np.asarray(pack[index[image_id]]), row["width"], row["height"])
-        features = local_features(scaled(grey))
+        features = local_features(scale_down(grey))
         return {
             "image_id": image_id,
             "pixel_hash": row["pixel_hash"],
@@ -166,7 +166,7 @@ def _by_features(
     for first, second, symmetry in candidates(features).tolist():
         if first < len(own) <= second:
             alignment = align(features[first], features[second], LEAST_SHARED, symmetry=symmetry)
-            if alignment.shared >= LEAST_SHARED:
+            if alignment.n_shared >= LEAST_SHARED:
                 pairs.append((first, second - len(own)))
     return pairs
 

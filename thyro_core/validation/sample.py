@@ -123,7 +123,7 @@ def _internal(predictions: pa.Table, splits: pa.Table, bundle: Bundle, store: St
     return Sample(
         ensemble,
         calibration.probability(ensemble.margin),
-        cross_fit(ensemble).calibrated,
+        cross_fit(ensemble).probability,
         None if images is None else _nodules(images, list(ensemble.image)),
         _unit_name(has_patients),
     )

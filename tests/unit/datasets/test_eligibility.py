@@ -68,9 +68,9 @@ def near(monkeypatch):
 
 OWN = {
     "missing": ({"present": False}, "no such file"),
-    "not_listed": ({"listed": False, "label": None}, "not listed"),
+    "not_listed": ({"is_listed": False, "label": None}, "not listed"),
     "label_conflict": ({"conflict": True}, "different labels"),
-    "excluded_by_specialist": ({"excluded": "wrong organ"}, "wrong organ"),
+    "excluded_by_specialist": ({"exclusion_reason": "wrong organ"}, "wrong organ"),
     "undecodable": ({"failure": "12 frames, more than 1"}, "12 frames, more than 1"),
     "too_small": (
         {"quality": {"width": 63, "height": 900}},
@@ -135,7 +135,9 @@ def test_a_copy_with_a_patient_is_kept_before_one_without():
 
 def test_a_faulty_copy_does_not_take_the_place_of_a_good_one():
     for refused in "ab":
-        items = [found(n, pixels="same", excluded="no" if n == refused else None) for n in "ab"]
+        items = [
+            found(n, pixels="same", exclusion_reason="no" if n == refused else None) for n in "ab"
+        ]
         assert reasons(items) == ["excluded_by_specialist" if n == refused else None for n in "ab"]
 
 
@@ -153,7 +155,7 @@ def test_a_copy_of_an_image_listed_with_two_labels_is_refused():
 
 
 def test_the_specialist_settles_a_contradiction():
-    items = [found("a", "same", label=0, excluded="wrong"), found("b", "same", label=1)]
+    items = [found("a", "same", label=0, exclusion_reason="wrong"), found("b", "same", label=1)]
     assert reasons(items) == ["excluded_by_specialist", None]
 
 
@@ -226,7 +228,7 @@ def test_near_duplicates_are_sought_in_an_order_that_names_do_not_change(monkeyp
 
 def test_an_image_with_another_fault_contradicts_no_near_duplicate(near):
     near(("a", "b"))
-    items = [found("a", label=0, excluded="wrong label"), found("b", label=1)]
+    items = [found("a", label=0, exclusion_reason="wrong label"), found("b", label=1)]
     assert reasons(items) == ["excluded_by_specialist", None]
 
 
@@ -274,10 +276,10 @@ files = st.builds(
     quality=st.sampled_from([None, None, {"width": 9}, {"sharpness": 0.0}, {"overlay_share": 1.0}]),
     label=st.sampled_from([0, 1, None]),
     patient=st.sampled_from([None, "1", "2", "3"]),
-    excluded=st.sampled_from([None, None, "no"]),
+    exclusion_reason=st.sampled_from([None, None, "no"]),
     conflict=st.sampled_from([False, False, False, True]),
     present=st.sampled_from([True, True, False]),
-    listed=st.sampled_from([True, True, False]),
+    is_listed=st.sampled_from([True, True, False]),
 )
 sets = st.lists(files, min_size=1, max_size=12, unique_by=lambda item: item.entry.name)
 

@@ -68,11 +68,11 @@ def test_table_gives_each_file_one_entry(tmp_path: Path) -> None:
         "a.png": "p1", "d/b.JPG": "p2", "gone.png": "p1",
     }  # fmt: skip
     assert [name for name, entry in entries.items() if not entry.present] == ["gone.png"]
-    assert [name for name, entry in entries.items() if not entry.listed] == ["extra.tif"]
+    assert [name for name, entry in entries.items() if not entry.is_listed] == ["extra.tif"]
     assert entries["a.png"].size == 1
     assert entries["gone.png"].size is None
     assert entries["d/b.JPG"].uri == (tmp_path / "d/b.JPG").as_uri()
-    assert not any(entry.conflict or entry.excluded for entry in entries.values())
+    assert not any(entry.conflict or entry.exclusion_reason for entry in entries.values())
     assert found.has_patients
     risk = "images of one patient may stand on both sides of a split"
     assert found.notes == (NUMBERS, f"2 images of 5 without a patient id: {risk}")
@@ -216,7 +216,7 @@ def test_an_image_is_excluded_however_the_specialist_spells_it(tmp_path: Path) -
     )
     found = table(tmp_path, "image,label\na.png,1\nb.png,0\nc.png,1\nd.png,0\n",
                   "a.png", "b.png", "c.png", "d.png")  # fmt: skip
-    assert {name: entry.excluded for name, entry in by_name(found).items()} == {
+    assert {name: entry.exclusion_reason for name, entry in by_name(found).items()} == {
         "a.png": "marker", "b.png": "marker", "c.png": "marker", "d.png": None,
     }  # fmt: skip
     assert "3 images excluded by exclusions.csv" in found.notes
@@ -360,7 +360,7 @@ def test_masks_are_no_images(tmp_path: Path) -> None:
     found = table(tmp_path, csv, *images)
     entries = by_name(found)
     assert list(entries) == ["a.png", "new.png", "odd_mask.png"]
-    assert not entries["new.png"].listed
+    assert not entries["new.png"].is_listed
     assert entries["a.png"].attributes == {"mask": "m\\a_outline.png"}
     assert {name: entry.masks for name, entry in entries.items() if entry.masks} == {
         "a.png": ("m/a_outline.png",)
@@ -459,12 +459,12 @@ def test_exclusions(tmp_path: Path) -> None:
     exclusions = "image,reason\nd\\b.png,not a nodule\nlost.png,blurred\na.png,\na.png,again\n"
     extra = {"exclusions.csv": exclusions}
     found = table(tmp_path, csv, "a.png", "d/b.png", "c.png", **extra)
-    assert {name: entry.excluded for name, entry in by_name(found).items()} == {
+    assert {name: entry.exclusion_reason for name, entry in by_name(found).items()} == {
         "a.png": "no reason given", "c.png": None, "d/b.png": "not a nodule",
     }  # fmt: skip
     assert "2 images excluded by exclusions.csv" in found.notes
     assert "exclusions.csv names images that the set lacks, in line 3" in found.notes
-    assert [entry.name for entry in found.entries if not entry.listed] == []
+    assert [entry.name for entry in found.entries if not entry.is_listed] == []
 
 
 def test_exclusions_may_not_leave_the_folder(tmp_path: Path) -> None:
@@ -486,7 +486,7 @@ def test_folders(tmp_path: Path, base: str) -> None:
     assert not found.has_patients
     assert found.notes[0] == "2 images outside benign/ and malignant/ left unlabelled"
     assert found.notes[1].startswith("no patient ids were given")
-    assert all(entry.listed and entry.present for entry in found.entries)
+    assert all(entry.is_listed and entry.present for entry in found.entries)
 
 
 def test_a_file_in_both_folders_is_in_conflict(tmp_path: Path) -> None:
@@ -704,7 +704,7 @@ def test_public_sets(name: str, counts: dict[int | None, int], patients: int) ->
     found = read_image_set(str(source), RULES)
     assert Counter(entry.label for entry in found.entries) == counts
     assert len({entry.patient for entry in found.entries} - {None}) == patients
-    assert all(entry.present and entry.listed and entry.size for entry in found.entries)
+    assert all(entry.present and entry.is_listed and entry.size for entry in found.entries)
 
 
 # Words and columns of one's own

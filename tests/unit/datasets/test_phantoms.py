@@ -398,10 +398,10 @@ def test_labels_come_last(tmp_path):
 def test_bytes_do_not_depend_on_the_number_of_processes(monkeypatch):
     tasks = [(0, index, index == 1) for index in range(3)]
     monkeypatch.setattr(generate, "cores", lambda: 1)
-    alone = list(generate._encoded(tasks))
+    alone = list(generate._encode_all(tasks))
     monkeypatch.setattr(generate, "cores", lambda: 2)
     monkeypatch.setattr(generate, "_WORTH_A_PROCESS", 1)
-    assert list(generate._encoded(tasks)) == alone
+    assert list(generate._encode_all(tasks)) == alone
 
 
 @pytest.mark.parametrize(

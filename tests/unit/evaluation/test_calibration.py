@@ -126,7 +126,7 @@ def test_no_image_takes_part_in_its_own_fit(monkeypatch) -> None:
     found = cross_fit(each)
     assert len(fits) == FOLDS
     for i in range(60):
-        number = round(math.log(found.calibrated[i] / (1 - found.calibrated[i])) / margin[i])
+        number = round(math.log(found.probability[i] / (1 - found.probability[i])) / margin[i])
         partner = i + 1 if i % 2 == 0 else i - 1
         assert not {margin[i], margin[partner]} & fits[number - 1], "nor its group"
     assert (found.prevalence < 1).all()
@@ -140,7 +140,7 @@ def test_changing_an_images_own_label_changes_nothing_of_its_probability() -> No
     turned = label.copy()
     turned[:2] = [0, 1]
     before, after = cross_fit(each), cross_fit(dataclasses.replace(each, label=turned))
-    assert before.calibrated[:2].tolist() == after.calibrated[:2].tolist()
+    assert before.probability[:2].tolist() == after.probability[:2].tolist()
     assert before.prevalence[:2].tolist() == after.prevalence[:2].tolist()
 
 
@@ -238,7 +238,7 @@ def test_what_is_put_in_use_fits(name: str) -> None:
         score = ensemble_margin(in_use)
         for y, p in (
             (new, fit_ensemble(few).calibration.probability(score)),
-            (few.label, cross_fit(few).calibrated),
+            (few.label, cross_fit(few).probability),
         ):
             judged = quality(y, p)
             found += [(judged.slope.value, judged.intercept.value)]
@@ -264,7 +264,7 @@ def sigmoid_of(each):
 
 def test_without_both_classes_elsewhere_there_is_no_calibration() -> None:
     found = cross_fit(ensemble([1, 0, 0], [1.0, 0.0, -1.0]))
-    assert np.isnan(found.calibrated).tolist() == [True, False, False]
+    assert np.isnan(found.probability).tolist() == [True, False, False]
 
 
 def quality(label, probability, reference=None, unit=None):

@@ -114,14 +114,14 @@ def test_the_tables_are_the_scores_and_their_fit() -> None:
     assert [row["architecture"] for row in table] == ["resnet18"] * 40 + ["vgg16"] * 40
     assert [row["image_id"] for row in own] == together.image.tolist()
     assert [row["prob_raw"] for row in own] == sigmoid(together.margin).tolist()
-    assert [row["prob_calibrated"] for row in own] == fit.calibrated.tolist()
+    assert [row["prob_calibrated"] for row in own] == fit.probability.tolist()
     assert {row["members"] for row in own} == {1, 2}
     assert own[3]["patient_id"] == "p1"
     figures = calibration_table("s1", ensembles, fits).to_pylist()
     by_name = {(r["architecture"], r["probability"], r["metric"]): r for r in figures}
     raw, calibrated = (by_name["vgg16", name, "auc"] for name in ("raw", "calibrated"))
     assert raw["value"] == pytest.approx(roc_auc_score(together.label, together.margin))
-    assert calibrated["value"] == pytest.approx(roc_auc_score(together.label, fit.calibrated))
+    assert calibrated["value"] == pytest.approx(roc_auc_score(together.label, fit.probability))
     assert (raw["n"], raw["n_positive"], raw["n_units"]) == (40, 20, 20)
     prevalence = by_name["vgg16", "prevalence", "brier"]
     for name in ("raw", "calibrated"):

@@ -35,7 +35,7 @@ def test_equivalent_and_matched_scores_by_hand() -> None:
     margin, members = np.array([3.0, 3.0, -1.0]), np.array([1, 4, 2])
     assert parts.equivalent(margin, members) == pytest.approx([1 + 2 * 4 / 7, 3.0, 1 - 2 * 4 / 5])
     root = [math.sqrt(4 / 7), 1.0, math.sqrt(4 / 5)]
-    assert parts.matched(margin, members) == pytest.approx(1 + np.array([2, 2, -2]) * root)
+    assert parts.rescale(margin, members) == pytest.approx(1 + np.array([2, 2, -2]) * root)
 
 
 def test_the_classes_by_hand() -> None:
@@ -51,8 +51,8 @@ def test_the_classes_by_hand() -> None:
     assert found.malignant == MemberVariance(3.0, pytest.approx(malignant), within, 10)
     pooled = (2 * found.benign.between + 3 * malignant) / 5
     assert found.midway == MemberVariance(0.5, pytest.approx(pooled), within, 10)
-    assert found.matched(each)[0] == found.benign.matched(each.margin, each.members)[0]
-    assert found.matched(each)[2] == found.malignant.matched(each.margin, each.members)[2]
+    assert found.rescale(each)[0] == found.benign.rescale(each.margin, each.members)[0]
+    assert found.rescale(each)[2] == found.malignant.rescale(each.margin, each.members)[2]
 
 
 def test_scores_have_the_log_odds_of_their_equivalents() -> None:
@@ -73,7 +73,7 @@ def test_matched_scores_have_the_variance_of_all_networks() -> None:
     few, whole = shared + errors[:, :3].mean(axis=1), shared + errors.mean(axis=1)
     parts = MemberVariance(0.5, 1.5**2, 2.0**2, 10)
     members = np.full(few.size, 3)
-    assert parts.matched(few, members).std() == pytest.approx(whole.std(), rel=0.02)
+    assert parts.rescale(few, members).std() == pytest.approx(whole.std(), rel=0.02)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5), st.floats(-30, 30)), min_size=1,
@@ -83,7 +83,7 @@ def test_any_scores_keep_their_order_about_the_centre_and_never_spread_more(each
     parts = member_variance(together)
     assert parts.between >= 0
     assert parts.within >= 0
-    for move in (parts.equivalent, parts.matched):
+    for move in (parts.equivalent, parts.rescale):
         moved = move(together.margin, together.members)
         assert np.isfinite(moved).all()
         assert (np.abs(moved - parts.centre) <= np.abs(together.margin - parts.centre) + 1e-9).all()

@@ -13,7 +13,7 @@ from thyro_core.evaluation.delong import delong
 from thyro_core.evaluation.metrics import METRICS, UndefinedMetricWarning, metrics
 from thyro_core.evaluation.tables import (
     COUNTS,
-    POOLED,
+    POOLED_PREFIX,
     comparisons_table,
     image_level,
     metrics_table,
@@ -166,7 +166,7 @@ class TestThePaper:
     """Ten test parts whose pooled counts are TP 264, FN 6, FP 18, TN 1222."""
 
     def test_pooled_counts(self, golden_metrics):
-        found = [only(golden_metrics, metric=POOLED + name)["value"] for name in COUNTS]
+        found = [only(golden_metrics, metric=POOLED_PREFIX + name)["value"] for name in COUNTS]
         assert dict(zip(COUNTS, found, strict=True)) == {
             "true_positives": 264,
             "false_positives": 18,
@@ -176,7 +176,7 @@ class TestThePaper:
 
     def test_pooled_ratios(self, golden_metrics):
         def pooled(name):
-            return only(golden_metrics, metric=POOLED + name)["value"]
+            return only(golden_metrics, metric=POOLED_PREFIX + name)["value"]
 
         assert round(pooled("recall"), 4) == 0.9778
         assert round(pooled("accuracy"), 4) == 0.9841
@@ -237,7 +237,7 @@ class TestMetricsTable:
             for rest in (
                 *((name, split) for name in METRICS for split in (*numbers, None)),
                 *((name, split) for name in COUNTS for split in numbers),
-                *((POOLED + name, None) for name in (*METRICS, *COUNTS)),
+                *((POOLED_PREFIX + name, None) for name in (*METRICS, *COUNTS)),
             )
         ]
         assert set(table["study_id"].to_pylist()) == {STUDY}
@@ -379,7 +379,7 @@ class TestMetricsTable:
         labels, probabilities = zip(*(part_of(study[0], s, "vgg16") for s in range(5)), strict=True)
         expected = metrics(np.concatenate(labels), np.concatenate(probabilities), 0.6)
         for name in METRICS:
-            row = only(table, architecture="vgg16", metric=POOLED + name)
+            row = only(table, architecture="vgg16", metric=POOLED_PREFIX + name)
             assert row["value"] == pytest.approx(expected[name])
             assert row["sd"] is row["ci_low"] is row["ci_high"] is None
             assert (row["n"], row["n_positive"]) == (150, 40)

@@ -60,7 +60,7 @@ def test_the_threshold_of_93_malignant_patients_allows_one_miss() -> None:
     assert rates.sensitivity.value == pytest.approx(92 / 93)
     assert rates.sensitivity.low >= 0.95
     assert rates.specificity.value == 0.5
-    assert rates.referred == pytest.approx(93 / 95)
+    assert rates.referral_share == pytest.approx(93 / 95)
 
 
 def test_too_few_patients_show_nothing_and_that_is_said() -> None:

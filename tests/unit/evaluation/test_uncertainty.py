@@ -384,7 +384,7 @@ class TestMeanInterval:
         assert hits / 300 >= 0.93
 
     def test_unbounded(self):
-        found = mean_interval([0.9, 0.8, 1.0], 0.5, bounded=False)
+        found = mean_interval([0.9, 0.8, 1.0], 0.5, is_bounded=False)
         half = 4.302653 * 0.1 * math.sqrt(1 / 3 + 0.5)
         assert found == pytest.approx((0.9, 0.1, 0.9 - half, 0.9 + half, 3), rel=1e-6)
 

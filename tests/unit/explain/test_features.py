@@ -14,7 +14,7 @@ from thyro_core.explain.features import (
     outline_aspect,
     region_features,
 )
-from thyro_core.explain.regions import SHARES, highlighted, upsampled
+from thyro_core.explain.regions import SHARES, hot_spot, upsample
 from thyro_core.tables.cam_columns import FEATURES
 from thyro_core.tables.schemas import TABLES
 
@@ -357,7 +357,7 @@ class TestTable:
         rows = feature_rows("a", 1, cam, grey)
         assert [row["threshold"] for row in rows] == list(SHARES)
         for row in rows:
-            region = highlighted(upsampled(cam, 64, 64), row["threshold"])
+            region = hot_spot(upsample(cam, 64, 64), row["threshold"])
             expected = region_features(region, grey)
             assert {name: row[name] for name in FEATURES} == expected
             assert (row["image_id"], row["label"]) == ("a", 1)

@@ -11,7 +11,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from thyro_core.explain.overlay import OPACITY, colours, overlay_map, png_bytes
-from thyro_core.explain.regions import upsampled
+from thyro_core.explain.regions import upsample
 
 GREY = np.array([[0, 50, 100], [150, 201, 255]], dtype=np.uint8)
 # viridis's first, middle and last colour, as its authors published them.
@@ -89,7 +89,7 @@ def test_an_empty_map_leaves_the_image_grey() -> None:
 def test_a_map_is_enlarged_as_regions_are() -> None:
     cam = np.random.default_rng(1).random((7, 5), np.float32)
     grey = np.full((64, 48), 90, np.uint8)
-    share = upsampled(cam, 64, 48) / cam.max()
+    share = upsample(cam, 64, 48) / cam.max()
     table = np.array(colours(256), dtype=float)[np.rint(share * 255).astype(int)]
     alpha = OPACITY * share[..., None]
     np.testing.assert_allclose(overlay_map(grey, cam), 90 * (1 - alpha) + table * alpha, atol=0.51)
@@ -106,7 +106,7 @@ def test_tissue_shines_through_everywhere(grey, cam) -> None:
     lowest = grey[:, :, None] * (1 - OPACITY)
     assert (found >= lowest - 0.5).all()
     assert (found <= lowest + 255 * OPACITY + 0.5).all()
-    nothing = upsampled(cam, *grey.shape) == 0
+    nothing = upsample(cam, *grey.shape) == 0
     assert (found[nothing] == grey[nothing][:, None]).all()
 
 

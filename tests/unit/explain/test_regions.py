@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from thyro_core.explain.regions import DEFAULT_SHARE, SHARES, highlighted, upsampled
+from thyro_core.explain.regions import DEFAULT_SHARE, SHARES, hot_spot, upsample
 
 small_maps = hnp.arrays(
     np.float32,
@@ -60,29 +60,29 @@ class TestUpsampled:
     )
     def test_is_bilinear_between_pixel_centres(self, shape, size):
         cam = np.random.default_rng(0).random(shape, dtype=np.float32)
-        found = upsampled(cam, *size)
+        found = upsample(cam, *size)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, bilinear(cam, *size), atol=1e-6)
 
     def test_keeps_the_scale_of_tiny_and_huge_maps(self):
         cam = np.random.default_rng(1).random((5, 5), dtype=np.float32)
         for scale in (2.0**-60, 2.0**60):
-            found = upsampled(cam * np.float32(scale), 40, 40) / np.float32(scale)
-            np.testing.assert_allclose(found, upsampled(cam, 40, 40), rtol=1e-6)
+            found = upsample(cam * np.float32(scale), 40, 40) / np.float32(scale)
+            np.testing.assert_allclose(found, upsample(cam, 40, 40), rtol=1e-6)
 
     def test_one_pixel_fills_the_image(self):
-        assert (upsampled(np.full((1, 1), 3.5, dtype=np.float32), 4, 9) == 3.5).all()
+        assert (upsample(np.full((1, 1), 3.5, dtype=np.float32), 4, 9) == 3.5).all()
 
     def test_reads_a_map_that_is_not_contiguous(self):
         cam = np.random.default_rng(2).random((6, 4), dtype=np.float32)
-        np.testing.assert_array_equal(upsampled(cam.T, 9, 9), upsampled(cam.T.copy(), 9, 9))
+        np.testing.assert_array_equal(upsample(cam.T, 9, 9), upsample(cam.T.copy(), 9, 9))
 
     @pytest.mark.parametrize(
         ("shape", "size"), [((2, 3, 3), (8, 8)), ((0, 3), (8, 8)), ((3, 3), (0, 8))]
     )
     def test_refuses_what_is_no_map_or_no_size(self, shape, size):
         with pytest.raises(ValueError, match="at least one pixel"):
-            upsampled(np.zeros(shape, dtype=np.float32), *size)
+            upsample(np.zeros(shape, dtype=np.float32), *size)
 
 
 class TestHighlighted:
@@ -92,44 +92,44 @@ class TestHighlighted:
         cam[3:5, 3:6] = 0.625
         expected = np.zeros((6, 8), dtype=bool)
         expected[3:5, 3:6] = True
-        np.testing.assert_array_equal(highlighted(cam, 0.5), expected)
-        assert highlighted(cam, 0.625).sum() == 1
+        np.testing.assert_array_equal(hot_spot(cam, 0.5), expected)
+        assert hot_spot(cam, 0.625).sum() == 1
 
     def test_the_share_itself_is_not_above_it(self):
         cam = np.array([[1.0, 0.5, 0.25]], dtype=np.float32)
-        assert highlighted(cam, 0.5).tolist() == [[True, False, False]]
-        assert highlighted(cam, 0.49).tolist() == [[True, True, False]]
+        assert hot_spot(cam, 0.5).tolist() == [[True, False, False]]
+        assert hot_spot(cam, 0.49).tolist() == [[True, True, False]]
 
     def test_corners_connect(self):
-        assert highlighted(np.eye(4, dtype=np.float32), 0.5).sum() == 4
+        assert hot_spot(np.eye(4, dtype=np.float32), 0.5).sum() == 4
 
     def test_of_equals_the_first_in_reading_order(self):
         cam = np.zeros((3, 9), dtype=np.float32)
         cam[1:, 0:2] = 1
         cam[0:2, 5:7] = 1
-        assert np.argwhere(highlighted(cam, 0.5))[:, 1].tolist() == [5, 6, 5, 6]
+        assert np.argwhere(hot_spot(cam, 0.5))[:, 1].tolist() == [5, 6, 5, 6]
 
     def test_an_empty_map_has_no_region(self):
         for share in SHARES:
-            region = highlighted(np.zeros((4, 5), dtype=np.float32), share)
+            region = hot_spot(np.zeros((4, 5), dtype=np.float32), share)
             assert region.dtype == bool
             assert region.shape == (4, 5)
             assert not region.any()
-        assert not highlighted(np.full((2, 2), -1, dtype=np.float32), 0.5).any()
+        assert not hot_spot(np.full((2, 2), -1, dtype=np.float32), 0.5).any()
 
     def test_a_denormal_map_is_cut_like_any_other(self):
         least = np.finfo(np.float32).smallest_subnormal
         cam = np.array([[3, 2, 1, 0]], dtype=np.float32) * least
-        assert highlighted(cam, 0.5).tolist() == [[True, True, False, False]]
+        assert hot_spot(cam, 0.5).tolist() == [[True, True, False, False]]
 
     @given(small_maps, st.sampled_from([0.0, *SHARES]))
     def test_is_what_flooding_by_hand_finds(self, cam, share):
-        np.testing.assert_array_equal(highlighted(cam, share), largest(cam, share))
+        np.testing.assert_array_equal(hot_spot(cam, share), largest(cam, share))
 
     @given(small_maps, st.sampled_from(SHARES), st.integers(-100, 100))
     def test_scale_does_not_matter(self, cam, share, power):
         scaled = cam * np.float32(2.0**power)
-        np.testing.assert_array_equal(highlighted(scaled, share), highlighted(cam, share))
+        np.testing.assert_array_equal(hot_spot(scaled, share), hot_spot(cam, share))
 
     @pytest.mark.parametrize(
         ("cam", "share"),
@@ -145,7 +145,7 @@ class TestHighlighted:
     )
     def test_refuses_what_cannot_be_cut(self, cam, share):
         with pytest.raises(ValueError, match="expected a finite map"):
-            highlighted(cam.astype(np.float32), share)
+            hot_spot(cam.astype(np.float32), share)
 
 
 def test_the_declared_share_is_one_of_those_reported():

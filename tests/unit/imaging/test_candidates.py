@@ -14,7 +14,7 @@ from thyro_core.imaging.local_features import (
 )
 from thyro_core.imaging.near_duplicates import group_labels
 from thyro_core.imaging.pattern_symmetry import signs
-from thyro_core.imaging.symmetry import MIRRORED
+from thyro_core.imaging.symmetry import MIRROR
 
 SIDE = 192
 SIGNS = [-1, 1, -1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, 1, -1]
@@ -38,7 +38,7 @@ def copied(seed, factor=1.0, shift=(0, 0), mirror=False, kept=60, noise=0.05):
     places, patterns = places[:kept].copy(), patterns[:kept].copy()
     if mirror:
         places[:, 0] = SIDE - 1 - places[:, 0]
-        patterns *= signs()[MIRRORED]
+        patterns *= signs()[MIRROR]
     places[:, :2] = places[:, :2] * factor + shift
     places[:, 2] += np.log2(factor)
     patterns += rng.normal(0, noise, patterns.shape)
@@ -51,7 +51,7 @@ def test_copies_are_found_through_shift_scale_and_mirror_and_no_stranger_is():
         copied(0), copied(1, factor=1.6), copied(2, shift=(-50, 30)), copied(3, mirror=True),
         copied(4, factor=0.6, shift=(20, 9), mirror=True, kept=20),
     ]  # fmt: skip
-    mirrored = [0, 0, 0, MIRRORED, MIRRORED]
+    mirrored = [0, 0, 0, MIRROR, MIRROR]
     assert candidates([*strangers, *copies]).tolist() == [
         [k, 40 + k, mirrored[k]] for k in range(5)
     ]

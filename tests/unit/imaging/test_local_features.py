@@ -16,7 +16,7 @@ from thyro_core.imaging.local_features import (
     PLACE_STEPS,
     SCALE,
     local_features,
-    scaled,
+    scale_down,
 )
 from thyro_core.imaging.pattern_symmetry import bring_into_one_view
 from thyro_core.imaging.symmetry import SYMMETRIES
@@ -42,7 +42,7 @@ def tissue(seed, height=192, width=192):
 
 def test_an_image_is_brought_to_one_area_in_its_shape():
     for shape in ((400, 600), (64, 64), (1000, 200)):
-        height, width = scaled(np.zeros(shape, np.uint8)).shape
+        height, width = scale_down(np.zeros(shape, np.uint8)).shape
         assert abs(height * width / SCALE**2 - 1) < 0.02
         assert abs(height / width / (shape[0] / shape[1]) - 1) < 0.03
 
@@ -62,7 +62,7 @@ def test_descriptions_have_their_norm_and_places_lie_in_the_image():
 def test_each_symmetry_of_a_picture_is_that_of_its_descriptions(symmetry):
     grey = tissue(1, 170, 216)
     straight, other = (local_features(g) for g in (grey, seen(grey, symmetry)))
-    shared = [align(straight, other, symmetry=k).shared for k in SYMMETRIES]
+    shared = [align(straight, other, symmetry=k).n_shared for k in SYMMETRIES]
     assert shared[symmetry] > 0.8 * len(straight.places)
     assert max(shared[:symmetry] + shared[symmetry + 1 :]) < 12
     own, theirs = overlaps(straight, other, align(straight, other, symmetry=symmetry), 32)
@@ -100,7 +100,7 @@ def test_alignment_undoes_a_crop(top, left):
 
 def test_strangers_share_few_features():
     shared = [
-        align(local_features(tissue(k)), local_features(tissue(k + 50))).shared for k in range(8)
+        align(local_features(tissue(k)), local_features(tissue(k + 50))).n_shared for k in range(8)
     ]
     assert max(shared) < 8
 

@@ -120,7 +120,7 @@ def test_all_eight_forms_of_a_picture_are_found_and_said(symmetry, shape):
     assert pair.same_picture
     assert pair.symmetry == symmetry
     assert pair.correlation > 0.99
-    assert pair.shared > 50
+    assert pair.n_shared > 50
 
 
 @pytest.mark.parametrize("change", [recompressed, annotated, halved, brighter, cropped])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.symmetries import seen
-from thyro_core.imaging.symmetry import SYMMETRIES, between, inverse, moved
+from thyro_core.imaging.symmetry import SYMMETRIES, between, inverse, move_places
 
 PICTURE = np.arange(12, dtype=np.uint8).reshape(3, 4)
 
@@ -26,7 +26,7 @@ def test_what_lies_between_two_brings_one_picture_to_the_other(first: int, secon
 def test_places_move_with_the_pixels(symmetry: int) -> None:
     y, x = np.mgrid[:3, :4]
     places = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float64)
-    there = moved(places, 3.0, 2.0, symmetry).astype(int)
+    there = move_places(places, 3.0, 2.0, symmetry).astype(int)
     view = seen(PICTURE, symmetry)
     assert view[there[:, 1], there[:, 0]].tolist() == PICTURE.ravel().tolist()
 

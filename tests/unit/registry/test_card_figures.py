@@ -76,7 +76,7 @@ def test_the_operating_point_is_that_of_the_calibrated_ensemble() -> None:
     assert found.sensitivity.value == rates.sensitivity.value
     assert found.sensitivity.n == 40
     assert found.specificity.low == rates.specificity.interval_low
-    assert found.referred == rates.referred
+    assert found.referred == rates.referral_share
     assert (found.target_sensitivity, found.confidence) == (0.8, 0.95)
 
 

@@ -173,7 +173,7 @@ def test_the_reference_is_the_training_set_as_the_model_saw_it(promoted, tmp_pat
         read_table(store, "predictions", study_id=plan.study_id), splits, bundle.architecture
     )
     together = out_of_fold_ensemble(rows)
-    spread = member_variance(together).matched(together.margin, together.members)
+    spread = member_variance(together).rescale(together.margin, together.members)
     in_use = dict(zip(together.image, spread, strict=True))
     for row in table.to_pylist():
         margins = [p["logit_malignant"] - p["logit_benign"] for p in predictions

@@ -133,9 +133,9 @@ def neck(rng: np.random.Generator, scan: Scan, grid: Grid) -> Tissue:
     floor = _curve(rng, grid, back, -rng.uniform(0.0, 0.6), middle)
     spine = _curve(rng, grid, back + rng.uniform(0.08, 0.16), rng.normal(0.0, 0.3), middle)
     spine = spine + 0.015 * noise(rng, shape, (2, 9))
-    echo, broken = _layers(rng, grid, fat, capsule, floor), noise(rng, shape, (9, 16))
+    echo, breaks = _layers(rng, grid, fat, capsule, floor), noise(rng, shape, (9, 16))
     for curve, peak in ((fat, 7.0), (capsule, 8.0), (floor, 8.0), (spine, 8.0)):
-        echo = _ridge(echo, grid.z - curve, rng.uniform(0.009, 0.016), peak + 6.0 * broken)
+        echo = _ridge(echo, grid.z - curve, rng.uniform(0.009, 0.016), peak + 6.0 * breaks)
     echo = _ridge(echo, grid.z, rng.uniform(0.02, 0.035), 15.0)
     return _landmarks(rng, scan, grid, Tissue(echo, 3.0 * noise(rng, shape, (3, 24))))
 

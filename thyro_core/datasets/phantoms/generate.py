@@ -219,11 +219,11 @@ def write_phantoms(
     store.delete(_LABELS_FILE)
     order = np.random.default_rng([seed, images, malignant]).permutation(images)
     tasks = [(seed, index, bool(rank < malignant)) for index, rank in enumerate(order)]
-    for done, (name, (image, mask)) in enumerate(zip(names, _encoded(tasks), strict=True), 1):
+    for n_done, (name, (image, mask)) in enumerate(zip(names, _encode_all(tasks), strict=True), 1):
         store.write(f"images/{name}", image)
         store.write(f"masks/{name}", mask)
         if progress is not None:
-            progress(done)
+            progress(n_done)
     store.write(_LABELS_FILE, _labels(names, tasks))
 
 
@@ -257,7 +257,7 @@ def _labels(names: list[str], tasks: list[_Task]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def _encoded(tasks: list[_Task]) -> Iterator[tuple[bytes, bytes]]:
+def _encode_all(tasks: list[_Task]) -> Iterator[tuple[bytes, bytes]]:
     """Image and mask of each task as PNG bytes, in order."""
     workers = min(cores(), _MOST_PROCESSES, len(tasks) // _WORTH_A_PROCESS)
     if workers < 2:

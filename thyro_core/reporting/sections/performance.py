@@ -7,7 +7,7 @@ from thyro_core.config import Architecture, StudyConfig
 from thyro_core.evaluation.evidence import Evidence, class_evidence
 from thyro_core.evaluation.metrics import METRICS, PAPER
 from thyro_core.evaluation.plausibility import Suspicion, suspicions
-from thyro_core.evaluation.tables import COUNTS, IMAGE_LEVEL, OPTIMISM, POOLED, TRAIN_AUC
+from thyro_core.evaluation.tables import COUNTS, IMAGE_LEVEL, OPTIMISM, POOLED_PREFIX, TRAIN_AUC
 from thyro_core.reporting.cells import Cell, paper
 from thyro_core.reporting.queries import TableRow, Tables
 
@@ -152,7 +152,8 @@ def _of_splits(rows: list[TableRow], architecture: str) -> list[TableRow]:
 
 def _confusion(over: Mapping[tuple[str, str], TableRow], architecture: str) -> dict[str, Cell]:
     pooled = {
-        name: over[architecture, POOLED + name] for name in (*COUNTS, "recall", "specificity")
+        name: over[architecture, POOLED_PREFIX + name]
+        for name in (*COUNTS, "recall", "specificity")
     }
     cells = {
         name: row.cell("value", "count" if name in COUNTS else "three")
