@@ -34,6 +34,10 @@ _CURES = {
 }
 """What helps against refusals that say nothing to people, by the server's code."""
 
+_OF_OBJECTS = frozenset({"get_object", "head_object"})
+"""Operations with an outage clock of their own: a store whose objects lie on a broken disk still
+lists them, and an answer to the one is none to the other."""
+
 _UNKNOWN_CONDITION = frozenset({400, 501})
 """HTTP status of servers that do not know conditional writes."""
 
@@ -74,22 +78,29 @@ class RetryingS3FileSystem(S3FileSystem):  # type: ignore[misc]
         # With more at once, each read asks for the size first, to fetch large objects in parts.
         own = {"config_kwargs": config, "use_listings_cache": False, "max_concurrency": 1}
         super().__init__(**options | own)
-        self._policy = RetryPolicy(retry_seconds)
+        self._policies = RetryPolicy(retry_seconds), RetryPolicy(retry_seconds)
 
     async def get_s3(self, bucket: str | None = None) -> "_RetryingClient":
         """The client for requests to a bucket."""
-        return _RetryingClient(await super().get_s3(bucket), self._policy)
+        return _RetryingClient(await super().get_s3(bucket), *self._policies)
 
 
 class _RetryingClient:
-    """The methods of an S3 client, under a retry policy."""
+    """The methods of an S3 client, under two retry policies: one of reading objects."""
 
-    def __init__(self, client: Any, policy: RetryPolicy) -> None:  # noqa: ANN401 - botocore's
+    def __init__(
+        self,
+        client: Any,  # noqa: ANN401 - botocore's
+        policy: RetryPolicy,
+        object_policy: RetryPolicy,
+    ) -> None:
         self._client = client
         self._policy = policy
+        self._object_policy = object_policy
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         method = getattr(self._client, name)
+        policy = self._object_policy if name in _OF_OBJECTS else self._policy
 
         # s3fs looks up the arguments that a method takes by its name.
         @wraps(method)
@@ -104,7 +115,7 @@ class _RetryingClient:
             operation = f"{name} of s3://{arguments.get('Bucket', '')}/{object_key}"
             url = str(self._client.meta.endpoint_url)
             try:
-                return await self._policy.call_async(attempt, f"{operation} at {url}")
+                return await policy.call_async(attempt, f"{operation} at {url}")
             except RetriesExhaustedError as outage:
                 cured = _with_cure(url, operation, outage.error, arguments)
                 raise cured or _store_lost(url, operation, outage) from outage.error

@@ -3,6 +3,7 @@
 A real S3 server behind a proxy that answers some requests in its place.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -70,6 +71,33 @@ def test_a_refused_object_says_what_the_store_answers(
     whole = contents_of(batch, "bad.png.png")
     assert whole is not None
     assert whole.data == b"some bytes"
+
+
+def test_of_many_refused_objects_the_first_alone_is_waited_for(
+    proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store answers listings all the while; an object that it gives is waited for again."""
+    url = f"s3://{BUCKET}/refused/{uuid4().hex}"
+    monkeypatch.setenv("THYRO_STORE_PATIENCE", "3")
+    inbox = open_store(url)
+    names = [f"bad-{n}.png" for n in range(6)]
+    for name in (*names, "good.png", "late.png"):
+        inbox.write(name, b"some bytes")
+    proxy.fail(faultproxy.answers(500, "InternalError"), match="/bad-", method="GET")
+    refusal = Contents(fault="refused_object", detail="HTTP status 500")
+    assert [contents_of(url, name) for name in names] == [refusal] * len(names)
+    attempts = Counter(
+        request.path.split("?")[0].rsplit("/", 1)[1]
+        for request in proxy.met
+        if "/bad-" in request.path and request.method == "GET"
+    )
+    assert attempts[names[0]] > 1
+    assert [attempts[name] for name in names[1:]] == [1] * (len(names) - 1)
+    assert contents_of(url, "good.png") is not None
+    proxy.fail(faultproxy.answers(503, "SlowDown"), match="/late", method="GET", times=2)
+    late = contents_of(url, "late.png")
+    assert late is not None
+    assert late.data == b"some bytes"
 
 
 def test_an_object_that_is_gone_is_no_row(proxy: FaultProxy, batch: str) -> None:
