@@ -153,6 +153,7 @@ class RetryPolicy:
         first_wait: float = _FIRST_WAIT,
         longest_wait: float = _LONGEST_WAIT,
         retry_on: Callable[[Exception], bool] = is_transient,
+        part_of: "RetryPolicy | None" = None,
     ) -> None:
         """Set the limits; the one that is reached first ends a call.
 
@@ -162,6 +163,8 @@ class RetryPolicy:
             first_wait: before the second attempt [s], doubled from then on.
             longest_wait: between two attempts [s].
             retry_on: which errors are transient; any other one is raised at once.
+            part_of: policy of the whole server, of which these calls ask a part: what they meet
+                counts there too, but an answer of another part is none of theirs.
         """
         self.seconds = seconds
         self._attempts = attempts
@@ -169,6 +172,10 @@ class RetryPolicy:
         self._longest_wait = longest_wait
         self._retry_on = retry_on
         self._outage = _OutageClock(seconds)
+        self.outages: tuple[_OutageClock, ...] = (self._outage,)
+        """Of these calls, and of all to the server."""
+        if part_of is not None:
+            self.outages += part_of.outages
         # A generator of its own: drawing from Python's global one in a background thread changes
         # the results of code elsewhere that relies on its seed.
         self._jitter = random.Random()  # noqa: S311 - no secret
@@ -185,13 +192,13 @@ class RetryPolicy:
             Exception: the attempt's own error, if it is not transient.
         """
         answer = Retrying(**self._rules(target))(attempt)
-        self._outage.end()
+        self._end_outages()
         return answer
 
     async def call_async(self, attempt: Callable[[], Awaitable[Answer]], target: str) -> Answer:
         """The same as `call` for a coroutine function."""
         answer: Answer = await AsyncRetrying(**self._rules(target))(attempt)
-        self._outage.end()
+        self._end_outages()
         return answer
 
     def wait_seconds(self, attempts: int) -> float:
@@ -207,7 +214,8 @@ class RetryPolicy:
 
         def measure(_: RetryCallState) -> None:
             nonlocal failing_seconds
-            failing_seconds = self._outage.lasts(started)
+            durations = [outage.lasts(started) for outage in self.outages]
+            failing_seconds = durations[0]
 
         def wait(state: RetryCallState) -> float:
             return max(
@@ -244,8 +252,12 @@ class RetryPolicy:
         if self._retry_on(error):
             return True
         # A refusal is an answer.
-        self._outage.end()
+        self._end_outages()
         return False
+
+    def _end_outages(self) -> None:
+        for outage in self.outages:
+            outage.end()
 
 
 def _last_error(state: RetryCallState) -> Exception:

@@ -35,8 +35,8 @@ _CURES = {
 """What helps against refusals that say nothing to people, by the server's code."""
 
 _OF_OBJECTS = frozenset({"get_object", "head_object"})
-"""Operations with an outage clock of their own: a store whose objects lie on a broken disk still
-lists them, and an answer to the one is none to the other."""
+"""Operations with an outage clock of their own: a store whose objects lie on a broken disk goes on
+listing them, which is no answer to who reads them."""
 
 _UNKNOWN_CONDITION = frozenset({400, 501})
 """HTTP status of servers that do not know conditional writes."""
@@ -78,7 +78,8 @@ class RetryingS3FileSystem(S3FileSystem):  # type: ignore[misc]
         # With more at once, each read asks for the size first, to fetch large objects in parts.
         own = {"config_kwargs": config, "use_listings_cache": False, "max_concurrency": 1}
         super().__init__(**options | own)
-        self._policies = RetryPolicy(retry_seconds), RetryPolicy(retry_seconds)
+        whole = RetryPolicy(retry_seconds)
+        self._policies = whole, RetryPolicy(retry_seconds, part_of=whole)
 
     async def get_s3(self, bucket: str | None = None) -> "_RetryingClient":
         """The client for requests to a bucket."""
