@@ -94,6 +94,12 @@ PARTS = {
         ("screening.py", "--images=6000"),
         ("--images=40",),
     ),
+    "evaluate": Part(
+        "Evaluation of ten networks on another image set",
+        "<= 1.2 times the bare forward passes",
+        ("evaluate.py", "--images=2000"),
+        ("--images=40", "--members=2", "--side=64", "--laps=1"),
+    ),
     "memory": Part(
         "Memory of a study",
         "<= pack + model + 1.5 GB for each running job",
