@@ -17,6 +17,7 @@ from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES, METRIC_NAMES
 from thyro_core.evaluation.subgroups import LEAST_UNITS
 from thyro_core.registry.bundle import Bundle, load_bundle
 from thyro_core.reporting.cells import Cell, definition
+from thyro_core.reporting.external_maps import map_answers, map_finding
 from thyro_core.reporting.figures.external import (
     INSIDE,
     OUTSIDE,
@@ -97,6 +98,19 @@ class _EvaluationTables:
             for row in rows
         ]
 
+    def maps(self) -> list[TableRow]:
+        """The checks of the maps of the evaluation's images."""
+        return self._checks("evaluation_maps", {"evaluation_id": self.evaluation_id})
+
+    def own_maps(self, study_key: dict[str, object]) -> list[TableRow]:
+        """The checks of the maps of the model's study."""
+        return self._checks("cam_checks", study_key)
+
+    def _checks(self, table: str, own: dict[str, object]) -> list[TableRow]:
+        rows = self.query(f"SELECT * FROM {table} WHERE {condition(own)}")
+        names = ("measure", "baseline")
+        return [TableRow(table, own | {name: row[name] for name in names}, row) for row in rows]
+
 
 def render_evaluation(store: Store, evaluation_id: str) -> str:
     """The page of an evaluation as HTML; the same store gives the same bytes.
@@ -112,7 +126,7 @@ def render_evaluation(store: Store, evaluation_id: str) -> str:
     try:
         with results.asking():
             tables = _EvaluationTables(results.connection, evaluation_id)
-            rows = tables.figures()
+            rows, of_maps = tables.figures(), tables.maps()
             return render_page(
                 "evaluation.html",
                 notice=NOTICE,
@@ -136,6 +150,10 @@ def render_evaluation(store: Store, evaluation_id: str) -> str:
                 ),
                 threshold=_rows_named(rows, _LOCAL_NAMES, level="image", adaptation="threshold"),
                 drift=_rows_named(rows, _INDEX_NAMES, level="set", adaptation="none"),
+                maps=map_answers(of_maps, tables.own_maps(_study_key(bundle))),
+                map_finding=map_finding(
+                    of_maps, bundle.architecture, is_apart=evaluation_evidence(by_name) == "apart"
+                ),
                 left_out=_left_out_images(tables),
                 most_images=_MOST_IMAGES,
                 overlap_reasons=OVERLAP_REASONS,

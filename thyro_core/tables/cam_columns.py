@@ -212,3 +212,28 @@ TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("insertion_random", _REAL, f"The same in the order of a random map: chance; {_NOT_SAMPLED}."),
 )
 """Columns of `cam_trust` that check one image's map."""
+
+CHECK_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
+    ("measure", pa.string(), "A column of `cam_trust`."),
+    (
+        "baseline",
+        pa.string(),
+        "permuted, mean_map, area, random_order or none: what it is compared with.",
+    ),
+    ("value", _REAL, "Mean over images, each averaged over its splits; NaN: no image."),
+    ("ci_low", _REAL, "Lower end of its 95 % interval, patients as units."),
+    ("ci_high", _REAL, "Upper end; NaN: fewer than 5 patients."),
+    ("reference", _REAL, "Mean of the baseline over the same images; NaN: none."),
+    ("lead", _REAL, "Value - reference; NaN: no baseline."),
+    ("lead_low", _REAL, "Lower end of its 95 % interval, patients as units."),
+    ("lead_high", _REAL, "Upper end of the lead's interval."),
+    ("p", _REAL, "Two-sided P of the lead; NaN: no spread, or fewer than 5 patients."),
+    (
+        "p_adjusted",
+        _REAL,
+        "Holm's, over the leads of one question: nodule, shortcuts, or pixels removed.",
+    ),
+    ("n", pa.int32(), "Images with the check and its baseline."),
+    ("patients", pa.int32(), "Patients (groups where none are given) of these images."),
+)
+"""What a check of maps amounts to over images, after the keys."""

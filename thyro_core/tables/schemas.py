@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from thyro_core.tables import screening_columns, validation_columns
-from thyro_core.tables.cam_columns import FEATURE_COLUMNS, TRUST_COLUMNS
+from thyro_core.tables.cam_columns import CHECK_COLUMNS, FEATURE_COLUMNS, TRUST_COLUMNS
 from thyro_core.tables.review_columns import (
     CENTRE_COLUMNS,
     OPERATING_COLUMNS,
@@ -26,8 +26,8 @@ the cascade of weights, and `cam_checks` what they amount to; `splits` says how 
 tested and which test sets are the same; `comparisons` has the family that P is adjusted over;
 tables `ensemble` and `calibration` are new; `screening` has `prob_raw`; `metrics` has the level of
 what counts as one; `operating_points`, `predictive_values`, `subgroups`, `centres`, `readers` and
-`shortcuts` are new; `images` has `text_boxes` and `views`, `screening` `text_lines`; `evaluations`
-and `evaluation_metrics` are new."""
+`shortcuts` are new; `images` has `text_boxes` and `views`, `screening` `text_lines`; `evaluations`,
+`evaluation_metrics` and `evaluation_maps` are new."""
 
 _STRING = pa.string()
 _INT = pa.int32()
@@ -409,27 +409,7 @@ TABLES: dict[str, Table] = {
             "measure of the maps x baseline x architecture",
             _STUDY,
             _ARCHITECTURE,
-            ("measure", _STRING, "A column of `cam_trust`."),
-            (
-                "baseline",
-                _STRING,
-                "permuted, mean_map, area, random_order or none: what it is compared with.",
-            ),
-            ("value", _REAL, "Mean over images, each averaged over its splits; NaN: no image."),
-            ("ci_low", _REAL, "Lower end of its 95 % interval, patients as units."),
-            ("ci_high", _REAL, "Upper end; NaN: fewer than 5 patients."),
-            ("reference", _REAL, "Mean of the baseline over the same images; NaN: none."),
-            ("lead", _REAL, "Value - reference; NaN: no baseline."),
-            ("lead_low", _REAL, "Lower end of its 95 % interval, patients as units."),
-            ("lead_high", _REAL, "Upper end of the lead's interval."),
-            ("p", _REAL, "Two-sided P of the lead; NaN: no spread, or fewer than 5 patients."),
-            (
-                "p_adjusted",
-                _REAL,
-                "Holm's, over the leads of one question: nodule, shortcuts, or pixels removed.",
-            ),
-            ("n", _INT, "Images with the check and its baseline."),
-            ("patients", _INT, "Patients (groups where none are given) of these images."),
+            *CHECK_COLUMNS,
         ),
         _table(
             "cam_families",
@@ -532,6 +512,13 @@ TABLES: dict[str, Table] = {
             "figure on another set",
             *validation_columns.EVALUATION_KEYS,
             *validation_columns.FIGURE_COLUMNS,
+        ),
+        _table(
+            "evaluation_maps",
+            ("evaluation_id",),
+            "measure of the maps on another set x baseline",
+            *validation_columns.EVALUATION_KEYS,
+            *CHECK_COLUMNS,
         ),
     )
 }

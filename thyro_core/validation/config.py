@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from thyro_core.config.networks import NetworkName
 
-EVALUATION_VERSION = 1
-"""Raised whenever the same model and images give other figures."""
+EVALUATION_VERSION = 2
+"""Raised whenever the same model and images give other figures. 2: maps are checked, too."""
 
 
 class EvaluationConfig(BaseModel):
@@ -19,7 +19,10 @@ class EvaluationConfig(BaseModel):
         1000, description="Resamples of the bootstrap, where an interval has no closed form."
     )
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
-        0, description="Seed of the resampling."
+        0, description="Seed of the resampling, and of the choice of images with a map."
+    )
+    map_images: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        200, description="Images, drawn at random, whose Grad-CAM maps are checked; 0: none."
     )
 
 

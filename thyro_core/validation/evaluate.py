@@ -32,6 +32,7 @@ from thyro_core.urls import redact
 from thyro_core.validation.adaptation import Adaptation, adapt
 from thyro_core.validation.config import EVALUATION_VERSION, EvaluationConfig, EvaluationRecord
 from thyro_core.validation.figures import SamplePair, drift_rows, metric_rows
+from thyro_core.validation.maps import map_rows
 from thyro_core.validation.overlap import UNCHECKED_NOTE, Exclusion, exclusions
 from thyro_core.validation.sample import Sample, external_sample, internal_sample
 from thyro_core.validation.score import device_in_use, member_margins
@@ -107,6 +108,10 @@ def run_evaluation(
     )
     for name, table in evaluation_tables(store, task, margins, left_out).items():
         write_table(store, name, table, evaluation_id=evaluation_id)
+    of_maps = map_rows(store, bundle, images, image_ids, config=task.config, scratch=scratch)
+    keys = {"evaluation_id": evaluation_id, "model_id": bundle.model_id}
+    table = rows_to_table("evaluation_maps", [keys | row for row in of_maps])
+    write_table(store, "evaluation_maps", table, evaluation_id=evaluation_id)
     record = EvaluationRecord(
         evaluation_id=evaluation_id,
         version=EVALUATION_VERSION,

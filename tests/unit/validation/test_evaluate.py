@@ -14,8 +14,10 @@ from tests.support.imagesets import write_image_set
 from tests.support.report_checks import answers, check_shown, numbers, untraced
 from thyro_core.config import IngestConfig
 from thyro_core.datasets.manifest import Manifest, ingest
+from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.errors import InputError
 from thyro_core.registry.bundle import Bundle
+from thyro_core.registry.ensemble import load_members
 from thyro_core.registry.fingerprints import FINGERPRINT_FILE, training_fingerprints
 from thyro_core.registry.predictor import Predictor
 from thyro_core.reporting.evaluation import render_evaluation, write_evaluation_page
@@ -32,6 +34,7 @@ from thyro_core.validation.evaluate import (
     run_evaluation,
 )
 from thyro_core.validation.listing import evaluation_lines
+from thyro_core.validation.maps import MAP_MEASURES, _ensemble_maps
 from thyro_core.validation.model import find_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -126,6 +129,30 @@ def test_figures_stand_beside_the_cards_own(done) -> None:
     assert auc["difference"] == pytest.approx(auc["value"] - auc["internal"])
     assert (auc["n"], auc["n_positive"], auc["n_units"]) == (27, 13, 27)
     assert {name for _, name in figures} >= {"psi_mean", "psi_sharpness", "fit_slope"}
+
+
+def test_the_maps_are_checked_where_nodules_are_outlined(done) -> None:
+    store, bundle, _, record = done
+    table = read_table(store, "evaluation_maps", evaluation_id=record.evaluation_id)
+    rows = {(row["measure"], row["baseline"]): row for row in table.to_pylist()}
+    assert {measure for measure, _ in rows} == {*MAP_MEASURES, "is_empty"}
+    assert {row["model_id"] for row in rows.values()} == {bundle.model_id}
+    # This set has no masks: no figure of a nodule, but of the border.
+    assert rows["nodule_energy", "permuted"]["n"] == 0
+    border = rows["border_energy", "area"]
+    assert 0 < border["n"] <= 27
+    assert border["lead"] == pytest.approx(border["value"] - border["reference"])
+
+
+def test_a_map_is_the_mean_of_the_members_own(done, tmp_path) -> None:
+    store, bundle, task, _ = done
+    index = pack_index(task.manifest.table)
+    pixels = open_pack(store, task.manifest.manifest_id, bundle.side, tmp_path, len(index))
+    maps = _ensemble_maps(store, bundle, pixels, [3, 0], scratch=tmp_path)
+    predictor = Predictor(bundle, tuple(load_members(bundle, store, tmp_path)))
+    np.testing.assert_allclose(
+        maps, predictor.gradcam([pixels[3], pixels[0]])[:, 1], rtol=1e-4, atol=1e-7
+    )
 
 
 def test_again_is_done_and_a_stop_loses_nothing(done, tmp_path, monkeypatch) -> None:

@@ -1,6 +1,6 @@
 """The report on Grad-CAM maps: features of their regions, and whether to trust them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from thyro_core.config import CLASS_NAMES, Architecture, StudyConfig
@@ -280,6 +280,36 @@ def trust(
     }
 
 
+def trust_answers(
+    by_check: Mapping[tuple[str, str], TableRow], measures: Sequence[str]
+) -> list[TrustAnswer]:
+    """What each check came to, in the order of the measures; one without an answer has one entry.
+
+    Args:
+        by_check: (measure, baseline) -> a row with the columns of `cam_checks`.
+        measures: keys of `QUESTIONS`.
+    """
+    answers = [
+        TrustAnswer(
+            QUESTIONS[check].title,
+            QUESTIONS[check].question,
+            BASELINES[baseline],
+            row if (row := by_check.get((check, baseline))) and row["n"] else None,
+            "permille" if check == "mark_energy" else "three",
+            QUESTIONS[check].lacking,
+        )
+        for check in measures
+        for name, baseline, _ in TRUST_CHECKS
+        if name == check
+    ]
+    # Without an answer one row says so, not one a baseline.
+    return [
+        answer
+        for i, answer in enumerate(answers)
+        if answer.row or not i or answers[i - 1].title != answer.title
+    ]
+
+
 _WITHOUT = (
     "count(DISTINCT image_id) FILTER ({0} IS NOT NULL) "
     "- count(DISTINCT image_id) FILTER (isfinite({0}))"
@@ -290,30 +320,11 @@ def _network_trust(
     tables: Tables, architecture: Architecture, rows: list[TableRow], *, has_finding: bool
 ) -> NetworkTrust:
     by_check = {(row["measure"], row["baseline"]): row for row in rows}
-    answers = [
-        TrustAnswer(
-            QUESTIONS[check].title,
-            QUESTIONS[check].question,
-            BASELINES[baseline],
-            row if (row := by_check.get((check, baseline))) and row["n"] else None,
-            "permille" if check == "mark_energy" else "three",
-            QUESTIONS[check].lacking,
-        )
-        for check in QUESTIONS
-        for name, baseline, _ in TRUST_CHECKS
-        if name == check
-    ]
-    # Without an answer one row says so, not one a baseline.
-    answers = [
-        answer
-        for i, answer in enumerate(answers)
-        if answer.row or not i or answers[i - 1].title != answer.title
-    ]
     source = tables.source("cam_trust", architecture=architecture)
     images = "count(DISTINCT image_id) FILTER ({0} IS NOT NULL)"
     values = [row.values for row in rows]
     return NetworkTrust(
-        answers=answers,
+        answers=trust_answers(by_check, tuple(QUESTIONS)),
         cascade=[
             CascadeStage(layer, row, tables.figure(_WITHOUT.format(column), source, "count"))
             for layer, column in zip(

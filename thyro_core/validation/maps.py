@@ -1,0 +1,139 @@
+"""Where a model's maps lie on images of elsewhere: on the nodule, at the border, on marks.
+
+A map is the mean of the members' raw Grad-CAM maps of malignant. Deletion, insertion and drawing
+weights anew say how maps follow a network, which its study has shown; they are not made again.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from thyro_core.datasets.masks import mask_of, open_masks
+from thyro_core.datasets.packs import open_pack, pack_index
+from thyro_core.registry.bundle import Bundle
+from thyro_core.store.store import Store
+from thyro_core.types import BoolArray, Float32Array, Grey
+from thyro_core.validation.config import EvaluationConfig
+
+MAP_MEASURES = ("nodule_energy", "nodule_hit", "nodule_iou", "border_energy", "mark_energy")
+"""The checks that need a map and an image, and no network."""
+
+_BATCH = 32
+
+
+def map_rows(
+    store: Store,
+    bundle: Bundle,
+    images: pa.Table,
+    image_ids: Sequence[str],
+    *,
+    config: EvaluationConfig,
+    scratch: Path,
+) -> list[dict[str, Any]]:
+    """Rows of `evaluation_maps` without their ids; none, if no image is asked for.
+
+    Args:
+        store: holds the model and the manifest's packs.
+        bundle: the model.
+        images: the manifest's table `images`.
+        image_ids: the scored images, in order of image_id.
+        config: how many of them get a map, drawn at random by its seed.
+        scratch: node-local folder.
+
+    Raises:
+        InputError: a pack or a member's weights are gone or damaged.
+        CamError: a map is not finite.
+    """
+    from thyro_core.explain.trust import trust_tests
+
+    count = min(config.map_images, len(image_ids))
+    if not count:
+        return []
+    draw = np.random.default_rng(config.seed).choice(len(image_ids), count, replace=False)
+    chosen_ids = [image_ids[place] for place in sorted(draw.tolist())]
+    facts = {row["image_id"]: row for row in images.to_pylist() if row["included"]}
+    trust = _trust_table(store, bundle, chosen_ids, facts, scratch=scratch)
+    patients = {name: facts[name]["patient_id"] or facts[name]["group_id"] for name in chosen_ids}
+    return [
+        {name: value for name, value in row.items() if name not in {"study_id", "architecture"}}
+        for row in trust_tests(trust, patients)
+        if row["measure"] in {*MAP_MEASURES, "is_empty"}
+    ]
+
+
+def _trust_table(
+    store: Store,
+    bundle: Bundle,
+    image_ids: list[str],
+    facts: dict[str, dict[str, Any]],
+    *,
+    scratch: Path,
+) -> pa.Table:
+    """As `cam_trust`, of one split."""
+    from thyro_core.explain.analysis import map_checks
+    from thyro_core.explain.faithfulness import cell_cover
+    from thyro_core.explain.localisation import mark_checks, nodule_checks
+    from thyro_core.explain.regions import DEFAULT_SHARE
+    from thyro_core.imaging.annotations import annotation_mask
+    from thyro_core.tables.schemas import TABLES, rows_to_table
+
+    manifest_id = facts[image_ids[0]]["manifest_id"]
+    index = pack_index(pa.Table.from_pylist(list(facts.values())))
+    pixels = open_pack(store, manifest_id, bundle.side, scratch, len(index))
+    packed_masks = open_masks(store, manifest_id, scratch, len(index))
+    places = [index[image_id] for image_id in image_ids]
+    maps = _ensemble_maps(store, bundle, pixels, places, scratch=scratch)
+    masks: list[BoolArray | None] = [mask_of(packed_masks, place) for place in places]
+    groups = [facts[name]["patient_id"] or facts[name]["group_id"] for name in image_ids]
+    marks = [annotation_mask(pixels[place]) for place in places]
+    covers = np.concatenate([cell_cover(each[None], *maps.shape[1:]) for each in marks])
+    rows = [
+        {
+            "study_id": bundle.card["study_id"],
+            "split": 0,
+            "architecture": bundle.architecture,
+            "image_id": name,
+            "label": facts[name]["label"],
+            **map_checks(cam, mark),
+            **nodule,
+            **by_marks,
+        }
+        for name, cam, mark, nodule, by_marks in zip(
+            image_ids,
+            maps,
+            marks,
+            nodule_checks(maps, masks, groups, DEFAULT_SHARE),
+            mark_checks(maps, covers, groups),
+            strict=True,
+        )
+    ]
+    columns = TABLES["cam_trust"].schema.names
+    return rows_to_table("cam_trust", [dict.fromkeys(columns) | row for row in rows])
+
+
+def _ensemble_maps(
+    store: Store, bundle: Bundle, pixels: Grey, places: list[int], *, scratch: Path
+) -> Float32Array:
+    """(n, h, w), the members' mean maps of malignant."""
+    import torch
+
+    from thyro_core.explain.gradcam import grad_cams
+    from thyro_core.explain.maps import check_maps
+    from thyro_core.registry.ensemble import load_members
+    from thyro_core.training.batches import normalise
+    from thyro_core.training.device import job_device
+
+    device = job_device(1)
+    members = [member.to(device) for member in load_members(bundle, store, scratch)]
+    parts = []
+    for start in range(0, len(places), _BATCH):
+        grey = np.stack([pixels[place] for place in places[start : start + _BATCH]])
+        batch = normalise(torch.from_numpy(grey).to(device).unsqueeze(1).float() / 255.0)
+        of_members = [grad_cams(member, bundle.architecture, batch)[1] for member in members]
+        part = torch.stack(of_members).mean(dim=0).cpu().numpy()
+        check_maps(part, len(batch))
+        parts.append(part[:, 1])
+    return np.concatenate(parts)
