@@ -43,7 +43,9 @@ _DISTANCE, _DISTANCE_OF_BOTH = 14, 28  # most signs that differ, of the first wo
 _EQUAL, _EQUAL_NEIGHBOURS = 4, 2  # signs of 128 in which print differs, and next features then
 _SCATTER = 0x9E3779B97F4A7C15  # odd: to multiply by it permutes numbers of so many bits
 _SEED = 0
-_ROWS_AT_ONCE = 1 << 14
+_ROWS_AT_ONCE = 1 << 11  # whose sums fit in a core's cache
+_PAIRS_AT_ONCE = 1 << 14
+_PLACES_AT_ONCE = 1 << 15  # of an order
 _Part = TypeVar("_Part")
 _Result = TypeVar("_Result")
 
@@ -67,35 +69,37 @@ def alike_features(
         return _neighbours(symbols[_order(k)], words, owners, pow(_SCATTER, k + 1, 1 << 64))
 
     n = len(patterns)
+    sizes = places[:, 2].astype(np.int32)
     pairs = _distinct(np.concatenate(_in_threads(in_order, range(_ORDERS))))
 
     def compare(start: int) -> IntArray:
-        some = pairs[start : start + _ROWS_AT_ONCE]
+        some = pairs[start : start + _PAIRS_AT_ONCE]
         i, j = np.divmod(some, n)
-        products = np.einsum("ij,ij->i", patterns[i], patterns[j], dtype=np.int32)
-        octaves = np.abs(places[i, 2].astype(np.int32) - places[j, 2]) / PLACE_STEPS
+        one, other = patterns.take(i, axis=0), patterns.take(j, axis=0)
+        products = np.einsum("ij,ij->i", one, other, dtype=np.int32)
+        octaves = np.abs(sizes.take(i) - sizes.take(j)) / PLACE_STEPS
         near = (products >= LEAST_COSINE * PATTERN_NORM**2) & (octaves <= MOST_OCTAVES)
         return np.asarray(some[near])
 
-    alike = _in_threads(compare, range(0, len(pairs), _ROWS_AT_ONCE))
+    alike = _in_threads(compare, range(0, len(pairs), _PAIRS_AT_ONCE))
     left, right = np.divmod(np.concatenate([np.empty(0, np.int64), *alike]), n)
     return left, right
 
 
 def codes(patterns: Patterns) -> tuple[Symbols, Words]:
-    """Symbols uint8 (_SYMBOLS, n) and signs uint64 (_WORDS, n) of random sums.
+    """Symbols uint8 (_SYMBOLS, n) and signs uint64 (n, _WORDS) of random sums.
 
     The sums are of whole numbers, so exact in whatever order.
     """
     signs = random_signs().astype(np.float32)
     symbols = np.empty((_SYMBOLS, len(patterns)), np.uint8)
-    words = np.empty((_WORDS, len(patterns)), np.uint64)
+    words = np.empty((len(patterns), _WORDS), np.uint64)
 
     def fill(start: int) -> None:
         rows = slice(start, start + _ROWS_AT_ONCE)
         sums = patterns[rows].astype(np.float32) @ signs
         positive = np.packbits(sums[:, : 64 * _WORDS] > 0, axis=1)
-        words[:, rows] = positive.view(">u8").T
+        words[rows] = positive.view(">u8")
         sums = sums.reshape(-1, _SUMS)
         largest = np.abs(sums).argmax(axis=1)
         is_positive = sums.ravel()[np.arange(len(sums)) * _SUMS + largest] > 0
@@ -127,35 +131,51 @@ def _neighbours(symbols: Symbols, words: Words, owners: IntArray, scatter: int) 
 
     Args:
         symbols: (k, n), first the one that decides first.
-        words: (_WORDS, n).
+        words: (n, _WORDS).
         owners: (n,).
         scatter: an odd number; each one gives equal features another order.
     """
+    order = _ascending(symbols, scatter)
+    pairs = [np.empty(0, np.int64)]
+    for start in range(0, len(order), _PLACES_AT_ONCE):
+        some = order[start : start + _PLACES_AT_ONCE + _NEIGHBOURS]
+        first, second = words.take(some, axis=0).T
+        for step in range(1, _NEIGHBOURS + 1):
+            here = slice(min(_PLACES_AT_ONCE, max(0, len(some) - step)))
+            apart = np.bitwise_count(first[step:][here] ^ first[here])
+            near = np.flatnonzero(apart <= _DISTANCE)
+            both = apart[near] + np.bitwise_count(second[near] ^ second[near + step])
+            is_rare = (both > _EQUAL) | (step <= _EQUAL_NEIGHBOURS)
+            near = near[(both <= _DISTANCE_OF_BOTH) & is_rare]
+            one, other = some.take(near), some.take(near + step)
+            low, high = np.minimum(one, other), np.maximum(one, other)
+            pairs.append((low * len(order) + high)[owners.take(low) != owners.take(high)])
+    return _distinct(np.concatenate(pairs))
+
+
+def _ascending(symbols: Symbols, scatter: int) -> IntArray:
+    """The features' numbers in the order of their symbols, those of equal ones scattered."""
     n = symbols.shape[1]
     bits = max(1, (n - 1).bit_length())
     mask = np.uint64((1 << bits) - 1)
     keys = np.zeros(n, np.uint64)
-    for symbol in symbols:
-        keys = keys << np.uint64(_SYMBOL_BITS) | symbol
-    keys <<= np.uint64(64 - _SYMBOL_BITS * len(symbols))
+    for start in range(0, n, _PLACES_AT_ONCE):
+        some = keys[start : start + _PLACES_AT_ONCE]
+        for symbol in symbols:
+            some <<= np.uint64(_SYMBOL_BITS)
+            some |= symbol[start : start + _PLACES_AT_ONCE]
+        some <<= np.uint64(64 - _SYMBOL_BITS * len(symbols))
     # Print is equal in all images of a scanner. In the order of the images each would meet the same
     # next few in all its features, and be a candidate of all of them.
     numbers = np.arange(n, dtype=np.uint64) * np.uint64(scatter) & mask
     # Key and number in one word: sorting words is ten times faster than sorting positions.
-    keys = keys & ~mask | numbers
+    keys &= ~mask
+    keys |= numbers
     keys.sort()
-    order = ((keys & mask) * np.uint64(pow(scatter, -1, 1 << bits)) & mask).astype(np.int64)
-    first, second = (word[order] for word in words)
-    pairs = [np.empty(0, np.int64)]
-    for step in range(1, _NEIGHBOURS + 1):
-        apart = np.bitwise_count(first[step:] ^ first[:-step])
-        near = np.flatnonzero(apart <= _DISTANCE)
-        both = apart[near] + np.bitwise_count(second[near] ^ second[near + step])
-        near = near[(both <= _DISTANCE_OF_BOTH) & ((both > _EQUAL) | (step <= _EQUAL_NEIGHBOURS))]
-        one, other = order[near], order[near + step]
-        low, high = np.minimum(one, other), np.maximum(one, other)
-        pairs.append((low * n + high)[owners[low] != owners[high]])
-    return _distinct(np.concatenate(pairs))
+    keys &= mask
+    keys *= np.uint64(pow(scatter, -1, 1 << bits))
+    keys &= mask
+    return keys.view(np.int64)
 
 
 def _distinct(numbers: IntArray) -> IntArray:

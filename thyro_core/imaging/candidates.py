@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from thyro_core.imaging.alike_features import alike_features
 from thyro_core.imaging.local_features import PLACE_STEPS, LocalFeatures
@@ -26,6 +27,7 @@ from thyro_core.types import BoolArray, IntArray
 _CROWD, _CROWD_FACTOR = 16, 4  # alike features of a common one, at least; in medians of its image
 _CROWD_BITS = 32
 _PROPOSAL_PIXELS, _PROPOSAL_OCTAVES = 10.0, 0.5  # how near two proposals are: [pixels], [octaves]
+_PROPOSAL_SHARE = 0.1  # and share of the way between features, as their sizes are no exact scale
 _APART = 4.0  # how far two features of one image are, to count as two [pixels]
 _VOTES = 4  # pairs of agreeing matches that suffice, however many disagree
 _MATCHES = 24  # matches of a pair that are looked at
@@ -61,8 +63,10 @@ def candidates(images: Sequence[LocalFeatures]) -> IntArray:
     patterns = np.concatenate([image.patterns for image in images])
     places = np.concatenate([image.places for image in images])
     sizes = np.array([(image.width, image.height) for image in images])
-    features = _Features(owners, places, bring_into_one_view(patterns), sizes)
-    left, right = alike_features(patterns, places, owners)
+    # Products so small take longer on several threads than on one, and here parts have their own.
+    with threadpool_limits(1, "blas"):
+        features = _Features(owners, places, bring_into_one_view(patterns), sizes)
+        left, right = alike_features(patterns, places, owners)
     common = _common(left, right, owners)
     rare = ~(common[left] | common[right])
     return _agreeing(left[rare], right[rare], features)
@@ -83,7 +87,7 @@ def _agreeing(left: IntArray, right: IntArray, features: _Features) -> IntArray:
     """Pairs of images whose alike features propose the same shift and scale.
 
     Print of one scanner agrees by chance now and then: at least half as many pairs of matches must
-    agree as there are matches, or `_VOTES` of them.
+    agree as there are matches, each feature counted once, or `_VOTES` of them.
     """
     owners, places, symmetries, image_sizes = features
     n_images = len(image_sizes)
@@ -111,8 +115,9 @@ def _agreeing(left: IntArray, right: IntArray, features: _Features) -> IntArray:
         # to the way between the second image's.
         middle = 2 ** ((octaves[rows] + octaves[rows + step]) / 2)
         apart = np.abs(ends[0] * middle[:, None] - ends[1]).max(axis=1)
-        two = np.minimum(*(np.abs(side).max(axis=1) for side in ends)) >= _APART
-        near = rows[(apart <= _PROPOSAL_PIXELS) & two]
+        ways_long = [np.abs(side).max(axis=1) for side in ends]
+        room = _PROPOSAL_PIXELS + _PROPOSAL_SHARE * ways_long[1]
+        near = rows[(apart <= room) & (np.minimum(*ways_long) >= _APART)]
         agreements.append(keys[near] * len(SYMMETRIES) + symmetry[near])
     ways, votes = np.unique(np.concatenate(agreements), return_counts=True)
     # Of each pair the symmetry with most votes, the first of equal ones.
@@ -120,7 +125,19 @@ def _agreeing(left: IntArray, right: IntArray, features: _Features) -> IntArray:
     ways, votes = ways[order], votes[order]
     pairs, first = np.unique(ways // len(SYMMETRIES), return_index=True)
     ways, votes = ways[first], votes[first]
-    pairs_with_match, matches = np.unique(keys, return_counts=True)
-    likely = (votes >= _VOTES) | (2 * votes >= matches[np.searchsorted(pairs_with_match, pairs)])
+    matches = np.minimum(_different(keys, left), _different(keys, right))
+    likely = (votes >= _VOTES) | (2 * votes >= matches[np.searchsorted(np.unique(keys), pairs)])
     first_image, second_image = np.divmod(pairs[likely], n_images)
     return np.stack([first_image, second_image, ways[likely] % len(SYMMETRIES)], axis=1)
+
+
+def _different(keys: IntArray, side: IntArray) -> IntArray:
+    """(pairs of images,): how many different features of one side each pair's matches have.
+
+    Args:
+        keys: (n,), the pair of images of each match, ascending.
+        side: (n,), its feature of one of the two.
+    """
+    by_pair = side[np.lexsort((side, keys))]
+    is_new = (np.diff(keys, prepend=-1) != 0) | (np.diff(by_pair, prepend=-1) != 0)
+    return np.unique(keys[is_new], return_counts=True)[1]

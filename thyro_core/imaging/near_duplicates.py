@@ -20,6 +20,7 @@ from scipy.fft import dct
 from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from threadpoolctl import threadpool_limits
 
 from thyro_core.imaging.alignment import align, overlaps
 from thyro_core.imaging.candidates import candidates
@@ -159,8 +160,10 @@ def near_duplicates(
         raise ValueError(msg)
     pairs = candidates([one.features for one in fingerprints])
     duplicates: list[NearDuplicate] = []
-    for start in range(0, len(pairs), _BATCH):
-        duplicates += _confirm(fingerprints, pairs[start : start + _BATCH], same_picture, similar)
+    with threadpool_limits(1, "blas"):  # products so small take longer on several threads
+        for start in range(0, len(pairs), _BATCH):
+            some = pairs[start : start + _BATCH]
+            duplicates += _confirm(fingerprints, some, same_picture, similar)
     return duplicates
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from thyro_core.imaging.alike_features import alike_features, codes, random_signs
 from thyro_core.imaging.candidates import candidates
@@ -64,6 +65,33 @@ def test_the_same_features_elsewhere_in_disorder_are_no_candidate():
     swapped[:, 2] = places[:2, 2]
     found = candidates([features(places, patterns), features(swapped, patterns[:2])])
     assert found.tolist() == []
+
+
+def two_images(offsets, octaves, repeats=1):
+    """Two features far apart, and where a zoom by 1.5 with sizes that are off brings them."""
+    places, patterns = drawn(0)
+    places[:2] = (60, 20, 2), (70, 100, 2)
+    goal = places[:2].copy()
+    goal[:, :2] = goal[:, :2] * 1.5 + offsets
+    goal[:, 2] += octaves
+    goal = np.concatenate([goal[:1]] * repeats + [goal[1:]])
+    copy = np.concatenate([patterns[:1]] * repeats + [patterns[1:2]])
+    return [features(places, patterns), features(goal, copy)]
+
+
+def test_sizes_that_overstate_a_zoom_lose_no_pair_but_features_elsewhere_do():
+    """The way between the two is 120; the scale of their sizes, 1.65, would make it 132."""
+    octaves = np.log2([1.65, 1.65])
+    assert candidates(two_images([0, -20], octaves)).tolist() == [[0, 1, 0]]
+    assert candidates(two_images([[0, -20], [30, -20]], octaves)).tolist() == []
+
+
+def test_a_feature_that_matches_three_times_counts_once():
+    """At one place in three sizes, of which one alone agrees with the other feature."""
+    octaves = np.log2(1.5) + np.array([0.0, 0.0])
+    image, copy = two_images([0, -20], octaves, repeats=3)
+    copy.places[1:3, 2] += 11  # two thirds of an octave: beyond what proposals may differ
+    assert candidates([image, copy]).tolist() == [[0, 1, 0]]
 
 
 def test_none_one_and_images_without_features_have_no_pair():
@@ -166,13 +194,13 @@ def test_random_signs_stay_what_they_are():
 
 def test_codes_of_alike_features_differ_in_few_bits_and_of_strangers_in_half():
     symbols, words = codes(features(*drawn(3, 400)).patterns)
-    strangers = np.bitwise_count(words[:, 1:] ^ words[:, :-1])
+    strangers = np.bitwise_count(words[1:] ^ words[:-1])
     assert 28 < strangers.mean() < 36
     symbol_pairs = (symbols[:, 1:] == symbols[:, :-1]).mean()
     assert symbol_pairs < 0.03
     symbols, words = codes(features(*drawn(3)).patterns)
     near_symbols, near_words = codes(copied(3).patterns)
-    assert np.median(np.bitwise_count(words ^ near_words).sum(axis=0)) <= 28
+    assert np.median(np.bitwise_count(words ^ near_words).sum(axis=1)) <= 28
     assert (symbols == near_symbols).mean() > 0.4
 
 
@@ -184,4 +212,34 @@ def test_codes_are_of_the_sums():
     place = np.abs(blocks).argmax(axis=2)
     value = np.take_along_axis(blocks, place[..., None], axis=2)[..., 0]
     assert np.array_equal(symbols.T, 2 * place + (value > 0))
-    assert int(words[1, 9]) == int("".join(str(int(v > 0)) for v in sums[9, 64:128]), 2)
+    assert int(words[9, 1]) == int("".join(str(int(v > 0)) for v in sums[9, 64:128]), 2)
+
+
+def test_products_are_taken_on_one_thread_each(monkeypatch):
+    """Parts have threads of their own: more of the library's take several times as long."""
+    threads = []
+
+    def noted(*args):
+        threads.extend(pool["num_threads"] for pool in threadpool_info() if is_blas(pool))
+        return alike_features(*args)
+
+    def is_blas(pool):
+        return pool["user_api"] == "blas"
+
+    monkeypatch.setattr("thyro_core.imaging.candidates.alike_features", noted)
+    with threadpool_limits(2, "blas"):
+        assert len(candidates([features(*drawn(0)), copied(0)])) == 1
+        after = [pool["num_threads"] for pool in threadpool_info() if is_blas(pool)]
+    assert set(threads) == {1}
+    assert set(after) == {2}
+
+
+def test_blocks_of_an_order_join_without_a_gap(monkeypatch):
+    """The search in blocks of seven places finds what it finds in one."""
+    patterns = np.concatenate([copied(k, noise=0.02).patterns for k in (0, 0, 1, 1, 2, 2)])
+    places, owners = np.zeros((len(patterns), 3), np.int16), np.repeat(range(6), 60)
+    whole = alike_features(patterns, places, owners)
+    monkeypatch.setattr("thyro_core.imaging.alike_features._PLACES_AT_ONCE", 7)
+    parts = alike_features(patterns, places, owners)
+    assert len(whole[0]) >= 170
+    assert [side.tolist() for side in parts] == [side.tolist() for side in whole]
