@@ -32,6 +32,7 @@ from thyro_core.screening.pictures import picture_size
 from thyro_core.screening.reader import IMAGE_REASONS, ScreeningImage, reading_id
 from thyro_core.screening.rules import (
     OTHER_PATIENT,
+    TURNED,
     Counts,
     Night,
     ScreeningRow,
@@ -159,13 +160,14 @@ class BlockDecoder:
         """The row as that of a copy, where its picture has a row already; else it is the first.
 
         Which of two rows of one night's batch is the original is decided where all are put
-        together, see `screening.store.gather`.
+        together, see `screening.store.gather`; there, too, whether a picture is another one turned
+        or mirrored, as the score depends on which of the two stands.
         """
         picture = row["picture_id"]
         if picture is None:
             return None
         here = originals.get(picture)
-        original = here or self._pictures.original(picture)
+        original = here or self._pictures.original(picture, row["pattern_id"])
         # Of one picture in colour and in grey, only one may be refused: that is no answer to both.
         is_fit_alone = row["reason"] is None and original and original.reason in IMAGE_REASONS
         if original is None or is_fit_alone:
@@ -177,6 +179,7 @@ class BlockDecoder:
         notes = [
             row["detail"],
             None if here else f"of the night {original.night}, in the band {original.band}",
+            TURNED if original.is_turned else None,
             OTHER_PATIENT if is_other_patient(row["patient_id"], original) else None,
         ]
         return row | {

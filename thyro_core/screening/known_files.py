@@ -1,7 +1,7 @@
 """What a model has an answer for: sorted hashes in two objects, searched on disk.
 
 Half of each SHA-256 is kept, 32 hexadecimal digits a file or picture, in files that all workers of
-a node map into memory: a million files of one image are 32 MB and 116 MB of disk and no memory of
+a node map into memory: a million files of one image are 32 MB and 126 MB of disk and no memory of
 their own.
 
 A file is known by its contents and its path together: the same bytes at another path are another
@@ -31,6 +31,7 @@ KNOWN_SCHEMA = pa.schema(
         ("path_id", pa.string()),
         ("image_id", pa.string()),
         ("picture_id", pa.string()),
+        ("pattern_id", pa.string()),
         ("patient_id", pa.string()),
         ("status", pa.string()),
         ("reason", pa.string()),
@@ -44,32 +45,39 @@ _SHA_DIGITS = 64
 _DATE_DIGITS = 8
 _CODE_DIGITS = 2
 _PATIENT_DIGITS = 10
+_FORM_DIGITS = 8
 _SORT_MEMORY = "256MB"
 _BATCH_ROWS = 65_536
 _REASONS = ("", *WHY)
-_RECORD = [_KEY_DIGITS, _SHA_DIGITS, _DATE_DIGITS, _CODE_DIGITS, _CODE_DIGITS, _PATIENT_DIGITS]
+_RECORD = [
+    _KEY_DIGITS, _SHA_DIGITS, _DATE_DIGITS, _CODE_DIGITS, _CODE_DIGITS, _PATIENT_DIGITS,
+    _FORM_DIGITS,
+]  # fmt: skip
+# A row of an earlier version has no pattern; its picture is found as it lies.
+_PATTERN = "coalesce(pattern_id, picture_id)"
 
 # A copy has an answer as long as its original has one: that one's part may be gone by now, or its
 # refusal may be one to be tried again.
 _KNOWN_FILES = f"""
+WITH answered AS (SELECT * FROM known WHERE status != 'copy')
 SELECT DISTINCT left(
     CASE WHEN path_id IS NULL THEN file_id ELSE sha256(path_id || '/' || file_id) END, {_KEY_DIGITS}
 ) AS record
 FROM known
 WHERE status != 'copy'
-    OR picture_id IN (
-        SELECT picture_id FROM known WHERE status != 'copy' AND picture_id IS NOT NULL
-    )
+    OR picture_id IN (SELECT picture_id FROM answered)
+    OR pattern_id IN (SELECT pattern_id FROM answered)
 ORDER BY record
 """  # noqa: S608
 _KNOWN_PICTURES = f"""
-SELECT left(picture_id, {_KEY_DIGITS}) || image_id || date || reason_code || band_code
-    || rpad(coalesce(patient_id, ''), {_PATIENT_DIGITS}, ' ') AS record
+SELECT left({_PATTERN}, {_KEY_DIGITS}) || image_id || date || reason_code || band_code
+    || rpad(coalesce(patient_id, ''), {_PATIENT_DIGITS}, ' ') || left(picture_id, {_FORM_DIGITS})
+    AS record
 FROM (
     SELECT * REPLACE (left(patient_id, {_PATIENT_DIGITS}) AS patient_id) FROM known
     WHERE status != 'copy' AND picture_id IS NOT NULL
     QUALIFY row_number() OVER (
-        PARTITION BY left(picture_id, {_KEY_DIGITS}) ORDER BY status = 'scored' DESC, date, image_id
+        PARTITION BY left({_PATTERN}, {_KEY_DIGITS}) ORDER BY status = 'scored' DESC, date, image_id
     ) = 1
 )
 ORDER BY record
@@ -88,6 +96,8 @@ class Original(NamedTuple):
     """None: not decided yet."""
     patient: str | None
     """Digits of its patient's pseudonym."""
+    is_turned: bool = False
+    """Whether it shows another form of the picture: turned or mirrored."""
 
     @property
     def night(self) -> str:
@@ -129,7 +139,7 @@ class KnownFiles:
 
 
 class KnownPictures:
-    """Finds the row of a picture: `pictures.original(picture_id)`.
+    """Finds the row of a picture: `pictures.original(picture_id, pattern_id)`.
 
     Args:
         store: where the object is.
@@ -140,18 +150,21 @@ class KnownPictures:
     def __init__(self, store: Store, key: str, scratch: Path) -> None:
         self._records = _Records(store, key, scratch, _RECORD)
 
-    def original(self, picture_id: str) -> Original | None:
-        """The row that has the model's answer for a picture; None: there is none."""
+    def original(self, picture_id: str, pattern_id: str | None) -> Original | None:
+        """The row that has the model's answer for a picture in any form; None: there is none."""
         record = self._records.find(picture_id)
+        if record is None and pattern_id is not None:
+            record = self._records.find(pattern_id)
         if record is None:
             return None
-        _, image_id, date, reason, band, patient = record
+        _, image_id, date, reason, band, patient, form = record
         return Original(
             image_id,
             int(date),
             _REASONS[int(reason)] or None,
             BANDS[int(band)],
             patient.strip() or None,
+            is_turned=not picture_id.startswith(form),
         )
 
     def __len__(self) -> int:

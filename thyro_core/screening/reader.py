@@ -13,6 +13,7 @@ from thyro_core.errors import beyond
 from thyro_core.imaging.burned_text import text_boxes
 from thyro_core.imaging.codecs import PACKAGES
 from thyro_core.imaging.dicom import Pseudonymise
+from thyro_core.imaging.forms import first_form
 from thyro_core.imaging.pictures import FilePictures, Picture, joined, read_pictures
 from thyro_core.imaging.quality import grey_statistics, sharpness
 from thyro_core.imaging.ultrasound import ultrasound_fault
@@ -54,6 +55,8 @@ class ScreeningImage:
         frame: The frame's position in its file, from 0.
         picture_id: SHA-256 of the size and the grey levels that were decoded: the same in every
             file that holds this picture. Of what is not decoded `image_id`; None: no contents.
+        pattern_id: The same of whichever of the picture's eight turned and mirrored forms comes
+            first: the same of all eight. None: not decoded.
         grey: uint8 (H, W); None for an image that is not scored.
         patient_id: Pseudonym; None: the file names no patient, or there is no key.
         reason: One of `IMAGE_REASONS`; None: the image is fit to be scored.
@@ -77,6 +80,7 @@ class ScreeningImage:
     image_id: str
     frame: int
     picture_id: str | None = None
+    pattern_id: str | None = None
     grey: Grey | None = None
     patient_id: str | None = None
     reason: str | None = None
@@ -137,6 +141,7 @@ def _with_verdict(picture: Picture, file: FilePictures, rules: ScreeningRules) -
         image_id=picture.image_id,
         frame=picture.frame,
         picture_id=picture_hash(grey),
+        pattern_id=picture_hash(first_form(grey)),
         grey=grey if reason is None else None,
         patient_id=file.patient_id,
         reason=reason,

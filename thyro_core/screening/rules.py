@@ -81,6 +81,9 @@ WHY: Mapping[str, str] = MappingProxyType(
 OTHER_PATIENT = "the file names another patient than that row does"
 """The detail of a copy under another patient's id: one of the two ids is wrong."""
 
+TURNED = "turned or mirrored: it does not lie as that row's picture does"
+"""The detail of a copy that is another form of its original: perhaps the sides are exchanged."""
+
 # Above the worklist's order within a band, by probability; not scored stands before routine.
 _BAND_STEP: Mapping[ReadingBand, float] = MappingProxyType(
     {"refer": 6.0, "review": 4.0, "not scored": 2.0, "routine": 0.0, "copy": -1.0}

@@ -21,6 +21,7 @@ from thyro_core.screening.reader import reading_id
 from thyro_core.screening.rules import (
     OTHER_PATIENT,
     TRIED_AGAIN,
+    TURNED,
     Night,
     Totals,
     date_number,
@@ -96,20 +97,25 @@ QUALIFY path_id IS NOT NULL OR file_id IS NULL OR status = 'scored'
     OR max(path_id) OVER (PARTITION BY file_id) IS NULL
 """
 
+_TURNED = TURNED.replace("'", "''")
 # Blocks are read side by side, and each takes the first row of a picture for the original. Here one
 # of these is chosen, a scored one where there is one, and the others become its copies. Copies
-# of another night's or batch's picture have no original here and stay as they are.
+# of another night's or batch's picture have no original here and stay as they are. Of a picture and
+# its turned and mirrored forms the one that ranks highest stands, as each is scored otherwise; by
+# digits that hold however an image's block was made up.
 _ORIGINALS = f"""
 SELECT * EXCLUDE (place, original_id, original_status, original_reason, original_patient,
-    has_original, is_new) REPLACE (
+    original_picture, has_original, is_new, is_turned) REPLACE (
     CASE WHEN is_new THEN sha256(image_id || '/copy ' || coalesce(path_id, '')) ELSE image_id END
         AS image_id,
     CASE WHEN is_new THEN 'copy' ELSE status END AS status,
     CASE WHEN has_original THEN original_id ELSE copy_of END AS copy_of,
     CASE WHEN NOT has_original THEN reason
         WHEN original_status != 'scored' THEN original_reason END AS reason,
-    CASE WHEN is_new AND patient_id != original_patient
-        THEN concat_ws('; ', detail, '{OTHER_PATIENT}') ELSE detail END AS detail,
+    nullif(concat_ws('; ', detail,
+        CASE WHEN is_turned THEN '{_TURNED}' END,
+        CASE WHEN is_new AND patient_id != original_patient THEN '{OTHER_PATIENT}' END
+    ), '') AS detail,
     CASE WHEN is_new THEN NULL ELSE prob_malignant END AS prob_malignant,
     CASE WHEN is_new THEN NULL ELSE prob_raw END AS prob_raw,
     CASE WHEN is_new THEN NULL ELSE sd END AS sd,
@@ -119,18 +125,22 @@ SELECT * EXCLUDE (place, original_id, original_status, original_reason, original
 )
 FROM (
     SELECT *, place > 1 AND original_status != 'copy' AS has_original,
-        has_original AND status != 'copy' AS is_new
+        has_original AND status != 'copy' AS is_new,
+        has_original AND picture_id != original_picture
+            AND NOT contains(coalesce(detail, ''), '{_TURNED}') AS is_turned
     FROM (
         SELECT *,
             row_number() OVER picture AS place,
             first_value(image_id) OVER picture AS original_id,
             first_value(status) OVER picture AS original_status,
             first_value(reason) OVER picture AS original_reason,
-            first_value(patient_id) OVER picture AS original_patient
+            first_value(patient_id) OVER picture AS original_patient,
+            first_value(picture_id) OVER picture AS original_picture
         FROM ({{rows}})
         WINDOW picture AS (
-            PARTITION BY coalesce(picture_id, image_id)
-            ORDER BY status = 'copy', status = 'scored' DESC, image_id, path_id
+            PARTITION BY coalesce(pattern_id, picture_id, image_id)
+            ORDER BY status = 'copy', status = 'scored' DESC, round(rank_key, 6) DESC, image_id,
+                path_id
         )
     )
 )

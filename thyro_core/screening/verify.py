@@ -20,13 +20,17 @@ _SCREEN_AGAIN = "screen the batch again on that date, which writes its row anew"
 # One model has one original of a picture; another model's row is no answer. A copy's original may
 # be found by its picture: a row that took the place of one that was deleted has another id.
 _FAULTS = """
-WITH originals AS (SELECT model_id, image_id, picture_id, status FROM parts WHERE status != 'copy')
+WITH originals AS (
+    SELECT model_id, image_id, picture_id, pattern_id, status FROM parts WHERE status != 'copy'
+)
 SELECT
     (SELECT count(*) FROM parts AS copy WHERE status = 'copy'
         AND NOT EXISTS (SELECT 1 FROM originals AS o
             WHERE o.model_id = copy.model_id AND o.image_id = copy.copy_of)
         AND NOT EXISTS (SELECT 1 FROM originals AS o
             WHERE o.model_id = copy.model_id AND o.picture_id = copy.picture_id)
+        AND NOT EXISTS (SELECT 1 FROM originals AS o
+            WHERE o.model_id = copy.model_id AND o.pattern_id = copy.pattern_id)
     ) AS orphans,
     (SELECT count(*) FROM parts WHERE (status = 'copy') != (copy_of IS NOT NULL)) AS unnamed,
     (SELECT coalesce(sum(n - 1), 0) FROM (

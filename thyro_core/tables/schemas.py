@@ -532,7 +532,7 @@ LATER_COLUMNS: Mapping[str, frozenset[str]] = {
     "images": frozenset({"text_boxes", "views"}),
     "runs": frozenset({"weights_ignored"}),
     "operating_points": frozenset({"apparent_low", "apparent_high"}),
-    "screening": frozenset({"text_lines", "exam_id"}),
+    "screening": frozenset({"text_lines", "exam_id", "pattern_id"}),
     "screening_batches": frozenset({"pooled_batches", "aside", "aside_reasons"}),
     "shortcuts": frozenset(
         {

@@ -46,6 +46,11 @@ IMAGE_COLUMNS: tuple[Column, ...] = (
         _STRING,
         "Hash of the decoded pixels, or of what is not decoded; null: no contents, or not noted.",
     ),
+    (
+        "pattern_id",
+        _STRING,
+        "Hash of the decoded pixels however they are turned or mirrored; null: as of picture_id.",
+    ),
     ("frame", _INT, "Frame of the file, from 0."),
     ("name", _STRING, "Path below the batch; null unless THYRO_KEEP_NAMES: names tell of people."),
     _MODEL,

@@ -6,7 +6,7 @@ And the sums: each file that a run met is one row (a clip: one a frame), whateve
 import io
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from thyro_core.screening import file_images
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.decode import BlockDecoder, ScreeningJob
 from thyro_core.screening.files import blocks
-from thyro_core.screening.rules import OTHER_PATIENT, Counts, Night, Totals, rank_key
+from thyro_core.screening.rules import OTHER_PATIENT, TURNED, Counts, Night, Totals, rank_key
 from thyro_core.screening.store import (
     drift_sample,
     ensure_path_salt,
@@ -61,6 +61,7 @@ class Place:
         rules: ScreeningRules = RULES,
         size: int = 8,
         dies_after: int | None = None,
+        probability: Callable[[dict], float] = lambda _: 0.1,
     ) -> tuple[Counts, Totals]:
         """A night's run; one that dies after some blocks puts nothing together."""
         night = Night(date=date, batch=f"file://{self.batch}", model_id="b1", rules=rules)
@@ -77,8 +78,9 @@ class Place:
             table = decoded.table.drop_columns(["pixels", "display", "text"]).to_pylist()
             for row in table:
                 if row["status"] is None:
-                    score = {"status": "scored", "band": "routine", "prob_malignant": 0.1}
-                    row.update(score, rank_key=rank_key("routine", 0.1))
+                    score = {"status": "scored", "band": "routine"}
+                    row.update(score, prob_malignant=probability(row))
+                    row["rank_key"] = rank_key("routine", row["prob_malignant"])
             if table:
                 chunk = schemas.rows_to_table("screening", table)
                 write_chunk(self.store, night, "rows", f"{number}-{total.known}", chunk)
@@ -244,6 +246,60 @@ def test_copies_in_other_blocks_leave_one_score_one_map_and_one_picture(
     assert rows(ward) == before
 
 
+FORMS = (
+    *(np.rot90(speckle(seed=4), quarters) for quarters in range(4)),
+    *(np.rot90(speckle(seed=4)[:, ::-1], quarters) for quarters in range(4)),
+)
+
+
+def write_form(place: Place, form: int, name: str | None = None) -> None:
+    Image.fromarray(np.ascontiguousarray(FORMS[form])).save(place.batch / f"{name or form}.png")
+
+
+def digit(row: dict) -> float:
+    """A score for each form of a picture, which no other form has."""
+    return int(row["picture_id"][:6], 16) / 16**6
+
+
+@pytest.mark.parametrize("size", [1, 3, 16])
+def test_of_a_picture_and_its_turned_and_mirrored_forms_the_highest_score_stands(
+    place: Place, size: int
+) -> None:
+    for form in range(8):
+        write_form(place, form)
+    write_form(place, 5, "again")
+    totals = place.screen(size=size, probability=digit)[1]
+    assert (totals.received, totals.scored, totals.copies) == (9, 1, 8)
+    found = rows(place)
+    (original,) = [row for row in found if row["status"] == "scored"]
+    assert original["prob_malignant"] == max(map(digit, found))
+    assert original["detail"] is None
+    for row in found:
+        if row is not original:
+            assert row["copy_of"] == original["image_id"]
+            is_turned = row["picture_id"] != original["picture_id"]
+            assert row["detail"] == (TURNED if is_turned else None)
+    assert place.screen(size=size, probability=digit)[0].known == 9
+    assert rows(place) == found
+    assert all(check.passed for check in verify_nights(place.store))
+
+
+def test_another_form_on_a_later_night_is_a_copy_and_says_so(place: Place) -> None:
+    write_form(place, 0)
+    place.screen("2026-11-24")
+    (original,) = rows(place)
+    for form in (3, 6):
+        write_form(place, form)
+    write_form(place, 0, "as it lay")
+    counts, _ = place.screen("2026-11-25")
+    copies = rows(place, "2026-11-25")
+    night = "of the night 2026-11-24, in the band routine"
+    assert sorted(row["detail"] for row in copies) == [night, *[f"{night}; {TURNED}"] * 2]
+    assert {row["copy_of"] for row in copies} == {original["image_id"]}
+    assert (counts.fresh, place.screen("2026-11-26")[0].known) == (3, 4)
+    assert all(check.passed for check in verify_nights(place.store))
+
+
 def test_rows_of_before_know_their_bytes_at_any_path(place: Place) -> None:
     path = write_image(place.batch / "a.png", 1)
     colour = write_colour(place.batch / "colour.png", 2)
@@ -251,7 +307,9 @@ def test_rows_of_before_know_their_bytes_at_any_path(place: Place) -> None:
     (part,) = place.store.keys("tables/screening/date=20261125")
     old = pq.ParquetFile(io.BytesIO(place.store.read(part))).read()
     with place.store.writing(part) as out:
-        pq.write_table(old.drop_columns(["path_id", "picture_id", "copy_of", "reading_id"]), out)
+        pq.write_table(
+            old.drop_columns(["path_id", "picture_id", "pattern_id", "copy_of", "reading_id"]), out
+        )
     shutil.copy(path, place.batch / "b.png")
     shutil.copy(colour, place.batch / "d.png")
     counts, totals = place.screen()

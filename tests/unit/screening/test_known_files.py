@@ -32,6 +32,7 @@ def scored(number: int, **more: Any) -> dict[str, Any]:
         "path_id": sha(1000 + number),
         "image_id": sha(number),
         "picture_id": sha(2000 + number),
+        "pattern_id": None,
         "patient_id": None,
         "status": "scored",
         "reason": None,
@@ -61,15 +62,30 @@ def test_it_knows_what_it_was_given_and_nothing_else(tmp_path: Path) -> None:
     assert all(has(files, n) for n in (1, 2, 3, 4))
     assert not any(has(files, n) for n in range(5, 200))
     assert not files.has(sha(1001), sha(2)), "the same bytes at another path are another file"
-    assert pictures.original(sha(2002)) == Original(sha(2), 20261125, None, "routine", None)
-    assert pictures.original(sha(2)) is None
+    assert pictures.original(sha(2002), None) == Original(sha(2), 20261125, None, "routine", None)
+    assert pictures.original(sha(2), None) is None
+
+
+def test_another_form_of_a_picture_has_its_row(tmp_path: Path) -> None:
+    """An earlier version's row, which has no pattern, has it for the same form alone."""
+    of_before = scored(2)
+    turned_copy = scored(5, status="copy", band="copy", pattern_id=sha(77))
+    rows = [scored(1, pattern_id=sha(77)), of_before, turned_copy]
+    files, pictures = known(tmp_path, [rows])
+    same = Original(sha(1), 20261125, None, "routine", None)
+    assert pictures.original(sha(2001), sha(77)) == same
+    assert pictures.original(sha(2005), sha(77)) == same._replace(is_turned=True)
+    assert pictures.original(sha(2001), sha(78)) is None
+    assert pictures.original(sha(2002), sha(78)) == same._replace(image_id=sha(2))
+    assert has(files, 5)
+    assert len(pictures) == 2
 
 
 def test_nothing_known(tmp_path: Path) -> None:
     files, pictures = known(tmp_path, [])
     assert (len(files), len(pictures)) == (0, 0)
     assert not has(files, 1)
-    assert pictures.original(sha(1)) is None
+    assert pictures.original(sha(1), None) is None
 
 
 @settings(max_examples=10)
@@ -80,7 +96,7 @@ def test_it_answers_like_a_set(tmp_path_factory, parts: list[list[int]]) -> None
     )
     wanted = {n for part in parts for n in part}
     assert {n for n in range(61) if has(files, n)} == wanted
-    assert {n for n in range(61) if pictures.original(sha(2000 + n))} == wanted
+    assert {n for n in range(61) if pictures.original(sha(2000 + n), None)} == wanted
     assert len(files) == len(pictures) == len(wanted)
 
 
@@ -96,7 +112,7 @@ def test_half_a_hash_decides_and_the_file_holds_no_more(tmp_path: Path) -> None:
     files, _ = known(tmp_path, [[scored(7, path_id=None)]])
     assert files.has("", sha(7)[:32] + "0" * 32)
     assert (tmp_path / "files.bin").read_bytes() == sha(7)[:32].encode()
-    assert (tmp_path / "pictures.bin").stat().st_size == 118
+    assert (tmp_path / "pictures.bin").stat().st_size == 126
 
 
 def test_hashes_of_zeros_are_hashes(tmp_path: Path) -> None:
@@ -127,7 +143,7 @@ def test_a_picture_has_the_scored_row_before_a_refused_and_an_earlier_before_a_l
         scored(4, **refused, patient_id="q0123456789abcdef"),
     ]
     _, pictures = known(tmp_path, [rows])
-    one, other = pictures.original(sha(2001)), pictures.original(sha(2004))
+    one, other = pictures.original(sha(2001), None), pictures.original(sha(2004), None)
     assert one == Original(sha(3), 20261102, None, "review", None), "its reason sends it to review"
     assert one.night == "2026-11-02"
     assert other == Original(sha(4), 20261125, "blurred", "not scored", "q012345678")
