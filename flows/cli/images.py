@@ -7,11 +7,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.console import err, note, out, print_json, say
+from flows.cli.image_sets import read_manifest
 from flows.cli.options import (
     ConfigFile,
     ConfigKeys,
     ImageColumn,
-    ImageSource,
+    ImageSources,
     Json,
     LabelColumn,
     LabelMap,
@@ -48,7 +49,7 @@ def phantom(
 
 
 def ingest(
-    source: ImageSource,
+    source: ImageSources,
     config: ConfigFile = None,
     set_: ConfigKeys = None,
     image_column: ImageColumn = "",
@@ -58,31 +59,18 @@ def ingest(
     store: StoreUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Check an image set, say what is wrong with it, and pack it for training."""
+    """Check an image set, or several, say what is wrong with it, and pack it for training."""
     from flows.cli.config_input import read_config
-    from thyro_core.datasets.manifest import ingest as run
-    from thyro_core.pseudonyms import path_hider
-    from thyro_core.settings import Settings
 
     options = label_options(image_column, label_column, patient_column, label_map)
     study = read_config(config, set_ or [], options)
-    sides = sorted({study.side(architecture) for architecture in study.architectures})
-    opened_store = open_store_at(store)
-    with err.status("reading images") as status:
-        manifest = run(
-            source,
-            study.ingest(),
-            opened_store,
-            sides,
-            lambda n_done, total: status.update(f"decoded {n_done} of {total} images"),
-            hide_path=path_hider(Settings()),
-        )
+    manifest = read_manifest(source, study, open_store_at(store))
     _show_manifest(manifest, as_json=as_json)
     if not any(manifest.table["included"].to_pylist()):
         msg = (
-            f"{redact(source)}: expected images that a study can use, found none among "
-            f"{counted(manifest.table.num_rows, 'file')}; the states say why: replace the files, "
-            "or change the bounds with --set"
+            f"{', '.join(map(redact, source))}: expected images that a study can use, found none "
+            f"among {counted(manifest.table.num_rows, 'file')}; the states say why: replace the "
+            "files, or change the bounds with --set"
         )
         raise InputError(msg)
 

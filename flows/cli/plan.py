@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from flows.cli.console import err, note, out, print_json, result_table, say
+from flows.cli.console import note, out, print_json, result_table, say
+from flows.cli.image_sets import read_manifest
 from flows.cli.options import (
     ConfigFile,
     ConfigKeys,
@@ -52,15 +53,10 @@ def show_forecast(
 ) -> None:
     """Read the images, and print what a study of them can show and what it takes."""
     from thyro_core.datasets.centres import with_one_split_a_centre
-    from thyro_core.datasets.joined_sources import Sources
-    from thyro_core.datasets.manifest import ingest
     from thyro_core.study.derived import check_columns
     from thyro_core.study.forecast import forecast
 
-    sides = sorted({study.side(architecture) for architecture in study.architectures})
-    with err.status("reading images"):
-        source = Sources(sources, study.centre_column)
-        manifest = ingest(source, study.ingest(), store, sides)
+    manifest = read_manifest(sources, study, store)
     study = with_one_split_a_centre(study, manifest.table)
     check_columns(manifest.table, study)
     outlook = forecast(store, manifest.table, study)
