@@ -7,8 +7,8 @@ an address holds no secret.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -28,16 +28,57 @@ _BOUNDS = {
     "exclusiveMaximum": "less than",
 }
 
-_FIRST = (
-    "architectures",
-    "splits",
-    "epochs",
-    "image_size",
-    "seed",
-    "weights",
-    "precision",
-    "threshold",
-)
+_STUDY_GROUPS: Mapping[str, tuple[str, ...]] = {
+    # What people change first.
+    "Study": (
+        "architectures", "splits", "epochs", "image_size", "seed", "weights", "precision",
+        "threshold",
+    ),
+    "Splits": (
+        "scheme", "folds", "test_fraction", "val_fraction", "centre_column", "date_column",
+        "permute_labels",
+    ),
+    "Training": (
+        "batch_size", "learning_rate", "schedule", "focal_gamma", "focal_alpha", "rotation",
+        "flip_horizontal", "flip_vertical", "batchnorm", "weights_prefix", "deterministic",
+    ),
+    "Evaluation": ("resamples", "cam_share", "trust_images", "subgroups", "readers"),
+    "Labels": (
+        "image_column", "label_column", "patient_column", "label_map", "tirads_benign",
+        "tirads_malignant",
+    ),
+    "Images": (
+        "min_side", "max_pixels", "max_bytes", "max_frames", "blur_bound", "overlay_bound",
+        "duplicate_correlation", "similar_correlation", "dual_views", "hash_distance",
+    ),
+}  # fmt: skip
+
+Preset = Literal["paper", "quick look"]
+
+_PRESETS: Mapping[Preset, Mapping[str, Any]] = {
+    "paper": {},
+    "quick look": {
+        "architectures": ("resnet18",), "splits": 3, "epochs": 3, "image_size": 128,
+        "trust_images": 1,
+    },
+}  # fmt: skip
+
+
+def with_preset(config: StudyConfig, preset: Preset) -> StudyConfig:
+    """A study's config with a preset in place of each value that was left at its default.
+
+    Args:
+        config: as it came out of the form.
+        preset: paper: the defaults themselves; quick look: small enough for a first impression,
+            and no result.
+    """
+    default = StudyConfig()
+    rest = {
+        name: value
+        for name, value in _PRESETS[preset].items()
+        if getattr(config, name) == getattr(default, name)
+    }
+    return StudyConfig.model_validate(config.model_dump() | rest)
 
 
 def without_secret(address: str) -> str:
@@ -65,9 +106,14 @@ def _without_secret(address: str) -> str:
 
 @dataclass(frozen=True)
 class ModelForm:
-    """Annotation of a model: these fields first, optional values plain, with their bounds."""
+    """Annotation of a model: these fields first, optional values plain, with their bounds.
 
-    first: Sequence[str]
+    With groups each field's title begins with its group's, which is the one way to part a form
+    whose values lie side by side.
+    """
+
+    first: Sequence[str] = ()
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __get_pydantic_json_schema__(
         self, core: CoreSchema, handler: GetJsonSchemaHandler
@@ -76,12 +122,20 @@ class ModelForm:
         schema = handler(core)
         model = handler.resolve_ref_schema(schema)
         fields: Mapping[str, Any] = model["properties"]
-        order = [*self.first, *(name for name in fields if name not in self.first)]
+        group_of = {name: group for group, names in self.groups.items() for name in names}
+        first = [*self.first, *group_of]
+        order = [*first, *(name for name in fields if name not in first)]
         model["properties"] = {
-            name: _with_bounds(_plain_schema(fields[name])) | {"position": place}
+            name: _with_bounds(_plain_schema(fields[name]))
+            | _group_title(fields[name], group_of.get(name))
+            | {"position": place}
             for place, name in enumerate(order)
         }
         return schema
+
+
+def _group_title(schema: Mapping[str, Any], group: str | None) -> dict[str, str]:
+    return {} if group is None else {"title": f"{group}: {schema['title'].lower()}"}
 
 
 def _plain_schema(field: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,8 +173,8 @@ Address = Annotated[
 ]
 """Any other address; empty: the setting's."""
 
-StudyForm = Annotated[StudyConfig, ModelForm(_FIRST)]
-"""A study's config, what people change first."""
+StudyForm = Annotated[StudyConfig, ModelForm(groups=_STUDY_GROUPS)]
+"""A study's config in groups, first what people change first."""
 
 RulesForm = Annotated[IngestConfig, ModelForm(())]
 """The rules of an ingest."""

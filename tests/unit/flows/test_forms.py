@@ -9,7 +9,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from flows.forms import without_secret
+from flows.forms import with_preset, without_secret
 from flows.serving.deployments import SERVED, load_flow
 from flows.study import study
 from thyro_core.config import StudyConfig
@@ -53,9 +53,24 @@ def test_an_address_says_that_it_holds_no_secret(flow) -> None:
 def test_what_people_change_comes_first_on_every_server() -> None:
     fields = schema()["definitions"]["StudyConfig"]["properties"]
     assert list(fields)[:3] == ["architectures", "splits", "epochs"]
+    titles = [field["title"] for field in fields.values()]
+    groups = list(dict.fromkeys(title.partition(": ")[0] for title in titles))
+    assert groups == ["Study", "Splits", "Training", "Evaluation", "Labels", "Images"]
+    assert fields["learning_rate"]["title"] == "Training: learning rate"
     assert fields.keys() == set(StudyConfig.model_fields)
     # PostgreSQL keeps no order of keys.
     assert [field["position"] for field in fields.values()] == list(range(len(fields)))
+
+
+def test_a_preset_fills_what_was_left_at_its_default() -> None:
+    config = StudyConfig(epochs=7, rotation=3)
+    assert with_preset(config, "paper") == config
+    quick = with_preset(config, "quick look")
+    assert (quick.architectures, quick.splits, quick.image_size) == (("resnet18",), 3, 128)
+    assert (quick.epochs, quick.rotation) == (7, 3)
+    assert schema()["properties"]["preset"]["enum"] == ["paper", "quick look"]
+    assert "preset" in refused(source="images", preset="thorough")
+    assert refused(source="images", preset="quick look") == ""
 
 
 def test_bounds_and_choices_are_in_the_form() -> None:
