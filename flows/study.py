@@ -63,12 +63,12 @@ _REPORT = "report"
 @flow(name="study", task_runner=ThreadPoolTaskRunner(max_workers=128))  # type: ignore[arg-type]
 def study(
     source: Source,
+    preset: Preset = "paper",
     config: StudyForm = StudyConfig(),  # noqa: B008
+    *,
     store: Address = "",
     ray: str = "",
-    *,
     more_sources: MoreSources = (),
-    preset: Preset = "paper",
 ) -> str:
     """Run the cross-split study of an image set; research use only.
 
@@ -77,6 +77,9 @@ def study(
             s3://bucket/folder. It holds the images and a file labels.csv (image, label,
             patient_id), or the folders benign and malignant. Never write a password or a key into
             it: everybody who can open this page can read it.
+        preset: What fills each value of config that was left at its default. paper leaves them as
+            they are; quick look trains ResNet18 alone on 3 splits for 3 epochs at 128 pixels, for a
+            first impression that is no result.
         config: What the study is. The defaults follow the paper; with them a study of 500 images
             takes hours without a GPU.
         store: Where results are kept, such as s3://bucket/thyro. Empty: the server's own store.
@@ -85,9 +88,6 @@ def study(
             somebody changed it.
         more_sources: Further image sets. With them each set, the first one too, is a centre of its
             own, called as its folder is, in the column that centre_column names.
-        preset: What fills each value of config that was left at its default. paper leaves them as
-            they are; quick look trains ResNet18 alone on 3 splits for 3 epochs at 128 pixels, for a
-            first impression that is no result.
 
     Returns:
         The study's id.

@@ -87,7 +87,13 @@ def study(
     try:
         with resumable(), display.live(), prefect_server():
             first, *others = addresses
-            study_id = run(first, values, opened_store.url, ray or "", more_sources=tuple(others))
+            study_id = run(
+                first,
+                config=values,
+                store=opened_store.url,
+                ray=ray or "",
+                more_sources=tuple(others),
+            )
     except ServerLostError as error:
         # It was lost after the last step: nothing of the study is missing.
         if display.concluded is None:
