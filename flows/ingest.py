@@ -26,6 +26,7 @@ CURES = {
     "label_conflict": "it is called both benign and malignant: correct the labels",
     "excluded_by_specialist": "nothing to do: exclusions.csv names it",
     "undecodable": "it cannot be read as one image: export it again",
+    "not_ultrasound": "it is a report or another modality: leave it out of the folder",
     "too_small": "export it at full size, or lower `min_side`",
     "artefact": "it has callipers or colour on it: export it without, or raise `overlay_bound`",
     "blurred": "it is out of focus: leave it out, or lower `blur_bound`",

@@ -66,21 +66,21 @@ class Pseudonymiser:
         Returns:
             None without an id, and without a key.
         """
-        same_id, same_issuer = _normalise(patient_id), _normalise(issuer)
+        same_id, same_issuer = normal_id(patient_id), normal_id(issuer)
         if not same_id:
             return None
         if self._key is None:
             self._has_refused = True
             return None
         # As JSON, so that no two pairs of issuer and id are one text.
-        return _keyed(self._key, [same_issuer, same_id])
+        return _keyed_hash(self._key, [same_issuer, same_id])
 
     def of_path(self, address: str) -> str | None:
         """The pseudonym of a file's address, of the same form; None without a key.
 
         Every byte of an address counts. It is no patient's pseudonym, whatever the file is called.
         """
-        return None if self._key is None else _keyed(self._key, {"path": address})
+        return None if self._key is None else _keyed_hash(self._key, {"path": address})
 
     @property
     def note(self) -> str | None:
@@ -134,11 +134,12 @@ def path_hider(settings: Settings) -> Callable[[str], str | None] | None:
     )
 
 
-def _keyed(key: bytes, subject: list[str] | dict[str, str]) -> str:
+def _keyed_hash(key: bytes, subject: list[str] | dict[str, str]) -> str:
     message = json.dumps(subject).encode()
     return PREFIX + hmac.new(key, message, hashlib.sha256).hexdigest()[:_PSEUDONYM_DIGITS]
 
 
-def _normalise(text: str | None) -> str:
+def normal_id(text: str | None) -> str:
+    """An id without what does not count: spaces around it, case, how characters are composed."""
     whole = (text or "").replace("\0", " ")
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", whole).casefold()).strip()

@@ -409,11 +409,11 @@ def test_importing_a_module_does_no_work() -> None:
     assert calls == set()
 
 
-ROOT = {"__init__", "config", "errors", "host", "logs", "settings", "types", "urls"}
+ROOT = {"__init__", "config", "errors", "host", "logs", "pseudonyms", "settings", "types", "urls"}
 LAYERS = [
     "cluster | reporting", "validation", "screening", "registry", "study", "explain",
     "datasets | evaluation",
-    "tables | training | archive", "store | imaging", "host | logs",
+    "tables | training | archive", "store | imaging", "host | logs | pseudonyms",
     "config | settings | errors | types | urls",
 ]  # fmt: skip
 

@@ -31,6 +31,7 @@ REASON_MEANINGS: Mapping[str, str] = MappingProxyType(
         "belong to several patients",
         "excluded_by_specialist": "the list of exclusions names it",
         "undecodable": "it cannot be read as one image",
+        "not_ultrasound": "it is a DICOM object of another kind, such as a report or a CT image",
         "too_small": "a side is shorter than the least side",
         "artefact": "too many of its pixels are coloured: callipers, marks or Doppler",
         "blurred": "it is less sharp than the bound",
@@ -68,12 +69,20 @@ class Measures:
 class SourceFile:
     """One file of an image set.
 
+    Of a DICOM object that holds several pictures, each is one once it is decoded.
+
     Attributes:
         entry: what the set says of it.
-        image_id: SHA-256 of its bytes; None: missing or unreadable.
+        image_id: SHA-256 of its bytes, or see `imaging.pictures.Picture`; None: missing or
+            unreadable.
         measures: None: not decoded.
         failure: why it could not be read or decoded; None: it could, or was not tried.
         masks: SHA-256 of each of its masks that can be read, by path.
+        reason: what the failure is one of `REASONS` for.
+        file_id: SHA-256 of the file's bytes; None: `image_id`.
+        frame: position in its file, from 0; None: not decoded, or no DICOM object.
+        view: position among the windows that its frame was parted into; None: it was not.
+        burned_in: whether the file says that names may be drawn into it; None: it does not say.
     """
 
     entry: Entry
@@ -81,6 +90,11 @@ class SourceFile:
     measures: Measures | None = None
     failure: str | None = None
     masks: Mapping[str, str] = field(default_factory=dict)
+    reason: str = "undecodable"
+    file_id: str | None = None
+    frame: int | None = None
+    view: int | None = None
+    burned_in: bool | None = None
 
     @property
     def label(self) -> int | None:
@@ -122,7 +136,7 @@ def judge(files: Sequence[SourceFile], rules: IngestConfig) -> Judgement:
       picture with different labels are both excluded, with their exact copies. Only the pair
       counts, not the whole group; an unlabelled image contradicts nothing, nor does one that is
       only similar.
-    * A group is what hangs together by a patient, the same bytes, the same pixels or
+    * A group is what hangs together by a patient, an exam, the same file, the same pixels or
       near-duplicates. Patients who share an image are one group.
 
     Args:
@@ -178,6 +192,11 @@ def pseudonyms(files: Sequence[SourceFile]) -> list[str | None]:
     return _smallest("p", files, [file.entry.patient for file in files])
 
 
+def exams(files: Sequence[SourceFile]) -> list[str | None]:
+    """As `pseudonyms`, of the exam that each DICOM object names."""
+    return _smallest("e", files, [file.entry.exam for file in files])
+
+
 def _smallest(
     prefix: str, files: Sequence[SourceFile], keys: Sequence[Hashable | None]
 ) -> list[str | None]:
@@ -201,7 +220,7 @@ def _own_faults(file: SourceFile, rules: IngestConfig) -> Iterator[Fault]:
     if entry.exclusion_reason is not None:
         yield "excluded_by_specialist", entry.exclusion_reason or "no reason given"
     if file.failure is not None:
-        yield "undecodable", file.failure
+        yield file.reason, file.failure
     if file.measures is not None:
         yield from _quality_faults(file.measures, rules)
 
@@ -286,8 +305,9 @@ def _chains(sets: Sequence[Sequence[int]]) -> list[Pair]:
 
 def _group_ids(files: Sequence[SourceFile], links: list[Pair]) -> list[str | None]:
     by_patient = _chains(_alike([file.entry.patient for file in files]))
-    by_bytes = _chains(_alike([file.image_id for file in files]))
-    group = group_labels(links + by_patient + by_bytes, len(files))
+    by_exam = _chains(_alike([file.entry.exam for file in files]))
+    by_bytes = _chains(_alike([file.file_id or file.image_id for file in files]))
+    group = group_labels(links + by_patient + by_exam + by_bytes, len(files))
     ids = _smallest("g", files, [int(number) for number in group])
     return [group_id if file.image_id else None for file, group_id in zip(files, ids, strict=True)]
 

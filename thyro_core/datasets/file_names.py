@@ -16,7 +16,8 @@ NameMatch = str
 """How a name in a table fits a file's: `exact`, or all that differs, such as `in another case`."""
 
 _FORM, _CASE = "in another Unicode form", "in another case"
-_ARCHIVE_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
+ARCHIVE_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
+"""Of files of an archive."""
 
 
 def _compose(name: str) -> str:
@@ -66,9 +67,11 @@ class FileNames:
         self._by_spelling = {
             match: _group_names(self._names, spelling) for match, spelling in _SPELLINGS.items()
         }
-        archive_names = [name for name in self._names if suffix(name) in _ARCHIVE_SUFFIXES]
-        # An image before what only a screening reads.
-        pictures = list(images)
+        all_images = list(images)
+        pictures = [name for name in all_images if suffix(name) in IMAGE_SUFFIXES]
+        archive_names = [name for name in self._names if suffix(name) in ARCHIVE_SUFFIXES]
+        # A picture before the object of an archive that it may be exported from.
+        archive_names += sorted(set(all_images).difference(pictures, archive_names))
         self._by_stem = [_group_names(pictures, _stem), _group_names(archive_names, _stem)]
         self._by_last_part = _group_names([*pictures, *archive_names], _last_part)
 
@@ -84,7 +87,7 @@ class FileNames:
         file = self._of_stem(_without_case(name))
         if file is not None:
             return file, f"without a suffix{_also(name, _bare(file))}"
-        is_suffixed = suffix(name) in IMAGE_SUFFIXES | _ARCHIVE_SUFFIXES
+        is_suffixed = suffix(name) in IMAGE_SUFFIXES | ARCHIVE_SUFFIXES
         file = self._of_stem(_stem(name)) if is_suffixed else None
         if file is not None:
             return file, f"with another suffix{_also(_bare(name), _bare(file))}"

@@ -46,9 +46,22 @@ def _copy_notes(table: pa.Table) -> list[str]:
 def _picture_notes(table: pa.Table) -> list[str]:
     """What else the pictures that take part show than one view of tissue."""
     included_images = table.filter(table["included"])
-    with_text = sum(bool(boxes) for boxes in included_images["text_boxes"].to_pylist())
-    n_dual = sum((views or 1) > 1 for views in included_images["views"].to_pylist())
+    rows = included_images.select(["text_boxes", "views", "view", "burned_in"]).to_pylist()
+    with_text = sum(bool(row["text_boxes"]) and not row["burned_in"] for row in rows)
+    n_hidden = sum(bool(row["burned_in"]) for row in rows)
+    n_parted = sum(row["view"] is not None for row in rows)
+    n_dual = sum((row["views"] or 1) > 1 for row in rows) - n_parted
     notes = []
+    if n_hidden:
+        notes.append(
+            f"{counted(n_hidden, 'included image')} of files that say that text is burned in: "
+            "nothing of them is shown; the networks see them as they are"
+        )
+    if n_parted:
+        notes.append(
+            f"{counted(n_parted, 'included image')}, each a window of a DICOM picture of several, "
+            "under that picture's one label: dual_views = exclude leaves them out"
+        )
     if with_text:
         notes.append(
             f"lines that look like text stand in {counted(with_text, 'included image')}, and there "

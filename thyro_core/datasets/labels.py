@@ -22,10 +22,21 @@ _LABELS = _WORDS | _LETTER_LABELS | _NUMBERS
 _NO_REASON = "no reason given"
 _WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+")
 _IDENTIFYING = frozenset(
-    {"surname", "forename", "dob", "mrn", "accession", "street", "city", "zip", "postcode"}
+    {"uid", "surname", "forename", "dob", "mrn", "accession", "street", "city", "zip", "postcode"}
     | {"postal", "mobile", "fax", "ssn", "passport", "nhs", "telefon"}
 )
-_IDENTIFYING_PARTS = ("patient", "name", "birth", "phone", "mail", "address", "insurance")
+# What DICOM calls an image, an exam, or its order; the first that is there stands for a path.
+_IDENTIFIER_COLUMNS = ("SOPInstanceUID", "StudyInstanceUID", "AccessionNumber")
+_IDENTIFYING_PARTS = (
+    "instanceuid",
+    "patient",
+    "name",
+    "birth",
+    "phone",
+    "mail",
+    "address",
+    "insurance",
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class LabelTable:
         faults: What is wrong with the rows and masks that are set aside, with their line.
         meanings: How other words than the names of the classes were read; empty: there are none.
         notes: What is not kept of columns whose cells may tell of a person.
+        has_identifiers: Whether the images are named by identifiers of DICOM, by the column's name.
     """
 
     rows: tuple[LabelRow, ...]
@@ -60,11 +72,7 @@ class LabelTable:
     faults: tuple[str, ...] = ()
     meanings: str = ""
     notes: tuple[str, ...] = ()
-
-    @property
-    def masks(self) -> frozenset[str]:
-        """The files that the `mask` column names."""
-        return frozenset(row.mask for row in self.rows if row.mask is not None)
+    has_identifiers: bool = False
 
 
 def read_labels(where: str, data: bytes, rules: IngestConfig = IngestConfig()) -> LabelTable:  # noqa: B008
@@ -123,7 +131,14 @@ def read_labels(where: str, data: bytes, rules: IngestConfig = IngestConfig()) -
     safe_rows, notes = _without_persons(
         rows, [name for name in other if name not in dropped_columns]
     )
-    return LabelTable(safe_rows, dropped_columns, tuple(faults), _meanings(values, rules), notes)
+    return LabelTable(
+        safe_rows,
+        dropped_columns,
+        tuple(faults),
+        _meanings(values, rules),
+        notes,
+        column_key(header[columns["image"]]) in map(column_key, _IDENTIFIER_COLUMNS),
+    )
 
 
 def _without_persons(
@@ -148,19 +163,28 @@ def _without_persons(
 
 def _role_places(where: str, header: list[str], rules: IngestConfig) -> dict[str, int]:
     """The places of the columns for image, label, patient and mask, as far as they are there."""
+    image = _image_column(header, rules.image_column)
     names = {
-        "image": rules.image_column,
+        "image": image,
         "label": rules.label_column,
         "patientid": rules.patient_column,
         "mask": "mask",
     }
     # A column that is named on purpose has to be there.
-    required_columns = [rules.image_column, rules.label_column]
+    required_columns = [image, rules.label_column]
     if column_key(rules.patient_column) != "patientid":
         required_columns.append(rules.patient_column)
     columns = _columns(where, header, tuple(required_columns))
     places = {role: columns.get(column_key(name)) for role, name in names.items()}
     return {role: place for role, place in places.items() if place is not None}
+
+
+def _image_column(header: Sequence[str], name: str = "image") -> str:
+    """The column that says which image is meant: of this name, or of an identifier of DICOM."""
+    keys = [column_key(column) for column in header]
+    if column_key(name) in keys or name != "image":
+        return name
+    return next((column for column in _IDENTIFIER_COLUMNS if column_key(column) in keys), name)
 
 
 def _label_words(rules: IngestConfig) -> Mapping[str, int | None]:
@@ -201,10 +225,11 @@ def read_exclusions(where: str, data: bytes) -> dict[str, tuple[int, str]]:
         InputError: as `read_labels` does.
     """
     header, lines = _table(where, data)
-    columns = _columns(where, header, required_columns=("image",))
+    image_column = _image_column(header)
+    columns = _columns(where, header, required_columns=(image_column,))
     reasons: dict[str, tuple[int, str]] = {}
     for line, cells in lines:
-        image = relative_path(f"{where} line {line}", cells[columns["image"]])
+        image = relative_path(f"{where} line {line}", cells[columns[column_key(image_column)]])
         reason = cells[columns["reason"]] if "reason" in columns else ""
         reasons.setdefault(image, (line, reason or _NO_REASON))
     return reasons

@@ -1,18 +1,20 @@
 """Image sets as users have them: what lies at an address, and which label each image has."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import PurePosixPath
 from typing import Literal
 
 from thyro_core.config import CLASS_NAMES, IngestConfig
 from thyro_core.datasets import ddti, labels
-from thyro_core.datasets.file_names import FileNames, NameMatch
+from thyro_core.datasets.dicom_files import DicomFile, ExamNames, find_dicom
+from thyro_core.datasets.exclusions import exclusion_reasons
+from thyro_core.datasets.file_names import FileNames
 from thyro_core.datasets.mask_names import MASK_STEM, assign_masks, is_mask
 from thyro_core.datasets.other_files import other_files
 from thyro_core.datasets.patient_notes import patient_notes
+from thyro_core.datasets.table_files import TableFiles, ambiguous_notes
 from thyro_core.errors import InputError, counted
 from thyro_core.store.listing import Listing, list_files
 
@@ -44,6 +46,7 @@ class Entry:
         size: Size of the file [bytes], where known.
         masks: Paths of its nodule masks below the source; none, if one of them is missing.
         fault: Why it cannot be read, as far as the listing shows; None: it is to be tried.
+        exam: The exam that a DICOM object names; it stays in memory as the patient's id does.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Entry:
     size: int | None = None
     masks: tuple[str, ...] = ()
     fault: str | None = None
+    exam: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -95,13 +99,18 @@ def read_image_set(source: str, rules: IngestConfig, *, name_files: bool = True)
         InputError: nothing readable is there, no image has a label, or a table is at fault.
     """
     folder = list_files(source)
+    objects = find_dicom(folder, rules)
+    folder = replace(folder, by_content=frozenset(objects))
     if not folder.sizes and not folder.links_out and not folder.refusals:
         msg = f"{source}: expected an image set, found no files; {_CURE}"
         raise InputError(msg)
-    layout, entries, notes = _read_layout(folder, rules)
+    exams = ExamNames(objects)
+    layout, entries, notes = _read_layout(folder, exams, rules)
     _check_labels(folder, entries, name_files)
+    entries = [_with_header(entry, objects) for entry in entries]
     entries, masks = _attach_masks(folder, entries)
-    entries, exclusion_notes = _exclude(folder, entries)
+    reasons, exclusion_notes = exclusion_reasons(folder, exams, [entry.name for entry in entries])
+    entries = [replace(entry, exclusion_reason=reasons.get(entry.name)) for entry in entries]
     notes += [
         *masks,
         *patient_notes([entry.patient for entry in entries]),
@@ -128,7 +137,7 @@ def _with_refusals(folder: Listing, entries: list[Entry]) -> list[Entry]:
     for entry in entries:
         parents = [str(path) for path in PurePosixPath(entry.name).parents]
         reason = next((folder.refusals[path] for path in parents if path in faults), None)
-        fault = None if reason is None else f"its folder cannot be read: {reason}"
+        fault = entry.fault if reason is None else f"its folder cannot be read: {reason}"
         rows.append(replace(entry, present=entry.present or fault is not None, fault=fault))
     return rows
 
@@ -136,10 +145,20 @@ def _with_refusals(folder: Listing, entries: list[Entry]) -> list[Entry]:
 _Read = tuple[Layout, list[Entry], list[str]]
 
 
-def _read_layout(folder: Listing, rules: IngestConfig) -> _Read:
+def _with_header(entry: Entry, objects: Mapping[str, DicomFile]) -> Entry:
+    """The entry with the patient and the exam of its DICOM header; a table's patient stands."""
+    file = objects.get(entry.name)
+    if file is None:
+        return entry
+    patient = file.patient if entry.patient is None else entry.patient
+    fault = None if file.fault is None else f"its header cannot be read: {file.fault}"
+    return replace(entry, patient=patient, exam=file.header.study, fault=entry.fault or fault)
+
+
+def _read_layout(folder: Listing, exams: ExamNames, rules: IngestConfig) -> _Read:
     table = folder.find(_TABLE) or folder.find(_WORKBOOK)
     if table is not None:
-        return _from_table(folder, table, rules)
+        return _from_table(folder, table, exams, rules)
     cases = _cases(folder)
     return _from_cases(folder, cases, rules) if cases else _from_folders(folder)
 
@@ -171,20 +190,48 @@ def _attach_masks(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], l
     if len(masks) > len(whole):
         lacking = counted(len(masks) - len(whole), "image")
         notes.append(f"{lacking} with a mask that is missing: set aside")
-    return [replace(entry, masks=whole.get(entry.name, ())) for entry in entries], notes
+    objects = folder.by_content & whole.keys()
+    if objects:
+        notes.append(
+            f"{counted(len(objects), 'DICOM file')} with a mask: set aside, as its frames are cut "
+            "to their regions"
+        )
+    return [
+        replace(entry, masks=() if entry.name in objects else whole.get(entry.name, ()))
+        for entry in entries
+    ], notes
 
 
-def _from_table(folder: Listing, name: str, rules: IngestConfig) -> _Read:
-    read = labels.read_labels(folder.uri(name), folder.read(name), rules)
-    table, matches = _with_file_names(folder, read)
+def _from_table(folder: Listing, name: str, exams: ExamNames, rules: IngestConfig) -> _Read:
+    table = labels.read_labels(folder.uri(name), folder.read(name), rules)
+    finder = TableFiles(
+        _TABLE,
+        FileNames(folder.sizes, folder.images()),
+        exams,
+        {row.image for row in table.rows},
+        table.has_identifiers,
+    )
     rows: dict[str, list[labels.LabelRow]] = {}
+    lines: list[int] = []
     for row in table.rows:
-        rows.setdefault(row.image, []).append(row)
+        mask = finder.of_name(row.mask) if row.mask else None
+        files = finder.of_cell(row.image)
+        lines += [] if files else [row.line]
+        for file in files:
+            rows.setdefault(file, []).append(replace(row, image=file, mask=mask))
     entries = [_merge_rows(_entry(folder, image), image_rows) for image, image_rows in rows.items()]
+    # An identifier is no address, and must not stand in one.
+    entries = [
+        replace(entry, uri=folder.uri(name))
+        if not entry.present and finder.is_no_path(entry.name)
+        else entry
+        for entry in entries
+    ]
     others = [image for image in folder.images() if image not in rows]
-    unlisted_images, notes = _without_masks(others, table.masks)
+    masks = frozenset(row.mask for image_rows in rows.values() for row in image_rows if row.mask)
+    unlisted_images, notes = _without_masks(others, masks)
     entries += [replace(_entry(folder, image), is_listed=False) for image in unlisted_images]
-    notes += matches
+    notes += [*finder.notes, *ambiguous_notes(_TABLE, lines)]
     if table.dropped_columns:
         notes.append(f"identifying columns dropped: {', '.join(table.dropped_columns)}")
     notes += table.notes
@@ -197,40 +244,6 @@ def _from_table(folder: Listing, name: str, rules: IngestConfig) -> _Read:
     if n_repeated:
         notes.append(f"{counted(n_repeated, 'image')} listed more than once in labels.csv")
     return "labels.csv", entries, notes
-
-
-def _with_file_names(
-    folder: Listing, table: labels.LabelTable
-) -> tuple[labels.LabelTable, list[str]]:
-    """The table with the names of the files that it means, and how many were spelled otherwise."""
-    files = FileNames(folder.sizes, folder.images())
-    counts: Counter[NameMatch] = Counter()
-    file_of = partial(_file_of, files, {row.image for row in table.rows}, counts)
-    rows = tuple(
-        replace(row, image=file_of(row.image), mask=file_of(row.mask) if row.mask else None)
-        for row in table.rows
-    )
-    return replace(table, rows=rows), _match_notes(counts, "labels.csv")
-
-
-def _file_of(
-    files: FileNames, exact: Collection[str], counts: Counter[NameMatch], name: str
-) -> str:
-    """The file that a table's name means; how it is spelled is counted."""
-    file, match = files.find(name) or (name, "exact")
-    # A file that another row names exactly is that row's.
-    if match == "exact" or file in exact:
-        return name
-    counts[match] += 1
-    return file
-
-
-def _match_notes(counts: Counter[NameMatch], table: str) -> list[str]:
-    return [
-        f"{counted(number, 'name')} in {table} written {match}, and matched to the one file that "
-        "fits"
-        for match, number in sorted(counts.items())
-    ]
 
 
 def _merge_rows(entry: Entry, rows: list[labels.LabelRow]) -> Entry:
@@ -351,29 +364,6 @@ def _hint(folder: Listing) -> str:
         return f" ({counted(len(folder.refusals), 'folder')} that cannot be read)"
     others = other_files(folder, frozenset())
     return f" (other files: {others})" if others else ""
-
-
-def _exclude(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], list[str]]:
-    name = folder.find("exclusions.csv")
-    if name is None:
-        return entries, []
-    reasons = labels.read_exclusions(folder.uri(name), folder.read(name))
-    names = [entry.name for entry in entries]
-    counts: Counter[NameMatch] = Counter()
-    file_of = partial(_file_of, FileNames(names, names), reasons.keys(), counts)
-    reasons = {file_of(image): row for image, row in reasons.items()}
-    unknown = sorted(line for image, (line, _) in reasons.items() if image not in names)
-    notes = [
-        f"{counted(len(reasons) - len(unknown), 'image')} excluded by exclusions.csv",
-        *_match_notes(counts, "exclusions.csv"),
-    ]
-    if unknown:
-        lines = ", ".join(str(line) for line in unknown)
-        notes.append(f"exclusions.csv names images that the set lacks, in line {lines}")
-    reason_by_image = {image: reason for image, (_, reason) in reasons.items()}
-    return [
-        replace(entry, exclusion_reason=reason_by_image.get(entry.name)) for entry in entries
-    ], notes
 
 
 def _ignored_notes(folder: Listing, entries: list[Entry], name_files: bool) -> list[str]:

@@ -8,17 +8,16 @@ train on the labelled ones only.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import fsspec
-import numpy as np
 import pyarrow as pa
 
 from thyro_core.config import IngestConfig, canonical_json, content_id
 from thyro_core.datasets import eligibility, packs
 from thyro_core.datasets import masks as mask_packs
-from thyro_core.datasets.eligibility import REASONS, Judgement, Measures, SourceFile
+from thyro_core.datasets.decoded_files import decode_files
+from thyro_core.datasets.eligibility import REASONS, Judgement, SourceFile
 from thyro_core.datasets.hidden_paths import (
     HIDDEN_NOTE,
     HidePath,
@@ -36,16 +35,10 @@ from thyro_core.datasets.source_files import (
     with_masks,
 )
 from thyro_core.errors import InputError
-from thyro_core.imaging import decode as images
-from thyro_core.imaging import quality
-from thyro_core.imaging.burned_text import text_boxes
-from thyro_core.imaging.dual_view import split_views
-from thyro_core.imaging.near_duplicates import fingerprints
 from thyro_core.store.keys import manifest_key, mask_key, table_key
 from thyro_core.store.store import Store
 from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table, write_table
-from thyro_core.types import Grey
 
 __all__ = ["INGEST_VERSION", "REASONS", "Manifest", "ingest", "load_manifest"]
 
@@ -57,8 +50,6 @@ _FIRST_NOTES = (
     "an earlier version of Thyro ingested these contents: the notes are those of that day, and "
     "those on file names, labels and other files may no longer hold"
 )
-
-_PIXELS_AT_ONCE = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -94,7 +85,8 @@ def ingest(
 ) -> Manifest:
     """Read, judge and pack an image set; what is already in the store is not decoded again.
 
-    Files are read twice, first for their hash, then to be decoded, a few at a time: memory does not
+    Files are read twice (DICOM objects once more, for their headers), first for their hash, then to
+    be decoded, a few at a time: memory does not
     grow with the set but for about 20 KB an image. The resized images wait in the temporary folder.
 
     Args:
@@ -132,16 +124,13 @@ def ingest(
             )
         return manifest
     with packs.resized_rows(len(files), sides) as resized_images:
-
-        def decode(places: Sequence[int]) -> list[SourceFile]:
-            return _decode_files(
-                fs, root, {place: files[place] for place in places}, ingest_rules, resized_images
-            )
-
-        places = range(len(files))
-        files = packs.map_batches(decode, places, progress, packs.threads_for(fs))
+        placed_files = decode_files(
+            fs, root, files, rules=ingest_rules, resized_images=resized_images, progress=progress
+        )
+        files = [file for file, _ in placed_files]
         judgement = eligibility.judge(files, ingest_rules)
-        packs.write_packs(store, manifest_id, resized_images, _pack_order(files, judgement))
+        order = [placed_files[i][1] for i in _pack_order(files, judgement)]
+        packs.write_packs(store, manifest_id, resized_images, order)
     table = _table(manifest_id, files, judgement)
     paths = path_notes(entry.name for entry in image_set.entries)
     if hide_path is not None:
@@ -206,8 +195,8 @@ def _is_done(store: Store, manifest_id: str) -> bool:
 
 
 def _manifest_id(files: Sequence[SourceFile], rules: IngestConfig) -> str:
-    patients = eligibility.pseudonyms(files)
-    facts = [_facts(file, patient) for file, patient in zip(files, patients, strict=True)]
+    people = zip(eligibility.pseudonyms(files), eligibility.exams(files), strict=True)
+    facts = [_facts(file, *ids) for file, ids in zip(files, people, strict=True)]
     value = {
         "version": INGEST_VERSION,
         "rules": rules.model_dump(mode="json"),
@@ -216,7 +205,7 @@ def _manifest_id(files: Sequence[SourceFile], rules: IngestConfig) -> str:
     return content_id("m", value)
 
 
-def _facts(file: SourceFile, patient: str | None) -> dict[str, object]:
+def _facts(file: SourceFile, patient: str | None, exam: str | None) -> dict[str, object]:
     """All that counts of a file; its name only if there is nothing else."""
     entry = file.entry
     # A mask is named by its path, and paths do not count.
@@ -234,81 +223,8 @@ def _facts(file: SourceFile, patient: str | None) -> dict[str, object]:
         "attributes": attributes,
         # Sets without masks keep the ids that they had before masks were read.
         **({"masks": sorted(file.masks.values())} if file.masks else {}),
+        **({"exam": exam} if exam else {}),
     }
-
-
-def _decode_files(
-    fs: fsspec.AbstractFileSystem,
-    root: str,
-    files: Mapping[int, SourceFile],
-    rules: IngestConfig,
-    resized_images: Mapping[int, packs.ImageRows],
-) -> list[SourceFile]:
-    """Files with their measures, by their places in `resized`, which are filled on the way."""
-    files_by_place, images_by_place = dict(files), dict[int, images.DecodedImage]()
-    for place, file in files.items():
-        files_by_place[place], picture = _picture(fs, root, file, rules)
-        if picture is not None:
-            images_by_place[place] = picture
-        if sum(image.grey.size for image in images_by_place.values()) > _PIXELS_AT_ONCE:
-            files_by_place |= _measure(files_by_place, images_by_place, resized_images)
-            images_by_place.clear()
-    return list(
-        (files_by_place | _measure(files_by_place, images_by_place, resized_images)).values()
-    )
-
-
-def _picture(
-    fs: fsspec.AbstractFileSystem, root: str, file: SourceFile, rules: IngestConfig
-) -> tuple[SourceFile, images.DecodedImage | None]:
-    """A file and its picture, if it is listed; or with what is wrong with it."""
-    entry = file.entry
-    if file.image_id is None or not entry.is_listed:
-        return file, None
-    if entry.size is not None and entry.size > rules.max_bytes:
-        failure = f"{entry.size} bytes; at most {rules.max_bytes} are read"
-        return replace(file, failure=failure), None
-    data = packs.read_verified(fs, f"{root}/{entry.name}", file.image_id)
-    try:
-        return file, images.decode(data, rules)
-    except images.UndecodableError as error:
-        return replace(file, failure=error.detail), None
-
-
-def _measure(
-    files: Mapping[int, SourceFile],
-    pictures: Mapping[int, images.DecodedImage],
-    resized_images: Mapping[int, packs.ImageRows],
-) -> dict[int, SourceFile]:
-    greys = {place: picture.grey for place, picture in pictures.items()}
-    for side, rows in resized_images.items():
-        for place, grey in greys.items():
-            rows[place] = images.resize(grey, side)
-    sharpness = [quality.sharpness(grey) for grey in greys.values()]
-    prints = fingerprints(list(greys.values()))
-    files_by_place = {}
-    for (place, grey), focus, fingerprint in zip(greys.items(), sharpness, prints, strict=True):
-        mean, sd = quality.grey_statistics(grey)
-        measures = Measures(
-            width=grey.shape[1],
-            height=grey.shape[0],
-            pixel_hash=_pixel_hash(grey),
-            sharpness=focus,
-            overlay_share=pictures[place].overlay_share,
-            mean=mean,
-            sd=sd,
-            fingerprint=fingerprint,
-            text_boxes=tuple(side for box in text_boxes(grey) for side in box),
-            views=max(1, len(split_views(grey))),
-        )
-        files_by_place[place] = replace(files[place], measures=measures)
-    return files_by_place
-
-
-def _pixel_hash(grey: Grey) -> str:
-    pixel_hash = hashlib.sha256(f"{grey.shape[1]}x{grey.shape[0]}/".encode())
-    pixel_hash.update(np.ascontiguousarray(grey).data)
-    return pixel_hash.hexdigest()
 
 
 def _pack_order(files: Sequence[SourceFile], judgement: Judgement) -> list[int]:
@@ -343,6 +259,10 @@ def _source_columns(file: SourceFile) -> dict[str, object]:
         "label": file.label,
         "phash": measures and measures.fingerprint.phash,
         "attributes": canonical_json(file.entry.attributes),
+        "file_id": file.file_id or file.image_id,
+        "frame": file.frame,
+        "view": file.view,
+        "burned_in": file.burned_in,
     } | {name: measures and getattr(measures, name) for name in names}
 
 

@@ -21,16 +21,19 @@ object store."""
 
 _LISTED_SUFFIXES = 5
 _COMPANIONS = frozenset({".csv", ".xlsx", ".xml", ".txt", ".md", ".json", ".db", ".ini"})
-# Like a file of an archive: `.dcm`, or a name such as US.1.2.840.113619.2.55.
-_DICOM_NAME = re.compile(r".*\.(dcm|dicom|ima)|(.*\D)?\d+(\.\d+){4,}", re.IGNORECASE)
-_HEAD_BYTES = 132
+DICOM_NAME = re.compile(r".*\.(dcm|dicom|ima)|(.*\D)?\d+(\.\d+){4,}", re.IGNORECASE)
+"""Like a file of an archive: `.dcm`, or a name such as US.1.2.840.113619.2.55."""
+
+HEAD_BYTES = 132
+"""So many bytes show what a file is."""
+
 _IMAGE_STARTS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*")
 
 
 def other_files(folder: Listing, entries: frozenset[str]) -> str:
     """How many files there are of each kind that is neither an image's nor a companion's."""
-    names = sorted(name for name in folder.sizes if name not in entries)
-    like_dicom = [name for name in names if _DICOM_NAME.fullmatch(PurePosixPath(name).name)]
+    names = sorted(name for name in folder.sizes if name not in entries and not is_directory(name))
+    like_dicom = [name for name in names if DICOM_NAME.fullmatch(PurePosixPath(name).name)]
     others = sorted(set(names) - set(like_dicom))
     contents = _content_kinds(folder, like_dicom) | _content_kinds(
         folder, [name for name in others if not _is_expected(suffix(name))]
@@ -47,11 +50,16 @@ def other_files(folder: Listing, entries: frozenset[str]) -> str:
     ends = (
         (kinds[""], "without a suffix"),
         (by_content["image"], "with an image in them: name them as such (.png, .jpg)"),
-        (by_content["DICOM"], "DICOM: only a screening reads them"),
+        (by_content["DICOM"], "with DICOM in them: name them as such (.dcm)"),
         (neither, "named like DICOM that are neither DICOM nor an image"),
         (len(set(like_dicom) - contents.keys()), "named like DICOM and not looked into"),
     )
     return ", ".join([*phrases, *(f"{number} {words}" for number, words in ends if number)])
+
+
+def is_directory(name: str) -> bool:
+    """Whether a file is a DICOMDIR, which only lists others."""
+    return PurePosixPath(name).name.lower() == "dicomdir"
 
 
 def _is_expected(kind: str) -> bool:
@@ -68,7 +76,7 @@ def _content_kinds(folder: Listing, names: Sequence[str]) -> dict[str, ContentKi
     kinds: dict[str, ContentKind] = {name: "neither" for name in names if folder.sizes[name] == 0}
     # Without a size: a pipe, whose reader would never return.
     candidates = [name for name in names if folder.sizes[name]][:MOST_FILES]
-    for name, data in folder.heads(candidates, _HEAD_BYTES).items():
+    for name, data in folder.heads(candidates, HEAD_BYTES).items():
         if is_dicom(data):
             kinds[name] = "DICOM"
         elif data.startswith(_IMAGE_STARTS):

@@ -12,8 +12,9 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import IO, TypeVar
 
 import fsspec
@@ -22,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from thyro_core.config import IngestConfig
+from thyro_core.datasets.file_pictures import FileReader
 from thyro_core.datasets.hidden_paths import is_location
 from thyro_core.errors import InputError, StoreError
 from thyro_core.host import cores
@@ -196,7 +198,8 @@ def ensure_packs(
         images: the `images` table of one manifest.
         rules: the rules of its ingest.
         sides: side lengths [pixels] that must be there afterwards.
-        uris: where each image_id is to be found now; by default where it was found at ingest.
+        uris: where the file of each hash is to be found now; by default where it was found at
+            ingest.
 
     Raises:
         InputError: a file is gone or is no longer the one that was ingested, or the table does not
@@ -206,8 +209,13 @@ def ensure_packs(
     lacking = [side for side in sides if not store.exists(pack_key(manifest_id, side))]
     if not lacking:
         return
-    included_images = images.filter(images["included"]).select(["image_id", "uri"]).to_pylist()
-    uri_by_image = {row["image_id"]: row["uri"] for row in included_images} | dict(uris or {})
+    columns = ["image_id", "file_id", "uri"]
+    included_images = images.filter(images["included"]).select(columns).to_pylist()
+    file_by_image = {row["image_id"]: row["file_id"] or row["image_id"] for row in included_images}
+    uri_by_image = {
+        row["image_id"]: (uris or {}).get(file_by_image[row["image_id"]], row["uri"])
+        for row in included_images
+    }
     order = list(pack_index(images))
     if not all(is_location(uri_by_image[image_id]) for image_id in order):
         msg = (
@@ -216,13 +224,21 @@ def ensure_packs(
             "THYRO_KEEP_NAMES=false); ingest the image set again"
         )
         raise InputError(msg)
-    with resized_rows(len(order), lacking) as resized_images:
+    with resized_rows(len(order), lacking) as resized_images, closing(FileReader(rules)) as reader:
 
         def resize(row: int) -> None:
-            fs, path = filesystem(uri_by_image[order[row]])
-            picture = pictures.decode(read_verified(fs, path, order[row]), rules)
+            image_id = order[row]
+            fs, path = filesystem(uri_by_image[image_id])
+            data = read_verified(fs, path, file_by_image[image_id])
+            grey = reader.grey(data, image_id)
+            if grey is None:
+                msg = (
+                    f"{path}: expected image {image_id[:12]} in it, as it was ingested, found none "
+                    "by the decoders of this machine; `thyro doctor` says what they read"
+                )
+                raise InputError(msg)
             for side, rows in resized_images.items():
-                rows[row] = pictures.resize(picture.grey, side)
+                rows[row] = pictures.resize(grey, side)
 
         # They were found below one source: one of them says where all are.
         threads = threads_for(filesystem(uri_by_image[order[0]])[0]) if order else 1
@@ -238,13 +254,14 @@ class ImageRows:
 
     Args:
         file: an empty one, which takes n x side^2 bytes.
-        n: number of images; all are 0 at first.
+        n: number of images, all 0 at first; those written beyond them join them.
         side: side length [pixels].
     """
 
     def __init__(self, file: IO[bytes], n: int, side: int) -> None:
         self.shape = (n, side, side)
         self._file = file
+        self._lock = Lock()
         file.truncate(n * side * side)
 
     def __len__(self) -> int:
@@ -261,8 +278,13 @@ class ImageRows:
 
     def __setitem__(self, row: int, image: npt.ArrayLike) -> None:
         whole = np.ascontiguousarray(np.broadcast_to(image, self.shape[1:]), np.uint8)
+        self._grow(row + 1)
         if os.pwrite(self._file.fileno(), whole.data, self._place(row)) != whole.nbytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _grow(self, n: int) -> None:
+        with self._lock:
+            self.shape = (max(n, self.shape[0]), *self.shape[1:])
 
     def _place(self, row: int) -> int:
         if not 0 <= row < self.shape[0]:

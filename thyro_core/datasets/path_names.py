@@ -34,7 +34,9 @@ _CAMEL = re.compile(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-Þ])")
 # Two words side by side; DICOM writes persons as FAMILY^GIVEN.
 _SEPARATOR = re.compile(r"[\s_.,^-]{1,2}")
 _SHORTEST_NAME = 3
-_UID = re.compile(r"\d+(\.\d+){4,}")
+UID = re.compile(r"\d+(\.\d+){4,}")
+"""A UID of DICOM."""
+
 _YEAR, _MONTH, _DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 _DATE = re.compile(
     rf"(?<!\d)(?:{_YEAR}([-_.]?){_MONTH}\1{_DAY}|{_DAY}([-_.]){_MONTH}\2{_YEAR})(?!\d)"
@@ -57,6 +59,7 @@ def path_notes(names: Iterable[str]) -> list[str]:
         "may hold a person's name": sum(map(holds_name, paths)),
         "may hold a date (of birth, or of an examination)": sum(map(holds_date, paths)),
         "may hold a medical id": sum(map(holds_medical_id, paths)),
+        "hold a UID of DICOM": sum(map(holds_uid, paths)),
     }
     phrases = [f"{number} {what}" for what, number in counts.items() if number]
     if not phrases:
@@ -72,12 +75,17 @@ def holds_name(path: str) -> bool:
 
 def holds_date(path: str) -> bool:
     """Whether a day of the years 1900 to 2099 stands in a path; digits of a UID do not count."""
-    return any(_DATE.search(_UID.sub("", part)) for part in _path_parts(path))
+    return any(_DATE.search(UID.sub("", part)) for part in _path_parts(path))
 
 
 def holds_medical_id(path: str) -> bool:
     """Whether five digits or more follow a word such as MRN, patient or Fallnr."""
     return any(_MEDICAL_ID.search(part) for part in _path_parts(path))
+
+
+def holds_uid(path: str) -> bool:
+    """Whether a UID stands in a path, such as `US.1.2.840.113619.2.55.png`: an archive knows it."""
+    return UID.search(path) is not None
 
 
 def _path_parts(path: str) -> tuple[str, ...]:

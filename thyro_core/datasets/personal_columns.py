@@ -9,6 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
 
+from thyro_core.datasets.path_names import UID
+
 _CLOCK = r"(?:[T ]+(?P<time>\d{1,2}:\d{2}.*))?"
 _YEAR_FIRST = re.compile(r"(?P<y>(?:19|20)\d\d)([-/.])(?P<m>\d\d?)\2(?P<d>\d\d?)" + _CLOCK)
 _EIGHT_DIGITS = re.compile(r"(?P<y>(?:19|20)\d\d)(?P<m>\d\d)(?P<d>\d\d)(?P<time>\d{6})?")
@@ -40,6 +42,9 @@ def kept_contents(column: str, texts: Collection[str]) -> ColumnContents:
         column: its name.
         texts: the different texts of its filled cells.
     """
+    if any(UID.fullmatch(text) for text in texts):
+        note = f"column {column} holds UIDs of DICOM, which lead to an exam: it is left out"
+        return ColumnContents({}, note)
     ranks = _date_ranks(texts)
     if ranks:
         rest = len(texts) - len(ranks)

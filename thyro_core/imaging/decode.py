@@ -148,7 +148,7 @@ def _open(data: bytes) -> ImageFile:
         if data.startswith(signature):
             return reader(io.BytesIO(data))
     if data[128:132] == b"DICM":
-        msg = "a DICOM file, which a screening reads and a study does not: export it as PNG"
+        msg = "a DICOM file, where a picture is read: export it as PNG"
         raise UndecodableError(msg)
     msg = (
         "not a PNG, JPEG, TIFF, BMP or DICOM file: export the image as one of these"

@@ -46,11 +46,12 @@ Pseudonymise = Callable[[str | None, str | None], str | None]
 
 # How a file without the magic begins: an element of group 2 or 8, little or big endian.
 _BARE = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
-_READER_ERRORS: tuple[type[Exception], ...] = (
+READER_ERRORS: tuple[type[Exception], ...] = (
     *DECODER_ERRORS,
     BytesLengthException,
     InvalidDicomError,
 )
+"""What the reader of DICOM raises on hostile bytes."""
 
 _ULTRASOUND = {
     "1.2.840.10008.5.1.4.1.1.6.1": "Ultrasound Image",
@@ -75,12 +76,9 @@ _TAGS = [
     "SegmentedBluePaletteColorLookupTableData",
 ]  # fmt: skip
 _UID_FORM = re.compile(r"[0-9]+(\.[0-9]+)+")
-_IDENTITY: list[BaseTag | int] = [
-    tag_for_keyword(name) or 0
-    for name in (
-        "SOPClassUID", "AccessionNumber", "PatientID", "IssuerOfPatientID", "SpecificCharacterSet",
-    )
-]  # fmt: skip
+_IDENTITY_NAMES = (
+    "SOPClassUID", "AccessionNumber", "PatientID", "IssuerOfPatientID", "SpecificCharacterSet",
+)  # fmt: skip
 _ISSUER = 0x0010_0021
 # They stand where the issuer of a patient's id stands: an exam's id is no patient's.
 _STUDY_UID, _ACCESSION = "StudyInstanceUID", "AccessionNumber"
@@ -147,7 +145,7 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
         bounds: they are checked before a pixel is decoded.
         pseudonymise: makes a pseudonym of PatientID and IssuerOfPatientID.
     """
-    _silence()
+    silence()
     patient_id, burned_in, exam_id = None, None, None
     try:
         source = unpack(data, bounds)
@@ -172,7 +170,7 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
             boxes, note = tissue_boxes(dataset)
             indices = evenly_spaced(n, bounds.frames_per_clip)
             frames = tuple(_frames(dataset, syntax, indices, boxes))
-    except _READER_ERRORS as error:
+    except READER_ERRORS as error:
         return DicomImages(patient_id, *_why(error), burned_in, exam_id=exam_id)
     return DicomImages(
         patient_id, None, None, burned_in, frames,
@@ -180,7 +178,12 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
     )  # fmt: skip
 
 
-def _silence() -> None:
+def element_tags(*names: str) -> list[BaseTag | int]:
+    """The tags of elements by their keywords."""
+    return [tag_for_keyword(name) or 0 for name in names]
+
+
+def silence() -> None:
     """Pydicom's warnings and log lines quote values: nobody may see them, in any thread."""
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module=r"pydicom(\..*)?$")
@@ -201,7 +204,7 @@ def _identity(source: bytes) -> Dataset:
         io.BytesIO(source),
         stop_when=lambda tag, _vr, _length: tag > _ISSUER,
         force=True,
-        specific_tags=_IDENTITY,
+        specific_tags=element_tags(*_IDENTITY_NAMES),
     )
 
 
@@ -221,7 +224,7 @@ def _dataset(source: bytes, identity: Dataset) -> Dataset:
 def _patient(dataset: Dataset, pseudonymise: Pseudonymise) -> str | None:
     try:
         values = [dataset.get(name) for name in ("PatientID", "IssuerOfPatientID")]
-    except _READER_ERRORS:
+    except READER_ERRORS:
         return None
     patient, issuer = (None if value is None else str(value) for value in values)
     return pseudonymise(patient, issuer)
@@ -230,7 +233,7 @@ def _patient(dataset: Dataset, pseudonymise: Pseudonymise) -> str | None:
 def _exam_pseudonym(dataset: Dataset, name: str, pseudonymise: Pseudonymise) -> str | None:
     try:
         value = dataset.get(name)
-    except _READER_ERRORS:
+    except READER_ERRORS:
         return None
     return None if value is None else pseudonymise(str(value), name)
 
@@ -238,7 +241,7 @@ def _exam_pseudonym(dataset: Dataset, name: str, pseudonymise: Pseudonymise) -> 
 def _is_burned_in(dataset: Dataset) -> bool | None:
     try:
         word = str(dataset.get("BurnedInAnnotation", "")).strip().upper()
-    except _READER_ERRORS:
+    except READER_ERRORS:
         return True  # what cannot be read cannot be trusted
     return {"YES": True, "NO": False}.get(word)
 
@@ -304,7 +307,7 @@ def _count_note(dataset: Dataset, n: int) -> str | None:
     try:
         value = dataset.get("NumberOfFrames")
         declared_count = None if value is None else max(0, min(int(value), 10**12))
-    except _READER_ERRORS:
+    except READER_ERRORS:
         declared_count = None
     if declared_count == n:
         return None
@@ -369,7 +372,7 @@ def _frames(
         try:
             array, photometric = frame_samples(dataset, syntax, index)
             yield from _views(dataset, index, array, photometric=photometric, boxes=boxes)
-        except _READER_ERRORS as error:
+        except READER_ERRORS as error:
             yield DicomFrame(index, None, *_why(error))
 
 
@@ -379,7 +382,7 @@ def _video_frames(dataset: Dataset, clip: Clip, boxes: tuple[Box, ...]) -> Itera
             if frame is None:
                 raise RefusedError(_TRUNCATED_FILE.format(what="its clip"), "undecodable")
             yield from _views(dataset, index, frame, photometric="RGB", boxes=boxes)
-        except _READER_ERRORS as error:
+        except READER_ERRORS as error:
             yield DicomFrame(index, None, *_why(error))
 
 

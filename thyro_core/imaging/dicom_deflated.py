@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from typing import BinaryIO
 
 from pydicom.filereader import read_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -17,6 +18,37 @@ _UNPACK_AT_ONCE = 1 << 20
 _MOST_RATIO = 200
 
 
+def header_stream(file: BinaryIO, bounds: ClipBounds) -> BinaryIO:
+    """The file at its beginning; of one that is compressed as a whole its elements.
+
+    Args:
+        file: at its beginning.
+        bounds: as for `unpack`.
+
+    Raises:
+        RefusedError: it unpacks to more, or is larger than what is read.
+    """
+    is_deflated = _is_deflated(file)
+    file.seek(0)
+    if not is_deflated:
+        return file
+    data = file.read(bounds.max_bytes + 1)
+    if len(data) > bounds.max_bytes:
+        msg = f"more than max_bytes = {bounds.max_bytes}"
+        raise RefusedError(msg, "too_large")
+    return io.BytesIO(unpack(data, bounds))
+
+
+def _is_deflated(file: BinaryIO) -> bool:
+    """Whether a file is compressed as a whole; it is left behind its meta header."""
+    has_magic = file.read(MAGIC_AT + 4)[MAGIC_AT:] == MAGIC
+    file.seek(MAGIC_AT + 4 if has_magic else 0)
+    meta = read_dataset(
+        file, False, True, stop_when=lambda tag, _vr, _length: tag.group != _META_GROUP
+    )
+    return bool(meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
+
+
 def unpack(data: bytes, bounds: ClipBounds) -> bytes:
     """The file; of one that is compressed as a whole its elements, without the meta header.
 
@@ -27,13 +59,8 @@ def unpack(data: bytes, bounds: ClipBounds) -> bytes:
     Raises:
         RefusedError: it unpacks to more.
     """
-    has_magic = data[MAGIC_AT : MAGIC_AT + 4] == MAGIC
     meta_file = io.BytesIO(data)
-    meta_file.seek(MAGIC_AT + 4 if has_magic else 0)
-    meta = read_dataset(
-        meta_file, False, True, stop_when=lambda tag, _vr, _length: tag.group != _META_GROUP
-    )
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+    if not _is_deflated(meta_file):
         return data
     body, unpacker, parts = data[meta_file.tell() :], zlib.decompressobj(-zlib.MAX_WBITS), []
     total, rest = 0, body

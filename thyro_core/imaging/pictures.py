@@ -15,7 +15,7 @@ from thyro_core.imaging.dicom import DicomImages, Pseudonymise, is_dicom, read_d
 from thyro_core.imaging.dual_view import are_stacked, split_views
 from thyro_core.types import Grey
 
-_SPLIT = "split at the seam of two windows, which split_views = false leaves together"
+_SEAM_NOTE = "split at the seam of two windows, which split_views = false leaves together"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Picture:
             it is not.
         detail: The reason's particulars, numbers and words of closed lists only.
         note: How the picture was read, where that is not as usual.
-        views: Windows of tissue in its frame; of several each is a picture of its own.
+        view: Position among the windows that its frame was parted into, from 0; None: it was not.
+        views: Number of these windows, else 1.
         is_whole: Whether it is all of its file, and no frame, region or window of it.
     """
 
@@ -45,6 +46,7 @@ class Picture:
     reason: str | None = None
     detail: str | None = None
     note: str | None = None
+    view: int | None = None
     views: int = 1
     is_whole: bool = True
 
@@ -93,7 +95,7 @@ def read_pictures(data: bytes, bounds: PictureBounds, pseudonymise: Pseudonymise
     except UndecodableError as error:
         return FilePictures((replace(whole, reason="undecodable", detail=error.detail),))
     picture = replace(whole, grey=image.grey, overlay_share=image.overlay_share)
-    return FilePictures(tuple(_windows(picture, bounds)))
+    return FilePictures(tuple(_part_windows(picture, bounds)))
 
 
 def _of_dicom(contents: DicomImages, whole: Picture, bounds: PictureBounds) -> Iterator[Picture]:
@@ -116,7 +118,7 @@ def _of_dicom(contents: DicomImages, whole: Picture, bounds: PictureBounds) -> I
         if contents.has_regions:
             yield picture
         else:
-            yield from _windows(picture, bounds)
+            yield from _part_windows(picture, bounds)
 
 
 def _frame_id(file_id: str, frame: int) -> str:
@@ -128,18 +130,21 @@ def _view(picture: Picture, place: int, n: int, start: str = "left") -> Picture:
     return replace(
         picture,
         image_id=hashlib.sha256(f"{picture.image_id}/view {place}".encode()).hexdigest(),
-        note=joined(f"view {place + 1} of {n} in this picture, from the {start}", picture.note),
+        note=join_details(
+            f"view {place + 1} of {n} in this picture, from the {start}", picture.note
+        ),
+        view=place,
         views=n,
         is_whole=False,
     )
 
 
-def joined(*parts: str | None) -> str | None:
+def join_details(*parts: str | None) -> str | None:
     """Particulars in one line; None: there are none."""
     return "; ".join(part for part in parts if part) or None
 
 
-def _windows(picture: Picture, bounds: PictureBounds) -> Iterator[Picture]:
+def _part_windows(picture: Picture, bounds: PictureBounds) -> Iterator[Picture]:
     """A picture whose file names no regions, or each of two windows that are found in it.
 
     The colour is judged over the whole picture, for both.
@@ -151,5 +156,7 @@ def _windows(picture: Picture, bounds: PictureBounds) -> Iterator[Picture]:
         return
     start = "top" if are_stacked(boxes) else "left"
     for place, (left, top, right, bottom) in enumerate(boxes):
-        view = _view(replace(picture, note=joined(_SPLIT, picture.note)), place, len(boxes), start)
+        view = _view(
+            replace(picture, note=join_details(_SEAM_NOTE, picture.note)), place, len(boxes), start
+        )
         yield replace(view, grey=np.ascontiguousarray(grey[top:bottom, left:right]))

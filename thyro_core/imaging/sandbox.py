@@ -25,7 +25,7 @@ SECONDS = 120.0
 MOST_MEMORY = 4 * 1024**3
 """Address space of the process [bytes]; a file that wants more fails alone."""
 
-Answer = TypeVar("Answer")
+FileAnswer = TypeVar("FileAnswer")
 
 _PIPE_ERRORS = (EOFError, BrokenPipeError, ConnectionResetError)
 
@@ -34,7 +34,7 @@ class DecoderDiedError(Exception):
     """The process died, or had to be ended, over a file; the text is the reason in its row."""
 
 
-class DecoderProcess(Generic[Answer]):
+class DecoderProcess(Generic[FileAnswer]):
     """A process that decodes one file after the other; it starts with the first one.
 
     Args:
@@ -42,11 +42,11 @@ class DecoderProcess(Generic[Answer]):
             never as an argument of the process.
     """
 
-    def __init__(self, read: Callable[[bytes], Answer]) -> None:
+    def __init__(self, read: Callable[[bytes], FileAnswer]) -> None:
         self._read = read
         self._running: tuple[subprocess.Popen[bytes], Connection] | None = None
 
-    def __call__(self, data: bytes) -> Answer:
+    def __call__(self, data: bytes) -> FileAnswer:
         """What `read` returns for a file.
 
         Raises:
@@ -57,7 +57,7 @@ class DecoderProcess(Generic[Answer]):
         try:
             pipe.send(data)
             if pipe.poll(SECONDS):
-                answer: Answer = pipe.recv()
+                answer: FileAnswer = pipe.recv()
                 return answer
         except _PIPE_ERRORS as error:
             self.close()
@@ -90,7 +90,7 @@ class DecoderProcess(Generic[Answer]):
         return process, ours
 
 
-class DecoderPool(Generic[Answer]):
+class DecoderPool(Generic[FileAnswer]):
     """Processes that decode for several threads at once, each one file at a time.
 
     Args:
@@ -98,24 +98,26 @@ class DecoderPool(Generic[Answer]):
         size: most processes; they start as they are needed.
     """
 
-    def __init__(self, read: Callable[[bytes], Answer], size: int) -> None:
-        self._processes: list[DecoderProcess[Answer]] = [DecoderProcess(read) for _ in range(size)]
+    def __init__(self, read: Callable[[bytes], FileAnswer], size: int) -> None:
+        self._processes: list[DecoderProcess[FileAnswer]] = [
+            DecoderProcess(read) for _ in range(size)
+        ]
         # The last one back is the next one out: a process that is not needed never starts.
-        self._idle: LifoQueue[DecoderProcess[Answer]] = LifoQueue()
+        self._idle: LifoQueue[DecoderProcess[FileAnswer]] = LifoQueue()
         for process in self._processes:
             self._idle.put(process)
 
-    def __call__(self, data: bytes) -> Answer:
+    def __call__(self, data: bytes) -> FileAnswer:
         """What `read` returns for a file; it waits while all processes are at work.
 
         Raises:
             DecoderDiedError: the process died over it, or took too long.
         """
-        with self._borrowed() as process:
+        with self._idle_process() as process:
             return process(data)
 
     @contextmanager
-    def _borrowed(self) -> Iterator[DecoderProcess[Answer]]:
+    def _idle_process(self) -> Iterator[DecoderProcess[FileAnswer]]:
         process = self._idle.get()
         try:
             yield process
@@ -129,7 +131,7 @@ class DecoderPool(Generic[Answer]):
 
 
 def serve_files(pipe: Connection) -> None:
-    """Answer until the other end is gone, which is also how its death is noticed."""
+    """FileAnswer until the other end is gone, which is also how its death is noticed."""
     read: Callable[[bytes], object] = pipe.recv()
     while True:
         try:

@@ -14,7 +14,7 @@ from thyro_core.imaging.burned_text import text_boxes
 from thyro_core.imaging.codecs import PACKAGES
 from thyro_core.imaging.dicom import Pseudonymise
 from thyro_core.imaging.forms import first_form
-from thyro_core.imaging.pictures import FilePictures, Picture, joined, read_pictures
+from thyro_core.imaging.pictures import FilePictures, Picture, join_details, read_pictures
 from thyro_core.imaging.quality import grey_statistics, sharpness
 from thyro_core.imaging.ultrasound import ultrasound_fault
 from thyro_core.screening.config import ScreeningRules
@@ -128,7 +128,7 @@ def _with_verdict(picture: Picture, file: FilePictures, rules: ScreeningRules) -
             picture.image_id,
             patient_id=file.patient_id,
             reason=picture.reason or "undecodable",
-            detail=joined(picture.detail, picture.note),
+            detail=join_details(picture.detail, picture.note),
             burned_in=file.burned_in,
             exam_id=file.exam_id,
         )
@@ -145,7 +145,7 @@ def _with_verdict(picture: Picture, file: FilePictures, rules: ScreeningRules) -
         grey=grey if reason is None else None,
         patient_id=file.patient_id,
         reason=reason,
-        detail=joined(detail, picture.note),
+        detail=join_details(detail, picture.note),
         burned_in=file.burned_in,
         mean=mean,
         sd=sd,

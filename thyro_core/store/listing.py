@@ -40,6 +40,7 @@ class Listing:
         refusals: Why a folder below a local one cannot be read, by its path; nobody knows what
             these hold.
         n_hidden: Number of files that were left out because they are hidden or of a system.
+        by_content: Files that are images by what they hold, whatever their suffix.
     """
 
     url: str
@@ -51,6 +52,7 @@ class Listing:
     no_files: int = 0
     refusals: Mapping[str, str] = field(default_factory=dict)
     n_hidden: int = 0
+    by_content: frozenset[str] = frozenset()
 
     def uri(self, name: str) -> str:
         """The full URL of a file."""
@@ -92,8 +94,9 @@ class Listing:
         return {name: data for name, data in heads if isinstance(data, bytes)}
 
     def images(self) -> list[str]:
-        """Names of the files with an image's suffix, sorted."""
-        return [name for name in sorted(self.sizes) if suffix(name) in IMAGE_SUFFIXES]
+        """Names of the files with an image's suffix or contents, sorted."""
+        by_suffix = {name for name in self.sizes if suffix(name) in IMAGE_SUFFIXES}
+        return sorted(by_suffix | self.by_content)
 
 
 def suffix(name: str) -> str:

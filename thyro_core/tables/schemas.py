@@ -82,7 +82,11 @@ TABLES: dict[str, Table] = {
             ("manifest_id",),
             "an image found",
             ("manifest_id", _STRING, "Manifest: hash of contents, labels and ingest rules."),
-            ("image_id", _STRING, "SHA-256 of the file's bytes; null: listed but missing."),
+            (
+                "image_id",
+                _STRING,
+                "SHA-256 of the file's bytes, or of that and a place in it; null: no such file.",
+            ),
             (
                 "uri",
                 _STRING,
@@ -108,11 +112,23 @@ TABLES: dict[str, Table] = {
                 pa.list_(_INT),
                 "Around text found (painted over where shown): left, top, right, bottom [pixels].",
             ),
-            ("views", _INT, "Windows of tissue in it, 1 or 2; null: not decoded, not sought."),
+            (
+                "views",
+                _INT,
+                "Windows of tissue in it, or in what it is a window of; null: not sought.",
+            ),
             ("included", _BOOL, "Whether the image takes part in studies."),
             ("reason", _STRING, "Why it does not; null for an included image."),
             ("detail", _STRING, "The reason's particulars: what was found and what was expected."),
             ("attributes", _STRING, "Other columns of labels.csv, JSON; identifying ones dropped."),
+            ("file_id", _STRING, "SHA-256 of the file's bytes; null: as image_id."),
+            ("frame", _INT, "Position in its DICOM object, from 0; null: a picture file."),
+            (
+                "view",
+                _INT,
+                "Position among windows that a DICOM picture was parted into; null: it was not.",
+            ),
+            ("burned_in", _BOOL, "Whether the file says that text is burned into it; null: not."),
         ),
         _table(
             "studies",
@@ -529,7 +545,7 @@ STUDY_TABLES = tuple(name for name, table in TABLES.items() if "study_id" in tab
 
 LATER_COLUMNS: Mapping[str, frozenset[str]] = {
     "cam_trust": frozenset({"nodule_aspect", "mark_energy_permuted", "mark_energy_mean_map"}),
-    "images": frozenset({"text_boxes", "views"}),
+    "images": frozenset({"text_boxes", "views", "file_id", "frame", "view", "burned_in"}),
     "runs": frozenset({"weights_ignored"}),
     "operating_points": frozenset({"apparent_low", "apparent_high"}),
     "screening": frozenset({"text_lines", "exam_id", "pattern_id"}),

@@ -290,8 +290,11 @@ def test_rows_hold_what_was_put_there():
         for outside in (-1, 3):
             with pytest.raises(IndexError):
                 resized[5][outside]
-            with pytest.raises(IndexError):
-                resized[5][outside] = image
+        with pytest.raises(IndexError):
+            resized[5][-1] = image
+        resized[5][4] = image
+        assert (resized[5].shape[0], resized[4].shape[0]) == (5, 3), "what comes beyond joins"
+        assert (resized[5][3] == 0).all()
         with pytest.raises(ValueError, match="broadcast"):
             resized[5][0] = np.zeros((4, 4), np.uint8)
 

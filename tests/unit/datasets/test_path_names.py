@@ -36,12 +36,17 @@ def test_a_name_is_recognised(path):
     "path",
     [
         "malignant/0001.jpg", "benign (12).png", "benign (12)_mask.png", "trainval-image/0007.jpg",
-        "1_1.jpg", "US.1.2.840.113619.2.55.3.19610512", "left_lobe_long_2.png", "IM_0001.dcm",
+        "1_1.jpg", "left_lobe_long_2.png", "IM_0001.dcm",
         "Thyroid Ultrasound Images/test/p000123.png", "a_b_c.png", "image-b.png",
     ],
 )  # fmt: skip
 def test_names_of_image_sets_are_nobody_s(path):
     assert path_names.path_notes([path]) == []
+
+
+def test_a_uid_is_no_date_and_leads_to_an_exam() -> None:
+    (note,) = path_names.path_notes(["US.1.2.840.113619.2.55.3.19610512", "a.png"])
+    assert note.startswith("of 2 paths, 1 hold a UID of DICOM, judged by their form alone")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import IO, TypeVar
 
 import numpy as np
@@ -15,11 +16,12 @@ import pyarrow as pa
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from thyro_core.config import IngestConfig
+from thyro_core.datasets.file_pictures import FileReader
 from thyro_core.datasets.hidden_paths import is_location
 from thyro_core.datasets.masks import MASK_SIDE
 from thyro_core.datasets.packs import map_threads, pack_index
 from thyro_core.errors import InputError
-from thyro_core.imaging.decode import decode, resize
+from thyro_core.imaging.decode import resize
 from thyro_core.store.keys import manifest_key, mask_key, pack_key
 from thyro_core.store.store import Store, filesystem
 from thyro_core.types import Grey
@@ -43,13 +45,13 @@ def changed_images(images: pa.Table) -> tuple[list[str], int]:
     Returns:
         The faults, and how many files cannot be reached any more, which is no fault.
     """
-    table = images.select(["image_id", "uri"])
+    table = images.select(["image_id", "file_id", "uri"])
     rows = [row for row in table.to_pylist() if row["image_id"] is not None]
     digests = map_threads(lambda row: _read_file(row["uri"], _sha256_of), rows)
     faults = [
         f"image {row['image_id'][:12]} has other bytes now"
         for row, digest in zip(rows, digests, strict=True)
-        if digest not in {None, row["image_id"]}
+        if digest not in {None, row["file_id"] or row["image_id"]}
     ]
     return faults, digests.count(None)
 
@@ -83,17 +85,22 @@ def sample_images(images: pa.Table, rules: IngestConfig) -> dict[int, Grey]:
     Returns:
         Pack row -> uint8 (height, width), at most `DECODED_IMAGES`, spread evenly over the pack.
     """
-    included_rows = images.filter(images["included"]).select(["image_id", "uri"]).to_pylist()
+    columns = ["image_id", "file_id", "uri"]
+    included_rows = images.filter(images["included"]).select(columns).to_pylist()
     rows = sorted(included_rows, key=lambda row: row["image_id"])
     places = np.unique(np.linspace(0, len(rows) - 1, DECODED_IMAGES).round().astype(int)).tolist()
 
-    def decode_again(place: int) -> Grey | None:
-        data = _read_file(rows[place]["uri"], lambda file: file.read())
-        if data is None or hashlib.sha256(data).hexdigest() != rows[place]["image_id"]:
-            return None
-        return decode(data, rules).grey
+    with closing(FileReader(rules)) as reader:
 
-    greys = map_threads(decode_again, places if rows else [])
+        def decode_again(place: int) -> Grey | None:
+            row = rows[place]
+            data = _read_file(row["uri"], lambda file: file.read())
+            file_id = row["file_id"] or row["image_id"]
+            if data is None or hashlib.sha256(data).hexdigest() != file_id:
+                return None
+            return reader.grey(data, row["image_id"])
+
+        greys = map_threads(decode_again, places if rows else [])
     return {place: grey for place, grey in zip(places, greys, strict=False) if grey is not None}
 
 
