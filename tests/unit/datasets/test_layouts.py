@@ -410,7 +410,7 @@ def test_contents_say_what_is_dicom_and_not_the_name(tmp_path: Path) -> None:
     image_set = table(tmp_path, "image,label\na.png,1\n", "a.png")
     objects = ["1.2.840", "IM0001", "US.1.2.840.113619.2.55.1", "b.dcm"]
     assert [entry.name for entry in image_set.entries] == sorted([*objects, "a.png"])
-    assert not any(entry.listed for entry in image_set.entries if entry.name != "a.png")
+    assert not any(entry.is_listed for entry in image_set.entries if entry.name != "a.png")
     assert image_set.notes[-1] == (
         "files not taken as images: 1 with an image in them: name them as such (.png, .jpg), "
         "1 with DICOM in them: name them as such (.dcm), 3 named like DICOM that are neither DICOM "
