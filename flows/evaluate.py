@@ -35,7 +35,8 @@ from thyro_core.validation.evaluate import (
     run_evaluation,
 )
 from thyro_core.validation.model import find_model
-from thyro_core.validation.sentences import estimate, summary_sentences
+from thyro_core.validation.sentences import summary_sentences
+from thyro_core.validation.wording import estimate
 
 
 @flow(name="evaluate")

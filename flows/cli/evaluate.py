@@ -106,7 +106,8 @@ def _display(status: Any) -> Any:  # noqa: ANN401
 def _show_evaluation(store: "Store", evaluation_id: str, *, as_json: bool) -> None:
     from thyro_core.store.keys import evaluation_page_key
     from thyro_core.validation.evaluate import evaluation_figures, load_evaluation
-    from thyro_core.validation.sentences import estimate, summary_sentences
+    from thyro_core.validation.sentences import summary_sentences
+    from thyro_core.validation.wording import estimate
 
     record = load_evaluation(store, evaluation_id)
     figures = evaluation_figures(store, evaluation_id)

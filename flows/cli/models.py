@@ -27,6 +27,16 @@ def promote(
     sensitivity: Annotated[
         float, typer.Option(help="What the sensitivity's lower confidence bound must reach.")
     ] = 0.95,
+    bands: Annotated[
+        str, typer.Option(help="How worklists are banded: threshold or conformal.")
+    ] = "threshold",
+    routine_share: Annotated[
+        float,
+        typer.Option(help="Conformal: most malignant patients with an image called routine."),
+    ] = 0.05,
+    refer_share: Annotated[
+        float, typer.Option(help="Conformal: most benign patients with an image called refer.")
+    ] = 0.1,
     force: Annotated[
         bool,
         typer.Option(
@@ -47,6 +57,9 @@ def promote(
         "study_id": _ANY_STUDY,
         "architecture": architecture,
         "sensitivity": sensitivity,
+        "bands": bands,
+        "routine_share": routine_share,
+        "refer_share": refer_share,
         "force": force,
         "reason": reason,
     }
@@ -76,6 +89,7 @@ def _note_weakness(store: "Store") -> None:
 
 def _show_model(store: "Store", model_id: str, *, as_json: bool) -> None:
     from thyro_core.registry.bundle import load_bundle
+    from thyro_core.registry.card_bands import promise_text
     from thyro_core.registry.card_pages import card_rows
     from thyro_core.registry.champion import read_champion
     from thyro_core.validation.listing import evaluation_lines
@@ -100,6 +114,8 @@ def _show_model(store: "Store", model_id: str, *, as_json: bool) -> None:
     for name, value in card_rows(card):
         table.add_row(name, escape(value))
     out.print(table)
+    if (promise := promise_text(card)) is not None:
+        say(f"the bands' promise: {escape(promise)}")
     for line in evaluation_lines(store, model_id):
         say(escape(line))
     for warning in card["warnings"]:

@@ -62,7 +62,7 @@ def predict(
         ]
         print_json({"model_id": model_id, "images": rows, "notice": NOTICE})
     else:
-        _show(verdicts, model_id, overlay_paths)
+        _show(verdicts, model_id, overlay_paths, scoring_model.promise)
     if not any(each.status == "scored" for each in verdicts):
         raise typer.Exit(2)
 
@@ -79,14 +79,22 @@ def _write_overlays(verdicts: list["FileVerdict"], folder: Path) -> dict[int, st
     return paths
 
 
-def _show(verdicts: list["FileVerdict"], model_id: str, overlay_paths: dict[int, str]) -> None:
+def _show(
+    verdicts: list["FileVerdict"],
+    model_id: str,
+    overlay_paths: dict[int, str],
+    promise: str | None,
+) -> None:
     say(f"Model {model_id}: calibrated probability of malignant, and where it would be listed")
     for each in verdicts:
         number = "    -" if each.prob_malignant is None else f"{each.prob_malignant:.3f}"
         words = [each.band, (each.reason or "").replace("_", " ")]
         words += [f"frame {each.frame}" if each.frame else "", each.detail or ""]
         say(escape(f"{number}  {each.file.name}: {', '.join(text for text in words if text)}"))
-    say("refer: from the model's threshold on; review: near it, or unlike most training images")
+    if promise is None:
+        say("refer: from the model's threshold on; review: near it, or unlike most training images")
+    else:
+        say(f"bands: {escape(promise)}")
     if overlay_paths:
         folder = Path(overlay_paths[min(overlay_paths)]).parent
         say(f"{counted(len(overlay_paths), 'overlay')} in {escape(str(folder))}")

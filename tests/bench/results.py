@@ -124,6 +124,12 @@ PARTS = {
         ("threshold.py", "--studies=500"),
         ("--studies=5",),
     ),
+    "promise": Part(
+        "New patients whom conformal bands call what they promised not to",
+        "at most the declared share, by patient",
+        ("promise.py", "--studies=200"),
+        ("--studies=2",),
+    ),
     "coverage": Part(
         "Coverage of the 95 % intervals",
         "0.92 to 0.97, or the report says what it is",

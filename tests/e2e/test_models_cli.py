@@ -75,9 +75,15 @@ def test_the_command_promotes_and_shows_the_card(
     assert NOTICE in " ".join(done.output.split())
     assert "champion     yes" in done.output
     assert "Champion, the first one (promoted: promoted by hand)" in pages[0]
+    assert "promise" not in done.output
     again = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
     assert json.loads(again.output.splitlines()[-1])["model_id"] == model_id
     assert "It was the champion already." in pages[1]
+    shares = ["--bands", "conformal", "--routine-share", "0.25", "--refer-share", "0.25"]
+    bands = CliRunner().invoke(app, [*arguments, *shares, "--json"], catch_exceptions=False)
+    card = json.loads(bands.output.splitlines()[-1])["card"]
+    assert card["bands"]["routine"]["share"] == 0.25
+    assert "The bands' promise: Of malignant patients at most 25 % have" in pages[2]
 
 
 @pytest.mark.slow
@@ -111,6 +117,7 @@ def test_the_flow_promotes_and_shows_the_card(
         (["s" + "0" * 16, "--force"], "promote: force needs a reason"),
         (["s" + "0" * 16, "--sensitivity", "0"], "sensitivity: Input should be greater than 0"),
         (["s" + "0" * 16, "--architecture", "vgg18"], "architecture: .*vgg19"),
+        (["s" + "0" * 16, "--routine-share", "0.2"], "refer_share take bands=conformal"),
     ],
 )
 def test_what_makes_no_sense_is_said_before_anything_starts(

@@ -83,7 +83,8 @@ def test_every_part_has_its_script_and_the_scripts_of_results_are_all_there(resu
 
 
 @pytest.mark.parametrize(
-    "script", ["bands.py", "calibration.py", "coverage.py", "false_alarms.py", "threshold.py"]
+    "script",
+    ["bands.py", "calibration.py", "coverage.py", "false_alarms.py", "promise.py", "threshold.py"],
 )
 def test_a_script_runs_by_its_path(script):
     """As `make bench` starts it: the folder of the script is all that Python adds to its path."""

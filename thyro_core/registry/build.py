@@ -34,6 +34,7 @@ from thyro_core.registry.card import (
     Embedding,
     card_bytes,
 )
+from thyro_core.registry.card_bands import BandShares, band_warnings, conformal_bands
 from thyro_core.registry.card_figures import (
     calibration_figures,
     data_figures,
@@ -70,6 +71,8 @@ class BundleSpec:
     plan: StudyPlan
     architecture: Architecture
     sensitivity: float
+    shares: BandShares | None = None
+    """Of conformal bands; None: bands by the threshold."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class _Tables:
 def make_bundle(store: Store, spec: BundleSpec, scratch: Path) -> Bundle:
     """The bundle of a finished study's architecture; one that is there already stays as it is.
 
-    The same study, architecture and sensitivity, in a store with the same studies, give the same
+    The same spec, in a store with the same studies, give the same
     bytes; nothing is stamped with a time. A program that dies half way leaves files without a card,
     which is no model yet.
 
@@ -95,19 +98,21 @@ def make_bundle(store: Store, spec: BundleSpec, scratch: Path) -> Bundle:
         scratch: node-local folder.
 
     Raises:
-        InputError: the study kept no models, or one is gone or damaged.
+        InputError: the study kept no models, or one is gone or damaged, or it has too few patients
+            for the declared shares.
     """
     tables = _tables(store, spec)
     hashes = _member_hashes(spec, tables.runs)
     model_id = _model_id(spec, hashes)
     if store.exists(card_key(model_id)):
         return load_bundle(store, model_id)
+    rows = out_of_fold_predictions(tables.predictions, tables.splits, spec.architecture)
+    candidates = count_candidates(store, spec.plan, spec.architecture)
+    # Before any file: bands that cannot be promised leave nothing behind.
+    card = _card(spec, model_id, hashes, tables=tables, rows=rows, candidates=candidates)
     for split, name in enumerate(hashes):
         source = model_key(spec.plan.study_id, split, spec.architecture)
         _copy_member(store, source, f"{bundle_prefix(model_id)}/{name}", hashes[name])
-    rows = out_of_fold_predictions(tables.predictions, tables.splits, spec.architecture)
-    candidates = count_candidates(store, spec.plan, spec.architecture)
-    card = _card(spec, model_id, hashes, tables=tables, rows=rows, candidates=candidates)
     reference = _reference(store, card, tables, rows, scratch)
     prints = _fingerprints(store, card, tables.images, reference, scratch)
     files = dict(card.files)
@@ -160,6 +165,8 @@ def _model_id(spec: BundleSpec, hashes: Mapping[str, str]) -> str:
         "recipe": RECIPE,
         "card_version": CARD_VERSION,
     }
+    if spec.shares is not None:
+        deciding["conformal_bands"] = list(spec.shares)
     return content_id("b", deciding)
 
 
@@ -202,6 +209,8 @@ def _card(
     calibration = calibration_figures(ensemble)
     logistic = LogisticCalibration(calibration.slope, calibration.intercept)
     point = operating_figures(ensemble, logistic, spec.sensitivity)
+    where = f"study {plan.study_id}, {spec.architecture}"
+    bands = spec.shares and conformal_bands(ensemble, logistic, spec.shares, where)
     versions, commits = versions_of(tables.runs)
     config = canonical_json(plan.config)
     return Card(
@@ -211,7 +220,11 @@ def _card(
         intended_use=INTENDED_USE,
         not_intended=NOT_INTENDED,
         licence=_licence(start.origin),
-        warnings=(*_start_warnings(spec), *warnings_of(together, calibration, point, candidates)),
+        warnings=(
+            *_start_warnings(spec),
+            *warnings_of(together, calibration, point, candidates),
+            *(band_warnings(bands) if bands else ()),
+        ),
         architecture=spec.architecture,
         side=plan.config.side(spec.architecture),
         members=tuple(hashes),
@@ -228,6 +241,7 @@ def _card(
         candidates=candidates,
         calibration=calibration,
         operating_point=point,
+        bands=bands,
         embedding=Embedding(layer="", neighbours=NEIGHBOURS, held_out=0, distances={}),
         versions=versions,
         git_commits=commits,

@@ -16,6 +16,7 @@ from thyro_core.evaluation.calibration import (
     LogisticCalibration,
     TemperatureCalibration,
 )
+from thyro_core.evaluation.conformal import BandCuts
 from thyro_core.registry.card import Card, CardError, CardVersion1, parse_card
 from thyro_core.store.keys import bundle_prefix, card_key
 from thyro_core.store.store import Store
@@ -77,6 +78,12 @@ class Bundle:
     def is_of_version_1(self) -> bool:
         """Whether threshold and figures are single members', as cards of version 1 have them."""
         return bool(self.card["card_version"] == 1)
+
+    @property
+    def cuts(self) -> BandCuts | None:
+        """The cuts of conformal bands, as calibrated probabilities; None: bands by threshold."""
+        bands = self.card.get("bands")
+        return None if bands is None else BandCuts(bands["routine"]["cut"], bands["refer"]["cut"])
 
     @property
     def auc(self) -> float | None:

@@ -52,6 +52,24 @@ class OperatingPoint(_Part):
     referred: float = Field(description="Share of all images from the threshold on.")
 
 
+class BandPromise(_Part):
+    """What one band's cut promises of the patients of a class."""
+
+    share: _Fraction = Field(description="Declared: most patients of the class in this band.")
+    cut: _Fraction = Field(description="Calibrated probability at which the class is implausible.")
+    patients: int = Field(description="Calibration patients of the class.")
+    beyond: int = Field(description="Of these, with an image beyond the cut.")
+
+
+class ConformalBands(_Part):
+    """Bands by class-conditional conformal prediction, in place of the threshold's."""
+
+    method: str
+    routine: BandPromise = Field(description="Of malignant patients; routine lies below the cut.")
+    refer: BandPromise = Field(description="Of benign patients; refer lies above the cut.")
+    images: dict[str, _Fraction] = Field(description="Share of held-out images by band.")
+
+
 class EnsembleFigures(_Part):
     """What the members do together on images that their own members were not trained on."""
 
@@ -151,6 +169,8 @@ class Card(_CardFacts):
     candidates: CandidateCount
     calibration: CardCalibration
     operating_point: OperatingPoint
+    bands: ConformalBands | None = Field(default=None, exclude_if=lambda bands: bands is None)
+    """None: by the threshold, as in cards of before the choice, whose seal holds no such field."""
 
 
 class _PointVersion1(_Part):

@@ -7,6 +7,7 @@ from thyro_core import NOTICE
 from thyro_core.errors import counted
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.registry.bundle import FIGURES_OF_MEMBERS
+from thyro_core.registry.card_bands import percent, promise_text
 
 CardValues = Mapping[str, Any]
 
@@ -64,12 +65,37 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
         ),
         ("ensemble: specificity, by patient or group", cell(point["specificity"])),
         ("ensemble: images referred", f"{100 * point['referred']:.1f} %"),
+        *_band_rows(card),
         ("calibration", f"{line}, at a prevalence of {calibration['prevalence']:.3f}"),
         *(
             (f"{words}, {kind}", _plain_cell(calibration[kind][name]))
             for name, words in _FIT.items()
             for kind in ("raw", "calibrated")
         ),
+    ]
+
+
+def _band_rows(card: CardValues) -> list[tuple[str, str]]:
+    """The conformal bands; nothing where the threshold makes them."""
+    bands = card.get("bands")
+    if bands is None:
+        return []
+    routine, refer = bands["routine"], bands["refer"]
+    shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in bands["images"].items())
+    return [
+        (
+            "bands: conformal",
+            f"malignant implausible below {routine['cut']:.6g}, benign above {refer['cut']:.6g}",
+        ),
+        (
+            "promise: malignant patients with an image called routine",
+            f"at most {percent(routine['share'])} ({routine['patients']} patients)",
+        ),
+        (
+            "promise: benign patients with an image called refer",
+            f"at most {percent(refer['share'])} ({refer['patients']} patients)",
+        ),
+        ("held-out images by band", shares),
     ]
 
 
@@ -115,6 +141,7 @@ def card_markdown(card: CardValues, standing: str) -> str:
         *_ensemble_lines(card),
         f"The threshold: {card['operating_point']['method']}",
         "",
+        *_promise_lines(card),
         f"Intended use: {card['intended_use']}",
         "",
         f"Not intended: {card['not_intended']}",
@@ -130,6 +157,13 @@ def _ensemble_lines(card: CardValues) -> list[str]:
     if card["card_version"] == 1:
         return []
     return [f"The ensemble's figures: {card['ensemble']['method']}", ""]
+
+
+def _promise_lines(card: CardValues) -> list[str]:
+    promise = promise_text(card)
+    if promise is None:
+        return []
+    return [f"The bands' promise: {promise}", "", f"The bands: {card['bands']['method']}", ""]
 
 
 def cell(figure: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from thyro_core.errors import InputError, ThyroError
 from thyro_core.registry import champion as champions
 from thyro_core.registry.build import BundleSpec, make_bundle
 from thyro_core.registry.bundle import Bundle, load_bundle
+from thyro_core.registry.card_bands import BandShares
 from thyro_core.registry.gate import Verdict, compare_with_champion
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan, load_current_plan
@@ -21,6 +22,10 @@ from thyro_core.study.verify.verify import verify_study
 
 NO_CHAMPION = "not compared: there was no champion"
 
+ROUTINE_SHARE, REFER_SHARE = 0.05, 0.1
+"""Default shares of conformal bands."""
+
+_Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 _WHY = "promoted by hand"
 
 
@@ -40,6 +45,19 @@ class PromotionConfig(BaseModel):
         0.95,
         description="Sensitivity whose lower confidence bound the threshold keeps above it.",
     )
+    bands: Literal["threshold", "conformal"] = Field(
+        "threshold",
+        description="How a worklist's bands are chosen: refer from the threshold on, or by "
+        "conformal prediction with the shares that follow.",
+    )
+    routine_share: _Share = Field(
+        ROUTINE_SHARE,
+        description="With conformal bands: most malignant patients with an image called routine.",
+    )
+    refer_share: _Share = Field(
+        REFER_SHARE,
+        description="With conformal bands: most benign patients with an image called refer.",
+    )
     force: bool = Field(
         False, description="Promote even if the champion is better, or cannot be compared."
     )
@@ -53,6 +71,21 @@ class PromotionConfig(BaseModel):
             msg = "force needs a reason, which is kept in the registry"
             raise ValueError(msg)
         return self
+
+    @model_validator(mode="after")
+    def _shares_belong_to_conformal_bands(self) -> Self:
+        changed = (self.routine_share, self.refer_share) != (ROUTINE_SHARE, REFER_SHARE)
+        if changed and self.bands != "conformal":
+            msg = "routine_share and refer_share take bands=conformal; without it they do nothing"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def shares(self) -> BandShares | None:
+        """The shares of conformal bands; None: bands by the threshold."""
+        if self.bands == "threshold":
+            return None
+        return BandShares(self.routine_share, self.refer_share)
 
 
 class GateError(ThyroError):
@@ -86,8 +119,8 @@ def promote(
         say: receives progress, one short line each.
 
     Raises:
-        InputError: there is no such study or architecture, it kept no models, or its labels are
-            permuted.
+        InputError: there is no such study or architecture, it kept no models, its labels are
+            permuted, or it has too few patients for the declared shares.
         GateError: the champion is better, or cannot be compared, or the network started from
             random weights, and `force` is off.
         ThyroError: the study does not verify.
@@ -124,7 +157,8 @@ def promote(
     gate(current.model_id if current else None)
     _verify(store, plan.study_id, say)
     say("bundling the models")
-    bundle = make_bundle(store, BundleSpec(plan, architecture, config.sensitivity), scratch)
+    spec = BundleSpec(plan, architecture, config.sensitivity, config.shares)
+    bundle = make_bundle(store, spec, scratch)
     how: Literal["promoted", "forced"] = "forced" if config.force else "promoted"
     return Promotion(bundle, champions.set_champion(store, bundle.model_id, how, why, gate))
 

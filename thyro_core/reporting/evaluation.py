@@ -37,6 +37,7 @@ from thyro_core.types import FloatArray
 from thyro_core.validation.config import EvaluationRecord
 from thyro_core.validation.evaluate import evaluation_figures, load_evaluation
 from thyro_core.validation.overlap import OVERLAP_REASONS
+from thyro_core.validation.promise import CLASS_OF_BAND
 from thyro_core.validation.sentences import evaluation_evidence, summary_sentences
 
 _MOST_IMAGES = 50
@@ -148,6 +149,7 @@ def render_evaluation(store: Store, evaluation_id: str) -> str:
                 recalibration=_rows_named(
                     rows, _LOCAL_NAMES, level="image", adaptation="recalibration"
                 ),
+                promises=_promises(rows),
                 threshold=_rows_named(rows, _LOCAL_NAMES, level="image", adaptation="threshold"),
                 drift=_rows_named(rows, _INDEX_NAMES, level="set", adaptation="none"),
                 maps=map_answers(of_maps, tables.own_maps(_study_key(bundle))),
@@ -289,6 +291,21 @@ def _rows_named(
         if row["level"] == level and row["adaptation"] == adaptation
     }
     return [(words, own[name]) for name, words in names.items() if name in own]
+
+
+def _promises(rows: Sequence[TableRow]) -> list[tuple[str, TableRow, TableRow, TableRow]]:
+    """Of each band with a promise: in words, rows of patients, of images, and the declared one."""
+    own = {row["metric"]: row for row in rows}
+    return [
+        (
+            f"{name.capitalize()} called {band}",
+            own[f"{band}_patients"],
+            own[f"{band}_of_{name}"],
+            own[f"{band}_promised"],
+        )
+        for band, (_, name) in CLASS_OF_BAND.items()
+        if f"{band}_patients" in own
+    ]
 
 
 def _left_out_images(tables: _EvaluationTables) -> list[dict[str, Any]]:

@@ -84,6 +84,7 @@ def worklist_page(
         exams=by_band(exams_of(rows)),
         pictures=worklist.pictures,
         thresholds=worklist.thresholds,
+        promises=worklist.promises,
         has_pseudonyms=worklist.has_pseudonyms,
         totals=totals,
         batches=batches,

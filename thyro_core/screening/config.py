@@ -45,7 +45,8 @@ class ScreeningRules(BaseModel):
     review_sds: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
         1.0,
         description="An image is for review when the calibrated probability plus this many of the "
-        "members' standard deviations reaches the threshold.",
+        "members' standard deviations reaches the threshold; models with conformal bands choose "
+        "theirs without it.",
     )
 
     @property

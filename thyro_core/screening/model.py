@@ -11,6 +11,7 @@ from torch import Tensor
 from thyro_core.explain.gradcam import cams_of_features
 from thyro_core.explain.maps import check_maps
 from thyro_core.registry.bundle import load_bundle, reference
+from thyro_core.registry.card_bands import promise_text
 from thyro_core.registry.distance import distance_bound, embedding_distance
 from thyro_core.registry.ensemble import ensemble_scores, load_members, spatial_mean
 from thyro_core.screening.config import ScreeningRules
@@ -69,6 +70,11 @@ class ScreeningModel:
         """Side of the input [pixels]."""
         return self._bundle.side
 
+    @property
+    def promise(self) -> str | None:
+        """What its conformal bands promise; None: its bands are a threshold's."""
+        return promise_text(self._bundle.card)
+
     def limits(self, rules: ScreeningRules) -> BandLimits:
         """The bounds of this model under these rules."""
         quantile = rules.outlier_quantile
@@ -77,6 +83,7 @@ class ScreeningModel:
             review_sds=rules.review_sds,
             outlier=distance_bound(self._reference, quantile),
             near=distance_bound(self._reference, near_quantile(quantile)),
+            cuts=self._bundle.cuts,
         )
 
     def score(self, pixels: Grey) -> BlockScores:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from thyro_core.config import content_id
 from thyro_core.errors import InputError, ThyroError, counted
+from thyro_core.evaluation.conformal import BandCuts, score_band
 from thyro_core.screening.aside import ASIDE, aside_text
 from thyro_core.screening.config import ScreeningRules
 
@@ -74,6 +75,8 @@ WHY: Mapping[str, str] = MappingProxyType(
         "unlike_training": "Unlike the images that the model was trained on.",
         "uncertain": "Below the threshold, but within the spread of the model's members.",
         "near_outlier": "Nearly unlike the images that the model was trained on.",
+        "both_plausible": "Benign and malignant are both plausible at the promised shares.",
+        "neither_plausible": "Neither benign nor malignant is plausible at the promised shares.",
     }
 )
 """Every reason in words."""
@@ -146,6 +149,8 @@ class BandLimits:
     """Embedding distance beyond which an image is not scored."""
     near: float
     """Embedding distance beyond which a scored image is for review at least."""
+    cuts: BandCuts | None = None
+    """Of conformal bands, in place of threshold and spread; None: there are none."""
 
 
 def near_quantile(outlier_quantile: float) -> float:
@@ -172,12 +177,23 @@ def band_of(
         distance: embedding distance, not beyond `limits.outlier`.
         limits: the bounds.
     """
+    band, reason = _band_by_score(probability, sd, limits)
+    if band != "routine":
+        return band, reason
+    if distance > limits.near:
+        return "review", "near_outlier"
+    return "routine", None
+
+
+def _band_by_score(
+    probability: float, sd: float, limits: BandLimits
+) -> tuple[ReadingBand, str | None]:
+    if limits.cuts is not None:
+        return score_band(probability, limits.cuts)
     if probability >= limits.threshold:
         return "refer", None
     if probability + limits.review_sds * sd >= limits.threshold:
         return "review", "uncertain"
-    if distance > limits.near:
-        return "review", "near_outlier"
     return "routine", None
 
 

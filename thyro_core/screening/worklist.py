@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from thyro_core import NOTICE
 from thyro_core.errors import InputError
 from thyro_core.registry.bundle import Bundle, load_bundle
+from thyro_core.registry.card_bands import promise_text
 from thyro_core.screening.rules import WHY, Night, ScreeningRow, Totals, date_number
 from thyro_core.store.keys import pictures_key, table_key, worklist_key
 from thyro_core.store.store import Store
@@ -38,7 +39,7 @@ CSV_COLUMNS = (
 )  # fmt: skip
 """Columns of `worklist.csv`."""
 
-REFERRED = "The probability reaches the model's threshold."
+REFERRED = "The probability reaches the bound from which the model refers."
 """Why an image is referred."""
 
 _RANKING = (
@@ -74,7 +75,9 @@ class Worklist:
     of_members: frozenset[str] = frozenset()
     """Models whose card is of version 1: threshold and figures are single members'."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
-    """By model; one that is gone by now is missing."""
+    """By model, from where on it refers; one that is gone by now is missing."""
+    promises: Mapping[str, str] = field(default_factory=dict)
+    """By model with conformal bands: what they promise, and on which conditions."""
     has_pseudonyms: bool = True
     """Whether an image of the date has the pseudonym of a patient or an exam."""
 
@@ -129,9 +132,18 @@ def read_worklist(
         totals=totals,
         batches=batches.to_pylist(),
         of_members=frozenset(each.model_id for each in bundles if each.is_of_version_1),
-        thresholds={each.model_id: each.threshold for each in bundles},
+        thresholds={each.model_id: _refers_from(each) for each in bundles},
+        promises={
+            each.model_id: promise
+            for each in bundles
+            if (promise := promise_text(each.card)) is not None
+        },
         has_pseudonyms=bool(count["n"][0].as_py()),
     )
+
+
+def _refers_from(bundle: Bundle) -> float:
+    return bundle.threshold if bundle.cuts is None else max(bundle.cuts)
 
 
 def _model(store: Store, model_id: str) -> Bundle | None:

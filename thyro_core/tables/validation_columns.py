@@ -59,7 +59,7 @@ FIGURE_COLUMNS = (
     (
         "metric",
         pa.string(),
-        "The ten, nll, slope, intercept, observed_expected, ppv_at, net_benefit, psi_*, fit_* ...",
+        "The ten, nll, slope, ppv_at, net_benefit, psi_*, fit_*, routine_*, refer_* (bands) ...",
     ),
     (
         "point",
@@ -90,13 +90,17 @@ FIGURE_COLUMNS = (
     (
         "method",
         pa.string(),
-        "delong_independent or newcombe_hybrid (from both intervals); null: no test.",
+        "delong_independent, newcombe_hybrid, exchangeability (of a promise); null: no test.",
     ),
-    ("p", pa.float64(), "Two-sided P of the difference; NaN: no test."),
+    (
+        "p",
+        pa.float64(),
+        "Two-sided P of the difference; of a promise one-sided, of as many or more; NaN: none.",
+    ),
     (
         "p_adjusted",
         pa.float64(),
-        "Holm's, over all tests but that of the AUC by image, which stays.",
+        "Holm's, over all tests but those of the AUC by image and of promises, which stay.",
     ),
 )
 """Of `evaluation_metrics`, after the keys."""

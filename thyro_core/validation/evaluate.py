@@ -34,6 +34,7 @@ from thyro_core.validation.config import EVALUATION_VERSION, EvaluationConfig, E
 from thyro_core.validation.figures import SamplePair, drift_rows, metric_rows
 from thyro_core.validation.maps import map_rows
 from thyro_core.validation.overlap import UNCHECKED_NOTE, Exclusion, exclusions
+from thyro_core.validation.promise import promise_rows
 from thyro_core.validation.sample import Sample, external_sample, internal_sample
 from thyro_core.validation.score import device_in_use, member_margins
 
@@ -159,6 +160,7 @@ def evaluation_tables(
         ),
         "evaluation_metrics": [
             *metric_rows(samples, task.config),
+            *promise_rows(external, samples.internal, bundle),
             *drift_rows(scored_images, reference(store, bundle.model_id)),
         ],
     }

@@ -75,13 +75,13 @@ def _level_rows(samples: SamplePair, config: EvaluationConfig) -> Iterator[_Figu
         name = {"level": external.unit_name if level == "unit" else level}
         own = _metrics(units, samples.threshold, config)
         if level not in of_internal:
-            yield from (_figure_row(metric, own[metric], units) | name for metric in METRICS)
+            yield from (figure_row(metric, own[metric], units) | name for metric in METRICS)
             continue
         pair = units, of_internal[level]
         others = _metrics(pair[1], samples.threshold, config)
         for metric in METRICS:
             difference, method = _metric_difference(metric, own, others, pair)
-            row = _figure_row(metric, own[metric], units) | name | _inside(others[metric], pair[1])
+            row = figure_row(metric, own[metric], units) | name | _inside(others[metric], pair[1])
             yield row | _gap(difference, method)
 
 
@@ -146,8 +146,14 @@ def _is_large(units: Units) -> bool:
     return all(len(set(units.cluster[units.label == value])) >= LEAST_UNITS for value in (0, 1))
 
 
-def _figure_row(metric: str, figure: tuple[float, Interval], units: Units) -> _FigureRow:
-    """A figure of the whole set by image, not compared; others differ by what is put over it."""
+def figure_row(metric: str, figure: tuple[float, Interval], units: Units) -> _FigureRow:
+    """A figure of the whole set by image, not compared; others differ by what is put over it.
+
+    Args:
+        metric: its name.
+        figure: value and interval.
+        units: what it is of.
+    """
     value, (low, high) = figure
     row = {
         "level": "image",
@@ -218,7 +224,7 @@ def _fit_rows(samples: SamplePair) -> Iterator[_FigureRow]:
     own, others = _fit_figures(pair[0]), _fit_figures(pair[1])
     for name in FIT:
         difference = independent_difference(*own[name], *others[name])
-        row = _figure_row(name, own[name], pair[0]) | _inside(others[name], pair[1])
+        row = figure_row(name, own[name], pair[0]) | _inside(others[name], pair[1])
         yield row | _gap(*_if_large(difference, HYBRID, pair))
 
 
@@ -228,7 +234,7 @@ def _predictive_rows(samples: SamplePair) -> Iterator[_FigureRow]:
     for measure in ("ppv_at", "npv_at"):
         for place, prevalence in enumerate(PREVALENCES):
             own, other = (each[measure][place] for each in figures)
-            row = _figure_row(measure, own, units[0]) | _inside(other, units[1])
+            row = figure_row(measure, own, units[0]) | _inside(other, units[1])
             yield row | {"point": prevalence}
 
 
@@ -265,7 +271,7 @@ def _benefit_rows(samples: SamplePair) -> Iterator[_FigureRow]:
             (float(band.mean[place]), Interval(float(band.low[place]), float(band.high[place])))
             for band in (own, other)
         ]
-        row = _figure_row("net_benefit", figures[0], pair[0]) | _inside(figures[1], pair[1])
+        row = figure_row("net_benefit", figures[0], pair[0]) | _inside(figures[1], pair[1])
         yield row | {"point": threshold}
 
 
@@ -277,11 +283,11 @@ def _recalibrated_rows(samples: SamplePair) -> Iterator[_FigureRow]:
     for name in ("slope", "intercept"):
         value = getattr(samples.adaptation.calibration, name)
         figure = float(value), NO_INTERVAL
-        yield _figure_row(f"fit_{name}", figure, units) | {"adaptation": "recalibration"}
+        yield figure_row(f"fit_{name}", figure, units) | {"adaptation": "recalibration"}
     is_called = units.probability >= samples.threshold
     figures = _fit_figures(units) | _rates(units.label, is_called, units.cluster.astype(str))
     for name, each in figures.items():
-        yield _figure_row(name, each, units) | {"adaptation": "recalibration"}
+        yield figure_row(name, each, units) | {"adaptation": "recalibration"}
 
 
 def _threshold_rows(samples: SamplePair) -> Iterator[_FigureRow]:
@@ -291,10 +297,10 @@ def _threshold_rows(samples: SamplePair) -> Iterator[_FigureRow]:
     if not units.label.size:
         return
     figure = adaptation.threshold, NO_INTERVAL
-    yield _figure_row("fit_threshold", figure, units) | {"adaptation": "threshold"}
+    yield figure_row("fit_threshold", figure, units) | {"adaptation": "threshold"}
     is_called = (ensemble.margin >= adaptation.threshold_margin)[inside]
     for name, each in _rates(units.label, is_called, units.cluster.astype(str)).items():
-        yield _figure_row(name, each, units) | {"adaptation": "threshold"}
+        yield figure_row(name, each, units) | {"adaptation": "threshold"}
 
 
 def _rates(label: IntArray, is_called: BoolArray, cluster: npt.NDArray[np.str_]) -> _Figures:
@@ -345,7 +351,7 @@ def drift_rows(external: pa.Table, reference: pa.Table) -> list[_FigureRow]:
     }
     values["psi_chance"] = psi_chance(reference.num_rows, external.num_rows, 0.95)
     return [
-        _figure_row(name, (value, NO_INTERVAL), units)
+        figure_row(name, (value, NO_INTERVAL), units)
         | sizes
         | {"level": "set", "p_adjusted": np.nan}
         for name, value in values.items()

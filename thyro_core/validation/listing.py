@@ -8,7 +8,8 @@ from thyro_core.validation.evaluate import (
     evaluation_ids,
     load_evaluation,
 )
-from thyro_core.validation.sentences import estimate
+from thyro_core.validation.promise import promise_words
+from thyro_core.validation.wording import estimate
 
 
 def evaluation_lines(store: Store, model_id: str) -> list[str]:
@@ -33,6 +34,6 @@ def evaluation_lines(store: Store, model_id: str) -> list[str]:
         images = counted(record.counts[SCORED_COUNT], "image")
         lines.append(
             f"outside, on {images} of {place}: AUC {estimate(auc)}, inside {auc['internal']:.3f} "
-            f"(evaluation {evaluation_id})"
+            f"(evaluation {evaluation_id}){promise_words(figures)}"
         )
     return lines

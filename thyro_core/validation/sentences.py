@@ -10,6 +10,8 @@ from thyro_core.evaluation.subgroups import LEAST_UNITS
 from thyro_core.validation.config import EvaluationRecord
 from thyro_core.validation.evaluate import SCORED_COUNT
 from thyro_core.validation.overlap import OVERLAP_REASONS
+from thyro_core.validation.promise import promise_sentences
+from thyro_core.validation.wording import estimate, p_text
 
 FigureRows = Mapping[tuple[str, str], Mapping[str, Any]]
 """(adaptation, metric) -> row of `evaluation_metrics`, by image."""
@@ -44,6 +46,7 @@ def summary_sentences(record: EvaluationRecord, figures: FigureRows) -> list[str
         auc_sentence(figures),
         difference_sentence(figures),
         threshold_sentence(figures),
+        *promise_sentences(figures),
         calibration_sentence(figures),
         *adaptation_sentences(figures),
         drift_sentence(figures),
@@ -178,18 +181,3 @@ def drift_sentence(figures: FigureRows) -> str:
         f"Other images than those of the training set, by their {', '.join(past)}: stability "
         f"index above {bound:.2f}."
     )
-
-
-def estimate(row: Mapping[str, Any], digits: int = 3) -> str:
-    """A figure with its 95 % interval."""
-    value, low, high = row["value"], row["ci_low"], row["ci_high"]
-    if math.isnan(value):
-        return "undefined"
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return f"{value:.{digits}f} (no interval)"
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def p_text(p: float) -> str:
-    """A P value as a page shows it."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -256,3 +256,16 @@ def test_what_the_last_run_set_aside_stands_on_the_page_with_its_reasons() -> No
     assert line in page(aside=3, aside_reasons="2 hidden, 1 <unfinished>")
     # None is set aside, or an older version did not count them.
     assert "set aside" not in page(aside=0, aside_reasons="") + page()
+
+
+def test_the_promise_of_conformal_bands_stands_on_the_page_and_no_other() -> None:
+    plain = worklist_page(Worklist(DATE, [], {}, TOTALS, [batch_row()], thresholds={"b1": 0.4}))
+    assert "data-promise" not in plain
+    assert "Below the threshold" in plain
+    worklist = Worklist(
+        DATE, [], {}, TOTALS, [batch_row()], thresholds={"b1": 0.4}, promises={"b1": "At most <5 %"}
+    )
+    page = worklist_page(worklist)
+    assert "At most &lt;5 %" in page
+    assert "Below the threshold" not in page, "no band of that night is one of a threshold"
+    assert "which refers above a probability of <strong data-threshold>0.400</strong>:" in page

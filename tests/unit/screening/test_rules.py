@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thyro_core.errors import InputError, ThyroError
+from thyro_core.evaluation.conformal import BandCuts
 from thyro_core.screening.aside import ASIDE
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.reader import IMAGE_REASONS
@@ -30,6 +31,9 @@ from thyro_core.screening.rules import (
 )
 
 LIMITS = BandLimits(threshold=0.5, review_sds=1.0, outlier=10.0, near=8.0)
+CONFORMAL, APART = (
+    BandLimits(0.5, 1.0, 10.0, 8.0, cuts) for cuts in (BandCuts(0.2, 0.8), BandCuts(0.8, 0.2))
+)
 SHARES = st.floats(0, 1)
 
 
@@ -51,11 +55,28 @@ def test_bands_by_hand(mean, sd, distance, expected) -> None:
     assert band_of(mean, sd, distance, LIMITS) == expected
 
 
-@given(SHARES, SHARES, SHARES, st.floats(0, 10))
-def test_a_higher_probability_never_lowers_the_band(low, high, sd, distance) -> None:
+@pytest.mark.parametrize(
+    ("probability", "distance", "expected"),
+    [
+        (0.1, 1.0, ("routine", None)),
+        (0.1, 8.1, ("review", "near_outlier")),
+        (0.2, 1.0, ("review", "both_plausible")),
+        (0.6, 1.0, ("review", "both_plausible")),
+        (0.81, 9.0, ("refer", None)),
+    ],
+)
+def test_conformal_bands_take_the_place_of_threshold_and_spread(
+    probability, distance, expected
+) -> None:
+    assert band_of(probability, 0.9, distance, CONFORMAL) == expected
+
+
+@given(SHARES, SHARES, SHARES, st.floats(0, 10), st.sampled_from([0, 1, 2]))
+def test_a_higher_probability_never_lowers_the_band(low, high, sd, distance, which) -> None:
     low, high = sorted((low, high))
+    limits = (LIMITS, CONFORMAL, APART)[which]
     order = ("refer", "review", "routine")
-    below, above = (band_of(p, sd, distance, LIMITS)[0] for p in (low, high))
+    below, above = (band_of(p, sd, distance, limits)[0] for p in (low, high))
     assert order.index(above) <= order.index(below)
 
 

@@ -16,7 +16,9 @@ from thyro_core.config import IngestConfig
 from thyro_core.datasets.manifest import Manifest, ingest
 from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.errors import InputError
+from thyro_core.registry.build import BundleSpec, make_bundle
 from thyro_core.registry.bundle import Bundle
+from thyro_core.registry.card_bands import BandShares
 from thyro_core.registry.ensemble import load_members
 from thyro_core.registry.fingerprints import FINGERPRINT_FILE, training_fingerprints
 from thyro_core.registry.predictor import Predictor
@@ -350,3 +352,29 @@ def test_the_page_stays_and_a_set_of_one_class_has_one_too(bundled, tmp_path) ->
     figures = evaluation_figures(store, record.evaluation_id)
     assert np.isnan(figures["none", "auc"]["value"])
     assert not {name for adaptation, name in figures if adaptation != "none"}
+
+
+def test_a_promise_is_followed_to_the_page(bundled, tmp_path) -> None:
+    store, plan, _ = bundled
+    spec = BundleSpec(plan, "resnet18", 0.95, BandShares(0.25, 0.25))
+    bundle = make_bundle(store, spec, tmp_path / "scratch")
+    record = run_evaluation(
+        store, task_of(store, bundle, elsewhere(tmp_path / "set")), tmp_path / "scratch"
+    )
+    figures = evaluation_figures(store, record.evaluation_id)
+    row = figures["none", "routine_patients"]
+    rows = rows_of(store, record.evaluation_id).values()
+    called = [
+        each["prob_calibrated"] < bundle.cuts.routine_below
+        and each["prob_calibrated"] <= bundle.cuts.refer_above
+        for each in rows if each["label"] == 1
+    ]  # fmt: skip
+    assert (row["n"], row["value"]) == (13, pytest.approx(np.mean(called)))
+    page = read_page(render_evaluation(store, record.evaluation_id))
+    text = render_evaluation(store, record.evaluation_id)
+    assert "What became of the bands&rsquo; promise" in text
+    assert "at most 25 % of malignant patients have an image called routine" in text
+    origins = {e.attributes["data-sql"] for e in numbers(page) if "data-sql" in e.attributes}
+    assert sum("routine_" in sql or "refer_" in sql for sql in origins) >= 16
+    (line,) = [x for x in evaluation_lines(store, bundle.model_id) if record.evaluation_id in x]
+    assert "promise of routine" in line

@@ -11,11 +11,11 @@ from thyro_core.validation.sentences import (
     calibration_sentence,
     difference_sentence,
     drift_sentence,
-    estimate,
     evaluation_evidence,
     sample_sentence,
     threshold_sentence,
 )
+from thyro_core.validation.wording import estimate
 
 NAN = math.nan
 
