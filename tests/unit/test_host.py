@@ -1,12 +1,14 @@
 """What a process may use of its machine, on machines that tests make up."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.places import REPOSITORY
 from thyro_core import host
 from thyro_core.errors import InputError
 from thyro_core.settings import Settings
@@ -215,3 +217,26 @@ def test_the_peak_is_bytes_on_either_system(monkeypatch: pytest.MonkeyPatch) -> 
     assert host.peak_bytes(7) == 7 * 1024
     monkeypatch.setattr(sys, "platform", "darwin")
     assert host.peak_bytes(7) == 7
+
+
+LINUX_ALONE = {
+    "errno": {"EREMOTEIO", "ECOMM", "ENOMEDIUM", "EMEDIUMTYPE", "ENONET", "EUCLEAN", "ESTRPIPE"},
+    "os": {"sched_getaffinity", "sched_setaffinity", "sched_yield", "pidfd_open", "memfd_create"}
+    | {"posix_fallocate", "posix_fadvise", "sendfile", "splice", "eventfd", "getrandom"},
+    "resource": {"prlimit", "RLIMIT_OFILE", "RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_RTPRIO"},
+    "signal": {"sigwaitinfo", "sigtimedwait", "SIGRTMIN", "SIGRTMAX", "SIGPOLL", "SIGPWR"},
+    "select": {"epoll"},
+}
+"""Names of the standard library that macOS lacks, which would end a program as it starts there."""
+
+
+def test_no_module_needs_what_linux_alone_has() -> None:
+    files = [*(REPOSITORY / "thyro_core").rglob("*.py"), *(REPOSITORY / "flows").rglob("*.py")]
+    assert len(files) > 100
+    uses = {
+        f"{file.relative_to(REPOSITORY)}: {match.group()}"
+        for file in files
+        for match in re.finditer(r"\b([a-z]+)\.(\w+)", file.read_text(encoding="utf-8"))
+        if match[2] in LINUX_ALONE.get(match[1], ())
+    }
+    assert uses == set()

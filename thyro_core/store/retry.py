@@ -33,19 +33,21 @@ _QUIET_SECONDS = 2.0
 """An outage shorter than this is not worth a warning."""
 
 _TRANSIENT_NUMBERS = frozenset(
-    {
-        errno.EAGAIN,
-        errno.EBUSY,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.EIO,
-        errno.ENETDOWN,
-        errno.ENETRESET,
-        errno.ENETUNREACH,
-        errno.EREMOTEIO,
-        errno.ESTALE,
-        errno.ETIMEDOUT,
-    }
+    getattr(errno, name)
+    for name in (
+        "EAGAIN",
+        "EBUSY",
+        "EHOSTDOWN",
+        "EHOSTUNREACH",
+        "EIO",
+        "ENETDOWN",
+        "ENETRESET",
+        "ENETUNREACH",
+        "EREMOTEIO",
+        "ESTALE",
+        "ETIMEDOUT",
+    )
+    if hasattr(errno, name)  # macOS has no EREMOTEIO
 )
 """Errors of a store or a network share that is busy, restarting or out of reach."""
 
