@@ -19,7 +19,11 @@ from thyro_core.errors import InputError
 
 # A path has no query: there ? is part of a name.
 # In the form's schema too, so that a password is refused before it is kept in Prefect's database.
-_NO_SECRET = r"^(?!(?!file:)[A-Za-z0-9+.\-]+://([^/]*@|.*[?]))"  # noqa: S105 - a pattern, no password
+# The query of an archive says which studies are meant.
+_NO_SECRET = (
+    r"^(?!(?!file:)[A-Za-z0-9+.\-]+://[^/]*@)"  # noqa: S105 - a pattern, no password
+    r"(?!(?!file:|dicomweb\+)[A-Za-z0-9+.\-]+://.*[?])"
+)
 
 _BOUNDS = {
     "minimum": "at least",

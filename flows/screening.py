@@ -40,6 +40,7 @@ from thyro_core.screening.night import (
     NightResult,
     checked_date,
     conclude_night,
+    fetch_batch,
     make_job,
     plan_night,
     recover,
@@ -81,8 +82,9 @@ def screening(
 
     Args:
         batch: Where the night's images are: a folder that the server can read, or an address such
-            as s3://bucket/folder. Never write a password or a key into it: everybody who can open
-            this page can read it.
+            as s3://bucket/folder, or a DICOMweb archive, such as
+            dicomweb+https://host/dicom-web?ModalitiesInStudy=US. Never write a password or a key
+            into it: everybody who can open this page can read it.
         date: The night, such as 2026-11-25. Empty: today.
         model_id: A promoted model. Empty: the one in use.
         rules: Which images are scored, and how they are banded. The defaults are good.
@@ -121,10 +123,12 @@ def _screen(
                 "put together what a run of %s had left (%s)", earlier.date, earlier.batch_id
             )
         start = time.monotonic()
-        counts = _stream(opened_store, batch, night, ray, night_lock)
+        files = fetch_batch(opened_store, batch, Settings())
+        counts = _stream(opened_store, files.place, night, ray, night_lock)
         night_lock.check()
         result = conclude_night(opened_store, night, counts, time.monotonic() - start)
         write_worklist_page(opened_store, result.worklist, viewer)
+        files.conclude(counts)
     _publish(opened_store, result)
     return f"{night.date}/{night.batch_id}", end_of_night(opened_store, result)
 

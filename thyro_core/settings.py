@@ -68,6 +68,16 @@ class Settings(BaseSettings):
         description="Secret of at least 16 bytes that patients' pseudonyms are made with; empty: "
         "patient ids are dropped.",
     )
+    dicomweb_user: str | None = Field(
+        None, description="User at the DICOMweb archive that nights take their images from."
+    )
+    dicomweb_password: SecretStr | None = Field(None, description="Password of dicomweb_user.")
+    dicomweb_token: SecretStr | None = Field(
+        None, description="Bearer token for the archive, instead of user and password."
+    )
+    dicomweb_certificate: Path | None = Field(
+        None, description="PEM file of a client certificate and its key, which the archive asks."
+    )
     viewer_link: str | None = Field(
         None,
         description="Pattern of an image viewer's web address: https://viewer/?file={name}; a "

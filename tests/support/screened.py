@@ -99,16 +99,21 @@ class Ward:
         date: str = "2026-11-25",
         *,
         batch: str | None = None,
+        place: str | None = None,
         rules: ScreeningRules = RULES,
         after_block: Callable[[int], None] = lambda _: None,
     ) -> NightResult:
-        """A night as the flow runs it, the blocks one after the other in this process."""
+        """A night as the flow runs it, the blocks one after the other in this process.
+
+        An archive's files are read from another `place` than the batch is called by.
+        """
         from thyro_core.screening.score import BlockScorer
 
         source = batch or str(self.batch)
         night = plan_night(self.store, source, date, None, rules)
         for recovered in recover(self.store):
             write_worklist_page(self.store, recovered.worklist)
+        source = place or source
         job = make_job(self.store, source, night, self.means)
         decode, score, total = BlockDecoder(job), BlockScorer(job), Counts()
         try:

@@ -10,7 +10,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from thyro_core.archive.dicomweb import is_archive, parse_address
+from thyro_core.archive.spool import Spool, open_spool
 from thyro_core.errors import InputError, ThyroError
+from thyro_core.host import scratch_folder
 from thyro_core.registry.bundle import load_bundle, reference
 from thyro_core.registry.champion import champion
 from thyro_core.screening.config import ScreeningRules
@@ -30,7 +33,8 @@ from thyro_core.screening.store import (
     write_batch_row,
 )
 from thyro_core.screening.worklist import Worklist, write_worklist_csv
-from thyro_core.store.keys import sample_key, screening_prefix, table_prefix
+from thyro_core.settings import Settings
+from thyro_core.store.keys import path_salt_key, sample_key, screening_prefix, table_prefix
 from thyro_core.store.store import Store, full_url
 from thyro_core.tables.io import read_table
 from thyro_core.urls import redact
@@ -80,9 +84,55 @@ def plan_night(
         InputError: the batch cannot be listed, the date is none, or there is no such model.
     """
     date_number(date)
-    check_batch(batch)
+    if is_archive(batch):
+        name = parse_address(batch).text
+    else:
+        check_batch(batch)
+        name = redact(full_url(batch))
     model = load_bundle(store, model_id or champion(store))
-    return Night(date=date, batch=redact(full_url(batch)), model_id=model.model_id, rules=rules)
+    return Night(date=date, batch=name, model_id=model.model_id, rules=rules)
+
+
+@dataclass(frozen=True)
+class BatchFiles:
+    """Where the files of a batch are read from."""
+
+    place: str
+    """Folder or fsspec URL."""
+    spool: Spool | None = None
+    """Of an archive: what waits in that folder."""
+
+    def conclude(self, counts: Counts) -> None:
+        """Note that a night has read them all; of an archive they are removed then.
+
+        Args:
+            counts: of the run. Where a file was not whole, or a worker could not reach it, all stay
+                for the next one.
+        """
+        if self.spool is not None and not counts.late:
+            self.spool.conclude()
+
+
+def fetch_batch(store: Store, batch: str, settings: Settings) -> BatchFiles:
+    """The files of a batch; of an archive what is new there is fetched first.
+
+    The caller holds the night's lock.
+
+    Args:
+        store: knows what was taken before.
+        batch: folder, fsspec URL, or a DICOMweb archive.
+        settings: credentials, patience and scratch folder.
+
+    Raises:
+        InputError: the archive refuses.
+        StoreError: it does not answer.
+    """
+    if not is_archive(batch):
+        return BatchFiles(batch)
+    ensure_path_salt(store)
+    spool = open_spool(store, batch, store.read(path_salt_key()), scratch_folder(settings))
+    spool.fetch(settings)
+    return BatchFiles(str(spool.folder), spool)
 
 
 def checked_date(text: str, timezone: str) -> str:

@@ -134,6 +134,11 @@ def known_hashes_key(date: str, batch_id: str, name: str) -> str:
     return f"{screening_prefix(date, batch_id)}/known-{name}.bin"
 
 
+def archive_ledger_key(archive_id: str) -> str:
+    """Key of what nights have taken from a DICOMweb archive, by keyed hashes."""
+    return f"archives/{archive_id}.json"
+
+
 def path_salt_key() -> str:
     """Random bytes, one for the whole store, that the hashes of files' paths are made with."""
     return "screening/salt"

@@ -1,0 +1,89 @@
+"""A real archive: Debian's Orthanc with its DICOMweb plugin, on loopback, while a block lasts."""
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+USER, PASSWORD = "thyro", "a-password-of-the-tests"
+
+
+def why_not() -> str | None:
+    """Why there is no such archive here; None: there is one."""
+    if shutil.which("Orthanc") is None or not PLUGIN.exists():
+        return "Orthanc is not installed: apt-get install orthanc orthanc-dicomweb"
+    return None
+
+
+class Orthanc:
+    """An archive that can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._config = folder / "orthanc.json"
+        self._config.write_text(
+            json.dumps(
+                {
+                    "HttpPort": self.port,
+                    "RemoteAccessAllowed": False,
+                    "AuthenticationEnabled": True,
+                    "RegisteredUsers": {USER: PASSWORD},
+                    "StorageDirectory": str(folder / "objects"),
+                    "IndexDirectory": str(folder / "objects"),
+                    "DicomServerEnabled": False,
+                    "Plugins": [str(PLUGIN)],
+                    "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+                }
+            )
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"dicomweb+http://127.0.0.1:{self.port}/dicom-web?ModalitiesInStudy=US"
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            ["Orthanc", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for _ in range(600):
+            try:
+                if self._ask("GET", "/system").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        pytest.fail("Orthanc did not start within a minute")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def put(self, data: bytes) -> None:
+        self._ask("POST", "/instances", content=data).raise_for_status()
+
+    def _ask(self, method: str, path: str, **options: object) -> httpx.Response:
+        url = f"http://127.0.0.1:{self.port}{path}"
+        return httpx.request(method, url, auth=(USER, PASSWORD), timeout=60, **options)
+
+
+@contextmanager
+def running_orthanc(folder: Path) -> Iterator[Orthanc]:
+    archive = Orthanc(folder)
+    try:
+        yield archive
+    finally:
+        archive.stop()
