@@ -1,5 +1,6 @@
 """A model evaluated on images of elsewhere, as a Prefect flow."""
 
+from functools import partial
 from typing import Annotated
 
 from prefect import flow, get_run_logger
@@ -15,15 +16,13 @@ from flows.artifacts import (
     show_table,
 )
 from flows.forms import Address, ModelForm, RulesForm, Source
-from flows.ingest import show_manifest
+from flows.ingest import read_and_show
 from flows.observer import current_observer
 from flows.retries import step
 from thyro_core import NOTICE
 from thyro_core.config import IngestConfig
-from thyro_core.datasets.manifest import Manifest
-from thyro_core.datasets.manifest import ingest as read_set
+from thyro_core.datasets.manifest import Manifest, ingest
 from thyro_core.host import scratch_folder
-from thyro_core.pseudonyms import path_hider
 from thyro_core.registry.bundle import Bundle
 from thyro_core.settings import Settings
 from thyro_core.store.store import open_store
@@ -85,16 +84,7 @@ def _find(choice: ModelChoice, store: str) -> Bundle:
 
 @step("images")
 def _read_set(source: str, rules: IngestConfig, side: int, store: str) -> Manifest:
-    bar, observer = ProgressBar("images decoded"), current_observer()
-
-    def progress(n_done: int, total: int) -> None:
-        observer.on_images(n_done, total)
-        bar.count(n_done, total)
-
-    hide_path = path_hider(Settings())
-    manifest = read_set(source, rules, open_store(store), [side], progress, hide_path=hide_path)
-    show_manifest(manifest)
-    return manifest
+    return read_and_show(partial(ingest, source, rules, open_store(store), [side]))
 
 
 @step("evaluation")

@@ -1,6 +1,7 @@
 """The check of an image set as a Prefect flow, and what a run shows of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from prefect import flow
 
@@ -75,14 +76,22 @@ def read_images(sources: Sequence[str], config: StudyConfig, store: str) -> Mani
     Raises:
         InputError: the source or its labels cannot be used.
     """
+    return read_and_show(partial(ingest_for_study, sources, config, open_store(store)))
+
+
+def read_and_show(read: Callable[..., Manifest]) -> Manifest:
+    """Read an image set, show how far that is, and then what was found in it.
+
+    Args:
+        read: called with `progress` and `hide_path`.
+    """
     bar, observer = ProgressBar("images decoded"), current_observer()
 
     def progress(n_done: int, total: int) -> None:
         observer.on_images(n_done, total)
         bar.count(n_done, total)
 
-    hide_path = path_hider(Settings())
-    manifest = ingest_for_study(sources, config, open_store(store), progress, hide_path=hide_path)
+    manifest = read(progress=progress, hide_path=path_hider(Settings()))
     bar.show(100.0)
     show_manifest(manifest)
     return manifest

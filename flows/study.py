@@ -31,7 +31,7 @@ from thyro_core.cluster.resources import Allocation, ResourceRequest
 from thyro_core.config import StudyConfig
 from thyro_core.datasets.centres import with_one_split_a_centre
 from thyro_core.datasets.manifest import Manifest
-from thyro_core.errors import IncompleteStudyError, SplitFailedError, ThyroError, counted
+from thyro_core.errors import IncompleteStudyError, SplitFailedError, ThyroError, amount
 from thyro_core.host import scratch_folder
 from thyro_core.settings import Settings
 from thyro_core.store.keys import summary_key
@@ -123,7 +123,7 @@ def _end_of_study(store: Store, plan: StudyPlan) -> str:
     header, *rows, _of_the_paper = summary_rows(means)
     auc = header.index("auc")
     figures = "; ".join(f"{row[0]}: AUC {row[auc]}" for row in rows)
-    return f"{plan.study_id}: {counted(plan.config.splits, 'split')}, {figures}; {NOTICE}"
+    return f"{plan.study_id}: {amount(plan.config.splits, 'split')}, {figures}; {NOTICE}"
 
 
 def _request(settings: Settings, config: StudyConfig, manifest: Manifest) -> ResourceRequest:

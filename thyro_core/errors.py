@@ -138,7 +138,7 @@ def sentence(error: ThyroError | OSError) -> str:
     return f"{place}: {error.strerror or error}; what is finished is kept; {cure}"
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
+def amount(number: int, noun: str, plural: str = "") -> str:
     """`1 check`, `2 checks`, `2 studies`: for errors, notes and whatever else people read."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 

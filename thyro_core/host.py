@@ -79,6 +79,12 @@ def _text(file: Path) -> str:
         return ""
 
 
+def existing_folder(folder: Path) -> Path:
+    """A folder, or the nearest one above it that is there: what its disk is known by."""
+    folder = folder.absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
 def scratch_folder(settings: "Settings", elsewhere: str = "") -> Path:
     """The node-local folder for packs and weights, made if it is not there.
 

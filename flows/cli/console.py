@@ -31,7 +31,7 @@ def result_table(*headers: str, title: str) -> Table:
     return Table(*headers, title=title, caption=NOTICE, box=SIMPLE_HEAD, pad_edge=False)
 
 
-def shortened(address: str, width: int) -> str:
+def shorten(address: str, width: int) -> str:
     """An address in so many letters: its end, which tells it from others.
 
     Args:

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from flows.cli.console import say
-from thyro_core.errors import InputError, counted
+from thyro_core.errors import InputError, amount
 
 _SUFFIXES = (".yaml", ".json", ".ipynb")
 
@@ -42,7 +42,7 @@ def deployments(
     for name, content in contents.items():
         (to / name).write_bytes(content)
         say(escape(str(to / name)))
-    say(f"{counted(len(contents), 'file')} written; the first lines of each say how it is used")
+    say(f"{amount(len(contents), 'file')} written; the first lines of each say how it is used")
 
 
 def _refuse_changed(folder: Path, contents: dict[str, bytes]) -> None:

@@ -4,7 +4,7 @@ from rich.markup import escape
 
 from flows.cli.console import say
 from flows.cli.options import StoreUrl
-from thyro_core.errors import ThyroError, counted
+from thyro_core.errors import ThyroError, amount
 
 _MARKS = {"ok": "[green]ok[/]  ", "warn": "[yellow]note[/]", "fail": "[red]FAIL[/]"}
 
@@ -20,5 +20,5 @@ def doctor(store: StoreUrl = None) -> None:
         say(f"{_MARKS[finding.state]} {finding.name}: {escape(finding.detail)}")
         failures += finding.state == "fail"
     if failures:
-        msg = f"{counted(failures, 'part')} did not work; the lines marked FAIL say the cure"
+        msg = f"{amount(failures, 'part')} did not work; the lines marked FAIL say the cure"
         raise ThyroError(msg)

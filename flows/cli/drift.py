@@ -10,7 +10,7 @@ from rich.markup import escape
 from flows.cli.console import print_json, print_unbroken, result_table, say
 from flows.cli.options import Json, StoreUrl, open_store_at
 from thyro_core import NOTICE
-from thyro_core.errors import InputError, counted
+from thyro_core.errors import InputError, amount
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -96,7 +96,7 @@ def _print_batches(batches: "pa.Table", output: Path | None) -> None:
     print_unbroken(table)
     n_pooled = sum((row["pooled_batches"] or 1) > 1 for row in batches.to_pylist())
     if n_pooled:
-        lines.append(f"{counted(n_pooled, 'batch', 'batches')} judged together with those before")
+        lines.append(f"{amount(n_pooled, 'batch', 'batches')} judged together with those before")
     lines += ["- not computed: too few scored images; * past its bound, and not by chance"]
     lines += [escape(str(output))] if output is not None else []
     for line in lines:

@@ -20,7 +20,7 @@ def export(
     store: StoreUrl = None,
 ) -> None:
     """Write a study's figures, tables, methods and references as files for a paper."""
-    from thyro_core.errors import InputError, counted
+    from thyro_core.errors import InputError, amount
     from thyro_core.host import scratch_folder
     from thyro_core.settings import Settings
     from thyro_core.store.store import open_store
@@ -44,6 +44,6 @@ def export(
             opened_store, study_id, folder, scratch=scratch_folder(settings), width=width
         )
     say(
-        f"{counted(written_files.figures, 'figure')} and {counted(written_files.tables, 'table')}; "
+        f"{amount(written_files.figures, 'figure')} and {amount(written_files.tables, 'table')}; "
         f"what is what: {escape(str(written_files.folder / 'README.md'))}"
     )

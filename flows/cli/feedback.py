@@ -11,7 +11,7 @@ from flows.cli.console import note, print_json, say
 from flows.cli.errors import read_input
 from flows.cli.options import JsonLast, StoreUrl, open_store_at
 from thyro_core import NOTICE
-from thyro_core.errors import counted
+from thyro_core.errors import amount
 
 if TYPE_CHECKING:
     from thyro_core.store.store import Store
@@ -56,7 +56,7 @@ def _take_in(store: "Store", file: Path) -> None:
     date, events = parse_feedback(data, str(file))
     n_new = add_feedback(store, date, events) if events else 0
     say(
-        f"{escape(str(file))}: {counted(len(events), 'entry', 'entries')}, {n_new} new, "
+        f"{escape(str(file))}: {amount(len(events), 'entry', 'entries')}, {n_new} new, "
         f"{len(events) - n_new} already there"
     )
 
@@ -70,13 +70,13 @@ def _write_labels(store: "Store", path: Path) -> None:
         writer = csv.DictWriter(out, table.column_names or ["image", "label"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    say(f"{escape(str(path))}: {counted(len(rows), 'candidate label')}")
+    say(f"{escape(str(path))}: {amount(len(rows), 'candidate label')}")
     if n_split:
-        note(f"{counted(n_split, 'image')} left out, on which readers contradict each other")
+        note(f"{amount(n_split, 'image')} left out, on which readers contradict each other")
     n_nameless = sum(row["image"] is None for row in rows)
     if n_nameless:
         note(
-            f"{counted(n_nameless, 'row')} without a path: THYRO_KEEP_NAMES was not set when they "
+            f"{amount(n_nameless, 'row')} without a path: THYRO_KEEP_NAMES was not set when they "
             "were screened; file_id is the hash by which a file is found"
         )
     note(CANDIDATES)

@@ -35,7 +35,7 @@ def gc(
     now = datetime.now(UTC)
     for study in list_studies(opened_store, now):
         if study.is_abandoned(now):
-            last = study.last_sign or study.started
+            last = study.last_sign or study.start_time
             since = f"no sign of life since {last:%Y-%m-%d}" if last else "no sign of life"
             typer.echo(
                 f"study {study.study_id} seems abandoned ({study.state}, {since}): "

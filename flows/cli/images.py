@@ -21,7 +21,7 @@ from flows.cli.options import (
     label_options,
     open_store_at,
 )
-from thyro_core.errors import InputError, counted
+from thyro_core.errors import InputError, amount
 from thyro_core.urls import redact
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def ingest(
     if not any(manifest.table["included"].to_pylist()):
         msg = (
             f"{', '.join(map(redact, source))}: expected images that a study can use, found none "
-            f"among {counted(manifest.table.num_rows, 'file')}; the states say why: replace the "
+            f"among {amount(manifest.table.num_rows, 'file')}; the states say why: replace the "
             "files, or change the bounds with --set"
         )
         raise InputError(msg)

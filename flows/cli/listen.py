@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from flows.cli.console import say
-from thyro_core.errors import InputError, counted
+from thyro_core.errors import InputError, amount
 
 if TYPE_CHECKING:
     from thyro_core.archive.listener import Listener
@@ -90,9 +90,9 @@ def _say_counts(listener: "Listener", end: threading.Event) -> None:
 def _counts_text(listener: "Listener") -> str:
     counts = listener.counts
     parts = [
-        f"{counted(counts['kept'], 'object')} kept",
+        f"{amount(counts['kept'], 'object')} kept",
         f"{counts['again']} sent again",
         f"{counts['refused']} refused",
-        f"{counted(counts['turned away'], 'connection')} turned away",
+        f"{amount(counts['turned away'], 'connection')} turned away",
     ]
     return ", ".join(parts)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from flows.cli.console import err, print_json, say
 from flows.cli.options import Json, StoreUrl
 from thyro_core import NOTICE
-from thyro_core.errors import InputError, counted
+from thyro_core.errors import InputError, amount
 
 if TYPE_CHECKING:
     from thyro_core.screening.single_files import FileVerdict
@@ -97,5 +97,5 @@ def _show(
         say(f"bands: {escape(promise)}")
     if overlay_paths:
         folder = Path(overlay_paths[min(overlay_paths)]).parent
-        say(f"{counted(len(overlay_paths), 'overlay')} in {escape(str(folder))}")
+        say(f"{amount(len(overlay_paths), 'overlay')} in {escape(str(folder))}")
     say(NOTICE)

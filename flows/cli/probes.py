@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from flows.cli.units import gigabytes
 from thyro_core.config import ARCHITECTURES
-from thyro_core.errors import ThyroError, counted
+from thyro_core.errors import ThyroError, amount
 from thyro_core.host import cores, memory
 from thyro_core.pseudonyms import WITHOUT_KEY, Pseudonymiser
 from thyro_core.settings import Settings
@@ -131,7 +131,7 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _machine() -> _Result:
-    return "ok", f"{platform.platform()}, {counted(cores(), 'core')}, {gigabytes(memory())} memory"
+    return "ok", f"{platform.platform()}, {amount(cores(), 'core')}, {gigabytes(memory())} memory"
 
 
 def _version_cap(package: str) -> _Result:

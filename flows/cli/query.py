@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.console import full_width, print_unbroken, say, shortened
+from flows.cli.console import full_width, print_unbroken, say, shorten
 from flows.cli.options import StoreUrl
 from thyro_core.errors import InputError
 
@@ -94,9 +94,7 @@ def _row_table(schema: "pa.Schema", rows: list[dict[str, object]], most: int = 1
         number = number or pa.types.is_decimal(field.type)
         table.add_column(Text(field.name), justify="right" if number else "left", overflow="fold")
     for row in rows:
-        cells = (
-            shortened(v, most) if _is_address(v) and len(v) > most else v for v in row.values()
-        )
+        cells = (shorten(v, most) if _is_address(v) and len(v) > most else v for v in row.values())
         table.add_row(*map(_cell, cells))
     return table
 

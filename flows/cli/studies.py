@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from flows.cli.console import err, note, out, print_json, result_table, say, shortened
+from flows.cli.console import err, note, out, print_json, result_table, say, shorten
 from flows.cli.options import Json, StoreUrl, open_store_at
 from flows.cli.units import size
 from thyro_core import NOTICE
-from thyro_core.errors import InputError, counted
+from thyro_core.errors import InputError, amount
 
 if TYPE_CHECKING:
     from thyro_core.study.listing import ListedStudy
@@ -39,11 +39,11 @@ def studies(store: StoreUrl = None, as_json: Json = False) -> None:
         return
     table = result_table("study, images", "state", "started", "networks", "AUC", title="Studies")
     for row in rows:
-        images = shortened(row.source or row.manifest_id, out.width - _OTHER_COLUMNS)
+        images = shorten(row.source or row.manifest_id, out.width - _OTHER_COLUMNS)
         table.add_row(
             f"[bold]{row.study_id}[/]\n{escape(images)}",
             row.state,
-            "" if row.started is None else row.started.strftime("%Y-%m-%d"),
+            "" if row.start_time is None else row.start_time.strftime("%Y-%m-%d"),
             "\n".join(row.architectures),
             _auc_text(row.auc),
         )
@@ -51,7 +51,7 @@ def studies(store: StoreUrl = None, as_json: Json = False) -> None:
     say("AUC: the primary endpoint, of the first network, mean over splits")
     older = sum(not row.in_table for row in rows)
     if older:
-        studies_of = counted(older, "study", "studies")
+        studies_of = amount(older, "study", "studies")
         note(f"{studies_of} of an earlier version of the program: without source and times")
 
 
@@ -68,9 +68,9 @@ def rm(
     study_id = find_study(opened_store, study_id)
     check_removable(opened_store, study_id)
     objects = study_objects(opened_store, study_id)
-    for kind, amount in sorted(objects.sizes.items()):
-        say(f"{size(amount):>10}  {escape(kind)}")
-    total = f"{size(sum(objects.sizes.values()))} in {counted(len(objects.keys), 'object')}"
+    for kind, n_bytes in sorted(objects.sizes.items()):
+        say(f"{size(n_bytes):>10}  {escape(kind)}")
+    total = f"{size(sum(objects.sizes.values()))} in {amount(len(objects.keys), 'object')}"
     if not yes:
         if not sys.stdin.isatty():
             msg = f"study {study_id}: expected somebody to ask, found no terminal; add --yes"
@@ -95,7 +95,7 @@ def _study_json(row: "ListedStudy") -> dict[str, object]:
         "manifest_id": row.manifest_id,
         "source": row.source,
         "state": row.state,
-        "started": row.started and row.started.isoformat(),
+        "started": row.start_time and row.start_time.isoformat(),
         "architectures": list(row.architectures),
         "auc": row.auc,
     }

@@ -8,7 +8,7 @@ from rich.progress import track
 
 from flows.cli.console import err, say
 from flows.cli.options import StoreUrl, open_store_at
-from thyro_core.errors import InputError, ThyroError, counted
+from thyro_core.errors import InputError, ThyroError, amount
 
 
 def verify(
@@ -44,11 +44,11 @@ def verify(
     for name, checks in work:
         description = f"verifying {name}"
         for check in track(checks, description=description, console=err, transient=True):
-            mark = "[green]ok[/]  " if check.passed else "[red]FAIL[/]"
+            mark = "[green]ok[/]  " if check.is_passed else "[red]FAIL[/]"
             say(f"{mark} {name} {check.name}: {escape(check.detail)}")
-            failures += not check.passed
+            failures += not check.is_passed
             total += 1
     if failures:
-        msg = f"{counted(failures, 'check')} failed; the lines marked FAIL say what and where"
+        msg = f"{amount(failures, 'check')} failed; the lines marked FAIL say what and where"
         raise ThyroError(msg)
-    say(f"all {counted(total, 'check')} passed")
+    say(f"all {amount(total, 'check')} passed")

@@ -45,7 +45,7 @@ _HEARTBEAT = "prefect.flow-run.heartbeat"
 
 
 @dataclass(frozen=True)
-class Served:
+class EntryPoint:
     """One deployment.
 
     Attributes:
@@ -77,34 +77,34 @@ COLLISION: Literal["ENQUEUE"] = "ENQUEUE"
 """What happens to a run too many: it waits. The other choice, CANCEL_NEW, would lose a night's
 worklist without a word if the night before takes longer than a day."""
 
-SERVED: tuple[Served, ...] = (
-    Served(
+ENTRY_POINTS: tuple[EntryPoint, ...] = (
+    EntryPoint(
         "study",
         "How well do the classifiers tell benign from malignant on an image set? Trains and tests "
         "them on ten splits; takes minutes to hours. Started again with the same values, it goes "
         "on where it stopped. Research use only.",
         ("training",),
     ),
-    Served(
+    EntryPoint(
         "ingest",
         "Look at an image set before a study: what would take part, what is excluded and why. "
         "Takes seconds to minutes and trains nothing. Research use only.",
         ("data",),
         at_once=2,
     ),
-    Served(
+    EntryPoint(
         "promote",
         "Make the models of a finished study the ones that the nightly run uses, unless those in "
         "use are better on the same images. Takes seconds to minutes. Research use only.",
         ("models",),
     ),
-    Served(
+    EntryPoint(
         "evaluate",
         "Does a model hold on the labelled images of another hospital? Scores them, fits nothing "
         "on them, and sets the figures beside the model's own. Takes minutes. Research use only.",
         ("models",),
     ),
-    Served(
+    EntryPoint(
         "screening",
         "Score the new images of a batch with the model in use, and write the worklist of what a "
         "radiologist should read first. Runs each night by itself where a batch is configured. "
@@ -156,7 +156,7 @@ class NightlySchedule:
 
 
 def deployments(
-    night: NightlySchedule, entry_point: Sequence[Served] = SERVED
+    night: NightlySchedule, entry_point: Sequence[EntryPoint] = ENTRY_POINTS
 ) -> list[RunnerDeployment]:
     """Everything to serve.
 
@@ -167,14 +167,14 @@ def deployments(
     return [_deployment(entry, night, schedule) for entry in entry_point]
 
 
-def load_flow(entry_point: Served) -> Flow[..., object]:
+def load_flow(entry_point: EntryPoint) -> Flow[..., object]:
     """The flow of a deployment."""
     flow: Flow[..., object] = getattr(import_module(f"flows.{entry_point.name}"), entry_point.name)
     return flow
 
 
 def _deployment(
-    entry_point: Served, night: NightlySchedule, schedule: Schedule
+    entry_point: EntryPoint, night: NightlySchedule, schedule: Schedule
 ) -> RunnerDeployment:
     return RunnerDeployment.from_flow(
         load_flow(entry_point),

@@ -33,8 +33,8 @@ def pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(flow_module, "get_run_logger", lambda: logging.getLogger("thyro.test"))
     monkeypatch.setattr(flow_module.ProgressBar, "show", lambda *_: None)
     monkeypatch.setattr(flow_module, "best_effort", lambda *_, **__: None)
-    for name in ("show_table", "show_manifest"):
-        monkeypatch.setattr(flow_module, name, lambda *_: None)
+    monkeypatch.setattr(flow_module, "show_table", lambda *_: None)
+    monkeypatch.setattr("flows.ingest.show_manifest", lambda _: None)
     monkeypatch.setattr(flow_module, "show_page", lambda _key, page, _said: shown.append(page))
     monkeypatch.setenv("THYRO_SCRATCH", str(tmp_path / "scratch"))
     return shown

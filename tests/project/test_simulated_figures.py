@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.support.places import REPOSITORY
-from thyro_core.reporting.simulated import SIMULATED
+from thyro_core.reporting.simulated import SIMULATION_FIGURES
 
 Row = dict[str, str]
 RESULTS = (REPOSITORY / "tests" / "bench" / "RESULTS.md").read_text(encoding="utf-8")
@@ -111,19 +111,19 @@ def measured() -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("name", SIMULATED)
+@pytest.mark.parametrize("name", SIMULATION_FIGURES)
 def test_a_quoted_figure_is_the_one_in_the_results(name: str) -> None:
-    assert SIMULATED[name] == measured()[name]
+    assert SIMULATION_FIGURES[name] == measured()[name]
 
 
 def test_every_figure_is_quoted_and_no_page_has_one_of_its_own() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in TEMPLATES.glob("*.html"))
     assert re.findall(r"simulation\((?!\")", text) == []
-    assert set(re.findall(r"simulation\(\"(\w+)\"\)", text)) == set(SIMULATED)
+    assert set(re.findall(r"simulation\(\"(\w+)\"\)", text)) == set(SIMULATION_FIGURES)
 
 
 def test_false_alarms_stay_below_a_tenth_of_months() -> None:
-    assert SIMULATED["months_with_alarm"] <= 0.1 * SIMULATED["months"]
+    assert SIMULATION_FIGURES["months_with_alarm"] <= 0.1 * SIMULATION_FIGURES["months"]
 
 
 def test_bounded_thresholds_miss_the_declared_sensitivity_in_five_of_a_hundred_at_most() -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from PIL import Image
 
 from thyro_core.reporting.worklist import write_worklist_page
-from thyro_core.screening.rules import Totals, rank_key, unscored
+from thyro_core.screening.rules import Totals, rank_key, unscored_columns
 from thyro_core.screening.store import PICTURES
 from thyro_core.screening.worklist import write_worklist_csv
 from thyro_core.store.keys import pictures_key
@@ -38,7 +38,7 @@ def row(number: int, band: str, mean: float | None = None, **more: Any) -> dict[
         "burned_in": False,
     }
     if band == "not scored":
-        return empty | said | unscored(more.get("reason", "blurred")) | more
+        return empty | said | unscored_columns(more.get("reason", "blurred")) | more
     scored = {
         "status": "scored",
         "band": band,

@@ -30,6 +30,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from thyro_core.archive.bounded_socket import BoundedSocket
 from thyro_core.archive.peers import LOOPBACK, Peer, may_connect
 from thyro_core.errors import InputError, StoreError
+from thyro_core.host import existing_folder
 from thyro_core.store.store import Store
 
 _LOG = logging.getLogger(__name__)
@@ -156,10 +157,10 @@ class Listener:
         folders = [self.scratch]
         if self.store.url.startswith("file://"):
             folders.append(Path(self.store.root))
+        # The target is made with the first object: until then its disk is that of a folder above.
         return all(
-            shutil.disk_usage(folder).free > self.rules.keep_free
+            shutil.disk_usage(existing_folder(folder)).free > self.rules.keep_free
             for folder in folders
-            if folder.exists()
         )
 
 

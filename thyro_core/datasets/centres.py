@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from thyro_core.config import StudyConfig
 from thyro_core.datasets.attributes import column_values, kept_columns
-from thyro_core.errors import InputError, counted
+from thyro_core.errors import InputError, amount
 from thyro_core.types import IntArray
 
 MOST_CENTRES = 12
@@ -41,7 +41,7 @@ def image_centres(images: pa.Table, column: str) -> Mapping[str, str]:
     if lacking:
         msg = (
             f"leave_one_centre_out: expected a centre of every image, found none in the column "
-            f"{column} for {lacking} of {counted(len(taking_part), 'image')}; fill its cells"
+            f"{column} for {lacking} of {amount(len(taking_part), 'image')}; fill its cells"
         )
         raise InputError(msg)
     centres = {image: cells[image] for image in taking_part}
@@ -120,7 +120,7 @@ def centre_notes(images: pa.Table, config: StudyConfig) -> tuple[str, ...]:
     if not straddling:
         return ()
     text = (
-        f"{counted(straddling, 'group')} of images (patients, near-duplicates) from several "
+        f"{amount(straddling, 'group')} of images (patients, near-duplicates) from several "
         "centres: a group stays whole and is tested with the centre of most of its images"
     )
     return (text,)

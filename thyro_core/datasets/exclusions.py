@@ -6,7 +6,7 @@ from thyro_core.datasets.dicom_files import ExamNames
 from thyro_core.datasets.file_names import FileNames
 from thyro_core.datasets.labels import read_exclusions
 from thyro_core.datasets.table_files import TableFiles
-from thyro_core.errors import counted
+from thyro_core.errors import amount
 from thyro_core.store.listing import Listing
 
 _EXCLUSIONS = "exclusions.csv"
@@ -38,7 +38,7 @@ def exclusion_reasons(
         unknown += [] if files else [line]
         for file in files:
             reasons.setdefault(file, reason)
-    notes = [f"{counted(len(reasons), 'image')} excluded by {_EXCLUSIONS}", *finder.notes]
+    notes = [f"{amount(len(reasons), 'image')} excluded by {_EXCLUSIONS}", *finder.notes]
     if unknown:
         lines = ", ".join(map(str, unknown))
         notes.append(f"{_EXCLUSIONS} names images that the set lacks, in line {lines}")

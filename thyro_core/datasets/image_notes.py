@@ -5,22 +5,22 @@ from collections import Counter
 import pyarrow as pa
 
 from thyro_core.datasets.eligibility import REASONS, Judgement
-from thyro_core.errors import counted
+from thyro_core.errors import amount
 
 
 def image_notes(table: pa.Table, judgement: Judgement) -> list[str]:
     """What the judgement found that a reader of the results must know."""
     reasons = Counter(table["reason"].drop_null().to_pylist())
     notes = [
-        f"{counted(reasons[reason], 'file')} excluded: {reason}"
+        f"{amount(reasons[reason], 'file')} excluded: {reason}"
         for reason in REASONS
         if reasons[reason]
     ]
     near = judgement.near_duplicates
     if near:
         notes.append(
-            f"{counted(len(near), 'group')} of near-duplicates, {sum(near)} included images: "
-            f"kept together (the same picture: {counted(judgement.copies, 'pair')}, "
+            f"{amount(len(near), 'group')} of near-duplicates, {sum(near)} included images: "
+            f"kept together (the same picture: {amount(judgement.copies, 'pair')}, "
             f"similar ones: {judgement.similar})"
         )
     return notes + _copy_notes(table) + _picture_notes(table)
@@ -32,13 +32,13 @@ def _copy_notes(table: pa.Table) -> list[str]:
     n_shared = int((frame.groupby("pixel_hash")["patient_id"].nunique() > 1).sum())
     if n_shared:
         notes.append(
-            f"{counted(n_shared, 'image')} listed under several patients: these are one group"
+            f"{amount(n_shared, 'image')} listed under several patients: these are one group"
         )
     excluded_hashes = frame.loc[frame["reason"] == "excluded_by_specialist", "pixel_hash"].dropna()
     n_copies = int(frame.loc[frame["included"], "pixel_hash"].isin(excluded_hashes).sum())
     if n_copies:
         notes.append(
-            f"{counted(n_copies, 'included image')} with an exact copy that the specialist excluded"
+            f"{amount(n_copies, 'included image')} with an exact copy that the specialist excluded"
         )
     return notes
 
@@ -54,23 +54,23 @@ def _picture_notes(table: pa.Table) -> list[str]:
     notes = []
     if n_hidden:
         notes.append(
-            f"{counted(n_hidden, 'included image')} of files that say that text is burned in: "
+            f"{amount(n_hidden, 'included image')} of files that say that text is burned in: "
             "nothing of them is shown; the networks see them as they are"
         )
     if n_parted:
         notes.append(
-            f"{counted(n_parted, 'included image')}, each a window of a DICOM picture of several, "
+            f"{amount(n_parted, 'included image')}, each a window of a DICOM picture of several, "
             "under that picture's one label: dual_views = exclude leaves them out"
         )
     if with_text:
         notes.append(
-            f"lines that look like text stand in {counted(with_text, 'included image')}, and there "
+            f"lines that look like text stand in {amount(with_text, 'included image')}, and there "
             "may be more: those are painted over where images are shown; the networks see them, "
             "and the store's packs hold them as they are"
         )
     if n_dual:
         notes.append(
-            f"{counted(n_dual, 'included image')} with what looks like two windows in it, under "
+            f"{amount(n_dual, 'included image')} with what looks like two windows in it, under "
             "one label: dual_views = exclude leaves them out (a screening scores each window)"
         )
     return notes

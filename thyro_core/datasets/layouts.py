@@ -15,7 +15,7 @@ from thyro_core.datasets.mask_names import MASK_STEM, assign_masks, is_mask
 from thyro_core.datasets.other_files import other_files
 from thyro_core.datasets.patient_notes import patient_notes
 from thyro_core.datasets.table_files import TableFiles, ambiguous_notes
-from thyro_core.errors import InputError, counted
+from thyro_core.errors import InputError, amount
 from thyro_core.store.listing import Listing, list_files
 
 Layout = Literal["labels.csv", "folders", "busi", "ddti", "centres"]
@@ -172,7 +172,7 @@ def _without_masks(names: list[str], mask_names: frozenset[str]) -> tuple[list[s
     """The names that are no masks, known or so named, and a note on the rest."""
     images = [name for name in names if name not in mask_names and not is_mask(name)]
     count = len(names) - len(images)
-    return images, [f"{counted(count, 'mask')} not taken for images of the set"] * (count > 0)
+    return images, [f"{amount(count, 'mask')} not taken for images of the set"] * (count > 0)
 
 
 def _attach_masks(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], list[str]]:
@@ -181,19 +181,19 @@ def _attach_masks(folder: Listing, entries: list[Entry]) -> tuple[list[Entry], l
     others = {name for name in folder.images() if is_mask(name)} - set(images)
     masks, n_lost = assign_masks(others, images, {entry.name: entry.masks for entry in entries})
     fact = "set aside: no image, or several, would fit"
-    notes = [f"{counted(n_lost, 'mask')} {fact}"] if n_lost else []
+    notes = [f"{amount(n_lost, 'mask')} {fact}"] if n_lost else []
     # What is not in the listing is never opened: it may be a link out of the folder.
     whole = {image: names for image, names in masks.items() if folder.sizes.keys() >= set(names)}
     n_masks = sum(map(len, whole.values()))
     if n_masks:
-        notes.append(f"{counted(n_masks, 'mask')} matched to {counted(len(whole), 'image')}")
+        notes.append(f"{amount(n_masks, 'mask')} matched to {amount(len(whole), 'image')}")
     if len(masks) > len(whole):
-        lacking = counted(len(masks) - len(whole), "image")
+        lacking = amount(len(masks) - len(whole), "image")
         notes.append(f"{lacking} with a mask that is missing: set aside")
     objects = folder.by_content & whole.keys()
     if objects:
         notes.append(
-            f"{counted(len(objects), 'DICOM file')} with a mask: set aside, as its frames are cut "
+            f"{amount(len(objects), 'DICOM file')} with a mask: set aside, as its frames are cut "
             "to their regions"
         )
     return [
@@ -239,10 +239,10 @@ def _from_table(folder: Listing, name: str, exams: ExamNames, rules: IngestConfi
         notes.append(f"labels in {name}: {table.meanings}")
     if table.faults:
         faults = _first_few(table.faults, "; ")
-        notes.append(f"{counted(len(table.faults), 'fault')} in labels.csv: {faults}")
+        notes.append(f"{amount(len(table.faults), 'fault')} in labels.csv: {faults}")
     n_repeated = sum(len(image_rows) > 1 for image_rows in rows.values())
     if n_repeated:
-        notes.append(f"{counted(n_repeated, 'image')} listed more than once in labels.csv")
+        notes.append(f"{amount(n_repeated, 'image')} listed more than once in labels.csv")
     return "labels.csv", entries, notes
 
 
@@ -270,7 +270,7 @@ def _from_folders(folder: Listing) -> _Read:
     n_unlabelled = sum(entry.label is None and not entry.conflict for entry in entries)
     if n_unlabelled:
         fact = "outside benign/ and malignant/ left unlabelled"
-        notes.append(f"{counted(n_unlabelled, 'image')} {fact}")
+        notes.append(f"{amount(n_unlabelled, 'image')} {fact}")
     busi = any(MASK_STEM.fullmatch(PurePosixPath(name).stem) for name in folder.images())
     normal = any("normal" in _folders(name) for name in names)
     return "busi" if busi or normal else "folders", entries, notes
@@ -335,7 +335,7 @@ def _check_labels(folder: Listing, entries: list[Entry], name_files: bool) -> No
     if any(entry.label is not None or entry.conflict for entry in entries):
         return
     places = _by_folder(entries, name_files)
-    text = f"{counted(len(entries), 'image')} without any ({places})" if entries else "no images"
+    text = f"{amount(len(entries), 'image')} without any ({places})" if entries else "no images"
     msg = f"{folder.url}: expected images with labels, found {text}{_hint(folder)}; {_CURE}"
     raise InputError(msg)
 
@@ -344,7 +344,7 @@ def _by_folder(entries: list[Entry], name_files: bool) -> str:
     """How many images lie in which folder, the fullest first."""
     folders = Counter(str(PurePosixPath(entry.name).parent) for entry in entries)
     if not name_files:
-        return f"in {counted(len(folders), 'folder')}"
+        return f"in {amount(len(folders), 'folder')}"
     largest_first = sorted(
         (-n, "" if name == "." else f" in {name}/") for name, n in folders.items()
     )
@@ -361,7 +361,7 @@ def _hint(folder: Listing) -> str:
     if folder.links_out:
         return f" ({_links(folder)})"
     if folder.refusals:
-        return f" ({counted(len(folder.refusals), 'folder')} that cannot be read)"
+        return f" ({amount(len(folder.refusals), 'folder')} that cannot be read)"
     others = other_files(folder, frozenset())
     return f" (other files: {others})" if others else ""
 
@@ -371,18 +371,18 @@ def _ignored_notes(folder: Listing, entries: list[Entry], name_files: bool) -> l
     notes = [f"files not taken as images: {others}"] if others else []
     if folder.n_hidden:
         notes.append(
-            f"{counted(folder.n_hidden, 'file')} left out, hidden or of a system (such as @eaDir)"
+            f"{amount(folder.n_hidden, 'file')} left out, hidden or of a system (such as @eaDir)"
         )
     if folder.links_out:
         notes.append(f"{_links(folder)}: left out")
     if folder.no_files:
         notes.append(
-            f"{counted(folder.no_files, 'entry', 'entries')} left out that are no files: pipes, "
+            f"{amount(folder.no_files, 'entry', 'entries')} left out that are no files: pipes, "
             "sockets, links to nothing or to folders; remove them, or put the files back"
         )
     if folder.odd_names:
         names = f": {_first_few(folder.odd_names, ', ')}" if name_files else ""
-        files = counted(len(folder.odd_names), "file")
+        files = amount(len(folder.odd_names), "file")
         notes.append(f"{files} left out for names that are no UTF-8{names}; rename them")
     return notes
 
@@ -393,5 +393,5 @@ def _first_few(phrases: Sequence[str], separator: str) -> str:
 
 
 def _links(folder: Listing) -> str:
-    links = counted(folder.links_out, "link")
+    links = amount(folder.links_out, "link")
     return f"{links} out of the folder, where the files themselves should be"

@@ -27,7 +27,7 @@ MASK_SIDE = 224
 ASPECT_TOLERANCE = 0.02
 """Largest relative difference between a mask's ratio of width to height and its image's."""
 
-_MOST_NAMED = 5
+_NAMED_IMAGES = 5
 
 Digests = Mapping[str, str]
 """SHA-256 of each mask by its path below the source."""
@@ -146,8 +146,8 @@ def _mask_notes(faults: Mapping[str, str | None]) -> list[str]:
     notes = []
     for fault in sorted({fault for fault in faults.values() if fault is not None}):
         images = sorted(image[:12] for image, image_fault in faults.items() if image_fault == fault)
-        more = f" and {len(images) - _MOST_NAMED} more" if len(images) > _MOST_NAMED else ""
-        listing = ", ".join(images[:_MOST_NAMED]) + more
+        more = f" and {len(images) - _NAMED_IMAGES} more" if len(images) > _NAMED_IMAGES else ""
+        listing = ", ".join(images[:_NAMED_IMAGES]) + more
         notes.append(f"masks set aside that {fault}: of image {listing}")
     return notes
 

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from thyro_core.errors import counted
+from thyro_core.errors import amount
 
 _PLACEHOLDERS = frozenset(
     {"na", "nan", "nil", "none", "null", "missing", "empty", "unknown", "unk", "unspecified"}
@@ -32,7 +32,7 @@ def patient_notes(patients: Sequence[str | None]) -> list[str]:
         return [f"no patient ids were given: {risk}"]
     counts = Counter(patient for patient in patients if patient is not None)
     notes = [
-        f"{counted(number, 'image')} with the patient id {patient!r}, which looks like a "
+        f"{amount(number, 'image')} with the patient id {patient!r}, which looks like a "
         "placeholder: they count as one patient; leave the cell empty where none is known"
         for patient, number in sorted(counts.items())
         if number > 1 and is_placeholder(patient)
@@ -45,7 +45,7 @@ def patient_notes(patients: Sequence[str | None]) -> list[str]:
             "split; check whether the id stands for several patients"
         )
     if lacking:
-        notes.append(f"{counted(lacking, 'image')} of {len(patients)} without a patient id: {risk}")
+        notes.append(f"{amount(lacking, 'image')} of {len(patients)} without a patient id: {risk}")
     return notes
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from thyro_core.config import CLASS_NAMES, StudyConfig
 from thyro_core.datasets.attributes import column_values, kept_columns
-from thyro_core.errors import InputError, counted
+from thyro_core.errors import InputError, amount
 from thyro_core.types import FloatArray, IntArray
 
 _MONTH = re.compile(r"((?:19|20)\d\d)[-/.](0[1-9]|1[0-2])")
@@ -52,7 +52,7 @@ def period_roles(
     if lacking:
         msg = (
             f"temporal: expected a date of every image, found none in the column "
-            f"{config.date_column} for {lacking} of {counted(len(image_id), 'image')}: fill its "
+            f"{config.date_column} for {lacking} of {amount(len(image_id), 'image')}: fill its "
             "cells with dates such as 2024-01-31 or with years, or leave these images out"
         )
         raise InputError(msg)
@@ -88,12 +88,12 @@ def image_times(images: pa.Table, column: str) -> Mapping[str, float]:
         )
         raise InputError(msg)
     times = {image: _time(text) for image, text in cells.items()}
-    unordered = sum(time is None for time in times.values())
-    if unordered:
+    n_unordered = sum(time is None for time in times.values())
+    if n_unordered:
         msg = (
             f"temporal: expected dates such as 2024-01-31, months such as 2024-01, or numbers such "
             f"as years in the column {column}, found something else in "
-            f"{counted(unordered, 'cell')} of {len(cells)}: correct them, or name another column "
+            f"{amount(n_unordered, 'cell')} of {len(cells)}: correct them, or name another column "
             "in date_column"
         )
         raise InputError(msg)
@@ -109,15 +109,15 @@ def temporal_notes(splits: pa.Table) -> tuple[str, ...]:
     frame = splits.select(["split", "image_id", "group_id", "role", "times_tested"]).to_pandas()
     first = frame[frame["split"] == 0]
     earliest = int((first["role"] == "train").sum())
-    untested = int((first["times_tested"] == 0).sum()) - earliest
+    n_untested = int((first["times_tested"] == 0).sum()) - earliest
     text = (
         f"each split tests one period of time by networks of all earlier images; the {earliest} "
         f"earliest of {len(first)} images only train"
     )
     notes = [text]
-    if untested:
+    if n_untested:
         notes.append(
-            f"{counted(untested, 'later image')} of patients or groups with earlier images "
+            f"{amount(n_untested, 'later image')} of patients or groups with earlier images "
             "that networks are trained on: never tested"
         )
     sizes = frame[frame["role"] == "train"].groupby("split").size()
@@ -142,10 +142,10 @@ def _period_starts(time: FloatArray, config: StudyConfig) -> list[float]:
     """The first time of each period; each is later than some image."""
     moments, counts = np.unique(time, return_counts=True)
     since = counts[::-1].cumsum()[::-1]
-    tested = config.test_fraction * len(time)
+    n_tested = config.test_fraction * len(time)
     starts: list[int] = []
     for period in range(config.splits):
-        target = tested * (config.splits - period) / config.splits
+        target = n_tested * (config.splits - period) / config.splits
         first = starts[-1] + 1 if starts else 1
         if first >= len(moments):
             msg = (
@@ -170,7 +170,7 @@ def _check_classes(
             part = "training" if role == "train" else "test"
             msg = (
                 f"temporal: the {part} part of period {split + 1} has {of_class} images, "
-                f"beside {counted(n_known, 'image')} of patients or groups with earlier images; "
+                f"beside {amount(n_known, 'image')} of patients or groups with earlier images; "
                 "both classes are needed: set splits lower (longer periods), or change "
                 "test_fraction (the share of latest images that are tested)"
             )

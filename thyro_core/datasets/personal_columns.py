@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from thyro_core.datasets.path_names import UID
+from thyro_core.errors import amount
 
 _CLOCK = r"(?:[T ]+(?P<time>\d{1,2}:\d{2}.*))?"
 _YEAR_FIRST = re.compile(r"(?P<y>(?:19|20)\d\d)([-/.])(?P<m>\d\d?)\2(?P<d>\d\d?)" + _CLOCK)
@@ -50,7 +51,7 @@ def kept_contents(column: str, texts: Collection[str]) -> ColumnContents:
         rest = len(texts) - len(ranks)
         note = f"column {column} holds dates: only their order is kept, 1 to {max(ranks.values())}"
         if rest:
-            note += f"; of {rest} other texts in it nothing is kept"
+            note += f"; of {amount(rest, 'other text')} in it nothing is kept"
         return ColumnContents({text: str(rank) for text, rank in ranks.items()}, note)
     is_prose = any(len(text.split()) >= _SENTENCE_WORDS for text in texts)
     if is_prose and len(texts) > _MOST_CATEGORIES:

@@ -10,7 +10,7 @@ from thyro_core.datasets import masks as mask_packs
 from thyro_core.datasets import packs
 from thyro_core.datasets.eligibility import SourceFile
 from thyro_core.datasets.layouts import Entry
-from thyro_core.errors import InputError, StoreError, counted
+from thyro_core.errors import InputError, StoreError, amount
 
 _NAMES_IN_A_NOTE = 5
 
@@ -35,7 +35,7 @@ def hashed_files(
     present = [file for file in files if file.entry.present]
     if present and all(file.image_id is None for file in present):
         msg = (
-            f"{root}: none of {counted(len(present), 'file')} could be read "
+            f"{root}: none of {amount(len(present), 'file')} could be read "
             f"({present[0].failure}); check the permissions and the connection, then run again"
         )
         raise InputError(msg)
@@ -92,9 +92,9 @@ def unread_notes(files: Sequence[SourceFile], *, name_files: bool) -> list[str]:
         phrases = [f"{name} ({reason})" for name, reason in sorted(reasons.items())]
         more = ["..."] if len(phrases) > _NAMES_IN_A_NOTE else []
         names = f": {'; '.join([*phrases[:_NAMES_IN_A_NOTE], *more])}" if name_files else ""
-        number = counted(len(reasons), "file or folder", "files or folders")
+        number = amount(len(reasons), "file or folder", "files or folders")
         notes.append(f"{number} left out that cannot be read{names}; mend that, and ingest again")
     lacking = sum(file.masks.keys() != set(file.entry.masks) for file in files)
     if lacking:
-        notes.append(f"{counted(lacking, 'image')} with a mask that cannot be read: set aside")
+        notes.append(f"{amount(lacking, 'image')} with a mask that cannot be read: set aside")
     return notes

@@ -17,7 +17,7 @@ from thyro_core.config import CLASS_NAMES, StudyConfig
 from thyro_core.datasets.centres import group_centres
 from thyro_core.datasets.group_sampling import NoChoiceError, draw_folds, draw_groups
 from thyro_core.datasets.periods import period_roles, temporal_notes
-from thyro_core.errors import InputError, counted
+from thyro_core.errors import InputError, amount
 from thyro_core.tables import schemas
 from thyro_core.types import BoolArray, IntArray
 
@@ -318,7 +318,7 @@ class SplitCoverage:
         """For people, in one line."""
         often = f"{self.fewest} to {self.most} times"
         if self.fewest == self.most:
-            often = counted(self.most, "time")
+            often = amount(self.most, "time")
         never = f"{sum(self.never)} of {self.images}" if sum(self.never) else "none"
         return (
             f"{self.test_sets} distinct test sets in {self.splits} splits; an image is tested "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from thyro_core.datasets.dicom_files import ExamNames
 from thyro_core.datasets.file_names import ARCHIVE_SUFFIXES, FileNames, NameMatch
 from thyro_core.datasets.path_names import UID
-from thyro_core.errors import counted
+from thyro_core.errors import amount
 from thyro_core.store.listing import IMAGE_SUFFIXES, suffix
 
 
@@ -65,13 +65,13 @@ class TableFiles:
     def notes(self) -> list[str]:
         """How the cells were understood, where they are no files' own names."""
         by_spelling = [
-            f"{counted(number, 'name')} in {self.table} written {match}, and matched to the one "
+            f"{amount(number, 'name')} in {self.table} written {match}, and matched to the one "
             "file that fits"
             for match, number in sorted(self._matches.items())
         ]
         by_header = [
-            f"{counted(number, 'row')} of {self.table} taken for {kind}: "
-            f"{counted(len(self._objects[kind]), 'DICOM file')}"
+            f"{amount(number, 'row')} of {self.table} taken for {kind}: "
+            f"{amount(len(self._objects[kind]), 'DICOM file')}"
             for kind, number in sorted(self._rows.items())
         ]
         return by_spelling + by_header
@@ -81,6 +81,6 @@ def ambiguous_notes(table: str, lines: Sequence[int]) -> list[str]:
     """A note on rows that are set aside because files of several patients bear their identifier."""
     if not lines:
         return []
-    rows = f"{counted(len(lines), 'row')} of {table} set aside"
+    rows = f"{amount(len(lines), 'row')} of {table} set aside"
     places = ", ".join(map(str, lines))
     return [f"{rows}: files of several patients bear the identifier in line {places}"]

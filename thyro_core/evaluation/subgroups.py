@@ -21,7 +21,7 @@ from thyro_core.evaluation.out_of_fold import (
 )
 from thyro_core.evaluation.uncertainty import holm
 from thyro_core.tables.schemas import rows_to_table
-from thyro_core.types import BoolArray, FloatArray, IntArray
+from thyro_core.types import FloatArray, IntArray
 
 LEAST_UNITS = 10
 """Patients of each class that a group must have for figures of its own."""
@@ -115,7 +115,13 @@ def has_figures(part: OutOfFoldEnsemble) -> bool:
     Args:
         part: the group's images.
     """
-    return all(len(set(part.unit[part.label == value])) >= LEAST_UNITS for value in (0, 1))
+    return min(_units_of_classes(part)) >= LEAST_UNITS
+
+
+def _units_of_classes(part: OutOfFoldEnsemble) -> tuple[int, int]:
+    """Patients with benign, and with malignant images."""
+    benign, malignant = (len(set(part.unit[part.label == value])) for value in (0, 1))
+    return benign, malignant
 
 
 def subgroups_table(
@@ -160,11 +166,11 @@ def _column_rows(
     rows, large = [], []
     for number in np.unique(place):
         inside = place == number
-        sizes = _group_sizes(ensemble, inside)
-        is_large = has_figures(ensemble.part(inside))
+        part = ensemble.part(inside)
+        sizes, is_large = _group_sizes(part), has_figures(part)
         large += [number] * is_large
         head = {"subgroup": spec.name, "place": int(number), "value": names[number]} | sizes
-        rows += [head | row for row in _group_rows(ensemble, inside, threshold, is_large)]
+        rows += [head | row for row in _group_rows(part, threshold, is_large)]
     among = np.isin(place, large)
     p = float("nan")
     if len(large) > 1:
@@ -173,28 +179,26 @@ def _column_rows(
     return [row | {"p": p if row["metric"] == "auc" else float("nan")} for row in rows]
 
 
-def _group_sizes(ensemble: OutOfFoldEnsemble, inside: BoolArray) -> dict[str, int]:
-    label, unit = ensemble.label[inside], ensemble.unit[inside]
+def _group_sizes(part: OutOfFoldEnsemble) -> dict[str, int]:
+    benign, malignant = _units_of_classes(part)
     return {
-        "n": label.size,
-        "n_positive": int(label.sum()),
-        "units_benign": len(set(unit[label == 0])),
-        "units_malignant": len(set(unit[label == 1])),
+        "n": part.label.size,
+        "n_positive": int(part.label.sum()),
+        "units_benign": benign,
+        "units_malignant": malignant,
     }
 
 
-def _group_rows(
-    ensemble: OutOfFoldEnsemble, inside: BoolArray, threshold: float, is_large: bool
-) -> Iterator[_Row]:
-    label, unit = ensemble.label[inside], ensemble.unit[inside].astype(str)
-    calls = sigmoid(ensemble.margin[inside]) >= threshold
+def _group_rows(part: OutOfFoldEnsemble, threshold: float, is_large: bool) -> Iterator[_Row]:
+    label, unit = part.label, part.unit.astype(str)
+    calls = sigmoid(part.margin) >= threshold
     estimates: dict[str, Sequence[float]] = dict.fromkeys(
         ("auc", "recall", "specificity"), (float("nan"),) * 3
     )
     if is_large:
         ill = label == 1
         estimates = {
-            "auc": auc_estimate(label, ensemble.margin[inside], unit),
+            "auc": auc_estimate(label, part.margin, unit),
             "recall": (calls[ill].mean(), *proportion_interval(calls[ill], unit[ill])),
             "specificity": (
                 (~calls[~ill]).mean(),

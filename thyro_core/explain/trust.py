@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from scipy import stats
 
-from thyro_core.errors import counted
+from thyro_core.errors import amount
 from thyro_core.evaluation.bounded import LEVEL
 from thyro_core.evaluation.calibration import unit_error
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
@@ -218,5 +218,5 @@ def _result_text(measure: str, row: Mapping[str, Any], is_passed: bool) -> str:
         how = f"{falls}s faster"
     return (
         f"the score {how} when the hottest pixels {first} first than in a random order ({measure}, "
-        f"{counted(row['n'], 'image')})"
+        f"{amount(row['n'], 'image')})"
     )

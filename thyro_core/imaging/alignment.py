@@ -21,7 +21,7 @@ from thyro_core.imaging.pattern_symmetry import change_patterns
 from thyro_core.imaging.symmetry import TRANSPOSE, inverse, move_places
 from thyro_core.types import FloatArray
 
-_REACH = 8.0  # how near a proposal must bring a feature: 3 degrees move the corner by 7 [pixels]
+_NEARNESS = 8.0  # how near a proposal must bring a feature: 3 degrees move a corner by 7 [pixels]
 _NEAR, _NEAR_SIZES = 1.5, 0.4  # how near the similarity must: [pixels], and [sizes]
 _SIZE_OCTAVES = 0.4  # how much the sizes may differ from the similarity's scale
 _TURN = 0.12  # largest sine of the rotation
@@ -102,7 +102,7 @@ def _supporters(
     factor = 2**scale
     shift = goal - factor * start
     apart = factor[:, None] * start + shift[:, None] - goal
-    near = np.maximum(np.abs(apart.real), np.abs(apart.imag)) <= _REACH
+    near = np.maximum(np.abs(apart.real), np.abs(apart.imag)) <= _NEARNESS
     return near & (np.abs(np.subtract.outer(scale, scale)) <= _SIZE_OCTAVES)
 
 

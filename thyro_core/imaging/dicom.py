@@ -27,7 +27,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from thyro_core.errors import counted
+from thyro_core.errors import amount
 from thyro_core.imaging.bounds import ClipBounds, evenly_spaced
 from thyro_core.imaging.compressed import RefusedError
 from thyro_core.imaging.decode import DECODER_ERRORS, TooLargeError, fault_sentence
@@ -311,7 +311,7 @@ def _count_note(dataset: Dataset, n: int) -> str | None:
         declared_count = None
     if declared_count == n:
         return None
-    number = "no number of frames" if declared_count is None else counted(declared_count, "frame")
+    number = "no number of frames" if declared_count is None else amount(declared_count, "frame")
     return f"the file declares {number}, its stream holds {n}: these are used"
 
 

@@ -85,12 +85,12 @@ def local_features(small: Grey) -> LocalFeatures:
         small: uint8 (H, W), from `scale_down`.
     """
     height, width = small.shape
-    level = _blur(_contrast_steps(small), _FINEST)
+    level = _gaussian_blur(_contrast_steps(small), _FINEST)
     places, patterns = [np.empty((0, 3), np.int16)], [np.empty((0, PATTERN), np.int8)]
     for octave, quota in enumerate(_QUOTAS):
         levels = [level]
         for step in _blur_steps():
-            levels.append(_blur(levels[-1], step))
+            levels.append(_gaussian_blur(levels[-1], step))
         layer, y, x = _extrema([b - a for a, b in pairwise(levels)], quota)
         stack = np.stack(levels)
         peaks = _refine_peaks(stack[1:] - stack[:-1], layer, y, x)
@@ -149,7 +149,7 @@ def _gaussian(sigma: float) -> Float32Array:
     return np.asarray(np.trim_zeros(whole), np.float32)
 
 
-def _blur(image: Float32Array, sigma: float) -> Float32Array:
+def _gaussian_blur(image: Float32Array, sigma: float) -> Float32Array:
     """Blurred and rounded: 12 bits of image, twice 6 of weights are the 24 that float32 holds."""
     kernel = _gaussian(sigma)
     sums = cv2.sepFilter2D(image, cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REPLICATE)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thyro_core import NOTICE
-from thyro_core.errors import counted
+from thyro_core.errors import amount
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.registry.bundle import FIGURES_OF_MEMBERS
 from thyro_core.registry.card_bands import percent, promise_text
@@ -38,7 +38,7 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
     point, calibration, ensemble = card["operating_point"], card["calibration"], card["ensemble"]
     count = card["candidates"]
     candidates = (
-        f"{counted(count['candidates'], 'network')}, finished studies that share half of "
+        f"{amount(count['candidates'], 'network')}, finished studies that share half of "
         f"these images or more: {count['studies']}; "
         f"runs of this network with these settings, whatever their seed: {count['reruns']}"
     )
@@ -117,7 +117,7 @@ def _rows_of_version_1(card: CardValues) -> list[tuple[str, str]]:
 
 
 def _network_text(card: CardValues) -> str:
-    return f"{ARCHITECTURE_NAMES[card['architecture']]}, {counted(len(card['members']), 'member')}"
+    return f"{ARCHITECTURE_NAMES[card['architecture']]}, {amount(len(card['members']), 'member')}"
 
 
 def card_markdown(card: CardValues, standing: str) -> str:

@@ -78,9 +78,9 @@ def compare_with_champion(
 
 
 def _compare_unseen(comparison: UnseenComparison, model_id: str) -> Verdict:
-    images = comparison.shared + comparison.new
+    images = comparison.n_shared + comparison.new
     parts = (
-        f"{comparison.shared} of both studies, out of fold, {comparison.new} new to the champion"
+        f"{comparison.n_shared} of both studies, out of fold, {comparison.new} new to the champion"
     )
     parts += (
         ", as files and as pictures" if comparison.is_by_picture else ", as files: copies count"

@@ -74,8 +74,8 @@ class PromotionConfig(BaseModel):
 
     @model_validator(mode="after")
     def _shares_belong_to_conformal_bands(self) -> Self:
-        changed = (self.routine_share, self.refer_share) != (ROUTINE_SHARE, REFER_SHARE)
-        if changed and self.bands != "conformal":
+        is_other = (self.routine_share, self.refer_share) != (ROUTINE_SHARE, REFER_SHARE)
+        if is_other and self.bands != "conformal":
             msg = "routine_share and refer_share take bands=conformal; without it they do nothing"
             raise ValueError(msg)
         return self
@@ -187,7 +187,7 @@ def _verify(store: Store, study_id: str, say: Callable[[str], None]) -> None:
     failures = []
     for check in verify_study(store, study_id):
         say(f"verifying: {check.name}")
-        if not check.passed:
+        if not check.is_passed:
             failures.append(f"{check.name}: {check.detail}")
     if failures:
         msg = (

@@ -41,7 +41,7 @@ LEAST_OF_A_CLASS = 10
 class UnseenComparison:
     """A candidate against the champion on images that neither was trained on."""
 
-    shared: int
+    n_shared: int
     """Images of both studies, scored out of fold by both."""
     new: int
     """Images that the champion never saw."""
@@ -96,7 +96,7 @@ def compare_on_unseen(
     malignant = int(label.sum())
     enough = min(malignant, label.size - malignant) >= LEAST_OF_A_CLASS
     return UnseenComparison(
-        shared=int(is_judged.sum()) - len(fresh),
+        n_shared=int(is_judged.sum()) - len(fresh),
         new=len(fresh),
         malignant=malignant,
         difference=paired_auc_difference(

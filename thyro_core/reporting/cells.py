@@ -7,9 +7,9 @@ from types import MappingProxyType
 
 from markupsafe import Markup
 
-from thyro_core.reporting.simulated import SIMULATED
+from thyro_core.reporting.simulated import SIMULATION_FIGURES
 
-UNDEFINED = "undefined"
+UNDEFINED_TEXT = "undefined"
 """How a page spells NaN: a figure whose definition divides by zero here."""
 
 ABSENT = "\N{EN DASH}"
@@ -90,7 +90,7 @@ def display(value: float | str | None, form: str) -> str:
     if isinstance(value, str) or form == "text":
         return str(value)
     if math.isnan(value):
-        return UNDEFINED
+        return UNDEFINED_TEXT
     if math.isinf(value):
         return "\N{INFINITY}" if value > 0 else f"{_MINUS}\N{INFINITY}"
     return FORMATS[form](value)
@@ -112,10 +112,10 @@ def simulation(name: str, form: str = "short") -> Cell:
     """A number that this program's benchmarks measured on simulated studies.
 
     Args:
-        name: of `SIMULATED`.
+        name: of `SIMULATION_FIGURES`.
         form: how it is shown.
     """
-    return Cell(SIMULATED[name], form, ("source", "simulation"))
+    return Cell(SIMULATION_FIGURES[name], form, ("source", "simulation"))
 
 
 def literature(value: float | str, form: str = "short") -> Cell:

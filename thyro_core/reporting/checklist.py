@@ -221,10 +221,10 @@ def checklist(sections: Collection[str]) -> list[ChecklistItem]:
     Artificial Intelligence in Medical Imaging (CLAIM): 2024 Update", Radiology: Artificial
     Intelligence 6 (2024).
     """
-    return [_answered(rule, sections) for rule in _RULES]
+    return [_answer(rule, sections) for rule in _RULES]
 
 
-def _answered(rule: _Rule, sections: Collection[str]) -> ChecklistItem:
+def _answer(rule: _Rule, sections: Collection[str]) -> ChecklistItem:
     status: ChecklistStatus = "for the authors"
     section, remark = "", f"the authors add: {rule.missing}" if rule.missing else ""
     if rule.section in sections:

@@ -139,12 +139,12 @@ def _headline(batches: pa.Table) -> str:
     n_judged = sum(row["psi_score"] is not None for row in rows)
     n_past = sum(bool(row["breaches"]) for row in rows)
     n_pooled = sum((row["pooled_batches"] or 1) > 1 for row in rows)
-    pooled = f" ({n_pooled} of them together with batches before them)" if n_pooled else ""
+    pooled_note = f" ({n_pooled} of them together with batches before them)" if n_pooled else ""
     models = ", ".join(sorted({row["model_id"] for row in rows}))
     return (
         f"{len(rows)} batches of {len(set(nights))} nights from {nights[0]} to {nights[-1]}, "
-        f"scored by {models}; {n_judged} had enough scored images to be judged{pooled}, {n_past} "
-        f"{'is' if n_past == 1 else 'are'} past a bound."
+        f"scored by {models}; {n_judged} had enough scored images to be judged{pooled_note}, "
+        f"{n_past} {'is' if n_past == 1 else 'are'} past a bound."
     )
 
 

@@ -63,8 +63,8 @@ def served_worklist(
         return None
     totals = sum_totals([totals_of_row(row) for row in batches.to_pylist()])
     worklist = read_worklist(store, date, parts, totals, batches)
-    served = ServedPage(csrf, who, read_feedback(store, date))
-    return worklist_page(worklist, viewer=viewer, served=served)
+    served_page = ServedPage(csrf, who, read_feedback(store, date))
+    return worklist_page(worklist, viewer=viewer, served_page=served_page)
 
 
 def _agreement_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -135,7 +135,7 @@ def _answering_sections(values: Mapping[str, Any]) -> set[str]:
         "subgroups": values["review"].forest is None,
         "readers": not values["review"].readers,
         "shortcuts": not values["review"].shortcuts,
-        "comparisons": not values["comparisons"].corrected,
+        "comparisons": not values["comparisons"].corrected_tests,
         "gallery": not values["gallery"].groups,
         "features": values["features"] is None,
         "trust": not any(checks),

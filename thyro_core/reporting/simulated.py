@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-SIMULATED: Mapping[str, float] = MappingProxyType(
+SIMULATION_FIGURES: Mapping[str, float] = MappingProxyType(
     {
         # The image sets of the coverage of intervals.
         "images": 508,

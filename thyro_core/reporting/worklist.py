@@ -23,7 +23,7 @@ from thyro_core.screening.worklist import MOST_PICTURES, Worklist, why
 from thyro_core.store.keys import worklist_key
 from thyro_core.store.store import Store
 
-UNNOTICED = (
+UNNOTICED_NOTE = (
     "What the checks do not notice: a picture is refused when its grey levels are not those of "
     "ultrasound, or when it is unlike the training images. Some grey photographs, most phone "
     "pictures of a monitor, and images of other organs or scanners pass both and are scored; "
@@ -57,14 +57,14 @@ def write_worklist_page(store: Store, worklist: Worklist, viewer: str | None = N
 
 
 def worklist_page(
-    worklist: Worklist, *, viewer: str | None = None, served: ServedPage | None = None
+    worklist: Worklist, *, viewer: str | None = None, served_page: ServedPage | None = None
 ) -> str:
     """The worklist as one self-contained HTML page.
 
     Args:
         worklist: what it shows.
         viewer: pattern of a viewer's addresses; None: there is none.
-        served: None: a file of its own, which keeps what a reader says of its rows itself.
+        served_page: None: a file of its own, which keeps what a reader says of its rows itself.
     """
     check_viewer(viewer)
     totals, rows, batches = worklist.totals, worklist.rows, worklist.batches
@@ -93,16 +93,16 @@ def worklist_page(
         of_members=sorted(worklist.of_members),
         figures_of_members=FIGURES_OF_MEMBERS,
         notice=NOTICE,
-        unnoticed=UNNOTICED if totals.scored else None,
+        unnoticed=UNNOTICED_NOTE if totals.scored else None,
         why=why,
         aside_sentence=aside_sentence,
         small=probability_text,
         most_pictures=MOST_PICTURES,
         link=lambda row: viewer_url(viewer, row),
-        policy=page_policy(is_served=served is not None),
+        policy=page_policy(is_served=served_page is not None),
         style=Markup(template_text("worklist.css")),  # noqa: S704 - our own file
         script=Markup(template_text("worklist.js")),  # noqa: S704 - our own file
-        data=_data(worklist, served),
+        data=_data(worklist, served_page),
     )
 
 
@@ -132,13 +132,13 @@ def _source_of(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _data(worklist: Worklist, served: ServedPage | None) -> Markup:
+def _data(worklist: Worklist, served_page: ServedPage | None) -> Markup:
     """The script's data, as JSON that ends no element."""
     value = {
         "date": worklist.date,
-        "served": served is not None,
-        "csrf": served.csrf if served else "",
-        "who": served.who if served else "",
-        "feedback": list(served.feedback) if served else [],
+        "served": served_page is not None,
+        "csrf": served_page.csrf if served_page else "",
+        "who": served_page.who if served_page else "",
+        "feedback": list(served_page.feedback) if served_page else [],
     }
     return Markup(json.dumps(value).replace("<", "\\u003c"))  # noqa: S704 - escaped just now

@@ -58,8 +58,8 @@ def read_contents(
         if is_s3(fs):
             detail = object_refusal(fs, path, error)
             return None if detail is None else Contents(fault="refused_object", detail=detail)
-        gone = isinstance(error, FileNotFoundError)
-        return None if gone else Contents(fault="unreadable")
+        is_gone = isinstance(error, FileNotFoundError)
+        return None if is_gone else Contents(fault="unreadable")
     # An object of S3 is whole whenever it is read, whatever size it had when it was listed.
     if len(data) != file.size and not is_s3(fs):
         return None

@@ -32,12 +32,12 @@ from thyro_core.screening.pictures import picture_size
 from thyro_core.screening.reader import IMAGE_REASONS, ScreeningImage, reading_id
 from thyro_core.screening.rules import (
     OTHER_PATIENT,
-    TURNED,
+    TURNED_NOTE,
     Counts,
     Night,
     ScreeningRow,
     rank_key,
-    unscored,
+    unscored_columns,
 )
 from thyro_core.settings import Settings
 from thyro_core.store.keys import path_salt_key
@@ -153,7 +153,7 @@ class BlockDecoder:
             "display": None if image.display is None else image.display.tobytes(),
         }
         if image.grey is None:
-            return row | unscored(image.reason or "undecodable")
+            return row | unscored_columns(image.reason or "undecodable")
         return row | {"pixels": resize(image.grey, self._job.side).tobytes()}
 
     def _as_copy(self, row: ScreeningRow, originals: dict[str, Original]) -> ScreeningRow | None:
@@ -179,7 +179,7 @@ class BlockDecoder:
         notes = [
             row["detail"],
             None if here else f"of the night {original.night}, in the band {original.band}",
-            TURNED if original.is_turned else None,
+            TURNED_NOTE if original.is_turned else None,
             OTHER_PATIENT if is_other_patient(row["patient_id"], original) else None,
         ]
         return row | {

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import stats
 
 from thyro_core import NOTICE
-from thyro_core.errors import counted
+from thyro_core.errors import amount
 from thyro_core.registry.distance import embedding_matrix
 from thyro_core.screening.drift_statistics import KsTest, MmdTest, ks, mmd, psi, psi_chance
 from thyro_core.types import FloatArray
@@ -113,9 +113,9 @@ class Breach:
 class DriftReport:
     """A batch against the training set."""
 
-    received: int
+    n_received: int
     """Files."""
-    scored: int
+    n_scored: int
     """Files with a scored image."""
     values: dict[str, float]
     """Each of `FIGURES`; NaN: not computed."""
@@ -160,7 +160,7 @@ class DriftReport:
         """The verdict in a sentence or two."""
         parts = [f"{self.too_few.capitalize()}."] if self.too_few else []
         if self.pooled_batches > 1:
-            before = counted(self.pooled_batches - 1, "batch", "batches")
+            before = amount(self.pooled_batches - 1, "batch", "batches")
             parts.append(f"Judged together with the {before} before it.")
         if self.breaches:
             parts.append(f"Drift: {'; '.join(breach.text for breach in self.breaches)}.")
@@ -206,22 +206,24 @@ def compare_with_training(
         it received that many, one a patient.
     """
     reference, all_images = _one_a_group(reference), reference
-    scored = batch.filter(pc.equal(batch["status"], "scored"))
-    received, n = batch.num_rows, scored.num_rows
+    scored_files = batch.filter(pc.equal(batch["status"], "scored"))
+    n_received, n = batch.num_rows, scored_files.num_rows
     values = dict.fromkeys(FIGURES, math.nan)
-    share = 1 - n / received if received else math.nan
+    share = 1 - n / n_received if n_received else math.nan
     values["share_rejected"] = share
     breaches: list[Breach] = []
-    counted = scored.filter(scored["counts"]) if "counts" in scored.column_names else scored
-    if counted.num_rows >= thresholds.minimum:
+    counted_files = scored_files
+    if "counts" in scored_files.column_names:
+        counted_files = scored_files.filter(scored_files["counts"])
+    if counted_files.num_rows >= thresholds.minimum:
         for name in _SCALARS:
-            breaches += _scalar_breaches(reference, counted, name, values, thresholds)
-        breaches += _embedding_breaches(all_images, counted, embeddings, values, thresholds)
+            breaches += _scalar_breaches(reference, counted_files, name, values, thresholds)
+        breaches += _embedding_breaches(all_images, counted_files, embeddings, values, thresholds)
     files = batch.filter(batch["is_drawn"]) if "is_drawn" in batch.column_names else batch
     if share > thresholds.share_rejected and _is_rejection_certain(files, thresholds):
         breaches.append(Breach("share_rejected", share, thresholds.share_rejected))
-    too_few = _too_few(counted.num_rows, n, thresholds.minimum)
-    return DriftReport(received, n, values, tuple(breaches), too_few)
+    too_few = _too_few(counted_files.num_rows, n, thresholds.minimum)
+    return DriftReport(n_received, n, values, tuple(breaches), too_few)
 
 
 def _is_rejection_certain(files: pa.Table, thresholds: DriftThresholds) -> bool:
@@ -318,7 +320,7 @@ def drift_markdown(report: DriftReport, batch: str, model_id: str) -> str:
         "",
         f"**{NOTICE}**",
         "",
-        f"{report.scored} of {report.received} files have a scored image. {report.text}",
+        f"{report.n_scored} of {report.n_received} files have a scored image. {report.text}",
         "",
         "| figure | value |",
         "|---|---|",

@@ -152,12 +152,12 @@ def _subsample(vectors: FloatArray, size: int, rng: np.random.Generator) -> Floa
     return np.asarray(in_order[np.sort(rng.choice(len(in_order), size, replace=False))])
 
 
-def _kernel(pooled: FloatArray) -> FloatArray:
+def _kernel(sample: FloatArray) -> FloatArray:
     """(N, N) of all vectors with one another; all ones if they are all the same."""
-    sd = pooled.std(axis=0)
-    scaled = pooled / np.where(sd > 0, sd, 1.0)
-    median = float(np.median(pdist(scaled, "sqeuclidean")))
-    squares = cdist(scaled, scaled, "sqeuclidean")
+    sd = sample.std(axis=0)
+    scaled_sample = sample / np.where(sd > 0, sd, 1.0)
+    median = float(np.median(pdist(scaled_sample, "sqeuclidean")))
+    squares = cdist(scaled_sample, scaled_sample, "sqeuclidean")
     return np.asarray(np.exp(-squares / (2 * (median or 1.0))))
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from thyro_core.config import canonical_json
-from thyro_core.errors import InputError, counted
+from thyro_core.errors import InputError, amount
 from thyro_core.screening.rules import BANDS, date_number
 from thyro_core.store.keys import feedback_key, table_key, table_prefix
 from thyro_core.store.store import Store
@@ -217,7 +217,7 @@ def _fault_in_words(error: Exception) -> str:
         places = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
         fields = sorted(places & FeedbackEvent.model_fields.keys())
         where = f" in an entry's {', '.join(fields)}" if fields else " in an entry"
-        return counted(error.error_count(), "fault") + where
+        return amount(error.error_count(), "fault") + where
     if isinstance(error, UnicodeDecodeError):
         return "bytes that are no text in UTF-8"
     if isinstance(error, json.JSONDecodeError):
@@ -252,9 +252,9 @@ def agreement(store: Store) -> list[dict[str, Any]]:
 def agreement_sentence(row: Mapping[str, Any]) -> str:
     """A row of `agreement` in words, with its denominators."""
     return (
-        f"{row['band']}: {row['agree']} of {counted(row['verdicts'], 'verdict')} agree, on "
-        f"{row['judged']} of {counted(row['images'], 'image')}, by "
-        f"{counted(row['readers'], 'reader')}"
+        f"{row['band']}: {row['agree']} of {amount(row['verdicts'], 'verdict')} agree, on "
+        f"{row['judged']} of {amount(row['images'], 'image')}, by "
+        f"{amount(row['readers'], 'reader')}"
     )
 
 
@@ -270,8 +270,8 @@ def candidate_labels(store: Store) -> tuple[pa.Table, int]:
     if not store.keys(table_prefix("feedback")):
         return pa.table({}), 0
     rows = run_query(store.url, _CANDIDATE_ROWS).to_pylist()
-    united = [row for row in rows if row["label"] == row["other"]]
-    for row in united:
+    agreed_rows = [row for row in rows if row["label"] == row["other"]]
+    for row in agreed_rows:
         del row["other"]
         row["notice"] = CANDIDATES
-    return pa.Table.from_pylist(united), len(rows) - len(united)
+    return pa.Table.from_pylist(agreed_rows), len(rows) - len(agreed_rows)

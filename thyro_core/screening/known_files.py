@@ -226,8 +226,8 @@ def write_known(parts: Iterable[pa.Table], files: IO[bytes], pictures: IO[bytes]
 
 def _code(word: str, values: tuple[str, ...]) -> str:
     """A word of a closed list as its two-digit place in it."""
-    named = ", ".join(f"'{value}'" for value in values)
-    place = f"coalesce(list_position([{named}], coalesce({word}, '')), 1) - 1"
+    value_list = ", ".join(f"'{value}'" for value in values)
+    place = f"coalesce(list_position([{value_list}], coalesce({word}, '')), 1) - 1"
     return f"lpad(cast({place} AS VARCHAR), {_CODE_DIGITS}, '0')"
 
 

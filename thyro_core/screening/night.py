@@ -254,14 +254,14 @@ def judge_drift(store: Store, night: Night, training: pa.Table) -> DriftReport:
     earlier = _batches_before(store, night) if report.too_few else []
     n_needed = thresholds.minimum
     for n in range(1, len(earlier) + 1):
-        n_files = report.scored + sum(row["scored"] for row in earlier[:n])
+        n_files = report.n_scored + sum(row["scored"] for row in earlier[:n])
         # Not each step is worth a look: one patient may have many files.
         if n_files < n_needed and n < len(earlier):
             continue
         pool = drift_sample(store, night, earlier[:n])
-        pooled = compare_with_training(training, pool.rows, thresholds, pool.embeddings)
-        if pooled.too_few is None:
-            return report.pooled_with(pooled, n + 1)
+        pooled_report = compare_with_training(training, pool.rows, thresholds, pool.embeddings)
+        if pooled_report.too_few is None:
+            return report.pooled_with(pooled_report, n + 1)
         n_needed = 2 * n_files
     return report
 

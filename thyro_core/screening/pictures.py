@@ -42,12 +42,12 @@ def display_picture(grey: Grey, boxes: list[Box]) -> Grey:
         grey: uint8 (H, W).
         boxes: around the lines of text.
     """
-    painted = paint_over(grey, boxes)
+    painted_image = paint_over(grey, boxes)
     height, width = grey.shape
     size = picture_size(width, height)
     if size == (width, height):
-        return painted
-    return np.asarray(cv2.resize(painted, size, interpolation=cv2.INTER_AREA), np.uint8)
+        return painted_image
+    return np.asarray(cv2.resize(painted_image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def jpeg_bytes(*halves: npt.NDArray[np.uint8]) -> bytes:

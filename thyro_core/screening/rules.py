@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from thyro_core.config import content_id
-from thyro_core.errors import InputError, ThyroError, counted
+from thyro_core.errors import InputError, ThyroError, amount
 from thyro_core.evaluation.conformal import BandCuts, score_band
 from thyro_core.screening.aside import ASIDE, aside_text
 from thyro_core.screening.config import ScreeningRules
@@ -26,7 +26,7 @@ ScreeningRow = dict[str, Any]
 BANDS: tuple[ReadingBand, ...] = ("refer", "review", "not scored", "routine", "copy")
 """In the order in which a reader meets them."""
 
-FAILED: tuple[str, ...] = (
+FAILURE_REASONS: tuple[str, ...] = (
     "undecodable",
     "crashed_decoder",
     "hung_decoder",
@@ -84,7 +84,7 @@ WHY: Mapping[str, str] = MappingProxyType(
 OTHER_PATIENT = "the file names another patient than that row does"
 """The detail of a copy under another patient's id: one of the two ids is wrong."""
 
-TURNED = "turned or mirrored: it does not lie as that row's picture does"
+TURNED_NOTE = "turned or mirrored: it does not lie as that row's picture does"
 """The detail of a copy that is another form of its original: perhaps the sides are exchanged."""
 
 # Above the worklist's order within a band, by probability; not scored stands before routine.
@@ -204,10 +204,10 @@ def rank_key(band: ReadingBand, probability: float | None) -> float:
 
 def unscored_status(reason: str) -> Status:
     """Status of an image that is not scored."""
-    return "failed" if reason in FAILED else "rejected"
+    return "failed" if reason in FAILURE_REASONS else "rejected"
 
 
-def unscored(reason: str) -> dict[str, Any]:
+def unscored_columns(reason: str) -> dict[str, Any]:
     """Columns of `screening` that say that an image is not scored."""
     return {
         "status": unscored_status(reason),
@@ -327,7 +327,7 @@ class Counts:
 def files_sentence(files: int, known: int, late: int) -> str:
     """The sum of a run's files in words: each is read, passed over or not whole."""
     return (
-        f"{counted(files, 'file')} = {files - known - late} read + {known} passed over (the same "
+        f"{amount(files, 'file')} = {files - known - late} read + {known} passed over (the same "
         f"bytes at the same path have an answer from before) + {late} not whole (the next run "
         "tries them again)"
     )
@@ -337,4 +337,4 @@ def aside_sentence(files: int, aside: int, reasons: str) -> str:
     """What a run listed beside the files that it met, in words; empty: nothing."""
     if not aside:
         return ""
-    return f"{files + aside} listed = {counted(files, 'file')} + {aside} set aside: {reasons}"
+    return f"{files + aside} listed = {amount(files, 'file')} + {aside} set aside: {reasons}"

@@ -27,7 +27,7 @@ from thyro_core.screening.rules import (
     band_of,
     is_unlike,
     rank_key,
-    unscored,
+    unscored_columns,
 )
 from thyro_core.screening.store import EXTRAS, write_chunk
 from thyro_core.store.store import open_store
@@ -66,8 +66,8 @@ class BlockScorer:
         maps = self._model.maps(scores, positions) if scores and positions else None
         displays = displays_of(block.table)
         self._write(rows, open_rows, scores, positions=positions, displays=displays, maps=maps)
-        scored = sum(row["status"] == "scored" for row in rows)
-        return block.counts + Counts(scored=scored)
+        n_scored = sum(row["status"] == "scored" for row in rows)
+        return block.counts + Counts(scored=n_scored)
 
     def _write(
         self,
@@ -104,7 +104,7 @@ def verdict(scores: BlockScores, i: int, limits: BandLimits) -> ScreeningRow:
     distance = float(scores.distance[i])
     if is_unlike(distance, limits):
         detail = f"distance {beyond(distance, limits.outlier, 2)}, at most {limits.outlier:g}"
-        return unscored("unlike_training") | {"distance": distance, "detail": detail}
+        return unscored_columns("unlike_training") | {"distance": distance, "detail": detail}
     probability, sd = float(scores.probability[i]), float(scores.sd[i])
     band, reason = band_of(probability, sd, distance, limits)
     return {

@@ -1,9 +1,10 @@
 """Single files judged by a promoted model, by the rules of a screening; nothing is kept."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,19 @@ from thyro_core.screening.file_images import FileImages
 from thyro_core.screening.files import file_at
 from thyro_core.screening.model import TOGETHER, ScreeningModel
 from thyro_core.screening.reader import ScreeningImage
-from thyro_core.screening.rules import unscored
+from thyro_core.screening.rules import unscored_columns
 from thyro_core.screening.score import picture, verdict
 from thyro_core.store.store import filesystem
 
 _CLASS_MALIGNANT = 1
+_NO_FILE = "there is no such file, or it still grows: check its path, or wait until it is whole"
+# What the reasons of a night say of a batch is no help with a file that is named.
+_CURES: Mapping[str, str] = MappingProxyType(
+    {
+        "not_a_file": "a pipe, a socket or a device is not read: name a file, such as a copy of it",
+        "unreadable": "check its permissions, and the disk that it lies on",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -70,8 +79,8 @@ def _contents(file: Path, rules: ScreeningRules) -> Contents:
     fs, folder = filesystem(str(file.absolute().parent))
     contents = read_contents(fs, folder, file_at(file), rules.max_bytes)
     if contents is None:
-        return Contents(fault="unreadable", detail="there is no such file, or it still grows")
-    return contents
+        return Contents(fault="unreadable", detail=_NO_FILE)
+    return replace(contents, detail=contents.detail or _CURES.get(contents.fault or ""))
 
 
 def _judge(
@@ -81,7 +90,7 @@ def _judge(
     scores = model.score(np.stack(pixels)) if pixels else None
     place = 0
     for image in images:
-        row: dict[str, Any] = unscored(image.reason or "undecodable")
+        row: dict[str, Any] = unscored_columns(image.reason or "undecodable")
         overlay = None
         if scores is not None and image.grey is not None:
             row = verdict(scores, place, model.limits(rules))

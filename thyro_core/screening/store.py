@@ -21,7 +21,7 @@ from thyro_core.screening.reader import reading_id
 from thyro_core.screening.rules import (
     OTHER_PATIENT,
     TRIED_AGAIN,
-    TURNED,
+    TURNED_NOTE,
     Night,
     Totals,
     date_number,
@@ -97,7 +97,7 @@ QUALIFY path_id IS NOT NULL OR file_id IS NULL OR status = 'scored'
     OR max(path_id) OVER (PARTITION BY file_id) IS NULL
 """
 
-_TURNED = TURNED.replace("'", "''")
+_TURNED_TEXT = TURNED_NOTE.replace("'", "''")
 # Blocks are read side by side, and each takes the first row of a picture for the original. Here one
 # of these is chosen, a scored one where there is one, and the others become its copies. Copies
 # of another night's or batch's picture have no original here and stay as they are. Of a picture and
@@ -113,7 +113,7 @@ SELECT * EXCLUDE (place, original_id, original_status, original_reason, original
     CASE WHEN NOT has_original THEN reason
         WHEN original_status != 'scored' THEN original_reason END AS reason,
     nullif(concat_ws('; ', detail,
-        CASE WHEN is_turned THEN '{_TURNED}' END,
+        CASE WHEN is_turned THEN '{_TURNED_TEXT}' END,
         CASE WHEN is_new AND patient_id != original_patient THEN '{OTHER_PATIENT}' END
     ), '') AS detail,
     CASE WHEN is_new THEN NULL ELSE prob_malignant END AS prob_malignant,
@@ -127,7 +127,7 @@ FROM (
     SELECT *, place > 1 AND original_status != 'copy' AS has_original,
         has_original AND status != 'copy' AS is_new,
         has_original AND picture_id != original_picture
-            AND NOT contains(coalesce(detail, ''), '{_TURNED}') AS is_turned
+            AND NOT contains(coalesce(detail, ''), '{_TURNED_TEXT}') AS is_turned
     FROM (
         SELECT *,
             row_number() OVER picture AS place,
@@ -218,10 +218,10 @@ def ensure_path_salt(store: Store) -> None:
 def _answered_rows(store: Store, night: Night) -> Iterator[pa.Table]:
     names = [*KNOWN_SCHEMA.names, "model_id", "reading_id"]
     schema = schemas.TABLES["screening"].schema
-    refused = pc.equal(pc.field("reading_id"), reading_id(night.rules)) & ~pc.field("reason").isin(
-        TRIED_AGAIN
-    )
-    is_answered = pc.field("status").isin(["scored", "copy"]) | refused
+    is_refused = pc.equal(pc.field("reading_id"), reading_id(night.rules)) & ~pc.field(
+        "reason"
+    ).isin(TRIED_AGAIN)
+    is_answered = pc.field("status").isin(["scored", "copy"]) | is_refused
     condition = (pc.field("model_id") == night.model_id) & pc.field("file_id").is_valid()
     tables = store.keys(table_prefix("screening"))
     loose = [key for night in unfinished_nights(store) for key in chunks(store, night, "rows")]
@@ -390,8 +390,8 @@ def drift_sample(
     keys = [sample_key(date_text(date), batch) for date, batch in batches]
     sample = pa.concat_tables(pq.ParquetFile(io.BytesIO(store.read(key))).read() for key in keys)
     ids = rows.filter(rows["counts"])["image_id"].combine_chunks()
-    chosen = sample.filter(pc.is_in(sample["image_id"], ids))
-    embeddings = np.array(chosen["embedding"].to_pylist(), dtype=np.float64)
+    drawn_rows = sample.filter(pc.is_in(sample["image_id"], ids))
+    embeddings = np.array(drawn_rows["embedding"].to_pylist(), dtype=np.float64)
     return DriftSample(rows.drop_columns(["image_id"]), embeddings)
 
 

@@ -63,8 +63,8 @@ def verify_nights(store: Store) -> Iterator[StudyCheck]:
     batches = read_table(store, "screening_batches").to_pylist()
     for row in batches:
         yield _check(_night_name(row), lambda row=row: _night_faults(store, row))
-    named = {_part_key(row) for row in batches}
-    strangers = [f"{key}: no row in screening_batches" for key in parts if key not in named]
+    batch_keys = {_part_key(row) for row in batches}
+    strangers = [f"{key}: no row in screening_batches" for key in parts if key not in batch_keys]
     if parts or strangers:
         yield _check("copies", lambda: _copy_faults(store, parts, strangers))
 
@@ -91,16 +91,16 @@ def _part_key(row: ScreeningRow) -> str:
 
 
 def _night_faults(store: Store, row: ScreeningRow) -> tuple[Sequence[str], str]:
-    recorded = totals_of_row(row)
+    recorded_totals = totals_of_row(row)
     key = _part_key(row)
-    recorded.check(_night_name(row))
+    recorded_totals.check(_night_name(row))
     rows = totals_of(store, [key])
     rows.check(key)
     faults = []
-    if rows != recorded:
+    if rows != recorded_totals:
         faults.append(
-            f"screening_batches says {recorded.sentence}, the rows of {key} say {rows.sentence}; "
-            f"{_SCREEN_AGAIN}"
+            f"screening_batches says {recorded_totals.sentence}, the rows of {key} say "
+            f"{rows.sentence}; {_SCREEN_AGAIN}"
         )
     with local_copies(store, [key]) as files, open_connection() as connection:
         (batch,) = select(connection, _DISTINCT, files)
@@ -111,7 +111,7 @@ def _night_faults(store: Store, row: ScreeningRow) -> tuple[Sequence[str], str]:
             f"{row['files']} files, of which {row['known']} passed over and {row['late']} not "
             f"whole; {_SCREEN_AGAIN}"
         )
-    return faults, recorded.sentence
+    return faults, recorded_totals.sentence
 
 
 def _copy_faults(

@@ -39,7 +39,7 @@ CSV_COLUMNS = (
 )  # fmt: skip
 """Columns of `worklist.csv`."""
 
-REFERRED = "The probability reaches the bound from which the model refers."
+REFERRAL_REASON = "The probability reaches the bound from which the model refers."
 """Why an image is referred."""
 
 _RANKING = (
@@ -193,7 +193,7 @@ def why(row: Mapping[str, Any]) -> str:
         return f"{same}, which is not scored: {WHY[row['reason']]}" if row["reason"] else f"{same}."
     if row["reason"] is not None:
         return WHY[row["reason"]]
-    return REFERRED if row["band"] == "refer" else ""
+    return REFERRAL_REASON if row["band"] == "refer" else ""
 
 
 def _data_urls(

@@ -85,11 +85,11 @@ class _Watch:
         self.is_alive = False
         """Whether a holder wrote it meanwhile, or its process runs on this machine."""
 
-    def update(self, versioned: Versioned, hold: Hold) -> None:
+    def update(self, content: Versioned, hold: Hold) -> None:
         """Take note of the lock's present content."""
-        if versioned.version != self._version:
+        if content.version != self._version:
             self.is_alive = self._version is not None
-            self._version, self._since = versioned.version, time.monotonic()
+            self._version, self._since = content.version, time.monotonic()
         self.is_alive = self.is_alive or is_here(hold.process)
 
     def unchanged_seconds(self) -> float:
@@ -190,26 +190,26 @@ class Lock:
 
     def _try_to_take(self, watch: _Watch) -> Hold | None:
         """Take the lock if it is free; otherwise the hold that is in the way."""
-        versioned = read_versioned(self._store, self._key)
-        hold = _decode(versioned)
+        content = read_versioned(self._store, self._key)
+        hold = _decode(content)
         if hold is not None:
-            watch.update(versioned, hold)
+            watch.update(content, hold)
             if watch.unchanged_seconds() < hold.seconds and not is_gone(hold.process):
                 return hold
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
-        if self._put(versioned):
+        if self._put(content):
             return None
         # Another program was faster: the next look shows it.
         return _decode(read_versioned(self._store, self._key)) or _NOBODY
 
     def _put(self, old: Versioned) -> bool:
         """Write our hold in place of the old content; its period starts before the writing."""
-        started = time.monotonic()
+        start = time.monotonic()
         if not compare_and_swap(
             self._store, self._key, _encode_lock(self._hold(self._seconds)), old
         ):
             return False
-        self._valid_until = started + self._seconds
+        self._valid_until = start + self._seconds
         return True
 
     def _hold(self, seconds: float) -> Hold:
@@ -217,9 +217,9 @@ class Lock:
         return Hold(self._owner, self._token, self._since, now, seconds, this_process())
 
     def _read_own(self) -> Versioned | None:
-        versioned = read_versioned(self._store, self._key)
-        hold = _decode(versioned)
-        return versioned if hold is not None and hold.token == self._token else None
+        content = read_versioned(self._store, self._key)
+        hold = _decode(content)
+        return content if hold is not None and hold.token == self._token else None
 
     def _renew_until_end(self) -> None:
         while not self._is_lost and not self._end.wait(self._seconds / _RENEWALS):
@@ -259,10 +259,10 @@ def _encode_lock(hold: Hold) -> bytes:
     return json.dumps(asdict(hold), sort_keys=True).encode()
 
 
-def _decode(versioned: Versioned) -> Hold | None:
+def _decode(content: Versioned) -> Hold | None:
     """The content of a lock's object; None: it makes no sense, and so the lock is free."""
     try:
-        hold = Hold(**json.loads(versioned.data or b""))
+        hold = Hold(**json.loads(content.data or b""))
     except (ValueError, TypeError):
         return None
     texts = (hold.owner, hold.token, hold.since, hold.process)

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 _PROC = Path("/proc")
-_ENDED = frozenset("ZXx")
+_ENDED_STATES = frozenset("ZXx")
 
 
 def this_process() -> str:
@@ -56,4 +56,4 @@ def _start_time(pid: int) -> str:
         return ""
     # The second field is the program's name, which may hold anything.
     state, *rest = text.rpartition(")")[2].split()
-    return "" if state in _ENDED else rest[18]
+    return "" if state in _ENDED_STATES else rest[18]

@@ -206,17 +206,17 @@ class RetryPolicy:
     def wait_seconds(self, attempts: int) -> float:
         """The wait after a number of failed attempts [s]."""
         # Bounded, as 2 to the power of a large number is no float.
-        doubled = self._first_wait * 2.0 ** min(attempts - 1, 60)
-        return min(self._longest_wait, doubled) * self._jitter.uniform(0.5, 1.0)
+        wait = self._first_wait * 2.0 ** min(attempts - 1, 60)
+        return min(self._longest_wait, wait) * self._jitter.uniform(0.5, 1.0)
 
     def _rules(self, target: str) -> dict[str, Any]:
         """Tenacity's arguments for one call."""
-        started = time.monotonic()
+        start = time.monotonic()
         failing_seconds = 0.0
 
         def measure(_: RetryCallState) -> None:
             nonlocal failing_seconds
-            durations = [outage.lasts(started) for outage in self.outages]
+            durations = [outage.lasts(start) for outage in self.outages]
             failing_seconds = durations[0]
 
         def wait(state: RetryCallState) -> float:
@@ -299,5 +299,5 @@ class _OutageClock:
     def is_first_warning(self) -> bool:
         """Whether this outage has not been announced yet; from then on it has."""
         with self._lock:
-            announced, self._is_announced = self._is_announced, True
-            return not announced
+            was_announced, self._is_announced = self._is_announced, True
+            return not was_announced

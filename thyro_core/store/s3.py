@@ -118,13 +118,13 @@ class _RetryingClient:
             try:
                 return await policy.call_async(attempt, f"{operation} at {url}")
             except RetriesExhaustedError as outage:
-                cured = _with_cure(url, operation, outage.error, arguments)
-                raise cured or _store_lost(url, operation, outage) from outage.error
+                with_cure = _with_cure(url, operation, outage.error, arguments)
+                raise with_cure or _store_lost(url, operation, outage) from outage.error
             except ClientError as error:
-                cured = _with_cure(url, operation, error, arguments)
-                if cured is None:
+                with_cure = _with_cure(url, operation, error, arguments)
+                if with_cure is None:
                     raise
-                raise cured from error
+                raise with_cure from error
 
         return request
 

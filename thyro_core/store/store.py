@@ -19,6 +19,7 @@ from filelock import FileLock
 from fsspec.implementations.local import LocalFileSystem
 
 from thyro_core.errors import DiskFullError, InputError, StoreError
+from thyro_core.host import existing_folder
 from thyro_core.settings import Settings
 from thyro_core.store import scratch_copy
 from thyro_core.urls import redact
@@ -179,11 +180,10 @@ def disk_full_error(
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        needed = "room" if size is None else f"{size:,} bytes"
-        parent = next(path for path in (folder, *folder.parents) if path.exists())
-        free = f"{shutil.disk_usage(parent).free:,} bytes free"
+        needed_room = "room" if size is None else f"{size:,} bytes"
+        free = f"{shutil.disk_usage(existing_folder(folder)).free:,} bytes free"
         msg = (
-            f"{folder}: expected {needed} for {what}, found the disk full (on "
+            f"{folder}: expected {needed_room} for {what}, found the disk full (on "
             f"{socket.gethostname()}, {free}); make room, or name a larger disk by "
             f"{setting}, and start the same command again"
         )

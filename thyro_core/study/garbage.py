@@ -85,7 +85,7 @@ def remove(store: Store, garbage: Iterable[Garbage]) -> int:
 
 def _is_concluded(traces: Traces) -> bool:
     runs = traces.plan.config.splits * len(traces.plan.config.architectures)
-    return traces.measured and len(traces.finished) == runs
+    return traces.has_metrics and len(traces.finished_runs) == runs
 
 
 def _study_garbage(store: Store, traces: Traces) -> Iterator[Garbage]:
@@ -94,7 +94,7 @@ def _study_garbage(store: Store, traces: Traces) -> Iterator[Garbage]:
         yield from _objects_below(store, "checkpoint", checkpoints_folder(study_id))
         yield from _objects_below(store, "progress", progress_folder(study_id))
         return
-    for split, architecture in sorted(traces.finished & traces.checkpoints):
+    for split, architecture in sorted(traces.finished_runs & traces.checkpoints):
         yield from _objects_below(
             store, "checkpoint", checkpoint_key(study_id, split, architecture)
         )
@@ -110,9 +110,9 @@ def _objects_below(store: Store, kind: Kind, prefix: str) -> Iterator[Garbage]:
 def _evaluation_progress(store: Store) -> Iterator[Garbage]:
     """What a stop between an evaluation's record and its end left."""
     keys = store.keys(EVALUATIONS)
-    done = {key.rsplit("/", 1)[0] for key in keys if key.endswith("/evaluation.json")}
+    finished_folders = {key.rsplit("/", 1)[0] for key in keys if key.endswith("/evaluation.json")}
     for key in keys:
-        if key.endswith(".npy") and key.rsplit("/", 1)[0] in done:
+        if key.endswith(".npy") and key.rsplit("/", 1)[0] in finished_folders:
             yield from _objects_below(store, "evaluation progress", key)
 
 

@@ -25,7 +25,7 @@ class ListedStudy:
     Attributes:
         source: Where its images were at its last start; None: not kept.
         state: Where the table says `running` and no program is at work, `interrupted`.
-        started: Its first start; None: an older version of the program made it.
+        start_time: Its first start; None: an older version of the program made it.
         last_sign: The last sign of life of a program that led it; None: there is none.
         auc: Primary endpoint: the first architecture's AUC by image, mean over splits; None: the
             study is not finished, or its metrics are damaged. NaN: undefined.
@@ -36,7 +36,7 @@ class ListedStudy:
     manifest_id: str
     source: str | None
     state: StudyState
-    started: datetime | None
+    start_time: datetime | None
     last_sign: datetime | None
     architectures: tuple[str, ...]
     auc: float | None
@@ -50,7 +50,7 @@ class ListedStudy:
         """
         if self.state in {"finished", "running"}:
             return False
-        last = max(filter(None, (self.last_sign, self.started)), default=None)
+        last = max(filter(None, (self.last_sign, self.start_time)), default=None)
         return last is None or (now - last).days >= ABANDONED_DAYS
 
 
@@ -62,7 +62,7 @@ def list_studies(store: Store, now: datetime) -> list[ListedStudy]:
         now: the present, with its time zone.
     """
     never = datetime.min.replace(tzinfo=UTC)
-    return sorted(_studies(store, now), key=lambda study: study.started or never, reverse=True)
+    return sorted(_studies(store, now), key=lambda study: study.start_time or never, reverse=True)
 
 
 def _studies(store: Store, now: datetime) -> Iterator[ListedStudy]:
@@ -76,7 +76,7 @@ def _studies(store: Store, now: datetime) -> Iterator[ListedStudy]:
             manifest_id=plan.manifest_id,
             source=row.get("source"),
             state=state,
-            started=row.get("started"),
+            start_time=row.get("started"),
             last_sign=_last_sign(hold),
             architectures=plan.config.architectures,
             auc=_primary_auc(store, study_id, first) if state == "finished" else None,

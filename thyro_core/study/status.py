@@ -93,19 +93,19 @@ class Traces:
     """What a study left in its store so far.
 
     Attributes:
-        finished: Runs whose predictions are there.
+        finished_runs: Runs whose predictions are there.
         checkpoints: Runs that have a resumable state.
         records: What finished and failed runs wrote of themselves.
         progress: The jobs' last positions, by split.
-        measured: Whether the metrics are written.
+        has_metrics: Whether the metrics are written.
     """
 
     plan: StudyPlan
-    finished: frozenset[_Run] = frozenset()
+    finished_runs: frozenset[_Run] = frozenset()
     checkpoints: frozenset[_Run] = frozenset()
     records: Mapping[_Run, Mapping[str, Any]] = field(default_factory=dict)
     progress: Mapping[int, JobProgress] = field(default_factory=dict)
-    measured: bool = False
+    has_metrics: bool = False
 
 
 def study_status(store: Store, study_id: str, now: datetime) -> StudyStatus:
@@ -137,13 +137,13 @@ def read_traces(store: Store, study_id: str) -> Traces:
     objects = store.read_all(sorted(keys & (records.keys() | progress.keys())))
     return Traces(
         plan=plan,
-        finished=frozenset(run for run in runs if _predictions_key(study_id, run) in keys),
+        finished_runs=frozenset(run for run in runs if _predictions_key(study_id, run) in keys),
         checkpoints=frozenset(run for run in runs if checkpoint_key(study_id, *run) in keys),
         records={records[key]: json.loads(objects[key]) for key in objects if key in records},
         progress={
             progress[key]: parse_job_progress(objects[key]) for key in objects if key in progress
         },
-        measured=store.exists(table_key("metrics", study_id=study_id)),
+        has_metrics=store.exists(table_key("metrics", study_id=study_id)),
     )
 
 
@@ -171,7 +171,7 @@ def status_of(traces: Traces, now: datetime) -> StudyStatus:
     progress = study_progress(config.splits, traces.progress, running)
     return StudyStatus(
         study_id=traces.plan.study_id,
-        concluded=traces.measured and is_finished,
+        concluded=traces.has_metrics and is_finished,
         epochs=config.epochs,
         runs=runs,
         counts={state: counts[state] for state in STATES if counts[state]},
@@ -187,7 +187,7 @@ def status_of(traces: Traces, now: datetime) -> StudyStatus:
 def _run_status(traces: Traces, run: _Run, now: datetime) -> RunStatus:
     split, architecture = run
     record = traces.records.get(run, {})
-    if run in traces.finished:
+    if run in traces.finished_runs:
         return RunStatus(
             split,
             architecture,

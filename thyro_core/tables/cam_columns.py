@@ -10,6 +10,7 @@ from types import MappingProxyType
 import pyarrow as pa
 
 from thyro_core.config import Architecture
+from thyro_core.tables.column_types import REAL
 
 RING = 0.05
 """Width of the surroundings, a share of the square's side."""
@@ -92,20 +93,19 @@ CURVE_STEPS = 10
 _MASK = "null: no mask"
 _NOT_SAMPLED = "null: not drawn for this check"
 _EMPTY = "NaN: empty map"
-_REAL = pa.float64()
 
 TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("is_empty", pa.bool_(), "Whether the map is zero everywhere: no check can judge it."),
-    ("nodule_area", _REAL, f"Share of the image within the nodule's mask, 0 to 1; {_MASK}."),
-    ("nodule_energy", _REAL, f"Share of the map's sum within the mask; {_MASK}; {_EMPTY}."),
+    ("nodule_area", REAL, f"Share of the image within the nodule's mask, 0 to 1; {_MASK}."),
+    ("nodule_energy", REAL, f"Share of the map's sum within the mask; {_MASK}; {_EMPTY}."),
     (
         "nodule_hit",
-        _REAL,
+        REAL,
         f"1: the map's peak lies in the mask, 0: not (equal peaks share); {_MASK}; {_EMPTY}.",
     ),
     (
         "nodule_iou",
-        _REAL,
+        REAL,
         (
             "Intersection over union of mask and region at the study's cam_share; "
             f"{_MASK}; {_EMPTY}."
@@ -113,7 +113,7 @@ TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ),
     (
         "nodule_aspect",
-        _REAL,
+        REAL,
         (
             "Height / width of the upright bounding box of the mask's largest part, in pixels of "
             "the image as it came, to a pixel of the packed mask; above 1: taller than wide (if "
@@ -123,7 +123,7 @@ TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     *(
         (
             f"{measure}_permuted",
-            _REAL,
+            REAL,
             (
                 f"Baseline of {measure}: this map over other images' masks + their maps over this "
                 f"mask - the mean of all such pairs of the split; {_MASK}; {_EMPTY}."
@@ -134,23 +134,23 @@ TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     *(
         (
             f"{measure}_mean_map",
-            _REAL,
+            REAL,
             f"Baseline of {measure}: the mean map of other images in the split; {_MASK}; {_EMPTY}.",
         )
         for measure in NODULE_MEASURES
     ),
     (
         "border_energy",
-        _REAL,
+        REAL,
         (
             f"Share of the map's sum in a frame of {BORDER_SHARE} sides along the border; a map "
             f"without preference has border_area, which is no level of chance; {_EMPTY}."
         ),
     ),
-    ("border_area", _REAL, "Share of the image in that frame."),
+    ("border_area", REAL, "Share of the image in that frame."),
     (
         "mark_energy",
-        _REAL,
+        REAL,
         (
             "Share of the map's sum on burned-in marks (text etc.), 0 without any; chance: "
             f"mark_energy_permuted and mark_energy_mean_map, not mark_area; {_EMPTY}."
@@ -158,12 +158,12 @@ TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ),
     (
         "mark_area",
-        _REAL,
+        REAL,
         "Share of the image on burned-in marks, see `thyro_core.imaging.annotations`.",
     ),
     (
         "mark_energy_permuted",
-        _REAL,
+        REAL,
         (
             "Baseline of mark_energy: this map over other images' marks + their maps over these "
             f"marks - the mean of all such pairs of the split; NaN: no marks; {_EMPTY}."
@@ -171,7 +171,7 @@ TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ),
     (
         "mark_energy_mean_map",
-        _REAL,
+        REAL,
         (
             "Baseline of mark_energy: the mean map of other images with marks in the split; "
             f"NaN: no marks; {_EMPTY}."
@@ -180,7 +180,7 @@ TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     *(
         (
             name,
-            _REAL,
+            REAL,
             (
                 "Spearman's correlation with the maps of the network drawn anew from its head down "
                 f"to stage {stage} of `thyro_core.tables.cam_columns.CASCADE` (`ANY_CASCADE` for a "
@@ -192,24 +192,24 @@ TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ),
     (
         "deletion",
-        _REAL,
+        REAL,
         (
             "Area under the probability of malignant while the map's highest pixels give way to "
             f"the image's mean first, {CURVE_STEPS} steps; below deletion_random: the map shows "
             f"what it rests on; {_EMPTY}; {_NOT_SAMPLED}."
         ),
     ),
-    ("deletion_random", _REAL, f"The same in the order of a random map: chance; {_NOT_SAMPLED}."),
+    ("deletion_random", REAL, f"The same in the order of a random map: chance; {_NOT_SAMPLED}."),
     (
         "insertion",
-        _REAL,
+        REAL,
         (
             "Area under the probability of malignant while the map's highest pixels come back to "
             "the blurred image first; above insertion_random: the map shows what it rests on; "
             f"{_EMPTY}; {_NOT_SAMPLED}."
         ),
     ),
-    ("insertion_random", _REAL, f"The same in the order of a random map: chance; {_NOT_SAMPLED}."),
+    ("insertion_random", REAL, f"The same in the order of a random map: chance; {_NOT_SAMPLED}."),
 )
 """Columns of `cam_trust` that check one image's map."""
 
@@ -220,17 +220,17 @@ CHECK_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
         pa.string(),
         "permuted, mean_map, area, random_order or none: what it is compared with.",
     ),
-    ("value", _REAL, "Mean over images, each averaged over its splits; NaN: no image."),
-    ("ci_low", _REAL, "Lower end of its 95 % interval, patients as units."),
-    ("ci_high", _REAL, "Upper end; NaN: fewer than 5 patients."),
-    ("reference", _REAL, "Mean of the baseline over the same images; NaN: none."),
-    ("lead", _REAL, "Value - reference; NaN: no baseline."),
-    ("lead_low", _REAL, "Lower end of its 95 % interval, patients as units."),
-    ("lead_high", _REAL, "Upper end of the lead's interval."),
-    ("p", _REAL, "Two-sided P of the lead; NaN: no spread, or fewer than 5 patients."),
+    ("value", REAL, "Mean over images, each averaged over its splits; NaN: no image."),
+    ("ci_low", REAL, "Lower end of its 95 % interval, patients as units."),
+    ("ci_high", REAL, "Upper end; NaN: fewer than 5 patients."),
+    ("reference", REAL, "Mean of the baseline over the same images; NaN: none."),
+    ("lead", REAL, "Value - reference; NaN: no baseline."),
+    ("lead_low", REAL, "Lower end of its 95 % interval, patients as units."),
+    ("lead_high", REAL, "Upper end of the lead's interval."),
+    ("p", REAL, "Two-sided P of the lead; NaN: no spread, or fewer than 5 patients."),
     (
         "p_adjusted",
-        _REAL,
+        REAL,
         "Holm's, over the leads of one question: nodule, shortcuts, or pixels removed.",
     ),
     ("n", pa.int32(), "Images with the check and its baseline."),

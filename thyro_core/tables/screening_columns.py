@@ -6,24 +6,22 @@ into a date, pyarrow into a text, and a number into a number all readers do.
 
 import pyarrow as pa
 
+from thyro_core.tables.column_types import BOOL, INT, REAL, STRING
+
 Column = tuple[str, pa.DataType, str]
 
-_STRING = pa.string()
-_INT = pa.int32()
-_REAL = pa.float64()
-_BOOL = pa.bool_()
 
 KEYS: tuple[Column, ...] = (
-    ("date", _INT, "The night, as a number: 20261125 is 25 November 2026."),
-    ("batch_id", _STRING, "Night's batch: hash of its address and the model."),
+    ("date", INT, "The night, as a number: 20261125 is 25 November 2026."),
+    ("batch_id", STRING, "Night's batch: hash of its address and the model."),
 )
 """Hive keys; `screening_batches` has the first one alone."""
 
-_MODEL: Column = ("model_id", _STRING, "Model that scored, in the registry.")
-_BATCH: Column = ("batch", _STRING, "Address of the batch, without passwords and signatures.")
+_MODEL: Column = ("model_id", STRING, "Model that scored, in the registry.")
+_BATCH: Column = ("batch", STRING, "Address of the batch, without passwords and signatures.")
 _IMAGE: Column = (
     "image_id",
-    _STRING,
+    STRING,
     "Hash of the file, of a frame's number, a view's place, a copy's path with it; or the path's.",
 )
 
@@ -33,76 +31,76 @@ IMAGE_COLUMNS: tuple[Column, ...] = (
     _IMAGE,
     (
         "file_id",
-        _STRING,
+        STRING,
         "SHA-256 of the file's bytes, as `sha256sum` gives it; null: not readable, empty.",
     ),
     (
         "path_id",
-        _STRING,
+        STRING,
         "Hash of the file's address, keyed by the store; null: before paths were noted.",
     ),
     (
         "picture_id",
-        _STRING,
+        STRING,
         "Hash of the decoded pixels, or of what is not decoded; null: no contents, or not noted.",
     ),
     (
         "pattern_id",
-        _STRING,
+        STRING,
         "Hash of the decoded pixels however they are turned or mirrored; null: as of picture_id.",
     ),
-    ("frame", _INT, "Frame of the file, from 0."),
-    ("name", _STRING, "Path below the batch; null unless THYRO_KEEP_NAMES: names tell of people."),
+    ("frame", INT, "Frame of the file, from 0."),
+    ("name", STRING, "Path below the batch; null unless THYRO_KEEP_NAMES: names tell of people."),
     _MODEL,
     (
         "status",
-        _STRING,
+        STRING,
         "scored, rejected (no image for this model), failed (not readable) or copy (`copy_of`).",
     ),
     (
         "copy_of",
-        _STRING,
+        STRING,
         "image_id of the row, of this model, that has the same picture; null: this is no copy.",
     ),
     (
         "reason",
-        _STRING,
+        STRING,
         "Why it, or what it is a copy of, is not scored, or goes to review; null: nothing.",
     ),
-    ("detail", _STRING, "The reason's particulars, and how the picture was read; null: as usual."),
-    ("reading_id", _STRING, "Hash of the rules and decoder versions it was read under."),
+    ("detail", STRING, "The reason's particulars, and how the picture was read; null: as usual."),
+    ("reading_id", STRING, "Hash of the rules and decoder versions it was read under."),
     (
         "prob_malignant",
-        _REAL,
+        REAL,
         "Calibrated probability; by a card of version 1: members' mean, scaled. Null: not scored.",
     ),
     (
         "prob_raw",
-        _REAL,
+        REAL,
         "Mean over members of their softmax probability; null: not scored, or before version 2.",
     ),
-    ("sd", _REAL, "Standard deviation over members (n - 1) of each one's calibrated probability."),
-    ("band", _STRING, "refer, review, routine, not scored or copy."),
-    ("rank_key", _REAL, "Place in the worklist, highest first: band, then probability."),
-    ("distance", _REAL, "Embedding distance from the training set; null: not embedded."),
-    ("burned_in", _BOOL, "Whether the file says that text is burned into it; null: says nothing."),
+    ("sd", REAL, "Standard deviation over members (n - 1) of each one's calibrated probability."),
+    ("band", STRING, "refer, review, routine, not scored or copy."),
+    ("rank_key", REAL, "Place in the worklist, highest first: band, then probability."),
+    ("distance", REAL, "Embedding distance from the training set; null: not embedded."),
+    ("burned_in", BOOL, "Whether the file says that text is burned into it; null: says nothing."),
     (
         "text_lines",
-        _INT,
+        INT,
         "Lines of text found in the picture, painted over where it is shown; null: not sought.",
     ),
     (
         "exam_id",
-        _STRING,
+        STRING,
         "Exam: e and the study's keyed pseudonym, or f and a hash of the folder; null: not noted.",
     ),
-    ("patient_id", _STRING, "Keyed pseudonym of the patient; null: none was given."),
-    ("width", _INT, "Width [pixels]; null: not decoded."),
-    ("height", _INT, "Height [pixels]; null: not decoded."),
-    ("mean", _REAL, "Mean grey level, 0 to 255."),
-    ("grey_sd", _REAL, "Standard deviation of the grey level, 0 to 255."),
-    ("sharpness", _REAL, "Focus measure, see `thyro_core.imaging.quality`; higher is sharper."),
-    ("overlay_share", _REAL, "Share of coloured pixels of the tissue, 0 to 1."),
+    ("patient_id", STRING, "Keyed pseudonym of the patient; null: none was given."),
+    ("width", INT, "Width [pixels]; null: not decoded."),
+    ("height", INT, "Height [pixels]; null: not decoded."),
+    ("mean", REAL, "Mean grey level, 0 to 255."),
+    ("grey_sd", REAL, "Standard deviation of the grey level, 0 to 255."),
+    ("sharpness", REAL, "Focus measure, see `thyro_core.imaging.quality`; higher is sharper."),
+    ("overlay_share", REAL, "Share of coloured pixels of the tissue, 0 to 1."),
 )
 """Columns of `screening`."""
 
@@ -111,16 +109,16 @@ CAM_COLUMNS: tuple[Column, ...] = (
     _IMAGE,
     _MODEL,
     ("target_class", pa.int8(), "Class the map explains: 0 benign, 1 malignant."),
-    ("layer", _STRING, "Module whose output the map is made of."),
-    ("height", _INT, "Height of the map [cells]."),
-    ("width", _INT, "Width of the map [cells]."),
+    ("layer", STRING, "Module whose output the map is made of."),
+    ("height", INT, "Height of the map [cells]."),
+    ("width", INT, "Width of the map [cells]."),
     (
         "map",
         pa.list_(pa.float16()),
         "Members' mean Grad-CAM over its peak, 0 to 1, row by row; times peak: the raw map.",
     ),
-    ("peak", _REAL, "Largest value of the raw map [logits per cell]."),
-    ("is_empty", _BOOL, "Whether the map is zero everywhere: no evidence found."),
+    ("peak", REAL, "Largest value of the raw map [logits per cell]."),
+    ("is_empty", BOOL, "Whether the map is zero everywhere: no evidence found."),
 )
 """Columns of `screening_cams`."""
 
@@ -129,60 +127,60 @@ BATCH_COLUMNS: tuple[Column, ...] = (
     KEYS[1],
     _BATCH,
     _MODEL,
-    ("rules", _STRING, "Rules of quality and banding, JSON."),
-    ("received", _INT, "Images of this night's batch: scored + rejected + failed + copies."),
-    ("files", _INT, "Files the last run listed: those it read, known and late ones."),
+    ("rules", STRING, "Rules of quality and banding, JSON."),
+    ("received", INT, "Images of this night's batch: scored + rejected + failed + copies."),
+    ("files", INT, "Files the last run listed: those it read, known and late ones."),
     (
         "known",
-        _INT,
+        INT,
         "Files the last run passed over: met before, and scored, or refused as `reading_id`.",
     ),
-    ("late", _INT, "Files the last run could not read whole; the next run tries them again."),
+    ("late", INT, "Files the last run could not read whole; the next run tries them again."),
     (
         "aside",
-        _INT,
+        INT,
         "Entries listed beside these files, set aside by their names; null: not counted yet.",
     ),
-    ("aside_reasons", _STRING, "Why, with the number of each kind; empty: there were none."),
-    ("scored", _INT, "Images scored."),
-    ("rejected", _INT, "Images refused by a quality rule."),
-    ("failed", _INT, "Images that could not be decoded."),
-    ("copies", _INT, "Images of a picture that another row has; null: before they were counted."),
-    ("refer", _INT, "Scored images in the band refer."),
-    ("review", _INT, "Scored images in the band review."),
-    ("routine", _INT, "Scored images in the band routine."),
-    ("psi_score", _REAL, "Population stability index of the probability against the reference."),
-    ("ks_score", _REAL, "Kolmogorov-Smirnov distance of the probability."),
-    ("ks_score_p", _REAL, "Its two-sided P."),
-    ("psi_mean", _REAL, "Population stability index of the mean grey level."),
-    ("psi_sharpness", _REAL, "Population stability index of the sharpness."),
-    ("ks_mean", _REAL, "Kolmogorov-Smirnov distance of the mean grey level."),
-    ("ks_sharpness", _REAL, "Kolmogorov-Smirnov distance of the sharpness."),
-    ("mmd", _REAL, "Maximum mean discrepancy of the embeddings."),
-    ("mmd_p", _REAL, "Its P, by permutation."),
+    ("aside_reasons", STRING, "Why, with the number of each kind; empty: there were none."),
+    ("scored", INT, "Images scored."),
+    ("rejected", INT, "Images refused by a quality rule."),
+    ("failed", INT, "Images that could not be decoded."),
+    ("copies", INT, "Images of a picture that another row has; null: before they were counted."),
+    ("refer", INT, "Scored images in the band refer."),
+    ("review", INT, "Scored images in the band review."),
+    ("routine", INT, "Scored images in the band routine."),
+    ("psi_score", REAL, "Population stability index of the probability against the reference."),
+    ("ks_score", REAL, "Kolmogorov-Smirnov distance of the probability."),
+    ("ks_score_p", REAL, "Its two-sided P."),
+    ("psi_mean", REAL, "Population stability index of the mean grey level."),
+    ("psi_sharpness", REAL, "Population stability index of the sharpness."),
+    ("ks_mean", REAL, "Kolmogorov-Smirnov distance of the mean grey level."),
+    ("ks_sharpness", REAL, "Kolmogorov-Smirnov distance of the sharpness."),
+    ("mmd", REAL, "Maximum mean discrepancy of the embeddings."),
+    ("mmd_p", REAL, "Its P, by permutation."),
     (
         "pooled_batches",
         pa.int32(),
         "Batches that the figures but `share_rejected` are of: a small one's, and those before it.",
     ),
-    ("share_rejected", _REAL, "Share of the received files of which no image is scored."),
-    ("breaches", _STRING, "Drift figures past their bound, comma-separated; empty: none."),
-    ("seconds", _REAL, "Wall-clock time of the last run [s]."),
+    ("share_rejected", REAL, "Share of the received files of which no image is scored."),
+    ("breaches", STRING, "Drift figures past their bound, comma-separated; empty: none."),
+    ("seconds", REAL, "Wall-clock time of the last run [s]."),
 )
 """Columns of `screening_batches`; a drift figure that was not computed is null."""
 
 FEEDBACK_COLUMNS: tuple[Column, ...] = (
     KEYS[0],
     KEYS[1],
-    ("feedback_id", _STRING, "Hash of what was said: the same said twice is one row."),
+    ("feedback_id", STRING, "Hash of what was said: the same said twice is one row."),
     _IMAGE,
     _MODEL,
     (
         "band",
-        _STRING,
+        STRING,
         "Band of the row when it was said, as in `screening`.",
     ),
-    ("who", _STRING, "The reader: initials or login, as given."),
+    ("who", STRING, "The reader: initials or login, as given."),
     (
         "said_at",
         pa.timestamp("us", tz="UTC"),
@@ -190,9 +188,9 @@ FEEDBACK_COLUMNS: tuple[Column, ...] = (
     ),
     (
         "what",
-        _STRING,
+        STRING,
         "seen, unseen, agree, disagree (with the band), withdraw (either), or comment.",
     ),
-    ("comment", _STRING, "The comment's words; null: none."),
+    ("comment", STRING, "The comment's words; null: none."),
 )
 """Columns of `feedback`: opinions, given with the score in sight; none replaces another."""

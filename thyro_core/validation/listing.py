@@ -1,6 +1,6 @@
 """A model's evaluations on images of elsewhere: they come after its card, which is sealed."""
 
-from thyro_core.errors import InputError, counted
+from thyro_core.errors import InputError, amount
 from thyro_core.store.store import Store
 from thyro_core.validation.evaluate import (
     SCORED_COUNT,
@@ -31,7 +31,7 @@ def evaluation_lines(store: Store, model_id: str) -> list[str]:
             continue
         auc = figures["none", "auc"]
         place = record.source or record.manifest_id
-        images = counted(record.counts[SCORED_COUNT], "image")
+        images = amount(record.counts[SCORED_COUNT], "image")
         lines.append(
             f"outside, on {images} of {place}: AUC {estimate(auc)}, inside {auc['internal']:.3f} "
             f"(evaluation {evaluation_id}){promise_words(figures)}"

@@ -39,14 +39,14 @@ def promise_rows(external: Sample, internal: Sample, bundle: Bundle) -> Iterator
     outside, inside = (score_bands(each.probability, bundle.cuts) for each in (external, internal))
     for band, (value, name) in CLASS_OF_BAND.items():
         own, other = _class_units(external, value), _class_units(internal, value)
-        called = (outside == band)[external.ensemble.label == value]
+        calls = (outside == band)[external.ensemble.label == value]
         called_inside = (inside == band)[internal.ensemble.label == value]
-        row = figure_row(f"{band}_of_{name}", _image_share(called, own), own)
+        row = figure_row(f"{band}_of_{name}", _image_share(calls, own), own)
         share, ends = _image_share(called_inside, other)
-        yield row | _internal_columns(share, ends, len(called_inside)) | _untested()
+        yield row | _internal_columns(share, ends, len(called_inside)) | _no_test()
         promise = bundle.card["bands"][band]
         facts = {"calibration": promise["patients"], "share": promise["share"]}
-        breach = breach_share(called, own.cluster, **facts)
+        breach = breach_share(calls, own.cluster, **facts)
         apparent = breach_share(called_inside, other.cluster, **facts)
         figure = breach.value, Interval(breach.low, breach.high)
         row = figure_row(f"{band}_patients", figure, own)
@@ -58,7 +58,7 @@ def promise_rows(external: Sample, internal: Sample, bundle: Bundle) -> Iterator
             | {"method": EXCHANGEABILITY if breach.n else None}
         )
         row = figure_row(f"{band}_promised", (promise["share"], NO_INTERVAL), own)
-        yield row | {"level": "set", "n": breach.n} | _untested()
+        yield row | {"level": "set", "n": breach.n} | _no_test()
 
 
 def _class_units(sample: Sample, value: int) -> Units:
@@ -73,10 +73,10 @@ def _class_units(sample: Sample, value: int) -> Units:
     )
 
 
-def _image_share(called: BoolArray, units: Units) -> tuple[float, Interval]:
-    if not called.size:
+def _image_share(calls: BoolArray, units: Units) -> tuple[float, Interval]:
+    if not calls.size:
         return float("nan"), NO_INTERVAL
-    return float(called.mean()), proportion_interval(called, units.cluster.astype(str))
+    return float(calls.mean()), proportion_interval(calls, units.cluster.astype(str))
 
 
 def _internal_columns(value: float, ends: Interval, n: int) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _internal_columns(value: float, ends: Interval, n: int) -> dict[str, Any]:
     }
 
 
-def _untested() -> dict[str, float]:
+def _no_test() -> dict[str, float]:
     return {"p_adjusted": np.nan}
 
 

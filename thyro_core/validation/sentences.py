@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from thyro_core.errors import counted
+from thyro_core.errors import amount
 from thyro_core.evaluation.evidence import CHANCE_AUC, Evidence, class_evidence
 from thyro_core.evaluation.subgroups import LEAST_UNITS
 from thyro_core.validation.config import EvaluationRecord
@@ -63,7 +63,7 @@ def sample_sentence(record: EvaluationRecord, figures: FigureRows) -> str:
     ]
     left_out = f"; left out: {'; '.join(reasons)}" if reasons else "; none was left out"
     return (
-        f"{counted(record.counts[SCORED_COUNT], 'image')} of {auc['n_units']} patients (groups "
+        f"{amount(record.counts[SCORED_COUNT], 'image')} of {auc['n_units']} patients (groups "
         f"of near-duplicates where none is known), {auc['n_positive']} malignant, were "
         f"scored{left_out}."
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from thyro_core.datasets.manifest import load_manifest
-from thyro_core.errors import StoreError, ThyroError, counted
+from thyro_core.errors import StoreError, ThyroError, amount
 from thyro_core.registry.bundle import load_bundle
 from thyro_core.store.keys import evaluation_key, evaluation_page_key
 from thyro_core.store.store import Store
@@ -67,8 +67,8 @@ def _faults(store: Store, evaluation_id: str) -> tuple[list[str], str]:
     bundle = load_bundle(store, record.model_id)
     manifest = load_manifest(store, record.manifest_id)
     task = EvaluationTask(bundle, manifest, record.source, record.config)
-    stored = {name: read_table(store, name, evaluation_id=evaluation_id) for name in _KEYS}
-    rows = stored["evaluations"].sort_by("image_id").to_pylist()
+    table_by_name = {name: read_table(store, name, evaluation_id=evaluation_id) for name in _KEYS}
+    rows = table_by_name["evaluations"].sort_by("image_id").to_pylist()
     left_out = {
         row["image_id"]: Exclusion(row["excluded"], row["training_image"])
         for row in rows
@@ -82,20 +82,20 @@ def _faults(store: Store, evaluation_id: str) -> tuple[list[str], str]:
         faults.append(f"its record counts {record.counts}, its rows {dict(counts)}")
     if not store.exists(evaluation_page_key(evaluation_id)):
         faults.append("it has no page")
-    scored = [row["members"] for row in rows if row["excluded"] is None]
-    odd = sum(members is None or len(members) != record.members for members in scored)
+    member_scores = [row["members"] for row in rows if row["excluded"] is None]
+    odd = sum(members is None or len(members) != record.members for members in member_scores)
     if odd:
-        of_members = f"{counted(odd, 'image')} without the scores of {record.members} members"
+        of_members = f"{amount(odd, 'image')} without the scores of {record.members} members"
         return [*faults, of_members], ""
-    fresh = evaluation_tables(store, task, _margins(scored), left_out)
+    fresh = evaluation_tables(store, task, _margins(member_scores), left_out)
     for name, keys in _KEYS.items():
-        pair = stored[name], fresh[name]
+        pair = table_by_name[name], fresh[name]
         if name == "evaluations":
             # What all else is worked out from, and which log odds and back do not keep to the bit.
             pair = pair[0].drop_columns("members"), pair[1].drop_columns("members")
         faults += differences(name, *pair, keys)
-    n_rows = counted(stored["evaluation_metrics"].num_rows, "figure")
-    return faults, f"{counted(len(scored), 'image')} scored, {n_rows} as recomputed"
+    n_rows = amount(table_by_name["evaluation_metrics"].num_rows, "figure")
+    return faults, f"{amount(len(member_scores), 'image')} scored, {n_rows} as recomputed"
 
 
 def _margins(probability: list[list[float]]) -> FloatArray:

@@ -14,7 +14,7 @@ from prefect.server.schemas.schedules import CronSchedule
 
 from flows.serving.deployments import (
     COLLISION,
-    SERVED,
+    ENTRY_POINTS,
     TAG,
     NightlySchedule,
     deployments,
@@ -43,9 +43,9 @@ def declared(pool: str) -> dict[str, dict]:
 
 def test_the_flows_are_served() -> None:
     names = ["study", "ingest", "promote", "evaluate", "screening"]
-    assert [entry.name for entry in SERVED] == names
-    assert len({entry.description for entry in SERVED}) == len(SERVED)
-    for entry in SERVED:
+    assert [entry.name for entry in ENTRY_POINTS] == names
+    assert len({entry.description for entry in ENTRY_POINTS}) == len(ENTRY_POINTS)
+    for entry in ENTRY_POINTS:
         assert load_flow(entry).name == entry.name
         assert "Research use only" in entry.description
         assert NOTICE.startswith("Research use only")
@@ -54,8 +54,8 @@ def test_the_flows_are_served() -> None:
 @pytest.mark.parametrize("pool", POOLS)
 def test_prefect_yaml_says_the_same(pool) -> None:
     found = declared(pool)
-    assert found.keys() == {f"{entry.name}-{pool}" for entry in SERVED}
-    for entry in SERVED:
+    assert found.keys() == {f"{entry.name}-{pool}" for entry in ENTRY_POINTS}
+    for entry in ENTRY_POINTS:
         plain = found[f"{entry.name}-{pool}"]
         assert plain["entrypoint"] == entry.entrypoint
         assert plain["description"] == entry.description
@@ -97,7 +97,7 @@ def test_the_job_template_uses_each_variable_and_names_no_secret() -> None:
 
 
 def test_a_deployment_is_what_its_entry_says() -> None:
-    for entry, made in zip(SERVED, deployments(NIGHT), strict=True):
+    for entry, made in zip(ENTRY_POINTS, deployments(NIGHT), strict=True):
         assert (made.name, made.flow_name) == (entry.name, entry.name)
         assert made.entrypoint == entry.entrypoint
         assert made.concurrency_limit == entry.at_once

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pydicom
@@ -141,6 +142,25 @@ def test_a_full_disk_is_a_refusal_and_nothing_is_kept(tmp_path) -> None:
         assert send(listener.port, ultrasound()) == [0xA700]
         assert listener.counts == {"refused": 1}
         assert files_of(store) == []
+
+
+def test_the_disk_of_a_folder_that_is_not_there_yet_is_judged(tmp_path, monkeypatch) -> None:
+    disk, usage = tmp_path / "disk", shutil.disk_usage
+    disk.mkdir()
+
+    def full_disk(folder: Path) -> object:
+        total, used, free = usage(folder)
+        return SimpleNamespace(
+            total=total, used=used, free=0 if Path(folder).is_relative_to(disk) else free
+        )
+
+    monkeypatch.setattr(shutil, "disk_usage", full_disk)
+    store = open_store(str(disk / "not" / "yet"))
+    rules = ListenerRules(port=0, keep_free=1)
+    with listening(store, rules, tmp_path / "scratch") as listener:
+        assert send(listener.port, ultrasound()) == [0xA700]
+        assert listener.counts == {"refused": 1}
+    assert list(disk.iterdir()) == []
 
 
 def test_a_store_that_fails_is_a_refusal_and_the_next_object_is_kept(tmp_path, monkeypatch) -> None:

@@ -32,10 +32,14 @@ def test_of_dates_the_order_is_kept(texts, ranks) -> None:
     )
 
 
-def test_what_is_no_date_among_dates_is_not_kept() -> None:
-    contents = kept_contents("exam", {"2024-03-01", "2024-03-02", "spring 24"})
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [({"spring 24"}, "1 other text"), ({"spring 24", "unknown"}, "2 other texts")],
+)
+def test_what_is_no_date_among_dates_is_not_kept(others, words) -> None:
+    contents = kept_contents("exam", {"2024-03-01", "2024-03-02"} | others)
     assert contents.cells == {"2024-03-01": "1", "2024-03-02": "2"}
-    assert contents.note.endswith("; of 1 other texts in it nothing is kept")
+    assert contents.note.endswith(f"; of {words} in it nothing is kept")
 
 
 @pytest.mark.parametrize(

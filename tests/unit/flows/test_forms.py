@@ -10,7 +10,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.forms import with_preset, without_secret
-from flows.serving.deployments import SERVED, load_flow
+from flows.serving.deployments import ENTRY_POINTS, load_flow
 from flows.study import study
 from thyro_core.config import StudyConfig
 from thyro_core.errors import InputError
@@ -31,7 +31,9 @@ def refused(flow=study, **parameters) -> str:
     return ""
 
 
-@pytest.mark.parametrize("flow", [load_flow(entry) for entry in SERVED], ids=lambda flow: flow.name)
+@pytest.mark.parametrize(
+    "flow", [load_flow(entry) for entry in ENTRY_POINTS], ids=lambda flow: flow.name
+)
 def test_every_field_is_described_and_none_is_a_choice_of_types(flow) -> None:
     found = schema(flow)
     models = [model for model in found.get("definitions", {}).values() if "properties" in model]
@@ -43,7 +45,9 @@ def test_every_field_is_described_and_none_is_a_choice_of_types(flow) -> None:
             assert "`" not in field["description"], "one of the two UIs shows it"
 
 
-@pytest.mark.parametrize("flow", [load_flow(entry) for entry in SERVED], ids=lambda flow: flow.name)
+@pytest.mark.parametrize(
+    "flow", [load_flow(entry) for entry in ENTRY_POINTS], ids=lambda flow: flow.name
+)
 def test_an_address_says_that_it_holds_no_secret(flow) -> None:
     for name in ("source", "batch"):
         field = schema(flow)["properties"].get(name)

@@ -14,8 +14,8 @@ from thyro_core.screening.rules import Counts
 from thyro_core.screening.worklist import unscored_rows
 
 DRIFT = DriftReport(
-    received=40,
-    scored=40,
+    n_received=40,
+    n_scored=40,
     values=dict.fromkeys(FIGURES, float("nan")) | {"mmd": 0.1},
     breaches=(Breach("mmd", 0.1, 0.01),),
     too_few=None,

@@ -27,7 +27,7 @@ from thyro_core.reporting.figures import curves as plots
 from thyro_core.reporting.figures import dots
 from thyro_core.reporting.figures.dots import (
     FAMILIES,
-    PUBLISHED,
+    PUBLISHED_LABEL,
     effect_plot,
     forest_plot,
     metrics_plot,
@@ -308,7 +308,7 @@ class TestDots:
             assert fills == [f"series-{place}"] * (5 + 1)
 
     def test_published_values_are_marked(self, drawn):
-        assert PUBLISHED in texts(drawn["metrics"])
+        assert PUBLISHED_LABEL in texts(drawn["metrics"])
         places = [
             path_points(drawn["metrics"], f"metrics-series-published-{row}") for row in range(5)
         ]
@@ -321,7 +321,7 @@ class TestDots:
     def test_nothing_published_is_nothing_marked(self, monkeypatch):
         monkeypatch.setattr(dots, "PAPER", {})
         figure = metrics_plot("metrics", figures.metric_values())
-        assert PUBLISHED not in texts(figure)
+        assert PUBLISHED_LABEL not in texts(figure)
         assert [name for name in ids(figure) if "published" in name] == []
 
     def test_undefined_metrics_leave_a_gap(self):

@@ -10,7 +10,7 @@ from tests.support.report_checks import check_traces
 from tests.support.report_store import fabricated, images
 from thyro_core.reporting.report import render_report
 from thyro_core.reporting.sections.gallery import EACH
-from thyro_core.reporting.simulated import SIMULATED
+from thyro_core.reporting.simulated import SIMULATION_FIGURES
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.provenance import git_commit
@@ -206,7 +206,7 @@ def test_percentages_of_simulations_are_not_called_definitions(with_patients) ->
 def test_the_band_of_precision_is_said_to_fail_where_few_images_decide(with_patients) -> None:
     text = with_patients.by_id("curves").text
     assert "its band holds the mean less often: in this program’s simulated studies" in text
-    shown = [f"{SIMULATED[name]:g}" for name in ("pr_least", "pr_most")]
+    shown = [f"{SIMULATION_FIGURES[name]:g}" for name in ("pr_least", "pr_most")]
     assert f"in {shown[0]} to {shown[1]} of a hundred" in text
 
 

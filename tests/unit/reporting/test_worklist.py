@@ -48,7 +48,7 @@ def test_nothing_on_the_page_is_markup_but_the_page_itself() -> None:
 def test_what_readers_said_cannot_leave_its_element() -> None:
     said = [{"who": "</script><script>alert(1)</script>", "what": "comment", "comment": NASTY}]
     page = worklist_page(
-        Worklist(DATE, [], {}, TOTALS, [batch_row()]), served=ServedPage("t", "ab", said)
+        Worklist(DATE, [], {}, TOTALS, [batch_row()]), served_page=ServedPage("t", "ab", said)
     )
     assert page.count("<script") == page.count("</script") == 2
     (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
@@ -206,10 +206,10 @@ def test_the_pictures_are_the_stored_ones(folder: Path) -> None:
 
 
 def test_the_page_says_what_the_checks_do_not_notice(folder: Path, tmp_path: Path) -> None:
-    assert (folder / "worklist.html").read_text().count(pages.UNNOTICED) == 1
+    assert (folder / "worklist.html").read_text().count(pages.UNNOTICED_NOTE) == 1
     # Where nothing is scored there is no probability to warn of.
     refused = written(tmp_path, [row(1, "not scored")], Totals(1, 0, 1, 0, 0, 0, 0), batch_row())
-    assert pages.UNNOTICED not in (refused / "worklist.html").read_text()
+    assert pages.UNNOTICED_NOTE not in (refused / "worklist.html").read_text()
 
 
 def test_an_image_unlike_the_training_set_has_its_figures_and_no_probability(

@@ -26,7 +26,7 @@ from thyro_core.screening import file_images
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.decode import BlockDecoder, ScreeningJob
 from thyro_core.screening.files import blocks
-from thyro_core.screening.rules import OTHER_PATIENT, TURNED, Counts, Night, Totals, rank_key
+from thyro_core.screening.rules import OTHER_PATIENT, TURNED_NOTE, Counts, Night, Totals, rank_key
 from thyro_core.screening.store import (
     drift_sample,
     ensure_path_salt,
@@ -147,7 +147,7 @@ def test_a_copy_on_another_night_names_the_night_and_the_band_of_its_original(wa
     for row in rows(ward, "2026-11-25"):
         assert (row["status"], row["copy_of"]) == ("copy", original["image_id"])
         assert row["detail"] == f"of the night 2026-11-24, in the band {original['band']}"
-    assert result.drift.received == 0
+    assert result.drift.n_received == 0
     assert ward.screen("2026-11-26").counts.known == 3
 
 
@@ -278,7 +278,7 @@ def test_of_a_picture_and_its_turned_and_mirrored_forms_the_highest_score_stands
         if row is not original:
             assert row["copy_of"] == original["image_id"]
             is_turned = row["picture_id"] != original["picture_id"]
-            assert row["detail"] == (TURNED if is_turned else None)
+            assert row["detail"] == (TURNED_NOTE if is_turned else None)
     assert place.screen(size=size, probability=digit)[0].known == 9
     assert rows(place) == found
     assert all(check.passed for check in verify_nights(place.store))
@@ -294,7 +294,7 @@ def test_another_form_on_a_later_night_is_a_copy_and_says_so(place: Place) -> No
     counts, _ = place.screen("2026-11-25")
     copies = rows(place, "2026-11-25")
     night = "of the night 2026-11-24, in the band routine"
-    assert sorted(row["detail"] for row in copies) == [night, *[f"{night}; {TURNED}"] * 2]
+    assert sorted(row["detail"] for row in copies) == [night, *[f"{night}; {TURNED_NOTE}"] * 2]
     assert {row["copy_of"] for row in copies} == {original["image_id"]}
     assert (counts.fresh, place.screen("2026-11-26")[0].known) == (3, 4)
     assert all(check.passed for check in verify_nights(place.store))
@@ -354,7 +354,7 @@ def contents(kind: int, variant: int) -> bytes:
 
 
 def faults(place: Place) -> dict[str, str]:
-    return {check.name: check.detail for check in verify_nights(place.store) if not check.passed}
+    return {check.name: check.detail for check in verify_nights(place.store) if not check.is_passed}
 
 
 def test_verify_says_which_sums_and_which_copies_do_not_hold(place: Place) -> None:
@@ -365,7 +365,7 @@ def test_verify_says_which_sums_and_which_copies_do_not_hold(place: Place) -> No
     write_colour(place.batch / "c.png", 2)
     place.screen()
     one, two, copies = verify_nights(place.store)
-    assert all(check.passed for check in (one, two, copies))
+    assert all(check.is_passed for check in (one, two, copies))
     assert one.detail == "1 received = 1 scored + 0 rejected + 0 failed + 0 copies"
     assert two.detail == "2 received = 0 scored + 1 rejected + 0 failed + 1 copies"
     assert copies.detail.startswith("1 copies among 3 images of all nights")
@@ -424,7 +424,7 @@ def check_night_by_night(factory: pytest.TempPathFactory, plan: Plan) -> None:
             counts, total = place.screen(date, size=plan.size)
             totals.append(total)
             assert counts.files == len(list(place.batch.iterdir()))
-    assert all(check.passed for check in verify_nights(place.store))
+    assert all(check.is_passed for check in verify_nights(place.store))
     found = rows(place)
     n_empty = sum(kind == 5 for kind, _ in plan.first)
     check_rows(found, plan.first + plan.later, n_empty)

@@ -82,7 +82,7 @@ def test_the_figures_are_those_of_the_columns() -> None:
     test = mmd(held_out, np.array(scored["embedding"].to_pylist()), 500, 1099, 0)
     assert (found.values["mmd"], found.values["mmd_p"]) == test
     assert found.values["share_rejected"] == pytest.approx(10 / 210)
-    assert (found.received, found.scored, found.too_few) == (210, 200, None)
+    assert (found.n_received, found.n_scored, found.too_few) == (210, 200, None)
 
 
 def test_no_drift_is_no_breach() -> None:
@@ -270,7 +270,7 @@ def test_a_month_of_stills_without_drift_has_no_alarm_where_each_patient_counts_
 
 def test_few_patients_are_too_few_however_many_their_files() -> None:
     found = compare_with_training(REFERENCE_SET, stills(0, 20, 5), QUICK)
-    assert (found.received, found.scored) == (100, 100)
+    assert (found.n_received, found.n_scored) == (100, 100)
     assert found.too_few == (
         "too few to judge: 20 patients, or files of unknown ones (100 files), with a scored image, "
         "at least 50 are needed"

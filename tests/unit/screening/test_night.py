@@ -661,7 +661,7 @@ def test_of_a_clip_one_frame_counts_for_drift(ward: Ward) -> None:
     write_colour(ward.batch / "colour.png", 2)
     result = ward.screen()
     assert (result.totals.received, result.totals.scored) == (14, 13)
-    assert (result.drift.received, result.drift.scored) == (5, 4)
+    assert (result.drift.n_received, result.drift.n_scored) == (5, 4)
     sample = drift_sample(ward.store, result.night)
     assert (sample.rows.num_rows, len(sample.embeddings)) == (5, 4)
     (row,) = read_table(ward.store, "screening_batches").to_pylist()
@@ -678,7 +678,7 @@ def test_of_a_patient_one_still_counts_for_drift(
         )
     write_image(ward.batch / "still.png", 1)
     result = ward.screen()
-    assert (result.drift.received, result.drift.scored) == (7, 7)
+    assert (result.drift.n_received, result.drift.n_scored) == (7, 7)
     assert "3 patients, or files of unknown ones (7 files)," in result.drift.text
     sample = drift_sample(ward.store, result.night)
     assert (sum(sample.rows["counts"].to_pylist()), len(sample.embeddings)) == (3, 3)

@@ -14,7 +14,7 @@ from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.reader import IMAGE_REASONS
 from thyro_core.screening.rules import (
     BANDS,
-    FAILED,
+    FAILURE_REASONS,
     WHY,
     BandLimits,
     Counts,
@@ -26,7 +26,7 @@ from thyro_core.screening.rules import (
     near_quantile,
     rank_key,
     sum_totals,
-    unscored,
+    unscored_columns,
     unscored_status,
 )
 
@@ -121,12 +121,12 @@ def test_as_many_again_are_near(outlier, near) -> None:
 
 
 def test_every_reason_has_its_words_and_its_status() -> None:
-    assert set(IMAGE_REASONS) | set(FAILED) <= WHY.keys()
+    assert set(IMAGE_REASONS) | set(FAILURE_REASONS) <= WHY.keys()
     assert {reason: unscored_status(reason) for reason in ("undecodable", "blurred")} == {
         "undecodable": "failed",
         "blurred": "rejected",
     }
-    assert unscored("crashed_decoder") == {
+    assert unscored_columns("crashed_decoder") == {
         "status": "failed",
         "reason": "crashed_decoder",
         "band": "not scored",

@@ -321,7 +321,7 @@ def test_every_file_of_a_night_of_everything_is_accounted_for(ward: Ward, place:
     tried = {row["name"] for row in rows_of(ward.store, LATER)}
     assert tried == {n for n in (*before(), *files) if "empty" in n} | set(beside)
     check_sums(ward, later, len(listed), rows_of(ward.store, LATER))
-    assert all(check.passed for check in verify_nights(ward.store))
+    assert all(check.is_passed for check in verify_nights(ward.store))
 
 
 def check_sums(ward: Ward, result, n_files: int, found: list[dict]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.support.worklists import ORDER, ROWS, TOTALS, batch_row, written
 from thyro_core import NOTICE
 from thyro_core.screening.rules import WHY
-from thyro_core.screening.worklist import REFERRED, why
+from thyro_core.screening.worklist import REFERRAL_REASON, why
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,8 @@ def test_the_csv_ranks_every_image(folder: Path) -> None:
     assert [int(each["image_id"], 16) for each in rows] == ORDER
     assert [each["rank"] for each in rows] == [str(i) for i in range(1, 9)]
     assert rows[0] == rows[0] | {
-        "band": "refer", "prob_malignant": "0.9", "sd": "0.05", "why": REFERRED, "notice": NOTICE,
-        "name": "", "patient_id": "", "model_id": "b1", "batch": "s3://night",
+        "band": "refer", "prob_malignant": "0.9", "sd": "0.05", "why": REFERRAL_REASON,
+        "notice": NOTICE, "name": "", "patient_id": "", "model_id": "b1", "batch": "s3://night",
     }  # fmt: skip
     assert rows[2]["patient_id"] == "q0123456789abcdef"
     assert rows[4] == rows[4] | {
@@ -39,5 +39,5 @@ def test_the_csv_ranks_every_image(folder: Path) -> None:
 
 
 def test_why_in_words() -> None:
-    assert [why(each) for each in ROWS[:3]] == ["", REFERRED, WHY["doppler_colour"]]
+    assert [why(each) for each in ROWS[:3]] == ["", REFERRAL_REASON, WHY["doppler_colour"]]
     assert why(ROWS[4]) == WHY["uncertain"]

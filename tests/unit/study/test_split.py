@@ -402,7 +402,7 @@ def test_a_study_with_masks_passes_its_own_verification(tmp_path: Path) -> None:
         run_split(job(store, plan, split, keep_models=False))
     conclude_study(store, plan)
     checks = list(verify_study(store, plan.study_id))
-    assert [check.detail for check in checks if not check.passed] == []
+    assert [check.detail for check in checks if not check.is_passed] == []
     trust = read_table(store, "cam_trust", study_id=plan.study_id)
     assert set(np.round(trust["nodule_area"].to_pylist(), 3)) == {0.25}
     energy = np.array(trust["nodule_energy"].to_pylist())

@@ -66,7 +66,7 @@ def test_each_state_comes_from_its_traces() -> None:
     long_ago = (NOW - timedelta(seconds=SILENT_SECONDS + 1)).isoformat()
     traces = Traces(
         PLAN,
-        finished=frozenset({(0, "vgg16")}),
+        finished_runs=frozenset({(0, "vgg16")}),
         checkpoints=frozenset({(2, "vgg16"), (0, "vgg16"), (1, "vgg16")}),
         records={(0, "vgg16"): record(), (2, "resnet18"): record("failed")},
         progress={
@@ -153,50 +153,50 @@ def test_what_is_unknown_is_not_invented(changes: dict[str, Any]) -> None:
 
 
 def test_a_finished_study_has_nothing_left() -> None:
-    traces = Traces(PLAN, finished=frozenset(RUNS), records=dict.fromkeys(RUNS, record()))
+    traces = Traces(PLAN, finished_runs=frozenset(RUNS), records=dict.fromkeys(RUNS, record()))
     found = status_of(traces, NOW)
     assert (found.seconds_left, found.concluded) == (0.0, False)
-    assert status_of(replace(traces, measured=True), NOW).concluded
+    assert status_of(replace(traces, has_metrics=True), NOW).concluded
     assert found.gpu_seconds == 180.0
 
 
 def test_predictions_that_were_deleted_are_work_of_unknown_duration() -> None:
     over = {s: position(s, state="finished", architecture="", work_done=40.0) for s in range(3)}
-    found = status_of(Traces(PLAN, finished=frozenset(RUNS[1:]), progress=over), NOW)
+    found = status_of(Traces(PLAN, finished_runs=frozenset(RUNS[1:]), progress=over), NOW)
     assert found.seconds_left is None
 
 
 def test_a_job_between_two_architectures_adds_no_speed() -> None:
-    traces = Traces(PLAN, finished=frozenset({(0, "vgg16")}), progress={0: position()})
+    traces = Traces(PLAN, finished_runs=frozenset({(0, "vgg16")}), progress={0: position()})
     found = status_of(traces, NOW)
     assert (found.images_per_second, found.seconds_left) == (0.0, None)
 
 
 @given(
-    finished=st.frozensets(st.sampled_from(RUNS)),
+    finished_runs=st.frozensets(st.sampled_from(RUNS)),
     checkpoints=st.frozensets(st.sampled_from(RUNS)),
     failed=st.frozensets(st.sampled_from(RUNS)),
     running=st.dictionaries(st.integers(0, 2), st.sampled_from(["resnet18", "vgg16", ""])),
     age=st.integers(0, 1000),
-    measured=st.booleans(),
+    has_metrics=st.booleans(),
 )
 def test_every_run_has_one_state_and_the_sums_are_of_the_runs(
-    finished, checkpoints, failed, running, age, measured
+    finished_runs, checkpoints, failed, running, age, has_metrics
 ) -> None:
     updated = (NOW - timedelta(seconds=age)).isoformat()
     traces = Traces(
         PLAN,
-        finished,
+        finished_runs,
         checkpoints,
-        {run: record("failed") for run in failed} | {run: record() for run in finished},
+        {run: record("failed") for run in failed} | {run: record() for run in finished_runs},
         {s: position(s, architecture=name, updated=updated) for s, name in running.items()},
-        measured,
+        has_metrics,
     )
     found = status_of(traces, NOW)
     assert [(run.split, run.architecture) for run in found.runs] == RUNS
     assert Counter(run.state for run in found.runs) == Counter(found.counts)
-    assert {(r.split, r.architecture) for r in found.runs if r.state == "finished"} == finished
-    assert found.concluded == (measured and len(finished) == 6)
+    assert {(r.split, r.architecture) for r in found.runs if r.state == "finished"} == finished_runs
+    assert found.concluded == (has_metrics and len(finished_runs) == 6)
     assert found.seconds_left is None or found.seconds_left >= 0
     alive = sum(run.images_per_second or 0 for run in found.runs if run.state == "running")
     assert found.images_per_second == alive or len(found.counts) == 0
@@ -228,16 +228,16 @@ def store(tmp_path: object) -> Store:
 
 def test_the_store_alone_tells(store: Store) -> None:
     traces = read_traces(store, STUDY)
-    assert traces.finished == {(0, "vgg16")}
+    assert traces.finished_runs == {(0, "vgg16")}
     assert traces.checkpoints == {(1, "vgg16")}
     assert traces.records.keys() == {(0, "vgg16"), (2, "vgg16")}
     assert traces.progress.keys() == {0}
-    assert not traces.measured
+    assert not traces.has_metrics
     found = study_status(store, STUDY, datetime.now(UTC))
     counts = {"finished": 1, "running": 1, "failed": 1, "interrupted": 1, "waiting": 2}
     assert found.counts == counts
     store.write(table_key("metrics", study_id=STUDY), b"there")
-    assert read_traces(store, STUDY).measured
+    assert read_traces(store, STUDY).has_metrics
 
 
 def test_no_more_questions_with_more_runs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,7 +249,9 @@ def image(store, manifest_id):
 
 
 def failures(store: Store, study_id: str) -> dict[str, str]:
-    return {check.name: check.detail for check in verify_study(store, study_id) if not check.passed}
+    return {
+        check.name: check.detail for check in verify_study(store, study_id) if not check.is_passed
+    }
 
 
 def only_failure(store: Store, study_id: str, name: str) -> str:
@@ -278,7 +280,7 @@ def run_keys(study_id: str, split: int = 1, architecture: str = "resnet18") -> d
 def test_a_finished_study_passes_every_check(store, study_id):
     checks = list(verify_study(store, study_id))
     assert [check.name for check in checks] == NAMES
-    assert all(check.passed for check in checks), checks
+    assert all(check.is_passed for check in checks), checks
     detail = {check.name: check.detail for check in checks}
     assert detail["images"].startswith("24 files have the recorded bytes, 0 cannot")
     assert detail["packs"] == "sides 64, 85; 20 images equal a fresh decode"
@@ -384,7 +386,7 @@ def test_figures_that_an_older_program_did_not_compute_are_no_fault(store, study
 def test_an_unreadable_plan_is_one_failed_check(store, study_id, data):
     store.write(study_key(study_id), data)
     (check,) = verify_study(store, study_id)
-    assert (check.name, check.passed) == ("plan", False)
+    assert (check.name, check.is_passed) == ("plan", False)
     assert study_key(study_id) in check.detail
 
 
@@ -414,7 +416,7 @@ def test_at_most_five_changed_images_are_named(finished, store, study_id):
 def test_images_that_are_gone_are_counted_not_failed(store, study_id, image):
     image[1].unlink()
     found = {check.name: check for check in verify_study(store, study_id)}
-    assert all(check.passed for check in found.values())
+    assert all(check.is_passed for check in found.values())
     assert found["images"].detail.startswith("23 files have the recorded bytes, 1 cannot")
     assert found["packs"].detail == "sides 64, 85; 19 images equal a fresh decode"
 

@@ -26,7 +26,7 @@ from thyro_core.reporting.figures.style import (
 )
 from thyro_core.reporting.figures.svg import GRID, INK, SERIES, AltText, as_svg, drawing
 
-PUBLISHED = "published, ResNet18"
+PUBLISHED_LABEL = "published, ResNet18"
 """Label of the paper's values."""
 
 FAMILIES: Mapping[str, Look] = dict(
@@ -63,7 +63,7 @@ def metrics_plot(
             axes.plot(
                 [],
                 [],
-                **_marker(LOOKS[architecture], filled=True),
+                **_marker(LOOKS[architecture], is_filled=True),
                 label=ARCHITECTURE_NAMES[architecture],
             )
             for row, metric in enumerate(metrics):
@@ -74,14 +74,14 @@ def metrics_plot(
                     estimates[metric].value,
                     ends,
                     LOOKS[architecture],
-                    filled=True,
+                    is_filled=True,
                 )
         marks = {row: PAPER[m] for row, m in enumerate(metrics) if m in PAPER}
         for row, value in marks.items():
             span = [row - 0.4, row + 0.4]
             axes.plot([value] * 2, span, color=INK, linewidth=1.4, gid=f"series-published-{row}")
         if marks:
-            axes.plot([], [], color=INK, linewidth=1.4, label=PUBLISHED)
+            axes.plot([], [], color=INK, linewidth=1.4, label=PUBLISHED_LABEL)
         legend(figure, columns=2)
         best = {
             a: ", ".join(f"{title} {estimates[m]}" for m, title in zip(metrics, names, strict=True))
@@ -108,7 +108,7 @@ def forest_plot(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
             axes.plot(
                 [],
                 [],
-                **_marker(LOOKS[baseline], filled=True),
+                **_marker(LOOKS[baseline], is_filled=True),
                 label=f"against {ARCHITECTURE_NAMES[baseline]}",
             )
         for row in rows:
@@ -149,7 +149,7 @@ def effect_plot(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
             axes.hlines(place, 0, row["effect_size"], color=look.colour, linewidth=1.2)
             _dot(axes, place, row["effect_size"], None, look, _significant(row))
         for family, look in FAMILIES.items():
-            axes.plot([], [], **_marker(look, filled=True), label=family)
+            axes.plot([], [], **_marker(look, is_filled=True), label=family)
         _explain_filling(axes)
         axes.set_xlim(-1.04, 1.04)
         legend(figure, columns=2)
@@ -169,7 +169,7 @@ def subgroup_plot(name: str, rows: Sequence[Mapping[str, Any]], overall: float |
         rows: rows of the table `subgroups` with an AUC, of one architecture.
         overall: AUC of all images; None: not known.
     """
-    names = [_shortened(f"{row['subgroup']}: {row['value']}") for row in rows]
+    names = [_shorten_label(f"{row['subgroup']}: {row['value']}") for row in rows]
     with drawing(name, WIDTH, _height(len(rows), 1, 1)) as figure:
         axes = _row_axes(figure, "AUC of the ensemble, 95 % interval", names)
         if overall is not None:
@@ -177,7 +177,7 @@ def subgroup_plot(name: str, rows: Sequence[Mapping[str, Any]], overall: float |
         for place, row in enumerate(rows):
             estimate = Estimate(row["estimate"], row["ci_low"], row["ci_high"])
             look = LOOKS[row["architecture"]]
-            _dot(axes, place, estimate.value, estimate.interval(), look, filled=True)
+            _dot(axes, place, estimate.value, estimate.interval(), look, is_filled=True)
         legend(figure)
         values = {
             label: str(Estimate(row["estimate"], row["ci_low"], row["ci_high"]))
@@ -187,7 +187,7 @@ def subgroup_plot(name: str, rows: Sequence[Mapping[str, Any]], overall: float |
         return as_svg(figure, name, AltText("AUC in subgroups", text))
 
 
-def _shortened(text: str) -> str:
+def _shorten_label(text: str) -> str:
     return (
         text
         if len(text) <= _LONGEST_NAME
@@ -217,8 +217,8 @@ def _offset(place: int, series: int) -> float:
     return (place - (series - 1) / 2) / (series + _ROW_GAP)
 
 
-def _marker(look: Look, filled: bool) -> dict[str, Any]:
-    return {"marker": look.marker, "linestyle": "none", **hollow(filled, look.colour)}
+def _marker(look: Look, is_filled: bool) -> dict[str, Any]:
+    return {"marker": look.marker, "linestyle": "none", **hollow(is_filled, look.colour)}
 
 
 def _dot(
@@ -227,16 +227,16 @@ def _dot(
     value: float,
     ends: tuple[float, float] | None,
     look: Look,
-    filled: bool,
+    is_filled: bool,
 ) -> None:
     if ends is not None:
         axes.hlines(y, *ends, color=look.colour, linewidth=1.3)
-    axes.plot([value], [y], **_marker(look, filled))
+    axes.plot([value], [y], **_marker(look, is_filled))
 
 
 def _explain_filling(axes: Axes) -> None:
-    for filled, label in ((True, f"Holm's P < {SIGNIFICANT}"), (False, "not significant")):
-        axes.plot([], [], marker="o", linestyle="none", label=label, **hollow(filled, INK))
+    for is_filled, label in ((True, f"Holm's P < {SIGNIFICANT}"), (False, "not significant")):
+        axes.plot([], [], marker="o", linestyle="none", label=label, **hollow(is_filled, INK))
 
 
 def _significant(row: Mapping[str, Any]) -> bool:

@@ -31,12 +31,12 @@ def flow_diagram(name: str, steps: Sequence[FlowStep], parts: Sequence[tuple[str
     """
     y, body = 1.0, []
     for i, step in enumerate(steps):
-        lines = _wrapped(step.lines)
+        lines = _wrap(step.lines)
         height = _box_height(lines)
         body.append(_box(1.0, y, _MAIN_WIDTH, lines))
         bottom = y + height
         if step.aside:
-            aside = _wrapped(step.aside)
+            aside = _wrap(step.aside)
             top = bottom + _BETWEEN / 2
             middle = top + _box_height(aside) / 2
             body += [
@@ -51,16 +51,16 @@ def flow_diagram(name: str, steps: Sequence[FlowStep], parts: Sequence[tuple[str
             after = y + height + _BETWEEN
         y = after
     bottom = y - _BETWEEN
-    wrapped = [_wrapped(part) for part in parts]
+    line_groups = [_wrap(part) for part in parts]
     width = (_MAIN_WIDTH + _COLUMN_GAP + _ASIDE_WIDTH - _COLUMN_GAP * (len(parts) - 1)) / max(
         len(parts), 1
     )
-    for i, lines in enumerate(wrapped):
+    for i, lines in enumerate(line_groups):
         x = 1 + i * (width + _COLUMN_GAP)
         body.append(_box(x, y, width, lines))
         start = min(max(1 + _MAIN_WIDTH / 2, x + 8), x + width - 8)
         body.append(_elbow(1 + _MAIN_WIDTH / 2, bottom, start if i == 0 else x + width / 2, y))
-    y += max(map(_box_height, wrapped), default=-_BETWEEN)
+    y += max(map(_box_height, line_groups), default=-_BETWEEN)
     texts = [". ".join(": ".join(_pair(box)) for box in (s.lines, s.aside) if box) for s in steps]
     texts += [": ".join(_pair(part)) for part in parts]
     alt = AltText("Flow of the images through the study", f"{'. '.join(texts)}.")
@@ -73,7 +73,7 @@ def _pair(box: tuple[str, ...]) -> tuple[str, ...]:
     return (head, "; ".join(rest)) if rest else (head,)
 
 
-def _wrapped(lines: Sequence[str]) -> list[tuple[str, bool]]:
+def _wrap(lines: Sequence[str]) -> list[tuple[str, bool]]:
     """Lines that fit a box, and whether each is bold."""
     return [
         (part, place == 0)

@@ -130,9 +130,9 @@ def curve(
     )
 
 
-def hollow(filled: bool, colour: str) -> dict[str, Any]:
+def hollow(is_filled: bool, colour: str) -> dict[str, Any]:
     """Marker arguments: filled, or only its outline."""
-    face = colour if filled else PAPER
+    face = colour if is_filled else PAPER
     return {"markerfacecolor": face, "markeredgecolor": colour, "markeredgewidth": 1.3}
 
 

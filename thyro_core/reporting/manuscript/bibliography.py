@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from thyro_core.reporting.network_references import Reference
 
 _PUBLICATION_YEAR = re.compile(r"\b(?:19|20)\d\d\b")
-_ESCAPED = str.maketrans({"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_"})
+_ESCAPES = str.maketrans({"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_"})
 
 
 def bibtex(references: Sequence[Reference]) -> str:
@@ -23,9 +23,9 @@ def _bibtex_entry(reference: Reference) -> str:
     fields = {
         "author": _authors(reference),
         # In braces, so that no style changes its capitals.
-        "title": f"{{{reference.title.translate(_ESCAPED)}}}",
+        "title": f"{{{reference.title.translate(_ESCAPES)}}}",
         "year": year[0] if year else "",
-        "howpublished": reference.source.rstrip(".").translate(_ESCAPED),
+        "howpublished": reference.source.rstrip(".").translate(_ESCAPES),
         "doi": number if kind == "doi" else "",
         "eprint": number if kind == "arXiv" else "",
         "archiveprefix": "arXiv" if kind == "arXiv" else "",

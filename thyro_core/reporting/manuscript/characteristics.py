@@ -41,38 +41,39 @@ def characteristics(tables: Tables) -> PageTable:
         # A patient with images of both classes counts in both.
         body.append(_count_line("Patients, n", images.assign(unit=images["patient_id"])))
     names = [name for name in images.columns if name.startswith("attribute ")]
-    crowded: list[str] = []
+    crowded_columns: list[str] = []
     for fact in _FACTS:
         body += _lines(f"{fact} [pixels]", images, fact)
     for name in sorted(names):
         title = name.removeprefix("attribute ")
-        counted = images
+        count_rows = images
         if by_patient and images.groupby("patient_id")[name].nunique(dropna=False).max() == 1:
-            counted = images.assign(unit=images["patient_id"])
+            count_rows = images.assign(unit=images["patient_id"])
             title += " (by patient)"
-        lines = _lines(title, counted, name)
+        lines = _lines(title, count_rows, name)
         body += lines
         if not lines:
-            crowded.append(title)
+            crowded_columns.append(title)
     return PageTable(
         section="table-1",
         title="Characteristics of the images by class",
-        caption=_table_caption(crowded, by_patient=bool(by_patient)),
+        caption=_table_caption(crowded_columns, by_patient=bool(by_patient)),
         header=(("Characteristic", *(name.capitalize() for name in CLASS_NAMES), "All"),),
         body=tuple(body),
         numeric=(False, True, True, True),
     )
 
 
-def _table_caption(crowded: Sequence[str], *, by_patient: bool) -> str:
+def _table_caption(crowded_columns: Sequence[str], *, by_patient: bool) -> str:
     text = (
         "Characteristics of the images by class. Numbers are median (first to third quartile), "
         "others count (share of those that are given)."
     )
     if not by_patient:
         text += " Not every image has a patient, so that all rows count images."
-    if crowded:
-        text += f" Not shown, of more than {_MOST_VALUES} different texts: {', '.join(crowded)}."
+    if crowded_columns:
+        names = ", ".join(crowded_columns)
+        text += f" Not shown, of more than {_MOST_VALUES} different texts: {names}."
     return text
 
 
@@ -117,11 +118,11 @@ def _missing_line(rows: pd.DataFrame, name: str) -> list[tuple[str, ...]]:
 def _quartiles(numbers: "pd.Series[float]") -> str:
     if numbers.empty:
         return "\N{EN DASH}"
-    low, middle, high = (_rounded(float(numbers.quantile(q))) for q in (0.25, 0.5, 0.75))
+    low, middle, high = (_round_text(float(numbers.quantile(q))) for q in (0.25, 0.5, 0.75))
     return f"{middle} ({low} to {high})"
 
 
-def _rounded(value: float) -> str:
+def _round_text(value: float) -> str:
     return f"{value:.0f}" if math.isclose(value, round(value)) else f"{value:.1f}"
 
 

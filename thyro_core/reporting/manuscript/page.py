@@ -109,8 +109,8 @@ def _read_table(table: HtmlElement) -> PageTable:
         section=next((name for name in sections if name), ""),
         title=title.rstrip(".,: "),
         caption=whole,
-        header=tuple(_filled(row, width) for row in head),
-        body=tuple(_filled(row, width) for row in body),
+        header=tuple(_fill(row, width) for row in head),
+        body=tuple(_fill(row, width) for row in body),
         numeric=tuple(_is_numeric(rows, column) for column in range(width)),
     )
 
@@ -123,7 +123,7 @@ def _cell_texts(row: HtmlElement) -> tuple[str, ...]:
     return tuple(cells)
 
 
-def _filled(row: tuple[str, ...], width: int) -> tuple[str, ...]:
+def _fill(row: tuple[str, ...], width: int) -> tuple[str, ...]:
     return row + ("",) * (width - len(row))
 
 

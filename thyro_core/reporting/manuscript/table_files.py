@@ -74,9 +74,9 @@ def as_latex(table: PageTable, label: str) -> str:
         table: of the page.
         label: by which the paper's text refers to it.
     """
-    rows = [" & ".join(map(_escaped, row)) + r" \\" for row in table.body]
-    head = [" & ".join(map(_escaped, row)) + r" \\" for row in table.header]
-    caption = rf"\caption{{{_escaped(table.caption)}}}\label{{tab:{label}}}"
+    rows = [" & ".join(map(_escape, row)) + r" \\" for row in table.body]
+    head = [" & ".join(map(_escape, row)) + r" \\" for row in table.header]
+    caption = rf"\caption{{{_escape(table.caption)}}}\label{{tab:{label}}}"
     lines = [r"\toprule", *head, *([r"\midrule"] if head else []), *rows, r"\bottomrule"]
     columns = "".join(_column_type(table, place) for place in range(len(table.numeric)))
     if len(rows) > _PAGE_ROWS:
@@ -100,7 +100,7 @@ def _column_type(table: PageTable, place: int) -> str:
     return "r" if table.numeric[place] else "l"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 

@@ -38,7 +38,7 @@ class CohortPart:
     name: str
     counts: list[tuple[Cell, Cell]]
     """Benign, malignant, all: fewest and most over the splits."""
-    published: list[Cell]
+    paper_counts: list[Cell]
     """The paper's; empty where it has no such part."""
 
 
@@ -51,7 +51,7 @@ class LeakageCheck:
     """How many there are among the study's images."""
     several: Cell
     """How many of them have several images, which alone could stand on both sides."""
-    shared: Cell
+    n_shared: Cell
     """How many stand on both sides of a split, over all splits."""
 
 
@@ -244,29 +244,32 @@ def flow_figure(cohort: Cohort, checks: "Leakage") -> Plot:
         checks: for the number of splits.
     """
     figures, splits = cohort.figures, checks.figures["splits"]
-    reasons = [_counted(name, count) for name, count in cohort.reasons]
+    reasons = [_flow_line(name, count) for name, count in cohort.reasons]
     classes = [figures["benign"], figures["malignant"]]
     leavers = [
-        _counted(what, figures[name])
+        _flow_line(what, figures[name])
         for name, what in (("unlabelled", "without a label"), ("outside", "in no split"))
         if figures[name].value
     ]
     which, heading = (" (true labels)", ["Labels permuted"]) if cohort.permutation else ("", [])
-    included = (
-        _counted("Included", figures["included"]),
-        *(_counted(name + which, count) for name, count in zip(CLASS_NAMES, classes, strict=True)),
-        *([_counted("patients", figures["patients"])] if cohort.has_patients else []),
+    included_lines = (
+        _flow_line("Included", figures["included"]),
+        *(
+            _flow_line(name + which, count)
+            for name, count in zip(CLASS_NAMES, classes, strict=True)
+        ),
+        *([_flow_line("patients", figures["patients"])] if cohort.has_patients else []),
     )
     parts = {part.name: part.counts for part in cohort.parts}
     everything = parts.pop("All")
     steps = [
         FlowStep(
-            (_counted("Image files found", figures["found"]),),
-            (_counted("Excluded", figures["excluded"]), *reasons)
+            (_flow_line("Image files found", figures["found"]),),
+            (_flow_line("Excluded", figures["excluded"]), *reasons)
             if figures["excluded"].value
             else (),
         ),
-        FlowStep(included, ("Take no part", *leavers) if leavers else ()),
+        FlowStep(included_lines, ("Take no part", *leavers) if leavers else ()),
         FlowStep(
             (
                 f"In each of {splits.text} splits",
@@ -279,13 +282,13 @@ def flow_figure(cohort: Cohort, checks: "Leakage") -> Plot:
         (name, *(_span(short, of) for short, of in zip(_COUNT_NAMES, counts, strict=True)))
         for name, counts in parts.items()
     ]
-    excluded: list[list[SheetCell]] = [
+    exclusion_rows: list[list[SheetCell]] = [
         [f"Excluded: {_in_words(name)}", count] for name, count in cohort.reasons
     ]
     rows: list[list[SheetCell]] = [
         ["Found", figures["found"]],
         ["Excluded", figures["excluded"]],
-        *excluded,
+        *exclusion_rows,
         ["Included", figures["included"]],
         [f"Included, benign{which}", classes[0]],
         [f"Included, malignant{which}", classes[1]],
@@ -302,7 +305,7 @@ def _in_words(reason: str) -> str:
     return reason.replace("_", " ")
 
 
-def _counted(what: str, count: Cell) -> str:
+def _flow_line(what: str, count: Cell) -> str:
     return f"{_in_words(what)}: {count.text}"
 
 
@@ -328,7 +331,9 @@ def leakage(tables: Tables) -> Leakage:
         LeakageCheck(what, *_crossings(tables, splits, column))
         for column, what in _LINK_TITLES.items()
     ]
-    return Leakage(checks, _group_figures(tables), all(check.shared.value == 0 for check in checks))
+    return Leakage(
+        checks, _group_figures(tables), all(check.n_shared.value == 0 for check in checks)
+    )
 
 
 def _crossings(tables: Tables, splits: str, column: str) -> tuple[Cell, Cell, Cell]:
@@ -350,10 +355,10 @@ def _crossings(tables: Tables, splits: str, column: str) -> tuple[Cell, Cell, Ce
 
 
 def _group_figures(tables: Tables) -> dict[str, Cell]:
-    included = f"{tables.source('images')} AND included AND label IS NOT NULL"
+    included_images = f"{tables.source('images')} AND included AND label IS NOT NULL"
     groups = (
         "(SELECT count(*) AS n, count(DISTINCT coalesce(patient_id, image_id)) AS units "
-        f"FROM {included} GROUP BY group_id)"
+        f"FROM {included_images} GROUP BY group_id)"
     )
     return tables.figures(
         groups,

@@ -77,7 +77,7 @@ class PlotData:
         """An architecture's predictions, for SQL."""
         return self.tables.source("predictions", architecture=architecture)
 
-    def pooled(self, architecture: str) -> curves.Part:
+    def pooled_part(self, architecture: str) -> curves.Part:
         """All splits' test images together."""
         labels, probabilities = zip(*self.parts[architecture], strict=True)
         return np.concatenate(labels), np.concatenate(probabilities)
@@ -94,7 +94,7 @@ class PlotData:
 
     def prevalence(self) -> float:
         """Share of malignant test images, all splits together."""
-        label, _ = self.pooled(next(iter(self.parts)))
+        label, _ = self.pooled_part(next(iter(self.parts)))
         return float(label.mean())
 
 
@@ -172,7 +172,7 @@ def decision_figure(data: PlotData) -> Plot:
         THRESHOLDS,
         curve_sql.net_benefit_at,
         ("Mean net benefit per image", "Threshold probability"),
-        bounded=False,
+        is_bounded=False,
     )
     sheet.head.append("Call all malignant")
     first, line = next(iter(lines.items()))
@@ -190,14 +190,14 @@ def _band_sheet(
     at: Callable[[str, float], str],
     titles: tuple[str, str],
     *,
-    bounded: bool = True,
+    is_bounded: bool = True,
 ) -> Sheet:
     """The bands' numbers at some places, each with the SQL that leads to it another way."""
     rows: list[list[SheetCell]] = [
         [
             definition(x),
             *(
-                _band_cell(data, band, x, partial(at, data.source(name)), bounded=bounded)
+                _band_cell(data, band, x, partial(at, data.source(name)), is_bounded=is_bounded)
                 for name, band in bands.items()
             ),
         ]
@@ -212,7 +212,7 @@ def _band_cell(
     x: float,
     source_at: Callable[[float], str],
     *,
-    bounded: bool,
+    is_bounded: bool,
 ) -> Markup | Cell:
     place = _nearest_index(band.x, x)
     mean = Cell(float(band.mean[place]), "three", ("sql", f"SELECT avg(v) FROM {source_at(x)}"))
@@ -222,15 +222,15 @@ def _band_cell(
     ends = []
     for side, value, own in ((-1, band.low, band.low_x), (1, band.high, band.high_x)):
         origin = x if own is None else round(float(own[place]), 12)
-        end = _end(side, factor, data.malignant, bounded)
+        end = _end(side, factor, data.malignant, is_bounded)
         sql = f"SELECT {end} FROM {source_at(origin)}"
         ends.append(Cell(float(value[place]), "three", ("sql", sql)))
     return Markup('{} <span class="ci">({} to {})</span>').format(mean, *ends)
 
 
-def _end(side: int, factor: float, patients: int, bounded: bool) -> str:
+def _end(side: int, factor: float, patients: int, is_bounded: bool) -> str:
     """An end of `uncertainty.mean_interval` as SQL."""
-    if not bounded:
+    if not is_bounded:
         return f"avg(v) {side * factor:+.12g} * stddev_samp(v)"
     m = "avg(v)"
     spread = f"power({factor:.12g} * stddev_samp(v), 2) / ({m} * (1 - {m}))"
@@ -248,7 +248,7 @@ def _nearest_index(x: np.ndarray, value: float) -> int:
 def calibration_figure(data: PlotData) -> Plot:
     """Share of malignant images by predicted probability."""
     lines = {
-        name: curves.calibration_curve(*data.pooled(name), data.clusters[name])
+        name: curves.calibration_curve(*data.pooled_part(name), data.clusters[name])
         for name in data.parts
     }
     head: list[str | Markup] = ["Probability bin"]
@@ -298,7 +298,7 @@ def bin_cells(
 def score_figure(data: PlotData) -> Plot:
     """How the first architecture's probabilities are distributed, by class."""
     first = data.config.architectures[0]
-    histogram = curves.score_histogram(*data.pooled(first), bins=2 * ECE_BINS)
+    histogram = curves.score_histogram(*data.pooled_part(first), bins=2 * ECE_BINS)
     svg = plots.score_plot("plot-scores", histogram, data.config.threshold, first)
     rows: list[list[SheetCell]] = []
     for place, (low, high) in enumerate(

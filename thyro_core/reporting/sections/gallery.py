@@ -152,8 +152,8 @@ def _calls_by_image(tables: Tables, plan: StudyPlan) -> list[dict[str, Any]]:
     source = tables.source("predictions", architecture=plan.config.architectures[0])
     rows = tables.query(
         "SELECT image_id, any_value(label) AS label, avg(prob_malignant) AS p, "
-        f"{_first_split(plan, called=True)} AS positive, "
-        f"{_first_split(plan, called=False)} AS negative, "
+        f"{_first_split(plan, as_malignant=True)} AS positive, "
+        f"{_first_split(plan, as_malignant=False)} AS negative, "
         f"avg(prob_malignant) >= {plan.config.threshold!r} AS called "
         f"FROM {source} GROUP BY image_id ORDER BY image_id"
     )
@@ -196,20 +196,20 @@ def file_to_show(uri: str | None) -> str:
     return "" if tells else name
 
 
-def _first_split(plan: StudyPlan, *, called: bool) -> str:
+def _first_split(plan: StudyPlan, *, as_malignant: bool) -> str:
     """The first split that called an image malignant, or benign, in SQL."""
-    test = f"prob_malignant {'>=' if called else '<'} {plan.config.threshold!r}"
+    test = f"prob_malignant {'>=' if as_malignant else '<'} {plan.config.threshold!r}"
     return f"min(split) FILTER ({test})"
 
 
 def _select_rows(
     rows: list[dict[str, Any]],
     label: int,
-    called: bool,
+    as_malignant: bool,
     threshold: float,
 ) -> list[tuple[dict[str, Any], str]]:
     """The rows to show with their rank, the most certain first, at most one of a group."""
-    kind = [row for row in rows if (row["label"], row["called"]) == (label, called)]
+    kind = [row for row in rows if (row["label"], row["called"]) == (label, as_malignant)]
     kind.sort(key=lambda row: (-abs(row["p"] - threshold), row["image_id"]))
     most = _one_of_a_group(kind)[:EACH]
     groups = {row["group"] for row in most}
@@ -231,9 +231,9 @@ def _one_of_a_group(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(first.values())
 
 
-def _call_count(tables: Tables, plan: StudyPlan, label: int, called: bool) -> Cell:
+def _call_count(tables: Tables, plan: StudyPlan, label: int, as_malignant: bool) -> Cell:
     source = tables.source("predictions", architecture=plan.config.architectures[0], label=label)
-    test = f"avg(prob_malignant) {'>=' if called else '<'} {plan.config.threshold!r}"
+    test = f"avg(prob_malignant) {'>=' if as_malignant else '<'} {plan.config.threshold!r}"
     each = f"(SELECT image_id FROM {source} GROUP BY image_id HAVING {test})"
     return tables.figure("count(*)", each, "count")
 
@@ -289,7 +289,7 @@ def _case(
             own,
             _OVER_SPLITS
             | {
-                "split": (_first_split(plan, called=bool(row["called"])), "count"),
+                "split": (_first_split(plan, as_malignant=bool(row["called"])), "count"),
             },
         ),
         split_probability=tables.figure("prob_malignant", own_split, "three"),

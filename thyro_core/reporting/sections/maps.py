@@ -249,7 +249,7 @@ class NetworkTrust:
     answers: list[TrustAnswer]
     cascade: list[CascadeStage]
     """The stages; none where no image was sampled."""
-    sampled: Cell
+    n_sampled: Cell
     """Images that were sampled."""
     finding: str
     """Whether the maps find the nodule; empty without masks, and for a network without evidence."""
@@ -332,7 +332,7 @@ def _network_trust(
             )
             if (row := by_check.get((column, "none"))) and row["n"]
         ],
-        sampled=tables.figure(images.format(CASCADE_COLUMNS[0]), source, "count"),
+        n_sampled=tables.figure(images.format(CASCADE_COLUMNS[0]), source, "count"),
         finding=localisation_finding(values) if has_finding else "",
         failure=deletion_failure(values) if has_finding else "",
     )

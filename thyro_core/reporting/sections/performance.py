@@ -43,7 +43,7 @@ class Performance:
 
     means: Mapping[str, Mapping[str, MeanCell]]
     """Architecture -> metric -> cell."""
-    published: Mapping[str, Cell]
+    paper_values: Mapping[str, Cell]
     """The paper's figures, of ResNet18."""
     splits: Mapping[str, list[TableRow]]
     """Architecture -> its AUC in each split, rows of `metrics`."""
@@ -79,7 +79,7 @@ def performance(tables: Tables, config: StudyConfig) -> Performance:
     periods = range(config.splits) if config.scheme == "temporal" else ()
     return Performance(
         means=means,
-        published={metric: paper(value) for metric, value in PAPER.items()},
+        paper_values={metric: paper(value) for metric, value in PAPER.items()},
         splits={name: _of_splits(rows, name) for name in config.architectures},
         confusions={name: _confusion(over, name) for name in config.architectures},
         suspicions=suspicions(aucs, int(images.value or 0)),
@@ -151,15 +151,15 @@ def _of_splits(rows: list[TableRow], architecture: str) -> list[TableRow]:
 
 
 def _confusion(over: Mapping[tuple[str, str], TableRow], architecture: str) -> dict[str, Cell]:
-    pooled = {
+    pooled_rows = {
         name: over[architecture, POOLED_PREFIX + name]
         for name in (*COUNTS, "recall", "specificity")
     }
     cells = {
         name: row.cell("value", "count" if name in COUNTS else "three")
-        for name, row in pooled.items()
+        for name, row in pooled_rows.items()
     }
-    sizes = pooled["true_positives"]
+    sizes = pooled_rows["true_positives"]
     return cells | {
         "n": sizes.cell("n", "count"),
         "n_positive": sizes.cell("n_positive", "count"),
@@ -170,7 +170,7 @@ def _confusion(over: Mapping[tuple[str, str], TableRow], architecture: str) -> d
 class Comparisons:
     """The first architecture against each other one."""
 
-    corrected: Mapping[str, list[TableRow]]
+    corrected_tests: Mapping[str, list[TableRow]]
     """Baseline -> rows of Nadeau and Bengio's test, in the order of `METRICS`."""
     delong: Mapping[str, Mapping[str, Cell]]
     """Baseline -> splits tested, splits with P < 0.05 before and after Holm's correction."""
@@ -182,7 +182,7 @@ def comparisons(tables: Tables, config: StudyConfig) -> Comparisons:
     rows = tables.rows("comparisons", identity, test="nadeau_bengio")
     baselines = [name for name in config.architectures[1:] if any(_against(rows, name))]
     return Comparisons(
-        corrected={
+        corrected_tests={
             name: sorted(_against(rows, name), key=lambda row: METRICS.index(row["metric"]))
             for name in baselines
         },

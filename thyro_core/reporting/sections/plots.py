@@ -59,7 +59,7 @@ def _metrics_plot(data: PlotData) -> Plot:
 
 def _forest(comparisons: Comparisons) -> Plot | None:
     """Differences in AUC; the page's tables have the numbers."""
-    rows = [row.values for of in comparisons.corrected.values() for row in of]
+    rows = [row.values for of in comparisons.corrected_tests.values() for row in of]
     auc_rows = [row for row in rows if row["metric"] == "auc"]
     return make_plot("forest", dots.forest_plot("plot-forest", auc_rows)) if auc_rows else None
 

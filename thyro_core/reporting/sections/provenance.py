@@ -19,7 +19,7 @@ class Setting:
     name: str
     value: Cell
     meaning: str
-    changed: bool
+    is_changed: bool
     """Whether it is not the default."""
 
 
@@ -102,8 +102,8 @@ def config_cell(plan: StudyPlan, name: str, form: str = "short") -> Cell:
 
 def _setting(plan: StudyPlan, name: str) -> Setting:
     field = StudyConfig.model_fields[name]
-    changed = getattr(plan.config, name) != field.default
-    return Setting(name, config_cell(plan, name), field.description or "", changed)
+    is_changed = getattr(plan.config, name) != field.default
+    return Setting(name, config_cell(plan, name), field.description or "", is_changed)
 
 
 def _versions(tables: Tables) -> list[tuple[str, Cell]]:

@@ -19,7 +19,7 @@ from thyro_core.config import RECIPE
 from thyro_core.datasets.attributes import image_nodules
 from thyro_core.datasets.leakage import check_leakage
 from thyro_core.datasets.splits import make_splits
-from thyro_core.errors import InputError, StoreError, ThyroError, counted
+from thyro_core.errors import InputError, StoreError, ThyroError, amount
 from thyro_core.evaluation.tables import metrics_table
 from thyro_core.explain.tables import cam_checks_table, cam_families_table, cam_tests_table
 from thyro_core.store.keys import (
@@ -52,13 +52,13 @@ class StudyCheck:
 
     Attributes:
         name: What was checked.
-        passed: Whether it holds.
+        is_passed: Whether it holds.
         detail: What holds; of a failed check the faults, the cure, and which later checks are
             skipped because they need this one.
     """
 
     name: str
-    passed: bool
+    is_passed: bool
     detail: str
 
 
@@ -122,7 +122,7 @@ def verify_study(store: Store, study_id: str) -> Iterator[StudyCheck]:
         check = None if failed_names & set(needs) else _run_check(name, function, study)
         if check is not None:
             yield check
-        if check is None or not check.passed:
+        if check is None or not check.is_passed:
             failed_names.add(name)
 
 
@@ -173,7 +173,7 @@ def _check_table(study: _StudyTables, name: str) -> _Findings:
     if not keys and name in {"images", "splits"}:
         faults.append(f"{table_prefix(name)}/{owner}: expected a part, found none")
     study.tables[name] = pa.concat_tables(parts)
-    summary = f"{counted(len(keys), 'part')}, {counted(study.tables[name].num_rows, 'row')}"
+    summary = f"{amount(len(keys), 'part')}, {amount(study.tables[name].num_rows, 'row')}"
     return _Findings(faults, summary, f"delete what is damaged and {_START_AGAIN}")
 
 
@@ -183,7 +183,7 @@ def _check_manifest(study: _StudyTables) -> _Findings:
         return _Findings([f"{key}: expected the ingest's summary, found none"])
     ingest, rules = json.loads(study.store.read(key)), study.plan.config.ingest()
     faults = table_checks.summary_faults(ingest, study.tables["images"], rules)
-    summary = f"{counted(study.tables['images'].num_rows, 'file')}; counts and rules agree"
+    summary = f"{amount(study.tables['images'].num_rows, 'file')}; counts and rules agree"
     return _Findings(faults, summary, f"restore {key} or the `images` table")
 
 
@@ -207,9 +207,7 @@ def _check_packs(study: _StudyTables) -> _Findings:
 def _check_weights(study: _StudyTables) -> _Findings:
     starts = study.plan.weights.values()
     hashes = {start.key: start.sha256 for start in starts if start.key is not None}
-    summary = (
-        f"{counted(len(hashes), 'file')}, {counted(len(starts) - len(hashes), 'random start')}"
-    )
+    summary = f"{amount(len(hashes), 'file')}, {amount(len(starts) - len(hashes), 'random start')}"
     faults = object_checks.changed_objects(study.store, hashes)
     return _Findings(faults, summary, f"delete what is damaged and {_START_AGAIN}")
 
@@ -367,7 +365,7 @@ def _check_derived_table(study: _StudyTables, name: str) -> _Findings:
 
 def _compare(study: _StudyTables, name: str, keys: Sequence[str], fresh: pa.Table) -> _Findings:
     faults = table_checks.differences(name, study.tables[name], fresh, keys)
-    summary = f"{counted(fresh.num_rows, 'row')} as recomputed"
+    summary = f"{amount(fresh.num_rows, 'row')} as recomputed"
     return _Findings(faults, summary, f"delete the table {name} of this study and {_START_AGAIN}")
 
 

@@ -42,7 +42,10 @@ def test_every_file_has_its_verdict_and_the_model_s_own_probability(model, tmp_p
         "undecodable", "unreadable", "not_a_file", "too_large"
     ]  # fmt: skip
     assert verdicts[2].detail == "the file is empty"
-    assert verdicts[3].detail == "there is no such file, or it still grows"
+    assert verdicts[3].detail == (
+        "there is no such file, or it still grows: check its path, or wait until it is whole"
+    )
+    assert "name a file" in str(verdicts[4].detail)
     assert verdicts[5].detail == "more than max_bytes = 1000000"
     (probability,) = load_model(store).predict([good])["prob_malignant"]
     assert verdicts[0].prob_malignant == pytest.approx(probability, abs=1e-6)
