@@ -10,3 +10,8 @@ def redact(text: str) -> str:
     """
     without_password = re.sub(r"(?<=://)[^/\s]+@", "", text)
     return re.sub(r"((?<!file)://[^\s?#]+)[?#][^\s;,)]*", r"\1", without_password)
+
+
+def is_archive(address: str) -> bool:
+    """Whether an address is that of a DICOMweb archive."""
+    return address.startswith(("dicomweb+https://", "dicomweb+http://"))

@@ -19,6 +19,7 @@ from flows.cli.errors import errors_for_people
 from flows.cli.evaluate import evaluate
 from flows.cli.export import export
 from flows.cli.feedback import feedback
+from flows.cli.fetch import fetch
 from flows.cli.garbage import gc
 from flows.cli.images import ingest, phantom
 from flows.cli.listen import listen
@@ -47,8 +48,8 @@ app = typer.Typer(
 
 # In the order in which `thyro --help` lists them.
 for _command in (
-    phantom, ingest, plan, study, verify, doctor, report, export, query, tables, serve, promote,
-    models, evaluate, drift, overlay, predict, listen, screen, feedback, status, studies, rm, gc,
+    phantom, fetch, ingest, plan, study, verify, doctor, report, export, query, tables, serve,
+    promote, models, evaluate, drift, overlay, predict, listen, screen, feedback, status, studies, rm, gc,
     deployments,
 ):  # fmt: skip
     app.command()(_command)

@@ -24,7 +24,6 @@ from thyro_core.urls import redact
 
 Reply = TypeVar("Reply")
 
-_ARCHIVE_SCHEMES = ("dicomweb+https://", "dicomweb+http://")
 # Keywords, and the tags of the same elements.
 _PERSONAL = re.compile(
     r"patient|birth|accession|uid$|^0010|^00080050|^00080018|^0020000[de]", re.IGNORECASE
@@ -58,11 +57,6 @@ class StudyEntry(NamedTuple):
     uid: str
     n_instances: int | None
     """None: the archive does not say."""
-
-
-def is_archive(address: str) -> bool:
-    """Whether an address is that of a DICOMweb archive."""
-    return address.startswith(_ARCHIVE_SCHEMES)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import logging
+import secrets
 import shutil
 from collections import deque
 from collections.abc import Iterator
@@ -35,15 +36,18 @@ class Spool:
     """The instances of an archive that wait to be read.
 
     Attributes:
+        store: knows what nights have taken; None: what lies in the folder has been.
         folder: where they lie.
+        n_present: those that an earlier run fetched.
         n_fetched: those that this run fetched.
         n_withheld: those that the archive listed and did not give; the next night tries them again.
     """
 
-    store: Store
+    store: Store | None
     address: ArchiveAddress
     salt: bytes
     folder: Path
+    n_present: int = 0
     n_fetched: int = 0
     n_withheld: int = 0
     _ledger: dict[str, list[str]] = field(default_factory=dict)
@@ -85,6 +89,8 @@ class Spool:
 
     def conclude(self) -> None:
         """Note that all that waited has been read, and remove it."""
+        if self.store is None:
+            return
         for instance, study in self._waiting.items():
             names = self._ledger.setdefault(study, [])
             if (self.folder / f"{instance}.dcm").exists():
@@ -98,7 +104,7 @@ class Spool:
         return archive_ledger_key(self._pseudonym(self.address.text))
 
     def _load(self) -> dict[str, list[str]]:
-        if not self.store.exists(self._key):
+        if self.store is None or not self.store.exists(self._key):
             return {}
         studies: dict[str, list[str]] = json.loads(self.store.read(self._key))["studies"]
         return studies
@@ -117,7 +123,9 @@ class Spool:
                 if name in own_names:
                     continue
                 self._waiting[name] = self._pseudonym(study.uid)
-                if not (self.folder / f"{name}.dcm").exists():
+                if (self.folder / f"{name}.dcm").exists():
+                    self.n_present += 1
+                else:
                     yield instance
 
     def _count(self, is_there: bool) -> None:
@@ -160,3 +168,24 @@ def open_spool(store: Store, address: str, salt: bytes, scratch: Path) -> Spool:
     archive_address = parse_address(address)
     name = hashlib.sha256(f"{store.url} {address}".encode()).hexdigest()[:_NAME_DIGITS]
     return Spool(store, archive_address, salt, scratch / "archives" / name)
+
+
+def open_folder(address: str, folder: Path) -> Spool:
+    """An archive's instances in a folder of their own, which stay there.
+
+    Their names are keyed hashes; the key lies in the folder, so that another fetch finds them.
+
+    Args:
+        address: of the archive.
+        folder: made if need be.
+
+    Raises:
+        InputError: the address may not be used.
+        OSError: the folder cannot be written to.
+    """
+    archive_address = parse_address(address)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = folder / ".thyro-names"
+    if not key.exists():
+        key.write_bytes(secrets.token_bytes(32))
+    return Spool(None, archive_address, key.read_bytes(), folder)

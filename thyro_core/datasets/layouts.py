@@ -17,6 +17,7 @@ from thyro_core.datasets.patient_notes import patient_notes
 from thyro_core.datasets.table_files import TableFiles, ambiguous_notes
 from thyro_core.errors import InputError, amount
 from thyro_core.store.listing import Listing, list_files
+from thyro_core.urls import is_archive, redact
 
 Layout = Literal["labels.csv", "folders", "busi", "ddti", "centres"]
 
@@ -98,6 +99,13 @@ def read_image_set(source: str, rules: IngestConfig, *, name_files: bool = True)
     Raises:
         InputError: nothing readable is there, no image has a label, or a table is at fault.
     """
+    if is_archive(source):
+        msg = (
+            f"{redact(source)}: expected a folder or bucket with labels, found an archive, which "
+            "has none; `thyro fetch ADDRESS FOLDER` brings its instances into a folder: put "
+            "labels.csv beside them, by AccessionNumber, say"
+        )
+        raise InputError(msg)
     folder = list_files(source)
     objects = find_dicom(folder, rules)
     folder = replace(folder, by_content=frozenset(objects))

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from thyro_core.archive.dicomweb import is_archive, parse_address
+from thyro_core.archive.dicomweb import parse_address
 from thyro_core.archive.spool import Spool, open_spool
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.host import scratch_folder
@@ -37,7 +37,7 @@ from thyro_core.settings import Settings
 from thyro_core.store.keys import path_salt_key, sample_key, screening_prefix, table_prefix
 from thyro_core.store.store import Store, full_url
 from thyro_core.tables.io import read_table
-from thyro_core.urls import redact
+from thyro_core.urls import is_archive, redact
 
 _MOST_POOLED = 60
 """Batches before a small one that may be judged with it."""

@@ -18,7 +18,9 @@ from tests.support.dicoms import dicom, speckle
 from tests.support.orthanc import PASSWORD, USER, running_orthanc, why_not
 from thyro_core.archive.dicomweb import parse_address
 from thyro_core.archive.multipart import TruncationError, first_part
-from thyro_core.archive.spool import Spool, open_spool
+from thyro_core.archive.spool import Spool, open_folder, open_spool
+from thyro_core.config import IngestConfig
+from thyro_core.datasets.layouts import read_image_set
 from thyro_core.errors import InputError, StoreError
 from thyro_core.settings import Settings
 from thyro_core.store.store import Store, open_store
@@ -204,6 +206,22 @@ def test_what_a_killed_run_fetched_is_not_fetched_again(archive, store, tmp_path
     spool, contents = night(store, archive.address, tmp_path)
     assert (spool.n_fetched, len(contents)) == (1, 2)
     assert night(store, archive.address, tmp_path)[0].n_fetched == 0
+
+
+def test_a_folder_is_filled_with_what_it_lacks(archive, tmp_path) -> None:
+    archive.put(1, 1)
+    archive.put(2, 2)
+    for n_fetched, n_present in ((2, 0), (0, 2)):
+        folder = open_folder(archive.address, tmp_path / "set")
+        folder.fetch(settings())
+        assert (folder.n_fetched, folder.n_present) == (n_fetched, n_present)
+        folder.conclude()
+    assert len(list((tmp_path / "set").glob("*.dcm"))) == 2
+
+
+def test_an_archive_is_no_source_of_labels() -> None:
+    with pytest.raises(InputError, match="`thyro fetch ADDRESS FOLDER`"):
+        read_image_set("dicomweb+https://host/dicom-web?ModalitiesInStudy=US", IngestConfig())
 
 
 def test_an_archive_that_is_away_ends_the_night_with_its_cure(store, tmp_path) -> None:
