@@ -49,8 +49,8 @@ app = typer.Typer(
 # In the order in which `thyro --help` lists them.
 for _command in (
     phantom, fetch, ingest, plan, study, verify, doctor, report, export, query, tables, serve,
-    promote, models, evaluate, drift, overlay, predict, listen, screen, feedback, status, studies, rm, gc,
-    deployments,
+    promote, models, evaluate, drift, overlay, predict, listen, screen, feedback, status, studies,
+    rm, gc, deployments,
 ):  # fmt: skip
     app.command()(_command)
 
