@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from flows.cli.console import err, note, say
-from thyro_core.errors import InputError, counted
+from thyro_core.errors import InputError, amount
 
 
 def fetch(
@@ -31,11 +31,11 @@ def fetch(
         reason = (error.strerror or "refused").lower()
         msg = f"{folder}: expected a folder that can be written to, found: {reason}; name another"
         raise InputError(msg) from error
-    summary = f"{counted(spool.n_fetched, 'instance')} fetched"
+    summary = f"{amount(spool.n_fetched, 'instance')} fetched"
     say(f"{summary}, {spool.n_present} were there: {escape(str(folder))}")
     if spool.n_withheld:
         note(
-            f"{counted(spool.n_withheld, 'instance')} listed and not given; the same command tries "
+            f"{amount(spool.n_withheld, 'instance')} listed and not given; the same command tries "
             "again"
         )
     say("These are patients' images with their names and ids: keep them as you keep the archive.")
