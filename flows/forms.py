@@ -52,8 +52,9 @@ _STUDY_GROUPS: Mapping[str, tuple[str, ...]] = {
         "tirads_malignant",
     ),
     "Images": (
-        "min_side", "max_pixels", "max_bytes", "max_frames", "blur_bound", "overlay_bound",
-        "duplicate_correlation", "similar_correlation", "dual_views", "hash_distance",
+        "min_side", "max_pixels", "max_bytes", "max_frames", "max_clip_frames", "frames_per_clip",
+        "blur_bound", "overlay_bound", "duplicate_correlation", "similar_correlation",
+        "dual_views", "hash_distance",
     ),
 }  # fmt: skip
 
