@@ -99,7 +99,7 @@ COMPILE := $(LOCKER)/bin/pip-compile --quiet --generate-hashes --strip-extras --
 # All that the image needs but torch, whose wheels come from another index than the rest; and what
 # the tests need besides.
 lock: $(LOCKER)/bin/pip-compile $(BIN)/python
-	$(COMPILE) --extra archive --extra cluster --extra excel --extra paper --output-file $(LOCK) pyproject.toml
+	$(COMPILE) --extra archive --extra cluster --extra excel --extra export --extra paper --output-file $(LOCK) pyproject.toml
 	$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 		print(*project["optional-dependencies"]["test"], sep="\n")' \
 		| $(COMPILE) --output-file $(TEST_LOCK) -

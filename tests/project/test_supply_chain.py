@@ -84,7 +84,7 @@ def test_the_lock_holds_the_pinned_versions_of_all_that_the_image_needs() -> Non
     }
     assert not any(name.startswith(("torch", "nvidia")) for name in locked)
     extra = {name_of(Requirement(text).name) for text in PROJECT["optional-dependencies"]["test"]}
-    more = installed_with("archive", "excel", "paper") - installed_with()
+    more = installed_with("archive", "excel", "export", "paper") - installed_with()
     assert locked.keys() >= more, "archives push there, workbooks are read, and studies exported"
     tools = extra & locked.keys() - needed - more
     assert not tools, "the image holds no test tools"

@@ -55,10 +55,18 @@ def load_members(bundle: Bundle, store: Store, scratch: Path) -> list[nn.Module]
     return [_member(bundle, key, store, scratch, pattern) for key in bundle.members]
 
 
-def _member(bundle: Bundle, key: str, store: Store, scratch: Path, pattern: nn.Module) -> nn.Module:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def member_file(bundle: Bundle, key: str, store: Store, scratch: Path) -> Path:
+    """A member's weights on this node, checked against the card.
 
+    Args:
+        bundle: the model.
+        key: one of its members.
+        store: the store it was loaded from.
+        scratch: node-local folder for the files of a remote store.
+
+    Raises:
+        InputError: the file is gone, or is not the one on the card.
+    """
     sha256 = bundle.card["files"][key.rpartition("/")[2]]
     try:
         path = store.local(key, scratch)
@@ -68,6 +76,14 @@ def _member(bundle: Bundle, key: str, store: Store, scratch: Path, pattern: nn.M
         raise damaged_file(store.path(key), sha256, None) from error
     if actual != sha256:
         raise damaged_file(str(path), sha256, actual)
+    return path
+
+
+def _member(bundle: Bundle, key: str, store: Store, scratch: Path, pattern: nn.Module) -> nn.Module:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = member_file(bundle, key, store, scratch)
     model = copy.deepcopy(pattern)
     try:
         load_tensors(model, load_file(path))

@@ -7,6 +7,7 @@ The paper's four are described here. Of any other, `anatomy` finds head and last
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,10 +60,10 @@ _EARLIER_NAMES = (
     (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
     (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
 )
-# Networks whose official weights were made with another normalisation than ImageNet's: mean, SD.
-_NORMALISATION: Mapping[str, tuple[float, float]] = MappingProxyType(
+NORMALISATION: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"efficientnet_v2_l": (0.5, 0.5)}
 )
+"""Networks whose weights were made with another normalisation than ImageNet's: mean, SD."""
 
 
 class Renormalise(nn.Module):
@@ -101,10 +102,7 @@ def build(architecture: Architecture, side: int, seed: int) -> nn.Module:
         InputError: the side is too small for the network.
     """
     _check_side(architecture, side)
-    options = options_of(architecture, side)
-    if architecture == "inception_v3":
-        aux = side >= _AUX_SIDE
-        options |= {"aux_logits": aux, "transform_input": False, "init_weights": True}
+    options = torchvision_options(architecture, side)
     torchvision_compat.ensure()
     from torchvision import models
 
@@ -116,10 +114,24 @@ def build(architecture: Architecture, side: int, seed: int) -> nn.Module:
     if side in _POOLED_SIDES.get(architecture[:4], ()):
         # The backward pass of adaptive pooling is not deterministic on CUDA.
         model.avgpool = nn.Identity()
-    if architecture in _NORMALISATION:
-        renormalise = Renormalise(*_NORMALISATION[architecture])
+    if architecture in NORMALISATION:
+        renormalise = Renormalise(*NORMALISATION[architecture])
         model.register_forward_pre_hook(lambda _, inputs: (renormalise(inputs[0]),))
     return model
+
+
+def torchvision_options(architecture: Architecture, side: int) -> dict[str, Any]:
+    """What torchvision's function for a network is called with.
+
+    Args:
+        architecture: the network.
+        side: of its input [pixels].
+    """
+    options = options_of(architecture, side)
+    if architecture == "inception_v3":
+        aux = side >= _AUX_SIDE
+        options |= {"aux_logits": aux, "transform_input": False, "init_weights": True}
+    return options
 
 
 def _draw_zero_head(model: nn.Module, architecture: Architecture) -> None:
@@ -166,8 +178,8 @@ def body_and_head(model: nn.Module, architecture: Architecture) -> tuple[nn.Modu
     """
     if architecture not in LAST_CONV:
         body, head = cut(model, last_layer(architecture))
-        if architecture in _NORMALISATION:
-            body = nn.Sequential(Renormalise(*_NORMALISATION[architecture]), body)
+        if architecture in NORMALISATION:
+            body = nn.Sequential(Renormalise(*NORMALISATION[architecture]), body)
         return body, head
     children = {name: child for name, child in model.named_children() if name != "AuxLogits"}
     place = list(children).index(LAST_CONV[architecture]) + 1

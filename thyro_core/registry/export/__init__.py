@@ -1,0 +1,1 @@
+"""A promoted model as files that run without Thyro."""

@@ -1,0 +1,102 @@
+"""A network as ONNX and as torch's own exported program, checked against the network itself."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from thyro_core.errors import ThyroError
+
+OPSET = 18
+LOGIT_TOLERANCE = 1e-4
+"""Largest difference of a logit, relative where logits exceed 1."""
+
+_INPUT, _OUTPUT = "images", "logits"
+
+
+@dataclass(frozen=True)
+class NetworkFiles:
+    """Where a network's two files go."""
+
+    onnx: Path
+    program: Path
+
+
+def export_network(
+    model: nn.Module, images: Tensor, files: NetworkFiles, facts: Mapping[str, Any]
+) -> float:
+    """Write a network as ONNX and as an exported program; any number of images goes in.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        images: float32, n x 3 x side x side, at least two: what both files are checked on.
+        files: where they go.
+        facts: put into both as JSON, one entry a key.
+
+    Returns:
+        The largest difference of a logit of the ONNX file by onnxruntime.
+
+    Raises:
+        ThyroError: a file gives other logits than the network.
+    """
+    with torch.inference_mode():
+        own_logits = model(images)
+    with warnings.catch_warnings():
+        # Its own parts are deprecated to itself.
+        warnings.simplefilter("ignore")
+        batch = torch.export.Dim("batch", min=1, max=4096)
+        program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
+        onnx_program = torch.onnx.export(
+            program, (), dynamo=True, opset_version=OPSET, verbose=False,
+            input_names=[_INPUT], output_names=[_OUTPUT],
+        )  # fmt: skip
+        torch.export.save(program, files.program, extra_files={"model.json": json.dumps(facts)})
+    if onnx_program is None:
+        msg = f"{files.onnx.name}: torch made no ONNX program; report this"
+        raise ThyroError(msg)
+    proto = onnx_program.model_proto
+    onnx.helper.set_model_props(proto, onnx_properties(facts))
+    onnx.save_model(proto, files.onnx)
+    gap = _largest_gap(onnx_logits(files.onnx, images), own_logits, files.onnx)
+    with torch.inference_mode():
+        _largest_gap(torch.export.load(files.program).module()(images), own_logits, files.program)
+    return gap
+
+
+def onnx_properties(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Facts as an ONNX file's metadata holds them: texts as they are, all else as JSON."""
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in facts.items()
+    }
+
+
+def onnx_logits(file: Path, images: Tensor) -> Tensor:
+    """A network's logits by onnxruntime on the CPU.
+
+    Args:
+        file: the ONNX file.
+        images: float32, n x 3 x side x side.
+    """
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (logits,) = session.run([_OUTPUT], {_INPUT: images.numpy()})
+    return torch.from_numpy(logits)
+
+
+def _largest_gap(actual: Tensor, own_logits: Tensor, file: Path) -> float:
+    gap = (actual - own_logits).abs()
+    if not bool((gap <= LOGIT_TOLERANCE * own_logits.abs().clamp(min=1.0)).all()):
+        msg = (
+            f"{file.name}: expected the network's logits to {LOGIT_TOLERANCE:g}, found a "
+            f"difference of {float(gap.max()):.3g}; report this with the versions of torch and "
+            "onnxruntime"
+        )
+        raise ThyroError(msg)
+    return float(gap.max())
