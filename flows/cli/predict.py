@@ -88,9 +88,10 @@ def _show(
     say(f"Model {model_id}: calibrated probability of malignant, and where it would be listed")
     for each in verdicts:
         number = "    -" if each.prob_malignant is None else f"{each.prob_malignant:.3f}"
+        file_name = each.file.name.replace("\n", r"\n")
         words = [each.band, (each.reason or "").replace("_", " ")]
         words += [f"frame {each.frame}" if each.frame else "", each.detail or ""]
-        say(escape(f"{number}  {each.file.name}: {', '.join(text for text in words if text)}"))
+        say(escape(f"{number}  {file_name}: {', '.join(text for text in words if text)}"))
     if promise is None:
         say("refer: from the model's threshold on; review: near it, or unlike most training images")
     else:

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated, TypeGuard, cast
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.console import full_width, print_unbroken, say, shorten
+from flows.cli.console import full_width, open_console, print_unbroken, say, shorten, visible
 from flows.cli.options import StoreUrl
 from thyro_core.errors import InputError
 
@@ -69,7 +68,7 @@ def tables(
 
 
 def _print_rows(rows: "pa.Table") -> None:
-    console = Console()
+    console = open_console()
     first_rows = rows.slice(0, _MOST_ROWS).to_pylist()
     table = _row_table(rows.schema, first_rows)
     excess = full_width(table, console) - console.width
@@ -120,7 +119,7 @@ def _cell(value: object) -> Text:
 
     if isinstance(value, float):
         return Text(f"{value:.6g}" if value == value else "NaN")  # noqa: PLR0124
-    whole = "null" if value is None else cell_text(value)
+    whole = "null" if value is None else visible(cell_text(value))
     # Ids are shown whole; a map of hundreds of values is not for reading.
     if isinstance(value, list) and len(whole) > _MOST_LETTERS:
         return Text(f"{whole[:_MOST_LETTERS]}... ({len(value)} values)")

@@ -585,7 +585,7 @@ def test_types_are_spelled_as_people_know_them(kind: pa.DataType, name: str) -> 
 def printed(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, object]]) -> list[str]:
     """What a terminal of 80 columns shows of rows."""
     lines: list[str] = []
-    monkeypatch.setattr(cli_query, "Console", lambda: Console(width=80, force_terminal=True))
+    monkeypatch.setattr(cli_query, "open_console", lambda: Console(width=80, force_terminal=True))
 
     def keep(table: Table) -> None:
         console = Console(width=80, file=io.StringIO())
