@@ -18,7 +18,7 @@ from thyro_core import NOTICE
 
 # What a terminal obeys, or cannot show: control characters, marks that turn the direction of text,
 # bytes of names that are no UTF-8.
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
@@ -26,7 +26,7 @@ def visible(text: str) -> str:
 
     Names of files and of folders may hold any: printed as they are, they command a terminal.
     """
-    return _HIDDEN.sub(_escape_of, text)
+    return _COMMANDS.sub(_escape_of, text)
 
 
 def _escape_of(match: re.Match[str]) -> str:

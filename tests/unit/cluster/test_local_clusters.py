@@ -94,7 +94,7 @@ def test_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
         local_clusters.one_cluster()
 
 
-def testone_cluster_is_named_and_of_several_none_is_taken(
+def test_one_cluster_is_named_and_of_several_none_is_taken(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
