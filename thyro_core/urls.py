@@ -1,6 +1,7 @@
 """Addresses in a form that can be shown: without passwords and signatures."""
 
 import re
+from pathlib import PurePosixPath
 
 
 def redact(text: str) -> str:
@@ -15,3 +16,9 @@ def redact(text: str) -> str:
 def is_archive(address: str) -> bool:
     """Whether an address is that of a DICOMweb archive."""
     return address.startswith(("dicomweb+https://", "dicomweb+http://"))
+
+
+def without_local_folders(place: str) -> str:
+    """A place for a page that may travel: of a local path the last name alone, else `redact`."""
+    is_local = place.startswith(("/", "file://")) or ("/" in place and "://" not in place)
+    return PurePosixPath(place).name if is_local else redact(place)

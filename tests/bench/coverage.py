@@ -1,8 +1,9 @@
 """How often the 95 % intervals hold the truth, near the edges, with and without clusters.
 
-    python tests/bench/coverage.py [--repeats 1000]
+    python tests/bench/coverage.py [--repeats 1000] [--splits 10]
 
-508 images (90 malignant), binormal scores of a known AUC, ten stratified 70/30 splits by patient;
+508 images (90 malignant), binormal scores of a known AUC, ten stratified 70/30 splits by patient
+(another number with `--splits`, which leaves out the table that no split has a part in);
 with clusters a patient has four images that correlate at 0.6. The mean over splits is
 `uncertainty.mean_interval`, that of one test part `delong.auc_interval`; `raw` is the symmetric
 interval with the same variance. `test` is the share of DeLong tests of two equal classifiers with
@@ -75,7 +76,7 @@ def test_rows(generator: np.random.Generator, case: _Case) -> BoolArray:
     return np.isin(patient, np.concatenate(drawn))
 
 
-def rates(auc: float, images: int, repeats: int) -> dict[str, float]:
+def rates(auc: float, images: int, repeats: int, splits: int) -> dict[str, float]:
     """Coverage of each interval and level of the test."""
     hits: dict[str, list[bool]] = {"mean": [], "mean raw": [], "part": [], "part raw": []}
     rejections: list[bool] = []
@@ -83,7 +84,7 @@ def rates(auc: float, images: int, repeats: int) -> dict[str, float]:
         generator = np.random.default_rng([seed, images])
         case = draw(generator, auc, images)
         label, (first, second), patient = case
-        parts = [test_rows(generator, case) for _ in range(SPLITS)]
+        parts = [test_rows(generator, case) for _ in range(splits)]
         aucs = [metrics(label[rows], first[rows], 0.5)["auc"] for rows in parts]
         ratio = float(np.mean([rows.sum() / (~rows).sum() for rows in parts]))
         sizes = tuple(np.unique(patient[label == value]).size for value in (1, 0))
@@ -148,7 +149,7 @@ def declared_rates(auc: float, images: int, repeats: int) -> dict[float, dict[st
     }
 
 
-def predictive_rates(auc: float, images: int, repeats: int) -> dict[str, float]:
+def predictive_rates(auc: float, images: int, repeats: int, splits: int) -> dict[str, float]:
     """Coverage of PPV and NPV, both at the threshold midway between the classes."""
     half = separation(auc) / 2
     share = float(stats.norm.cdf(half))
@@ -159,7 +160,7 @@ def predictive_rates(auc: float, images: int, repeats: int) -> dict[str, float]:
         case = draw(generator, auc, images)
         label, (probability, _), patient = case
         called = 4 * stats.norm.ppf(probability) >= half
-        parts = [test_rows(generator, case) for _ in range(SPLITS)]
+        parts = [test_rows(generator, case) for _ in range(splits)]
         ratio = float(np.mean([rows.sum() / (~rows).sum() for rows in parts]))
         rates_of = []
         for value in (1, 0):
@@ -187,24 +188,27 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=1000)
-    repeats = parser.parse_args().repeats
-    print(f"{repeats} image sets each; coverage of 95 % intervals, level of a test at 0.05\n")
+    parser.add_argument("--splits", type=int, default=SPLITS)
+    options = parser.parse_args()
+    repeats, splits = options.repeats, options.splits
+    print(f"{repeats} image sets each, {splits} splits")
+    print("coverage of 95 % intervals, level of a test at 0.05\n")
     cases = [(auc, images) for images in (1, IMAGES) for auc in AUCS]
     keys: list[object] = ["AUC", "images a patient"]
     for place, (auc, images) in enumerate(cases):
-        found = rates(auc, images, repeats)
+        found = rates(auc, images, repeats, splits)
         if not place:
             print_row([*keys, *found], is_head=True)
         print_row([str(auc), images, *found.values()])
     print()
-    for place, (auc, images) in enumerate(cases):
+    for place, (auc, images) in enumerate(cases if splits == SPLITS else []):
         for declared, rates_of in declared_rates(auc, images, repeats).items():
             if not place and declared == SENSITIVITIES[0]:
                 print_row([*keys, "declared", *rates_of], is_head=True)
             print_row([str(auc), images, str(declared), *rates_of.values()])
     print()
     for place, (auc, images) in enumerate(cases):
-        predictive = predictive_rates(auc, images, repeats)
+        predictive = predictive_rates(auc, images, repeats, splits)
         if not place:
             print_row([*keys, *predictive], is_head=True)
         print_row([str(auc), images, *predictive.values()])

@@ -185,8 +185,11 @@ def _trust(rows, keys, rng) -> pa.Table:
         values: dict[str, object] = dict(zip(names, rng.random(len(names)), strict=True))
         # Of the image alone: the same in every split and for every network.
         values["nodule_aspect"] = 0.5 + int(row["image_id"][:6], 16) / 16**6
+        # A second outline, which is taller, in half of the images.
+        more = 0.6 * (int(row["image_id"][-1], 16) % 2)
+        values["nodule_tallest"] = 0.5 + int(row["image_id"][:6], 16) / 16**6 + more
         if i == 0:
-            of_image = ("_area", "_random", "_aspect")
+            of_image = ("_area", "_random", "_aspect", "_tallest")
             values |= {name: np.nan for name in names if not name.endswith(of_image)}
         if i % 2:
             values |= dict.fromkeys(

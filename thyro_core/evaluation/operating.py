@@ -34,6 +34,8 @@ SENSITIVITIES: tuple[float, ...] = (0.9, 0.95)
 PREVALENCES: tuple[float, ...] = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4)
 """Shares of malignant images at which predictive values are given."""
 
+_HIGH_PREVALENCES = (0.6, 0.8)  # given as well where more of a set's images are malignant
+
 _Row = dict[str, Any]
 
 
@@ -268,8 +270,8 @@ def predictive_intervals(
 def predictive_values_table(study_id: str, metrics: pa.Table, config: StudyConfig) -> pa.Table:
     """The study's rows of `predictive_values`: PPV and NPV at each of `PREVALENCES`.
 
-    At the config's threshold, from the mean sensitivity and specificity over splits and their
-    intervals, by image.
+    Where more of the test images are malignant, up to their share. At the config's threshold, from
+    the mean sensitivity and specificity over splits and their intervals, by image.
 
     Args:
         study_id: goes into every row.
@@ -287,8 +289,9 @@ def predictive_values_table(study_id: str, metrics: pa.Table, config: StudyConfi
             (row["value"], Interval(row["ci_low"], row["ci_high"]))
             for row in (by_key[architecture, name] for name in ("recall", "specificity"))
         )
-        values = ppv_npv(recall[0], specificity[0], PREVALENCES)
-        intervals = predictive_intervals(recall, specificity, PREVALENCES)
+        shares = _prevalences(images, architecture)
+        values = ppv_npv(recall[0], specificity[0], shares)
+        intervals = predictive_intervals(recall, specificity, shares)
         for measure, points, ends in zip(("ppv", "npv"), values, intervals, strict=True):
             rows += [
                 {
@@ -300,6 +303,21 @@ def predictive_values_table(study_id: str, metrics: pa.Table, config: StudyConfi
                     "ci_low": end.low,
                     "ci_high": end.high,
                 }
-                for share, value, end in zip(PREVALENCES, points, ends, strict=True)
+                for share, value, end in zip(shares, points, ends, strict=True)
             ]
     return rows_to_table("predictive_values", rows)
+
+
+def _prevalences(images: pa.Table, architecture: str) -> list[float]:
+    """`PREVALENCES`, and on to the share of malignant test images, all splits together."""
+    rows = [
+        row
+        for row in images.to_pylist()
+        if row["split"] is not None
+        and (row["architecture"], row["metric"]) == (architecture, "accuracy")
+    ]
+    n = sum(row["n"] for row in rows)
+    own = sum(row["n_positive"] for row in rows) / n if n else 0.0
+    if own <= PREVALENCES[-1]:
+        return list(PREVALENCES)
+    return [*PREVALENCES, *(share for share in _HIGH_PREVALENCES if share < own), own]

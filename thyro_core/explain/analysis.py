@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from thyro_core.config import Architecture, StudyConfig
 from thyro_core.explain import faithfulness
-from thyro_core.explain.features import feature_rows, features_table, outline_aspect
+from thyro_core.explain.features import feature_rows, features_table, outline_aspects
 from thyro_core.explain.localisation import mark_checks, nodule_checks
 from thyro_core.explain.maps import cams_table, stored_maps
 from thyro_core.imaging.annotations import annotation_mask
@@ -95,8 +95,10 @@ def explanation_tables(
         marks = annotation_mask(grey)
         covers[i] = faithfulness.cell_cover(marks[None], *map_values.shape[1:])[0]
         mask = network.masks[i]
-        aspect = None if mask is None else outline_aspect(mask, network.height_to_width[i])
-        values = map_checks(map_values[i], marks) | nodules[i] | {"nodule_aspect": aspect}
+        aspects: dict[str, float | None] = {"nodule_aspect": None, "nodule_tallest": None}
+        if mask is not None:
+            aspects |= outline_aspects(mask, network.height_to_width[i])
+        values = map_checks(map_values[i], marks) | nodules[i] | aspects
         row = {**keys, "image_id": image_id, "label": labels[i]}
         check_rows.append(row | values | checks.get(i, dict.fromkeys(_NETWORK_COLUMNS)))
     baselines = mark_checks(map_values, covers, network.groups)

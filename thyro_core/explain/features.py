@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, find_objects, label
 from skimage.feature import graycomatrix
 from skimage.measure import perimeter_crofton
 from skimage.morphology import convex_hull_image
@@ -27,6 +27,7 @@ from thyro_core.tables.schemas import rows_to_table
 from thyro_core.types import BoolArray, Float32Array, Grey
 
 _ROUND_SPREAD = 1e-9
+_SPECK = 0.1  # least area of an outline, a share of the largest one's
 _HARALICK = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation")
 
 
@@ -97,25 +98,35 @@ def feature_rows(
     ]
 
 
-def outline_aspect(mask: BoolArray, height_to_width: float) -> float:
-    """Height over width of an outlined nodule in its image's own pixels; above 1: taller than wide.
+def outline_aspects(mask: BoolArray, height_to_width: float) -> dict[str, float]:
+    """Height over width of outlined nodules in their image's own pixels; above 1: taller than wide.
 
-    Of the upright bounding box of the mask's largest part: several nodules in one box would have
-    the box's proportions, and none of theirs.
+    Of the upright bounding box of a connected part of the mask: several nodules in one box would
+    have the box's proportions, and none of theirs. Parts below a tenth of the largest one's area
+    are specks, and no outlines.
 
     Args:
         mask: bool (H, W), of the image squashed to H x W.
         height_to_width: of the image as it came [pixels over pixels], above 0.
 
     Returns:
-        Above 0; NaN for a mask without a pixel.
+        `nodule_aspect`, of the largest part, and `nodule_tallest`, the largest of any: above 0;
+        NaN for a mask without a pixel.
     """
-    if not mask.any():
-        return math.nan
-    rows, columns = _window(hot_spot(mask.astype(np.float32), 0.5), 0)
-    height = (rows.stop - rows.start) / mask.shape[0]
-    width = (columns.stop - columns.start) / mask.shape[1]
-    return float(height / width * height_to_width)
+    parts, _ = label(mask, structure=np.ones((3, 3)))
+    areas = np.bincount(parts.ravel())[1:]
+    if not len(areas):
+        return {"nodule_aspect": math.nan, "nodule_tallest": math.nan}
+    squares = mask.shape[1] / mask.shape[0] * height_to_width
+    aspects = [
+        float((rows.stop - rows.start) / (columns.stop - columns.start) * squares)
+        for rows, columns in find_objects(parts)
+    ]
+    outlines = np.flatnonzero(areas >= _SPECK * areas.max()).tolist()
+    return {
+        "nodule_aspect": aspects[int(areas.argmax())],
+        "nodule_tallest": max(aspects[part] for part in outlines),
+    }
 
 
 def features_table(keys: Mapping[str, str | int], rows: Iterable[Mapping[str, Any]]) -> pa.Table:

@@ -45,6 +45,10 @@ class _Rule:
     """What the authors must add to the section; empty: nothing."""
     absent: str = ""
     """Why the study has no such thing if the section is not there; empty: the authors may."""
+    by_patients: str = ""
+    """What the section has of a set whose patients are known; empty: the same."""
+    still_missing: str = ""
+    """What the authors must add to that."""
 
 
 def _tripod(*values: str, **more: str) -> _Rule:
@@ -121,13 +125,16 @@ _RULES: tuple[_Rule, ...] = (
             missing="where the code is to be had"),
     _tripod("19", "Patient and public involvement"),
     _tripod("20a", "Flow of participants", "cohort", "diagram and counts of images",
-            missing="the way of patients to images"),
+            missing="the way of patients to images",
+            by_patients="diagram and counts of images and of their patients",
+            still_missing="the way of patients to images"),
     _tripod("20b", "Characteristics of the participants", "cohort", "of the images by class",
             missing="of the patients"),
     _tripod("20c", "Development against evaluation data", "cohort", "classes by part",
             missing="of the patients"),
     _tripod("21", "Participants and outcomes by analysis", "cohort", "images by part and class",
-            missing="patients, and those with the outcome, by analysis"),
+            missing="patients, and those with the outcome, by analysis",
+            by_patients="images and patients by part and class, in the diagram"),
     _tripod("22", "The full model", "provenance", "all settings, and hashes of starting weights",
             missing="where the model is to be had"),
     _tripod("23a", "Performance with intervals", "performance", "over splits, and of the ensembles",
@@ -193,9 +200,13 @@ _RULES: tuple[_Rule, ...] = (
     _claim("33", "Testing on external data", absent="no image of another source is tested"),
     _claim("34", "Registration of the trial"),
     _claim("35", "Included and excluded", "cohort", "diagram and counts of images",
-           missing="of patients or examinations excluded before"),
+           missing="of patients or examinations excluded before",
+           by_patients="diagram and counts of images and of their patients",
+           still_missing="of patients or examinations excluded before"),
     _claim("36", "Characteristics in each part", "cohort", "classes by part",
-           missing="demographic and clinical ones"),
+           missing="demographic and clinical ones",
+           by_patients="images and patients by class and part, in the diagram",
+           still_missing="demographic and clinical ones"),
     _claim("37", "Performance and uncertainty", "performance", "with intervals"),
     _claim("38", "Diagnostic performance and its precision", "performance", "with intervals"),
     _claim("39", "Analysis of failures", "gallery", "wrong calls with their maps, chosen by rule",
@@ -210,27 +221,32 @@ _RULES: tuple[_Rule, ...] = (
 )  # fmt: skip
 
 
-def checklist(sections: Collection[str]) -> list[ChecklistItem]:
+def checklist(sections: Collection[str], *, has_patients: bool = False) -> list[ChecklistItem]:
     """Every item of TRIPOD+AI (2024) and of CLAIM (2024), in their order.
 
     Args:
         sections: anchors of the report's sections that have something to show; an item whose
             section is not among them is for the authors.
+        has_patients: whether the report knows whose images these are; without that it answers for
+            images alone.
 
     Sources: Collins et al., "TRIPOD+AI statement", BMJ 385 (2024); Tejani et al., "Checklist for
     Artificial Intelligence in Medical Imaging (CLAIM): 2024 Update", Radiology: Artificial
     Intelligence 6 (2024).
     """
-    return [_answer(rule, sections) for rule in _RULES]
+    return [_answer(rule, sections, has_patients) for rule in _RULES]
 
 
-def _answer(rule: _Rule, sections: Collection[str]) -> ChecklistItem:
+def _answer(rule: _Rule, sections: Collection[str], has_patients: bool) -> ChecklistItem:
+    answer, missing = rule.remark, rule.missing
+    if has_patients and rule.by_patients:
+        answer, missing = rule.by_patients, rule.still_missing
     status: ChecklistStatus = "for the authors"
-    section, remark = "", f"the authors add: {rule.missing}" if rule.missing else ""
+    section, remark = "", f"the authors add: {missing}" if missing else ""
     if rule.section in sections:
         section = rule.section
-        status = "report and authors" if rule.missing else "report"
-        remark = "; ".join(part for part in (rule.remark, remark) if part)
+        status = "report and authors" if missing else "report"
+        remark = "; ".join(part for part in (answer, remark) if part)
     elif rule.absent:
         status, remark = "not done", rule.absent
     return ChecklistItem(rule.standard, rule.item, rule.topic, status, section, remark)

@@ -27,7 +27,7 @@ from thyro_core.reporting.figures.svg import CSS_VARIABLES, LIGHT, root_rule
 from thyro_core.reporting.html import render_page
 from thyro_core.reporting.queries import Tables
 from thyro_core.reporting.references import references
-from thyro_core.reporting.sections.calibration import FIT_TITLES, fit
+from thyro_core.reporting.sections.calibration import FIT_TITLES, below_treat_all, fit
 from thyro_core.reporting.sections.centres import centres
 from thyro_core.reporting.sections.cohort import cohort, flow_figure, leakage
 from thyro_core.reporting.sections.curves import make_plot, plot_data
@@ -117,7 +117,8 @@ def render_report(store: Store, study_id: str, scratch: Path) -> tuple[str, byte
             tables = Tables(results.connection, study_id, plan.manifest_id)
             values = _text_values(tables, plan)
             values |= _figure_values(tables, store, plan, values, scratch)
-            items = checklist(_answering_sections(values))
+            has_patients = values["cohort"].has_patients
+            items = checklist(_answering_sections(values), has_patients=has_patients)
             values["checklists"] = {
                 standard: list(of) for standard, of in groupby(items, lambda item: item.standard)
             }
@@ -207,6 +208,7 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "comparisons": comparisons(tables, plan.config),
         "fit_titles": FIT_TITLES,
         "fit": fit(tables, plan.config.architectures),
+        "below_treat_all": below_treat_all(tables, plan.config.architectures),
         "features": feature_tests(tables, plan.config, metrics.evidence),
         "at_chance": [name for name, kind in metrics.evidence.items() if kind != "apart"],
         "empty_maps": empty_maps(tables, plan.config),

@@ -120,6 +120,14 @@ TRUST_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
             f"pixels are square); {_MASK}."
         ),
     ),
+    (
+        "nodule_tallest",
+        REAL,
+        (
+            "Likewise, of the part of the mask that has the largest; parts below a tenth of the "
+            f"largest part's area are left out; {_MASK}."
+        ),
+    ),
     *(
         (
             f"{measure}_permuted",

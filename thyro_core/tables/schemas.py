@@ -541,7 +541,9 @@ STUDY_TABLES = tuple(name for name, table in TABLES.items() if "study_id" in tab
 
 
 LATER_COLUMNS: Mapping[str, frozenset[str]] = {
-    "cam_trust": frozenset({"nodule_aspect", "mark_energy_permuted", "mark_energy_mean_map"}),
+    "cam_trust": frozenset(
+        {"nodule_aspect", "nodule_tallest", "mark_energy_permuted", "mark_energy_mean_map"}
+    ),
     "images": frozenset({"text_boxes", "views", "file_id", "frame", "view", "burned_in"}),
     "runs": frozenset({"weights_ignored"}),
     "operating_points": frozenset({"apparent_low", "apparent_high"}),

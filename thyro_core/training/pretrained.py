@@ -22,7 +22,7 @@ from filelock import FileLock
 from thyro_core.errors import InputError
 from thyro_core.store.keys import weights_key
 from thyro_core.store.store import Store, filesystem
-from thyro_core.urls import redact
+from thyro_core.urls import redact, without_local_folders
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,9 +66,7 @@ class StartingWeights:
     def display_origin(self) -> str:
         """The origin for a page that may travel: of a local path the file's name alone."""
         kind = "mirror: " if self.origin.startswith("mirror: ") else ""
-        place = self.origin.removeprefix(kind)
-        is_local = place.startswith(("/", "file://")) or ("/" in place and "://" not in place)
-        return kind + (PurePosixPath(place).name if is_local else redact(place))
+        return kind + without_local_folders(self.origin.removeprefix(kind))
 
 
 def resolve_weights(

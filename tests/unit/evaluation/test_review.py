@@ -19,8 +19,10 @@ from thyro_core.evaluation.delong import auc_influences
 from thyro_core.evaluation.ensemble import paired_auc_difference
 from thyro_core.evaluation.metrics import metrics
 from thyro_core.evaluation.operating import (
+    PREVALENCES,
     operating_point,
     predictive_intervals,
+    predictive_values_table,
     ratio_interval,
     sensitivity_threshold,
     specificity_at,
@@ -36,6 +38,7 @@ from thyro_core.evaluation.shortcuts import (
     shortcuts_tell,
 )
 from thyro_core.evaluation.subgroups import NOT_GIVEN, group_names, group_of, heterogeneity
+from thyro_core.tables import schemas
 
 
 def ensemble(label, margin, unit=None) -> OutOfFoldEnsemble:
@@ -247,6 +250,31 @@ class TestReaders:
         copies = paired_gain(*parts, resamples=300, seed=1)
         assert copies.difference == pytest.approx(once.difference)
         assert copies.high - copies.low == pytest.approx(once.high - once.low, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("malignant", "more"),
+    [(8, []), (16, []), (20, [0.5]), (30, [0.6, 0.75]), (36, [0.6, 0.8, 0.9])],
+)
+def test_predictive_values_go_on_to_the_set_s_own_share(malignant, more) -> None:
+    """Of 40 test images a split, two splits; at 0.4 and below the declared shares suffice."""
+    keys = {"study_id": "s", "architecture": "resnet18", "level": "image"}
+    unset = dict.fromkeys(schemas.TABLES["metrics"].schema.names)
+    rows = [
+        unset | keys | {"split": split, "metric": "accuracy", "n": 40, "n_positive": malignant}
+        for split in (0, 1)
+    ]
+    rows += [
+        unset | keys | {"metric": name, "value": value, "ci_low": value - 0.1, "ci_high": 0.95}
+        for name, value in (("recall", 0.9), ("specificity", 0.8))
+    ]
+    table = predictive_values_table("s", schemas.rows_to_table("metrics", rows), StudyConfig())
+    ppv = [row for row in table.to_pylist() if row["measure"] == "ppv"]
+    assert [row["prevalence"] for row in ppv] == [*PREVALENCES, *more]
+    share = ppv[-1]["prevalence"]
+    by_bayes = 0.9 * share / (0.9 * share + 0.2 * (1 - share))
+    assert ppv[-1]["value"] == pytest.approx(by_bayes)
+    assert ppv[-1]["ci_low"] < by_bayes < ppv[-1]["ci_high"]
 
 
 def test_shortcuts_see_the_file_alone() -> None:

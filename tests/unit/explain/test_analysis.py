@@ -159,6 +159,21 @@ def test_a_nodule_s_proportions_are_those_of_its_image(tables):
     rows = tables["cam_trust"].to_pylist()
     found = [row["nodule_aspect"] for row in rows]
     assert found == [None, pytest.approx(2 * 0.63), None, None, pytest.approx(2 * 1.0), None]
+    assert [row["nodule_tallest"] for row in rows] == found
+
+
+@pytest.mark.parametrize("is_everywhere", [True, False])
+def test_marks_at_one_place_in_every_image_are_in_the_baselines_too(is_everywhere):
+    """Maps that rest on marks alone lead other images' maps unless all have the same place."""
+    covers = np.zeros((4, 4, 4))
+    for i in range(4):
+        covers[i, 0, 0 if is_everywhere else i] = 1.0
+    rows = mark_checks(covers.astype(np.float32), covers, GROUPS[:4])
+    energy, area = 1.0, 1 / 16
+    for row in rows:
+        assert row["mark_energy_permuted"] == (energy if is_everywhere else 0)
+        assert row["mark_energy_mean_map"] == (energy if is_everywhere else 0)
+    assert energy > area
 
 
 def test_marks_of_other_images_are_the_baseline_of_marks(network, maps):

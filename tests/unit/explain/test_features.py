@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from thyro_core.explain.features import (
     feature_rows,
     features_table,
-    outline_aspect,
+    outline_aspects,
     region_features,
 )
 from thyro_core.explain.regions import SHARES, hot_spot, upsample
@@ -385,10 +385,22 @@ class TestTable:
         """A nodule of 40 x 30 in the square is 40 x 48 in an image of DDTI's proportions."""
         mask = rectangle(40, 30)
         mask[200:204, 10:90] = True  # a second, smaller nodule
-        aspect = outline_aspect(mask, height_to_width)
-        assert aspect == pytest.approx(40 / 30 * height_to_width)
-        assert (aspect > 1) == tall
-        assert math.isnan(outline_aspect(np.zeros((9, 9), dtype=bool), 1.0))
+        aspects = outline_aspects(mask, height_to_width)
+        assert aspects["nodule_aspect"] == pytest.approx(40 / 30 * height_to_width)
+        assert (aspects["nodule_aspect"] > 1) == tall
+        assert aspects["nodule_tallest"] == aspects["nodule_aspect"]
+        nothing = outline_aspects(np.zeros((9, 9), dtype=bool), 1.0)
+        assert all(math.isnan(value) for value in nothing.values())
+
+    @pytest.mark.parametrize(("height", "tallest"), [(11, 11 / 12), (18, 18 / 12), (8, 10 / 120)])
+    def test_the_tallest_outline_may_be_another_than_the_largest(self, height, tallest):
+        """A tenth of the largest one's 1,200 pixels is no speck any more; 8 x 12 is one."""
+        mask = np.zeros((224, 224), dtype=bool)
+        mask[20:30, 10:130] = True
+        mask[100 : 100 + height, 60:72] = True
+        aspects = outline_aspects(mask, 1.0)
+        assert aspects["nodule_aspect"] == pytest.approx(10 / 120)
+        assert aspects["nodule_tallest"] == pytest.approx(tallest)
 
     def test_an_empty_map_keeps_its_rows(self):
         rows = feature_rows("a", 0, np.zeros((7, 7), dtype=np.float32), noise((64, 64)), (0.5,))

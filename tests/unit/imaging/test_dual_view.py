@@ -185,6 +185,15 @@ def test_what_steps_in_coarse_speckle_without_a_seam_is_not_split() -> None:
         assert split_views(picture) == []
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_dotted_line_between_callipers_is_no_seam(seed: int) -> None:
+    """Two pixels wide, over the upper two thirds: most rows with a dot step, on both sides."""
+    pixels = coarse(seed, 500)
+    rows = np.arange(20, 210)
+    pixels[rows[rows % 4 < 2], 249:251] = 230
+    assert split_views(pixels) == []
+
+
 def test_windows_of_very_different_size_stay_together() -> None:
     assert split_views(beside(window(1, 100), window(2, 320), 4)) == []
 
@@ -207,7 +216,7 @@ def test_each_window_is_an_image_with_its_place_unless_it_is_off() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "data/busi").is_dir(), reason="real pictures are not here")
 def test_no_real_picture_of_one_window_is_split_and_dual_views_are() -> None:
-    """Of 450 of one window a share below 0.5 % may be split; of 402 with 178 dual views 167 are."""
+    """Of 450 of one window none is split; of 402 with 178 dual views 167 are."""
     pictures = {
         name: [
             np.array(Image.open(path).convert("L"))
@@ -216,7 +225,7 @@ def test_no_real_picture_of_one_window_is_split_and_dual_views_are() -> None:
         for name in ("busi", "ddti")
     }
     splits = {name: sum(map(bool, map(split_views, each))) for name, each in pictures.items()}
-    assert splits["busi"] <= 1
+    assert splits["busi"] == 0
     assert 167 <= splits["ddti"] <= 178
     turned = [np.ascontiguousarray(np.rot90(picture)) for picture in pictures["busi"]]
     assert not any(map(split_views, turned))

@@ -92,6 +92,22 @@ def test_without_its_section_an_item_is_not_claimed() -> None:
         assert not item.section
 
 
+def test_items_that_ask_for_patients_are_answered_by_them_where_they_are_known() -> None:
+    by_images, by_patients = (
+        {(item.standard, item.item): item for item in checklist(ANCHORS, has_patients=known)}
+        for known in (False, True)
+    )
+    changed = {key for key, item in by_images.items() if by_patients[key] != item}
+    assert changed == {
+        ("TRIPOD+AI", "20a"), ("TRIPOD+AI", "21"), ("CLAIM 2024", "35"), ("CLAIM 2024", "36"),
+    }  # fmt: skip
+    for key in changed:
+        assert "patients" not in by_images[key].remark.partition("the authors add")[0]
+        assert "patients" in by_patients[key].remark.partition("the authors add")[0]
+    assert by_images["TRIPOD+AI", "21"].status == "report and authors"
+    assert by_patients["TRIPOD+AI", "21"].status == "report"
+
+
 def test_the_csv_says_the_same() -> None:
     items = checklist(ANCHORS)
     rows = list(csv.DictReader(io.StringIO(checklist_csv(items).decode())))

@@ -74,6 +74,21 @@ def test_net_benefit_is_the_decision_curves(parts) -> None:
     assert means(parts, curve_sql.treat_all_at, places) == pytest.approx(found.treat_all)
 
 
+@settings(max_examples=10)
+@given(splits())
+def test_benefits_of_all_thresholds_are_the_decision_curves(parts) -> None:
+    found = curves.decision_curve(parts, 0.4)
+    for column, expected in (("model", found.model.mean), ("everyone", found.treat_all)):
+
+        def at(source: str, x: float, column: str = column) -> str:
+            rows = curve_sql.benefit_by_threshold(source)
+            return f"(SELECT {column} AS v FROM {rows} WHERE round(100 * t) = {round(100 * x)})"
+
+        places = [0.01, 0.05, 0.3, 0.5, 0.99]
+        values = [expected[round(100 * x) - 1] for x in places]
+        assert means(parts, at, places) == pytest.approx(values)
+
+
 def test_a_case_worked_by_hand() -> None:
     """Two malignant at 0.9 and 0.4, three benign at 0.6, 0.4 and 0.1; 0.4 is a tie."""
     part = [(np.array([1, 0, 1, 0, 0]), np.array([0.9, 0.6, 0.4, 0.4, 0.1]))]

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -16,6 +17,8 @@ from tests.support.report_checks import check_shown, check_traces, numbers, untr
 from tests.support.report_store import NO_MASKS, fabricated, images
 from thyro_core.config import StudyConfig
 from thyro_core.errors import IncompleteStudyError, InputError
+from thyro_core.evaluation.curves import decision_curve
+from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.evaluation.evidence import class_evidence
 from thyro_core.evaluation.metrics import PAPER
 from thyro_core.explain.statistics import shape_finding
@@ -132,6 +135,34 @@ def test_a_wrong_number_is_found(full, html) -> None:
         check_traces(read_page(forged), store, plan)
 
 
+@pytest.mark.parametrize("commit", ["a" * 40, "a" * 40 + "-dirty", None])
+def test_a_page_of_a_changed_program_says_so_and_names_no_folder(
+    tmp_path, monkeypatch, commit
+) -> None:
+    """The folder of given weights may tell who ran the study."""
+    monkeypatch.setattr("thyro_core.reporting.sections.provenance.git_commit", lambda: commit)
+    config = SMALL | {"weights": "/home/a-name/weights/own.pth"}
+    store, plan = fabricated(tmp_path, **config)
+    runs = read_table(store, "runs", study_id=plan.study_id)
+    place = runs.schema.get_field_index("git_commit")
+    unchanged = pa.array(["b" * 40] * runs.num_rows, runs.schema.field(place).type)
+    runs = runs.set_column(place, runs.schema.field(place), unchanged)
+    write_table(store, "runs", runs, study_id=plan.study_id)
+    page = rendered(store, plan, tmp_path)
+    shown = [each for each in page.walk() if "data-dirty" in each.attributes]
+    assert len(shown) == (commit is not None and commit.endswith("-dirty"))
+    assert "a-name" not in page.text
+    (own,) = [each for each in page.walk() if each.attributes.get("data-config") == "weights"]
+    assert own.text == own.attributes["value"] == "own.pth"
+
+
+def test_the_brief_says_that_the_organ_is_not_known(page) -> None:
+    """No image tells it: the comparison with a thyroid paper has that condition beside it."""
+    text = page.by_id("brief").text
+    condition = text.index("cannot tell whether these are thyroid nodules")
+    assert condition < text.index("The paper that this study repeats reports")
+
+
 def test_what_is_marked_as_an_id_is_no_measured_number(page) -> None:
     """Nothing hides behind `data-id`: names, hashes, citations, words of the config."""
     allowed = re.compile(
@@ -236,6 +267,9 @@ def test_a_network_at_chance_has_no_finding_anywhere(tmp_path) -> None:
         "There is no evidence that ResNet18 tells malignant from benign nodules: the 95"
     )
     assert "told malignant from benign" not in page.text
+    assert "the network is not shown to tell the classes apart" in maps_of(page)
+    assert benefit_sentence(page, "resnet18") == expected_benefit(store, plan, "resnet18")
+    assert "lies below that of calling every image malignant" in benefit_sentence(page, "resnet18")
     assert "agrees with it" not in brief.text
     assert "compatible with it" not in brief.text
     assert "Here the network is not shown to tell the classes apart" in brief.text
@@ -244,6 +278,58 @@ def test_a_network_at_chance_has_no_finding_anywhere(tmp_path) -> None:
     assert [each for each in page.walk() if "data-finding" in each.attributes] == []
     assert [e for e in page.walk() if e.attributes.get("id") == "figure-effects"] == []
     assert "these still differ" not in page.by_id("features").text
+
+
+def maps_of(page: Element) -> str:
+    """What the brief says of maps."""
+    (own,) = [each for each in page.by_id("brief").walk() if "data-maps" in each.attributes]
+    return own.text
+
+
+def benefit_sentence(page: Element, architecture: str) -> str:
+    (own,) = [e for e in page.walk() if e.attributes.get("data-below-all") == architecture]
+    return " ".join(own.text.split())
+
+
+def expected_benefit(store: Store, plan: StudyPlan, architecture: str) -> str:
+    """The sentence, from the curve itself."""
+    rows = read_table(store, "predictions", study_id=plan.study_id).to_pandas()
+    own = rows[rows["architecture"] == architecture]
+    parts = [
+        (part["label"].to_numpy(), part["prob_malignant"].to_numpy())
+        for _, part in own.groupby("split")
+    ]
+    line = decision_curve(parts, 0.4)
+    places = np.flatnonzero(line.model.mean < line.treat_all - 1e-9) + 1
+    name = ARCHITECTURE_NAMES[architecture]
+    if not places.size:
+        return (
+            f"At no threshold from 0.01 to 0.99 does the mean net benefit of {name} lie below that "
+            "of calling every image malignant."
+        )
+    last = places.max()
+    start = f"Up to a threshold of {last / 100:.2f}"
+    if places.size < last:
+        start = f"At {places.size} of the {last} thresholds up to {last / 100:.2f}"
+    return (
+        f"{start} the mean net benefit of {name} lies below that of calling every image malignant: "
+        "whoever would act from such a probability on is better off, on these images, calling all "
+        "malignant than with this network\N{RIGHT SINGLE QUOTATION MARK}s probabilities as they "
+        "are. No interval belongs to that."
+    )
+
+
+def test_it_says_up_to_where_a_network_is_of_less_use_than_calling_all(full, page) -> None:
+    store, plan = full
+    for name in plan.config.architectures:
+        assert benefit_sentence(page, name) == expected_benefit(store, plan, name)
+
+
+def test_the_brief_says_what_this_study_s_maps_show(full, page) -> None:
+    store, plan = full
+    checks = read_table(store, "cam_checks", study_id=plan.study_id)
+    own = checks.filter(pc.field("architecture") == "resnet18").to_pylist()
+    assert localisation_finding(own) in maps_of(page)
 
 
 def test_a_network_with_evidence_needs_no_caution(full, page) -> None:
@@ -289,20 +375,26 @@ def test_nodules_stand_beside_regions_in_the_proportions_of_their_images(full, p
     both = trust.merge(regions, on=["split", "architecture", "image_id"], suffixes=("", "_region"))
     both = both[(both["architecture"] == "resnet18") & both["nodule_aspect"].notna()]
     images = both.groupby("image_id").agg(
-        label=("label", "first"), nodule=("nodule_aspect", "first"), region=("aspect_ratio", "mean")
-    )
+        label=("label", "first"), nodule=("nodule_aspect", "first"),
+        tallest=("nodule_tallest", "first"), region=("aspect_ratio", "mean"),
+    )  # fmt: skip
     assert len(rows) == 2
+    assert (images["tallest"] > 1).sum() > (images["nodule"] > 1).sum()
     for label, shown in enumerate(rows):
         own = images[images["label"] == label]
         tall = own["nodule"] > 1
         assert int(shown[0]) == len(own) > 0
         assert shown[1] == f"{own['nodule'].median():.2f}"
         agree = tall == (own["region"] > 1)
-        for text, share in ((shown[2], tall), (shown[4], agree)):
+        any_tall = own["tallest"] > 1
+        for text, share in ((shown[2], tall), (shown[3], any_tall), (shown[5], agree)):
             assert float(text.rstrip("\N{NO-BREAK SPACE}%")) == pytest.approx(
                 100 * share.mean(), abs=0.06
             )
-        assert shown[3] == f"{own['region'].median():.2f}"
+        assert shown[4] == f"{own['region'].median():.2f}"
+    others = (images["tallest"] > images["nodule"]).groupby(images["label"]).sum()
+    caption = " ".join(table.find("caption")[0].text.split())
+    assert f"in {others[0]} benign and {others[1]} malignant images another outline" in caption
 
 
 def test_the_papers_figures_are_the_papers(page) -> None:
@@ -495,6 +587,7 @@ def test_an_auc_that_is_too_good_comes_with_what_to_check(tmp_path) -> None:
     assert "ResNet18 has an AUC of 1.000, over the bound of 0.97" in doubt.text
     assert len(doubt.find("li")) >= 5
     assert "better than plausible" in page.by_id("brief").text
+    assert benefit_sentence(page, "resnet18").startswith("At no threshold from 0.01 to 0.99")
 
 
 def test_a_plausible_auc_raises_no_doubt(page) -> None:
@@ -557,16 +650,28 @@ def test_the_flow_diagram_says_the_counts_of_the_tables(full, page) -> None:
     texts = {each.text for each in svg.find("text")}
     labels = pc.value_counts(included["label"]).to_pylist()
     counts = {row["values"]: row["counts"] for row in labels}
-    assert f"Image files found: {found.num_rows}" in texts
-    assert f"Excluded: {found.num_rows - included.num_rows}" in texts
-    assert f"Included: {included.num_rows}" in texts
-    assert {f"benign: {counts[0]}", f"malignant: {counts[1]}"} <= texts
+    assert any(each.startswith(f"Image files found: {found.num_rows}") for each in texts)
+    assert any(each.startswith(f"Excluded: {found.num_rows - included.num_rows}") for each in texts)
+    people = pc.count_distinct(included["patient_id"]).as_py()
+    assert f"Included: {included.num_rows} ({people} patients)" in texts
+    patients = {
+        label: pc.count_distinct(included.filter(pc.field("label") == label)["patient_id"]).as_py()
+        for label in (0, 1)
+    }
+    assert {
+        f"benign: {counts[0]} ({patients[0]} patients)",
+        f"malignant: {counts[1]} ({patients[1]} patients)",
+    } <= texts
     reasons = pc.value_counts(found.filter(pc.invert(found["included"]))["reason"]).to_pylist()
     assert reasons
     words = " ".join(each.text.strip() for each in svg.find("text"))
     for row in reasons:
         assert f"{row['values'].replace('_', ' ')}: {row['counts']}" in words
     assert f"Included: {included.num_rows}" in svg.find("desc")[0].text
+    splits = read_table(store, "splits", study_id=plan.study_id).to_pandas()
+    tested = splits[splits["role"] == "test"].groupby("split")["patient_id"].nunique()
+    ends = [f"{n:,}" for n in sorted({tested.min(), tested.max()})]
+    assert f"({' to '.join(ends)} patients)" in " ".join(words.split())
 
 
 def test_what_the_checklists_claim_stands_in_the_section_they_name(full, page) -> None:

@@ -46,8 +46,8 @@ def net_benefit_at(source: str, threshold: float) -> str:
     return f"(SELECT split, {value} AS v FROM {source} GROUP BY split)"
 
 
-def net_benefit(threshold: float, column: str) -> str:
-    """Net benefit of a column of probabilities, as an expression."""
+def net_benefit(threshold: float | str, column: str) -> str:
+    """Net benefit of a column of probabilities at a threshold or a column of it, as SQL."""
     return (
         f"(count(*) FILTER (label = 1 AND {column} >= {threshold}) - "
         f"count(*) FILTER (label = 0 AND {column} >= {threshold}) "
@@ -59,6 +59,21 @@ def treat_all_at(source: str, threshold: float) -> str:
     """Net benefit of calling every image malignant."""
     value = f"(sum(label) - sum(1 - label) * {threshold} / (1 - {threshold})) / count(*)"
     return f"(SELECT split, {value} AS v FROM {source} GROUP BY split)"
+
+
+def benefit_by_threshold(source: str) -> str:
+    """Mean net benefit over splits, of the network and of calling all malignant, by threshold.
+
+    One row a hundredth `t`, with the columns `model` and `everyone`.
+    """
+    rows = f"(SELECT split, label, prob_malignant FROM {source})"
+    thresholds = "(SELECT unnest(range(1, 100)) / 100 AS t)"
+    everyone = "(sum(label) - sum(1 - label) * t / (1 - t)) / count(*)"
+    each = (
+        f"SELECT split, t, {net_benefit('t', 'prob_malignant')} AS v, {everyone} AS w "
+        f"FROM {rows}, {thresholds} GROUP BY split, t"
+    )
+    return f"(SELECT t, avg(v) AS model, avg(w) AS everyone FROM ({each}) GROUP BY t)"
 
 
 def _steps(source: str) -> str:

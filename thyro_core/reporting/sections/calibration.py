@@ -155,3 +155,22 @@ def _benefit_cell(scores: EnsembleScores, kind: str, band: Band, x: float) -> Ce
     place = int(np.abs(band.x - x).argmin())
     sql = f"SELECT {curve_sql.net_benefit(x, _MODELS[kind])} FROM {scores.source}"
     return Cell(float(band.mean[place]), "three", ("sql", sql))
+
+
+def below_treat_all(tables: Tables, architectures: tuple[str, ...]) -> dict[str, dict[str, Cell]]:
+    """At which thresholds a network's net benefit lies below that of calling all malignant.
+
+    Architecture -> of the decision curve's thresholds the `last` such one, how `many` there are,
+    and how many thresholds there are `up_to` the last; of networks with predictions.
+    """
+    below = "model < everyone - 1e-9"
+    figures = {
+        "last": (f"max(t) FILTER ({below})", "two"),
+        "many": (f"count(*) FILTER ({below})", "count"),
+        "up_to": (f"coalesce(round(100 * max(t) FILTER ({below})), 0)", "count"),
+    }
+    sources = {name: tables.source("predictions", architecture=name) for name in architectures}
+    return {
+        name: tables.figures(curve_sql.benefit_by_threshold(source), figures)
+        for name, source in sources.items()
+    }

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 
 from thyro_core.config import CLASS_NAMES
 from thyro_core.evaluation.readers import separates_classes
@@ -21,6 +22,14 @@ PAPER_TABLE: dict[str, tuple[int, int, int]] = {
 
 _CLASS_CONDITIONS = {"benign": "label = 0", "malignant": "label = 1", "all": "true"}
 _COUNT_NAMES = (*CLASS_NAMES, "images")
+_PATIENT_CONDITIONS = {
+    "found_patients": "true",
+    "excluded_patients": "NOT included",
+    "patients": "included",
+    "unlabelled_patients": "included AND label IS NULL",
+    "benign_patients": "included AND label = 0",
+    "malignant_patients": "included AND label = 1",
+}
 _ROLE_TITLES = {"train": "Training", "val": "Validation", "test": "Test", "unused": "Not used"}
 _MOST_TEXTS = 12  # of a column of categories; more tell images apart
 _LINK_TITLES = {
@@ -40,6 +49,8 @@ class CohortPart:
     """Benign, malignant, all: fewest and most over the splits."""
     paper_counts: list[Cell]
     """The paper's; empty where it has no such part."""
+    patients: list[tuple[Cell, Cell]]
+    """Likewise, known patients of these images."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +110,20 @@ def cohort(tables: Tables, *, is_null: bool = False) -> Cohort:
             "unlabelled": ("count(*) FILTER (included AND label IS NULL)", "count"),
             "benign": ("count(*) FILTER (included AND label = 0)", "count"),
             "malignant": ("count(*) FILTER (included AND label = 1)", "count"),
-            "patients": ("count(DISTINCT patient_id) FILTER (included)", "count"),
+            **{
+                name: (f"count(DISTINCT patient_id) FILTER ({condition})", "count")
+                for name, condition in _PATIENT_CONDITIONS.items()
+            },
             "unknown": ("count(*) FILTER (included AND patient_id IS NULL)", "count"),
             "aspect": ("median(width / height) FILTER (included)", "two"),
         },
-    ) | {"outside": tables.figure("count(*)", outside, "count")}
+    ) | tables.figures(
+        outside,
+        {
+            "outside": ("count(*)", "count"),
+            "outside_patients": ("count(DISTINCT patient_id)", "count"),
+        },
+    )
     parts, unit = _cohort_parts(tables), "coalesce(patient_id, group_id)"
     return Cohort(
         figures=figures,
@@ -180,20 +200,23 @@ def _cohort_parts(tables: Tables) -> list[CohortPart]:
     splits = tables.source("splits")
     roles = {row["role"] for row in tables.query(f"SELECT DISTINCT role FROM {splits}")}
     rows = [
-        CohortPart(
-            title, _part_counts(tables, f"{splits} AND role = '{role}'"), _paper_counts(role)
-        )
+        _cohort_part(tables, title, f"{splits} AND role = '{role}'", role)
         for role, title in _ROLE_TITLES.items()
         if role in roles
     ]
-    return [*rows, CohortPart("All", _part_counts(tables, splits), _paper_counts("all"))]
+    return [*rows, _cohort_part(tables, "All", splits, "all")]
 
 
-def _part_counts(tables: Tables, rows: str) -> list[tuple[Cell, Cell]]:
-    """Fewest and most images of each class in any split."""
+def _cohort_part(tables: Tables, title: str, rows: str, role: str) -> CohortPart:
+    images, patients = (_part_counts(tables, rows, of) for of in ("*", "DISTINCT patient_id"))
+    return CohortPart(title, images, _paper_counts(role), patients)
+
+
+def _part_counts(tables: Tables, rows: str, of: str) -> list[tuple[Cell, Cell]]:
+    """Fewest and most of each class in any split."""
     counts = []
     for test in _CLASS_CONDITIONS.values():
-        each = f"(SELECT count(*) FILTER ({test}) AS n FROM {rows} GROUP BY split)"
+        each = f"(SELECT count({of}) FILTER ({test}) AS n FROM {rows} GROUP BY split)"
         ends = tables.figures(each, {"low": ("min(n)", "count"), "high": ("max(n)", "count")})
         counts.append((ends["low"], ends["high"]))
     return counts
@@ -201,15 +224,20 @@ def _part_counts(tables: Tables, rows: str) -> list[tuple[Cell, Cell]]:
 
 def _coverage(tables: Tables) -> dict[str, Cell]:
     splits = tables.source("splits")
-    images = f"(SELECT DISTINCT image_id, label, times_tested FROM {splits})"
+    images = f"(SELECT DISTINCT image_id, patient_id, label, times_tested FROM {splits})"
     return tables.figures(splits, {"test_sets": ("count(DISTINCT test_set)", "count")}) | (
         tables.figures(
             images,
             {
                 "images": ("count(*)", "count"),
+                "patients": ("count(DISTINCT patient_id)", "count"),
                 "fewest": ("min(times_tested)", "count"),
                 "most": ("max(times_tested)", "count"),
                 "never": ("count(*) FILTER (times_tested = 0)", "count"),
+                "never_patients": (
+                    "count(DISTINCT patient_id) FILTER (times_tested = 0)",
+                    "count",
+                ),
                 "never_malignant": ("count(*) FILTER (times_tested = 0 AND label = 1)", "count"),
             },
         )
@@ -244,61 +272,57 @@ def flow_figure(cohort: Cohort, checks: "Leakage") -> Plot:
         checks: for the number of splits.
     """
     figures, splits = cohort.figures, checks.figures["splits"]
+
+    def line(what: str, name: str, patients: str = "") -> str:
+        return _flow_line(what, figures[name]) + _of_patients(
+            figures[patients or f"{name}_patients"]
+        )
+
     reasons = [_flow_line(name, count) for name, count in cohort.reasons]
-    classes = [figures["benign"], figures["malignant"]]
     leavers = [
-        _flow_line(what, figures[name])
+        line(what, name)
         for name, what in (("unlabelled", "without a label"), ("outside", "in no split"))
         if figures[name].value
     ]
     which, heading = (" (true labels)", ["Labels permuted"]) if cohort.permutation else ("", [])
     included_lines = (
-        _flow_line("Included", figures["included"]),
-        *(
-            _flow_line(name + which, count)
-            for name, count in zip(CLASS_NAMES, classes, strict=True)
-        ),
-        *([_flow_line("patients", figures["patients"])] if cohort.has_patients else []),
+        line("Included", "included", "patients"),
+        *(line(name + which, name) for name in CLASS_NAMES),
     )
-    parts = {part.name: part.counts for part in cohort.parts}
+    parts = {part.name: part for part in cohort.parts}
     everything = parts.pop("All")
     steps = [
         FlowStep(
-            (_flow_line("Image files found", figures["found"]),),
-            (_flow_line("Excluded", figures["excluded"]), *reasons)
-            if figures["excluded"].value
-            else (),
+            (line("Image files found", "found"),),
+            (line("Excluded", "excluded"), *reasons) if figures["excluded"].value else (),
         ),
         FlowStep(included_lines, ("Take no part", *leavers) if leavers else ()),
-        FlowStep(
-            (
-                f"In each of {splits.text} splits",
-                *heading,
-                *(_span(name, of) for name, of in zip(_COUNT_NAMES, everything, strict=True)),
-            )
-        ),
+        FlowStep((f"In each of {splits.text} splits", *heading, *_spans(everything))),
     ]
-    boxes = [
-        (name, *(_span(short, of) for short, of in zip(_COUNT_NAMES, counts, strict=True)))
-        for name, counts in parts.items()
-    ]
+    boxes = [(name, *_spans(part)) for name, part in parts.items()]
     exclusion_rows: list[list[SheetCell]] = [
-        [f"Excluded: {_in_words(name)}", count] for name, count in cohort.reasons
+        [f"Excluded: {_in_words(name)}", count, ""] for name, count in cohort.reasons
+    ]
+    classes: list[list[SheetCell]] = [
+        [f"Included, {name}{which}", figures[name], figures[f"{name}_patients"]]
+        for name in CLASS_NAMES
     ]
     rows: list[list[SheetCell]] = [
-        ["Found", figures["found"]],
-        ["Excluded", figures["excluded"]],
+        ["Found", figures["found"], figures["found_patients"]],
+        ["Excluded", figures["excluded"], figures["excluded_patients"]],
         *exclusion_rows,
-        ["Included", figures["included"]],
-        [f"Included, benign{which}", classes[0]],
-        [f"Included, malignant{which}", classes[1]],
-        ["Included, without a label", figures["unlabelled"]],
-        ["Included with a label, in no split", figures["outside"]],
-        ["In a split", cohort.coverage["images"]],
-        ["Never in a test part", cohort.coverage["never"]],
+        ["Included", figures["included"], figures["patients"]],
+        *classes,
+        ["Included, without a label", figures["unlabelled"], figures["unlabelled_patients"]],
+        ["Included with a label, in no split", figures["outside"], figures["outside_patients"]],
+        ["In a split", cohort.coverage["images"], cohort.coverage["patients"]],
+        ["Never in a test part", cohort.coverage["never"], cohort.coverage["never_patients"]],
     ]
+    head: list[str | Markup] = ["Step", "Images", "Patients"]
+    if not cohort.has_patients:
+        head, rows = head[:2], [row[:2] for row in rows]
     svg = flow_diagram("plot-flow", steps, boxes)
-    return make_plot("flow", svg, Sheet("Images at each step", ["Step", "Images"], rows))
+    return make_plot("flow", svg, Sheet("Images at each step", head, rows))
 
 
 def _in_words(reason: str) -> str:
@@ -309,9 +333,24 @@ def _flow_line(what: str, count: Cell) -> str:
     return f"{_in_words(what)}: {count.text}"
 
 
-def _span(what: str, counts: tuple[Cell, Cell]) -> str:
-    low, high = (count.text for count in counts)
-    return f"{what}: {low if low == high else f'{low} to {high}'}"
+def _spans(part: CohortPart) -> list[str]:
+    """Fewest and most images of each class in a part of the splits, and of their patients."""
+    return [
+        f"{name}: {_span(*images)}{_of_patients(*patients)}"
+        for name, images, patients in zip(_COUNT_NAMES, part.counts, part.patients, strict=True)
+    ]
+
+
+def _of_patients(*ends: Cell) -> str:
+    """Nothing where no patient is known."""
+    if not ends[-1].value:
+        return ""
+    patients = "patient" if ends[-1].value == 1 else "patients"
+    return f" ({_span(ends[0], ends[-1])} {patients})"
+
+
+def _span(low: Cell, high: Cell) -> str:
+    return low.text if low.value == high.value else f"{low.text} to {high.text}"
 
 
 @dataclass(frozen=True)

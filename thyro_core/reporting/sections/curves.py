@@ -324,13 +324,21 @@ def ppv_figure(data: PlotData) -> Plot:
     operating = {name: (recall[name], specificity[name]) for name in data.parts}
     svg = plots.ppv_plot("plot-ppv", operating, data.prevalence())
     identity = ("architecture", "measure", "prevalence")
-    cells = {
-        tuple(row[name] for name in identity): _with_interval(row)
+    by_share = {
+        tuple(row[name] for name in identity): row
         for row in data.tables.rows("predictive_values", identity)
     }
+    cells = {key: _with_interval(row) for key, row in by_share.items()}
+    # The study's own share, and others on the way to it, where it lies beyond the declared ones.
+    more = {
+        key[2]: row.cell("prevalence", "percent")
+        for key, row in by_share.items()
+        if key[2] not in PREVALENCES
+    }
+    shares = {share: definition(share, "percent") for share in PREVALENCES} | more
     rows: list[list[SheetCell]] = [
         [
-            definition(share, "percent"),
+            title,
             # An earlier version of the program left no such table.
             *(
                 cells.get((name, measure, share), ABSENT)
@@ -338,7 +346,7 @@ def ppv_figure(data: PlotData) -> Plot:
                 for measure in _MEASURES
             ),
         ]
-        for share in PREVALENCES
+        for share, title in sorted(shares.items())
     ]
     head: list[str | Markup] = ["Prevalence"]
     for name in operating:

@@ -121,6 +121,8 @@ def nodule_proportions(tables: Tables, config: StudyConfig) -> dict[str, dict[st
         "n": ("count(*)", "count"),
         "nodule": ("median(nodule)", "two"),
         "tall": ("avg((nodule > 1)::INT)", "percent"),
+        "any": ("avg((tallest > 1)::INT)", "percent"),
+        "several": ("count(*) FILTER (tallest > nodule)", "count"),
         "region": ("median(region)", "two"),
         "agree": ("avg(((nodule > 1) = (region > 1))::INT)", "percent"),
     }
@@ -130,8 +132,9 @@ def nodule_proportions(tables: Tables, config: StudyConfig) -> dict[str, dict[st
         trust = tables.source("cam_trust", **key)
         regions = tables.source("cam_features", threshold=config.cam_share, **key)
         source = (
-            "(SELECT image_id, any_value(nodule_aspect) AS nodule, avg(aspect_ratio) AS region "
-            f"FROM (SELECT split, image_id, nodule_aspect FROM {trust}) "
+            "(SELECT image_id, any_value(nodule_aspect) AS nodule, "
+            "any_value(nodule_tallest) AS tallest, avg(aspect_ratio) AS region "
+            f"FROM (SELECT split, image_id, nodule_aspect, nodule_tallest FROM {trust}) "
             f"JOIN (SELECT split, image_id, aspect_ratio FROM {regions} "
             "AND isfinite(aspect_ratio)) USING (split, image_id) "
             "WHERE isfinite(nodule_aspect) GROUP BY image_id)"

@@ -10,6 +10,7 @@ from thyro_core.reporting.cells import Cell
 from thyro_core.reporting.queries import TableRow, Tables
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.provenance import git_commit
+from thyro_core.urls import without_local_folders
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def config_cell(plan: StudyPlan, name: str, form: str = "short") -> Cell:
     if value is None:
         value = "auto"
     if isinstance(value, str):
-        form = "text"
+        # A folder of the machine may tell who ran the study.
+        value, form = without_local_folders(value) if name == "weights" else value, "text"
     elif isinstance(value, int):
         form = "count"
     return Cell(value, form, ("config", name))

@@ -56,7 +56,7 @@ def trust_faults(trust: pa.Table, predictions: pa.Table) -> list[str]:
         predictions: its `predictions`.
     """
     faults = row_faults(trust, predictions)
-    names = ["nodule_area", "nodule_aspect"]
+    names = ["nodule_area", "nodule_aspect", "nodule_tallest"]
     frame = trust.select(["image_id", *names]).to_pandas()
     counts = {}
     for name in names:
