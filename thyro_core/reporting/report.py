@@ -29,8 +29,9 @@ from thyro_core.reporting.queries import Tables
 from thyro_core.reporting.references import references
 from thyro_core.reporting.sections.calibration import FIT_TITLES, below_treat_all, fit
 from thyro_core.reporting.sections.centres import centres
-from thyro_core.reporting.sections.cohort import cohort, flow_figure, leakage
+from thyro_core.reporting.sections.cohort import cohort, leakage
 from thyro_core.reporting.sections.curves import make_plot, plot_data
+from thyro_core.reporting.sections.flow import flow_figure
 from thyro_core.reporting.sections.gallery import gallery
 from thyro_core.reporting.sections.maps import (
     empty_maps,
