@@ -58,7 +58,7 @@ def test_a_study_is_evaluated_on_images_of_elsewhere(
     again = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
     plain = json.loads(again.output.splitlines()[-1])
     assert plain["counts"] == {"scored": 23}
-    assert plain["config"] == {"resamples": 100, "seed": 0}
+    assert plain["config"] == {"resamples": 100, "seed": 0, "map_images": 200}
     assert any(sentence in words for sentence in plain["sentences"])
     listed = CliRunner().invoke(app, ["models", "--store", store.url], catch_exceptions=False)
     assert f"(evaluation {plain['evaluation_id']})" in " ".join(listed.output.split())

@@ -19,10 +19,10 @@ from thyro_core.registry.champion import champion
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.decode import ScreeningJob
 from thyro_core.screening.drift import DriftReport, DriftThresholds, compare_with_training
+from thyro_core.screening.drift_sample import drift_sample
 from thyro_core.screening.files import check_batch
 from thyro_core.screening.rules import Counts, Night, Totals, date_number, date_text, sum_totals
 from thyro_core.screening.store import (
-    drift_sample,
     ensure_path_salt,
     file_count,
     gather,

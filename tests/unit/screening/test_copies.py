@@ -25,10 +25,10 @@ from thyro_core.screening import decode as screening_decode
 from thyro_core.screening import file_images
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.decode import BlockDecoder, ScreeningJob
+from thyro_core.screening.drift_sample import drift_sample
 from thyro_core.screening.files import blocks
 from thyro_core.screening.rules import OTHER_PATIENT, TURNED_NOTE, Counts, Night, Totals, rank_key
 from thyro_core.screening.store import (
-    drift_sample,
     ensure_path_salt,
     file_count,
     gather,

@@ -36,9 +36,9 @@ from thyro_core.reporting.drift import drift_page
 from thyro_core.screening import reader
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.drift import DriftThresholds, compare_with_training
+from thyro_core.screening.drift_sample import drift_sample
 from thyro_core.screening.model import ScreeningModel
 from thyro_core.screening.rules import BandLimits, Totals
-from thyro_core.screening.store import drift_sample
 from thyro_core.screening.worklist import unscored_reasons
 from thyro_core.store.keys import (
     bundle_prefix,
