@@ -83,6 +83,11 @@ def with_preset(config: StudyConfig, preset: Preset) -> StudyConfig:
         for name, value in _PRESETS[preset].items()
         if getattr(config, name) == getattr(default, name)
     }
+    if config.architectures != default.architectures:
+        # Not every network takes any size.
+        rest.pop("image_size", None)
+    if config.scheme == "repeated_kfold" and "splits" in rest:
+        rest["splits"] = config.folds
     return StudyConfig.model_validate(config.model_dump() | rest)
 
 

@@ -26,9 +26,11 @@ def read_manifest(sources: Sequence[str], study: "StudyConfig", store: "Store") 
     """
     from thyro_core.datasets.joined_sources import Sources
     from thyro_core.datasets.manifest import ingest
+    from thyro_core.datasets.periods import check_sources
     from thyro_core.pseudonyms import path_hider
     from thyro_core.settings import Settings
 
+    check_sources(study, len(sources))
     sides = sorted({study.side(architecture) for architecture in study.architectures})
     with err.status("reading images") as status:
         return ingest(

@@ -18,6 +18,7 @@ from thyro_core.datasets.attributes import column_values, kept_columns
 from thyro_core.errors import InputError, amount
 from thyro_core.types import FloatArray, IntArray
 
+_SHARE_OFF = 0.02
 _MONTH = re.compile(r"((?:19|20)\d\d)[-/.](0[1-9]|1[0-2])")
 
 
@@ -100,11 +101,31 @@ def image_times(images: pa.Table, column: str) -> Mapping[str, float]:
     return {image: time for image, time in times.items() if time is not None}
 
 
-def temporal_notes(splits: pa.Table) -> tuple[str, ...]:
+def check_sources(config: StudyConfig, n_sources: int) -> None:
+    """Refuse to compare the times of several image sets: of dates each keeps an order of its own.
+
+    Args:
+        config: the study's.
+        n_sources: its image sets.
+
+    Raises:
+        InputError: the scheme is temporal and there are several.
+    """
+    if config.scheme == "temporal" and n_sources > 1:
+        msg = (
+            f"temporal: expected one image set, found {n_sources}: each set keeps only the order "
+            "of its own dates, and those of different sets cannot be compared; put them into one "
+            "folder with one labels.csv, or choose scheme=leave_one_centre_out"
+        )
+        raise InputError(msg)
+
+
+def temporal_notes(splits: pa.Table, config: StudyConfig) -> tuple[str, ...]:
     """What a reader must know of the periods, one sentence each.
 
     Args:
         splits: a `splits` table of the scheme temporal.
+        config: the study's.
     """
     frame = splits.select(["split", "image_id", "group_id", "role", "times_tested"]).to_pandas()
     first = frame[frame["split"] == 0]
@@ -114,7 +135,17 @@ def temporal_notes(splits: pa.Table) -> tuple[str, ...]:
         f"each split tests one period of time by networks of all earlier images; the {earliest} "
         f"earliest of {len(first)} images only train"
     )
-    notes = [text]
+    tested = frame[frame["role"] == "test"].groupby("split").size()
+    share = 1 - earliest / len(first)
+    extent = (
+        f"a period tests {tested.min()} to {tested.max()} images; all periods together hold "
+        f"{share:.0%} of the images"
+    )
+    if abs(share - config.test_fraction) >= _SHARE_OFF:
+        extent += (
+            f" instead of {config.test_fraction:.0%}, because images of one time stay together"
+        )
+    notes = [text, extent]
     if n_untested:
         notes.append(
             f"{amount(n_untested, 'later image')} of patients or groups with earlier images "
@@ -144,17 +175,20 @@ def _period_starts(time: FloatArray, config: StudyConfig) -> list[float]:
     since = counts[::-1].cumsum()[::-1]
     n_tested = config.test_fraction * len(time)
     starts: list[int] = []
+    if len(moments) <= config.splits:
+        msg = (
+            f"temporal: expected at least {config.splits + 1} different times for {config.splits} "
+            f"periods and what comes before, found {len(moments)} in the column "
+            f"{config.date_column}: set splits lower, or name a column with finer times in "
+            "date_column"
+        )
+        raise InputError(msg)
     for period in range(config.splits):
         target = n_tested * (config.splits - period) / config.splits
         first = starts[-1] + 1 if starts else 1
-        if first >= len(moments):
-            msg = (
-                f"temporal: expected times of images enough for {config.splits} periods, found "
-                f"{len(moments)} different ones in the column {config.date_column}: set splits "
-                "lower, or test_fraction higher"
-            )
-            raise InputError(msg)
-        starts.append(first + int(np.abs(since[first:] - target).argmin()))
+        # One time is left for each period that follows.
+        last = len(moments) - (config.splits - 1 - period)
+        starts.append(first + int(np.abs(since[first:last] - target).argmin()))
     return [float(moments[start]) for start in starts]
 
 

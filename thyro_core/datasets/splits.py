@@ -367,7 +367,7 @@ def split_notes(splits: pa.Table, config: StudyConfig) -> tuple[str, ...]:
             "splits than their number says"
         )
     if config.scheme == "temporal":
-        notes += temporal_notes(splits)
+        notes += temporal_notes(splits, config)
     elif sum(coverage.never):
         benign, malignant = coverage.never
         notes.append(

@@ -146,6 +146,14 @@ def _test_share(config: StudyConfig) -> float:
     return config.test_fraction if folds is None else 1 / folds
 
 
+def _trained_share(config: StudyConfig) -> float:
+    """Share of the images that one split trains on, mean over the splits."""
+    if config.scheme == "temporal":
+        earliest = 1 - config.test_fraction
+        return earliest + config.test_fraction * (config.splits - 1) / (2 * config.splits)
+    return 1 - _test_share(config)
+
+
 def forecast(store: Store, images: pa.Table, config: StudyConfig) -> Forecast:
     """What a study of these images can show, and what it takes.
 
@@ -220,6 +228,6 @@ def _run_estimate(
     speeds = own["images_per_second"].drop_null().to_numpy()
     if not speeds.size:
         return RunEstimate(architecture, None, 0)
-    n_trained = images * (1 - _test_share(config))
+    n_trained = images * _trained_share(config)
     seconds = config.splits * config.epochs * n_trained / float(np.median(speeds))
     return RunEstimate(architecture, seconds, int(speeds.size))

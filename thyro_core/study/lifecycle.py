@@ -13,6 +13,7 @@ from thyro_core.datasets.joined_sources import Sources
 from thyro_core.datasets.leakage import check_leakage
 from thyro_core.datasets.manifest import Manifest, ingest
 from thyro_core.datasets.packs import open_pack, pack_index
+from thyro_core.datasets.periods import check_sources
 from thyro_core.datasets.splits import (
     SplitCoverage,
     make_splits,
@@ -52,8 +53,9 @@ def ingest_for_study(
         hide_path: what the manifest says instead of a file's URL; None: the URL.
 
     Raises:
-        InputError: the source or its labels cannot be used.
+        InputError: the source or its labels cannot be used, or the scheme cannot use several sets.
     """
+    check_sources(config, 1 if isinstance(sources, str) else len(sources))
     sides = sorted({config.side(architecture) for architecture in config.architectures})
     addresses = (sources,) if isinstance(sources, str) else sources
     source = Sources(addresses, config.centre_column)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tests.support.builders import images_table
 from thyro_core.config import StudyConfig
 from thyro_core.datasets.leakage import check_leakage
-from thyro_core.datasets.periods import image_times
+from thyro_core.datasets.periods import check_sources, image_times
 from thyro_core.datasets.splits import make_splits, split_coverage, split_notes
 from thyro_core.errors import InputError, LeakageError
 
@@ -59,6 +59,24 @@ def test_images_of_one_time_stay_in_one_period() -> None:
     assert second == ["train"] * 13 + ["test"] * 3
 
 
+def test_a_time_is_left_for_each_period() -> None:
+    """However many images the latest times have."""
+    years = [str(year) for year, n in enumerate([2, 6, 6, 6], 2020) for _ in range(n)]
+    config = CONFIG.model_copy(update={"test_fraction": 0.3})
+    (first, second) = roles_of(of_times(years), config)
+    assert first == ["train"] * 8 + ["test"] * 6 + ["unused"] * 6
+    assert second == ["train"] * 14 + ["test"] * 6
+    notes = split_notes(make_splits("s", of_times(years), config), config)
+    assert "hold 60% of the images instead of 30%: images of one time" in notes[1]
+
+
+def test_times_of_several_sets_are_not_compared() -> None:
+    check_sources(CONFIG, 1)
+    check_sources(StudyConfig(), 3)
+    with pytest.raises(InputError, match="found 2: each set keeps only the order"):
+        check_sources(CONFIG, 2)
+
+
 def test_months_are_in_order() -> None:
     times = image_times(of_times(["2020-02", "2019-12", "2020-01", "2020-10"]), "date")
     assert sorted(times.values()) == [
@@ -77,14 +95,15 @@ def test_who_was_trained_on_is_not_tested_later() -> None:
     assert Counter(splits["times_tested"].to_pylist()) == {0: 18, 1: 14}
     notes = split_notes(splits, CONFIG)
     assert "the 8 earliest of 16 images only train" in notes[0]
-    assert notes[1].startswith("1 later image of patients or groups with earlier images")
-    assert notes[2].startswith("training parts grow from 8 to 12 images")
+    assert notes[1] == ("a period tests 3 to 4 images; all periods together hold 50% of the images")
+    assert notes[2].startswith("1 later image of patients or groups with earlier images")
+    assert notes[3].startswith("training parts grow from 8 to 12 images")
     assert split_coverage(splits).most == 1
 
 
 def test_no_note_speaks_of_who_came_back_where_nobody_did() -> None:
     notes = split_notes(make_splits("s", of_times([str(i) for i in range(16)]), CONFIG), CONFIG)
-    assert len(notes) == 2
+    assert len(notes) == 3
     assert not any("random" in note or "never tested" in note for note in notes)
 
 
@@ -105,7 +124,7 @@ def test_the_gate_still_sees_a_leak_between_the_parts() -> None:
         (["1", None] * 4, None, "found none in the column date for 4 of 8 images"),
         (["spring", "1"] * 4, None, "something else in 4 cells of 8"),
         (["nan", "1"] * 4, None, "something else in 4 cells of 8"),
-        (["1", "2"] * 4, None, "2 different ones in the column date: set splits"),
+        (["1", "2"] * 4, None, "at least 3 different times .* found 2 in the column date"),
         (
             [str(i) for i in range(8)],
             [0, 1, 0, 1, 0, 0, 1, 1],

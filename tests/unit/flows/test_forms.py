@@ -72,6 +72,10 @@ def test_a_preset_fills_what_was_left_at_its_default() -> None:
     quick = with_preset(config, "quick look")
     assert (quick.architectures, quick.splits, quick.image_size) == (("resnet18",), 3, 128)
     assert (quick.epochs, quick.rotation) == (7, 3)
+    folds = with_preset(StudyConfig(scheme="repeated_kfold"), "quick look")
+    assert (folds.splits, folds.folds) == (5, 5)
+    fixed = with_preset(StudyConfig(architectures=("vit_b_16",)), "quick look")
+    assert (fixed.architectures, fixed.image_size) == (("vit_b_16",), 224)
     assert schema()["properties"]["preset"]["enum"] == ["paper", "quick look"]
     assert "preset" in refused(source="images", preset="thorough")
     assert refused(source="images", preset="quick look") == ""
