@@ -67,7 +67,7 @@ def test_a_time_is_left_for_each_period() -> None:
     assert first == ["train"] * 8 + ["test"] * 6 + ["unused"] * 6
     assert second == ["train"] * 14 + ["test"] * 6
     notes = split_notes(make_splits("s", of_times(years), config), config)
-    assert "hold 60% of the images instead of 30%: images of one time" in notes[1]
+    assert "hold 60% of the images instead of 30%, because images of one time" in notes[1]
 
 
 def test_times_of_several_sets_are_not_compared() -> None:
