@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -126,6 +126,12 @@ class ExamNames:
     def patients(self, names: Iterable[str]) -> int:
         """How many patients some objects name."""
         return len({self._files[name].patient for name in names} - {None})
+
+    def may_be_several_patients(self, names: Collection[str]) -> bool:
+        """Whether some objects are of several exams, and of one nobody knows the patient."""
+        files = [self._files[name] for name in names]
+        is_unknown = any(file.patient is None or is_placeholder(file.patient) for file in files)
+        return is_unknown and len({file.header.study for file in files}) > 1
 
 
 def _by_identifier(pairs: Iterable[tuple[str | None, str]]) -> dict[str, list[str]]:

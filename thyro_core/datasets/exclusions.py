@@ -28,13 +28,16 @@ def exclusion_reasons(
     table = folder.find(_EXCLUSIONS)
     if table is None:
         return {}, []
-    rows = read_exclusions(folder.uri(table), folder.read(table))
+    exclusions = read_exclusions(folder.uri(table), folder.read(table))
+    rows = exclusions.rows
     images = set(names)
-    finder = TableFiles(_EXCLUSIONS, FileNames(names, names), exams, rows.keys())
+    finder = TableFiles(
+        _EXCLUSIONS, FileNames(names, names), exams, rows.keys(), exclusions.has_identifiers
+    )
     reasons: dict[str, str] = {}
     unknown = []
     for image, (line, reason) in sorted(rows.items(), key=lambda row: row[1]):
-        files = images.intersection(finder.of_cell(image))
+        files = images.intersection(finder.all_of_cell(image, line))
         unknown += [] if files else [line]
         for file in files:
             reasons.setdefault(file, reason)

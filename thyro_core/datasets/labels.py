@@ -75,6 +75,19 @@ class LabelTable:
     has_identifiers: bool = False
 
 
+@dataclass(frozen=True)
+class ExclusionTable:
+    """The rows of exclusions.csv.
+
+    Attributes:
+        rows: line and reason by the image as it is named.
+        has_identifiers: as `LabelTable` has it.
+    """
+
+    rows: Mapping[str, tuple[int, str]]
+    has_identifiers: bool
+
+
 def read_labels(where: str, data: bytes, rules: IngestConfig = IngestConfig()) -> LabelTable:  # noqa: B008
     """Read a table of labels: `image,label[,patient_id]` and any other columns.
 
@@ -137,7 +150,7 @@ def read_labels(where: str, data: bytes, rules: IngestConfig = IngestConfig()) -
         tuple(faults),
         _meanings(values, rules),
         notes,
-        column_key(header[columns["image"]]) in map(column_key, _IDENTIFIER_COLUMNS),
+        _is_identifier(header[columns["image"]]),
     )
 
 
@@ -187,6 +200,10 @@ def _image_column(header: Sequence[str], name: str = "image") -> str:
     return next((column for column in _IDENTIFIER_COLUMNS if column_key(column) in keys), name)
 
 
+def _is_identifier(column: str) -> bool:
+    return column_key(column) in map(column_key, _IDENTIFIER_COLUMNS)
+
+
 def _label_words(rules: IngestConfig) -> Mapping[str, int | None]:
     """What each word in the label column means; a map leaves no other meaning.
 
@@ -216,7 +233,7 @@ def _meanings(values: set[str], rules: IngestConfig) -> str:
     )
 
 
-def read_exclusions(where: str, data: bytes) -> dict[str, tuple[int, str]]:
+def read_exclusions(where: str, data: bytes) -> ExclusionTable:
     """Read exclusions.csv (`image,reason`): line and reason of each image excluded.
 
     An image named twice keeps its first reason; an empty reason becomes "no reason given".
@@ -232,7 +249,7 @@ def read_exclusions(where: str, data: bytes) -> dict[str, tuple[int, str]]:
         image = relative_path(f"{where} line {line}", cells[columns[column_key(image_column)]])
         reason = cells[columns["reason"]] if "reason" in columns else ""
         reasons.setdefault(image, (line, reason or _NO_REASON))
-    return reasons
+    return ExclusionTable(reasons, _is_identifier(image_column))
 
 
 def _table(where: str, data: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:

@@ -14,7 +14,7 @@ from thyro_core.datasets.file_names import FileNames
 from thyro_core.datasets.mask_names import MASK_STEM, assign_masks, is_mask
 from thyro_core.datasets.other_files import other_files
 from thyro_core.datasets.patient_notes import patient_notes
-from thyro_core.datasets.table_files import TableFiles, ambiguous_notes
+from thyro_core.datasets.table_files import TableFiles
 from thyro_core.errors import InputError, amount
 from thyro_core.store.listing import Listing, list_files
 from thyro_core.urls import is_archive, redact
@@ -220,12 +220,9 @@ def _from_table(folder: Listing, name: str, exams: ExamNames, rules: IngestConfi
         table.has_identifiers,
     )
     rows: dict[str, list[labels.LabelRow]] = {}
-    lines: list[int] = []
     for row in table.rows:
         mask = finder.of_name(row.mask) if row.mask else None
-        files = finder.of_cell(row.image)
-        lines += [] if files else [row.line]
-        for file in files:
+        for file in finder.of_cell(row.image, row.line):
             rows.setdefault(file, []).append(replace(row, image=file, mask=mask))
     entries = [_merge_rows(_entry(folder, image), image_rows) for image, image_rows in rows.items()]
     # An identifier is no address, and must not stand in one.
@@ -239,7 +236,7 @@ def _from_table(folder: Listing, name: str, exams: ExamNames, rules: IngestConfi
     masks = frozenset(row.mask for image_rows in rows.values() for row in image_rows if row.mask)
     unlisted_images, notes = _without_masks(others, masks)
     entries += [replace(_entry(folder, image), is_listed=False) for image in unlisted_images]
-    notes += [*finder.notes, *ambiguous_notes(_TABLE, lines)]
+    notes += finder.notes
     if table.dropped_columns:
         notes.append(f"identifying columns dropped: {', '.join(table.dropped_columns)}")
     notes += table.notes

@@ -9,6 +9,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+from PIL import Image
 from pydantic import SecretStr
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -157,6 +158,97 @@ def test_an_identifier_of_two_patients_labels_nobody(tmp_path, store) -> None:
     }
     said = "1 row of labels.csv set aside: files of several patients bear the identifier in line 3"
     assert said in manifest.notes
+
+
+def test_a_cell_of_an_identifier_column_is_no_file_name(tmp_path, store) -> None:
+    """Two files, each named by the accession number of the other."""
+    files = {
+        "1001.dcm": us(1, 1, AccessionNumber="1002"),
+        "1002.dcm": us(2, 2, AccessionNumber="1001"),
+        "IM3": us(3, 3),
+    }
+    csv = "AccessionNumber,label\n1001,0\n1002,1\nIM3,1\n"
+    manifest = read(store, make_set(tmp_path / "set", files, csv))
+    assert labels_of(manifest) == {"1001.dcm": 1, "1002.dcm": 0, "IM3": None}
+    assert (
+        "1 row of labels.csv set aside: no DICOM file bears the identifier, which is a file's "
+        "name, in line 4"
+    ) in manifest.notes
+
+
+def test_a_cell_that_means_two_files_in_two_ways_labels_neither(tmp_path, store) -> None:
+    files = {
+        "1001.dcm": us(1, 1, AccessionNumber="1002"),
+        "1002.dcm": us(2, 2, AccessionNumber="1001"),
+        "1003.dcm": us(3, 3, AccessionNumber="1003"),
+    }
+    folder = make_set(tmp_path / "set", files, "image,label\n1001,0\n1002.dcm,1\n1003,1\n")
+    manifest = read(store, folder)
+    assert labels_of(manifest) == {"1001.dcm": None, "1002.dcm": 1, "1003.dcm": 1}
+    assert (
+        "1 row of labels.csv set aside: a file bears the name and DICOM files of other names bear "
+        "the identifier in line 2"
+    ) in manifest.notes
+
+
+def test_exported_pictures_may_be_named_by_identifiers(tmp_path, store) -> None:
+    folder = make_set(tmp_path / "set", {}, f"SOPInstanceUID,label\n{UID}.1,0\n{UID}.2,1\n")
+    for i in (1, 2):
+        Image.fromarray(speckle(seed=i)).save(folder / f"{UID}.{i}.png")
+    assert labels_of(read(store, folder)) == {f"{UID}.1.png": 0, f"{UID}.2.png": 1}
+
+
+@pytest.mark.parametrize("patient", ["", "ANONYMOUS"])
+def test_an_accession_number_of_several_exams_of_nobody_labels_nobody(
+    tmp_path, store, patient: str
+) -> None:
+    files = {
+        "a": us(1, 1, patient=patient),
+        "b": us(2, 2, patient=patient, AccessionNumber="ACC-1"),
+        "c": us(3, 3, patient="MRN-3"),
+        "d": us(4, 4, patient="MRN-3", AccessionNumber="ACC-3"),
+    }
+    csv = "AccessionNumber,label\nACC-1,0\nACC-3,1\n"
+    manifest = read(store, make_set(tmp_path / "set", files, csv))
+    assert labels_of(manifest) == {"a": None, "b": None, "c": 1, "d": 1}
+    assert (
+        "1 row of labels.csv set aside: files of several exams, not all of a known patient, bear "
+        "the identifier in line 2"
+    ) in manifest.notes
+
+
+@pytest.mark.parametrize(
+    ("csv", "names", "reason"),
+    [
+        ("AccessionNumber,reason\nACC-1,x\n", {"a", "b"}, "files of several patients bear the"),
+        ("AccessionNumber,reason\nACC-3,x\n", {"c", "d"}, "files of several exams, not all of a"),
+        ("AccessionNumber,reason\ne,x\n", {"f"}, None),
+        ("image,reason\ne,x\n", {"e.dcm", "f"}, "a file bears the name and DICOM files of other"),
+    ],
+)
+def test_an_ambiguous_exclusion_is_of_all_that_may_be_meant(
+    tmp_path, store, csv: str, names: set[str], reason: str | None
+) -> None:
+    files = {
+        "a": us(1, 1, AccessionNumber="ACC-1"),
+        "b": us(2, 2, AccessionNumber="ACC-1"),
+        "c": us(3, 3, patient="", AccessionNumber="ACC-3"),
+        "d": us(4, 4, patient="", AccessionNumber="ACC-3"),
+        "e.dcm": us(5, 5),
+        "f": us(6, 6, AccessionNumber="e"),
+    }
+    labels = "image,label\na,0\nb,1\nc,0\nd,1\ne.dcm,0\nf,1\n"
+    folder = make_set(tmp_path / "set", files, labels)
+    (folder / "exclusions.csv").write_text(csv)
+    manifest = read(store, folder)
+    reasons = {name: rows[0]["reason"] for name, rows in rows_of(manifest).items()}
+    excluded = {name for name, why in reasons.items() if why == "excluded_by_specialist"}
+    assert excluded == names
+    doubt = "1 row of exclusions.csv taken for all files that may be meant: "
+    doubts = [note.removeprefix(doubt) for note in manifest.notes if doubt in note]
+    assert len(doubts) == (reason is not None)
+    assert all(note.startswith(reason or "") and note.endswith(" in line 2") for note in doubts)
+    assert not any("names images that the set lacks" in note for note in manifest.notes)
 
 
 def test_pictures_are_those_of_a_screening(tmp_path, store) -> None:
