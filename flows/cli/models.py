@@ -32,10 +32,10 @@ def promote(
     ] = "threshold",
     routine_share: Annotated[
         float,
-        typer.Option(help="Conformal: most malignant patients with an image called routine."),
+        typer.Option(help="Conformal: most patients with a malignant image called routine."),
     ] = 0.05,
     refer_share: Annotated[
-        float, typer.Option(help="Conformal: most benign patients with an image called refer.")
+        float, typer.Option(help="Conformal: most patients with a benign image called refer.")
     ] = 0.1,
     force: Annotated[
         bool,

@@ -4,8 +4,9 @@
 
 A study has ten hold-outs of 93 malignant and 415 benign patients; a network's log odds are a
 patient's own, a shift of the network, and noise. An image is scored out of fold by the networks
-that tested it, about three, and in use by all ten. Promised: at most 5 % of malignant patients
-have an image called routine, at most 10 % of benign ones one called refer. The shares are of new
+that tested it, about three, and in use by all ten. Promised: of patients with malignant
+images at most 5 % have a malignant image called routine, of patients with benign images at most
+10 % a benign one called refer. The shares are of new
 patients, by networks like those of the calibration ("alike", for which the promise is exact) and by
 all ("in use"); at most the declared share is right. "by image" is the rule that was not taken: each
 image of the calibration counts as a patient of its own.
@@ -38,7 +39,7 @@ def scores(rng, patients, centre, case):
 
 
 def tested(rng, patients):
-    """(patients, networks): which networks were not trained on them."""
+    """(patients, networks): which networks' splits tested them."""
     test = np.zeros((patients, NETWORKS), bool)
     for k in range(NETWORKS):
         test[rng.permutation(patients)[: int(0.3 * patients)], k] = True

@@ -83,7 +83,7 @@ def test_the_command_promotes_and_shows_the_card(
     bands = CliRunner().invoke(app, [*arguments, *shares, "--json"], catch_exceptions=False)
     card = json.loads(bands.output.splitlines()[-1])["card"]
     assert card["bands"]["routine"]["share"] == 0.25
-    assert "The bands' promise: Of malignant patients at most 25 % have" in pages[2]
+    assert "The bands' promise: Of patients with malignant images at most 25 % have" in pages[2]
 
 
 @pytest.mark.slow

@@ -3,9 +3,11 @@
 A class is plausible for an image as long as its conformal p value exceeds the declared share. The
 units that are taken as exchangeable are patients, each with the image of a class that is least
 like it: their most benign-looking malignant image, and their most malignant-looking benign one.
-A patient's other images are more like the class, so that the share holds for any image of a new
-patient, however alike and however many a patient's images are (Vovk 2013 for the p value within a
-class; Dunn, Wasserman and Ramdas 2023 for patients with several images).
+A patient's other images of the class are more like it, so that the share holds for any image of
+the class that a new patient has, however alike and however many these are: of patients with
+malignant images at most so many have a malignant image called routine. Where a patient has images
+of both classes, each promise is of those of its own class; a benign one may be routine (Vovk 2013
+for the p value within a class; Dunn, Wasserman and Ramdas 2023 for patients with several images).
 """
 
 import math
@@ -31,12 +33,12 @@ class BandCuts(NamedTuple):
 
 
 class BreachShare(NamedTuple):
-    """Patients of a class with an image in the band that they were promised to be kept from."""
+    """Patients with an image of a class in the band that the class was promised to be kept from."""
 
     patients: int
-    """With such an image."""
+    """With such an image of the class."""
     n: int
-    """Of the class."""
+    """With an image of the class."""
     low: float
     """Lower end of the 95 % interval of their share (Clopper and Pearson 1934); NaN: n is 0."""
     high: float
@@ -100,8 +102,10 @@ def band_cuts(
         label: (n,), 0 or 1.
         score: (n,), larger: rather malignant.
         unit: (n,), patient or group.
-        routine_share: bound on the share of malignant patients with an image called routine.
-        refer_share: bound on the share of benign patients with an image called refer.
+        routine_share: of patients with malignant images, bound on the share of those with a
+            malignant image called routine.
+        refer_share: of patients with benign images, bound on the share of those with a benign
+            image called refer.
 
     Raises:
         ValueError: a score is not finite, or a class has too few patients for its share.
@@ -165,7 +169,7 @@ def score_bands(score: AnyFloatArray, cuts: BandCuts) -> Ids:
 
 
 def breach_share(is_called: BoolArray, unit: Ids, *, calibration: int, share: float) -> BreachShare:
-    """What became of a promise on other patients of the class.
+    """What became of a promise on other patients with images of the class.
 
     Exchangeable with the calibration patients, the number of new ones beyond the cut, which is one
     of their order statistics, is beta-binomial; a band that takes fewer images than the cut keeps

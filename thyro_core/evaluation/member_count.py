@@ -1,6 +1,6 @@
 """What an ensemble of all networks would score, from the average of those that may be counted.
 
-Out of fold an image is scored by the few networks that were not trained on its group, in use by all
+Out of fold an image is scored by the few networks whose split tested it, in use by all
 of them. The fewer networks are averaged, the more of their own error stays, and the more the scores
 spread: a regression of the label on them is too flat for scores in use (regression dilution).
 Log odds are taken as a part that the networks share and an error of each network. The log odds of a

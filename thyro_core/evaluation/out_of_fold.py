@@ -40,7 +40,7 @@ class OutOfFoldPredictions:
 
 @dataclass(frozen=True)
 class OutOfFoldEnsemble:
-    """Each image once, scored by the networks that were not trained on its group; m images."""
+    """Each image once, scored by the networks whose split tested it; m images."""
 
     image: Ids
     """(m,), image_id, ascending."""
@@ -118,7 +118,7 @@ def out_of_fold_predictions(
 
 
 def out_of_fold_ensemble(rows: OutOfFoldPredictions) -> OutOfFoldEnsemble:
-    """Each tested image's ensemble of the networks that were not trained on its group.
+    """Each tested image's ensemble of the networks whose split tested it.
 
     Args:
         rows: held-out predictions.

@@ -39,7 +39,7 @@ _COLUMNS = (
     (
         "prob_malignant",
         pa.float64(),
-        "Calibrated probability by the members not trained on its group; NaN: there is none.",
+        "Calibrated probability by the members whose split tested it; NaN: there is none.",
     ),
     ("sd", pa.float64(), "Standard deviation over these members, calibrated; NaN: fewer than two."),
     ("mean", pa.float64(), "Mean grey level, 0 to 255."),

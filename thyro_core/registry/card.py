@@ -55,19 +55,27 @@ class OperatingPoint(_Part):
 class BandPromise(_Part):
     """What one band's cut promises of the patients of a class."""
 
-    share: _Fraction = Field(description="Declared: most patients of the class in this band.")
+    share: _Fraction = Field(
+        description="Declared: most patients, of those with images of the class, with one of "
+        "these in this band."
+    )
     cut: _Fraction = Field(description="Calibrated probability at which the class is implausible.")
-    patients: int = Field(description="Calibration patients of the class.")
-    beyond: int = Field(description="Of these, with an image beyond the cut.")
+    patients: int = Field(description="Calibration patients with images of the class.")
+    beyond: int = Field(description="Of these, with an image of the class beyond the cut.")
 
 
 class ConformalBands(_Part):
     """Bands by class-conditional conformal prediction, in place of the threshold's."""
 
     method: str
-    routine: BandPromise = Field(description="Of malignant patients; routine lies below the cut.")
-    refer: BandPromise = Field(description="Of benign patients; refer lies above the cut.")
+    routine: BandPromise = Field(description="Of malignant images; routine lies below the cut.")
+    refer: BandPromise = Field(description="Of benign images; refer lies above the cut.")
     images: dict[str, _Fraction] = Field(description="Share of held-out images by band.")
+    groups: int | None = Field(
+        default=None,
+        exclude_if=lambda groups: groups is None,
+        description="Groups that stood for a patient whom nobody knows.",
+    )
 
 
 class EnsembleFigures(_Part):

@@ -4,13 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from thyro_core.errors import InputError
+from thyro_core.errors import InputError, amount
 from thyro_core.evaluation.calibration import LogisticCalibration
 from thyro_core.evaluation.conformal import (
     band_cuts,
     least_calibration_patients,
     score_bands,
-    unlike_patients,
 )
 from thyro_core.evaluation.out_of_fold import OutOfFoldEnsemble
 from thyro_core.registry.card import BandPromise, ConformalBands
@@ -21,7 +20,7 @@ BANDS_METHOD = (
     "+ 1). A patient (or group, where none is known) counts by the one image of the class that is "
     "least like it, so that the promise holds for any image of a new patient. Routine: malignant "
     "is implausible, benign is not; refer: the reverse; review: both are plausible, or neither. "
-    "The members not trained on an image score it here, and all members score an image in use, "
+    "The members whose split tested an image score it here, and all members score an image in use, "
     "whose scores spread less, so that as a rule fewer lie beyond a cut: the promise is exact for "
     "scores made alike, and an approximation in use."
 )
@@ -29,8 +28,10 @@ BANDS_METHOD = (
 
 CONDITIONS = (
     "It holds on average over draws of the calibration patients, for new patients who are "
-    "exchangeable with them (the same hospital, the same devices, chosen in the same way). It says "
-    "nothing of another hospital, and nothing of one single patient."
+    "exchangeable with them (the same hospital, the same devices, chosen in the same way). A score "
+    "of the calibration comes of the few members whose split tested the image, one in use of all "
+    "members, so that in use the promise is an approximation. It says nothing of another hospital, "
+    "and nothing of one single patient."
 )
 """What the promise rests on."""
 
@@ -39,9 +40,9 @@ class BandShares(NamedTuple):
     """The declared shares of conformal bands."""
 
     routine: float
-    """Most malignant patients with an image called routine."""
+    """Most patients with malignant images of whom a malignant one is called routine."""
     refer: float
-    """Most benign patients with an image called refer."""
+    """Most patients with benign images of whom a benign one is called refer."""
 
 
 def conformal_bands(
@@ -72,15 +73,19 @@ def conformal_bands(
         refer_share=shares.refer,
     )
     bands = score_bands(score, cuts)
+    malignant = ensemble.label == 1
+    # Ties at the cut may leave fewer beyond it than the share allows.
+    is_beyond = malignant & (score < cuts.routine_below), ~malignant & (score > cuts.refer_above)
     routine, refer = (
-        BandPromise(share=share, cut=cut, patients=n, beyond=unlike_patients(n, share))
-        for share, cut, n in zip(shares, cuts, patients, strict=True)
+        BandPromise(share=share, cut=cut, patients=n, beyond=len(set(ensemble.unit[beyond])))
+        for share, cut, n, beyond in zip(shares, cuts, patients, is_beyond, strict=True)
     )
     return ConformalBands(
         method=BANDS_METHOD,
         routine=routine,
         refer=refer,
         images={name: float((bands == name).mean()) for name in ("refer", "review", "routine")},
+        groups=len(set(ensemble.unit[ensemble.unit == ensemble.group])),
     )
 
 
@@ -119,18 +124,25 @@ def promise_text(card: Mapping[str, Any]) -> str | None:
     if bands is None:
         return None
     routine, refer = bands["routine"], bands["refer"]
-    if card["data"]["patients"]:
-        units = ""
-    else:
-        units = (
-            " No patient was known: a group of near-duplicates stood for one, so that of patients "
-            "with several images nothing is promised."
-        )
     return (
-        f"Of malignant patients at most {percent(routine['share'])} have an image called routine, "
-        f"of benign ones at most {percent(refer['share'])} one called refer (chosen on "
-        f"{routine['patients']} and {refer['patients']} patients). {CONDITIONS}{units}"
+        f"Of patients with malignant images at most {percent(routine['share'])} have a malignant "
+        f"image called routine, of patients with benign images at most {percent(refer['share'])} a "
+        f"benign one called refer (chosen on {routine['patients']} and {refer['patients']} "
+        f"patients). {CONDITIONS}{_unknown_patients(card)}"
     )
+
+
+def _unknown_patients(card: Mapping[str, Any]) -> str:
+    """What is not promised where groups stand for patients; empty: each patient is known."""
+    each = "each stood for one, so that of such patients with several images nothing is promised."
+    groups = card["bands"].get("groups")  # None: a card of before they were counted
+    number = f"{groups} " if groups else ""
+    if not card["data"]["patients"]:
+        return f" No patient was known: of the {number}groups of near-duplicates {each}"
+    if groups:
+        units = amount(groups, "group of near-duplicates", "groups of near-duplicates")
+        return f" Of {units} no patient was known: {each}"
+    return ""
 
 
 def percent(share: float) -> str:

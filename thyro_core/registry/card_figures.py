@@ -41,7 +41,7 @@ from thyro_core.registry.card import (
 _MOST_REFERRED = 0.9  # share of images; a threshold that refers more saves hardly any reading
 
 ENSEMBLE_METHOD = (
-    "Each image once: the mean probability over the members that were not trained on its group. "
+    "Each image once: the mean probability over the members whose split tested it. "
     "Intervals and bounds take patients (groups, where no patient is known) as independent, and "
     "hold for these members. An image has fewer such members than the ensemble in use has: scores "
     "in use spread less, so that the AUC in use tends to be higher, and rates at the threshold "

@@ -55,7 +55,7 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
             (f"procedure: {name}, one network, mean over splits", cell(card["metrics"][name]))
             for name in _METRICS
         ),
-        ("ensemble: scored by members not trained on it", members),
+        ("ensemble: scored by the members whose split tested it", members),
         ("ensemble: auc", cell(ensemble["auc"])),
         ("threshold", f"{point['threshold']:.6g} ({target})"),
         ("ensemble: APPARENT sensitivity, by patient or group", cell(point["sensitivity"])),
@@ -88,12 +88,12 @@ def _band_rows(card: CardValues) -> list[tuple[str, str]]:
             f"malignant implausible below {routine['cut']:.6g}, benign above {refer['cut']:.6g}",
         ),
         (
-            "promise: malignant patients with an image called routine",
-            f"at most {percent(routine['share'])} ({routine['patients']} patients)",
+            "promise: patients with a malignant image called routine",
+            f"at most {percent(routine['share'])} of {routine['patients']} with malignant images",
         ),
         (
-            "promise: benign patients with an image called refer",
-            f"at most {percent(refer['share'])} ({refer['patients']} patients)",
+            "promise: patients with a benign image called refer",
+            f"at most {percent(refer['share'])} of {refer['patients']} with benign images",
         ),
         ("held-out images by band", shares),
     ]

@@ -25,7 +25,7 @@ NO_CHAMPION = "not compared: there was no champion"
 ROUTINE_SHARE, REFER_SHARE = 0.05, 0.1
 """Default shares of conformal bands."""
 
-_Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+_Share = Annotated[float, Field(gt=0.0, le=0.5)]
 _WHY = "promoted by hand"
 
 
@@ -52,11 +52,13 @@ class PromotionConfig(BaseModel):
     )
     routine_share: _Share = Field(
         ROUTINE_SHARE,
-        description="With conformal bands: most malignant patients with an image called routine.",
+        description="With conformal bands: most patients, of those with malignant images, with a "
+        "malignant image called routine.",
     )
     refer_share: _Share = Field(
         REFER_SHARE,
-        description="With conformal bands: most benign patients with an image called refer.",
+        description="With conformal bands: most patients, of those with benign images, with a "
+        "benign image called refer.",
     )
     force: bool = Field(
         False, description="Promote even if the champion is better, or cannot be compared."

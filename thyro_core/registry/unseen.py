@@ -1,7 +1,7 @@
 """Two models on the images that neither was trained on, where their image sets differ.
 
-An image that took part in both studies is scored by each model's members that were not trained on
-its group. One that is new to the champion is scored by the champion itself, by as many members as
+An image that took part in both studies is scored by each model's members whose split tested
+it. One that is new to the champion is scored by the champion itself, by as many members as
 the candidate has for it, so that neither gains by averaging more. An image is new only if no image
 of its group took part in the champion's study.
 """

@@ -187,7 +187,7 @@ _RULES: tuple[_Rule, ...] = (
     _claim("26", "Selection of the final model", "provenance",
            "none is selected: the last epoch is tested"),
     _claim("27", "Ensembles", "calibration",
-           "mean over the networks that were not trained on an image's group"),
+           "mean over the networks whose split tested an image"),
     _claim("28", "Metrics", "performance", "each by name, and the threshold", missing="why these"),
     _claim("29", "Significance and uncertainty", "performance",
            "how each interval is made; how tests are corrected stands beside each"),

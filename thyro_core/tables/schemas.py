@@ -299,7 +299,7 @@ TABLES: dict[str, Table] = {
             _PATIENT,
             _GROUP,
             _TRUTH,
-            ("members", INT, "Networks that were not trained on its group and scored it."),
+            ("members", INT, "Networks whose split tested it."),
             ("prob_raw", REAL, "Mean over them of the softmax probability of malignant."),
             (
                 "prob_calibrated",

@@ -75,7 +75,7 @@ FIGURE_COLUMNS = (
     (
         "internal",
         pa.float64(),
-        "The figure on the model's own images, by members not trained on them; null: none.",
+        "The figure on the model's own images, by members whose split tested them; null: none.",
     ),
     ("internal_low", pa.float64(), "Lower end of its 95 % interval."),
     ("internal_high", pa.float64(), "Upper end of the interval."),

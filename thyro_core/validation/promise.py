@@ -103,10 +103,13 @@ def promise_sentences(figures: Mapping[tuple[str, str], Mapping[str, Any]]) -> I
         if row is None:
             continue
         share = figures["none", f"{band}_promised"]["value"]
-        promise = f"that at most {100 * share:.6g} % of {name} patients have an image called {band}"
+        promise = (
+            f"that of patients with {name} images at most {100 * share:.6g} % have a {name} image "
+            f"called {band}"
+        )
         n = row["n"]
         if not n:
-            yield f"The promise {promise} is not put to the test: no {name} patient is here."
+            yield f"The promise {promise} is not put to the test: no {name} image is here."
             continue
         images = figures["none", f"{band}_of_{name}"]
         facts = (
@@ -128,7 +131,7 @@ def promise_sentences(figures: Mapping[tuple[str, str], Mapping[str, Any]]) -> I
 
 
 def is_broken(row: Mapping[str, Any], share: float) -> bool:
-    """Whether more patients than was declared were called so, and more than chance allows.
+    """Whether more patients than was declared have an image called so, and more than chance allows.
 
     Args:
         row: of the patients.
@@ -146,7 +149,7 @@ def promise_words(figures: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
             share = figures["none", f"{band}_promised"]["value"]
             state = "BROKEN" if is_broken(row, share) else "not shown to be broken"
             words.append(
-                f"; promise of {band} {state}: {row['value']:.3f} of {name} patients, declared "
-                f"{share:g}"
+                f"; promise of {band} {state}: {row['value']:.3f} of patients with {name} "
+                f"images, declared {share:g}"
             )
     return "".join(words)

@@ -91,7 +91,7 @@ def external_sample(
 
 
 def internal_sample(store: Store, bundle: Bundle) -> Sample:
-    """The images of the model's study, each scored by the members not trained on its group.
+    """The images of the model's study, each scored by the members whose split tested it.
 
     Args:
         store: holds the study.

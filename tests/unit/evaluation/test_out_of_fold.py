@@ -1,4 +1,4 @@
-"""Each image once, by the networks that were not trained on its group."""
+"""Each image once, by the networks whose split tested it."""
 
 import math
 

@@ -111,7 +111,7 @@ def test_the_page_has_the_figures_the_notice_and_what_it_is_not_for() -> None:
         "| threshold | 0.25 (calibrated, for sensitivity 0.95: shown) |",
         "| ensemble: specificity, by patient or group | 0.900 (0.85-0.95) |",
         "| its lower bound (the figure to rely on), 95 % confidence | 0.951 |",
-        "| ensemble: scored by members not trained on it | 3.0 of 10 members an image |",
+        "| ensemble: scored by the members whose split tested it | 3.0 of 10 members an image |",
         "| procedure: auc, one network, mean over splits | 0.900 (0.85-0.95) |",
         "| calibration | log odds x 1.500 -0.500, at a prevalence of 0.250 |",
         "| calibration slope (1 fits), calibrated | 0.900 (0.85 to 0.95) |",

@@ -1,5 +1,6 @@
 """Conformal bands on a card: chosen on out-of-fold scores, promised in words, or refused."""
 
+import dataclasses
 import json
 import re
 
@@ -12,7 +13,7 @@ from tests.unit.evaluation.test_out_of_fold import ensemble
 from thyro_core.config import RECIPE, content_id
 from thyro_core.errors import InputError
 from thyro_core.evaluation.calibration import LogisticCalibration
-from thyro_core.evaluation.conformal import BandCuts, band_cuts
+from thyro_core.evaluation.conformal import BandCuts, band_cuts, score_bands
 from thyro_core.registry.bundle import load_bundle
 from thyro_core.registry.card import CARD_VERSION, ConformalBands, card_bytes, parse_card
 from thyro_core.registry.card_bands import (
@@ -100,19 +101,64 @@ def test_a_card_says_the_promise_and_its_conditions() -> None:
     plain = card.model_dump(mode="json")
     text = promise_text(plain)
     assert text == (
-        "Of malignant patients at most 5 % have an image called routine, of benign ones at most "
-        f"10 % one called refer (chosen on 40 and 80 patients). {CONDITIONS}"
+        "Of patients with malignant images at most 5 % have a malignant image called routine, of "
+        "patients with benign images at most 10 % a benign one called refer (chosen on 40 and 80 "
+        f"patients). {CONDITIONS}"
     )
-    for words in ("on average over draws", "exchangeable", "nothing of another hospital"):
+    for words in (
+        "on average over draws",
+        "exchangeable",
+        "nothing of another hospital",
+        "all members",
+    ):
         assert words in text
     assert f"The bands' promise: {text}" in card_markdown(plain, "Champion.")
     rows = dict(card_rows(plain))
     assert rows["bands: conformal"] == "malignant implausible below 0.125, benign above 0.75"
     assert rows["held-out images by band"] == "refer 25.0 %, review 50.0 %, routine 25.0 %"
     assert (
-        rows["promise: malignant patients with an image called routine"]
-        == "at most 5 % (40 patients)"
+        rows["promise: patients with a malignant image called routine"]
+        == "at most 5 % of 40 with malignant images"
     )
+
+
+def test_ties_at_the_cut_are_not_counted_beyond_it() -> None:
+    tied = ensemble(LABEL, np.where(LABEL == 1, 1.0, -1.0))
+    found = conformal_bands(tied, CALIBRATION, BandShares(0.1, 0.2), "study s1")
+    assert (found.routine.beyond, found.refer.beyond) == (0, 0)
+
+
+def test_patients_with_images_of_both_classes_count_for_each_promise() -> None:
+    """Each of 60 patients has a benign image that looks benign and a malignant one that does not.
+
+    That their benign image is routine breaks no promise, which is of their malignant one.
+    """
+    label = np.arange(120) % 2
+    both = ensemble(label, np.where(label == 1, 2.0, -2.0) + RNG.normal(0, 0.1, 120))
+    both = dataclasses.replace(both, unit=np.repeat(np.arange(60), 2).astype(object))
+    found = conformal_bands(both, CALIBRATION, BandShares(0.1, 0.1), "study s1")
+    assert (found.routine.patients, found.refer.patients) == (60, 60)
+    cuts = BandCuts(found.routine.cut, found.refer.cut)
+    is_routine = score_bands(CALIBRATION.probability(both.margin), cuts) == "routine"
+    assert len(set(both.unit[is_routine])) / 60 > 0.5
+    assert len(set(both.unit[is_routine & (label == 1)])) / 60 <= 0.1
+    text = promise_text(a_card(1, bands=found.model_dump()).model_dump(mode="json"))
+    assert text
+    assert "Of patients with malignant images at most 10 % have a malignant image called" in text
+
+
+def test_groups_that_stand_for_patients_are_counted_and_named() -> None:
+    unit = SCORES.group.copy()
+    unit[:100] = [f"p{place}" for place in range(100)]
+    some = dataclasses.replace(SCORES, unit=unit)
+    found = conformal_bands(some, CALIBRATION, BandShares(0.1, 0.2), "study s1")
+    assert found.groups == len(set(SCORES.group[100:]))
+    text = promise_text(a_card(1, bands=found.model_dump()).model_dump(mode="json"))
+    assert text
+    assert f"Of {found.groups} groups of near-duplicates no patient was known" in text
+    known = promise_text(a_card(1, bands=BANDS | {"groups": 0}).model_dump(mode="json"))
+    assert known
+    assert "no patient was known" not in known
 
 
 def test_without_patients_the_promise_says_that_it_is_not_of_patients() -> None:
@@ -126,7 +172,7 @@ def test_without_patients_the_promise_says_that_it_is_not_of_patients() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"routine_share": 0.2}, {"refer_share": 0.2}, {"bands": "other"},
               {"bands": "conformal", "routine_share": 0.0},
-              {"bands": "conformal", "refer_share": 1.0}],
+              {"bands": "conformal", "refer_share": 0.51}],
 )  # fmt: skip
 def test_shares_that_make_no_sense(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="validation error"):

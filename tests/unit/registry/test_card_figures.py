@@ -50,7 +50,7 @@ def test_the_ensembles_auc_is_of_its_out_of_fold_scores() -> None:
     assert found.auc == Figure(value=auc.value, low=auc.low, high=auc.high, n=120)
     assert (found.images, found.patients, found.members) == (120, 120, 10)
     assert found.members_per_image == 3
-    assert "members that were not trained on its group" in found.method
+    assert "members whose split tested it" in found.method
 
 
 def test_the_calibration_is_fitted_on_all_and_judged_cross_fitted() -> None:

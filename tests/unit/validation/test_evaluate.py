@@ -373,7 +373,7 @@ def test_a_promise_is_followed_to_the_page(bundled, tmp_path) -> None:
     page = read_page(render_evaluation(store, record.evaluation_id))
     text = render_evaluation(store, record.evaluation_id)
     assert "What became of the bands&rsquo; promise" in text
-    assert "at most 25 % of malignant patients have an image called routine" in text
+    assert "of patients with malignant images at most 25 % have a malignant image called" in text
     origins = {e.attributes["data-sql"] for e in numbers(page) if "data-sql" in e.attributes}
     assert sum("routine_" in sql or "refer_" in sql for sql in origins) >= 16
     (line,) = [x for x in evaluation_lines(store, bundle.model_id) if record.evaluation_id in x]

@@ -66,20 +66,20 @@ def test_a_model_without_conformal_bands_has_no_rows_and_no_sentence() -> None:
 def sentence(missed: int, n: int) -> str:
     figures = rows_of([1] * n, [0.01] * missed + [0.5] * (n - missed))
     text, benign = promise_sentences(figures)
-    assert benign.endswith("no benign patient is here.")
+    assert benign.endswith("no benign image is here.")
     return text
 
 
 def test_a_promise_is_broken_only_where_chance_does_not_explain_it() -> None:
     broken = sentence(10, 40)
     assert "was BROKEN here: 10 of 40 have one, 0.250" in broken
-    assert "at most 5 % of malignant patients have an image called routine" in broken
+    assert "of patients with malignant images at most 5 % have a malignant image called" in broken
     open_ = sentence(3, 40)
     assert "not shown to be broken here (P 0." in open_
     assert "nor shown to hold" in open_
     kept = sentence(0, 200)
     assert "was kept here: 0 of 200" in kept
-    assert "no malignant patient is here" in next(iter(promise_sentences(rows_of([0], [0.1]))))
+    assert "no malignant image is here" in next(iter(promise_sentences(rows_of([0], [0.1]))))
 
 
 def test_few_calibration_patients_explain_more() -> None:
@@ -93,6 +93,7 @@ def test_few_calibration_patients_explain_more() -> None:
 def test_the_list_of_models_says_it_in_few_words() -> None:
     figures = rows_of([1] * 40 + [0] * 40, [0.01] * 10 + [0.5] * 30 + [0.1] * 40)
     assert promise_words(figures) == (
-        "; promise of routine BROKEN: 0.250 of malignant patients, declared 0.05; promise of refer "
-        "not shown to be broken: 0.000 of benign patients, declared 0.1"
+        "; promise of routine BROKEN: 0.250 of patients with malignant images, declared 0.05; "
+        "promise of refer not shown to be broken: 0.000 of patients with benign images, "
+        "declared 0.1"
     )
