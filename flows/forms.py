@@ -17,12 +17,25 @@ from pydantic_core import CoreSchema
 from thyro_core.config import IngestConfig, StudyConfig
 from thyro_core.errors import InputError
 
-# A path has no query: there ? is part of a name.
+
+def _any_case(pattern: str) -> str:
+    """A pattern for letters of either case: a form's pattern takes no flag in a browser."""
+    return re.sub(r"[a-z]", lambda letter: f"[{letter[0]}{letter[0].upper()}]", pattern)
+
+
+# A path has no query: there ? and # are parts of a name.
 # In the form's schema too, so that a password is refused before it is kept in Prefect's database.
-# The query of an archive says which studies are meant.
+# The query of an archive says which studies are meant, by keywords or tags that name nobody.
+# An address may stand behind a blank, or within another one (simplecache::s3://).
+_FILE, _ARCHIVE = r"file://(?![\s\S]*://)", r"dicomweb\+https?://"
+_NAMES_SOMEBODY = (
+    r"(?:[^&=]*(?:patient|birth|accession|token|password|passwd|secret|signature|credential|auth"
+    r"|key|[%+;])[^&=]*|sig|pwd|[^&=]*uid|(?:0010|00080050|00080018|0020000(?:d|e))[^&=]*)(?:[=&]|$)"
+)
 _NO_SECRET = (
-    r"^(?!(?!file:)[A-Za-z0-9+.\-]+://[^/]*@)"  # noqa: S105 - a pattern, no password
-    r"(?!(?!file:|dicomweb\+)[A-Za-z0-9+.\-]+://.*[?])"
+    rf"^(?!(?!{_FILE})[\s\S]*://[^/]*@)"
+    rf"(?!(?!{_FILE}|{_ARCHIVE})[\s\S]*://[\s\S]*[?#])"
+    rf"(?!{_ARCHIVE}(?:[\s\S]*#|[\s\S]*://|[^?]*[?](?:[^&]*&)*{_any_case(_NAMES_SOMEBODY)}))"
 )
 
 _BOUNDS = {
@@ -98,10 +111,12 @@ def without_secret(address: str) -> str:
         InputError: there is a user, a password or a signature in it.
     """
     if not re.match(_NO_SECRET, address):
-        place = re.sub(r"://[^/]*@", "://", address).partition("?")[0]
+        place = re.sub(r"://[^/]*@", "://", address)
+        place = re.split(r"[?#]", place)[0].strip()
         msg = (
-            f"{place}: expected an address without user, password or signature, because everybody "
-            "who can open Prefect's UI reads it; give them in the AWS_* variables"
+            f"{place}: expected an address without user, password or signature, and of an archive "
+            "with filters that name nobody, because everybody who can open Prefect's UI reads it; "
+            "give them in the AWS_* or THYRO_DICOMWEB_* variables"
         )
         raise InputError(msg)
     return address

@@ -131,7 +131,11 @@ def test_a_missing_source_is_refused() -> None:
 
 SECRETS = [
     "s3://key:secret@bucket/images", "https://user@host/images", "https://host/i?X-Amz-Signature=1",
-    "s3://bucket/images?secret=x",
+    "s3://bucket/images?secret=x", "simplecache::s3://user:secret@bucket/x",
+    " s3://user:secret@bucket/x", "https://h/x#sig=secret", "file:///x::s3://user:secret@bucket/x",
+    "dicomweb+https://h?PatientName=DOE^JANE", "dicomweb+https://h/dw?00100020=7",
+    "dicomweb+https://h/dw?ModalitiesInStudy=US&token=SECRET", "dicomweb+https://h?%74oken=secret",
+    "dicomweb+https://user:secret@h/dw", "dicomweb+https://h/dw?StudyDate=1&ToKeN=secret",
 ]  # fmt: skip
 PLAIN = [
     "images",
@@ -139,7 +143,11 @@ PLAIN = [
     "s3://bucket/a@b/c",
     "file:///tmp/x",
     "file:///data/set [1]*?",
+    "file:///data/set #2 a@b",
     r"C:\images",
+    "simplecache::s3://bucket/x",
+    "dicomweb+https://host/dicom-web?ModalitiesInStudy=US&StudyDescription=*thyroid*",
+    "dicomweb+https://host/dicom-web?ModalitiesInStudy=US&StudyDate=20260101-",
     "gs://b/ü",
 ]
 
@@ -150,7 +158,7 @@ def test_a_secret_is_refused_in_the_form_the_flow_and_the_command(address) -> No
     assert "store" in refused(source="images", store=address)
     with pytest.raises(InputError, match="AWS_") as caught:
         without_secret(address)
-    for secret in ("secret", "Signature", "user@"):
+    for secret in ("secret", "SECRET", "Signature", "user@", "DOE", "user:"):
         assert secret not in str(caught.value).replace("without user, password", "")
     with pytest.raises(ParameterTypeError, match="AWS_"):
         study.validate_parameters({"source": address})
