@@ -4,7 +4,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from thyro_core.datasets import packs
@@ -26,15 +26,8 @@ class DicomFile:
     header: DicomHeader
     fault: str | None = None
     """Why its header cannot be read; None: it can."""
-
-    @property
-    def patient(self) -> str | None:
-        """What tells its patient from others, in memory alone; None: it names none."""
-        patient, issuer = self.header.patient, self.header.issuer
-        # Whoever removed an id wrote the same word for all.
-        if patient is None or issuer is None or is_placeholder(patient):
-            return patient
-        return json.dumps([issuer, patient])
+    patient: str | None = field(default=None, repr=False)
+    """What tells its patient from others, in memory alone; None: it names none."""
 
 
 def find_dicom(folder: Listing, bounds: ClipBounds) -> dict[str, DicomFile]:
@@ -63,7 +56,34 @@ def find_dicom(folder: Listing, bounds: ClipBounds) -> dict[str, DicomFile]:
     files = packs.map_threads(
         lambda name: _read_file_header(folder, name, bounds), objects, threads=threads
     )
-    return dict(zip(objects, files, strict=True))
+    patients = _header_patients(
+        {name: file.header for name, file in zip(objects, files, strict=True)}
+    )
+    return {
+        name: replace(file, patient=patients[name])
+        for name, file in zip(objects, files, strict=True)
+    }
+
+
+def _header_patients(headers: Mapping[str, DicomHeader]) -> dict[str, str | None]:
+    """What tells the patient of each file from others, in memory alone; None: it names none.
+
+    Where a file of an id lacks its issuer, the id alone counts: patients who are taken for one are
+    less harm than a patient on both sides of a split.
+
+    Args:
+        headers: by file.
+    """
+    without_issuer = {header.patient for header in headers.values() if header.issuer is None}
+    return {
+        # Whoever removed an id wrote the same word for all.
+        name: header.patient
+        if header.patient is None
+        or header.patient in without_issuer
+        or is_placeholder(header.patient)
+        else json.dumps([header.issuer, header.patient])
+        for name, header in headers.items()
+    }
 
 
 def _file_name(name: str) -> str:

@@ -13,9 +13,11 @@ from thyro_core.datasets.exclusions import exclusion_reasons
 from thyro_core.datasets.file_names import FileNames
 from thyro_core.datasets.mask_names import MASK_STEM, assign_masks, is_mask
 from thyro_core.datasets.other_files import other_files
+from thyro_core.datasets.patient_ids import tied_patients
 from thyro_core.datasets.patient_notes import patient_notes
 from thyro_core.datasets.table_files import TableFiles
 from thyro_core.errors import InputError, amount
+from thyro_core.pseudonyms import normal_id
 from thyro_core.store.listing import Listing, list_files
 from thyro_core.urls import is_archive, redact
 
@@ -115,7 +117,7 @@ def read_image_set(source: str, rules: IngestConfig, *, name_files: bool = True)
     exams = ExamNames(objects)
     layout, entries, notes = _read_layout(folder, exams, rules)
     _check_labels(folder, entries, name_files)
-    entries = [_with_header(entry, objects) for entry in entries]
+    entries = _with_headers(entries, objects)
     entries, masks = _attach_masks(folder, entries)
     reasons, exclusion_notes = exclusion_reasons(folder, exams, [entry.name for entry in entries])
     entries = [replace(entry, exclusion_reason=reasons.get(entry.name)) for entry in entries]
@@ -153,14 +155,17 @@ def _with_refusals(folder: Listing, entries: list[Entry]) -> list[Entry]:
 _Read = tuple[Layout, list[Entry], list[str]]
 
 
-def _with_header(entry: Entry, objects: Mapping[str, DicomFile]) -> Entry:
-    """The entry with the patient and the exam of its DICOM header; a table's patient stands."""
-    file = objects.get(entry.name)
-    if file is None:
-        return entry
-    patient = file.patient if entry.patient is None else entry.patient
-    fault = None if file.fault is None else f"its header cannot be read: {file.fault}"
-    return replace(entry, patient=patient, exam=file.header.study, fault=entry.fault or fault)
+def _with_headers(entries: list[Entry], objects: Mapping[str, DicomFile]) -> list[Entry]:
+    """The entries with the patients and the exams of their DICOM headers."""
+    table_ids = {entry.name: entry.patient for entry in entries}
+    listed = [entry.name for entry in entries if entry.is_listed and not entry.conflict]
+    patients = tied_patients(table_ids, objects, listed)
+    whole = [replace(entry, patient=patients[entry.name]) for entry in entries]
+    for place, entry in enumerate(whole):
+        if file := objects.get(entry.name):
+            fault = None if file.fault is None else f"its header cannot be read: {file.fault}"
+            whole[place] = replace(entry, exam=file.header.study, fault=entry.fault or fault)
+    return whole
 
 
 def _read_layout(folder: Listing, exams: ExamNames, rules: IngestConfig) -> _Read:
@@ -254,7 +259,7 @@ def _from_table(folder: Listing, name: str, exams: ExamNames, rules: IngestConfi
 def _merge_rows(entry: Entry, rows: list[labels.LabelRow]) -> Entry:
     """One entry of all rows that name an image; an empty cell contradicts nothing."""
     label_values = {row.label for row in rows if row.label is not None}
-    patients = {row.patient for row in rows if row.patient is not None}
+    patients = set({normal_id(row.patient): row.patient for row in rows if row.patient}.values())
     attributes: dict[str, str] = {}
     for row in sorted(rows, key=lambda row: sorted(row.attributes.items()), reverse=True):
         attributes.update(row.attributes)

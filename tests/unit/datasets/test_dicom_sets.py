@@ -316,13 +316,19 @@ def groups(manifest: Manifest) -> dict[str, str]:
 
 def test_groups_are_of_patients_and_of_exams(tmp_path, store) -> None:
     files = {
-        "a": us(1, 1, patient="MRN-7"),
-        "same patient": us(2, 2, patient=" mrn-7 "),
+        "a": us(1, 1, patient="MRN-7", IssuerOfPatientID="here"),
+        "same patient": us(2, 2, patient=" mrn-7 ", IssuerOfPatientID="Here"),
         "other issuer": us(3, 3, patient="MRN-7", IssuerOfPatientID="elsewhere"),
         "exam alone": us(4, 4, patient=""),
         "exam again": us(5, 4, patient=""),
         "nobody": us(6, 5, patient=""),
-        "deflated": us(7, 6, patient="MRN-7", syntax=DeflatedExplicitVRLittleEndian),
+        "deflated": us(
+            7,
+            6,
+            patient="MRN-7",
+            IssuerOfPatientID="here",
+            syntax=DeflatedExplicitVRLittleEndian,
+        ),
     }
     csv = "image,label\n" + "".join(f"{name},{i % 2}\n" for i, name in enumerate(files))
     manifest = read(store, make_set(tmp_path / "set", files, csv))
@@ -334,6 +340,51 @@ def test_groups_are_of_patients_and_of_exams(tmp_path, store) -> None:
     assert patients["a"] == patients["same patient"] != patients["other issuer"]
     assert patients["exam alone"] is patients["nobody"] is None
     assert manifest.has_patients
+
+
+def test_an_id_without_its_issuer_in_one_file_is_one_patient(tmp_path, store) -> None:
+    files = {
+        "a": us(1, 1, patient="MRN-7", IssuerOfPatientID="here"),
+        "b": us(2, 2, patient="MRN-7", AccessionNumber="ACC-1"),
+        "c": us(3, 3, patient="MRN-8", IssuerOfPatientID="here"),
+    }
+    csv = "AccessionNumber,label\nACC-1,0\nACC-3,1\n"
+    manifest = read(store, make_set(tmp_path / "set", files, csv))
+    assert labels_of(manifest) == {"a": 0, "b": 0, "c": 1}
+    of = groups(manifest)
+    assert of["a"] == of["b"] != of["c"]
+
+
+@pytest.mark.parametrize("issuer", ["", "here"])
+def test_ids_of_table_and_headers_tie_one_patient(tmp_path, store, issuer: str) -> None:
+    """Some rows have an id as the header spells it, some one of the study's own, some none."""
+    files = {
+        name: us(i, i, patient=patient, IssuerOfPatientID=issuer)
+        for i, (name, patient) in enumerate(
+            {
+                "a": "MRN-7",
+                "b": "MRN-8",
+                "c": "MRN-9",
+                "d": "MRN-9",
+                "e": "ANON",
+                "f": "ANON",
+            }.items()
+        )
+    }
+    for i in (10, 11):
+        files[f"{i}.png"] = b""
+    folder = make_set(
+        tmp_path / "set",
+        files,
+        "image,label,patient_id\na,0,\n10.png,1,MRN-7 \nb,0,S1\nc,1,S2\nd,0,\n11.png,1,s2\n"
+        "e,0,S3\nf,1,\n",
+    )
+    for i in (10, 11):
+        Image.fromarray(speckle(seed=i)).save(folder / f"{i}.png")
+    of = groups(read(store, folder))
+    assert of["a"] == of["10.png"]
+    assert of["c"] == of["d"] == of["11.png"]
+    assert len(set(of.values())) == 5
 
 
 def test_a_patient_in_the_table_stands_above_the_header(tmp_path, store) -> None:
