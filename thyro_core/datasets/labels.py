@@ -22,13 +22,31 @@ _LABELS = _WORDS | _LETTER_LABELS | _NUMBERS
 _NO_REASON = "no reason given"
 _WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+")
 _IDENTIFYING = frozenset(
-    {"uid", "surname", "forename", "dob", "mrn", "accession", "street", "city", "zip", "postcode"}
+    {
+        "uid",
+        "surname",
+        "forename",
+        "dob",
+        "mrn",
+        "acc",
+        "accno",
+        "accnr",
+        "accnum",
+        "street",
+        "city",
+        "zip",
+        "postcode",
+    }
     | {"postal", "mobile", "fax", "ssn", "passport", "nhs", "telefon"}
 )
 # What DICOM calls an image, an exam, or its order; the first that is there stands for a path.
 _IDENTIFIER_COLUMNS = ("SOPInstanceUID", "StudyInstanceUID", "AccessionNumber")
 _IDENTIFYING_PARTS = (
     "instanceuid",
+    "accession",
+    "referring",
+    "referrer",
+    "physician",
     "patient",
     "name",
     "birth",
@@ -326,7 +344,8 @@ def column_key(column: str) -> str:
 def is_identifying(column: str) -> bool:
     """Whether a column's name says that it identifies a person (name, birth date, phone, ...)."""
     words = _words(column)
-    return any(
+    # StudyID of DICOM, however it is spelled.
+    return column_key(column) == "studyid" or any(
         word in _IDENTIFYING or any(part in word for part in _IDENTIFYING_PARTS) for word in words
     )
 

@@ -341,7 +341,8 @@ def test_identifying_columns_are_dropped_and_named(tmp_path: Path) -> None:
     "column",
     ["name", "patient_name", "Surname", "firstName", "birth", "DOB", "date_of_birth", "birthdate",
      "MRN", "home address", "phone", "telephone_no", "e-mail", "email", "SSN", "insurance number",
-     "patient", "Patient Initials", "zip", "accession_number", "Unnamed: 0"],
+     "patient", "Patient Initials", "zip", "accession_number", "Unnamed: 0", "acc_no", "AccNo",
+     "Acc", "StudyID", "study_id", "ReferringPhysician", "Referring", "accessionnumber"],
 )  # fmt: skip
 def test_identifying_names(column: str) -> None:
     assert is_identifying(column)

@@ -16,8 +16,12 @@ from thyro_core.datasets.personal_columns import kept_contents
         (["20240301", "20231231"], ["2", "1"]),
         (["20240301081000", "20240301"], ["2", "1"]),
         (["1.3.2024", "31.12.23"], ["2", "1"]),
-        # Nothing tells which is the month: the day stands first.
-        (["02/01/2024", "01/02/2024"], ["1", "2"]),
+        (["31 Jan 2024", "1-Feb-2024", "Jan 2024", "Feb 2, 2024"], ["2", "3", "1", "4"]),
+        (["202401311230", "20240131 101500", "20240131101500.000"], ["2", "1", "1"]),
+        (["20240131.0", "2024-01-30Z"], ["2", "1"]),
+        (["2024-01-31 9:05", "2024-01-31 10:00", "2024-01-31 9:05 PM"], ["1", "2", "3"]),
+        (["13.3.99", "1.3.2001"], ["1", "2"]),
+        (["45322", "45321.5", "2024-01-30"], ["3", "2", "1"]),
         # A 13th month does: the month stands first.
         (["02/01/2024", "01/13/2024"], ["2", "1"]),
         # Two spellings of one day are one day.
@@ -30,6 +34,26 @@ def test_of_dates_the_order_is_kept(texts, ranks) -> None:
     assert contents.note == (
         f"column exam holds dates: only their order is kept, 1 to {max(map(int, ranks))}"
     )
+
+
+def test_days_that_may_be_months_are_said_to_be_so() -> None:
+    contents = kept_contents("exam", {"02/01/2024", "01/02/2024"})
+    assert contents.cells == {"02/01/2024": "1", "01/02/2024": "2"}
+    assert contents.note.endswith(
+        "; nothing in it tells day from month: the day is taken to stand first"
+    )
+
+
+@pytest.mark.parametrize("text", ["2024-03-01 08:10 h", "came on 1.3.2024", "2024-03-01 (early)"])
+def test_a_column_with_dates_in_other_text_is_left_out(text: str) -> None:
+    contents = kept_contents("stage", {text, "T1"})
+    assert contents.cells == {}
+    assert contents.note == "column stage holds dates in other text: it is left out"
+
+
+def test_one_date_among_many_other_texts_is_not_kept() -> None:
+    contents = kept_contents("stage", {"2024-03-01", "T1", "T2", "T3", "T4"})
+    assert contents.cells == {"2024-03-01": "1"}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +77,9 @@ def test_what_is_no_date_among_dates_is_not_kept(others, words) -> None:
         {"4a", "4b"},
         {"GE Logiq E9 with the linear probe ML6", "Philips"},
         {"45", "1961"},
+        {"45322", "45321"},
+        {"20240131", "12345678", "87654321"},
+        {"Nova 2000", "Aplio 2010"},
         set(),
     ],
 )
