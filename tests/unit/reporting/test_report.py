@@ -302,10 +302,19 @@ def expected_benefit(store: Store, plan: StudyPlan, architecture: str) -> str:
     line = decision_curve(parts, 0.4)
     places = np.flatnonzero(line.model.mean < line.treat_all - 1e-9) + 1
     name = ARCHITECTURE_NAMES[architecture]
+    harmful = np.flatnonzero(line.model.mean < -1e-9) + 1
+    end = "It lies below that of calling none at no threshold. No interval belongs to that."
+    if harmful.size:
+        first, last = harmful.min() / 100, harmful.max() / 100
+        end = (
+            f"It lies below that of calling none at {harmful.size} thresholds from {first:.2f} to "
+            f"{last:.2f}: there acting on these probabilities does more harm than good. No interval "
+            "belongs to that."
+        )
     if not places.size:
         return (
             f"At no threshold from 0.01 to 0.99 does the mean net benefit of {name} lie below that "
-            "of calling every image malignant."
+            f"of calling every image malignant. {end}"
         )
     last = places.max()
     start = f"Up to a threshold of {last / 100:.2f}"
@@ -315,7 +324,7 @@ def expected_benefit(store: Store, plan: StudyPlan, architecture: str) -> str:
         f"{start} the mean net benefit of {name} lies below that of calling every image malignant: "
         "whoever would act from such a probability on is better off, on these images, calling all "
         "malignant than with this network\N{RIGHT SINGLE QUOTATION MARK}s probabilities as they "
-        "are. No interval belongs to that."
+        f"are. {end}"
     )
 
 
@@ -387,10 +396,12 @@ def test_nodules_stand_beside_regions_in_the_proportions_of_their_images(full, p
         assert shown[1] == f"{own['nodule'].median():.2f}"
         agree = tall == (own["region"] > 1)
         any_tall = own["tallest"] > 1
-        for text, share in ((shown[2], tall), (shown[3], any_tall), (shown[5], agree)):
-            assert float(text.rstrip("\N{NO-BREAK SPACE}%")) == pytest.approx(
-                100 * share.mean(), abs=0.06
-            )
+        wide = own["region"] > 1
+        chance = tall.mean() * wide.mean() + (1 - tall.mean()) * (1 - wide.mean())
+        shares = (tall.mean(), any_tall.mean(), wide.mean(), agree.mean(), chance)
+        for place, share in zip((2, 3, 5, 6, 7), shares, strict=True):
+            text = shown[place].rstrip("\N{NO-BREAK SPACE}%")
+            assert float(text) == pytest.approx(100 * share, abs=0.06)
         assert shown[4] == f"{own['region'].median():.2f}"
     others = (images["tallest"] > images["nodule"]).groupby(images["label"]).sum()
     caption = " ".join(table.find("caption")[0].text.split())

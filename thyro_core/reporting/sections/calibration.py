@@ -161,13 +161,17 @@ def below_treat_all(tables: Tables, architectures: tuple[str, ...]) -> dict[str,
     """At which thresholds a network's net benefit lies below that of calling all malignant.
 
     Architecture -> of the decision curve's thresholds the `last` such one, how `many` there are,
-    and how many thresholds there are `up_to` the last; of networks with predictions.
+    and how many thresholds there are `up_to` the last; and of those at which it lies below that of
+    calling none how many there are (`harm`), the first and the last; of networks with predictions.
     """
-    below = "model < everyone - 1e-9"
+    below, harm = "model < everyone - 1e-9", "model < -1e-9"
     figures = {
         "last": (f"max(t) FILTER ({below})", "two"),
         "many": (f"count(*) FILTER ({below})", "count"),
         "up_to": (f"coalesce(round(100 * max(t) FILTER ({below})), 0)", "count"),
+        "harm": (f"count(*) FILTER ({harm})", "count"),
+        "harm_first": (f"min(t) FILTER ({harm})", "two"),
+        "harm_last": (f"max(t) FILTER ({harm})", "two"),
     }
     sources = {name: tables.source("predictions", architecture=name) for name in architectures}
     return {

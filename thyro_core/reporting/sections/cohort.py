@@ -252,6 +252,7 @@ def _class_properties(tables: Tables, images: str) -> list[tuple[str, dict[str, 
         "sd": ("median(sd)", "one"),
         "sharpness": ("median(sharpness)", "three"),
         "overlay": ("avg(overlay_share)", "percent"),
+        "windows": ("avg((coalesce(views, 1) > 1)::INT)", "percent"),
     }
     return [
         (name, tables.figures(f"{images} AND included AND {_CLASS_CONDITIONS[name]}", expressions))

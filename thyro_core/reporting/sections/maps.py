@@ -109,6 +109,13 @@ def _empty_counts(tables: Tables, architecture: str, label: int) -> dict[str, Ce
     return tables.figures(source, maps) | tables.figures(by_image, images)
 
 
+# Of two independent answers with the same shares.
+_CHANCE_AGREEMENT = (
+    "avg((nodule > 1)::INT) * avg((region > 1)::INT) "
+    "+ avg((nodule <= 1)::INT) * avg((region <= 1)::INT)"
+)
+
+
 def nodule_proportions(tables: Tables, config: StudyConfig) -> dict[str, dict[str, Cell]]:
     """Proportions of outlined nodules and of the first architecture's regions, by class.
 
@@ -124,7 +131,9 @@ def nodule_proportions(tables: Tables, config: StudyConfig) -> dict[str, dict[st
         "any": ("avg((tallest > 1)::INT)", "percent"),
         "several": ("count(*) FILTER (tallest > nodule)", "count"),
         "region": ("median(region)", "two"),
+        "tall_region": ("avg((region > 1)::INT)", "percent"),
         "agree": ("avg(((nodule > 1) = (region > 1))::INT)", "percent"),
+        "chance": (_CHANCE_AGREEMENT, "percent"),
     }
     by_class = {}
     for label, name in enumerate(CLASS_NAMES):
