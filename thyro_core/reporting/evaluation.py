@@ -17,7 +17,7 @@ from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES, METRIC_NAMES
 from thyro_core.evaluation.subgroups import LEAST_UNITS
 from thyro_core.registry.bundle import Bundle, load_bundle
 from thyro_core.reporting.cells import Cell, definition
-from thyro_core.reporting.external_maps import map_answers, map_finding
+from thyro_core.reporting.external_maps import empty_maps, map_answers, map_finding
 from thyro_core.reporting.figures.external import (
     INSIDE,
     OUTSIDE,
@@ -153,6 +153,7 @@ def render_evaluation(store: Store, evaluation_id: str) -> str:
                 threshold=_rows_named(rows, _LOCAL_NAMES, level="image", adaptation="threshold"),
                 drift=_rows_named(rows, _INDEX_NAMES, level="set", adaptation="none"),
                 maps=map_answers(of_maps, tables.own_maps(_study_key(bundle))),
+                empty_maps=empty_maps(of_maps),
                 map_finding=map_finding(
                     of_maps, bundle.architecture, is_apart=evaluation_evidence(by_name) == "apart"
                 ),

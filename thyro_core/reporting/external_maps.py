@@ -35,6 +35,11 @@ def map_answers(here: Sequence[TableRow], own: Sequence[TableRow]) -> list[MapAn
     ]
 
 
+def empty_maps(here: Sequence[TableRow]) -> TableRow | None:
+    """The row that says which share of the images drawn has an empty map; None: no map was made."""
+    return next((row for row in here if row["measure"] == "is_empty"), None)
+
+
 def map_finding(here: Sequence[TableRow], architecture: str, *, is_apart: bool) -> str:
     """Whether the maps are shown to find the nodule; empty without masks.
 

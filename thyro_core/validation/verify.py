@@ -1,13 +1,16 @@
 """Verification of evaluations: whether rows and figures follow from the members' scores."""
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from thyro_core.datasets.manifest import load_manifest
 from thyro_core.errors import StoreError, ThyroError, amount
+from thyro_core.explain.trust import TRUST_CHECKS
 from thyro_core.registry.bundle import load_bundle
 from thyro_core.store.keys import evaluation_key, evaluation_page_key
 from thyro_core.store.store import Store
@@ -23,12 +26,14 @@ from thyro_core.validation.evaluate import (
     evaluation_tables,
     load_evaluation,
 )
+from thyro_core.validation.maps import MAP_MEASURES
 from thyro_core.validation.overlap import Exclusion
 
 _KEYS = {
     "evaluations": ("image_id",),
     "evaluation_metrics": ("level", "adaptation", "metric", "point"),
 }
+_LEAD_TOLERANCE = 1e-5  # leads are rounded before they are averaged
 _MOST_MARGIN = 40.0  # where a probability is 0 or 1 to the last bit, its log odds are lost
 
 
@@ -94,8 +99,37 @@ def _faults(store: Store, evaluation_id: str) -> tuple[list[str], str]:
             # What all else is worked out from, and which log odds and back do not keep to the bit.
             pair = pair[0].drop_columns("members"), pair[1].drop_columns("members")
         faults += differences(name, *pair, keys)
+    of_maps = read_table(store, "evaluation_maps", evaluation_id=evaluation_id).to_pylist()
+    faults += map_faults(of_maps, min(record.config.map_images, len(member_scores)))
     n_rows = amount(table_by_name["evaluation_metrics"].num_rows, "figure")
-    return faults, f"{amount(len(member_scores), 'image')} scored, {n_rows} as recomputed"
+    return faults, (
+        f"{amount(len(member_scores), 'image')} scored, {n_rows} as recomputed; not checked: which "
+        "images are copies of the model's own, the values of the maps' checks, the page's contents"
+    )
+
+
+def map_faults(rows: Sequence[Mapping[str, Any]], images: int) -> list[str]:
+    """Where rows of `evaluation_maps` can't be of an evaluation that drew so many images.
+
+    Args:
+        rows: of one evaluation.
+        images: how many got a map.
+    """
+    expected = {(row[0], row[1]) for row in TRUST_CHECKS if row[0] in {*MAP_MEASURES, "is_empty"}}
+    keys = Counter((row["measure"], row["baseline"]) for row in rows)
+    if keys != Counter(expected if images else ()):
+        n_checks = len(expected) if images else 0
+        text = f"{len(rows)} rows of {len(keys)} checks"
+        return [f"evaluation_maps: expected each of {n_checks} checks once, found {text}"]
+    faults = []
+    for row in rows:
+        name = f"evaluation_maps: {row['measure']} against {row['baseline']}"
+        if not 0 <= row["n"] <= images:
+            faults.append(f"{name}: expected 0 to {images} images, found {row['n']}")
+        lead = row["value"] - row["reference"]
+        if math.isfinite(lead) and not math.isclose(lead, row["lead"], abs_tol=_LEAD_TOLERANCE):
+            faults.append(f"{name}: expected a lead of {lead:g}, found {row['lead']:g}")
+    return faults
 
 
 def _margins(probability: list[list[float]]) -> FloatArray:
