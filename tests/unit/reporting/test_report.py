@@ -308,8 +308,8 @@ def expected_benefit(store: Store, plan: StudyPlan, architecture: str) -> str:
         first, last = harmful.min() / 100, harmful.max() / 100
         end = (
             f"It lies below that of calling none at {harmful.size} thresholds from {first:.2f} to "
-            f"{last:.2f}: there acting on these probabilities does more harm than good. No interval "
-            "belongs to that."
+            f"{last:.2f}: there acting on these probabilities does more harm than good. No "
+            "interval belongs to that."
         )
     if not places.size:
         return (
