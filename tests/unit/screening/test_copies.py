@@ -281,7 +281,7 @@ def test_of_a_picture_and_its_turned_and_mirrored_forms_the_highest_score_stands
             assert row["detail"] == (TURNED_NOTE if is_turned else None)
     assert place.screen(size=size, probability=digit)[0].known == 9
     assert rows(place) == found
-    assert all(check.passed for check in verify_nights(place.store))
+    assert all(check.is_passed for check in verify_nights(place.store))
 
 
 def test_another_form_on_a_later_night_is_a_copy_and_says_so(place: Place) -> None:
@@ -297,7 +297,7 @@ def test_another_form_on_a_later_night_is_a_copy_and_says_so(place: Place) -> No
     assert sorted(row["detail"] for row in copies) == [night, *[f"{night}; {TURNED_NOTE}"] * 2]
     assert {row["copy_of"] for row in copies} == {original["image_id"]}
     assert (counts.fresh, place.screen("2026-11-26")[0].known) == (3, 4)
-    assert all(check.passed for check in verify_nights(place.store))
+    assert all(check.is_passed for check in verify_nights(place.store))
 
 
 def test_rows_of_before_know_their_bytes_at_any_path(place: Place) -> None:

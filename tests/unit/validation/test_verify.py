@@ -53,7 +53,7 @@ def change(store: Store, table: str, evaluation_id: str, **columns: object) -> N
 
 def only_fault(store: Store) -> str:
     (check,) = verify_evaluations(store)
-    assert not check.passed
+    assert not check.is_passed
     assert "start its `thyro evaluate` again" in check.detail
     return check.detail
 
@@ -61,7 +61,7 @@ def only_fault(store: Store) -> str:
 def test_an_evaluation_as_it_was_made_passes(evaluated) -> None:
     store, evaluation_id = evaluated
     (check,) = verify_evaluations(store)
-    assert (check.name, check.passed) == (evaluation_id, True), check.detail
+    assert (check.name, check.is_passed) == (evaluation_id, True), check.detail
     assert check.detail.startswith("27 images scored, ")
 
 
