@@ -322,7 +322,7 @@ def output_of(terminal: int) -> Iterator[bytes]:
         (["study", ".", "--epochs", "3"], "give --set epochs=3"),
         (["ingest", ".", "--image-size=128"], "give --set image_size=128"),
         (["study", ".", "--config", "/no/such.yaml"], "/no/such.yaml"),
-        (["verify", "--store", "/no/such/store"], "expected a study or a night to verify"),
+        (["verify", "--store", "/no/such/store"], "expected a study, a night or an evaluation"),
         (["verify", "s123", "--store", "/no/such/store"], "expected a study s123"),
         (["phantom", "somewhere", "--images", "3", "--malignant", "5"], "malignant"),
         (["ingest", "nosuch://place"], "nosuch"),

@@ -51,6 +51,8 @@ BOUNDS: dict[str, tuple[float, float, float, float]] = {
     "resamples": (99, 100, 100_000, 100_001),
     "cam_share": (0.29, 0.3, 0.7, 0.71),
     "trust_images": (-1, 0, 1000, 1001),
+    "max_clip_frames": (0, 1, 100_000, 100_001),
+    "frames_per_clip": (0, 1, 1000, 1001),
 }
 
 # Texts and choices: (values that are taken, values that are refused).

@@ -158,8 +158,8 @@ _Read = tuple[Layout, list[Entry], list[str]]
 def _with_headers(entries: list[Entry], objects: Mapping[str, DicomFile]) -> list[Entry]:
     """The entries with the patients and the exams of their DICOM headers."""
     table_ids = {entry.name: entry.patient for entry in entries}
-    listed = [entry.name for entry in entries if entry.is_listed and not entry.conflict]
-    patients = tied_patients(table_ids, objects, listed)
+    names = [entry.name for entry in entries if entry.is_listed and not entry.conflict]
+    patients = tied_patients(table_ids, objects, names)
     whole = [replace(entry, patient=patients[entry.name]) for entry in entries]
     for place, entry in enumerate(whole):
         if file := objects.get(entry.name):

@@ -13,7 +13,7 @@ _Node = tuple[str, str]
 def tied_patients(
     table_ids: Mapping[str, str | None],
     objects: Mapping[str, DicomFile],
-    listed: Collection[str],
+    names: Collection[str],
 ) -> dict[str, str | None]:
     """The patient of each image: of the table, else of the header.
 
@@ -24,7 +24,7 @@ def tied_patients(
     Args:
         table_ids: of every image, None where the table gives none.
         objects: those that are DICOM.
-        listed: the images that the table lists, without contradiction.
+        names: the images that the table lists, without contradiction.
 
     Returns:
         Ids; of those that are one patient, one.
@@ -42,7 +42,7 @@ def tied_patients(
             nodes[name] = node = ("header", header_id)
             spellings[node] = header_id
             links.append((node, ("table", objects[name].header.patient or "")))
-    speaking = {header_ids.get(name) for name in listed if table_ids[name] is None}
+    speaking = {header_ids.get(name) for name in names if table_ids[name] is None}
     # A table may name some of a patient's images by the header's id, and others by its own.
     for file in objects.values():
         node = ("table", file.header.patient or "")
@@ -50,17 +50,17 @@ def tied_patients(
             speaking.add(file.patient)
             spellings.setdefault(("header", file.patient or ""), file.patient or "")
             links.append((("header", file.patient or ""), node))
-    for name in listed:
+    for name in names:
         header_id = header_ids.get(name)
         if header_id in speaking and header_id is not None and not is_placeholder(header_id):
             links.append((nodes[name], ("header", header_id)))
     places = {node: place for place, node in enumerate(spellings)}
     pairs = [(places[a], places[b]) for a, b in links if a in places and b in places]
     groups = dict(zip(places, group_labels(pairs, len(places)).tolist(), strict=True))
-    chosen: dict[int, _Node] = {}
+    node_of_group: dict[int, _Node] = {}
     for node in sorted(places, key=lambda node: (node[0] != "table", spellings[node])):
-        chosen.setdefault(groups[node], node)
+        node_of_group.setdefault(groups[node], node)
     return {
-        name: spellings[chosen[groups[nodes[name]]]] if name in nodes else None
+        name: spellings[node_of_group[groups[nodes[name]]]] if name in nodes else None
         for name in table_ids
     }

@@ -135,10 +135,10 @@ def temporal_notes(splits: pa.Table, config: StudyConfig) -> tuple[str, ...]:
         f"each split tests one period of time by networks of all earlier images; the {earliest} "
         f"earliest of {len(first)} images only train"
     )
-    tested = frame[frame["role"] == "test"].groupby("split").size()
+    test_sizes = frame[frame["role"] == "test"].groupby("split").size()
     share = 1 - earliest / len(first)
     extent = (
-        f"a period tests {tested.min()} to {tested.max()} images; all periods together hold "
+        f"a period tests {test_sizes.min()} to {test_sizes.max()} images; all periods together hold "
         f"{share:.0%} of the images"
     )
     if abs(share - config.test_fraction) >= _SHARE_OFF:

@@ -102,7 +102,7 @@ def _windows(grey: Grey) -> list[Box]:
         if all(_holds_tissue(grey, box) for box in boxes):
             return boxes
     upright = np.ascontiguousarray(grey.T)
-    for seam in (level_gutter(grey), _step_seam(upright, _LEVEL_SHARE, _LEVEL_PROMINENCE)):
+    for seam in (level_gutter(grey), _step_seam(upright, is_level=True)):
         if seam is None or _is_drawn(upright, seam):
             continue
         halves: list[Box] = [(0, 0, width, seam[0]), (0, seam[1], width, height)]
@@ -134,10 +134,16 @@ def _speckle_seam(grey: Grey) -> tuple[int, int] | None:
     return None if right - left > _WIDEST_GUTTER * width else (first + left, first + right + 1)
 
 
-def _step_seam(
-    grey: Grey, least_share: float = 0.0, least_prominence: float = _PROMINENCE
-) -> tuple[int, int] | None:
-    """First and end column of the seam at which most rows of tissue step."""
+def _step_seam(grey: Grey, *, is_level: bool = False) -> tuple[int, int] | None:
+    """First and end column of the seam at which most rows of tissue step.
+
+    Args:
+        grey: the picture; on its side, if a level seam is sought.
+        is_level: whether it is.
+    """
+    least_share, least_prominence = 0.0, _PROMINENCE
+    if is_level:
+        least_share, least_prominence = _LEVEL_SHARE, _LEVEL_PROMINENCE
     scale = min(1.0, _STEP_WIDTH / grey.shape[1])
     small = grey
     if scale < 1:
@@ -163,7 +169,8 @@ def _step_seam(
     is_one_way = abs(float(rise.mean()) - 0.5) > _ONE_WAY - 0.5
     if far < (_LEAST_FAR_ONE_WAY if is_one_way else _LEAST_FAR):
         return None
-    if _is_dotted(small, middle, np.flatnonzero(rows)):
+    # The lower of two windows begins at its skin, which is brighter than both its sides.
+    if not is_level and _is_dotted(small, middle, np.flatnonzero(rows)):
         return None
     return int(middle / scale), round((middle + 1) / scale)
 

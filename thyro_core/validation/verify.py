@@ -115,10 +115,12 @@ def map_faults(rows: Sequence[Mapping[str, Any]], images: int) -> list[str]:
         rows: of one evaluation.
         images: how many got a map.
     """
-    expected = {(row[0], row[1]) for row in TRUST_CHECKS if row[0] in {*MAP_MEASURES, "is_empty"}}
+    expected_keys = {
+        (row[0], row[1]) for row in TRUST_CHECKS if row[0] in {*MAP_MEASURES, "is_empty"}
+    }
     keys = Counter((row["measure"], row["baseline"]) for row in rows)
-    if keys != Counter(expected if images else ()):
-        n_checks = len(expected) if images else 0
+    if keys != Counter(expected_keys if images else ()):
+        n_checks = len(expected_keys) if images else 0
         text = f"{len(rows)} rows of {len(keys)} checks"
         return [f"evaluation_maps: expected each of {n_checks} checks once, found {text}"]
     faults = []

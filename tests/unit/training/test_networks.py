@@ -55,7 +55,7 @@ def test_sides_and_normalisation_are_those_of_the_weights():
         if (tuple(recipe.mean), tuple(recipe.std)) != (IMAGENET_MEAN, IMAGENET_SD):
             norms[name] = (set(recipe.mean), set(recipe.std))
     assert {name: side for name, side in sides.items() if side != 224} == RECIPE_SIDES
-    assert norms == {name: ({m}, {s}) for name, (m, s) in models._NORMALISATION.items()}
+    assert norms == {name: ({m}, {s}) for name, (m, s) in models.NORMALISATION.items()}
     assert {name: StudyConfig(architectures=(name,)).side(name) for name in NETWORKS} == sides
 
 
@@ -212,7 +212,7 @@ def test_the_features_are_left_as_they_are_by_what_follows():
 
 
 def test_another_normalisation_is_made_of_imagenet_s(monkeypatch):
-    monkeypatch.setattr(models, "_NORMALISATION", {"mobilenet_v3_small": (0.5, 0.25)})
+    monkeypatch.setattr(models, "NORMALISATION", {"mobilenet_v3_small": (0.5, 0.25)})
     model = models.build("mobilenet_v3_small", 64, 1)
     recalibrate_batchnorm(model, examples(64, 12), CPU)  # else nothing of an image comes through
     plain = official.mobilenet_v3_small(num_classes=2).eval()
