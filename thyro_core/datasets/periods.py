@@ -138,8 +138,8 @@ def temporal_notes(splits: pa.Table, config: StudyConfig) -> tuple[str, ...]:
     test_sizes = frame[frame["role"] == "test"].groupby("split").size()
     share = 1 - earliest / len(first)
     extent = (
-        f"a period tests {test_sizes.min()} to {test_sizes.max()} images; all periods together hold "
-        f"{share:.0%} of the images"
+        f"a period tests {test_sizes.min()} to {test_sizes.max()} images; all periods together "
+        f"hold {share:.0%} of the images"
     )
     if abs(share - config.test_fraction) >= _SHARE_OFF:
         extent += (
