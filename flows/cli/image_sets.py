@@ -24,20 +24,15 @@ def read_manifest(sources: Sequence[str], study: "StudyConfig", store: "Store") 
     Raises:
         InputError: a set cannot be read as a whole, or changes while it is read.
     """
-    from thyro_core.datasets.joined_sources import Sources
-    from thyro_core.datasets.manifest import ingest
-    from thyro_core.datasets.periods import check_sources
     from thyro_core.pseudonyms import path_hider
     from thyro_core.settings import Settings
+    from thyro_core.study.lifecycle import ingest_for_study
 
-    check_sources(study, len(sources))
-    sides = sorted({study.side(architecture) for architecture in study.architectures})
     with err.status("reading images") as status:
-        return ingest(
-            Sources(sources, study.centre_column),
-            study.ingest(),
+        return ingest_for_study(
+            sources,
+            study,
             store,
-            sides,
             lambda n_done, total: status.update(f"decoded {n_done} of {total} images"),
             hide_path=path_hider(Settings()),
         )

@@ -99,7 +99,7 @@ def run_evaluation(
     if bundle.is_of_version_1:
         msg = f"model {bundle.model_id}: expected a model with figures of its own, found that "
         raise InputError(msg + FIGURES_OF_MEMBERS)
-    internal_sample(store, bundle)  # raises before anything is scored
+    internal = internal_sample(store, bundle)
     left_out, notes = _left_out(store, task, scratch)
     image_ids = [image_id for image_id in pack_index(images) if image_id not in left_out]
     counts = Counter(each.reason for each in left_out.values())
@@ -107,7 +107,9 @@ def run_evaluation(
     margins = member_margins(
         store, bundle, images, image_ids, place=(evaluation_id, scratch), progress=progress
     )
-    for name, table in evaluation_tables(store, task, margins, left_out).items():
+    for name, table in evaluation_tables(
+        store, task, margins, internal=internal, left_out=left_out
+    ).items():
         write_table(store, name, table, evaluation_id=evaluation_id)
     of_maps = map_rows(store, bundle, images, image_ids, config=task.config, scratch=scratch)
     keys = {"evaluation_id": evaluation_id, "model_id": bundle.model_id}
@@ -133,7 +135,12 @@ def run_evaluation(
 
 
 def evaluation_tables(
-    store: Store, task: EvaluationTask, margins: FloatArray, left_out: Mapping[str, Exclusion]
+    store: Store,
+    task: EvaluationTask,
+    margins: FloatArray,
+    *,
+    internal: Sample,
+    left_out: Mapping[str, Exclusion],
 ) -> dict[str, pa.Table]:
     """`evaluations` and `evaluation_metrics`, from the members' scores.
 
@@ -141,16 +148,14 @@ def evaluation_tables(
         store: holds the model and its study.
         task: what is evaluated on what.
         margins: (n, members), log odds of the images that are not left out, in order of image_id.
+        internal: the model's own images, see `internal_sample`.
         left_out: image_id -> why.
-
-    Raises:
-        InputError: the study's tables are gone.
     """
     bundle, images = task.bundle, task.manifest.table
     image_ids = [image_id for image_id in pack_index(images) if image_id not in left_out]
     external = external_sample(images, image_ids, margins, bundle)
     adaptation = adapt(external, bundle.card["operating_point"]["target_sensitivity"])
-    samples = SamplePair(external, internal_sample(store, bundle), adaptation, bundle.threshold)
+    samples = SamplePair(external, internal, adaptation, bundle.threshold)
     scored_images = images.filter(
         pc.and_(images["included"], pc.is_in(images["image_id"], pa.array(image_ids)))
     )
@@ -160,7 +165,7 @@ def evaluation_tables(
         ),
         "evaluation_metrics": [
             *metric_rows(samples, task.config),
-            *promise_rows(external, samples.internal, bundle),
+            *promise_rows(external, internal, bundle),
             *drift_rows(scored_images, reference(store, bundle.model_id)),
         ],
     }

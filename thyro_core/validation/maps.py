@@ -55,8 +55,9 @@ def map_rows(
     draw = np.random.default_rng(config.seed).choice(len(image_ids), count, replace=False)
     chosen_ids = [image_ids[place] for place in sorted(draw.tolist())]
     facts = {row["image_id"]: row for row in images.to_pylist() if row["included"]}
-    trust = _trust_table(store, bundle, chosen_ids, facts, scratch=scratch)
     patients = {name: facts[name]["patient_id"] or facts[name]["group_id"] for name in chosen_ids}
+    labels = {name: facts[name]["label"] for name in chosen_ids}
+    trust = _trust_table(store, bundle, images, labels, patients=patients, scratch=scratch)
     return [
         {name: value for name, value in row.items() if name not in {"study_id", "architecture"}}
         for row in trust_tests(trust, patients)
@@ -67,12 +68,13 @@ def map_rows(
 def _trust_table(
     store: Store,
     bundle: Bundle,
-    image_ids: list[str],
-    facts: dict[str, dict[str, Any]],
+    images: pa.Table,
+    labels: dict[str, int],
     *,
+    patients: dict[str, str],
     scratch: Path,
 ) -> pa.Table:
-    """As `cam_trust`, of one split."""
+    """As `cam_trust`, of one split: the images that have a label here."""
     from thyro_core.explain.analysis import map_checks
     from thyro_core.explain.faithfulness import cell_cover
     from thyro_core.explain.localisation import mark_checks, nodule_checks
@@ -80,14 +82,14 @@ def _trust_table(
     from thyro_core.imaging.annotations import annotation_mask
     from thyro_core.tables.schemas import TABLES, rows_to_table
 
-    manifest_id = facts[image_ids[0]]["manifest_id"]
-    index = pack_index(pa.Table.from_pylist(list(facts.values())))
+    (manifest_id,) = set(images["manifest_id"].to_pylist())
+    index = pack_index(images)
     pixels = open_pack(store, manifest_id, bundle.side, scratch, len(index))
     packed_masks = open_masks(store, manifest_id, scratch, len(index))
-    places = [index[image_id] for image_id in image_ids]
+    places = [index[image_id] for image_id in labels]
     maps = _ensemble_maps(store, bundle, pixels, places, scratch=scratch)
     masks: list[BoolArray | None] = [mask_of(packed_masks, place) for place in places]
-    groups = [facts[name]["patient_id"] or facts[name]["group_id"] for name in image_ids]
+    groups = list(patients.values())
     marks = [annotation_mask(pixels[place]) for place in places]
     covers = np.concatenate([cell_cover(each[None], *maps.shape[1:]) for each in marks])
     rows = [
@@ -96,13 +98,13 @@ def _trust_table(
             "split": 0,
             "architecture": bundle.architecture,
             "image_id": name,
-            "label": facts[name]["label"],
+            "label": label,
             **map_checks(cam, mark),
             **nodule,
             **by_marks,
         }
-        for name, cam, mark, nodule, by_marks in zip(
-            image_ids,
+        for (name, label), cam, mark, nodule, by_marks in zip(
+            labels.items(),
             maps,
             marks,
             nodule_checks(maps, masks, groups, DEFAULT_SHARE),

@@ -28,6 +28,7 @@ from thyro_core.validation.evaluate import (
 )
 from thyro_core.validation.maps import MAP_MEASURES
 from thyro_core.validation.overlap import Exclusion
+from thyro_core.validation.sample import internal_sample
 
 _KEYS = {
     "evaluations": ("image_id",),
@@ -92,7 +93,10 @@ def _faults(store: Store, evaluation_id: str) -> tuple[list[str], str]:
     if odd:
         of_members = f"{amount(odd, 'image')} without the scores of {record.members} members"
         return [*faults, of_members], ""
-    fresh = evaluation_tables(store, task, _margins(member_scores), left_out)
+    internal = internal_sample(store, bundle)
+    fresh = evaluation_tables(
+        store, task, _margins(member_scores), internal=internal, left_out=left_out
+    )
     for name, keys in _KEYS.items():
         pair = table_by_name[name], fresh[name]
         if name == "evaluations":
