@@ -15,11 +15,13 @@ from thyro_core.config import Architecture
 from thyro_core.errors import InputError
 from thyro_core.evaluation.calibration import Calibration
 from thyro_core.evaluation.out_of_fold import ensemble_margin, sigmoid
+from thyro_core.explain.gradcam import grad_cams
+from thyro_core.explain.maps import check_maps
 from thyro_core.registry.bundle import Bundle, damaged_file
 from thyro_core.store.store import Store
 from thyro_core.training.models import body_and_head, build, load_tensors
 from thyro_core.training.parts import feature_grid
-from thyro_core.types import FloatArray
+from thyro_core.types import Float32Array, FloatArray
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,28 @@ def ensemble_scores(logits: npt.ArrayLike, calibration: Calibration) -> Ensemble
         sd=sd,
         members=members,
     )
+
+
+def mean_maps(
+    members: Sequence[nn.Module], architecture: Architecture, images: Tensor
+) -> Float32Array:
+    """Members' mean raw Grad-CAM maps of one batch.
+
+    Args:
+        members: m networks in evaluation mode.
+        architecture: theirs.
+        images: float32, b x 3 x side x side, normalised, on the members' device.
+
+    Returns:
+        (b, 2, h, w); the second axis is the target class: benign, malignant.
+
+    Raises:
+        CamError: a map is missing or not finite.
+    """
+    of_members = [grad_cams(member, architecture, images)[1] for member in members]
+    maps: Float32Array = torch.stack(of_members).mean(dim=0).cpu().numpy()
+    check_maps(maps, len(images))
+    return maps
 
 
 def embedding(

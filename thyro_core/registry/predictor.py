@@ -14,13 +14,11 @@ from torch import Tensor, nn
 
 from thyro_core.config import IngestConfig
 from thyro_core.errors import InputError
-from thyro_core.explain.gradcam import grad_cams
-from thyro_core.explain.maps import check_maps
 from thyro_core.host import scratch_folder
 from thyro_core.imaging.decode import decode, resize
 from thyro_core.registry.bundle import Bundle, load_bundle
 from thyro_core.registry.champion import champion
-from thyro_core.registry.ensemble import load_members, score_batch
+from thyro_core.registry.ensemble import load_members, mean_maps, score_batch
 from thyro_core.settings import Settings
 from thyro_core.store.store import Store, open_store
 from thyro_core.training.batches import normalise
@@ -95,13 +93,10 @@ class Predictor:
             OSError: a file cannot be read.
             CamError: a map is not finite.
         """
-        maps: list[Float32Array] = []
-        for batch in _batches(images, self.bundle.side):
-            of_members = [
-                grad_cams(member, self.bundle.architecture, batch)[1] for member in self.members
-            ]
-            maps.append(torch.stack(of_members).mean(dim=0).numpy())
-            check_maps(maps[-1], len(batch))
+        maps = [
+            mean_maps(self.members, self.bundle.architecture, batch)
+            for batch in _batches(images, self.bundle.side)
+        ]
         return np.concatenate(maps) if maps else np.empty((0, 2, 0, 0), np.float32)
 
 

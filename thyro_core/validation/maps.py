@@ -21,8 +21,6 @@ from thyro_core.validation.config import EvaluationConfig
 MAP_MEASURES = ("nodule_energy", "nodule_hit", "nodule_iou", "border_energy", "mark_energy")
 """The checks that need a map and an image, and no network."""
 
-_BATCH = 32
-
 
 def map_rows(
     store: Store,
@@ -122,20 +120,18 @@ def _ensemble_maps(
     """(n, h, w), the members' mean maps of malignant."""
     import torch
 
-    from thyro_core.explain.gradcam import grad_cams
-    from thyro_core.explain.maps import check_maps
-    from thyro_core.registry.ensemble import load_members
-    from thyro_core.training.batches import normalise
+    from thyro_core.registry.ensemble import load_members, mean_maps
+    from thyro_core.training.batches import Examples
     from thyro_core.training.device import job_device
+    from thyro_core.training.inference import image_batches
 
     device = job_device(1)
     members = [member.to(device) for member in load_members(bundle, store, scratch)]
-    parts = []
-    for start in range(0, len(places), _BATCH):
-        grey = np.stack([pixels[place] for place in places[start : start + _BATCH]])
-        batch = normalise(torch.from_numpy(grey).to(device).unsqueeze(1).float() / 255.0)
-        of_members = [grad_cams(member, bundle.architecture, batch)[1] for member in members]
-        part = torch.stack(of_members).mean(dim=0).cpu().numpy()
-        check_maps(part, len(batch))
-        parts.append(part[:, 1])
-    return np.concatenate(parts)
+    rows = np.array(places, dtype=np.int64)
+    examples = Examples(pixels, rows, torch.zeros(len(rows), dtype=torch.int64))
+    return np.concatenate(
+        [
+            mean_maps(members, bundle.architecture, batch)[:, 1]
+            for batch in image_batches(examples, device)
+        ]
+    )
