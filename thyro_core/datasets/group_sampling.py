@@ -6,6 +6,7 @@ from thyro_core.types import BoolArray, FloatArray, IntArray
 
 _TRIES = 200
 _PARTITIONS = 16
+_ROUNDS = 1000
 _ROUNDING = 1e-9
 
 
@@ -31,16 +32,25 @@ def inclusion_probabilities(sizes: IntArray, target: IntArray) -> FloatArray:
     if rate.min() < 0 or rate.max() > 1:
         rate = target / np.maximum(sizes.sum(axis=0), 1)
     chance: FloatArray = np.clip(share @ rate, 0.0, 1.0)
-    for column in range(sizes.shape[1]):
-        members = sizes[:, column] > 0
-        if target[column] > 0 and members.any():
-            expected_count = chance[members].sum()
-            if expected_count < 1:
-                chance[members] = np.minimum(1.0, chance[members] / expected_count)
-            rest = (1 - chance[members]).sum()
-            if rest < 1 < members.sum():
-                chance[members] = 1 - (1 - chance[members]) / rest
+    classes = [sizes[:, column] > 0 for column in np.flatnonzero(target > 0)]
+    for _ in range(_ROUNDS):
+        earlier = chance.copy()
+        for members in classes:
+            _expect_one_on_either_side(chance, members)
+        # What one class has corrected in a group of both, the other may have undone.
+        if np.abs(chance - earlier).max(initial=0.0) < _ROUNDING:
+            break
     return chance
+
+
+def _expect_one_on_either_side(chance: FloatArray, members: BoolArray) -> None:
+    """Raise, or lower, the chances of a class's groups until a choice parts them, on average."""
+    expected_count = chance[members].sum()
+    if 0 < expected_count < 1:
+        chance[members] = np.minimum(1.0, chance[members] / expected_count)
+    rest = (1 - chance[members]).sum()
+    if rest < 1 < members.sum():
+        chance[members] = 1 - (1 - chance[members]) / rest
 
 
 def draw_groups(sizes: IntArray, target: IntArray, rng: np.random.Generator) -> BoolArray:

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from thyro_core.datasets.group_sampling import (
@@ -73,6 +73,7 @@ def test_sizes_are_near_the_best_that_equal_chances_permit(malignant, slack) -> 
 
 
 @given(rows=GROUPS, fraction=st.sampled_from([0.2, 0.3, 0.5]))
+@example(rows=[(0, 1), (1, 0), (1, 2), (0, 0)], fraction=0.5)
 @settings(max_examples=40, deadline=None)
 def test_chances_are_the_same_in_a_class_and_give_the_size(
     rows: list[tuple[int, int]], fraction: float
@@ -92,6 +93,18 @@ def test_chances_are_the_same_in_a_class_and_give_the_size(
     apart = (sizes == 0).any(axis=1).all()
     if apart and enough.all() and (target > 0).all():
         assert chance @ sizes == pytest.approx(target)
+
+
+def test_a_group_of_both_classes_beside_one_of_each_parts_both() -> None:
+    """A class of two groups is parted by one of them: 1/2 each, and 1/2 in the other class then."""
+    sizes = np.array([(0, 1), (1, 0), (1, 2)])
+    target = targets(sizes, 0.5)
+    chance = inclusion_probabilities(sizes, target)
+    assert chance[0] == pytest.approx(chance[1])
+    assert chance[0] + chance[2] == pytest.approx(1)
+    shares, counts = frequencies(sizes, target, 500)
+    assert np.abs(shares - chance).max() < 0.09
+    assert (counts[:, 0] == 1).all()
 
 
 @given(rows=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=7),
