@@ -18,11 +18,15 @@ from thyro_core.errors import Failure, StoreError
 from thyro_core.store.store import Store
 from thyro_core.study.lifecycle import study_coverage, study_notes
 from thyro_core.study.plan import StudyPlan
-from thyro_core.study.progress import JobProgress, read_positions, running_splits, study_progress
+from thyro_core.study.progress import JobProgress, read_positions
+from thyro_core.study.study_progress import Progress, running_splits, study_progress
+from thyro_core.study.work import REPORT_SHARE
 
 _REFRESH_SECONDS = 1.0
 _SILENCE_SECONDS = 30.0
-_START, _RESULTS = "starting", "results"
+_STUDY = "study"
+_BEFORE_SHARE = 0.05
+"""Of the bar, for what comes before the training: images, starting weights, Ray."""
 
 
 class StudyDisplay(Observer):
@@ -42,6 +46,10 @@ class StudyDisplay(Observer):
         self._rows: dict[str, TaskID] = {}
         self._lock = threading.Lock()
         self._study: tuple[Store, StudyPlan] | None = None
+        self._progress: Progress | None = None
+        """The latest."""
+        self._result: tuple[str, float] | None = None
+        """Which table is made, and the share of all tables that is there; None: not yet."""
         self._end = threading.Event()
         self.concluded: str | None = None
         """The study, once all of it is in the store."""
@@ -51,7 +59,7 @@ class StudyDisplay(Observer):
         """Show it as long as the block runs."""
         watcher = threading.Thread(target=self._watch, daemon=True)
         with self._bars:
-            self._rows[_START] = self._bars.add_task(_START, total=None, detail="Prefect and Ray")
+            self._row(_STUDY, 0.0, 1.0, "starting Prefect")
             watcher.start()
             try:
                 yield
@@ -61,7 +69,9 @@ class StudyDisplay(Observer):
 
     def on_images(self, n_done: int, total: int) -> None:
         """Show how far the images are decoded."""
-        self._row("images", n_done, total, f"{n_done} of {total} decoded")
+        share = _BEFORE_SHARE * n_done / max(total, 1)
+        last = "; starting weights and Ray follow" if n_done == total else ""
+        self._row(_STUDY, share, 1.0, f"images: {n_done} of {total} decoded{last}")
 
     def on_plan(self, store: Store, plan: StudyPlan) -> None:
         """Show what the study is, and all that a reader must know of it."""
@@ -94,7 +104,11 @@ class StudyDisplay(Observer):
 
     def on_result(self, name: str, n_done: int, total: int) -> None:
         """Show which table is made, and that nothing is trained any more."""
-        self._row(_RESULTS, n_done, total, f"{name.replace('_', ' ')} ({n_done + 1} of {total})")
+        is_last = n_done == total - 1
+        share = 1 - REPORT_SHARE if is_last else (1 - REPORT_SHARE) * n_done / (total - 1)
+        text = f"{name.replace('_', ' ')} ({n_done + 1} of {total})"
+        self._result = (text, share)
+        self._show_study()
         if n_done == 0 and not self._console.is_terminal:
             self._console.print("all splits are trained; tables and report follow")
 
@@ -108,8 +122,6 @@ class StudyDisplay(Observer):
 
     def _row(self, name: str, n_done: float, total: float, detail: str) -> None:
         with self._lock:
-            if _START in self._rows:
-                self._bars.remove_task(self._rows.pop(_START))
             if name not in self._rows:
                 self._rows[name] = self._bars.add_task(name, total=total, detail=detail)
             self._bars.update(self._rows[name], completed=n_done, total=total, detail=detail)
@@ -132,17 +144,34 @@ class StudyDisplay(Observer):
         positions = read_positions(store, plan.study_id, range(splits))
         for job in positions.values():
             self._show_split(job, plan.config.epochs)
-        running = running_splits(positions, datetime.now(UTC))
-        progress = study_progress(splits, positions, running)
-        if _RESULTS in self._rows:
-            self._row("study", progress.work_total, progress.work_total, "all splits are trained")
-            return "all splits are trained; tables and report are made"
-        detail = (
-            f"{progress.ended} of {splits} splits, {progress.images_per_second:.0f} images/s, "
-            f"{clock(progress.seconds_left)} left"
-        )
-        self._row("study", progress.work_done, progress.work_total, detail)
-        return f"{100 * progress.share:.0f} %: {detail}"
+        now = datetime.now(UTC)
+        running = running_splits(positions, now)
+        self._progress = study_progress(plan.config, positions, running, now)
+        return self._show_study()
+
+    def _show_study(self) -> str:
+        """The one bar of all phases; returns what it says."""
+        progress = self._progress
+        if progress is None:
+            return ""
+        share, seconds = progress.share, progress.seconds_left
+        if self._result is not None:
+            text, made_share = self._result
+            share = 1 - progress.results_share * (1 - made_share)
+            whole = progress.results_seconds
+            seconds = None if whole is None else whole * (1 - made_share)
+            detail = f"results: {text}"
+        elif progress.training_seconds is None:
+            detail = "training begins"
+        else:
+            detail = (
+                f"{progress.n_ended} of {progress.splits} splits, "
+                f"{progress.images_per_second:.0f} images/s"
+            )
+        ending = "" if seconds is None else f", {clock(seconds)} left"
+        share = _BEFORE_SHARE + (1 - _BEFORE_SHARE) * share
+        self._row(_STUDY, share, 1.0, detail + ending)
+        return f"{100 * share:.0f} %: {detail}{ending}"
 
     def _show_split(self, job: JobProgress, epochs: int) -> None:
         name = f"split {job.split}"

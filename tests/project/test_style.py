@@ -222,7 +222,7 @@ STORED_NAMES = {
     ("thyro_core/study/records.py", "started"), ("thyro_core/study/records.py", "spent"),
     ("thyro_core/study/job.py", "trained"), ("thyro_core/study/job.py", "failed"),
     ("thyro_core/study/outcomes.py", "failed"), ("thyro_core/study/progress.py", "started"),
-    ("thyro_core/study/progress.py", "updated"), ("thyro_core/study/progress.py", "ended"),
+    ("thyro_core/study/progress.py", "updated"),
 }  # fmt: skip
 
 # The terms themselves, where no noun says as much.

@@ -1,7 +1,4 @@
-"""Progress of a study: each job publishes its position in the store; who watches adds them up.
-
-Terminal, Prefect's artifacts and `thyro status` show the same figures, computed here.
-"""
+"""Progress of a split: each job publishes its position in the store; who watches adds them up."""
 
 import json
 import logging
@@ -9,7 +6,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -17,6 +14,7 @@ from thyro_core.config import Architecture, StudyConfig
 from thyro_core.store.keys import progress_key
 from thyro_core.store.store import WRITE_ERRORS, Store
 from thyro_core.study.plan import StudyPlan
+from thyro_core.study.work import run_work, training_work
 from thyro_core.training.networks import NETWORK_FIGURES
 from thyro_core.training.timer import NO_COST, RunCost
 
@@ -52,6 +50,9 @@ class JobProgress:
         seconds: Wall-clock time of the architecture's run, over all its attempts [s].
         gpu_seconds: The same x GPUs held [s].
         host: Where the job runs.
+        costs: Seconds and work of the architectures that this attempt finished.
+        n_train: Images of the training part.
+        n_test: Images of the test part.
     """
 
     split: int
@@ -67,6 +68,9 @@ class JobProgress:
     seconds: float = 0.0
     gpu_seconds: float = 0.0
     host: str | None = None
+    costs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    n_train: int = 0
+    n_test: int = 0
 
     @property
     def share(self) -> float:
@@ -74,18 +78,20 @@ class JobProgress:
         return self.work_done / self.work_total
 
     @property
-    def rate(self) -> float | None:
-        """Work in a second since this attempt started [GFLOP/s]; None: not known yet."""
+    def span(self) -> tuple[datetime, datetime] | None:
+        """Start of this attempt, and the last publication; None: not known."""
         if self.started is None or self.updated is None:
             return None
-        duration = datetime.fromisoformat(self.updated) - datetime.fromisoformat(self.started)
-        work, seconds = self.work_done - self.work_before, duration.total_seconds()
-        return work / seconds if work > 0 and seconds > 0 else None
+        return datetime.fromisoformat(self.started), datetime.fromisoformat(self.updated)
 
     @property
-    def seconds_left(self) -> float | None:
-        """Until the job is done at this rate [s]; None: not known yet."""
-        return None if self.rate is None else (self.work_total - self.work_done) / self.rate
+    def current_cost(self) -> tuple[float, float] | None:
+        """Seconds and work of this attempt at the architecture it is at; None: not known."""
+        if self.span is None or self.state != "running":
+            return None
+        seconds, work = (sum(cost[part] for cost in self.costs.values()) for part in (0, 1))
+        start, end = self.span
+        return (end - start).total_seconds() - seconds, self.work_done - self.work_before - work
 
     def silence(self, now: datetime) -> float | None:
         """Seconds since the last publication; None: positions of older versions have no time."""
@@ -97,74 +103,6 @@ class JobProgress:
     def is_silent(self, now: datetime) -> bool:
         """Whether the job may have been stopped; without a time nothing tells that it has."""
         return (self.silence(now) or 0.0) > SILENT_SECONDS
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far the training of a study is.
-
-    Attributes:
-        work_done: Of all splits [GFLOP].
-        work_total: Of all splits [GFLOP]; as if it were 1 a split before any job has published.
-        ended: Splits whose job is over.
-        images_per_second: Of the jobs that run.
-        seconds_left: Until all training is done at the rate of the jobs that run [s]; None: none
-            runs, or the rate of one is not known yet.
-    """
-
-    work_done: float
-    work_total: float
-    ended: int
-    images_per_second: float
-    seconds_left: float | None
-
-    @property
-    def share(self) -> float:
-        """Of the work, what is done."""
-        return self.work_done / self.work_total
-
-
-def running_splits(positions: Mapping[int, JobProgress], now: datetime) -> list[int]:
-    """Splits whose jobs run and are not silent.
-
-    Args:
-        positions: where the jobs were last, by split.
-        now: the present, with its time zone.
-    """
-    return [
-        split
-        for split, job in positions.items()
-        if job.state == "running" and not job.is_silent(now)
-    ]
-
-
-def study_progress(
-    splits: int, positions: Mapping[int, JobProgress], running: Iterable[int]
-) -> Progress:
-    """Add up the jobs of a study.
-
-    Args:
-        splits: how many the study has.
-        positions: where the jobs were last, by split.
-        running: the splits whose jobs run now.
-    """
-    jobs = list(positions.values())
-    work_total = splits * max((job.work_total for job in jobs), default=1.0)
-    work_done = sum(job.work_done for job in jobs)
-    live = [positions[split] for split in running]
-    rates = [job.rate for job in live if job.rate is not None]
-    seconds_left = None
-    if sum(job.state == "finished" for job in jobs) == splits:
-        seconds_left = 0.0
-    elif live and len(rates) == len(live):
-        seconds_left = (work_total - work_done) / sum(rates)
-    return Progress(
-        work_done=work_done,
-        work_total=work_total,
-        ended=sum(job.state in {"finished", "failed"} for job in jobs),
-        images_per_second=sum(job.images_per_second for job in live),
-        seconds_left=seconds_left,
-    )
 
 
 def slowest_first(architectures: Iterable[Architecture]) -> list[Architecture]:
@@ -201,8 +139,23 @@ class JobReporter:
     """
 
     def __init__(
-        self, store: Store, plan: StudyPlan, split: int, images: int, interval: float = 1.0
+        self,
+        store: Store,
+        plan: StudyPlan,
+        split: int,
+        images: tuple[int, int],
+        *,
+        interval: float = 1.0,
     ) -> None:
+        """Begin an attempt at a split.
+
+        Args:
+            store: of the study.
+            plan: the study.
+            split: its number.
+            images: of the training part and of the test part.
+            interval: least time between two positions [s].
+        """
         self._store = store
         self._store_without_retries = store.without_retries()
         self._plan = plan
@@ -212,20 +165,22 @@ class JobReporter:
         self._due = float("-inf")
         self._work_done = 0.0
         self._before = 0.0
+        self._resumed: dict[str, float] = defaultdict(float)
+        self._costs: dict[str, tuple[float, float]] = {}
         self._start_time = _now()
+        self._run_start = time.monotonic()
         self._total = sum(self._whole(name) for name in plan.config.architectures)
 
     def _whole(self, architecture: Architecture) -> float:
-        return self._work(architecture, self._plan.config.epochs * self._images)
+        return run_work(self._plan.config, architecture, self._images)
 
-    def _work(self, architecture: Architecture, images: int) -> float:
-        return (
-            NETWORK_FIGURES[architecture].gflop * images * (self._plan.config.image_size / 224) ** 2
-        )
+    def _work(self, architecture: Architecture, epochs: int, images: int = 0) -> float:
+        return training_work(self._plan.config, architecture, epochs * self._images[0] + images)
 
     def add_resumed(self, architecture: Architecture, epochs: int) -> None:
         """So many epochs of an architecture were done by an earlier attempt."""
-        self._before += self._work(architecture, epochs * self._images)
+        self._resumed[architecture] = self._work(architecture, epochs)
+        self._before += self._resumed[architecture]
 
     def position(
         self,
@@ -238,7 +193,7 @@ class JobReporter:
         """So many epochs are done, and so many images of the next one in so many seconds."""
         if time.monotonic() < self._due:
             return
-        work = self._work(architecture, epochs * self._images + images)
+        work = self._work(architecture, epochs, images)
         where = {"architecture": architecture, "epoch": epochs + 1}
         began = time.monotonic()
         speed = images / seconds
@@ -255,9 +210,14 @@ class JobReporter:
 
     def add_finished(self, architecture: Architecture, *, earlier: bool = False) -> None:
         """An architecture is done: now, or by an earlier attempt."""
-        self._work_done += self._whole(architecture)
+        work, now = self._whole(architecture), time.monotonic()
+        self._work_done += work
         if earlier:
-            self.add_resumed(architecture, self._plan.config.epochs)
+            self._before += work
+        else:
+            own_work = work - self._resumed[architecture]
+            self._costs[architecture] = (now - self._run_start, own_work)
+        self._run_start = now
 
     def end(self, state: State) -> None:
         """The job is over."""
@@ -277,6 +237,9 @@ class JobReporter:
             updated=_now(),
             work_before=self._before,
             host=socket.gethostname(),
+            costs=self._costs,
+            n_train=self._images[0],
+            n_test=self._images[1],
             **where,
         )
         key = progress_key(self._plan.study_id, self._split)
@@ -322,5 +285,6 @@ def read_job_progress(store: Store, study_id: str, split: int) -> JobProgress | 
 def parse_job_progress(data: bytes) -> JobProgress:
     """A published position; what a newer version adds to it is passed over."""
     plain = json.loads(data)
+    plain["costs"] = {name: tuple(cost) for name, cost in plain.get("costs", {}).items()}
     names = {field.name for field in fields(JobProgress)}
     return JobProgress(**{name: value for name, value in plain.items() if name in names})

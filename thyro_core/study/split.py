@@ -103,8 +103,8 @@ def run_split(job: SplitJob) -> SplitOutcome:
     """
     split = prepare_split(job)
     reporter = JobReporter if split.workers.is_leader else _SilentReporter
-    n_train = split.images.roles["train"].num_rows
-    report = reporter(split.store, split.plan, job.split, n_train)
+    images = (split.images.roles["train"].num_rows, split.images.roles["test"].num_rows)
+    report = reporter(split.store, split.plan, job.split, images)
     trained_names: list[str] = []
     failures: dict[str, Failure] = {}
     for architecture in slowest_first(split.plan.config.architectures):

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ from thyro_core.store.keys import (
 )
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan, load_plan
-from thyro_core.study.progress import JobProgress, parse_job_progress, study_progress
+from thyro_core.study.progress import JobProgress, parse_job_progress
+from thyro_core.study.study_progress import study_progress
 
 State = Literal["finished", "running", "silent", "failed", "interrupted", "waiting"]
 STATES: tuple[State, ...] = (
@@ -41,7 +42,7 @@ class RunStatus:
     Attributes:
         epoch: The epoch it is in, or its last one.
         images_per_second: Training images, while it runs.
-        seconds_left: Of its split's job [s], from the work done since the job started.
+        seconds_left: Of its split's job [s].
         silent_seconds: How long ago a running job last published [s].
         seconds: Wall-clock time so far, all attempts [s].
         gpu_seconds: The same x GPUs held [s].
@@ -71,7 +72,7 @@ class StudyStatus:
         runs: By split, then in the config's order of architectures.
         counts: Runs in each state, those there are.
         images_per_second: Of all running jobs.
-        seconds_left: Until all training is done at the speed of the jobs that run [s]; None:
+        seconds_left: Until the report is there, as fast as the study was so far [s]; None:
             unknown, because none runs or none has got anywhere yet.
         seconds: Sum of the runs' wall-clock times so far [s].
         gpu_seconds: Sum of the runs' GPU times so far [s].
@@ -160,20 +161,24 @@ def status_of(traces: Traces, now: datetime) -> StudyStatus:
         now: the present, with its time zone.
     """
     config = traces.plan.config
-    runs = tuple(
+    runs = [
         _run_status(traces, (split, architecture), now)
         for split in range(config.splits)
         for architecture in config.architectures
-    )
+    ]
     counts = Counter(run.state for run in runs)
     is_finished = counts["finished"] == len(runs)
     running = [run.split for run in runs if run.state == "running"]
-    progress = study_progress(config.splits, traces.progress, running)
+    progress = study_progress(config, traces.progress, running, now)
+    seconds = progress.job_seconds
     return StudyStatus(
         study_id=traces.plan.study_id,
         concluded=traces.has_metrics and is_finished,
         epochs=config.epochs,
-        runs=runs,
+        runs=tuple(
+            replace(run, seconds_left=seconds.get(run.split)) if run.state == "running" else run
+            for run in runs
+        ),
         counts={state: counts[state] for state in STATES if counts[state]},
         images_per_second=progress.images_per_second,
         # Old studies have predictions and no positions; where predictions were deleted since, the
@@ -232,7 +237,6 @@ def _running(job: JobProgress, now: datetime) -> RunStatus:
         "silent" if silent else "running",
         epoch=job.epoch,
         images_per_second=None if silent else job.images_per_second,
-        seconds_left=None if silent else job.seconds_left,
         silent_seconds=job.silence(now),
         seconds=job.seconds,
         gpu_seconds=job.gpu_seconds,

@@ -13,20 +13,18 @@ from thyro_core.store.store import Store, open_store
 from thyro_core.study import progress
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.progress import (
-    SILENT_SECONDS,
     JobProgress,
     JobReporter,
-    Progress,
     mark_stopped,
     read_job_progress,
     read_positions,
-    running_splits,
     slowest_first,
-    study_progress,
 )
+from thyro_core.study.study_progress import running_splits, study_progress
+from thyro_core.study.work import run_work, training_work
 from thyro_core.training.timer import RunCost
 
-IMAGES = 100
+IMAGES = (100, 40)
 
 
 def a_plan(
@@ -44,6 +42,17 @@ def a_plan(
 @pytest.fixture
 def store(tmp_path: object) -> Store:
     return open_store(str(tmp_path))
+
+
+PLAN_CONFIG = StudyConfig(architectures=("resnet18", "vgg16"), epochs=2, splits=3)
+
+
+def whole(architecture: Architecture) -> float:
+    return run_work(PLAN_CONFIG, architecture, IMAGES)
+
+
+def part(architecture: Architecture, images: int) -> float:
+    return training_work(PLAN_CONFIG, architecture, images)
 
 
 def published(store: Store, split: int = 1) -> JobProgress:
@@ -66,7 +75,6 @@ def test_a_job_that_has_published_nothing_has_no_position(store: Store) -> None:
 def test_a_position_is_read_as_it_was_published(store: Store) -> None:
     reporter = JobReporter(store, a_plan(), 1, IMAGES, interval=0)
     reporter.position("resnet18", 1, 50, 10.0)
-    # 10.65 and 92.6 GFLOP an image, 2 epochs of 100 images each; one and a half are done.
     found = published(store)
     assert found.started is not None
     assert found.updated is not None
@@ -78,22 +86,29 @@ def test_a_position_is_read_as_it_was_published(store: Store) -> None:
         architecture="resnet18",
         epoch=2,
         images_per_second=5.0,
-        work_done=pytest.approx(10.65 * 150),
-        work_total=pytest.approx((10.65 + 92.6) * 200),
+        work_done=pytest.approx(part("resnet18", 150)),
+        work_total=pytest.approx(whole("resnet18") + whole("vgg16")),
         started=found.started,
         updated=found.updated,
         work_before=0.0,
         seconds=0.0,
         gpu_seconds=0.0,
         host=socket.gethostname(),
+        n_train=100,
+        n_test=40,
     )
     assert store.keys("") == [progress_key("s0123456789abcdef", 1)]
     assert read_job_progress(store, "s0123456789abcdef", 0) is None
 
 
-def test_work_grows_with_the_pixels(store: Store) -> None:
-    JobReporter(store, a_plan(image_size=448), 1, IMAGES, interval=0).position("vgg16", 0, 1, 1.0)
-    assert published(store).work_done == pytest.approx(4 * 92.6)
+def test_work_grows_with_the_pixels_and_a_step_has_its_cost() -> None:
+    small, large = (StudyConfig(image_size=side) for side in (224, 448))
+    # 10.65 and 4.1 GFLOP a training image; a step of Adam's goes over all parameters.
+    step = 0.25 * 11.2 / 32
+    assert training_work(small, "resnet18", 1) == pytest.approx(10.65 + step)
+    assert training_work(large, "resnet18", 1) == pytest.approx(4 * 10.65 + step)
+    assert training_work(small, "alexnet", 1) == pytest.approx(4.1 + 0.25 * 57.1 / 32)
+    assert run_work(small, "resnet18", (100, 40)) > training_work(small, "resnet18", 3000)
 
 
 def test_a_jobs_work_never_shrinks_and_ends_whole(store: Store) -> None:
@@ -110,7 +125,8 @@ def test_a_jobs_work_never_shrinks_and_ends_whole(store: Store) -> None:
     shares = [p.work_done / p.work_total for p in seen]
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1.0)
-    assert shares[0] == pytest.approx(92.6 * 10 / (103.25 * 200))
+    total = whole("vgg16") + whole("resnet18")
+    assert shares[0] == pytest.approx(part("vgg16", 10) / total)
     assert {p.state for p in seen[:-1]} == {"running"}
     assert seen[-1].state == "finished"
     assert seen[-1].images_per_second == 0.0
@@ -120,7 +136,8 @@ def test_what_an_earlier_start_finished_counts(store: Store) -> None:
     reporter = JobReporter(store, a_plan("vgg16", "resnet18"), 1, IMAGES, interval=0)
     reporter.add_finished("vgg16")
     reporter.position("resnet18", 0, 10, 1.0)
-    assert published(store).work_done == pytest.approx(92.6 * 200 + 10.65 * 10)
+    done = whole("vgg16") + part("resnet18", 10)
+    assert published(store).work_done == pytest.approx(done)
 
 
 def test_a_failed_job_says_so_and_keeps_what_it_did(store: Store) -> None:
@@ -128,7 +145,7 @@ def test_a_failed_job_says_so_and_keeps_what_it_did(store: Store) -> None:
     reporter.add_finished("resnet18")
     reporter.end("failed")
     assert published(store).state == "failed"
-    assert published(store).work_done == pytest.approx(10.65 * 200)
+    assert published(store).work_done == pytest.approx(whole("resnet18"))
 
 
 def test_positions_are_published_at_most_once_in_an_interval(
@@ -141,7 +158,7 @@ def test_positions_are_published_at_most_once_in_an_interval(
     for now in (1000.0, 1000.5, 1000.99, 1001.0, 1001.5, 1002.5):
         clock[0] = now
         reporter.position("vgg16", 0, round((now - 999) * 10), 1.0)
-        seen.append(round(published(store).work_done / 92.6))
+        seen.append(round(published(store).work_done / part("vgg16", 1)))
     assert seen == [10, 10, 10, 20, 20, 35]
     # The end is news at any time.
     reporter.end("finished")
@@ -153,7 +170,8 @@ def test_nothing_of_an_image_is_published(store: Store) -> None:
     plain = json.loads(store.read(progress_key("s0123456789abcdef", 1)))
     assert plain.keys() == {
         "split", "state", "architecture", "epoch", "images_per_second", "work_done", "work_total",
-        "started", "updated", "work_before", "seconds", "gpu_seconds", "host",
+        "started", "updated", "work_before", "seconds", "gpu_seconds", "host", "costs", "n_train",
+        "n_test",
     }  # fmt: skip
 
 
@@ -163,12 +181,18 @@ def test_what_earlier_attempts_did_is_told_apart(store: Store) -> None:
     reporter.add_resumed("resnet18", 1)
     reporter.position("resnet18", 1, 50, 10.0, RunCost(70.0, 35.0))
     found = published(store)
-    assert found.work_before == pytest.approx(92.6 * 200 + 10.65 * 100)
-    assert found.work_done - found.work_before == pytest.approx(10.65 * 50)
+    assert found.work_before == pytest.approx(whole("vgg16") + part("resnet18", 100))
+    assert found.work_done - found.work_before == pytest.approx(part("resnet18", 50))
+    assert found.current_cost is not None
+    assert found.current_cost[1] == pytest.approx(part("resnet18", 50))
     assert (found.seconds, found.gpu_seconds) == (70.0, 35.0)
     reporter.add_finished("resnet18")
     reporter.end("finished")
     assert published(store).work_before == found.work_before
+    # What an earlier attempt did costs this one nothing.
+    ((name, (seconds, work)),) = published(store).costs.items()
+    assert (name, work) == ("resnet18", pytest.approx(whole("resnet18") - part("resnet18", 100)))
+    assert seconds >= 0
 
 
 def test_objects_of_older_and_of_newer_versions_are_read(store: Store) -> None:
@@ -201,59 +225,6 @@ def a_job(
     return JobProgress(**values | changes)
 
 
-def progress_of(*jobs: JobProgress, splits: int = 3) -> Progress:
-    positions = {job.split: job for job in jobs}
-    return study_progress(splits, positions, running_splits(positions, NOW))
-
-
-def test_a_study_without_positions_has_done_nothing_and_knows_no_time() -> None:
-    assert progress_of() == Progress(0.0, 3.0, 0, 0, None)
-    assert progress_of().share == 0.0
-
-
-def test_work_rate_and_time_left_add_up_over_the_jobs() -> None:
-    one = progress_of(a_job(0))
-    # 120 units of three splits, 12 done, 10 of them in 100 s by this attempt.
-    assert (one.work_done, one.work_total, one.share) == (12.0, 120.0, 0.1)
-    assert one.seconds_left == pytest.approx(1080.0)
-    two = progress_of(a_job(0), a_job(1, seconds=50.0))
-    assert two.seconds_left == pytest.approx((120 - 24) / (0.1 + 0.2))
-    assert two.images_per_second == 10.0
-    assert (one.ended, two.ended) == (0, 0)
-
-
-@pytest.mark.parametrize(
-    "changes", [{"started": None}, {"work_done": 2.0}, {"seconds": 0.0}, {"updated": None}]
-)
-def test_a_job_whose_rate_is_unknown_makes_the_time_unknown(changes: dict[str, object]) -> None:
-    assert progress_of(a_job(0, **changes), a_job(1)).seconds_left is None
-
-
-def test_a_silent_job_counts_with_its_work_and_not_with_its_speed() -> None:
-    silent = a_job(1, silence=SILENT_SECONDS + 1)
-    progress = progress_of(a_job(0), silent)
-    assert progress.images_per_second == 5.0
-    assert progress.seconds_left == pytest.approx((120 - 24) / 0.1)
-    assert (a_job(0).is_silent(NOW), silent.is_silent(NOW)) == (False, True)
-    assert a_job(1, updated=None).silence(NOW) is None
-    assert not a_job(1, updated=None).is_silent(NOW)
-
-
-def test_a_study_whose_jobs_are_over_has_no_time_left_unless_one_failed() -> None:
-    over = {"state": "finished", "work_done": 40.0, "images_per_second": 0.0}
-    whole = progress_of(*(a_job(split, **over) for split in range(3)))
-    assert (whole.ended, whole.share, whole.seconds_left) == (3, 1.0, 0.0)
-    failed = progress_of(a_job(0, state="failed"), a_job(1, **over), a_job(2, **over))
-    assert (failed.ended, failed.seconds_left) == (3, None)
-
-
-def test_a_job_knows_its_own_share_and_time() -> None:
-    assert a_job(0).share == 0.3
-    assert a_job(0).rate == pytest.approx(0.1)
-    assert a_job(0).seconds_left == pytest.approx(280.0)
-    assert a_job(0, started=None).seconds_left is None
-
-
 def test_only_jobs_that_were_at_work_are_marked_as_stopped(store: Store) -> None:
     jobs = [a_job(0), a_job(1, state="finished"), a_job(2, state="failed")]
     for job in jobs:
@@ -266,4 +237,5 @@ def test_only_jobs_that_were_at_work_are_marked_as_stopped(store: Store) -> None
         1: jobs[1],
         2: jobs[2],
     }
-    assert progress_of(*found.values(), splits=4).ended == 2
+    running = running_splits(found, NOW)
+    assert study_progress(PLAN_CONFIG, found, running, NOW).n_ended == 2

@@ -26,6 +26,7 @@ from thyro_core.study.status import (
     status_of,
     study_status,
 )
+from thyro_core.study.work import results_work
 
 NOW = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
 PLAN = a_plan("resnet18", "vgg16", epochs=4, splits=3)
@@ -116,24 +117,31 @@ def test_a_job_that_was_stopped_is_interrupted_at_once_and_keeps_its_times() -> 
     assert (run.seconds, run.gpu_seconds, run.images_per_second) == (150.0, 75.0, None)
 
 
+RESULTS = results_work(PLAN.config) * 10.0
+"""Of the tables and the report, where a unit of work takes 10 s."""
+
+
 def test_time_left_is_from_the_work_since_the_job_started() -> None:
-    """Ten units in 100 s, 28 to go: 280 s. With the two done before it would be 233 s."""
+    """Ten units in 100 s, 28 to go: 280 s. With the two done before it would be 233 s.
+
+    Four seconds of them have passed since.
+    """
     found = status_of(Traces(PLAN, progress={0: position()}), NOW)
-    assert found.runs[1].seconds_left == pytest.approx(280.0)
-    # Three splits of 40 are 120 units, 12 are done, at 0.1 a second.
-    assert found.seconds_left == pytest.approx(1080.0)
+    assert found.runs[1].seconds_left == pytest.approx(276.0)
+    # Two more splits of 40 units follow, at 10 s a unit, then tables and report.
+    assert found.seconds_left == pytest.approx(276.0 + 800.0 + RESULTS)
 
 
-def test_two_jobs_are_twice_as_fast() -> None:
+def test_of_two_jobs_the_one_that_takes_up_the_third_split_decides() -> None:
     found = status_of(Traces(PLAN, progress={0: position(0), 1: position(1)}), NOW)
-    assert found.seconds_left == pytest.approx((120 - 24) / 0.2)
+    assert found.seconds_left == pytest.approx(276.0 + 400.0 + RESULTS)
     assert found.images_per_second == 10.0
 
 
 def test_work_that_is_done_is_not_left() -> None:
     ended = position(1, state="finished", architecture="", work_done=40.0)
     found = status_of(Traces(PLAN, progress={0: position(0), 1: ended}), NOW)
-    assert found.seconds_left == pytest.approx((120 - 12 - 40) / 0.1)
+    assert found.seconds_left == pytest.approx(400.0 + RESULTS)
 
 
 @pytest.mark.parametrize(
@@ -146,10 +154,14 @@ def test_work_that_is_done_is_not_left() -> None:
     ],
 )
 def test_what_is_unknown_is_not_invented(changes: dict[str, Any]) -> None:
-    found = status_of(Traces(PLAN, progress={0: position(**changes), 1: position(1)}), NOW)
-    assert found.runs[1].state == "running"
-    assert found.runs[1].seconds_left is None
-    assert found.seconds_left is None, "one job's speed is unknown, so the study's is"
+    alone = status_of(Traces(PLAN, progress={0: position(**changes)}), NOW)
+    assert alone.runs[1].state == "running"
+    assert alone.runs[1].seconds_left is None
+    assert alone.seconds_left is None
+    # Another job of the same study tells how fast this one is.
+    both = status_of(Traces(PLAN, progress={0: position(**changes), 1: position(1)}), NOW)
+    assert both.runs[1].seconds_left is not None
+    assert both.seconds_left is not None
 
 
 def test_a_finished_study_has_nothing_left() -> None:

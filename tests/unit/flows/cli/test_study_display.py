@@ -24,6 +24,7 @@ from thyro_core.store.store import Store, open_store
 from thyro_core.study.plan import StudyPlan, save_plan
 from thyro_core.study.progress import JobReporter, read_job_progress
 from thyro_core.study.status import study_status
+from thyro_core.study.work import results_work, run_work, training_work
 from thyro_core.tables.io import write_table
 
 
@@ -76,7 +77,7 @@ def test_an_error_is_shown_as_it_is() -> None:
 def test_a_store_without_progress_is_no_fault(store: Store, plan: StudyPlan) -> None:
     display, _ = plain()
     line = display._refresh(store, plan)
-    assert line == "0 %: 0 of 2 splits, 0 images/s, time unknown left"
+    assert line == "5 %: training begins", "images and weights are there"
 
 
 def test_percent_grows_with_the_work_of_all_splits(store: Store, plan: StudyPlan) -> None:
@@ -95,9 +96,11 @@ def test_percent_grows_with_the_work_of_all_splits(store: Store, plan: StudyPlan
         seen.append(display._refresh(store, plan))
     percents = [int(line.split(" %")[0]) for line in seen]
     assert percents == sorted(percents)
-    # A quarter of VGG16 in one of two splits is 92.6 x 50 of 103.25 x 200 x 2; then in both.
-    assert percents[:3] == [0, 11, 22]
-    assert percents[-1] == 100
+    # A quarter of VGG16's training in one of two splits, then in both.
+    quarter = training_work(plan.config, "vgg16", 50) / whole_work(plan)
+    assert percents[:3] == [5, round(5 + 95 * quarter), round(5 + 95 * 2 * quarter)]
+    assert percents[-1] == round(5 + 95 * (1 - results_work(plan.config) / whole_work(plan)))
+    assert percents[-1] < 100, "tables and report follow"
     assert "0 of 2 splits, 5 images/s" in seen[1]
     assert "0 of 2 splits, 10 images/s" in seen[2]
     assert "1 of 2 splits" in seen[-2]
@@ -139,9 +142,19 @@ def test_without_a_terminal_a_line_appears_now_and_then(
         display.on_plan(store, plan)
         while len(refreshed) < 3:
             time.sleep(0.001)
-    # 150 of 200 images of VGG16 in 100 s; in both splits VGG16 and ResNet18 are left.
-    assert clock((2 * 103.25 * 200 - 92.6 * 150) / (92.6 * 150) * 100) == "3:17"
-    assert "34 %: 0 of 2 splits, 5 images/s, 3:17 left" in out.getvalue()
+    # 150 images of VGG16 in 100 s; the other split follows, and then the results.
+    done = training_work(plan.config, "vgg16", 150)
+    results = results_work(plan.config)
+    # The results take a CPU core, which does 100 GFLOP a second at most.
+    left = (whole_work(plan) - results - done) / done * 100 + results / 100
+    lines = re.findall(r"\d+ %: 0 of 2 splits, 5 images/s, ([\d:]+) left", out.getvalue())
+    assert lines
+    assert lines[0] in {clock(left - passed) for passed in range(10)}
+
+
+def whole_work(plan: StudyPlan) -> float:
+    split = sum(run_work(plan.config, name, IMAGES) for name in plan.config.architectures)
+    return plan.config.splits * split + results_work(plan.config)
 
 
 def publish_after(store: Store, plan: StudyPlan, *, seconds: float) -> None:
@@ -160,7 +173,11 @@ def test_the_terminal_and_the_status_show_the_same_figures(store: Store, plan: S
     save_plan(store, plan)
     status = study_status(store, plan.study_id, datetime.now(UTC))
     line = plain()[0]._refresh(store, plan)
-    assert f"{status.images_per_second:.0f} images/s, {clock(status.seconds_left)} left" in line
+    assert status.seconds_left is not None
+    # A moment passes between the two.
+    times = {clock(status.seconds_left - passed) for passed in range(10)}
+    assert line.removesuffix(" left").rpartition(", ")[2] in times
+    assert f" {status.images_per_second:.0f} images/s," in line
 
 
 def test_with_a_terminal_a_bar_for_each_running_split(store: Store, plan: StudyPlan) -> None:
@@ -172,7 +189,9 @@ def test_with_a_terminal_a_bar_for_each_running_split(store: Store, plan: StudyP
     assert {task.description for task in display._bars.tasks} == {"study", "split 0"}
     (split,) = (task for task in display._bars.tasks if task.description == "split 0")
     assert split.fields["detail"] == "vgg16, epoch 2 of 2, 5 images/s"
-    assert split.percentage == pytest.approx(100 * 92.6 * 150 / (103.25 * 200))
+    works = [run_work(plan.config, name, IMAGES) for name in plan.config.architectures]
+    done = training_work(plan.config, "vgg16", 150)
+    assert split.percentage == pytest.approx(100 * done / sum(works))
     first.end("finished")
     display._refresh(store, plan)
     assert [task.description for task in display._bars.tasks] == ["study"]
@@ -199,23 +218,48 @@ def test_whoever_watches_is_told_and_nobody_is_no_fault(store: Store, plan: Stud
     assert current_observer() is not mine
 
 
-def test_a_terminal_shows_something_from_the_first_moment_until_results_begin(
-    store: Store, plan: StudyPlan
-) -> None:
+def test_one_bar_has_all_phases_and_never_goes_back(store: Store, plan: StudyPlan) -> None:
     out = io.StringIO()
     display = StudyDisplay(Console(file=out, force_terminal=True, width=120))
+    seen: list[tuple[float, str]] = []
+
+    def look() -> None:
+        (bar,) = (task for task in display._bars.tasks if task.description == "study")
+        seen.append((bar.percentage, bar.fields["detail"]))
+
     with display.live():
-        assert [task.description for task in display._bars.tasks] == ["starting"]
-        display.on_images(3, 30)
-        assert [task.description for task in display._bars.tasks] == ["images"]
+        look()
+        for n_done in (3, 30):
+            display.on_images(n_done, 30)
+            look()
         display.on_plan(store, plan)
-        display.on_result("metrics", 0, 4)
+        for split in range(2):
+            reporter = JobReporter(store, plan, split, IMAGES, interval=0)
+            for architecture in ("vgg16", "resnet18"):
+                reporter.position(architecture, 0, 100, 10.0)
+                display._refresh(store, plan)
+                look()
+                reporter.add_finished(architecture)
+            reporter.end("finished")
         display._refresh(store, plan)
-        rows = {task.description: task for task in display._bars.tasks}
-    assert rows["results"].fields["detail"] == "metrics (1 of 4)"
-    assert rows["results"].percentage == 0
-    # No rate and no time left of a training that is over.
-    assert rows["study"].fields["detail"] == "all splits are trained"
+        look()
+        for place, name in enumerate(("metrics", "cam_tests", "report")):
+            display.on_result(name, place, 3)
+            look()
+            # No rate of a training that is over.
+            display._refresh(store, plan)
+            look()
+    shares = [share for share, _ in seen]
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert shares[-1] < 100
+    details = [detail.partition(",")[0] for _, detail in seen]
+    assert details[:3] == [
+        "starting Prefect", "images: 3 of 30 decoded",
+        "images: 30 of 30 decoded; starting weights and Ray follow",
+    ]  # fmt: skip
+    assert details[3] == "0 of 2 splits"
+    assert details[-1] == "results: report (3 of 3)"
 
 
 def test_without_a_terminal_the_results_are_told_once(store: Store, plan: StudyPlan) -> None:
