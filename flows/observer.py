@@ -36,6 +36,9 @@ class Observer:
     def on_files(self, counts: Counts, total: int | None) -> None:
         """Progress of a screening; `total` files are in the batch, once they are counted."""
 
+    def on_delivery(self, sentence: str) -> None:
+        """A night's results were sent to the archive, or not all of them; the sentence says it."""
+
 
 observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 

@@ -1,5 +1,6 @@
 """A night's screening as a Prefect flow: lock, recover, stream, conclude, say what came of it."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from thyro_core.reporting.worklist import write_worklist_page
 from thyro_core.reporting.worklist_exams import check_viewer
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.files import stream_files
+from thyro_core.screening.identifiers import check_study_links, study_book
 from thyro_core.screening.night import (
     Means,
     NightResult,
@@ -45,6 +47,7 @@ from thyro_core.screening.night import (
     plan_night,
     recover,
 )
+from thyro_core.screening.results import begin_delivery, deliver
 from thyro_core.screening.rules import Counts, Night
 from thyro_core.screening.worklist import unscored_rows
 from thyro_core.settings import Settings
@@ -110,8 +113,10 @@ def screening(
 def _screen(
     batch: str, date: str, model_id: str | None, rules: ScreeningRules, *, store: str, ray: str
 ) -> tuple[str, str]:
-    opened_store, viewer = open_store(store), Settings().viewer_link
+    settings = Settings()
+    opened_store, viewer = open_store(store), settings.viewer_link
     check_viewer(viewer)
+    check_study_links(settings)
     night = plan_night(opened_store, batch, date, model_id, rules)
     key = screening_lock_key()
     with Lock(opened_store, key, lock_owner(), LOCK_SECONDS, on_wait=announce_wait) as night_lock:
@@ -123,14 +128,28 @@ def _screen(
                 "put together what a run of %s had left (%s)", earlier.date, earlier.batch_id
             )
         start = time.monotonic()
-        files = fetch_batch(opened_store, batch, Settings())
+        begin_delivery(opened_store, night, settings)
+        files = fetch_batch(opened_store, batch, settings)
         counts = _stream(opened_store, files.place, night, ray, night_lock)
         night_lock.check()
         result = conclude_night(opened_store, night, counts, time.monotonic() - start)
         write_worklist_page(opened_store, result.worklist, viewer)
-        files.conclude(counts)
+        if (book := study_book(opened_store, settings)) is not None:
+            book.add(night, files.place)
+        delivery = deliver(
+            opened_store, night, settings, files.place, are_all_here=files.are_all_here
+        )
+        files.conclude(counts, delivery.unsent if delivery else ())
     _publish(opened_store, result)
-    return f"{night.date}/{night.batch_id}", end_of_night(opened_store, result)
+    if delivery is not None:
+        current_observer().on_delivery(delivery.sentence)
+        is_whole = not (delivery.unsent or delivery.faults or delivery.n_gone)
+        get_run_logger().log(logging.INFO if is_whole else logging.WARNING, delivery.sentence)
+    sentence = end_of_night(opened_store, result)
+    return (
+        f"{night.date}/{night.batch_id}",
+        f"{sentence}; {delivery.sentence}" if delivery else sentence,
+    )
 
 
 def _stream(store: Store, batch: str, night: Night, ray: str, night_lock: Lock) -> Counts:

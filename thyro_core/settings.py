@@ -78,11 +78,23 @@ class Settings(BaseSettings):
     dicomweb_certificate: Path | None = Field(
         None, description="PEM file of a client certificate and its key, which the archive asks."
     )
+    results_to: str | None = Field(
+        None,
+        description="Archive that takes a night's results as DICOM (a report for each study, and "
+        "maps): dicomweb+https://host/dicom-web or dicom://TITLE@host:port; empty: none is sent.",
+    )
     viewer_link: str | None = Field(
         None,
         description="Pattern of an image viewer's web address: https://viewer/?file={name}; a "
         "worklist's rows then link to it. It may name {name}, {file_id}, {image_id}, {frame}, "
         "{exam_id} and {patient_id}, as the table has them; a row that lacks one has no link.",
+    )
+    worklist_links: str | None = Field(
+        None,
+        description="Pattern of an image viewer's web address with {study} in it, which stands for "
+        "the StudyInstanceUID: https://viewer/ohif?StudyInstanceUIDs={study}. Rows of the pages "
+        "that `thyro serve` serves then link to their study; the identifiers are kept in one file, "
+        "encrypted with pseudonym_key.",
     )
     pages_password: SecretStr | None = Field(
         None,

@@ -93,6 +93,8 @@ def _print_batches(batches: "pa.Table", output: Path | None) -> None:
         if breaches:
             figures = ", ".join(f"{name} {row[name]:.3f}" for name in breaches)
             lines.append(f"[red]drift[/] {night} {row['batch_id']}: {figures}")
+        if row["devices"]:
+            lines.append(f"devices {night} {row['batch_id']}: {escape(row['devices'])}")
     print_unbroken(table)
     n_pooled = sum((row["pooled_batches"] or 1) > 1 for row in batches.to_pylist())
     if n_pooled:

@@ -30,6 +30,7 @@ from flows.cli.predict import predict
 from flows.cli.query import query, tables
 from flows.cli.report import report
 from flows.cli.screen import screen
+from flows.cli.send import send
 from flows.cli.serve import serve
 from flows.cli.status import status
 from flows.cli.studies import rm, studies
@@ -49,8 +50,8 @@ app = typer.Typer(
 # In the order in which `thyro --help` lists them.
 for _command in (
     phantom, fetch, ingest, plan, study, verify, doctor, report, export, query, tables, serve,
-    promote, models, evaluate, drift, overlay, predict, listen, screen, feedback, status, studies,
-    rm, gc, deployments,
+    promote, models, evaluate, drift, overlay, predict, listen, screen, send, feedback, status,
+    studies, rm, gc, deployments,
 ):  # fmt: skip
     app.command()(_command)
 

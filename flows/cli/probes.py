@@ -28,7 +28,7 @@ from thyro_core.host import cores, memory
 from thyro_core.pseudonyms import WITHOUT_KEY, Pseudonymiser
 from thyro_core.settings import Settings
 from thyro_core.store.store import Store, filesystem, open_store
-from thyro_core.urls import redact
+from thyro_core.urls import is_archive, redact
 
 State = Literal["ok", "warn", "fail"]
 
@@ -87,7 +87,8 @@ def examine(store_url: str, mirror: str | None) -> Iterator[Finding]:
 
     Yields:
         Python, machine, the packages known to break, torch, torchvision, image formats, GPU, Ray,
-        Prefect, store, pseudonyms, disk, and the weights of each architecture.
+        Prefect, store, pseudonyms, archive, where results go, disk, and the weights of each
+        architecture.
     """
     probes: Iterable[tuple[str, Callable[[], _Result], str]] = (
         ("python", _python, "install Python 3.11 or later"),
@@ -101,6 +102,8 @@ def examine(store_url: str, mirror: str | None) -> Iterator[Finding]:
         ("prefect", _prefect, "start the server, or unset PREFECT_API_URL"),
         ("store", partial(_within, partial(_round_trip, store_url)), _store_cure(store_url)),
         ("pseudonyms", _pseudonyms, "`openssl rand -hex 32` makes a key"),
+        ("archive", partial(_within, _archive), "correct THYRO_SCREENING_BATCH or its credentials"),
+        ("results", partial(_within, _results), "correct THYRO_RESULTS_TO or its credentials"),
         ("disk", partial(_disk, store_url), "choose another --store"),
         *((f"weights {name}", partial(_weights, name, mirror), _MIRROR) for name in ARCHITECTURES),
     )
@@ -287,6 +290,28 @@ def _pseudonyms() -> _Result:
     if key is None:
         return "warn", WITHOUT_KEY
     return "ok", "THYRO_PSEUDONYM_KEY is set; its patients and exams have keyed pseudonyms"
+
+
+def _patient_for_seconds() -> Settings:
+    return Settings().model_copy(update={"store_patience": _SERVER_SECONDS})
+
+
+def _archive() -> _Result:
+    batch = Settings().screening_batch
+    if batch is None or not is_archive(batch):
+        return "ok", "none: THYRO_SCREENING_BATCH names no DICOMweb archive"
+    from thyro_core.archive.probe import probe_source
+
+    return "ok", probe_source(batch, _patient_for_seconds())
+
+
+def _results() -> _Result:
+    target = Settings().results_to
+    if target is None:
+        return "ok", "none are sent: THYRO_RESULTS_TO names no archive"
+    from thyro_core.archive.probe import probe_target
+
+    return "ok", probe_target(target, _patient_for_seconds())
 
 
 def _disk(url: str) -> _Result:

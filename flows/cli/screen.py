@@ -34,8 +34,10 @@ def screen(
 ) -> None:
     """Score what is new in a batch of images and write the night's worklist."""
     from flows.observer import observer
+    from thyro_core.archive.results_target import open_target
     from thyro_core.pseudonyms import WITHOUT_KEY
     from thyro_core.reporting.worklist_exams import check_viewer
+    from thyro_core.screening.identifiers import check_study_links
     from thyro_core.screening.night import checked_date, plan_night
     from thyro_core.settings import Settings
     from thyro_core.store.store import open_store
@@ -44,6 +46,9 @@ def screen(
     opened_store = open_store(store or settings.store)
     night = checked_date(date or "", settings.timezone)
     check_viewer(settings.viewer_link)
+    check_study_links(settings)
+    if settings.results_to is not None:
+        open_target(settings.results_to, settings).close()
     # Planned here: what is wrong is reported before Prefect starts.
     plan_night(opened_store, batch, night, model, rules)
     if settings.pseudonym_key is None:

@@ -18,6 +18,10 @@ class ScreenDisplay(Observer):
         """Show the reason above the line."""
         say(escape(reason), self._status.console)
 
+    def on_delivery(self, sentence: str) -> None:
+        """Show what was sent above the line."""
+        say(escape(sentence), self._status.console)
+
     def on_files(self, counts: Counts, total: int | None) -> None:
         """Show how many files are through."""
         of = "" if total is None else f" of {total}"

@@ -56,12 +56,14 @@ def serve(
     from flows.serving.runner import serve as run
     from flows.serving.server import is_loopback
     from thyro_core.reporting.worklist_exams import check_viewer
+    from thyro_core.screening.identifiers import check_study_links, study_book
 
     secret = settings.pages_password
     password = None if secret is None else secret.get_secret_value()
     names = tuple(name.strip().lower() for name in settings.pages_names.split(",") if name.strip())
     check_access(pages_host, password)
     check_viewer(settings.viewer_link)
+    check_study_links(settings)
     nightly = NightlySchedule(
         cron or settings.screening_cron,
         timezone or settings.timezone,
@@ -85,7 +87,9 @@ def serve(
     if block:
         plan = NotificationPlan(block, nightly.cron, nightly.timezone, bool(nightly.batch))
         _say(f"word of nights that fail, refer images or do not begin goes to {block}")
-    pages = Pages(opened_store, password, settings.viewer_link, names)
+    book, pattern = study_book(opened_store, settings), settings.worklist_links
+    links = (pattern, book) if book is not None and pattern is not None else None
+    pages = Pages(opened_store, password, settings.viewer_link, names, links)
     with serve_pages(pages, pages_host, pages_port) as address:
         _say(f"worklists at {address}{_who_may_look(password, pages_host)}")
         run(entries, host, port, _say, notify=plan)

@@ -30,9 +30,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from thyro_core.errors import InputError
-from thyro_core.reporting.nights import login_page, nights_page, served_worklist
+from thyro_core.reporting.nights import Reader, login_page, nights_page, served_worklist
 from thyro_core.reporting.worklist import page_policy
 from thyro_core.screening.feedback import FeedbackEvent, add_feedback
+from thyro_core.screening.identifiers import StudyBook, study_address
 from thyro_core.screening.rules import date_number
 from thyro_core.store.keys import worklist_key
 from thyro_core.store.store import Store
@@ -85,6 +86,8 @@ class Pages:
         store: whose nights they are.
         password: what lets in; None: everybody who reaches them is in.
         viewer: pattern of a viewer's addresses.
+        links: pattern of a viewer's addresses of studies, and the file that knows these; None: rows
+            have no such link.
         names: names, besides this machine's own and bare addresses, by which they are reached.
         token: tells these pages from others at the same address.
     """
@@ -93,6 +96,7 @@ class Pages:
     password: str | None = None
     viewer: str | None = None
     names: tuple[str, ...] = ()
+    links: tuple[str, StudyBook] | None = None
     token: str = field(default_factory=partial(secrets.token_hex, 16))
     _sessions: dict[str, Session] = field(default_factory=dict)
     _failures: list[float] = field(default_factory=list)
@@ -108,6 +112,7 @@ class Pages:
             Route("/screening/{date}", self._to_worklist),
             Route("/screening/{date}/", self._worklist),
             Route("/screening/{date}/worklist.csv", self._csv),
+            Route("/screening/{date}/study/{exam}", self._study),
             Route("/screening/{date}/feedback", self._feedback, methods=["POST"]),
         ]
         own = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower(), *self.names}
@@ -192,8 +197,9 @@ class Pages:
         async def page(session: Session) -> Response:
             if date is None:
                 return _no_night()
-            make = partial(served_worklist, self.store, date, viewer=self.viewer)
-            text = await run_in_threadpool(make, csrf=session.csrf, who=session.who)
+            who = Reader(session.csrf, session.who, has_study_links=self.links is not None)
+            make = partial(served_worklist, self.store, date, who, viewer=self.viewer)
+            text = await run_in_threadpool(make)
             return _no_night() if text is None else HTMLResponse(text)
 
         return await self._page_for(request, page)
@@ -208,6 +214,22 @@ class Pages:
             name = f'attachment; filename="worklist-{date}.csv"'
             data = await run_in_threadpool(self.store.read, key)
             return Response(data, media_type="text/csv", headers={"Content-Disposition": name})
+
+        return await self._page_for(request, page)
+
+    async def _study(self, request: Request) -> Response:
+        """To the viewer: the page names the exam's pseudonym alone."""
+        exam = str(request.path_params["exam"])
+
+        async def page(_: Session) -> Response:
+            if self.links is None:
+                return _no_study()
+            pattern, book = self.links
+            try:
+                address = await run_in_threadpool(study_address, book, pattern, exam)
+            except InputError as error:
+                return PlainTextResponse(str(error), 503)
+            return _no_study() if address is None else RedirectResponse(address, 303)
 
         return await self._page_for(request, page)
 
@@ -306,6 +328,10 @@ async def _form(request: Request) -> dict[str, str]:
 
 def _no_night() -> Response:
     return PlainTextResponse("no such night", 404)
+
+
+def _no_study() -> Response:
+    return PlainTextResponse("this exam's study is not known here: find it in the archive", 404)
 
 
 def _name_of(host: str) -> str:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+TITLE = "ORTHANC"
 USER, PASSWORD = "thyro", "a-password-of-the-tests"
 
 
@@ -27,9 +28,10 @@ class Orthanc:
     """An archive that can be stopped and started again."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
+        with socket.socket() as free, socket.socket() as other:
             free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+            other.bind(("127.0.0.1", 0))
+            self.port, self.dicom_port = free.getsockname()[1], other.getsockname()[1]
         self._config = folder / "orthanc.json"
         self._config.write_text(
             json.dumps(
@@ -40,7 +42,8 @@ class Orthanc:
                     "RegisteredUsers": {USER: PASSWORD},
                     "StorageDirectory": str(folder / "objects"),
                     "IndexDirectory": str(folder / "objects"),
-                    "DicomServerEnabled": False,
+                    "DicomAet": TITLE,
+                    "DicomPort": self.dicom_port,
                     "Plugins": [str(PLUGIN)],
                     "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
                 }
@@ -52,6 +55,14 @@ class Orthanc:
     @property
     def address(self) -> str:
         return f"dicomweb+http://127.0.0.1:{self.port}/dicom-web?ModalitiesInStudy=US"
+
+    @property
+    def results_to(self) -> str:
+        return self.address.partition("?")[0]
+
+    @property
+    def node(self) -> str:
+        return f"dicom://{TITLE}@127.0.0.1:{self.dicom_port}"
 
     def start(self) -> None:
         self._process = subprocess.Popen(
@@ -74,6 +85,11 @@ class Orthanc:
 
     def put(self, data: bytes) -> None:
         self._ask("POST", "/instances", content=data).raise_for_status()
+
+    def files(self) -> list[bytes]:
+        """All objects that it holds."""
+        names = self._ask("GET", "/instances").json()
+        return [self._ask("GET", f"/instances/{name}/file").content for name in names]
 
     def _ask(self, method: str, path: str, **options: object) -> httpx.Response:
         url = f"http://127.0.0.1:{self.port}{path}"

@@ -7,6 +7,7 @@ library's own log, which would write each address, is silenced.
 import ipaddress
 import logging
 import re
+import secrets
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 
 from thyro_core.archive.multipart import TruncationError, first_part
+from thyro_core.archive.stored_status import BusyError, ObjectRefusedError, check_status
 from thyro_core.errors import InputError, StoreError
 from thyro_core.settings import Settings
 from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
@@ -35,6 +37,10 @@ _STUDY_UID_TAG, _SERIES_UID_TAG, _INSTANCE_UID_TAG, _INSTANCE_COUNT = (
     "00080018",
     "00201208",
 )
+_FAILURES, _FAILURE_REASON = "00081198", "00081197"
+# Of STOW-RS: of another object the answer may be another one.
+_REFUSALS_OF_ONE = {400, 413, 415, 422}
+_NO_REASON = 0x0110  # processing failure
 _ROWS_A_PAGE = 200
 _INSTANCE_ATTEMPTS = 4
 _REQUEST_TIMEOUT = httpx.Timeout(30.0, read=300.0)
@@ -177,6 +183,68 @@ class Archive:
             if _UID_DIGITS.fullmatch(series):
                 yield Instance(study, series, str(_first_value(row, _INSTANCE_UID_TAG)))
 
+    def instances_of_series(self, study: str, series: str) -> set[str]:
+        """The instances that a series of a study has; none where there is no such series.
+
+        Raises:
+            InputError: the archive refuses.
+            StoreError: it does not answer.
+        """
+        query = (("SeriesInstanceUID", series),)
+        rows = self._rows(f"studies/{study}/instances", query, _INSTANCE_UID_TAG)
+        return {str(_first_value(row, _INSTANCE_UID_TAG)) for row in rows}
+
+    def store(self, study: str, data: bytes) -> None:
+        """Store an object in a study (STOW-RS); one that is there already is no fault.
+
+        Args:
+            study: StudyInstanceUID.
+            data: the object as a file.
+
+        Raises:
+            InputError: the archive refuses everything.
+            ObjectRefusedError: it refuses this object.
+            StoreError: it does not answer.
+        """
+        boundary = secrets.token_hex(16)
+        head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        body = head + data + f"\r\n--{boundary}--\r\n".encode()
+        kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
+        headers = {**_JSON_HEADERS, "Content-Type": kind}
+
+        def attempt() -> None:
+            url = f"{self.address.root}/studies/{study}"
+            response = self._client.post(url, content=body, headers=headers)
+            if response.status_code in {200, 202, 409}:
+                for status in _failures(response):
+                    check_status(status, self._host)
+            elif response.status_code in _REFUSALS_OF_ONE:
+                msg = f"{self._host}: the archive does not take an object ({response.status_code})"
+                raise ObjectRefusedError(msg)
+            else:
+                self._check(response)
+
+        self._patiently(attempt)
+
+    def check_storing(self) -> None:
+        """See whether objects may be stored, by a request that holds none.
+
+        Raises:
+            InputError: the archive refuses.
+            StoreError: it does not answer.
+        """
+        kind = 'multipart/related; type="application/dicom"; boundary=none'
+        headers = {**_JSON_HEADERS, "Content-Type": kind}
+
+        def attempt() -> None:
+            url = f"{self.address.root}/studies"
+            response = self._client.post(url, content=b"--none--\r\n", headers=headers)
+            # That it lacks objects is no refusal to take them.
+            if response.status_code not in {200, 202, 204, 409, *_REFUSALS_OF_ONE}:
+                self._check(response)
+
+        self._patiently(attempt)
+
     def save(self, instance: Instance, path: Path) -> bool:
         """Write an instance to a file, as the archive sends it.
 
@@ -298,6 +366,18 @@ class Archive:
             raise InputError(msg)
 
 
+def _failures(response: httpx.Response) -> list[int]:
+    """DICOM's status of each object that STOW-RS did not take."""
+    try:
+        answer = response.json() if response.content else {}
+    except ValueError:
+        answer = {}
+    row = answer[0] if isinstance(answer, list) and answer else answer
+    items = (row.get(_FAILURES) or {}).get("Value") or [] if isinstance(row, dict) else []
+    statuses = [int(_first_value(item, _FAILURE_REASON) or _NO_REASON) for item in items]
+    return statuses or ([_NO_REASON] if response.status_code == 409 else [])
+
+
 def _client_of(settings: Settings) -> httpx.Client:
     context = ssl.create_default_context()
     if settings.dicomweb_certificate is not None:
@@ -322,7 +402,7 @@ def _is_passing(error: Exception) -> bool:
     """Whether the same request may succeed a moment later."""
     if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL)) or _is_tls(error):
         return False
-    return isinstance(error, (_Transient, httpx.HTTPError, httpx.StreamError))
+    return isinstance(error, (_Transient, BusyError, httpx.HTTPError, httpx.StreamError))
 
 
 def _is_tls(error: BaseException | None) -> bool:

@@ -12,13 +12,14 @@ import logging
 import secrets
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from thyro_core.archive.dicomweb import Archive, ArchiveAddress, Instance, StudyEntry, parse_address
+from thyro_core.archive.result_uids import result_series
 from thyro_core.errors import InputError
 from thyro_core.settings import Settings
 from thyro_core.store.keys import archive_ledger_key
@@ -53,6 +54,8 @@ class Spool:
     _ledger: dict[str, list[str]] = field(default_factory=dict)
     _waiting: dict[str, str] = field(default_factory=dict)
     """The study of each instance in the folder."""
+    _results: dict[str, str] = field(default_factory=dict)
+    """The study of each result of Thyro's in the archive: it counts there, and is not fetched."""
 
     def fetch(self, settings: Settings) -> None:
         """Fetch what is new; what an earlier run fetched and nobody has read stays.
@@ -87,17 +90,28 @@ class Spool:
                 self.address.root, self.n_withheld,
             )  # fmt: skip
 
-    def conclude(self) -> None:
-        """Note that all that waited has been read, and remove it."""
+    def conclude(self, keep: Collection[str] = ()) -> None:
+        """Note that all that waited has been read, and remove it.
+
+        Args:
+            keep: names of files that a later run needs; they wait on.
+        """
         if self.store is None:
             return
         for instance, study in self._waiting.items():
-            names = self._ledger.setdefault(study, [])
-            if (self.folder / f"{instance}.dcm").exists():
-                names.append(instance)
+            file = self.folder / _file_name(instance)
+            if file.name not in keep and file.exists():
+                self._ledger.setdefault(study, []).append(instance)
+        for instance, study in self._results.items():
+            self._ledger.setdefault(study, []).append(instance)
         ledger = {study: sorted(set(names)) for study, names in self._ledger.items()}
         self.store.write(self._key, json.dumps({"studies": ledger}).encode())
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        for file in self.folder.iterdir():
+            if file.name not in keep:
+                file.unlink()
 
     @property
     def _key(self) -> str:
@@ -118,12 +132,16 @@ class Spool:
             own_names = set(self._ledger.get(self._pseudonym(study.uid), ()))
             if _is_complete(study, len(own_names)):
                 continue
+            results = result_series(study.uid)
             for instance in archive.instances(study.uid):
                 name = self._pseudonym(instance.instance)
                 if name in own_names:
                     continue
+                if instance.series in results:
+                    self._results[name] = self._pseudonym(study.uid)
+                    continue
                 self._waiting[name] = self._pseudonym(study.uid)
-                if (self.folder / f"{name}.dcm").exists():
+                if (self.folder / _file_name(name)).exists():
                     self.n_present += 1
                 else:
                     yield instance
@@ -143,10 +161,14 @@ class Spool:
         part = self.folder / f"{name}.part"
         is_there = archive.save(instance, part)
         if is_there:
-            part.rename(self.folder / f"{name}.dcm")
+            part.rename(self.folder / _file_name(name))
         else:
             part.unlink(missing_ok=True)
         return is_there
+
+
+def _file_name(instance: str) -> str:
+    return f"{instance}.dcm"
 
 
 def _is_complete(study: StudyEntry, n_taken: int) -> bool:

@@ -31,6 +31,7 @@ from thyro_core.errors import amount
 from thyro_core.imaging.bounds import ClipBounds, evenly_spaced
 from thyro_core.imaging.compressed import RefusedError
 from thyro_core.imaging.decode import DECODER_ERRORS, TooLargeError, fault_sentence
+from thyro_core.imaging.devices import device_category
 from thyro_core.imaging.dicom_deflated import MAGIC, MAGIC_AT, unpack
 from thyro_core.imaging.dicom_pixels import (
     PHOTOMETRIC,
@@ -62,6 +63,7 @@ _ULTRASOUND = {
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _TAGS = [
     "SOPClassUID", "Modality", "StudyInstanceUID", "PatientID", "IssuerOfPatientID",
+    "Manufacturer", "ManufacturerModelName",
     "SpecificCharacterSet", "BurnedInAnnotation", "SamplesPerPixel", "PhotometricInterpretation",
     "PlanarConfiguration",
     "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
@@ -126,6 +128,8 @@ class DicomImages:
     note: str | None = None
     has_regions: bool = False
     exam_id: str | None = None
+    device: str | None = None
+    """What made it, in words of a closed list; None: not named, or the header was not readable."""
 
 
 def is_dicom(data: bytes) -> bool:
@@ -146,7 +150,7 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
         pseudonymise: makes a pseudonym of PatientID and IssuerOfPatientID.
     """
     silence()
-    patient_id, burned_in, exam_id = None, None, None
+    patient_id, burned_in, exam_id, device = None, None, None, None
     try:
         source = unpack(data, bounds)
         identity = _identity(source)
@@ -154,7 +158,7 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
         exam_id = _exam_pseudonym(identity, _ACCESSION, pseudonymise)
         dataset = _dataset(source, identity)
         exam_id = _exam_pseudonym(dataset, _STUDY_UID, pseudonymise) or exam_id
-        burned_in = _is_burned_in(dataset)
+        burned_in, device = _is_burned_in(dataset), _device(dataset)
         _check_kind(dataset)
         _check_dicom_bounds(dataset, bounds)
         syntax = transfer_syntax(dataset)
@@ -171,10 +175,10 @@ def read_dicom(data: bytes, bounds: ClipBounds, pseudonymise: Pseudonymise) -> D
             indices = evenly_spaced(n, bounds.frames_per_clip)
             frames = tuple(_frames(dataset, syntax, indices, boxes))
     except READER_ERRORS as error:
-        return DicomImages(patient_id, *_why(error), burned_in, exam_id=exam_id)
+        return DicomImages(patient_id, *_why(error), burned_in, exam_id=exam_id, device=device)
     return DicomImages(
         patient_id, None, None, burned_in, frames,
-        is_clip=n > 1, note=note, has_regions=bool(boxes), exam_id=exam_id,
+        is_clip=n > 1, note=note, has_regions=bool(boxes), exam_id=exam_id, device=device,
     )  # fmt: skip
 
 
@@ -244,6 +248,14 @@ def _is_burned_in(dataset: Dataset) -> bool | None:
     except READER_ERRORS:
         return True  # what cannot be read cannot be trusted
     return {"YES": True, "NO": False}.get(word)
+
+
+def _device(dataset: Dataset) -> str | None:
+    try:
+        maker, model = (dataset.get(name) for name in ("Manufacturer", "ManufacturerModelName"))
+    except READER_ERRORS:
+        return None
+    return device_category(str(maker or ""), str(model or ""))
 
 
 def _check_kind(dataset: Dataset) -> None:

@@ -61,12 +61,14 @@ class FilePictures:
         exam_id: Pseudonym of the exam; None: the file names none, or none is made.
         burned_in: Whether the file says that names may be drawn into its pixels; None: it does not
             say.
+        device: What made it, in words of a closed list; None: the file names no device.
     """
 
     pictures: tuple[Picture, ...]
     patient_id: str | None = None
     exam_id: str | None = None
     burned_in: bool | None = None
+    device: str | None = None
 
 
 def read_pictures(data: bytes, bounds: PictureBounds, pseudonymise: Pseudonymise) -> FilePictures:
@@ -87,7 +89,9 @@ def read_pictures(data: bytes, bounds: PictureBounds, pseudonymise: Pseudonymise
     if is_dicom(data):
         contents = read_dicom(data, bounds, pseudonymise)
         pictures = tuple(_of_dicom(contents, whole, bounds))
-        return FilePictures(pictures, contents.patient_id, contents.exam_id, contents.burned_in)
+        return FilePictures(
+            pictures, contents.patient_id, contents.exam_id, contents.burned_in, contents.device
+        )
     try:
         image = decode(data, bounds)
     except TooLargeError as error:

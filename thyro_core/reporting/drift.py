@@ -162,6 +162,7 @@ def _table_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "night": _day(row["date"]).isoformat(),
         "batch": row["batch_id"],
         "model": row["model_id"],
+        "devices": row["devices"] or "",
         "scored": f"{row['scored']} of {row['received']}",
         "pooled": row["pooled_batches"] or 1,
         "cells": cells,

@@ -48,9 +48,22 @@ def login_page(csrf: str, fault: str = "") -> str:
     return _page("login.html", csrf=csrf, fault=fault)
 
 
-def served_worklist(
-    store: Store, date: str, *, viewer: str | None, csrf: str, who: str
-) -> str | None:
+@dataclass(frozen=True)
+class Reader:
+    """Who asks for a page.
+
+    Attributes:
+        csrf: the token that each post must carry.
+        who: the reader's initials.
+        has_study_links: whether rows link to their studies.
+    """
+
+    csrf: str
+    who: str
+    has_study_links: bool = False
+
+
+def served_worklist(store: Store, date: str, reader: Reader, *, viewer: str | None) -> str | None:
     """The worklist of a date with the readers' verdicts; None: no such night.
 
     Raises:
@@ -63,7 +76,9 @@ def served_worklist(
         return None
     totals = sum_totals([totals_of_row(row) for row in batches.to_pylist()])
     worklist = read_worklist(store, date, parts, totals, batches)
-    served_page = ServedPage(csrf, who, read_feedback(store, date))
+    served_page = ServedPage(
+        reader.csrf, reader.who, read_feedback(store, date), reader.has_study_links
+    )
     return worklist_page(worklist, viewer=viewer, served_page=served_page)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from thyro_core import NOTICE
+from thyro_core.pseudonyms import EXAM_PREFIX
 from thyro_core.registry.bundle import FIGURES_OF_MEMBERS
 from thyro_core.reporting.html import render_page, template_text
 from thyro_core.reporting.worklist_exams import by_band, check_viewer, exams_of, viewer_url
@@ -42,6 +43,8 @@ class ServedPage:
     """The reader's initials."""
     feedback: Sequence[Mapping[str, object]]
     """Readers' verdicts on the date's rows."""
+    has_study_links: bool = False
+    """Whether rows link to their studies, by the exams' pseudonyms."""
 
 
 def write_worklist_page(store: Store, worklist: Worklist, viewer: str | None = None) -> None:
@@ -99,11 +102,18 @@ def worklist_page(
         small=probability_text,
         most_pictures=MOST_PICTURES,
         link=lambda row: viewer_url(viewer, row),
+        study_link=_study_link if served_page and served_page.has_study_links else None,
         policy=page_policy(is_served=served_page is not None),
         style=Markup(template_text("worklist.css")),  # noqa: S704 - our own file
         script=Markup(template_text("worklist.js")),  # noqa: S704 - our own file
         data=_data(worklist, served_page),
     )
+
+
+def _study_link(row: Mapping[str, object]) -> str | None:
+    """Where the server says which study a row's exam is; None: no pseudonym of it is known."""
+    exam = str(row["exam_id"] or "")
+    return f"study/{exam}" if exam.startswith(EXAM_PREFIX) else None
 
 
 def probability_text(value: float) -> str:

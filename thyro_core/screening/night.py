@@ -1,6 +1,6 @@
 """The steps of a night around its stream: prepare before it, conclude after it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from thyro_core.screening.store import (
     unfinished_nights,
     write_batch_row,
 )
-from thyro_core.screening.worklist import Worklist, write_worklist_csv
+from thyro_core.screening.worklist import Worklist, device_counts, write_worklist_csv
 from thyro_core.settings import Settings
 from thyro_core.store.keys import path_salt_key, sample_key, screening_prefix, table_prefix
 from thyro_core.store.store import Store, full_url
@@ -84,13 +84,21 @@ def plan_night(
         InputError: the batch cannot be listed, the date is none, or there is no such model.
     """
     date_number(date)
-    if is_archive(batch):
-        name = parse_address(batch).text
-    else:
-        check_batch(batch)
-        name = redact(full_url(batch))
+    name = batch_name(batch)
     model = load_bundle(store, model_id or champion(store))
     return Night(date=date, batch=name, model_id=model.model_id, rules=rules)
+
+
+def batch_name(batch: str) -> str:
+    """What tables call a batch.
+
+    Raises:
+        InputError: it cannot be listed, or is an archive whose address may not be used.
+    """
+    if is_archive(batch):
+        return parse_address(batch).text
+    check_batch(batch)
+    return redact(full_url(batch))
 
 
 @dataclass(frozen=True)
@@ -102,15 +110,21 @@ class BatchFiles:
     spool: Spool | None = None
     """Of an archive: what waits in that folder."""
 
-    def conclude(self, counts: Counts) -> None:
+    @property
+    def are_all_here(self) -> bool:
+        """Whether the archive gave all that it listed."""
+        return self.spool is None or not self.spool.n_withheld
+
+    def conclude(self, counts: Counts, keep: Collection[str] = ()) -> None:
         """Note that a night has read them all; of an archive they are removed then.
 
         Args:
             counts: of the run. Where a file was not whole, or a worker could not reach it, all stay
                 for the next one.
+            keep: names of files that stay for the next run in any case.
         """
         if self.spool is not None and not counts.late:
-            self.spool.conclude()
+            self.spool.conclude(keep)
 
 
 def fetch_batch(store: Store, batch: str, settings: Settings) -> BatchFiles:
@@ -133,6 +147,20 @@ def fetch_batch(store: Store, batch: str, settings: Settings) -> BatchFiles:
     spool = open_spool(store, batch, store.read(path_salt_key()), scratch_folder(settings))
     spool.fetch(settings)
     return BatchFiles(str(spool.folder), spool)
+
+
+def files_here(store: Store, batch: str, settings: Settings) -> str | None:
+    """Where the files of a batch lie now; of an archive what waits for a later run; None: none do.
+
+    Raises:
+        InputError: the archive's address may not be used.
+    """
+    if not is_archive(batch):
+        return batch
+    if not store.exists(path_salt_key()):
+        return None
+    spool = open_spool(store, batch, store.read(path_salt_key()), scratch_folder(settings))
+    return str(spool.folder) if spool.folder.is_dir() else None
 
 
 def checked_date(text: str, timezone: str) -> str:
@@ -223,6 +251,7 @@ def conclude_night(
         "aside": counts.aside if counts else None,
         "aside_reasons": counts.aside_reasons if counts else None,
         "seconds": seconds,
+        "devices": device_counts(store, night),
         **drift.figures(),
     }
     write_batch_row(store, night, totals, figures)

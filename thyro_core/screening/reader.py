@@ -73,6 +73,7 @@ class ScreeningImage:
         text: Boxes around lines of text in the picture, four numbers each: left, top, right and
             bottom (exclusive) [pixels]; None: not sought, as nobody is shown the image.
         exam_id: Pseudonym of the exam; None: the file names none, or there is no key.
+        device: What made the file, in words of a closed list; None: it names no device.
         display: The image as people may see it, see `screening.pictures`; None: they may not, or it
             is not decoded.
     """
@@ -94,6 +95,7 @@ class ScreeningImage:
     height: int | None = None
     text: tuple[int, ...] | None = None
     exam_id: str | None = None
+    device: str | None = None
     display: Grey | None = None
 
 
@@ -131,6 +133,7 @@ def _with_verdict(picture: Picture, file: FilePictures, rules: ScreeningRules) -
             detail=join_details(picture.detail, picture.note),
             burned_in=file.burned_in,
             exam_id=file.exam_id,
+            device=file.device,
         )
     mean, sd = grey_statistics(grey)
     focus = sharpness(grey)
@@ -155,6 +158,7 @@ def _with_verdict(picture: Picture, file: FilePictures, rules: ScreeningRules) -
         height=grey.shape[0],
         text=None if boxes is None else tuple(side for box in boxes for side in box),
         exam_id=file.exam_id,
+        device=file.device,
         display=display_picture(grey, boxes or []) if is_visible else None,
     )
 

@@ -35,7 +35,7 @@ MOST_ROWS: Mapping[str, int] = {
 CSV_COLUMNS = (
     "rank", "image_id", "file_id", "frame", "name", "patient_id", "exam_id", "band",
     "prob_malignant", "prob_raw", "sd", "status", "copy_of", "reason", "why", "detail",
-    "model_id", "batch", "notice",
+    "device", "model_id", "batch", "notice",
 )  # fmt: skip
 """Columns of `worklist.csv`."""
 
@@ -151,6 +151,21 @@ def _model(store: Store, model_id: str) -> Bundle | None:
         return load_bundle(store, model_id)
     except InputError:  # a model that is gone by now; its rows stay
         return None
+
+
+def device_counts(store: Store, night: Night) -> str:
+    """The devices of a batch's files with their numbers, most first, in one line; may be empty."""
+    part = table_key("screening", date=night.number, batch_id=night.batch_id)
+    sql = (
+        "SELECT device, count(DISTINCT coalesce(path_id, image_id)) AS n FROM parts "
+        "WHERE device IS NOT NULL GROUP BY device ORDER BY n DESC, device"
+    )
+    schema = schemas.TABLES["screening"].schema
+    with local_copies(store, [part]) as files, open_connection() as connection:
+        rows = [
+            row for batch in select(connection, sql, files, schema) for row in batch.to_pylist()
+        ]
+    return ", ".join(f"{row['device']} {row['n']}" for row in rows)
 
 
 def unscored_rows(store: Store, night: Night) -> list[dict[str, str]]:

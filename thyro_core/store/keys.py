@@ -139,6 +139,26 @@ def archive_ledger_key(archive_id: str) -> str:
     return f"archives/{archive_id}.json"
 
 
+def open_results_folder(target_id: str) -> str:
+    """Folder of the marks of nights' batches whose results are not all sent to an archive."""
+    return f"results/{target_id}/open"
+
+
+def open_results_key(target_id: str, date: str, batch_id: str) -> str:
+    """The mark that results of a night's batch are still to be sent to an archive."""
+    return f"{open_results_folder(target_id)}/{date}/{batch_id}"
+
+
+def results_record_key(target_id: str, date: str, batch_id: str) -> str:
+    """Key of what of a night's batch an archive has got the results of, by hashes of paths."""
+    return f"results/{target_id}/sent/{date}/{batch_id}.json"
+
+
+def identifiers_key() -> str:
+    """The one object with identifiers of studies: encrypted, apart from all tables."""
+    return "identifiers/studies.bin"
+
+
 def path_salt_key() -> str:
     """Random bytes, one for the whole store, that the hashes of files' paths are made with."""
     return "screening/salt"

@@ -547,8 +547,8 @@ LATER_COLUMNS: Mapping[str, frozenset[str]] = {
     "images": frozenset({"text_boxes", "views", "file_id", "frame", "view", "burned_in"}),
     "runs": frozenset({"weights_ignored"}),
     "operating_points": frozenset({"apparent_low", "apparent_high"}),
-    "screening": frozenset({"text_lines", "exam_id", "pattern_id"}),
-    "screening_batches": frozenset({"pooled_batches", "aside", "aside_reasons"}),
+    "screening": frozenset({"text_lines", "exam_id", "pattern_id", "device"}),
+    "screening_batches": frozenset({"pooled_batches", "aside", "aside_reasons", "devices"}),
     "shortcuts": frozenset(
         {
             "n_images",

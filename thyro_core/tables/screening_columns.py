@@ -95,6 +95,11 @@ IMAGE_COLUMNS: tuple[Column, ...] = (
         "Exam: e and the study's keyed pseudonym, or f and a hash of the folder; null: not noted.",
     ),
     ("patient_id", STRING, "Keyed pseudonym of the patient; null: none was given."),
+    (
+        "device",
+        STRING,
+        "Maker and family of the device, of a closed list, or other; null: not named, not noted.",
+    ),
     ("width", INT, "Width [pixels]; null: not decoded."),
     ("height", INT, "Height [pixels]; null: not decoded."),
     ("mean", REAL, "Mean grey level, 0 to 255."),
@@ -164,6 +169,11 @@ BATCH_COLUMNS: tuple[Column, ...] = (
         "Batches that the figures but `share_rejected` are of: a small one's, and those before it.",
     ),
     ("share_rejected", REAL, "Share of the received files of which no image is scored."),
+    (
+        "devices",
+        STRING,
+        "Devices of the files as in `screening`, with their numbers; empty: none is named.",
+    ),
     ("breaches", STRING, "Drift figures past their bound, comma-separated; empty: none."),
     ("seconds", REAL, "Wall-clock time of the last run [s]."),
 )

@@ -23,7 +23,7 @@ from thyro_core.urls import redact
 NAMES = [
     "python", "machine", "fastapi", "SQLAlchemy", "torch", "torchvision", "images", "gpu", "ray",
     "prefect",
-    "store", "pseudonyms", "disk",
+    "store", "pseudonyms", "archive", "results", "disk",
     "weights resnet18", "weights alexnet", "weights vgg16", "weights inception_v3",
 ]  # fmt: skip
 ANSWERS = {"/api/health": 200, "/locked/health": 401}

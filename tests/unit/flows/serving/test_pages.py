@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pytest
+from pydantic import SecretStr
 
 from flows.serving import pages
 from flows.serving.pages import COOKIE, MOST_BYTES, Pages
@@ -15,7 +17,8 @@ from flows.serving.pages_server import check_access, serve_pages, served_address
 from tests.support.prefectserver import free_port
 from tests.support.worklists import DATE, NUMBER, ROWS, TOTALS, batch_row, row, written
 from thyro_core.errors import InputError
-from thyro_core.store.keys import pages_key
+from thyro_core.screening.identifiers import StudyBook
+from thyro_core.store.keys import identifiers_key, pages_key
 from thyro_core.store.store import Store, open_store
 from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table, write_table
@@ -276,3 +279,46 @@ def test_a_night_knows_where_it_is_served_as_long_as_it_is(store: Store) -> None
     for left in (record, b"", b"[]", b'{"url": "file:///etc/passwd", "token": ""}'):
         store.write(pages_key(), left)
         assert served_address(store, DATE) is None
+
+
+EXAM = f"e{'0' * 31}7"
+STUDY = "1.2.840.113619.55.2.1"
+
+
+def with_exam(store: Store) -> None:
+    table = read_table(store, "screening")
+    column = pa.array([EXAM] * table.num_rows)
+    place = table.schema.get_field_index("exam_id")
+    table = table.set_column(place, "exam_id", column)
+    batch_id = table["batch_id"][0].as_py()
+    write_table(store, "screening", table, date=NUMBER, batch_id=batch_id)
+
+
+def test_rows_lead_to_their_study_by_way_of_the_server(store: Store) -> None:
+    """The page names the pseudonym of the exam; what it stands for is in the answer to a click."""
+    with_exam(store)
+    book = StudyBook(store, SecretStr("a-secret-of-the-tests"))
+    store.write(identifiers_key(), book._cipher.encrypt(json.dumps({EXAM: STUDY}).encode()))
+    pattern = "https://viewer/ohif?StudyInstanceUIDs={study}"
+    browser = Browser(Pages(store, PASSWORD, links=(pattern, book)))
+    assert browser.get(f"/screening/{DATE}/study/{EXAM}").headers["location"] == "/login"
+    log_in(browser)
+    page = browser.get(f"/screening/{DATE}/").text
+    assert f'href="study/{EXAM}"' in page
+    assert STUDY not in page
+    answer = browser.get(f"/screening/{DATE}/study/{EXAM}")
+    assert answer.status_code == 303
+    assert answer.headers["location"] == pattern.format(study=STUDY)
+    assert answer.headers["cache-control"] == "no-store"
+    assert browser.get(f"/screening/{DATE}/study/enobody").status_code == 404
+    other = StudyBook(store, SecretStr("another-secret-of-tests"))
+    foreign = Browser(Pages(store, links=(pattern, other)))
+    refusal = foreign.get(f"/screening/{DATE}/study/{EXAM}")
+    assert refusal.status_code == 503
+    assert "set that key again" in refusal.text
+
+
+def test_without_the_setting_no_row_leads_to_a_study(store: Store, inside: Browser) -> None:
+    with_exam(store)
+    assert "study/e" not in inside.get(f"/screening/{DATE}/").text
+    assert inside.get(f"/screening/{DATE}/study/{EXAM}").status_code == 404
