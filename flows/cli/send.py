@@ -48,11 +48,11 @@ def send(
         say("nothing to send: the archive has the results of all nights of this batch")
         return
     if dry_run:
-        sender.preview(nights, _show)
+        sender.preview(nights, _show_study)
         say(f"nothing is sent: this was a dry run. {NOTICE}")
         return
     with err.status("sending"):
-        delivery = _send(opened_store, sender, nights)
+        delivery = _send_under_lock(opened_store, sender, nights)
     say(delivery.sentence)
     if delivery.unsent:
         msg = f"{amount(len(delivery.unsent), 'file')}: results not sent; the same command goes on"
@@ -74,7 +74,7 @@ def _nights(store: "Store", sender: "ResultsSender", batch: str, date: str | Non
     return nights
 
 
-def _send(store: "Store", sender: "ResultsSender", nights: "list[Night]") -> "Delivery":
+def _send_under_lock(store: "Store", sender: "ResultsSender", nights: "list[Night]") -> "Delivery":
     from flows.screening import LOCK_SECONDS
     from flows.study_lock import lock_owner
     from thyro_core.store.keys import screening_lock_key
@@ -86,7 +86,7 @@ def _send(store: "Store", sender: "ResultsSender", nights: "list[Night]") -> "De
         return sender.send(nights, are_all_here=False)
 
 
-def _show(study: "StudyResults") -> None:
+def _show_study(study: "StudyResults") -> None:
     from thyro_core.screening.rules import BANDS
 
     images = ", ".join(f"{study.bands[band]} {band}" for band in BANDS if study.bands[band])

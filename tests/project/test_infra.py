@@ -4,6 +4,7 @@ No container runs here. What a file names must exist: commands, options, ports, 
 """
 
 import importlib.metadata
+import json
 import re
 import shlex
 import shutil
@@ -36,6 +37,9 @@ from tests.support.infrafiles import (
     render,
     stages,
 )
+from tests.support.orthanc import PASSWORD, running_orthanc, why_not
+from thyro_core.archive.probe import probe_source
+from thyro_core.archive.results_target import parse_target
 from thyro_core.settings import Settings
 
 VERSION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
@@ -707,3 +711,32 @@ def test_no_image_is_whatever_is_newest() -> None:
     for path in [*INFRA.rglob("*"), REPOSITORY / ".dockerignore"]:
         if path.is_file():
             assert ":latest" not in path.read_text(encoding="utf-8"), path
+
+
+def test_the_archive_to_try_speaks_on_the_workers_loopback_and_holds_no_secret() -> None:
+    extra = load(INFRA / "compose.archive.yaml")["services"]
+    assert extra.keys() - compose()["services"].keys() == {"archive"}
+    assert extra["archive"]["profiles"] == ["archive"], "off unless it is asked for"
+    assert extra["archive"]["network_mode"] == "service:prefect-worker"
+    assert re.search(r":[0-9.]+$", extra["archive"]["image"]), "no image is whatever is newest"
+    variables = extra["archive"]["environment"] | extra["prefect-worker"]["environment"]
+    for value in secrets_of(variables).values():
+        assert re.fullmatch(r"\$\{\w+:\?[^}]+\}", value), value
+    for name in extra["prefect-worker"]["environment"]:
+        assert is_known(name), name
+    parse_target(variables["THYRO_RESULTS_TO"])
+    assert all(port.startswith("127.0.0.1:") for port in extra["prefect-worker"]["ports"])
+    config = json.loads((INFRA / "orthanc.json").read_text())
+    assert config["RegisteredUsers"] == {"thyro": "${ORTHANC_PASSWORD}"}
+    assert config["AuthenticationEnabled"]
+    assert f":{config['HttpPort']}/dicom-web" in variables["THYRO_RESULTS_TO"]
+
+
+@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+def test_orthanc_takes_its_password_from_the_environment(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ORTHANC_PASSWORD", PASSWORD)
+    config = json.loads((INFRA / "orthanc.json").read_text())
+    own = ("Plugins", "StorageDirectory", "IndexDirectory", "HttpPort", "DicomPort", "DicomAet")
+    with running_orthanc(tmp_path, {k: v for k, v in config.items() if k not in own}) as orthanc:
+        settings = Settings(dicomweb_user="thyro", dicomweb_password=PASSWORD)
+        assert "answers" in probe_source(orthanc.address, settings)

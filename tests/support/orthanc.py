@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def why_not() -> str | None:
 class Orthanc:
     """An archive that can be stopped and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, object] | None = None) -> None:
         with socket.socket() as free, socket.socket() as other:
             free.bind(("127.0.0.1", 0))
             other.bind(("127.0.0.1", 0))
@@ -47,6 +47,7 @@ class Orthanc:
                     "Plugins": [str(PLUGIN)],
                     "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
                 }
+                | dict(config or {})
             )
         )
         self._process: subprocess.Popen[bytes] | None = None
@@ -97,8 +98,9 @@ class Orthanc:
 
 
 @contextmanager
-def running_orthanc(folder: Path) -> Iterator[Orthanc]:
-    archive = Orthanc(folder)
+def running_orthanc(folder: Path, config: Mapping[str, object] | None = None) -> Iterator[Orthanc]:
+    """An archive for as long as the block lasts; `config` stands above the tests' own."""
+    archive = Orthanc(folder, config)
     try:
         yield archive
     finally:

@@ -19,13 +19,13 @@ _TEXT_NAMES = (
     "PatientID", "IssuerOfPatientID", "PatientName", "AccessionNumber", "StudyID",
     "ReferringPhysicianName",
 )  # fmt: skip
-_TAGS = element_tags(
+_RESULT_TAGS = element_tags(
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID",
     "SeriesInstanceUID", "StudyDate", "StudyTime", "PatientBirthDate", "PatientSex",
     "Rows", "BurnedInAnnotation", *_TEXT_NAMES,
 )  # fmt: skip
-_LAST_TAG = max(_TAGS)
-_UID_FORM = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
+_LAST_RESULT_TAG = max(_RESULT_TAGS)
+_VALID_UID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
 _LONGEST_UID = 64
 _DATE_FORM = re.compile(r"[0-9]{8}")
 _TIME_FORM = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9](\.[0-9]{1,6})?)?)?")
@@ -76,7 +76,10 @@ def read_image_header(file: BinaryIO, bounds: ClipBounds) -> ImageHeader | None:
     silence()
     try:
         dataset = read_partial(
-            header_stream(file, bounds), stop_when=_is_beyond, force=True, specific_tags=_TAGS
+            header_stream(file, bounds),
+            stop_when=_is_behind_header,
+            force=True,
+            specific_tags=_RESULT_TAGS,
         )
         return _header_of(dataset)
     except OSError as error:
@@ -87,8 +90,8 @@ def read_image_header(file: BinaryIO, bounds: ClipBounds) -> ImageHeader | None:
         return None
 
 
-def _is_beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return bool(tag > _LAST_TAG)
+def _is_behind_header(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return bool(tag > _LAST_RESULT_TAG)
 
 
 def _header_of(dataset: Dataset) -> ImageHeader | None:
@@ -98,14 +101,14 @@ def _header_of(dataset: Dataset) -> ImageHeader | None:
         return None
     attributes = Dataset()
     for name in _TEXT_NAMES:
-        setattr(attributes, name, _text(dataset, name))
+        setattr(attributes, name, _clean_text(dataset, name))
     attributes.StudyInstanceUID = study
     for name, form in (
         ("PatientBirthDate", _DATE_FORM), ("StudyDate", _DATE_FORM), ("StudyTime", _TIME_FORM),
     ):  # fmt: skip
-        value = _text(dataset, name)
+        value = _clean_text(dataset, name)
         setattr(attributes, name, value if form.fullmatch(value) else "")
-    sex = _text(dataset, "PatientSex").upper()
+    sex = _clean_text(dataset, "PatientSex").upper()
     attributes.PatientSex = sex if sex in _SEXES else ""
     if not attributes.IssuerOfPatientID:
         del attributes.IssuerOfPatientID
@@ -114,19 +117,19 @@ def _header_of(dataset: Dataset) -> ImageHeader | None:
         instance=instance,
         series=series,
         study=study,
-        patient=(_text(dataset, "PatientID"), _text(dataset, "IssuerOfPatientID")),
+        patient=(_clean_text(dataset, "PatientID"), _clean_text(dataset, "IssuerOfPatientID")),
         has_frames=sop_class in _CLASSES_WITH_FRAMES,
         attributes=attributes,
-        may_show_names=_text(dataset, "BurnedInAnnotation").upper() != "NO",
+        may_show_names=_clean_text(dataset, "BurnedInAnnotation").upper() != "NO",
     )
 
 
 def _uid(dataset: Dataset, name: str) -> str:
-    text = _text(dataset, name)
-    return text if len(text) <= _LONGEST_UID and _UID_FORM.fullmatch(text) else ""
+    text = _clean_text(dataset, name)
+    return text if len(text) <= _LONGEST_UID and _VALID_UID.fullmatch(text) else ""
 
 
-def _text(dataset: Dataset, name: str) -> str:
+def _clean_text(dataset: Dataset, name: str) -> str:
     """A value as text without control characters; empty: there is none, or it is not legible."""
     try:
         value = dataset.get(name)

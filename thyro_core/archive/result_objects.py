@@ -36,8 +36,8 @@ _REASON = Code("reason", _SCHEME, "Reason")
 _VIEW = Code("view", _SCHEME, "View in the picture, from 0")
 _NO_UNIT = Code("1", "UCUM", "no units")
 _REPORT_SERIES, _MAP_SERIES = 9801, 9802
-_BANNER_LINE, _LEAST_WIDTH = 18, 384
-_LETTER_SIZE, _LEAST_SIZE, _WHITE = 14, 7, (255, 255, 255)
+_BANNER_LINE, _BANNER_WIDTH = 18, 384
+_LETTER_SIZE, _LEAST_SIZE, _BANNER_INK = 14, 7, (255, 255, 255)
 # The same result made at another hour is the same object.
 _NO_HOUR = "000000"
 _SOME_ORIENTATION = ("L", "F")
@@ -106,7 +106,7 @@ def map_uid(result: ImageResult, scoring: Scoring) -> str:
     return derived_uid("map", __version__, scoring.model_id, scoring.date, *result._facts)  # noqa: SLF001
 
 
-def report(results: Sequence[ImageResult], scoring: Scoring) -> Dataset:
+def report_object(results: Sequence[ImageResult], scoring: Scoring) -> Dataset:
     """A structured report (TID 1500) with a measurement group for each image.
 
     Args:
@@ -151,17 +151,17 @@ def report(results: Sequence[ImageResult], scoring: Scoring) -> Dataset:
         sop_instance_uid=report_uid(results, scoring),
         instance_number=1,
         manufacturer="Thyro",
-        **_common(scoring),
+        **_common_elements(scoring),
     )
     classes = {each.header.instance: each.header.sop_class for each in results}
     for series in dataset.CurrentRequestedProcedureEvidenceSequence:
         for item in series.ReferencedSeriesSequence:
             for reference in item.ReferencedSOPSequence:
                 reference.ReferencedSOPClassUID = classes[reference.ReferencedSOPInstanceUID]
-    return _finished(dataset, scoring)
+    return _without_hour(dataset, scoring)
 
 
-def overlay(result: ImageResult, pixels: npt.NDArray[np.uint8], scoring: Scoring) -> Dataset:
+def map_object(result: ImageResult, pixels: npt.NDArray[np.uint8], scoring: Scoring) -> Dataset:
     """A secondary capture of an image with its map, and above it what it is not to be used for.
 
     Args:
@@ -194,7 +194,7 @@ def overlay(result: ImageResult, pixels: npt.NDArray[np.uint8], scoring: Scoring
         study_time=attributes.StudyTime or None,
         referring_physician_name=attributes.ReferringPhysicianName,
         patient_orientation=_SOME_ORIENTATION,
-        **_common(scoring),
+        **_common_elements(scoring),
     )
     if "IssuerOfPatientID" in attributes:
         dataset.IssuerOfPatientID = attributes.IssuerOfPatientID
@@ -212,7 +212,7 @@ def overlay(result: ImageResult, pixels: npt.NDArray[np.uint8], scoring: Scoring
     if header.has_frames:
         source.ReferencedFrameNumber = result.frame + 1
     dataset.SourceImageSequence = [source]
-    return _finished(dataset, scoring)
+    return _without_hour(dataset, scoring)
 
 
 def with_banner(pixels: npt.NDArray[np.uint8], caption: Sequence[str]) -> npt.NDArray[np.uint8]:
@@ -223,7 +223,7 @@ def with_banner(pixels: npt.NDArray[np.uint8], caption: Sequence[str]) -> npt.ND
         caption: lines of ASCII.
     """
     height, width = pixels.shape[:2]
-    full_width = max(width, _LEAST_WIDTH)
+    full_width = max(width, _BANNER_WIDTH)
     top = _BANNER_LINE * len(caption) + 6
     canvas = np.zeros((top + height, full_width, 3), np.uint8)
     left = (full_width - width) // 2
@@ -234,7 +234,7 @@ def with_banner(pixels: npt.NDArray[np.uint8], caption: Sequence[str]) -> npt.ND
         size = _LETTER_SIZE
         while size > _LEAST_SIZE and draw.textlength(line, font=_font(size)) > full_width - 8:
             size -= 1
-        draw.text((4, 3 + _BANNER_LINE * number), line, fill=_WHITE, font=_font(size))
+        draw.text((4, 3 + _BANNER_LINE * number), line, fill=_BANNER_INK, font=_font(size))
     return np.asarray(picture)
 
 
@@ -303,7 +303,7 @@ def _evidence(header: ImageHeader) -> Dataset:
     return dataset
 
 
-def _common(scoring: Scoring) -> dict[str, Any]:
+def _common_elements(scoring: Scoring) -> dict[str, Any]:
     from highdicom.coding_schemes import CodingSchemeIdentificationItem
 
     return {
@@ -317,7 +317,7 @@ def _common(scoring: Scoring) -> dict[str, Any]:
     }
 
 
-def _finished(dataset: Dataset, scoring: Scoring) -> Dataset:
+def _without_hour(dataset: Dataset, scoring: Scoring) -> Dataset:
     """The object without the hour at which it was made."""
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = scoring.day, _NO_HOUR
     for name in ("DateOfSecondaryCapture", "TimeOfSecondaryCapture"):

@@ -29,10 +29,10 @@ OWN_TITLE = "THYRO"
 _TITLE_FORM = re.compile(r"[!-\[\]-~]{1,16}")
 _RESULT_CLASSES = {ComprehensiveSRStorage, SecondaryCaptureImageStorage}
 _SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
-_SECONDS = 60.0
+_NODE_SECONDS = 60.0
 
 
-class Node(NamedTuple):
+class DicomNode(NamedTuple):
     """An application entity that takes objects by C-STORE."""
 
     title: str
@@ -45,7 +45,7 @@ class Node(NamedTuple):
         return f"dicom://{self.title}@{self.host}:{self.port}"
 
 
-def parse_target(text: str) -> ArchiveAddress | Node:
+def parse_target(text: str) -> ArchiveAddress | DicomNode:
     """Where results are to go, if it may be used.
 
     Args:
@@ -65,7 +65,7 @@ def parse_target(text: str) -> ArchiveAddress | Node:
         port = None
     is_node = parts.scheme == "dicom" and parts.hostname and port and parts.path in {"", "/"}
     if is_node and not parts.password and _TITLE_FORM.fullmatch(parts.username or ""):
-        return Node(str(parts.username), str(parts.hostname), int(port or 0))
+        return DicomNode(str(parts.username), str(parts.hostname), int(port or 0))
     msg = (
         "THYRO_RESULTS_TO: expected dicomweb+https://host/dicom-web, without filters, or "
         f"dicom://TITLE@host:port, found {redact(text)}; correct it, or unset it"
@@ -129,7 +129,7 @@ class WebTarget:
 class NodeTarget:
     """An archive that takes results by C-STORE; one association serves many objects."""
 
-    node: Node
+    node: DicomNode
     settings: Settings
     _association: Any = None
     _outage: RetryPolicy = field(init=False, repr=False)
@@ -198,8 +198,8 @@ class NodeTarget:
         if self._association is not None and self._association.is_established:
             return self._association
         entity = AE(ae_title=OWN_TITLE)
-        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _SECONDS
-        entity.connection_timeout = _SECONDS
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _NODE_SECONDS
+        entity.connection_timeout = _NODE_SECONDS
         entity.add_requested_context(Verification)
         for sop_class in sorted(_RESULT_CLASSES):
             entity.add_requested_context(sop_class, _SYNTAXES)
@@ -248,6 +248,6 @@ def open_target(text: str, settings: Settings) -> ResultsTarget:
             'with, found them missing; pip install "thyro[archive]"'
         )
         raise InputError(msg) from error
-    if isinstance(target, Node):
+    if isinstance(target, DicomNode):
         return NodeTarget(target, settings)
     return WebTarget(Archive(target, settings))

@@ -15,7 +15,7 @@ _SHORT_NAME = 3
 
 _MAKERS: Mapping[str, str] = MappingProxyType(
     {
-        "GE": r"\bge\b|general electric|^g\.?e\.? ",
+        "GE": r"\bge(ms)?\b|general electric",
         "Philips": r"philips|\batl\b|advanced technology laboratories",
         "Siemens": r"siemens|acuson",
         "Samsung": r"samsung|medison",
@@ -31,7 +31,7 @@ _MAKERS: Mapping[str, str] = MappingProxyType(
         "Clarius": r"clarius",
     }
 )
-_FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+_MODEL_FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "GE": ("LOGIQ", "Voluson", "Vivid", "Venue", "Vscan"),
         "Philips": (
@@ -74,12 +74,12 @@ def device_category(maker: str | None, model: str | None) -> str | None:
     if (maker or "").strip():
         return OTHER
     # Some name the family alone.
-    families = [(name, family) for name in _FAMILIES for family in _family(name, model)]
+    families = [(name, family) for name in _MODEL_FAMILIES for family in _family(name, model)]
     return " ".join(families[0]) if len(families) == 1 else OTHER
 
 
 def _family(maker: str, model: str | None) -> tuple[str, ...]:
-    for family in _FAMILIES.get(maker, ()):
+    for family in _MODEL_FAMILIES.get(maker, ()):
         end = "(?![a-z])" if len(family) <= _SHORT_NAME else ""
         if re.search(rf"(?<![a-z]){re.escape(family)}{end}", model or "", re.IGNORECASE):
             return (family,)

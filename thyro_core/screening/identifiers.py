@@ -28,7 +28,7 @@ from thyro_core.store.listing import refusal_types
 from thyro_core.store.store import Store, filesystem
 
 _PURPOSE = b"thyro: the studies of exams"
-_STUDY_UID = "StudyInstanceUID"
+_STUDY_UID_NAME = "StudyInstanceUID"
 _FIELD = "study"
 _ADDRESS_FORM = re.compile(r"https?://[^\s{}@]+[/?=][^\s]*")
 
@@ -106,15 +106,15 @@ class StudyBook:
         pseudonymise, salt = Pseudonymiser(self.key), self.store.read(path_salt_key())
         fs, root = filesystem(place)
         refusals: tuple[type[Exception], ...] = (*refusal_types(fs), StoreError)
-        for found in stream_files(place) if paths else ():
-            if path_hash(salt, f"{night.batch}/{found.name}") not in paths:
+        for entry in stream_files(place) if paths else ():
+            if path_hash(salt, f"{night.batch}/{entry.name}") not in paths:
                 continue
             try:
-                with fs.open(f"{root}/{found.name}", "rb") as stream:
+                with fs.open(f"{root}/{entry.name}", "rb") as stream:
                     study = read_header(stream, night.rules).study
             except refusals:
                 continue  # gone since it was read: its row has no link
-            exam = pseudonymise(study, _STUDY_UID)
+            exam = pseudonymise(study, _STUDY_UID_NAME)
             if study is not None and exam is not None:
                 studies[exam_key(exam, salt, "")] = study
         if len(studies) > before:

@@ -14,7 +14,7 @@ from thyro_core.store.keys import open_results_folder, open_results_key, results
 from thyro_core.store.store import Store
 from thyro_core.tables.io import read_table
 
-_ID_DIGITS = 16
+_TARGET_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Outbox:
             if (night.date, night.batch_id) in names
         ]
 
-    def sent(self, night: Night) -> set[str]:
+    def files_of(self, night: Night) -> set[str]:
         """The files of a night's batch that the archive has got the results of."""
         key = results_record_key(self._id, night.date, night.batch_id)
         if not self.store.exists(key):
@@ -62,7 +62,7 @@ class Outbox:
 
     @property
     def _id(self) -> str:
-        return hashlib.sha256(self.target.encode()).hexdigest()[:_ID_DIGITS]
+        return hashlib.sha256(self.target.encode()).hexdigest()[:_TARGET_DIGITS]
 
     @property
     def _folder(self) -> str:

@@ -22,7 +22,7 @@ from thyro_core.screening.rules import Night
 from thyro_core.store.store import Store
 from thyro_core.tables.io import read_table
 
-_CLASS_MALIGNANT = 1
+_MALIGNANT_CLASS = 1
 
 
 @dataclass
@@ -59,7 +59,9 @@ class MapDrawer:
             self._images[night.rules] = FileImages(night.rules, None)
         images = self._images[night.rules].read(contents, "")
         return {
-            image.image_id: overlay_map(paint_over(image.grey, _boxes(image)), cams[image.image_id])
+            image.image_id: overlay_map(
+                paint_over(image.grey, _text_boxes_of(image)), cams[image.image_id]
+            )
             for image in images
             if image.grey is not None and image.image_id in cams
         }
@@ -75,7 +77,7 @@ class MapDrawer:
         if self._cams is None or self._cams[0] != night:
             keys: dict[str, str | int] = {"date": night.number, "batch_id": night.batch_id}
             cams = read_table(self.store, "screening_cams", **keys)
-            is_malignant = pc.equal(cams["target_class"], _CLASS_MALIGNANT)
+            is_malignant = pc.equal(cams["target_class"], _MALIGNANT_CLASS)
             self._cams = night, cams.filter(is_malignant)
         cams = self._cams[1]
         own = cams.filter(pc.is_in(cams["image_id"], pa.array(image_ids, pa.string())))
@@ -84,6 +86,6 @@ class MapDrawer:
         return dict(zip(own["image_id"].to_pylist(), stored_maps(own), strict=True))
 
 
-def _boxes(image: ScreeningImage) -> list[Box]:
+def _text_boxes_of(image: ScreeningImage) -> list[Box]:
     sides = iter(image.text or ())
     return list(zip(sides, sides, sides, sides, strict=True))

@@ -21,9 +21,9 @@ from thyro_core.archive.result_headers import ImageHeader, read_image_header
 from thyro_core.archive.result_objects import (
     ImageResult,
     Scoring,
+    map_object,
     map_uid,
-    overlay,
-    report,
+    report_object,
     report_uid,
 )
 from thyro_core.archive.result_uids import SeriesKind, result_series, series_uid
@@ -41,7 +41,7 @@ from thyro_core.store.keys import path_salt_key, table_key
 from thyro_core.store.listing import refusal_types
 from thyro_core.store.store import Store, filesystem
 
-_COLUMNS = [
+_RESULT_COLUMNS = [
     "path_id", "image_id", "frame", "status", "reason", "detail", "prob_malignant", "sd", "band",
 ]  # fmt: skip
 _MAKING_ERRORS: tuple[type[Exception], ...] = (*READER_ERRORS, TypeError, AttributeError)
@@ -67,6 +67,7 @@ class Delivery:
         n_present: objects that were there before.
         unsent: names of the files below the batch whose results are not sent.
         n_gone: files that are not there any more, so that nothing can be sent of them.
+        n_absent: files that are not there now, but may be later.
         faults: why something is not sent, in words.
     """
 
@@ -75,6 +76,7 @@ class Delivery:
     n_present: int = 0
     unsent: set[str] = field(default_factory=set)
     n_gone: int = 0
+    n_absent: int = 0
     faults: dict[str, None] = field(default_factory=dict)
 
     @property
@@ -92,11 +94,15 @@ class Delivery:
             parts.append("; ".join(self.faults))
         if self.n_gone:
             parts.append(f"{amount(self.n_gone, 'file')} gone before their results were sent")
+        if self.n_absent:
+            parts.append(
+                f"{amount(self.n_absent, 'file')} not here: a screening of the batch sends the rest"
+            )
         return "; ".join(parts)
 
 
 class _File(NamedTuple):
-    found: FoundFile
+    entry: FoundFile
     path_id: str
 
 
@@ -106,7 +112,7 @@ class _Outgoing:
 
     night: Night
     rows: pa.Table
-    sent: set[str]
+    noted_files: set[str]
     _places: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -120,7 +126,7 @@ class _Outgoing:
 
     @property
     def pending(self) -> set[str]:
-        return self._places.keys() - self.sent
+        return self._places.keys() - self.noted_files
 
     def rows_of(self, path_id: str) -> list[ScreeningRow]:
         rows = self.rows.take(self._places[path_id]).to_pylist()
@@ -195,7 +201,7 @@ class ResultsSender:
             delivery.faults[fault] = None
         else:
             delivery.n_studies += 1
-            outgoing.sent.update(file.path_id for file in files)
+            outgoing.noted_files.update(file.path_id for file in files)
 
     def preview(self, nights: Sequence[Night], show: Callable[[StudyResults], None]) -> None:
         """Show what `send` would send, study by study; the archive is not asked."""
@@ -209,8 +215,8 @@ class ResultsSender:
     def _outgoing(self, night: Night) -> _Outgoing:
         key = table_key("screening", date=night.number, batch_id=night.batch_id)
         with self.store.fs.open(self.store.path(key), "rb") as file:
-            rows = pq.ParquetFile(file).read(_COLUMNS)
-        return _Outgoing(night, rows, self.outbox.sent(night))
+            rows = pq.ParquetFile(file).read(_RESULT_COLUMNS)
+        return _Outgoing(night, rows, self.outbox.files_of(night))
 
     def _groups(
         self, outgoing: Sequence[_Outgoing]
@@ -222,22 +228,22 @@ class ResultsSender:
             for path_id in each.pending:
                 nights_of_path.setdefault(path_id, []).append(number)
         groups: dict[tuple[int, str, tuple[str, str]], list[_File]] = {}
-        for found in stream_files(self.place):
-            path_id = path_hash(salt, f"{self.batch}/{found.name}")
+        for entry in stream_files(self.place):
+            path_id = path_hash(salt, f"{self.batch}/{entry.name}")
             for number in nights_of_path.get(path_id, ()):
-                key = self._group_of(found, outgoing[number].night)
+                key = self._group_of(entry, outgoing[number].night)
                 if key is None:
-                    outgoing[number].sent.add(path_id)
+                    outgoing[number].noted_files.add(path_id)
                 else:
-                    groups.setdefault((number, *key), []).append(_File(found, path_id))
+                    groups.setdefault((number, *key), []).append(_File(entry, path_id))
         return groups
 
-    def _group_of(self, found: FoundFile, night: Night) -> tuple[str, tuple[str, str]] | None:
+    def _group_of(self, entry: FoundFile, night: Night) -> tuple[str, tuple[str, str]] | None:
         """Study and patient of a file; None: nothing can be sent of it."""
-        if found.fault is not None:
+        if entry.fault is not None:
             return None
         try:
-            header = self._header(found, night)
+            header = self._header(entry, night)
         except self._refusals:
             # Of no study that is known: it is tried, and fails, as one of its own.
             return "", ("", "")
@@ -246,8 +252,8 @@ class ResultsSender:
             return None
         return header.study, header.patient
 
-    def _header(self, found: FoundFile, night: Night) -> ImageHeader | None:
-        with self._fs.open(f"{self._root}/{found.name}", "rb") as file:
+    def _header(self, entry: FoundFile, night: Night) -> ImageHeader | None:
+        with self._fs.open(f"{self._root}/{entry.name}", "rb") as file:
             return read_image_header(file, night.rules)
 
     @property
@@ -264,7 +270,7 @@ class ResultsSender:
         night, scoring = outgoing.night, outgoing.scoring
         results: list[ImageResult] = []
         for file in files:
-            header = self._header(file.found, night)
+            header = self._header(file.entry, night)
             if header is None:
                 continue
             by_image = {
@@ -277,13 +283,13 @@ class ResultsSender:
                 if result.band == "refer"
             }
             lacking = courier.lacking(uids, header.study, "maps")
-            pictures = courier.maps.draw(night, file.found, [uids[uid] for uid in lacking])
+            pictures = courier.maps.draw(night, file.entry, [uids[uid] for uid in lacking])
             for image_id, pixels in pictures.items():
-                courier.send(overlay(by_image[image_id], pixels, scoring))
+                courier.send(map_object(by_image[image_id], pixels, scoring))
         if results:
             uids = {report_uid(results, scoring): ""}
             if courier.lacking(uids, results[0].header.study, "report"):
-                courier.send(report(results, scoring))
+                courier.send(report_object(results, scoring))
 
     def _conclude(
         self,
@@ -294,11 +300,13 @@ class ResultsSender:
         are_all_here: bool,
     ) -> None:
         pending = outgoing.pending
-        delivery.unsent |= {file.found.name for file in files if file.path_id in pending}
+        delivery.unsent |= {file.entry.name for file in files if file.path_id in pending}
         n_gone = len(pending) - len({file.path_id for file in files if file.path_id in pending})
-        self.outbox.note(outgoing.night, outgoing.sent)
+        self.outbox.note(outgoing.night, outgoing.noted_files)
         if are_all_here:
             delivery.n_gone += n_gone
+        else:
+            delivery.n_absent += n_gone
         if len(pending) == (n_gone if are_all_here else 0):
             self.outbox.finish(outgoing.night)
 

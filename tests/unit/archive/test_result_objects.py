@@ -11,13 +11,14 @@ import pytest
 from pydicom.dataset import Dataset
 
 from tests.support.dicoms import PERSON, dicom, speckle
+from thyro_core import NOTICE
 from thyro_core.archive.result_headers import ImageHeader, read_image_header
 from thyro_core.archive.result_objects import (
     SERIES_NAME,
     ImageResult,
     Scoring,
-    overlay,
-    report,
+    map_object,
+    report_object,
     with_banner,
 )
 from thyro_core.archive.result_uids import result_series
@@ -76,24 +77,29 @@ def errors_of(data: bytes, path: Path) -> list[str]:
 @pytest.mark.parametrize("elements", [{}, dict.fromkeys(PERSON, ""), {"PatientSex": "X"}])
 def test_they_are_valid(tmp_path: Path, elements: dict[str, str]) -> None:
     found = [*results(), ImageResult(header(4, **elements), 0, None, "refer", None, 0.8, None)]
-    assert errors_of(file_bytes(report(found, SCORING)), tmp_path / "report.dcm") == []
+    assert errors_of(file_bytes(report_object(found, SCORING)), tmp_path / "report.dcm") == []
     for result in (found[0], found[-1]):
-        assert errors_of(file_bytes(overlay(result, picture(), SCORING)), tmp_path / "m.dcm") == []
+        assert (
+            errors_of(file_bytes(map_object(result, picture(), SCORING)), tmp_path / "m.dcm") == []
+        )
 
 
 def test_the_same_result_is_the_same_object_to_the_byte() -> None:
-    one, other = report(results(), SCORING), report(results()[::-1], SCORING)
+    one, other = report_object(results(), SCORING), report_object(results()[::-1], SCORING)
     assert file_bytes(one) == file_bytes(other)
-    maps = [overlay(results()[0], picture(), SCORING) for _ in range(2)]
+    maps = [map_object(results()[0], picture(), SCORING) for _ in range(2)]
     assert file_bytes(maps[0]) == file_bytes(maps[1])
     changed = [*results()[:2], ImageResult(header(3), 4, None, "routine", None, 0.1, None)]
-    assert report(changed, SCORING).SOPInstanceUID != one.SOPInstanceUID
+    assert report_object(changed, SCORING).SOPInstanceUID != one.SOPInstanceUID
     another = Scoring("e-ffffffffffff", SCORING.date)
-    assert report(results(), another).SOPInstanceUID != one.SOPInstanceUID
+    assert report_object(results(), another).SOPInstanceUID != one.SOPInstanceUID
 
 
 def test_they_are_of_the_images_patient_and_study_in_series_of_their_own() -> None:
-    for dataset in (report(results(), SCORING), overlay(results()[0], picture(), SCORING)):
+    for dataset in (
+        report_object(results(), SCORING),
+        map_object(results()[0], picture(), SCORING),
+    ):
         assert str(dataset.PatientName) == PERSON["PatientName"]
         assert dataset.PatientID == PERSON["PatientID"]
         assert dataset.IssuerOfPatientID == PERSON["IssuerOfPatientID"]
@@ -107,12 +113,13 @@ def test_they_are_of_the_images_patient_and_study_in_series_of_their_own() -> No
 
 
 def test_a_report_says_what_scored_which_image_and_how() -> None:
-    text = str(report(results(), SCORING))
-    for word in (SCORING.model_id, "0.93125", "refer", "uncertain", "blurred", "Research use only"):
+    text = str(report_object(results(), SCORING))
+    for word in (SCORING.model_id, "0.93125", "refer", "uncertain", "blurred"):
         assert word in text
+    assert NOTICE.encode() in file_bytes(report_object(results(), SCORING))
     evidence = {
         item.ReferencedSOPInstanceUID: item.ReferencedSOPClassUID
-        for item in report(results(), SCORING)
+        for item in report_object(results(), SCORING)
         .CurrentRequestedProcedureEvidenceSequence[0]
         .ReferencedSeriesSequence[0]
         .ReferencedSOPSequence
@@ -124,7 +131,7 @@ def test_a_report_says_what_scored_which_image_and_how() -> None:
 def test_a_map_says_above_the_image_what_it_is_not_for() -> None:
     pixels = picture()
     pixels[...] = 7
-    dataset = pydicom.dcmread(io.BytesIO(file_bytes(overlay(results()[0], pixels, SCORING))))
+    dataset = pydicom.dcmread(io.BytesIO(file_bytes(map_object(results()[0], pixels, SCORING))))
     whole = dataset.pixel_array
     assert dataset.Modality == "OT", "as an ultrasound it would be screened"
     banner = whole[: whole.shape[0] - pixels.shape[0]]
@@ -143,14 +150,14 @@ def test_a_banner_fits(width: int) -> None:
 
 def test_names_in_pixels_are_denied_only_where_the_file_denies_them() -> None:
     result = ImageResult(header(1, BurnedInAnnotation="NO"), 0, None, "refer", None, 0.9, None)
-    assert overlay(result, picture(), SCORING).BurnedInAnnotation == "NO"
-    assert overlay(results()[0], picture(), SCORING).BurnedInAnnotation == "YES"
+    assert map_object(result, picture(), SCORING).BurnedInAnnotation == "NO"
+    assert map_object(results()[0], picture(), SCORING).BurnedInAnnotation == "YES"
 
 
 @pytest.mark.parametrize(
     "elements",
     [
-        {"StudyInstanceUID": ""}, {"SOPInstanceUID": "1.2.x"}, {"SeriesInstanceUID": "1." * 40},
+        {"StudyInstanceUID": ""}, {"SOPInstanceUID": ""}, {"SeriesInstanceUID": "1." * 40},
         {"Rows": None},
     ],
 )  # fmt: skip
@@ -168,8 +175,8 @@ def test_what_no_result_can_be_of(elements: dict[str, object]) -> None:
 def test_nothing_of_a_person_is_logged_or_shown(caplog, recwarn) -> None:
     caplog.set_level("DEBUG")
     found = [ImageResult(header(1, PatientName="Wronska Zofia M"), 0, None, "refer", None, 1, None)]
-    file_bytes(report(found, SCORING))
-    file_bytes(overlay(found[0], picture(), SCORING))
+    file_bytes(report_object(found, SCORING))
+    file_bytes(map_object(found[0], picture(), SCORING))
     told = caplog.text + str([str(each.message) for each in recwarn]) + repr(found)
     assert "Wronska" not in told
     assert UID not in told

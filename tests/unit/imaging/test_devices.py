@@ -4,9 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thyro_core.imaging.devices import _FAMILIES, _MAKERS, OTHER, device_category
+from thyro_core.imaging.devices import _MAKERS, _MODEL_FAMILIES, OTHER, device_category
 
-WORDS = {OTHER, *_MAKERS, *(f"{maker} {each}" for maker in _FAMILIES for each in _FAMILIES[maker])}
+WORDS = {
+    OTHER,
+    *_MAKERS,
+    *(f"{maker} {each}" for maker in _MODEL_FAMILIES for each in _MODEL_FAMILIES[maker]),
+}
 
 
 @pytest.mark.parametrize(
