@@ -1,7 +1,9 @@
 """What Thyro is installed with: licences that bind, and pins with the hashes of their files."""
 
+import ast
 import importlib.metadata
 import re
+import sys
 import tomllib
 from importlib.util import find_spec
 
@@ -53,6 +55,39 @@ def licences(package: str) -> str:
 def pins() -> dict[str, str]:
     lines = (REPOSITORY / "constraints.txt").read_text().split()
     return {name_of(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def imported_modules() -> dict[str, str]:
+    """Each module of others that Thyro's own code imports, and a file that does."""
+    files = [file for room in ("thyro_core", "flows") for file in (REPOSITORY / room).rglob("*.py")]
+    places: dict[str, str] = {}
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [str(node.module)]
+            for name in names:
+                places[name.partition(".")[0]] = file.name
+    own = {"thyro_core", "flows"} | sys.stdlib_module_names
+    return {name: place for name, place in places.items() if name not in own}
+
+
+def test_what_is_imported_is_declared() -> None:
+    """What stands in the environment for another package's sake may leave with it."""
+    optional = PROJECT["optional-dependencies"].values()
+    texts = [*PROJECT["dependencies"], *(text for extra in optional for text in extra)]
+    # pydantic declares its core itself, to the exact version.
+    declared_names = {name_of(Requirement(text).name) for text in texts} | {"pydantic-core"}
+    packages = importlib.metadata.packages_distributions()
+    undeclared = {
+        module: place
+        for module, place in imported_modules().items()
+        if not declared_names & {name_of(name) for name in packages.get(module, [module])}
+    }
+    assert not undeclared, "declare these in pyproject.toml"
+    assert "numpy" in imported_modules()
 
 
 LOCKS = ("requirements.lock", "requirements-test.lock")
