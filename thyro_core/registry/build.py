@@ -1,7 +1,6 @@
 """Make a bundle from a finished study: members, reference set, card; the card last."""
 
 import hashlib
-import io
 import math
 import shutil
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from thyro_core import NOTICE
 from thyro_core.config import RECIPE, Architecture, canonical_json, content_id
@@ -51,7 +49,7 @@ from thyro_core.store.keys import bundle_prefix, card_key, model_key
 from thyro_core.store.store import Store
 from thyro_core.study.lifecycle import study_notes
 from thyro_core.study.plan import StudyPlan
-from thyro_core.tables.io import read_table
+from thyro_core.tables.io import read_table, to_parquet
 
 INTENDED_USE = (
     "Research: ordering a day's thyroid ultrasound images for reading, and studying how well that "
@@ -117,8 +115,8 @@ def make_bundle(store: Store, spec: BundleSpec, scratch: Path) -> Bundle:
     prints = _fingerprints(store, card, tables.images, reference, scratch)
     files = dict(card.files)
     for name, data in (
-        (FINGERPRINT_FILE, _parquet(prints)),
-        (REFERENCE_FILE, _parquet(reference)),
+        (FINGERPRINT_FILE, to_parquet(prints)),
+        (REFERENCE_FILE, to_parquet(reference)),
     ):
         store.write(f"{bundle_prefix(model_id)}/{name}", data)
         files[name] = hashlib.sha256(data).hexdigest()
@@ -335,9 +333,3 @@ def _embedding_facts(card: Card, reference: pa.Table) -> Embedding:
         held_out=int(pc.sum(reference["held_out"]).as_py() or 0),
         distances={f"{q:g}": number(distance_bound(reference, q)) for q in QUANTILES},
     )
-
-
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", store_schema=True)
-    return buffer.getvalue()

@@ -1,13 +1,11 @@
 """Promoted models in the store, read without torch: the bundle, its card, its reference set."""
 
 import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from thyro_core.config import Architecture
 from thyro_core.errors import InputError
@@ -20,6 +18,7 @@ from thyro_core.evaluation.conformal import BandCuts
 from thyro_core.registry.card import Card, CardError, CardVersion1, parse_card
 from thyro_core.store.keys import bundle_prefix, card_key
 from thyro_core.store.store import Store
+from thyro_core.tables.io import from_parquet
 from thyro_core.urls import redact
 
 FIGURES_OF_MEMBERS = (
@@ -151,17 +150,30 @@ def reference(store: Store, model_id: str) -> pa.Table:
         InputError: there is no such model, or the file is gone or not the one on its card.
     """
     bundle = load_bundle(store, model_id)
-    key = f"{bundle_prefix(model_id)}/{REFERENCE_FILE}"
-    sha256 = bundle.card["files"].get(REFERENCE_FILE)
+    table = from_parquet(read_bundle_file(store, bundle, REFERENCE_FILE))
+    if "group_id" not in table.column_names:  # a bundle of before the column
+        table = table.add_column(1, "group_id", pa.nulls(table.num_rows, pa.string()))
+    return table.cast(REFERENCE)
+
+
+def read_bundle_file(store: Store, bundle: Bundle, name: str) -> bytes:
+    """A file of a bundle, checked against the card.
+
+    Args:
+        store: holds the model.
+        bundle: the model.
+        name: of the file within the bundle.
+
+    Raises:
+        InputError: the file is gone, or is not the one on the card.
+    """
+    key = f"{bundle_prefix(bundle.model_id)}/{name}"
+    sha256 = bundle.card["files"].get(name)
     data = store.read(key) if store.exists(key) else None
     actual = None if data is None else hashlib.sha256(data).hexdigest()
     if data is None or actual != sha256:
         raise damaged_file(key, sha256, actual)
-    # Not pq.read_table: its scanner's threads can abort a process that exits right after.
-    table = pq.ParquetFile(io.BytesIO(data)).read()
-    if "group_id" not in table.column_names:  # a bundle of before the column
-        table = table.add_column(1, "group_id", pa.nulls(table.num_rows, pa.string()))
-    return table.cast(REFERENCE)
+    return data
 
 
 def damaged_file(place: str, sha256: str | None, actual: str | None) -> InputError:

@@ -4,15 +4,12 @@ They are made of the pack that the networks see, so that those of any other imag
 pack of that size, can be laid beside them, and no file has to be read again.
 """
 
-import hashlib
-import io
 from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from thyro_core.datasets.leakage import in_shape
 from thyro_core.datasets.packs import map_threads, open_pack, pack_index
@@ -21,10 +18,10 @@ from thyro_core.host import cores
 from thyro_core.imaging.alignment import align
 from thyro_core.imaging.candidates import candidates
 from thyro_core.imaging.local_features import PATTERN, LocalFeatures, local_features, scale_down
-from thyro_core.registry.bundle import Bundle, damaged_file, reference
+from thyro_core.registry.bundle import Bundle, read_bundle_file, reference
 from thyro_core.registry.unseen import SAME_PICTURE_BITS, image_table
-from thyro_core.store.keys import bundle_prefix
 from thyro_core.store.store import Store
+from thyro_core.tables.io import from_parquet
 from thyro_core.types import Grey
 
 FINGERPRINT_FILE = "fingerprints.parquet"
@@ -98,15 +95,8 @@ def training_fingerprints(store: Store, bundle: Bundle, scratch: Path) -> pa.Tab
     Raises:
         InputError: the file is gone or not the one on the model's card.
     """
-    sha256 = bundle.card["files"].get(FINGERPRINT_FILE)
-    if sha256 is not None:
-        key = f"{bundle_prefix(bundle.model_id)}/{FINGERPRINT_FILE}"
-        data = store.read(key) if store.exists(key) else None
-        actual = None if data is None else hashlib.sha256(data).hexdigest()
-        if data is None or actual != sha256:
-            raise damaged_file(key, sha256, actual)
-        # Not pq.read_table: its scanner's threads can abort a process that exits right after.
-        return pq.ParquetFile(io.BytesIO(data)).read().cast(FINGERPRINTS)
+    if FINGERPRINT_FILE in bundle.card["files"]:
+        return from_parquet(read_bundle_file(store, bundle, FINGERPRINT_FILE)).cast(FINGERPRINTS)
     manifest_id = bundle.card["data"]["manifest_id"]
     images = image_table(store, manifest_id)
     if images is None:

@@ -1,6 +1,5 @@
 """The files by which a night's batch is set against the training set: one of each patient."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from thyro_core.screening.rules import Night, date_text
 from thyro_core.store.keys import sample_key, table_key
 from thyro_core.store.store import Store
 from thyro_core.tables import schemas
+from thyro_core.tables.io import from_parquet
 from thyro_core.tables.merge import local_copies, open_connection, select
 
 
@@ -66,7 +65,7 @@ def drift_sample(
     fields = [*(schema.field(name) for name in names), *marks]
     rows = pa.Table.from_batches(chosen_rows, pa.schema(fields))
     keys = [sample_key(date_text(date), batch) for date, batch in batches]
-    sample = pa.concat_tables(pq.ParquetFile(io.BytesIO(store.read(key))).read() for key in keys)
+    sample = pa.concat_tables(from_parquet(store.read(key)) for key in keys)
     ids = rows.filter(rows["counts"])["image_id"].combine_chunks()
     drawn_rows = sample.filter(pc.is_in(sample["image_id"], ids))
     embeddings = np.array(drawn_rows["embedding"].to_pylist(), dtype=np.float64)

@@ -21,7 +21,7 @@ from thyro_core.screening.rules import BANDS, date_number
 from thyro_core.store.keys import feedback_key, table_key, table_prefix
 from thyro_core.store.store import Store
 from thyro_core.tables import schemas
-from thyro_core.tables.io import read_table
+from thyro_core.tables.io import read_table, to_parquet
 from thyro_core.tables.query import run_query
 
 OPINION = (
@@ -124,10 +124,8 @@ def add_feedback(store: Store, date: str, events: Sequence[FeedbackEvent]) -> in
         )
     if rows:
         table = schemas.conform("feedback", schemas.rows_to_table("feedback", rows))
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd", store_schema=True)
         name = hashlib.sha256("".join(sorted(fresh)).encode()).hexdigest()[:32]
-        store.write(feedback_key(number, name), buffer.getvalue())
+        store.write(feedback_key(number, name), to_parquet(table))
     return len(rows)
 
 

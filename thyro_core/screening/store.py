@@ -1,7 +1,6 @@
 """A screening's objects in the store: chunks while it runs, then one part a night's batch."""
 
 import hashlib
-import io
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -38,7 +37,7 @@ from thyro_core.store.keys import (
 )
 from thyro_core.store.store import Store
 from thyro_core.tables import schemas
-from thyro_core.tables.io import read_table, write_table
+from thyro_core.tables.io import read_table, to_parquet, write_table
 from thyro_core.tables.merge import distinct, local_copies, open_connection, select, write_merged
 
 EXTRAS = pa.schema(
@@ -147,9 +146,7 @@ ORDER BY image_id
 
 def write_chunk(store: Store, night: Night, kind: str, name: str, table: pa.Table) -> None:
     """Write the results of one block."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    store.write(chunk_key(night.date, night.batch_id, kind, name), buffer.getvalue())
+    store.write(chunk_key(night.date, night.batch_id, kind, name), to_parquet(table))
 
 
 def chunks(store: Store, night: Night, kind: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tables in a store: one part at one key, read back whole."""
+"""Tables as bytes of Parquet, and in a store: one part at one key, read back whole."""
 
 import io
 
@@ -8,6 +8,19 @@ import pyarrow.parquet as pq
 from thyro_core.store.keys import table_key, table_prefix
 from thyro_core.store.store import Store
 from thyro_core.tables import schemas
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """A table as zstd Parquet: the same rows, the same bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", store_schema=True)
+    return buffer.getvalue()
+
+
+def from_parquet(data: bytes) -> pa.Table:
+    """The whole table of a Parquet file."""
+    # Not pq.read_table: its scanner's threads can abort a process that exits right after.
+    return pq.ParquetFile(io.BytesIO(data)).read()
 
 
 def write_table(store: Store, name: str, table: pa.Table, **keys: str | int) -> str:
@@ -25,11 +38,8 @@ def write_table(store: Store, name: str, table: pa.Table, **keys: str | int) -> 
     Raises:
         ValueError: the columns differ from the registered schema.
     """
-    conformed_table = schemas.conform(name, table)
-    buffer = io.BytesIO()
-    pq.write_table(conformed_table, buffer, compression="zstd", store_schema=True)
     key = table_key(name, **keys)
-    store.write(key, buffer.getvalue())
+    store.write(key, to_parquet(schemas.conform(name, table)))
     return key
 
 
@@ -41,9 +51,5 @@ def read_table(store: Store, name: str, **keys: str | int) -> pa.Table:
     hive = "".join(f"/{key}={value}" for key, value in keys.items())
     parts = store.keys(table_prefix(name) + hive)
     schema = schemas.TABLES[name].schema
-    # Not pq.read_table: its scanner's threads can abort a process that exits right after.
-    tables = [
-        schemas.with_later_columns(pq.ParquetFile(io.BytesIO(store.read(key))).read(), schema)
-        for key in parts
-    ]
+    tables = [schemas.with_later_columns(from_parquet(store.read(key)), schema) for key in parts]
     return pa.concat_tables(tables) if tables else schema.empty_table()

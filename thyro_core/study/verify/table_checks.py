@@ -1,6 +1,5 @@
 """Checks of tables against their schema, their recomputed values, and each other."""
 
-import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from scipy.special import expit
 
 from thyro_core.config import IngestConfig
 from thyro_core.imaging.burned_text import boxes_of
 from thyro_core.store.store import Store
 from thyro_core.tables import schemas
+from thyro_core.tables.io import from_parquet
 
 TOLERANCE = 1e-9
 """How far, relatively or absolutely, a figure may be from the recomputed one."""
@@ -36,7 +35,7 @@ def read_part(store: Store, name: str, key: str) -> pa.Table:
     Raises:
         OSError, ValueError, pyarrow.ArrowException: it is gone, damaged, or another table.
     """
-    table = pq.ParquetFile(io.BytesIO(store.read(key))).read()
+    table = from_parquet(store.read(key))
     schema = schemas.TABLES[name].schema
     later = schemas.LATER_COLUMNS.get(name, frozenset()) - set(table.column_names)
     written_schema = pa.schema([field for field in schema if field.name not in later])
