@@ -41,7 +41,7 @@ def submit(job: SplitJob, policy: RestartPolicy, queue: GroupQueue | None) -> Sp
         queue: when it starts as a worker group; None: it is a Ray task, and Ray starts them in the
             order of their submission, as resources get free.
     """
-    options: dict[str, Any] = {"name": f"{job.study_id}-split-{job.split}", "max_retries": 0}
+    options: dict[str, Any] = {"name": job.name, "max_retries": 0}
     if queue is not None:
         options |= {"num_cpus": 0, "num_gpus": 0, "memory": 0, "resources": HEAD}
         return SplitRun(job, ray.remote(train_in_group).options(**options).remote, policy, queue)
@@ -131,7 +131,7 @@ def _train_split(job: SplitJob) -> SplitOutcome:
         train_loop,
         scaling_config=ScalingConfig(num_workers=0, use_gpu=job.resources.gpus > 0),
         run_config=RunConfig(
-            name=f"{job.study_id}-split-{job.split}",
+            name=job.name,
             storage_path=str(scratch_folder(Settings(), job.scratch)),
         ),
     )

@@ -125,11 +125,7 @@ def remove_placement_group_of(job: SplitJob) -> None:
     Call it as soon as that task is gone: the next job may have the seat by then, and wait for these
     resources.
     """
-    remove_recorded_placement_group(_run_name(job))
-
-
-def _run_name(job: SplitJob) -> str:
-    return f"{job.study_id}-split-{job.split}"
+    remove_recorded_placement_group(job.name)
 
 
 def _fit(job: SplitJob) -> SplitOutcome | Mapping[int, Exception]:
@@ -170,10 +166,10 @@ def _fit(job: SplitJob) -> SplitOutcome | Mapping[int, Exception]:
             resources_per_worker=per_worker,
         ),
         run_config=RunConfig(
-            name=_run_name(job),
+            name=job.name,
             storage_path=scratch,
             failure_config=FailureConfig(**failures),
-            callbacks=[placement_group_recorder(_run_name(job))],
+            callbacks=[placement_group_recorder(job.name)],
         ),
     )
     try:

@@ -65,6 +65,11 @@ class SplitJob:
     keep_models: bool = True
     attempt: str = ""
 
+    @property
+    def name(self) -> str:
+        """Name of the job in Ray."""
+        return f"{self.study_id}-split-{self.split}"
+
 
 @dataclass(frozen=True)
 class SplitOutcome:
