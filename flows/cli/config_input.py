@@ -5,9 +5,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 import yaml
-from pydantic import ValidationError
 
-from flows.cli.errors import read_input, validation_facts
+from flows.cli.errors import parse_values, read_input
 from thyro_core.config import StudyConfig
 from thyro_core.errors import InputError
 
@@ -30,12 +29,8 @@ def read_config(
         name, text = split_assignment(assignment)
         values[name] = _value(name, text)
     values |= {name: _tuple(name, text) for name, text in options.items() if text}
-    try:
-        return StudyConfig.model_validate(values)
-    except ValidationError as error:
-        facts = validation_facts(error, "config key", sorted(StudyConfig.model_fields))
-        msg = f"config ({file}): {facts}" if file else f"config: {facts}"
-        raise InputError(msg) from error
+    place = f"config ({file})" if file else "config"
+    return parse_values(StudyConfig, values, place, "config key")
 
 
 def split_assignment(assignment: str) -> tuple[str, str]:

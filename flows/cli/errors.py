@@ -1,11 +1,11 @@
 """The one place where an exception becomes a sentence for a person, and an exit code."""
 
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.markup import escape
 
@@ -15,8 +15,10 @@ from thyro_core.errors import InputError, StoppedError, ThyroError, sentence
 from thyro_core.urls import redact
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
+
+Model = TypeVar("Model", bound="BaseModel")
 
 
 @contextmanager
@@ -83,14 +85,32 @@ def resumable() -> Iterator[None]:
         raise StoppedError(msg) from interrupt
 
 
-def validation_facts(error: "ValidationError", kind: str = "", keys: Collection[str] = ()) -> str:
-    """What pydantic found wrong with values that a person gave: key, expectation, value.
+def parse_values(
+    model: type[Model], values: Mapping[str, object], place: str, kind: str = ""
+) -> Model:
+    """Values that a person gave, checked by a pydantic model.
 
     Args:
-        error: what pydantic raised.
-        kind: what a key is called that may be misspelled, such as "config key".
-        keys: those that there are.
+        model: what they are to be.
+        values: by their keys.
+        place: what the message begins with.
+        kind: what a key is called that may be misspelled, such as "config key"; empty: the keys
+            are not the person's own words.
+
+    Raises:
+        InputError: a key is unknown, or a value out of its bounds.
     """
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        msg = f"{place}: {_validation_facts(error, kind, sorted(model.model_fields))}"
+        raise InputError(msg) from error
+
+
+def _validation_facts(error: "ValidationError", kind: str, keys: Collection[str]) -> str:
+    """What pydantic found wrong: key, expectation, value."""
     facts = []
     for problem in error.errors():
         name, reason = _place_and_reason(problem)
@@ -98,7 +118,7 @@ def validation_facts(error: "ValidationError", kind: str = "", keys: Collection[
             facts.append(reason)
         elif problem["type"] == "too_short" and problem["input"]:
             continue  # pydantic counts only the valid items, and reports the others one by one
-        elif problem["type"] == "extra_forbidden" and keys:
+        elif problem["type"] == "extra_forbidden" and kind:
             nearest = get_close_matches(name, keys, 1)
             guess = f", did you mean {nearest[0]}?" if nearest else ";"
             facts.append(

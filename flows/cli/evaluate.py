@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from flows.cli.console import err, note, out, print_json, result_table, say
-from flows.cli.errors import resumable, validation_facts
+from flows.cli.errors import parse_values, resumable
 from flows.cli.options import (
     ConfigFile,
     ConfigKeys,
@@ -21,7 +21,6 @@ from flows.cli.options import (
     open_store_at,
 )
 from thyro_core import NOTICE
-from thyro_core.errors import InputError
 
 if TYPE_CHECKING:
     from thyro_core.store.store import Store
@@ -77,16 +76,10 @@ def evaluate(
 
 
 def _choice(model: str, architecture: str, sensitivity: float) -> "ModelChoice":
-    from pydantic import ValidationError
-
     from thyro_core.validation.config import ModelChoice
 
     values = {"model": model, "architecture": architecture, "sensitivity": sensitivity}
-    try:
-        return ModelChoice.model_validate(values)
-    except ValidationError as error:
-        msg = f"evaluate: {validation_facts(error)}"
-        raise InputError(msg) from error
+    return parse_values(ModelChoice, values, "evaluate")
 
 
 def _display(status: Any) -> Any:  # noqa: ANN401

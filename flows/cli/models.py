@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from flows.cli.console import err, note, out, print_json, result_table, say
-from flows.cli.errors import resumable, validation_facts
+from flows.cli.errors import parse_values, resumable
 from flows.cli.options import Json, JsonLast, Reason, StoreUrl, StudyId, open_store_at
 from thyro_core import NOTICE
 from thyro_core.errors import InputError
@@ -48,8 +48,6 @@ def promote(
     as_json: JsonLast = False,
 ) -> None:
     """Bundle a study's models and make them the champion, unless they are worse."""
-    from pydantic import ValidationError
-
     from thyro_core.registry.promote import PromotionConfig
     from thyro_core.study.plan import find_study
 
@@ -63,11 +61,7 @@ def promote(
         "force": force,
         "reason": reason,
     }
-    try:
-        config = PromotionConfig.model_validate(values)
-    except ValidationError as error:
-        msg = f"promote: {validation_facts(error)}"
-        raise InputError(msg) from error
+    config = parse_values(PromotionConfig, values, "promote")
     opened_store = open_store_at(store)
     # Last: what is wrong with the rest needs no store to be reported.
     config = config.model_copy(update={"study_id": find_study(opened_store, study_id)})

@@ -7,10 +7,9 @@ import typer
 from rich.markup import escape
 
 from flows.cli.console import err, note, print_json, say
-from flows.cli.errors import resumable, validation_facts
+from flows.cli.errors import parse_values, resumable
 from flows.cli.options import JsonLast, StoreUrl
 from thyro_core import NOTICE
-from thyro_core.errors import InputError
 
 if TYPE_CHECKING:
     from thyro_core.screening.config import ScreeningRules
@@ -73,16 +72,10 @@ def read_rules(items: Sequence[str]) -> "ScreeningRules":
     Raises:
         InputError: a key is unknown, or a value out of its bounds.
     """
-    from pydantic import ValidationError
-
     from flows.cli.config_input import split_assignment
     from thyro_core.screening.config import ScreeningRules
 
-    try:
-        return ScreeningRules.model_validate(dict(map(split_assignment, items)))
-    except ValidationError as error:
-        msg = f"rules: {validation_facts(error, 'rule', sorted(ScreeningRules.model_fields))}"
-        raise InputError(msg) from error
+    return parse_values(ScreeningRules, dict(map(split_assignment, items)), "rules", "rule")
 
 
 def _print_counts(store: "Store", place: str, *, as_json: bool) -> None:

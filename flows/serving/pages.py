@@ -15,7 +15,6 @@ from ipaddress import ip_address
 from time import monotonic
 from urllib.parse import parse_qs
 
-from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -249,7 +248,7 @@ class Pages:
             await run_in_threadpool(add_feedback, self.store, date, [event])
         except InputError as error:
             return PlainTextResponse(str(error), 400)
-        except (ValueError, TypeError, KeyError, RecursionError, ValidationError):
+        except (ValueError, TypeError, KeyError, RecursionError):  # pydantic's, too
             return PlainTextResponse("expected what a worklist's page posts, found other data", 400)
         return JSONResponse(event.model_dump(mode="json"))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from thyro_core.config import canonical_json
 from thyro_core.errors import InputError, ThyroError
@@ -292,7 +292,7 @@ def _parse_champion(store: Store, record: Versioned) -> Champion | None:
     try:
         value = Champion.model_validate(json.loads(record.data))
         standing = _standing(value)
-    except (ValidationError, ValueError, IndexError) as error:
+    except (ValueError, IndexError) as error:  # pydantic's, too
         raise _damaged_champion(store) from error
     if not standing or standing[-1] != value.model_id:
         raise _damaged_champion(store)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import ValidationError
 
 from thyro_core.config import canonical_json, content_id
 from thyro_core.datasets.manifest import Manifest
@@ -189,7 +188,7 @@ def load_evaluation(store: Store, evaluation_id: str) -> EvaluationRecord:
         raise InputError(msg)
     try:
         return EvaluationRecord.model_validate(json.loads(store.read(key)))
-    except (ValueError, ValidationError) as error:
+    except ValueError as error:  # pydantic's, too
         msg = (
             f"{key}: expected the record of an evaluation, found a damaged one; delete this file "
             "and start its `thyro evaluate` command again"
