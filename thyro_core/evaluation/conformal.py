@@ -74,29 +74,13 @@ def extreme_scores(score: FloatArray, unit: Ids, *, malignant: bool) -> FloatArr
     return np.sort(extremes)
 
 
-def p_values(score: AnyFloatArray, extremes: FloatArray, *, malignant: bool) -> FloatArray:
-    """Conformal p values of a class: (1 + patients at least as unlike it) / (patients + 1).
-
-    Args:
-        score: (n,), of any images.
-        extremes: (k,), ascending, see `extreme_scores`.
-        malignant: the class.
-
-    Returns:
-        (n,).
-    """
-    n = len(extremes)
-    if malignant:
-        unlike = np.searchsorted(extremes, score, side="right")
-    else:
-        unlike = n - np.searchsorted(extremes, score, side="left")
-    return np.asarray((1 + unlike) / (n + 1))
-
-
 def band_cuts(
     label: IntArray, score: FloatArray, unit: Ids, *, routine_share: float, refer_share: float
 ) -> BandCuts:
     """The scores at which the p value of a class passes its share.
+
+    The conformal p value of a score is (1 + patients with an image of the class at least as unlike
+    the class) / (patients + 1).
 
     Args:
         label: (n,), 0 or 1.
