@@ -1,4 +1,4 @@
-"""A model evaluated on images of elsewhere, as a Prefect flow."""
+"""A model evaluated on external images, as a Prefect flow."""
 
 from functools import partial
 from typing import Annotated
@@ -47,7 +47,7 @@ def evaluate(
     *,
     store: Address = "",
 ) -> str:
-    """Score a labelled image set of elsewhere with a model; fits nothing on it. Research use only.
+    """Score a labelled external image set with a model; fits nothing on it. Research use only.
 
     Args:
         source: Where the images are: a folder that the server can read, or an address such as

@@ -157,8 +157,8 @@ def keep_loopback_direct(environment: MutableMapping[str, str] = os.environ) -> 
 def drop_unusable_proxies(environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
     """Take proxies that speak no HTTP out of the environment, here and for child processes.
 
-    The HTTP clients of Prefect and of S3 do not so much as start beside one (SOCKS), even where no
-    request of theirs would go through it.
+    The HTTP clients of Prefect and of S3 do not even start beside one (SOCKS), although no request
+    of theirs would go through it.
 
     Args:
         environment: the variables to go through.

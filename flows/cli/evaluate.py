@@ -1,4 +1,4 @@
-"""`thyro evaluate`: a model on a labelled image set of elsewhere."""
+"""`thyro evaluate`: a model on a labelled external image set."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,7 +47,7 @@ def evaluate(
     store: StoreUrl = None,
     as_json: JsonLast = False,
 ) -> None:
-    """Evaluate a model on images of elsewhere; nothing is fitted on them but what is marked."""
+    """Evaluate a model on external images; nothing is fitted on them but what is marked."""
     from flows.cli.config_input import read_config
 
     options = label_options(image_column, label_column, patient_column, label_map)

@@ -113,7 +113,7 @@ def _promoted_id(store: "Store", name: str) -> str:
             "more of it"
         )
         raise InputError(msg)
-    # Of no model: loading it says which there are.
+    # No such model: the error of loading it lists those there are.
     return matches[0] if matches else name
 
 

@@ -137,6 +137,6 @@ def _set_up_logs(*, debug: bool) -> None:
         return
     # What a warning would say stands in the notes; its file and line help no user.
     warnings.simplefilter("ignore")
-    # Nor what a log handler says that lost its server.
+    # Nor does the message of a log handler that lost its server.
     logging.raiseExceptions = False
     logging.getLogger().addHandler(logging.NullHandler())

@@ -2,7 +2,7 @@
 
 
 def clock(seconds: float | None) -> str:
-    """`m:ss`, or `h:mm:ss` from an hour on; None: a time that nothing tells is not invented."""
+    """`m:ss`, or `h:mm:ss` from an hour on; None: the time is not known."""
     if seconds is None:
         return "time unknown"
     minutes, rest = divmod(round(seconds), 60)

@@ -50,7 +50,7 @@ _OBJECT_HEADERS = {"Accept": 'multipart/related; type="application/dicom"; trans
 
 
 class Instance(NamedTuple):
-    """Where an instance is to be had."""
+    """The address of an instance within an archive."""
 
     study: str
     series: str
@@ -131,7 +131,7 @@ class _Transient(Exception):  # noqa: N818 - it never leaves this module
 
 @dataclass
 class Archive:
-    """An archive at work; to be closed.
+    """A connection to an archive; close it after use.
 
     Attributes:
         address: of the archive.

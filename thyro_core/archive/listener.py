@@ -55,7 +55,7 @@ class ListenerRules:
     """Who may send, and how much.
 
     Attributes:
-        ae_title: what the listener is called; whoever calls another is refused.
+        ae_title: what the listener is called; a peer that calls another is refused.
         host: address to listen at.
         port: port to listen at; 0: a free one.
         peers: who may connect; empty: this machine.
@@ -75,7 +75,7 @@ class ListenerRules:
 
 @dataclass
 class Listener:
-    """A listener at work.
+    """A listener that runs.
 
     Attributes:
         port: where it listens.
@@ -201,7 +201,7 @@ class _Server(ThreadedAssociationServer):
         reason = ""
         if not may_connect(self._listener.peers, client_address[0]):
             reason = "no peer has this address"
-        # Each connection is two threads, before it has said a word.
+        # Each connection is two threads, before it has sent a byte.
         elif len(self.ae.active_associations) >= self.ae.maximum_associations + _WAITING:
             reason = "too many connections at once"
         if reason:

@@ -48,12 +48,12 @@ def parse_peer(text: str) -> Peer:
 
 
 def may_connect(peers: Sequence[Peer], address: str, ae_title: str | None = None) -> bool:
-    """Whether some peer has this address, and this title where one is known and asked for.
+    """Whether some peer has this address, and this title where one is known and required.
 
     Args:
         peers: who may connect.
         address: IP address of the connection.
-        ae_title: what the other side calls itself; None: it has not said so yet.
+        ae_title: title of the other side; None: not known yet.
     """
     # An IPv4 host reaches an IPv6 socket under a mapped address.
     ip = ipaddress.ip_address(address.partition("%")[0])

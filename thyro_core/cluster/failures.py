@@ -36,7 +36,7 @@ class WorkerLostError(ThyroError):
 
 
 def process_end(error: Exception) -> str:
-    """How a process of a job ended, as Ray tells it.
+    """How a process of a job ended, as Ray reports it.
 
     Args:
         error: what waiting for the process raised.
@@ -52,8 +52,8 @@ def process_end(error: Exception) -> str:
 def may_be_for_memory(cause: str) -> bool:
     """Whether a process ended for want of memory, or may have.
 
-    A process that the kernel kills for memory ends like any other that is killed, and nobody asks
-    that of a node that is another machine. It is by far the commonest reason.
+    A process that the kernel kills for memory ends like any other that is killed, and the
+    reason cannot be queried on another machine. It is by far the commonest reason.
 
     Args:
         cause: what `process_end` returned.

@@ -1,8 +1,8 @@
 """The one place that uses what Ray does not document, as of Ray 2.60.
 
 Ray keeps the placement group of a worker group whose starter was killed for as long as the program
-that is connected to it runs. Ray Train's own helper against it asks the dashboard, and an embedded
-Ray has none. No public interface tells which placement group a trainer has made: a callback of Ray
+that is connected to it runs. Ray Train's own helper against it queries the dashboard, which an
+embedded Ray lacks. No public interface names the placement group of a trainer: a callback of Ray
 Train notes it in Ray's key-value store.
 
 That a worker is gone is an error of Ray Train that only its internal modules name.
@@ -81,7 +81,7 @@ def remove_recorded_placement_group(run: str) -> None:
 
 
 def failed_health_check(error: Exception) -> Exception | None:
-    """What Ray says of the end of a worker that is gone.
+    """What Ray reports of the end of a worker that is gone.
 
     Args:
         error: of a worker, from `ray.train.WorkerGroupError.worker_failures`.

@@ -142,7 +142,7 @@ def _set_environment() -> None:
 def _prepare_to_join(environment: MutableMapping[str, str]) -> None:
     """Show a cluster the user's token, which Ray does only where RAY_AUTH_MODE says so.
 
-    `ray start` asks for that token wherever there is one, and every embedded Ray leaves one.
+    `ray start` requires that token wherever there is one, and every embedded Ray leaves one.
     """
     token_file = environment.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
     if environment.get("RAY_AUTH_TOKEN") or Path(token_file).is_file():
@@ -153,7 +153,7 @@ def _prepare_to_join(environment: MutableMapping[str, str]) -> None:
 def _without_refusals() -> Iterator[None]:
     """Leave out what Ray's library writes to the standard error for each try that is refused.
 
-    It asks twenty times; what comes of it is one sentence. All else is written at the end.
+    It tries twenty times; the user sees one sentence. All else is written at the end.
     """
     with TemporaryFile() as lines:
         stderr = os.dup(_STDERR)

@@ -175,7 +175,7 @@ def read_labels(where: str, data: bytes, rules: IngestConfig = IngestConfig()) -
 def _without_persons(
     rows: Sequence[LabelRow], columns: Sequence[str]
 ) -> tuple[tuple[LabelRow, ...], tuple[str, ...]]:
-    """The rows without the dates and sentences in these columns, and what is said of those."""
+    """The rows without the dates and sentences in these columns, and notes on those."""
     contents = {
         name: kept_contents(name, {row.attributes[name] for row in rows if name in row.attributes})
         for name in columns

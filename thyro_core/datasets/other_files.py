@@ -1,4 +1,4 @@
-"""What lies beside the images of a set: named in one line, for whoever missed it there.
+"""What lies beside the images of a set: reported in one line.
 
 Where names do not show what a file is, its first bytes do; and a name like that of a file of an
 archive shows nothing.

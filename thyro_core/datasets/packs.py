@@ -371,7 +371,7 @@ def map_batches(
 
 
 def unread_detail(fs: fsspec.AbstractFileSystem, path: str, error: OSError | StoreError) -> str:
-    """What is said of a file that every try to read failed; never a server's own words.
+    """Why a file could not be read in any attempt, for people; never a server's own words.
 
     Args:
         fs: its file system.

@@ -86,7 +86,7 @@ class ColumnContents:
 
 
 def kept_contents(column: str, texts: Collection[str]) -> ColumnContents:
-    """What is kept of a column's cells, and what is said of them.
+    """What is kept of a column's cells, and a note on what is not.
 
     Args:
         column: its name.

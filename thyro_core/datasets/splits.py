@@ -1,7 +1,7 @@
 """Which images train and which test: stratified splits that keep every group whole.
 
-Every group has the same chance to be tested, whatever its size; parts are as near the size asked
-for as that permits. Made once, before any job, from the included and labelled images of a
+Every group has the same chance to be tested, whatever its size; parts are as near the requested
+size as that permits. Made once, before any job, from the included and labelled images of a
 manifest. The same seed gives the same table whatever the order of the rows it is made from.
 """
 
@@ -350,7 +350,7 @@ def split_notes(splits: pa.Table, config: StudyConfig) -> tuple[str, ...]:
     """What a reader must know of the splits, one sentence each; none if nothing is amiss.
 
     That is: test sets that repeat, images that are never tested, groups too large for a test part,
-    test parts that are not the size asked for, and what periods of time are made of.
+    test parts that have another size than requested, and what periods of time are made of.
 
     Args:
         splits: a `splits` table.

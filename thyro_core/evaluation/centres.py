@@ -25,7 +25,7 @@ from thyro_core.tables.schemas import rows_to_table
 from thyro_core.types import FloatArray
 
 LEAST_CENTRES = 3
-"""Fewest centres of which anything is said of a further one."""
+"""Fewest centres from which a figure of a further centre is estimated."""
 
 
 class RandomEffects(NamedTuple):
@@ -63,7 +63,7 @@ def random_effects(values: FloatArray, errors: FloatArray) -> RandomEffects:
         mean = weights @ values / weights.sum()
         return float(weights @ (values - mean) ** 2)
 
-    # The sum falls as tau grows; at this bound it is below every quantile that is asked for.
+    # The sum falls as tau grows; at this bound it is below every quantile that is needed.
     bound = 1e6 * float(np.square(values - values.mean()).sum() + variances.max())
 
     def tau_at(level: float) -> float:

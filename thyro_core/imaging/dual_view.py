@@ -1,6 +1,6 @@
 """Two windows in one picture, side by side or above one another, where the file does not say so.
 
-Between them there may be a black gutter of any width, see `gutters`. They are told without one,
+Between them there may be a black gutter of any width, see `gutters`. They are found without one,
 too:
 
 Speckle goes on from column to column. Where two windows meet, what lies left and right of the seam

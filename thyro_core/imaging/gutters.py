@@ -14,7 +14,7 @@ from thyro_core.types import Grey
 _BLACK_COLUMN, _BLACK_SHARE = 16, 0.95
 _LEAST_WIDTH, _LEAST_SHARE = 3, 0.01
 _CENTRES = (0.3, 0.7)
-# Rows of tissue are not as black as a screen in between: what is asked of the second window's edge.
+# Rows of tissue are not as black as a screen in between: what the second window's edge must be.
 _BLACK_ROW, _SKIN_LEVEL, _LIT_SHARE, _EDGE_ROWS = 24, 40, 0.5, 4
 
 

@@ -201,7 +201,7 @@ def rollback(store: Store, why: str = "rolled back") -> Change:
 def champion_weakness(store: Store) -> str | None:
     """Why a change could be lost if two programs made one at once; None: it cannot.
 
-    For whoever has made one to announce: some S3 servers know no conditional writes.
+    Callers that make one announce it: some S3 servers know no conditional writes.
     """
     return conditional_writes_fault(store, champion_key())
 

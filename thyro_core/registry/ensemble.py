@@ -1,4 +1,4 @@
-"""A promoted model at work: its members loaded and checked, their mean and spread, embeddings."""
+"""A promoted model in use: its members loaded and checked, their mean and spread, embeddings."""
 
 import copy
 import hashlib

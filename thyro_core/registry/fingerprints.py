@@ -1,7 +1,7 @@
 """What a model's training set is recognised by: hashes and local features, no pixels.
 
 They are made of the pack that the networks see, so that those of any other image set, made of its
-pack of that size, can be laid beside them, and no file has to be read again.
+pack of that size, can be compared with them, and no file has to be read again.
 """
 
 from collections.abc import Set
@@ -30,7 +30,7 @@ FINGERPRINT_FILE = "fingerprints.parquet"
 LEAST_SHARED = 12
 """Local features that lie over each other in two images which are taken for one picture. Without
 pixels there is no correlation to confirm it: of 113 pairs that show one picture on two public sets
-110 share as many, of 89 other candidates 9 do, most of one scanner. Those are left out in vain."""
+110 share as many, of 89 other candidates 9 do, most of one scanner. Those are lost without need."""
 
 _PRINT_COLUMNS = (
     ("image_id", pa.string(), "SHA-256 of the file's bytes, hexadecimal."),

@@ -1,4 +1,4 @@
-"""The page of an evaluation: a model on its own images and on those of elsewhere, side by side.
+"""The page of an evaluation: a model on its own and on external images, side by side.
 
 The page is a function of the store: no time of writing, no script, nothing from any network.
 """

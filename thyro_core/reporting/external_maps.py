@@ -1,4 +1,4 @@
-"""The checks of a model's maps on images of elsewhere, beside those of its study."""
+"""The checks of a model's maps on external images, beside those of its study."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""A promoted model at work in a screening: probability, spread, distance and maps of a block."""
+"""A promoted model in a screening: probability, spread, distance and maps of a block."""
 
 from dataclasses import dataclass
 from pathlib import Path

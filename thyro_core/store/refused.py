@@ -1,4 +1,4 @@
-"""An object that a store lists and does not give, told from a store that refuses everything."""
+"""Tell an object that a store lists and does not return from a store that refuses everything."""
 
 import fsspec
 
@@ -6,7 +6,7 @@ from thyro_core.store.listing import explain_refusal
 
 
 def object_refusal(fs: fsspec.AbstractFileSystem, path: str, error: Exception) -> str | None:
-    """What S3 answers for an object that it lists and does not give; None: it lists it no more.
+    """What S3 answers for an object that it lists and does not return; None: it lists it no more.
 
     Args:
         fs: the object's file system, on S3.

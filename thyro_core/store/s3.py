@@ -139,7 +139,7 @@ def _with_cure(
     code = error.response.get("Error", {}).get("Code")
     if code in _CURES:
         return StoreError(f"{text}; {_CURES[code]}")
-    # A file that is read in parts is asked for by its tag, too.
+    # A file that is read in parts is requested by its tag, too.
     is_write = operation.startswith(("put_object ", "complete_multipart_upload "))
     is_conditional = is_write and not arguments.keys().isdisjoint(("IfMatch", "IfNoneMatch"))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -53,7 +53,7 @@ def predict(model: nn.Module, examples: Examples, device: torch.device) -> Tenso
 
     In float32 whatever the training precision: bfloat16's eight bits would tie scores, and a tied
     ranking is another AUC. Batches have a fixed size, so that a result is bit for bit the same
-    whoever asks for it.
+    for every caller.
     """
     model.eval()
     with torch.inference_mode():

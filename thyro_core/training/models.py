@@ -189,7 +189,7 @@ def body_and_head(model: nn.Module, architecture: Architecture) -> tuple[nn.Modu
 
 
 def check_anatomy(model: nn.Module, architecture: Architecture, side: int) -> None:
-    """Make sure that a network beyond the paper's four has the maps that it is said to have.
+    """Make sure that a network beyond the paper's four has the maps that its anatomy describes.
 
     Args:
         model: What `build` made for this architecture; its mode stays as it is.

@@ -1,6 +1,6 @@
 """What is known of each network before it is made: its name, its work and its memory.
 
-Without torch: whoever leads a study plans with these figures. The work is six times the
+Without torch: the process that leads a study plans with these figures. The work is six times the
 multiply-adds of torchvision's own count (a forward pass, and a backward pass of twice its work);
 the rest is counted of the networks themselves with two outputs, at the side that their weights were
 made with, and a test counts again.

@@ -15,7 +15,7 @@ _LOGIT_ROUNDING = 1e-4
 
 
 class CutError(ThyroError):
-    """A network cannot be cut at the layer whose maps are asked for."""
+    """A network cannot be cut at the layer whose maps are requested."""
 
 
 class _Tracer(fx.Tracer):

@@ -53,7 +53,7 @@ class StartingWeights:
         origin: `mirror: <url>`, `torchvision: <version>`, a URL, or `none` (random).
         sha256: SHA-256 of the safetensors file, hexadecimal; None: random.
         key: The file's key in the store; None: random.
-        warning: What whoever runs the study must be shown; None: nothing.
+        warning: What the person who runs the study must be shown; None: nothing.
     """
 
     architecture: str

@@ -1,1 +1,1 @@
-"""A model on images of elsewhere: scored, set against its own figures, and nothing fitted."""
+"""External validation: a model scored on external images, beside its own figures."""

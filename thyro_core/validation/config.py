@@ -1,4 +1,4 @@
-"""What an evaluation is asked for, and the record that it is done."""
+"""The inputs of an evaluation, and the record of one that is finished."""
 
 from typing import Annotated, Literal
 

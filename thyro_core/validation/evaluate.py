@@ -1,4 +1,4 @@
-"""Evaluate a model on an image set of elsewhere; nothing is fitted on it but what is marked."""
+"""Evaluate a model on an external image set; nothing is fitted on it but what is marked."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A model's evaluations on images of elsewhere: they come after its card, which is sealed."""
+"""A model's evaluations on external images: they come after its card, which is sealed."""
 
 from thyro_core.errors import InputError, amount
 from thyro_core.store.store import Store

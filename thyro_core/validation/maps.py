@@ -1,4 +1,4 @@
-"""Where a model's maps lie on images of elsewhere: on the nodule, at the border, on marks.
+"""Where a model's maps lie on external images: on the nodule, at the border, on marks.
 
 A map is the mean of the members' raw Grad-CAM maps of malignant. Deletion, insertion and drawing
 weights anew say how maps follow a network, which its study has shown; they are not made again.
@@ -31,7 +31,7 @@ def map_rows(
     config: EvaluationConfig,
     scratch: Path,
 ) -> list[dict[str, Any]]:
-    """Rows of `evaluation_maps` without their ids; none, if no image is asked for.
+    """Rows of `evaluation_maps` without their ids; none, if no image is requested.
 
     Args:
         store: holds the model and the manifest's packs.

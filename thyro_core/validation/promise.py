@@ -1,4 +1,4 @@
-"""What became of a model's conformal bands on images of elsewhere: promise and share."""
+"""What became of a model's conformal bands on external images: promise and share."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -30,7 +30,7 @@ def promise_rows(external: Sample, internal: Sample, bundle: Bundle) -> Iterator
     image, tested, and the declared share.
 
     Args:
-        external: the images of elsewhere.
+        external: the external images.
         internal: the model's own.
         bundle: the model.
     """

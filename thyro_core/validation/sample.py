@@ -1,4 +1,4 @@
-"""Two samples of images with a model's scores: those of elsewhere, and the model's own."""
+"""Two samples of images with a model's scores: the external one, and the model's own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A model on images of elsewhere: what is left out, what is scored, and that nothing is fitted."""
+"""A model on external images: what is left out, what is scored, and that nothing is fitted."""
 
 import csv
 import shutil

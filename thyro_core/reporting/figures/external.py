@@ -1,4 +1,4 @@
-"""Plots of a model on its own images and on those of elsewhere, each as one inline `<svg>`."""
+"""Plots of a model on its own and on external images, each as one inline `<svg>`."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
