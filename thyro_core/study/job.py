@@ -82,8 +82,12 @@ class SplitOutcome:
 
 def is_finished(store: Store, study_id: str, split: int, architecture: str) -> bool:
     """Whether an architecture of a split has its predictions, which are written last."""
-    keys = hive_keys(study_id, split, architecture)
-    return store.exists(table_key("predictions", **keys))
+    return store.exists(predictions_key(study_id, split, architecture))
+
+
+def predictions_key(study_id: str, split: int, architecture: str) -> str:
+    """Key of the part of `predictions` that shows an architecture of a split to be finished."""
+    return table_key("predictions", **hive_keys(study_id, split, architecture))
 
 
 def hive_keys(study_id: str, split: int, architecture: str) -> dict[str, str | int]:

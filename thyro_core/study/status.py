@@ -16,6 +16,7 @@ from thyro_core.store.keys import (
     table_prefix,
 )
 from thyro_core.store.store import Store
+from thyro_core.study.job import predictions_key
 from thyro_core.study.plan import StudyPlan, load_plan
 from thyro_core.study.progress import JobProgress, parse_job_progress
 from thyro_core.study.study_progress import study_progress
@@ -138,7 +139,7 @@ def read_traces(store: Store, study_id: str) -> Traces:
     objects = store.read_all(sorted(keys & (records.keys() | progress.keys())))
     return Traces(
         plan=plan,
-        finished_runs=frozenset(run for run in runs if _predictions_key(study_id, run) in keys),
+        finished_runs=frozenset(run for run in runs if predictions_key(study_id, *run) in keys),
         checkpoints=frozenset(run for run in runs if checkpoint_key(study_id, *run) in keys),
         records={records[key]: json.loads(objects[key]) for key in objects if key in records},
         progress={
@@ -146,11 +147,6 @@ def read_traces(store: Store, study_id: str) -> Traces:
         },
         has_metrics=store.exists(table_key("metrics", study_id=study_id)),
     )
-
-
-def _predictions_key(study_id: str, run: _Run) -> str:
-    split, architecture = run
-    return table_key("predictions", study_id=study_id, split=split, architecture=architecture)
 
 
 def status_of(traces: Traces, now: datetime) -> StudyStatus:
