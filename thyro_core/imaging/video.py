@@ -70,7 +70,7 @@ def read_clip(dataset: Dataset, bounds: ClipBounds) -> Clip:
         msg = "the clip holds no MPEG-2, MPEG-4 or HEVC stream: export it again"
         raise RefusedError(msg, "undecodable")
     # Without a name in any folder: nothing of a patient's stays behind when this process dies.
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile(prefix="thyro-") as file:
         file.write(stream)
         file.flush()
         with _open_capture(file.fileno()) as capture:

@@ -125,7 +125,7 @@ def render_evaluation(store: Store, evaluation_id: str) -> str:
     by_name = evaluation_figures(store, evaluation_id)
     results = connect(store)
     try:
-        with results.asking():
+        with results.store_errors():
             tables = _EvaluationTables(results.connection, evaluation_id)
             rows, of_maps = tables.figures(), tables.maps()
             return render_page(

@@ -114,7 +114,7 @@ def render_report(store: Store, study_id: str, scratch: Path) -> tuple[str, byte
     _check_finished(store, plan)
     results = connect(store)
     try:
-        with results.asking():
+        with results.store_errors():
             tables = Tables(results.connection, study_id, plan.manifest_id)
             values = _text_values(tables, plan)
             values |= _figure_values(tables, store, plan, values, scratch)

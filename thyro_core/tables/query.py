@@ -39,11 +39,11 @@ class Results:
 
     connection: duckdb.DuckDBPyConnection
     failures: list[StoreError]
-    """Why parts could not be fetched, the first first; DuckDB has it in its own words only."""
+    """Why parts could not be fetched, the first first; DuckDB keeps only its own message."""
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Within the block a store that fails is a StoreError, and no error of DuckDB's."""
+    def store_errors(self) -> Iterator[None]:
+        """Raise a failure of the store within the block as StoreError, not as DuckDB's error."""
         try:
             yield
         except duckdb.Error as error:
@@ -95,7 +95,7 @@ def run_query(store_url: str, sql: str) -> pa.Table:
     results = _connect(store, parts)
     connection = results.connection
     try:
-        with results.asking():
+        with results.store_errors():
             _check_reading(connection, sql)
             return _with_own_names(connection.sql(sql).to_arrow_table())
     except duckdb.Error as error:

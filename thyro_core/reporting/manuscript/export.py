@@ -59,7 +59,7 @@ def export_study(
     page = read_page(report)
     results = connect(store)
     try:
-        with results.asking():
+        with results.store_errors():
             tables = Tables(results.connection, study_id, plan.manifest_id)
             first, text = characteristics(tables), methods(tables, plan)
     finally:

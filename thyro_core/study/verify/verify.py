@@ -220,7 +220,7 @@ def _check_splits(study: _StudyTables) -> _Findings:
 
 def _check_leakage(study: _StudyTables) -> _Findings:
     splits, images = study.tables["splits"], study.tables["images"]
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory(prefix="thyro-") as scratch:
         try:
             pack = open_gate_pack(study.store, images, study.plan.config, Path(scratch))
         except InputError:

@@ -27,7 +27,7 @@ def table_one(tmp_path, rows: list[dict[str, object]]) -> dict[str, tuple[str, .
     write_table(store, "images", table, manifest_id=MANIFEST)
     results = connect(store)
     try:
-        with results.asking():
+        with results.store_errors():
             found = characteristics(Tables(results.connection, "s0", MANIFEST))
     finally:
         results.connection.close()
@@ -100,7 +100,7 @@ def test_the_methods_follow_the_config(tmp_path) -> None:
     )  # fmt: skip
     results = connect(store)
     try:
-        with results.asking():
+        with results.store_errors():
             text = methods(Tables(results.connection, plan.study_id, plan.manifest_id), plan)
     finally:
         results.connection.close()
