@@ -12,9 +12,11 @@ from thyro_core.imaging.sandbox import DecoderDiedError, DecoderPool
 from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
 from thyro_core.types import Grey
 
-_DECODES = RetryPolicy(
+DECODES = RetryPolicy(
     attempts=2, first_wait=0.0, retry_on=lambda error: isinstance(error, DecoderDiedError)
 )
+"""A file is decoded a second time after its decoder died over it."""
+
 _DEATHS = {
     "crashed_decoder": "its decoder died over it",
     "hung_decoder": "its decoder came to no end",
@@ -47,7 +49,7 @@ class FileReader:
         """
         if is_dicom(data):
             try:
-                return _DECODES.call(partial(self._decode, data), "decoder")
+                return DECODES.call(partial(self._decode, data), "decoder")
             except RetriesExhaustedError as exhaustion:
                 detail = f"{_DEATHS[str(exhaustion.error)]}, {exhaustion.attempts} times"
                 return FilePictures((_refusal_of(data, detail),))

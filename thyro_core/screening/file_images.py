@@ -4,14 +4,13 @@ from functools import partial
 
 from pydantic import SecretStr
 
-from thyro_core.imaging.sandbox import DecoderDiedError, DecoderProcess
+from thyro_core.datasets.file_pictures import DECODES
+from thyro_core.imaging.sandbox import DecoderProcess
 from thyro_core.pseudonyms import Pseudonymiser
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.contents import Contents
 from thyro_core.screening.reader import ScreeningImage, read_screening_images
-from thyro_core.store.retry import RetriesExhaustedError, RetryPolicy
-
-_DECODER_ATTEMPTS = 2
+from thyro_core.store.retry import RetriesExhaustedError
 
 
 class FileImages:
@@ -26,11 +25,6 @@ class FileImages:
         self._rules = rules
         read = partial(read_screening_images, rules=rules, pseudonymise=Pseudonymiser(key))
         self._decode = DecoderProcess(read)
-        self._attempts = RetryPolicy(
-            attempts=_DECODER_ATTEMPTS,
-            first_wait=0.0,
-            retry_on=lambda error: isinstance(error, DecoderDiedError),
-        )
 
     def read(self, contents: Contents, nameless_id: str) -> list[ScreeningImage]:
         """The images of a file, or one with the reason why there are none; never raises for them.
@@ -50,7 +44,7 @@ class FileImages:
         # Not the file's name: it may be a person's.
         name = file_id[:12]
         try:
-            return self._attempts.call(partial(self._decode, data), name)
+            return DECODES.call(partial(self._decode, data), name)
         except RetriesExhaustedError as attempts_end:
             reason, detail = str(attempts_end.error), f"{attempts_end.attempts} times"
             return [ScreeningImage(file_id, 0, file_id, reason=reason, detail=detail)]
