@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from thyro_core.evaluation.display_names import METRIC_NAMES
 from thyro_core.evaluation.metrics import (
     METRICS,
     PAPER,
@@ -290,3 +291,7 @@ def test_the_paper_is_consistent():
     assert harmonic == pytest.approx(PAPER["f1"], abs=0.002)
     with pytest.raises(TypeError):
         PAPER["auc"] = 1.0
+
+
+def test_every_metric_has_a_name_and_stands_in_the_same_place() -> None:
+    assert tuple(METRIC_NAMES) == METRICS
