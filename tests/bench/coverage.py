@@ -1,6 +1,6 @@
 """How often the 95 % intervals hold the truth, near the edges, with and without clusters.
 
-    python tests/bench/coverage.py [--repeats 1000] [--splits 10]
+    python tests/bench/coverage.py [--repeats 1000] [--splits 10] [--aucs 0.85,0.99]
 
 508 images (90 malignant), binormal scores of a known AUC, ten stratified 70/30 splits by patient
 (another number with `--splits`, which leaves out the table that no split has a part in);
@@ -189,11 +189,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=1000)
     parser.add_argument("--splits", type=int, default=SPLITS)
+    parser.add_argument("--aucs", default=",".join(map(str, AUCS)))
     options = parser.parse_args()
+    aucs = [float(auc) for auc in options.aucs.split(",")]
     repeats, splits = options.repeats, options.splits
     print(f"{repeats} image sets each, {splits} splits")
     print("coverage of 95 % intervals, level of a test at 0.05\n")
-    cases = [(auc, images) for images in (1, IMAGES) for auc in AUCS]
+    cases = [(auc, images) for images in (1, IMAGES) for auc in aucs]
     keys: list[object] = ["AUC", "images a patient"]
     for place, (auc, images) in enumerate(cases):
         found = rates(auc, images, repeats, splits)

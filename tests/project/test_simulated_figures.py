@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.support.places import REPOSITORY
-from thyro_core.reporting.simulated import SIMULATION_FIGURES
+from thyro_core.reporting.simulated import SIMULATED_SPLITS, SIMULATION_FIGURES
 
 Row = dict[str, str]
 RESULTS = (REPOSITORY / "tests" / "bench" / "RESULTS.md").read_text(encoding="utf-8")
@@ -59,20 +59,14 @@ def same_case(one: Row, other: Row) -> bool:
 
 def measured() -> dict[str, float]:
     """Each name of `SIMULATED`, from the results."""
-    # Those with ten splits stand first.
+    # Of ten splits; operating points have no part in their number.
     parts, points, *_ = tables(section("Coverage of the 95 % intervals"))
-    (bands,) = tables(section("Coverage of the bands of curves"))
     (nights,) = tables(section("Months with a false alarm of drift, although nothing changed"))
     sizes = re.search(
         r"(\d+) malignant and (\d+) benign", section("Coverage of the bands of curves")
     )
     assert sizes
     malignant, benign = map(int, sizes.groups())
-    few = [row for row in bands if row["band of"] == "precision" and row["to"] == "0.1"]
-    worst = min(few, key=lambda row: float(row["least"]))
-    alike = [row for row in few if same_case(row, worst)]
-    assert worst["images a patient"] == "1"
-    others = [row for row in bands if row["band of"] == "precision" and row not in alike]
     with_pseudonyms = [row for row in nights if "no pseudonyms" not in row["a night"]]
     (without,) = [row for row in nights if "no pseudonyms" in row["a night"]]
     stills = re.search(r"of (\d+) stills", without["a night"])
@@ -83,21 +77,12 @@ def measured() -> dict[str, float]:
         "malignant": malignant,
         "auc_from": min(column(parts, "AUC")),
         "auc_to": max(column(parts, "AUC")),
-        "part_least": least(column(parts, "part")),
-        "part_most": most(column(parts, "part")),
         "sensitivity_least": least(column(points, "sensitivity")),
         "sensitivity_most": most(column(points, "sensitivity")),
         "specificity_least": least(column(points, "specificity")),
         "specificity_most": most(column(points, "specificity")),
         "apparent_least": least(apparent),
         "apparent_most": most(apparent),
-        "pr_auc": float(worst["AUC"]),
-        "pr_least": least(column(alike, "least")),
-        "pr_most": most(column(alike, "largest")),
-        "pr_elsewhere_least": least(column(others, "least")),
-        "roc_least": least(
-            column([row for row in bands if row["band of"] == "sensitivity"], "least")
-        ),
         "months": round(sum(column(with_pseudonyms, "months"))),
         "months_with_alarm": round(
             sum(
@@ -112,6 +97,45 @@ def measured() -> dict[str, float]:
     }
 
 
+def measured_with(splits: int) -> dict[str, float]:
+    """Each name of a number of splits in `SIMULATED_SPLITS`, from the results."""
+    text = section("Coverage of the 95 % intervals")
+    of_ten, _, predictive_of_ten, of_five, predictive_of_five = tables(text)
+    studies = re.findall(r"(\d+) image sets (?:each|a row)", " ".join(text.split()))
+    ten, five = int(studies[0]), int(studies[1])
+    parts, predictive, n = {
+        10: (of_ten, predictive_of_ten, ten),
+        5: (of_five, predictive_of_five, five),
+    }[splits]
+    (bands,) = tables(section("Coverage of the bands of curves"))
+    own = [row for row in bands if row["splits"] == str(splits)]
+    shares = column(predictive, "PPV") + column(predictive, "NPV")
+    by_band = {
+        short: least(column([row for row in own if row["band of"] == name], "least"))
+        for short, name in (
+            ("roc", "sensitivity"), ("pr", "precision"), ("benefit", "net benefit")
+        )
+    }  # fmt: skip
+    return {
+        "splits": splits,
+        "studies": n,
+        "mean_least": least(column(parts, "mean")),
+        "mean_most": most(column(parts, "mean")),
+        "part_least": least(column(parts, "part")),
+        "part_most": most(column(parts, "part")),
+        "predictive_least": least(shares),
+        "predictive_most": most(shares),
+    } | {f"{short}_least": value for short, value in by_band.items()}
+
+
+@pytest.mark.parametrize("splits", SIMULATED_SPLITS)
+def test_figures_of_a_number_of_splits_are_those_in_the_results(splits: int) -> None:
+    assert SIMULATED_SPLITS[splits] == measured_with(splits)
+    # The AUCs and sizes that stand beside them are the same for every number.
+    of_ten, _, _, of_five, _ = tables(section("Coverage of the 95 % intervals"))
+    assert column(of_ten, "AUC") == column(of_five, "AUC")
+
+
 @pytest.mark.parametrize("name", SIMULATION_FIGURES)
 def test_a_quoted_figure_is_the_one_in_the_results(name: str) -> None:
     assert SIMULATION_FIGURES[name] == measured()[name]
@@ -120,7 +144,8 @@ def test_a_quoted_figure_is_the_one_in_the_results(name: str) -> None:
 def test_every_figure_is_quoted_and_no_page_has_one_of_its_own() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in TEMPLATES.glob("*.html"))
     assert re.findall(r"simulation\((?!\")", text) == []
-    assert set(re.findall(r"simulation\(\"(\w+)\"\)", text)) == set(SIMULATION_FIGURES)
+    names = set(SIMULATION_FIGURES).union(*SIMULATED_SPLITS.values())
+    assert set(re.findall(r"simulation\(\"(\w+)\"\)", text)) == names
 
 
 def test_false_alarms_stay_below_a_tenth_of_months() -> None:

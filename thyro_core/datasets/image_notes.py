@@ -64,13 +64,15 @@ def _picture_notes(table: pa.Table) -> list[str]:
         )
     if with_text:
         notes.append(
-            f"lines that look like text stand in {amount(with_text, 'included image')}, and there "
-            "may be more: those are painted over where images are shown; the networks see them, "
-            "and the store's packs hold them as they are"
+            f"lines that look like text were found in {amount(with_text, 'included image')}: those "
+            "are painted over where images are shown; text that was not found, of which the number "
+            "is not known, is shown; the networks see all of it, and the store's packs hold it"
         )
     if n_dual:
         notes.append(
             f"{amount(n_dual, 'included image')} with what looks like two windows in it, under "
-            "one label: dual_views = exclude leaves them out (a screening scores each window)"
+            "one label: dual_views = exclude leaves them out (a screening scores each window). "
+            "They are found by the seam or gutter between the windows; a picture of two in which "
+            "none is found counts as one view, and how many of those there are is not known"
         )
     return notes

@@ -139,6 +139,49 @@ def wilson_interval(value: float, n: float, quantile: float = NORMAL) -> Interva
     return Interval(float(max(middle - half, 0.0)), float(min(middle + half, 1.0)))
 
 
+def benefit_interval(
+    value: float,
+    weights: tuple[float, float],
+    sensitivity: tuple[float, Interval],
+    false_rate: tuple[float, Interval],
+) -> Interval:
+    """Interval of a net benefit, from those of the two rates that it is made of.
+
+    Net benefit is a weighted difference, `weights[0]` times the sensitivity less `weights[1]` times
+    the false positive rate: each end is as far from it as the ends of both rates' intervals that
+    bear on it allow together (Zou and Donner, "Construction of confidence limits about effect
+    measures: a general approach", Statistics in Medicine 27, 2008). No end can lie beyond what the
+    rates' own bounds allow: never above the prevalence, at any threshold. The rates come from
+    different patients and are taken as independent; where the networks of a study differ by a
+    shift of their scores both rates move together, and the interval is wider than it need be. The
+    prevalence is given, not estimated.
+
+    Args:
+        value: the net benefit.
+        weights: the prevalence; and the share of benign images times the odds of the threshold.
+        sensitivity: figure and interval.
+        false_rate: figure and interval.
+
+    Returns:
+        NaN where the interval of a rate that counts is.
+    """
+    most, worst = weights
+    (hits, (hits_low, hits_high)), (alarms, (alarms_low, alarms_high)) = sensitivity, false_rate
+    # A class that no image is of has no rate, and no weight either.
+    below = (
+        most * (hits - hits_low) if most else 0.0,
+        worst * (alarms_high - alarms) if worst else 0.0,
+    )
+    above = (
+        most * (hits_high - hits) if most else 0.0,
+        worst * (alarms - alarms_low) if worst else 0.0,
+    )
+    low, high = value - float(np.hypot(*below)), value + float(np.hypot(*above))
+    if np.isnan([low, high]).any():
+        return NO_INTERVAL
+    return Interval(max(low, -worst), min(high, most))
+
+
 def effective_size(hit: BoolArray, cluster: npt.NDArray[np.generic]) -> float:
     """How many independent images tell as much of a proportion as these (Korn and Graubard 1998).
 

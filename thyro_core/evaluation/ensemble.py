@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 from scipy import stats
 
+from thyro_core.evaluation.bounded import NO_INTERVAL, benefit_interval, proportion_interval
 from thyro_core.evaluation.calibration import (
     CalibrationQuality,
     CrossFit,
     IntervalEstimate,
     calibration_quality,
-    unit_interval,
 )
 from thyro_core.evaluation.curves import DECISION_THRESHOLDS, Band
 from thyro_core.evaluation.delong import DeLong, auc_interval, delong
@@ -84,9 +84,10 @@ def net_benefit_band(
 ) -> Band:
     """Net benefit by threshold probability of images counted once, units taken as independent.
 
-    TP / n - FP / n x p_t / (1 - p_t), a mean over images (Vickers and Elkin 2006), so that its
-    95 % interval is the t interval of a mean over units (`unit_interval`). A model that gives each
-    image the prevalence is called malignant everywhere below it, and nowhere above.
+    TP / n - FP / n x p_t / (1 - p_t) (Vickers and Elkin 2006). Its 95 % interval is made of those
+    of sensitivity and false positive rate (`bounded.proportion_interval`), at the prevalence of
+    these images, and never above it (`bounded.benefit_interval`). A model that gives each image the
+    prevalence is called malignant everywhere below it, and nowhere above.
 
     Args:
         label: (n,), 0 or 1.
@@ -98,16 +99,22 @@ def net_benefit_band(
         The band; `n` is the number of units.
     """
     x = np.asarray(thresholds, dtype=np.float64)
-    worth = np.where(label[:, None] == 1, 1.0, -x / (1 - x))
-    gains = np.where(probability[:, None] >= x, worth, 0.0)
-    means = gains.mean(axis=0)
-    estimates = np.array(
-        [
-            unit_interval(float(mean), (gain - mean) / label.size, unit)
-            for mean, gain in zip(means, gains.T, strict=True)
-        ]
-    )
-    return Band(x, estimates[:, 0], estimates[:, 1], estimates[:, 2], len(set(unit.astype(str))))
+    units, ill = unit.astype(str), label == 1
+    prevalence = float(ill.mean())
+    estimates = []
+    for threshold in x:
+        is_called = probability >= threshold
+        weights = prevalence, float((1 - prevalence) * threshold / (1 - threshold))
+        hits, alarms = (
+            (float(is_called[among].mean()), proportion_interval(is_called[among], units[among]))
+            if among.any()
+            else (0.0, NO_INTERVAL)
+            for among in (ill, ~ill)
+        )
+        value = weights[0] * hits[0] - weights[1] * alarms[0]
+        estimates.append((value, *benefit_interval(value, weights, hits, alarms)))
+    mean, low, high = np.array(estimates).T
+    return Band(x, mean, low, high, len(set(units)))
 
 
 def ensemble_table(

@@ -270,8 +270,11 @@ def predictive_intervals(
 def predictive_values_table(study_id: str, metrics: pa.Table, config: StudyConfig) -> pa.Table:
     """The study's rows of `predictive_values`: PPV and NPV at each of `PREVALENCES`.
 
-    Where more of the test images are malignant, up to their share. At the config's threshold, from
-    the mean sensitivity and specificity over splits and their intervals, by image.
+    At the config's threshold, from the mean sensitivity and specificity over splits and their
+    intervals, by image. At the share of malignant test images itself, which is among the
+    prevalences whatever it is, stand the PPV and NPV of the test parts, the means over splits that
+    `metrics` has: of one quantity there is one figure and one interval. Where that share lies above
+    the declared prevalences others lead up to it.
 
     Args:
         study_id: goes into every row.
@@ -289,27 +292,26 @@ def predictive_values_table(study_id: str, metrics: pa.Table, config: StudyConfi
             (row["value"], Interval(row["ci_low"], row["ci_high"]))
             for row in (by_key[architecture, name] for name in ("recall", "specificity"))
         )
-        shares = _prevalences(images, architecture)
+        own = _own_prevalence(images, architecture)
+        shares = [*PREVALENCES, *(share for share in _HIGH_PREVALENCES if share < own)]
+        shares = [share for share in shares if share != own]
         values = ppv_npv(recall[0], specificity[0], shares)
         intervals = predictive_intervals(recall, specificity, shares)
         for measure, points, ends in zip(("ppv", "npv"), values, intervals, strict=True):
-            rows += [
-                {
-                    "study_id": study_id,
-                    "architecture": architecture,
-                    "measure": measure,
-                    "prevalence": share,
-                    "value": float(value),
-                    "ci_low": end.low,
-                    "ci_high": end.high,
-                }
+            figures = [
+                (share, float(value), *end)
                 for share, value, end in zip(shares, points, ends, strict=True)
             ]
+            row = by_key[architecture, "precision" if measure == "ppv" else "npv"]
+            figures.append((own, row["value"], row["ci_low"], row["ci_high"]))
+            constant = {"study_id": study_id, "architecture": architecture, "measure": measure}
+            names = ("prevalence", "value", "ci_low", "ci_high")
+            rows += [constant | dict(zip(names, of, strict=True)) for of in sorted(figures)]
     return rows_to_table("predictive_values", rows)
 
 
-def _prevalences(images: pa.Table, architecture: str) -> list[float]:
-    """`PREVALENCES`, and on to the share of malignant test images, all splits together."""
+def _own_prevalence(images: pa.Table, architecture: str) -> float:
+    """The share of malignant test images, all splits together."""
     rows = [
         row
         for row in images.to_pylist()
@@ -317,7 +319,4 @@ def _prevalences(images: pa.Table, architecture: str) -> list[float]:
         and (row["architecture"], row["metric"]) == (architecture, "accuracy")
     ]
     n = sum(row["n"] for row in rows)
-    own = sum(row["n_positive"] for row in rows) / n if n else 0.0
-    if own <= PREVALENCES[-1]:
-        return list(PREVALENCES)
-    return [*PREVALENCES, *(share for share in _HIGH_PREVALENCES if share < own), own]
+    return float(sum(row["n_positive"] for row in rows) / n) if n else 0.0

@@ -16,6 +16,7 @@ from thyro_core.config import StudyConfig
 from thyro_core.evaluation.ensemble import auc_estimate, paired_auc_test
 from thyro_core.evaluation.evidence import CHANCE_AUC
 from thyro_core.evaluation.out_of_fold import (
+    Ensembles,
     OutOfFoldEnsemble,
     OutOfFoldPredictions,
     out_of_fold_ensemble,
@@ -29,6 +30,13 @@ SHORTCUT_FACTS: tuple[str, ...] = (
     "width", "height", "aspect", "mean", "sd", "sharpness", "overlay_share", "views",
 )  # fmt: skip
 """What the learners are given: columns of `images` (views: windows in it), and width / height."""
+
+SEEN_FACTS: tuple[str, ...] = ("mean", "sd", "sharpness", "overlay_share", "views")
+"""Those that a network can see in its square picture: all but the picture's size and proportions,
+which it is never given."""
+
+SEEN_PREFIX = "seen_"
+"""Of the columns of `shortcuts` that compare a network with `SEEN_FACTS` alone."""
 
 LEARNERS: tuple[str, ...] = ("random_forest", "gradient_boosting", "logistic_regression")
 """The learners, of scikit-learn, with fixed settings: 100 trees with at least five images a leaf;
@@ -126,7 +134,9 @@ def chosen_learner(features: FloatArray, label: IntArray, group: npt.NDArray[np.
     return LEARNERS[int(np.argmax(np.round(aucs, 9)))]
 
 
-def shortcut_scores(images: pa.Table, splits: pa.Table) -> ShortcutScores:
+def shortcut_scores(
+    images: pa.Table, splits: pa.Table, names: Sequence[str] = SHORTCUT_FACTS
+) -> ShortcutScores:
     """Scores of the tested images, by models fitted on other images' facts.
 
     As with the networks, an image has the mean of the models of the splits that tested it. A score
@@ -136,6 +146,7 @@ def shortcut_scores(images: pa.Table, splits: pa.Table) -> ShortcutScores:
     Args:
         images: table `images` of the study's manifest.
         splits: the study's table `splits`.
+        names: the facts, of `SHORTCUT_FACTS`.
     """
     facts = images.to_pandas().drop_duplicates("image_id").set_index("image_id")
     facts["aspect"] = facts["width"] / facts["height"]
@@ -143,8 +154,7 @@ def shortcut_scores(images: pa.Table, splits: pa.Table) -> ShortcutScores:
     for _, part in splits.to_pandas().sort_values(["split", "image_id"]).groupby("split"):
         train, test = (part[part["role"] == role] for role in ("train", "test"))
         features, others = (
-            facts.loc[rows["image_id"], list(SHORTCUT_FACTS)].to_numpy(np.float64)
-            for rows in (train, test)
+            facts.loc[rows["image_id"], list(names)].to_numpy(np.float64) for rows in (train, test)
         )
         label = train["label"].to_numpy(np.int64)
         choices.append(chosen_learner(features, label, train["group_id"].to_numpy(object)))
@@ -191,6 +201,10 @@ def shortcuts_table(
     training sets. A network is compared with the learner that each split chose on its training part
     (`chosen_learner`): no tested image has a part in the choice.
 
+    Two questions are asked, each a family of its own for Holm's adjustment: whether a network tells
+    more than `SEEN_FACTS`, which it sees as well (columns `seen_*`), and whether it tells more than
+    all of `SHORTCUT_FACTS`, the picture's size among them, which it is not given.
+
     Args:
         study_id: goes into every row.
         predictions: table `predictions` of the study.
@@ -198,9 +212,22 @@ def shortcuts_table(
         config: gives the architectures.
         images: table `images` of its manifest.
     """
-    shortcuts = shortcut_scores(images, splits)
+    networks = out_of_fold_ensembles(predictions, splits, config.architectures)
+    rows: list[_Row] = [{"study_id": study_id, "architecture": name} for name in networks]
+    for prefix, names in (("", SHORTCUT_FACTS), (SEEN_PREFIX, SEEN_FACTS)):
+        leads = _lead_rows(networks, shortcut_scores(images, splits, names))
+        for row, lead in zip(rows, leads, strict=True):
+            row |= {f"{prefix}{name}": value for name, value in lead.items()}
+    for row, network in zip(rows, networks.values(), strict=True):
+        auc = auc_estimate(network.label, network.margin, network.unit).value
+        row |= {"auc": auc, "n": network.networks, "n_images": network.label.size}
+    return rows_to_table("shortcuts", rows)
+
+
+def _lead_rows(networks: Ensembles, shortcuts: ShortcutScores) -> list[_Row]:
+    """Each network's lead over one set of facts."""
     aucs = {
-        name: auc_estimate(each.label, each.margin, each.unit).value
+        f"{name}_auc": auc_estimate(each.label, each.margin, each.unit).value
         for name, each in shortcuts.learners.items()
     }
     baseline = shortcuts.baseline
@@ -208,39 +235,33 @@ def shortcuts_table(
     # Of learners that as many splits chose the order of `LEARNERS` decides.
     counts = Counter(shortcuts.choices)
     usual = max(LEARNERS, key=counts.__getitem__)
-    networks = out_of_fold_ensembles(predictions, splits, config.architectures)
-    rows: list[_Row] = []
-    for architecture, network in networks.items():
-        lead = paired_auc_test(network.label, network.margin, baseline.margin, network.unit)
-        rows.append(
-            {
-                "study_id": study_id,
-                "architecture": architecture,
-                "auc": lead.auc_a,
-                "shortcut_auc": own.value,
-                "ci_low": own.low,
-                "ci_high": own.high,
-                "lead": lead.difference,
-                "lead_low": lead.ci_low,
-                "lead_high": lead.ci_high,
-                "p": lead.p,
-                "n": network.networks,
-                "n_images": network.label.size,
-                "learner": usual,
-                "learner_splits": counts[usual],
-            }
-            | {f"{name}_auc": auc for name, auc in aucs.items()}
-        )
-    adjusted_p = holm([row["p"] for row in rows])
-    return rows_to_table(
-        "shortcuts", [row | {"p_adjusted": p} for row, p in zip(rows, adjusted_p, strict=True)]
-    )
+    leads = [
+        paired_auc_test(network.label, network.margin, baseline.margin, network.unit)
+        for network in networks.values()
+    ]
+    return [
+        {
+            "shortcut_auc": own.value,
+            "ci_low": own.low,
+            "ci_high": own.high,
+            "lead": lead.difference,
+            "lead_low": lead.ci_low,
+            "lead_high": lead.ci_high,
+            "p": lead.p,
+            "p_adjusted": p_adjusted,
+            "learner": usual,
+            "learner_splits": counts[usual],
+        }
+        | aucs
+        for lead, p_adjusted in zip(leads, holm([lead.p for lead in leads]), strict=True)
+    ]
 
 
-def shortcuts_tell(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the facts of the file alone tell the classes apart better than chance.
+def shortcuts_tell(rows: Sequence[Mapping[str, Any]], prefix: str = "") -> bool:
+    """Whether facts of the file alone tell the classes apart better than chance.
 
     Args:
         rows: of `shortcuts`.
+        prefix: of the columns of these facts: none, or `SEEN_PREFIX`.
     """
-    return any((row["ci_low"] or 0.0) > CHANCE_AUC for row in rows)
+    return any((row[f"{prefix}ci_low"] or 0.0) > CHANCE_AUC for row in rows)

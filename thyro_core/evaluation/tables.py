@@ -123,7 +123,7 @@ def metrics_table(
             pool = pd.concat(parts.values())
             new_rows = [
                 *_split_rows(architecture, parts, values, config),
-                *_mean_rows(values, ratio, _patients(pool)),
+                *_mean_rows(values, ratio, _patients(pool, config.threshold)),
                 *_pooled_rows(pool, config.threshold),
             ]
             if level == IMAGE_LEVEL:
@@ -295,15 +295,19 @@ def _split_rows(
             yield cells | {"metric": name, "value": value}
 
 
-def _patients(pool: pd.DataFrame) -> dict[str, int | tuple[int, int]]:
+def _patients(pool: pd.DataFrame, threshold: float) -> dict[str, int | tuple[int, int]]:
     """Patients behind each metric's mean over splits, whichever splits test them."""
     every, benign, malignant = (
         int(pool.loc[pool["label"].isin(labels), "cluster"].nunique())
         for labels in ((0, 1), (0,), (1,))
     )
-    # Of those called so, at least as many as are called so rightly when all splits agree on 1.
-    by_class = dict.fromkeys(("recall", "precision", "f1", "average_precision"), malignant)
-    by_class |= dict.fromkeys(("specificity", "npv"), benign)
+    by_class = dict.fromkeys(("recall", "f1", "average_precision"), malignant)
+    is_called = pool["prob_malignant"] >= threshold
+    by_class |= {
+        "specificity": benign,
+        "precision": int(pool.loc[is_called, "cluster"].nunique()),
+        "npv": int(pool.loc[~is_called, "cluster"].nunique()),
+    }
     patients = {name: max(by_class.get(name, every), 1) for name in METRICS}
     return patients | {"auc": (max(malignant, 1), max(benign, 1))}
 

@@ -225,7 +225,7 @@ def mean_interval(
     values: npt.ArrayLike,
     test_train_ratio: float,
     *,
-    patients: int | tuple[int, int] | None = None,
+    patients: float | tuple[int, int] | None = None,
     is_bounded: bool = True,
 ) -> MeanInterval:
     """Mean over splits, SD (ddof 1) and a 95 % t interval with Nadeau and Bengio's variance.
@@ -335,7 +335,7 @@ def _spread(values: AnyFloatArray) -> float:
     return _sd(defined_values) if 2 * defined_values.size >= values.size else np.nan
 
 
-def _interval_without_spread(value: float, patients: int | tuple[int, int] | None) -> Interval:
+def _interval_without_spread(value: float, patients: float | tuple[int, int] | None) -> Interval:
     if patients is None:
         return NO_INTERVAL
     if isinstance(patients, tuple):

@@ -7,7 +7,11 @@ from types import MappingProxyType
 
 from markupsafe import Markup
 
-from thyro_core.reporting.simulated import SIMULATION_FIGURES
+from thyro_core.reporting.simulated import (
+    SIMULATED_SPLITS,
+    SIMULATION_FIGURES,
+    nearest_simulated,
+)
 
 UNDEFINED_TEXT = "undefined"
 """How a page spells NaN: a figure whose definition divides by zero here."""
@@ -108,14 +112,18 @@ def definition(value: float | str, form: str = "short") -> Cell:
     return Cell(value, form, ("source", "definition"))
 
 
-def simulation(name: str, form: str = "short") -> Cell:
+def simulation(name: str, form: str = "short", *, splits: int | None = None) -> Cell:
     """A number that this program's benchmarks measured on simulated studies.
 
     Args:
-        name: of `SIMULATION_FIGURES`.
+        name: of `SIMULATION_FIGURES`, or of those of a number of splits.
         form: how it is shown.
+        splits: of the study that is spoken of: the nearest number that was simulated counts. None:
+            it has none.
     """
-    return Cell(SIMULATION_FIGURES[name], form, ("source", "simulation"))
+    own = {} if splits is None else SIMULATED_SPLITS[nearest_simulated(splits)]
+    value = own[name] if name in own else SIMULATION_FIGURES[name]
+    return Cell(value, form, ("source", "simulation"))
 
 
 def literature(value: float | str, form: str = "short") -> Cell:

@@ -158,6 +158,13 @@ _METHODS = (
         "doi:10.1080/01621459.1927.10502953",
         "intervals of proportions",
     ),
+    Reference(
+        "Zou and Donner 2008",
+        "Construction of confidence limits about effect measures: a general approach",
+        "Statistics in Medicine 27, 1693-1702.",
+        "doi:10.1002/sim.3095",
+        "intervals of a net benefit",
+    ),
 )
 
 

@@ -6,6 +6,7 @@ The page is a function of the store: no time of writing, no script, nothing from
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from thyro_core import NOTICE
 from thyro_core.datasets.eligibility import REASON_MEANINGS
 from thyro_core.errors import IncompleteStudyError
 from thyro_core.evaluation.centres import LEAST_CENTRES, has_centres
+from thyro_core.evaluation.curves import LEAST_HITS
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES, METRIC_NAMES
 from thyro_core.evaluation.metrics import PAPER
 from thyro_core.evaluation.plausibility import CHECKS
-from thyro_core.evaluation.shortcuts import LEARNERS, SHORTCUT_FACTS
+from thyro_core.evaluation.shortcuts import LEARNERS, SEEN_FACTS
 from thyro_core.evaluation.subgroups import LEAST_UNITS
 from thyro_core.evaluation.uncertainty import WITHOUT_INTERVAL
 from thyro_core.reporting.cells import Cell, definition, literature, paper, simulation
@@ -30,7 +32,7 @@ from thyro_core.reporting.references import references
 from thyro_core.reporting.sections.calibration import FIT_TITLES, below_treat_all, fit
 from thyro_core.reporting.sections.centres import centres
 from thyro_core.reporting.sections.cohort import cohort, leakage
-from thyro_core.reporting.sections.curves import make_plot, plot_data
+from thyro_core.reporting.sections.curves import first_recall, make_plot, plot_data
 from thyro_core.reporting.sections.flow import flow_figure
 from thyro_core.reporting.sections.gallery import gallery
 from thyro_core.reporting.sections.maps import (
@@ -190,7 +192,9 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "definition": definition,
         "literature": literature,
         "paper": paper,
-        "simulation": simulation,
+        "simulation": partial(simulation, splits=plan.config.splits),
+        "first_recall": first_recall(tables, plan.config.architectures[0]),
+        "least_hits": LEAST_HITS,
         "reason_meanings": REASON_MEANINGS,
         "is_number": _is_number,
         "labels": ARCHITECTURE_NAMES,
@@ -218,7 +222,7 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "trust": trust(tables, plan.config, metrics.evidence),
         "review": review(tables, plan.config),
         "centres": centres(tables, plan.config),
-        "shortcut_facts": SHORTCUT_FACTS,
+        "seen_facts": SEEN_FACTS,
         "shortcut_learners": LEARNERS,
         "least_units": LEAST_UNITS,
         "least_centres": LEAST_CENTRES,

@@ -1,5 +1,7 @@
 """Columns of the tables that a reviewer asks for next: operating points, subgroups, readers."""
 
+import pyarrow as pa
+
 from thyro_core.tables.column_types import INT, REAL, STRING
 
 _SIZES = (
@@ -70,22 +72,19 @@ READER_COLUMNS = (
 )
 """Of `readers`, after study and architecture."""
 
-SHORTCUT_COLUMNS = (
-    ("auc", REAL, "Of the network, on tested images, each once, by networks that did not see it."),
+_LEAD_COLUMNS = (
     (
         "shortcut_auc",
         REAL,
-        "Of the learner that each split chose, on seven facts of the file, on the same images.",
+        "Of the learner that each split chose, on {facts}, on the same images.",
     ),
-    ("ci_low", REAL, "Lower end of the 95 % interval of `shortcut_auc`, patients as units."),
+    ("ci_low", REAL, "Lower end of the 95 % interval of `{prefix}shortcut_auc`, by patients."),
     ("ci_high", REAL, "Upper end of the interval."),
-    ("lead", REAL, "`auc` - `shortcut_auc`."),
+    ("lead", REAL, "`auc` - `{prefix}shortcut_auc`."),
     ("lead_low", REAL, "Lower end of its 95 % interval (DeLong, patients as units)."),
     ("lead_high", REAL, "Upper end of the interval."),
     ("p", REAL, "Two-sided P of the lead; NaN: no test."),
     ("p_adjusted", REAL, "Holm's, over the architectures."),
-    ("n", INT, "Splits."),
-    ("n_images", INT, "Tested images."),
     ("learner", STRING, "The learner that most splits chose."),
     (
         "learner_splits",
@@ -95,6 +94,28 @@ SHORTCUT_COLUMNS = (
     ("random_forest_auc", REAL, "Of the random forest, on the same images."),
     ("gradient_boosting_auc", REAL, "Of gradient boosting, on the same images."),
     ("logistic_regression_auc", REAL, "Of logistic regression, on the same images."),
+)
+
+
+def _lead_columns(prefix: str, facts: str) -> tuple[tuple[str, pa.DataType, str], ...]:
+    return tuple(
+        (f"{prefix}{name}", kind, text.format(prefix=prefix, facts=facts))
+        for name, kind, text in _LEAD_COLUMNS
+    )
+
+
+SEEN_COLUMNS = _lead_columns("seen_", "facts that the network sees, all but the picture's size")
+"""Of `shortcuts`: the network against facts that it sees as well."""
+
+_ALL_COLUMNS = _lead_columns("", "eight facts of the file, its size among them")
+
+SHORTCUT_COLUMNS = (
+    ("auc", REAL, "Of the network, on tested images, each once, by networks that did not see it."),
+    *_ALL_COLUMNS[:8],
+    ("n", INT, "Splits."),
+    ("n_images", INT, "Tested images."),
+    *_ALL_COLUMNS[8:],
+    *SEEN_COLUMNS,
 )
 """Of `shortcuts`, after study and architecture."""
 

@@ -17,6 +17,7 @@ from thyro_core.tables.review_columns import (
     OPERATING_COLUMNS,
     PREDICTIVE_COLUMNS,
     READER_COLUMNS,
+    SEEN_COLUMNS,
     SHORTCUT_COLUMNS,
     SUBGROUP_COLUMNS,
 )
@@ -557,6 +558,7 @@ LATER_COLUMNS: Mapping[str, frozenset[str]] = {
             "random_forest_auc",
             "gradient_boosting_auc",
             "logistic_regression_auc",
+            *(name for name, _, _ in SEEN_COLUMNS),
         }
     ),
 }

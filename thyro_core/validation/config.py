@@ -6,8 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from thyro_core.config.networks import NetworkName
 
-EVALUATION_VERSION = 2
-"""Raised whenever the same model and images give other figures. 2: maps are checked, too."""
+EVALUATION_VERSION = 3
+"""Raised whenever the same model and images give other figures. 2: maps are checked, too. 3: net
+benefit has an interval within its bounds, and a share of the area no P."""
 
 
 class EvaluationConfig(BaseModel):

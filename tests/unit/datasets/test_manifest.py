@@ -271,7 +271,7 @@ def test_text_and_second_windows_are_noted_and_change_no_id(tmp_path, store):
     (text,) = [
         note
         for note in found.notes
-        if "lines that look like text stand in 1 included image," in note
+        if "lines that look like text were found in 1 included image:" in note
     ]
     assert "painted over" in text
     (dual,) = [note for note in found.notes if "two windows" in note]

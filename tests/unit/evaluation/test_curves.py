@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve, roc_auc_score
 
 from thyro_core.evaluation import curves
+from thyro_core.evaluation.bounded import wilson_interval
 from thyro_core.evaluation.curves import (
     DECISION_THRESHOLDS,
+    LEAST_HITS,
     POINTS,
     Band,
     calibration_curve,
     decision_curve,
+    first_recall_with_interval,
     learning_curves,
     ppv_npv,
     pr_band,
@@ -235,6 +238,33 @@ class TestPrecisionRecall:
     def test_at_recall_zero_stands_the_limit(self, label, probability, limit):
         assert pr_band([part(label, probability)], RATIO).mean[0] == pytest.approx(limit)
 
+    def test_where_few_malignant_images_are_called_it_has_no_band(self):
+        cases = random_parts(5)
+        band = pr_band(cases, RATIO, patients=80)
+        assert first_recall_with_interval(cases) == pytest.approx(LEAST_HITS / 27)
+        # 0.18 x 27 is 4.9 hits, 0.19 x 27 is 5.1.
+        for end in (band.low, band.high):
+            assert np.isnan(end[:19]).all()
+            assert np.isfinite(end[19:]).all()
+        assert np.isfinite(band.mean).all()
+
+    def test_where_splits_agree_its_band_rests_on_those_that_are_called(self):
+        """Of 80 malignant patients a fifth is called at a recall of 0.2: 16, not 80."""
+        label = (np.arange(151) < 27).astype(int)
+        cases = [(label, np.where(label == 1, 0.9, 0.1)) for _ in range(5)]
+        band = pr_band(cases, RATIO, patients=80)
+        assert band.mean.tolist() == [1.0] * POINTS
+        assert (band.low[20], band.high[20]) == pytest.approx(wilson_interval(1.0, 16))
+        assert (band.low[100], band.high[100]) == pytest.approx(wilson_interval(1.0, 80))
+
+    def test_of_splits_with_fewer_malignant_images_it_has_no_band_at_all(self):
+        label = np.array([1, 1, 1, 1, 0, 0, 0, 0])
+        generator = np.random.default_rng(2)
+        cases = [(label, generator.random(8)) for _ in range(5)]
+        assert first_recall_with_interval(cases) == 1.25
+        assert np.isnan(pr_band(cases, RATIO, patients=20).low).all()
+        assert math.isnan(first_recall_with_interval([part([0, 0], [0.1, 0.2])]))
+
     def test_without_skill_it_is_the_prevalence(self):
         band = pr_band([part([1, 0, 0, 0], [0.5] * 4)], RATIO)
         assert band.mean == pytest.approx(np.full(POINTS, 0.25))
@@ -352,6 +382,52 @@ class TestDecisionCurve:
         found = decision_curve(cases, RATIO).model
         assert (found.n, found.left_out) == (4, 0)
         assert np.nanmin(found.low) < 0
+
+    def test_its_band_is_made_of_the_intervals_of_both_rates(self):
+        cases = random_parts(6)
+        found = decision_curve(cases, RATIO, (0.6,), patients=(80, 300)).model
+        hits, alarms = (
+            mean_interval(
+                [(probability[label == value] >= 0.6).mean() for label, probability in cases],
+                RATIO,
+                patients=patients,
+            )
+            for value, patients in ((1, 80), (0, 300))
+        )
+        prevalence, odds = 27 / 151, 0.6 / 0.4
+        worst = (1 - prevalence) * odds
+        assert found.mean[0] == pytest.approx(prevalence * hits.mean - worst * alarms.mean)
+        below = math.hypot(prevalence * (hits.mean - hits.low), worst * (alarms.high - alarms.mean))
+        above = math.hypot(prevalence * (hits.high - hits.mean), worst * (alarms.mean - alarms.low))
+        assert found.low[0] == pytest.approx(found.mean[0] - below)
+        assert found.high[0] == pytest.approx(found.mean[0] + above)
+
+    @given(splits)
+    def test_its_band_keeps_within_what_a_net_benefit_can_be(self, cases):
+        """Above the prevalence nothing can be gained; a symmetric interval reached beyond it."""
+        found = decision_curve(cases, RATIO, patients=(9, 9))
+        prevalence = float(np.mean([label.mean() for label, _ in cases]))
+        band = found.model
+        assert np.isfinite(band.low).all() == (len(cases) > 1)
+        inside = np.isfinite(band.low)
+        assert (band.high[inside] <= prevalence + 1e-12).all()
+        worst = (1 - prevalence) * band.x / (1 - band.x)
+        assert (band.low[inside] >= -worst[inside] - 1e-12).all()
+        assert (band.low[inside] <= band.mean[inside] + 1e-12).all()
+        assert (band.mean[inside] <= band.high[inside] + 1e-12).all()
+
+    def test_splits_that_differ_at_high_thresholds_are_where_a_symmetric_band_left_its_bounds(self):
+        # One false alarm of 132 images costs 32 hits at a threshold of 0.97.
+        label = (np.arange(132) < 28).astype(int)
+        calm = np.where(np.arange(132) < 9, 0.99, 0.1)
+        alarm = np.where(np.arange(132) == 131, 0.99, calm)
+        cases = [(label, alarm if split == 3 else calm) for split in range(5)]
+        band = decision_curve(cases, RATIO, (0.97,), patients=(74, 208)).model
+        benefits = [9 / 132 - (split == 3) * 97 / 3 / 132 for split in range(5)]
+        symmetric = mean_interval(benefits, RATIO, is_bounded=False)
+        assert band.mean[0] == pytest.approx(symmetric.mean)
+        assert symmetric.high > 28 / 132
+        assert band.mean[0] < band.high[0] < 28 / 132
 
     @pytest.mark.parametrize("threshold", [1.0, -0.1, math.nan])
     def test_a_threshold_has_odds(self, threshold):

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from thyro_core.evaluation.bounded import wilson_interval
 from thyro_core.evaluation.calibration import cross_fit
 from thyro_core.evaluation.curves import decision_curve
 from thyro_core.evaluation.ensemble import (
@@ -31,20 +31,44 @@ OTHER = np.round(RNG.normal(LABEL * 0.9, 1), 1)
 IMAGES = np.arange(200).astype(object)
 
 
-def test_net_benefit_is_a_mean_with_its_t_interval_and_copies_of_an_image_narrow_nothing() -> None:
+def test_net_benefit_has_the_interval_of_its_two_rates_and_copies_narrow_nothing() -> None:
     generator = np.random.default_rng(5)
     label = (np.arange(60) < 20).astype(np.int64)
     probability = 1 / (1 + np.exp(-generator.normal(2.0 * label - 1)))
     band = net_benefit_band(label, probability, np.arange(60).astype(object), (0.1, 0.25))
     gain = np.where(probability >= 0.25, np.where(label == 1, 1.0, -1 / 3), 0.0)
-    half = stats.t.ppf(0.975, 59) * gain.std(ddof=1) / np.sqrt(60)
     assert band.mean[1] == pytest.approx(gain.mean(), abs=1e-12)
-    assert band.high[1] - band.mean[1] == pytest.approx(half, abs=1e-12)
+    is_called = probability >= 0.25
+    (hits_low, hits_high), (alarms_low, alarms_high) = (
+        wilson_interval(is_called[label == value].mean(), (label == value).sum())
+        for value in (1, 0)
+    )
+    hits, alarms = is_called[label == 1].mean(), is_called[label == 0].mean()
+    low = np.hypot((hits - hits_low) / 3, (alarms_high - alarms) * 2 / 9)
+    high = np.hypot((hits_high - hits) / 3, (alarms - alarms_low) * 2 / 9)
+    assert band.low[1] == pytest.approx(gain.mean() - low, abs=1e-12)
+    assert band.high[1] == pytest.approx(gain.mean() + high, abs=1e-12)
     of_one_part = decision_curve([(label, probability)], 0.4, (0.1, 0.25))
     assert band.mean == pytest.approx(of_one_part.model.mean)
     twice = [np.repeat(values, 2) for values in (label, probability, np.arange(60).astype(object))]
     clustered = net_benefit_band(*twice, (0.1, 0.25))
-    assert clustered.high == pytest.approx(band.high, abs=1e-12)
+    assert clustered.high == pytest.approx(band.high, abs=1e-3)
+    assert clustered.n == band.n == 60
+
+
+def test_no_end_of_a_net_benefit_lies_above_the_prevalence_or_below_calling_only_the_benign() -> (
+    None
+):
+    generator = np.random.default_rng(1)
+    for separation in (0.5, 2.0, 6.0):
+        label = (np.arange(40) < 8).astype(np.int64)
+        probability = 1 / (1 + np.exp(-generator.normal(separation * (label - 0.5), 2)))
+        band = net_benefit_band(label, probability, np.arange(40).astype(object))
+        assert np.isfinite(band.low).all()
+        assert (band.low <= band.mean).all()
+        assert (band.mean <= band.high).all()
+        assert (band.high <= 0.2).all()
+        assert (band.low >= -0.8 * band.x / (1 - band.x)).all()
 
 
 def test_the_prevalence_model_is_worth_treating_all_below_it_and_none_above() -> None:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -31,6 +32,8 @@ from thyro_core.evaluation.out_of_fold import OutOfFoldEnsemble, out_of_fold_ens
 from thyro_core.evaluation.readers import category, paired_gain, reading, separates_classes
 from thyro_core.evaluation.shortcuts import (
     LEARNERS,
+    SEEN_FACTS,
+    SEEN_PREFIX,
     chosen_learner,
     learner_scores,
     shortcut_scores,
@@ -38,6 +41,7 @@ from thyro_core.evaluation.shortcuts import (
     shortcuts_tell,
 )
 from thyro_core.evaluation.subgroups import NOT_GIVEN, group_names, group_of, heterogeneity
+from thyro_core.evaluation.uncertainty import holm
 from thyro_core.tables import schemas
 
 
@@ -254,27 +258,39 @@ class TestReaders:
 
 @pytest.mark.parametrize(
     ("malignant", "more"),
-    [(8, []), (16, []), (20, [0.5]), (30, [0.6, 0.75]), (36, [0.6, 0.8, 0.9])],
+    [(8, []), (10, []), (16, []), (20, []), (30, [0.6]), (36, [0.6, 0.8])],
 )
-def test_predictive_values_go_on_to_the_set_s_own_share(malignant, more) -> None:
-    """Of 40 test images a split, two splits; at 0.4 and below the declared shares suffice."""
+def test_predictive_values_have_the_set_s_own_share_with_the_figures_of_its_test_parts(
+    malignant, more
+) -> None:
+    """Of 40 test images a split, two splits; one figure and one interval for one quantity."""
     keys = {"study_id": "s", "architecture": "resnet18", "level": "image"}
     unset = dict.fromkeys(schemas.TABLES["metrics"].schema.names)
     rows = [
         unset | keys | {"split": split, "metric": "accuracy", "n": 40, "n_positive": malignant}
         for split in (0, 1)
     ]
+    figures = {"recall": 0.9, "specificity": 0.8, "precision": 0.77, "npv": 0.61}
     rows += [
         unset | keys | {"metric": name, "value": value, "ci_low": value - 0.1, "ci_high": 0.95}
-        for name, value in (("recall", 0.9), ("specificity", 0.8))
+        for name, value in figures.items()
     ]
     table = predictive_values_table("s", schemas.rows_to_table("metrics", rows), StudyConfig())
-    ppv = [row for row in table.to_pylist() if row["measure"] == "ppv"]
-    assert [row["prevalence"] for row in ppv] == [*PREVALENCES, *more]
-    share = ppv[-1]["prevalence"]
+    own = malignant / 40
+    for measure, name in (("ppv", "precision"), ("npv", "npv")):
+        of_measure = [row for row in table.to_pylist() if row["measure"] == measure]
+        shares = [row["prevalence"] for row in of_measure]
+        assert shares == sorted({*PREVALENCES, *more, own})
+        (row,) = [row for row in of_measure if row["prevalence"] == own]
+        value = figures[name]
+        assert (row["value"], row["ci_low"], row["ci_high"]) == (value, value - 0.1, 0.95)
+    share = PREVALENCES[2]
+    (row,) = [
+        row for row in table.to_pylist() if (row["measure"], row["prevalence"]) == ("ppv", share)
+    ]
     by_bayes = 0.9 * share / (0.9 * share + 0.2 * (1 - share))
-    assert ppv[-1]["value"] == pytest.approx(by_bayes)
-    assert ppv[-1]["ci_low"] < by_bayes < ppv[-1]["ci_high"]
+    assert row["value"] == pytest.approx(by_bayes)
+    assert row["ci_low"] < by_bayes < row["ci_high"]
 
 
 def test_shortcuts_see_the_file_alone() -> None:
@@ -348,6 +364,38 @@ def test_a_network_is_compared_with_the_chosen_learner_on_the_same_images(square
     assert row["auc"] - row["shortcut_auc"] == pytest.approx(row["lead"])
     assert row["lead_high"] < 0, "this network does worse than the width alone"
     assert row["n_images"] == tested["image_id"].nunique()
+
+
+def test_what_a_network_sees_is_compared_without_the_size_that_it_is_not_given(squares) -> None:
+    """Width alone tells the classes apart here: of what a network sees nothing does."""
+    table, splits = squares
+    tested = splits.to_pandas()
+    tested = tested[tested["role"] == "test"]
+    rows = []
+    for name, skill in (("resnet18", 0.8), ("alexnet", 0.0)):
+        margin = np.random.default_rng(1).normal(skill * tested["label"], 1.0)
+        rows.append(
+            tested[["split", "image_id", "label"]].assign(
+                architecture=name, patient_id=None, logit_malignant=margin, logit_benign=0.0
+            )
+        )
+    config = StudyConfig(splits=4, architectures=("resnet18", "alexnet"))
+    predictions = pa.Table.from_pandas(pd.concat(rows, ignore_index=True))
+    found = shortcuts_table("s0", predictions, splits, config, images=table).to_pylist()
+    seen = shortcut_scores(table, splits, SEEN_FACTS).baseline
+    assert not {"width", "height", "aspect"} & set(SEEN_FACTS)
+    for row in found:
+        assert row["seen_shortcut_auc"] == pytest.approx(roc_auc_score(seen.label, seen.margin))
+        assert row["seen_ci_low"] <= 0.5
+        assert row["ci_low"] > 0.8
+        assert row["seen_lead"] == pytest.approx(row["auc"] - row["seen_shortcut_auc"])
+    assert not shortcuts_tell(found, SEEN_PREFIX)
+    assert shortcuts_tell(found)
+    # The size is not held against the network where both are asked about what it sees.
+    assert found[0]["seen_lead"] > 0 > found[0]["lead"]
+    for prefix in ("", SEEN_PREFIX):
+        adjusted = holm([row[f"{prefix}p"] for row in found])
+        assert [row[f"{prefix}p_adjusted"] for row in found] == pytest.approx(adjusted)
 
 
 def test_no_tested_image_has_a_part_in_the_choice_of_the_learner(monkeypatch) -> None:

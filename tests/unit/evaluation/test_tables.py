@@ -309,6 +309,26 @@ class TestMetricsTable:
             assert (row["value"], row["sd"]) == (1.0, 0.0)
             assert (row["ci_low"], row["ci_high"]) == pytest.approx(interval)
 
+    def test_a_precision_of_one_in_all_splits_rests_on_those_that_are_called(self):
+        """One of five malignant patients is called, and nobody else: of five nothing is known."""
+        labels = np.array([1] * 5 + [0] * 5)
+        patients = [f"p{i}" for i in range(10)]
+        probability = np.where(np.arange(10) == 0, 0.9, 0.1)
+        splits = [row for s in range(6) for row in split_rows(s, labels, 20, patients, patients)]
+        rows = [
+            row
+            for s in range(6)
+            for row in prediction_rows(s, "resnet18", labels, probability, patients)
+        ]
+        table = metrics_table(
+            STUDY, rows_to_table("predictions", rows), rows_to_table("splits", splits), GOLDEN
+        )
+        row = only(table, metric="precision", split=None)
+        assert (row["value"], row["sd"]) == (1.0, 0.0)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx(wilson_interval(1.0, 1))
+        row = only(table, metric="npv", split=None)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx(wilson_interval(5 / 9, 9))
+
     def test_a_patient_is_one_with_the_mean_of_its_images(self, study, table):
         label, probability = part_of(study[0], 1, "vgg16")
         names = [f"g{i // 10}" if i % 5 == 0 else f"p{i // 2}" for i in range(30)]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from thyro_core.evaluation.uncertainty import holm
 from thyro_core.explain import localisation
 from thyro_core.explain.faithfulness import (
     border_energy,
@@ -198,7 +199,17 @@ def test_maps_on_their_own_marks_lead_every_baseline():
     rows = mark_rows(blobs(corners + 0.07, 0.2), marks_at(corners), [f"p{i}" for i in range(60)])
     for baseline in ("permuted", "mean_map", "area"):
         assert rows["mark_energy", baseline]["lead_low"] > 0
+    for baseline in ("permuted", "mean_map"):
         assert rows["mark_energy", baseline]["p_adjusted"] < 1e-3
+    # What any map may lead or lack without looking at the image is tested by nothing.
+    for measure in ("mark_energy", "border_energy"):
+        assert np.isnan(rows[measure, "area"]["p"])
+        assert np.isnan(rows[measure, "area"]["p_adjusted"])
+    marks = [rows["mark_energy", baseline]["p"] for baseline in ("permuted", "mean_map")]
+    adjusted = [
+        rows["mark_energy", baseline]["p_adjusted"] for baseline in ("permuted", "mean_map")
+    ]
+    assert adjusted == holm(marks)
 
 
 def test_images_without_marks_take_no_part_in_the_check_of_marks():

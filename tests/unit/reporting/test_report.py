@@ -493,6 +493,45 @@ def is_cell(child: object) -> bool:
     return isinstance(child, Element) and child.tag in {"td", "th"}
 
 
+def test_bold_is_what_a_family_rejects_and_a_share_of_the_area_has_no_test(page) -> None:
+    n_bold = 0
+    for section in ("trust", "features", "comparisons"):
+        for cell in page.by_id(section).find("td"):
+            values = [e for e in cell.find("data") if e.attributes["data-form"] == "p"]
+            if not values or "adjusted" not in values[0].attributes["data-sql"]:
+                assert "bold" not in cell.attributes.get("class", "") or not values
+                continue
+            adjusted = values[0].attributes["value"]
+            rejects = adjusted not in ("", "nan") and float(adjusted) < 0.05
+            assert ("bold" in cell.attributes.get("class", "")) == rejects, cell.text
+            n_bold += rejects
+    assert n_bold > 0, "the case is not there"
+    rows = [r for r in page.by_id("trust").find("tr") if "share of the area" in r.text]
+    rows = [r for r in rows if r.find("td")]
+    assert rows
+    for row in rows:
+        assert "no test" in row.text
+        assert not [e for e in row.find("data") if e.attributes["data-form"] == "p"]
+
+
+def test_every_figure_s_caption_says_its_units_and_what_its_interval_is(page) -> None:
+    bands = {"roc", "pr", "decision", "ppv", "metrics", "calibration", "fit", "benefit", "forest"}
+    without = {"scores", "learning", "effects", "flow"}
+    for figure in page.find("figure"):
+        anchor = figure.parent.attributes.get("id") or ""
+        if not anchor.startswith("figure-"):
+            continue
+        name = anchor.removeprefix("figure-")
+        assert name in bands | without | {"subgroups"}, name
+        caption = " ".join(figure.find("figcaption")[0].text.split())
+        assert "image" in caption, name
+        if name in bands:
+            assert "95" in caption, name
+            assert "interval" in caption or "band" in caption, name
+        elif name != "flow":
+            assert "no interval" in caption, name
+
+
 def test_the_same_tables_elsewhere_give_the_same_bytes_beside_the_study(full, html, tmp_path):
     store, plan = full
     shutil.copytree(store.root, tmp_path / "elsewhere")

@@ -8,9 +8,14 @@ import pytest
 from tests.support.html_page import Element, read_page
 from tests.support.report_checks import check_traces
 from tests.support.report_store import fabricated, images
+from thyro_core.reporting.cells import simulation
 from thyro_core.reporting.report import render_report
 from thyro_core.reporting.sections.gallery import EACH
-from thyro_core.reporting.simulated import SIMULATION_FIGURES
+from thyro_core.reporting.simulated import (
+    SIMULATED_SPLITS,
+    SIMULATION_FIGURES,
+    nearest_simulated,
+)
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.provenance import git_commit
@@ -108,20 +113,39 @@ def test_a_reason_comes_with_its_meaning(without_patients) -> None:
     assert "another image shows the same picture under the other label" in row.text
 
 
-def test_facts_of_the_file_that_tell_the_classes_apart_are_said_in_brief(tmp_path) -> None:
+def test_facts_that_tell_the_classes_apart_and_the_lead_over_them_are_said_in_brief(
+    tmp_path,
+) -> None:
     store, plan = fabricated(tmp_path, **SMALL)
     study = {"study_id": plan.study_id}
     (row,) = read_table(store, "shortcuts", **study).to_pylist()
-    cases = ((0.6, 0.01, True, "leads over them by"), (0.6, 0.5, True, "is not shown to see more"),
-             (0.4, 0.5, True, "is not shown to see more"), (0.4, 0.01, False, ""))  # fmt: skip
-    for low, p, is_said, text in cases:
-        forged = row | {"ci_low": low, "ci_high": 0.9, "lead": 0.1, "lead_low": 0.0}
-        forged |= {"lead_high": 0.2, "p": p, "p_adjusted": p}
+    over_seen, over_all = "leads over what it sees of them by", "leads over all of them by"
+    not_seen, not_all = (f"is not shown to tell more than {of}"
+                         for of in ("what it sees of them", "all of them"))  # fmt: skip
+    cases = (
+        # Lower end and P of the facts that a network sees, then of all facts.
+        (0.6, 0.01, 0.7, 0.01, (over_seen, over_all)),
+        (0.6, 0.01, 0.7, 0.5, (over_seen, not_all)),
+        (0.6, 0.5, 0.7, 0.5, (not_seen, not_all)),
+        (0.4, 0.01, 0.7, 0.01, ("are not shown to tell the classes apart", over_seen)),
+        (0.4, 0.5, 0.4, 0.5, ("are not shown to tell the classes apart", not_seen)),
+        (0.4, 0.01, 0.4, 0.01, ()),
+    )
+    for seen_low, seen_p, low, p, texts in cases:
+        forged = row | {"auc": 0.9, "n": 2}
+        for prefix, end, chance in (("seen_", seen_low, seen_p), ("", low, p)):
+            values = {"ci_low": end, "ci_high": 0.9, "lead": 0.1, "lead_low": 0.01,
+                      "lead_high": 0.2, "p": chance, "p_adjusted": chance}  # fmt: skip
+            forged |= {f"{prefix}{name}": value for name, value in values.items()}
         write_table(store, "shortcuts", schemas.rows_to_table("shortcuts", [forged]), **study)
         page = read_page(render_report(store, plan.study_id, tmp_path)[0])
         lines = [e.text for e in page.by_id("brief").walk() if "data-shortcut" in e.attributes]
-        assert len(lines) == is_said
-        assert all(text in line for line in lines)
+        assert len(lines) == bool(texts)
+        for line in lines:
+            assert all(text in " ".join(line.split()) for text in texts)
+            assert "with the picture’s size, which it is not given" in line
+            first = line.partition("which need no outline")[0]
+            assert "ize" not in first, "what a network sees has no size"
 
 
 def test_a_map_is_of_a_split_that_made_the_call_and_a_group_is_shown_once(
@@ -203,11 +227,86 @@ def test_percentages_of_simulations_are_not_called_definitions(with_patients) ->
     assert "every group of images has the same chance" not in with_patients.text
 
 
-def test_the_band_of_precision_is_said_to_fail_where_few_images_decide(with_patients) -> None:
-    text = with_patients.by_id("curves").text
-    assert "its band holds the mean less often: in this program’s simulated studies" in text
-    shown = [f"{SIMULATION_FIGURES[name]:g}" for name in ("pr_least", "pr_most")]
-    assert f"in {shown[0]} to {shown[1]} of a hundred" in text
+def test_where_the_precision_has_no_band_is_said(with_patients, tmp_path) -> None:
+    few, _ = fabricated(tmp_path, images(60, 12), **SMALL)
+    store, plan = few, _
+    pages = (with_patients, read_page(render_report(store, plan.study_id, tmp_path)[0]))
+    kinds = set()
+    for page in pages:
+        text = " ".join(page.by_id("curves").text.split())
+        cells = [e for e in page.by_id("curves").find("data")
+                 if "avg(m)" in e.attributes.get("data-sql", "")]  # fmt: skip
+        kinds.add(bool(cells))
+        if cells:
+            assert f"Below a recall of {cells[0].text} the precision has no band" in text
+            assert 0 < float(cells[0].attributes["value"]) <= 1
+        else:
+            assert "The precision has no band at any recall" in text
+    assert kinds == {True, False}
+
+
+@pytest.mark.parametrize(("splits", "simulated"), [(2, 5), (5, 5), (7, 5), (8, 10), (12, 10)])
+def test_coverage_is_quoted_of_the_nearest_number_of_splits(splits, simulated) -> None:
+    assert nearest_simulated(splits) == simulated
+    own = simulation("mean_least", splits=splits)
+    assert own.value == SIMULATED_SPLITS[simulated]["mean_least"]
+    assert simulation("malignant", splits=splits).value == SIMULATION_FIGURES["malignant"]
+
+
+def test_the_primary_interval_has_its_coverage_and_what_it_is_not_of(with_patients) -> None:
+    (line,) = [e for e in with_patients.by_id("performance").walk()
+               if "data-coverage" in e.attributes]  # fmt: skip
+    text = " ".join(line.text.split())
+    own = SIMULATED_SPLITS[5]
+    assert f"true AUC in {own['mean_least']} to {own['mean_most']} of a hundred" in text
+    assert "This study has 2 splits, which was not simulated: 5 is the nearest" in text
+    assert "no network was trained" in text
+
+
+def test_a_study_of_a_simulated_kind_claims_no_other_and_another_scheme_is_named(tmp_path) -> None:
+    cases = (({"splits": 5}, False), ({"splits": 5, "scheme": "kfold"}, True))
+    for number, (config, is_other) in enumerate(cases):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        store, plan = fabricated(folder, architectures=("resnet18",), trust_images=0, **config)
+        page = read_page(render_report(store, plan.study_id, folder)[0])
+        (line,) = [e for e in page.by_id("performance").walk() if "data-coverage" in e.attributes]
+        assert "which was not simulated" not in line.text
+        assert ("Only hold-outs were simulated" in line.text) == is_other
+        assert ("kfold" in line.text) == is_other
+
+
+def test_one_ppv_has_one_figure_and_one_interval(with_patients) -> None:
+    """The tile, the table of metrics and the row for the set's own prevalence."""
+    (tile,) = [e for e in with_patients.by_id("brief").find("div")
+               if e.attributes.get("class") == "tile" and e.text.startswith("PPV")]  # fmt: skip
+    row = next(r for r in with_patients.by_id("performance").find("tr")
+               if r.text.startswith("Precision (PPV)"))  # fmt: skip
+    figures = [e.attributes["value"] for e in tile.find("data")]
+    assert [e.attributes["value"] for e in row.find("data")][: len(figures)] == figures
+    own = [r for r in with_patients.by_id("ppv").find("tr")
+           if r.find("th")[0].find("data")
+           and r.find("th")[0].find("data")[0].attributes.get("data-sql")]  # fmt: skip
+    assert len(own) == 1
+    assert [e.attributes["value"] for e in own[0].find("data")][1 : 1 + len(figures)] == figures
+
+
+def test_a_map_that_changes_with_the_weights_is_not_said_to_follow_what_was_learned(
+    with_patients,
+) -> None:
+    text = " ".join(with_patients.by_id("trust").text.split())
+    assert "follows what was learned" not in text
+    assert "is no proof that it shows what the network uses" in text
+
+
+def test_frames_that_the_search_cannot_see_stand_in_the_brief(
+    without_patients, with_patients
+) -> None:
+    for page, words in ((without_patients[2], "may stand on both sides unseen"),
+                        (with_patients, "by the patient id alone")):  # fmt: skip
+        (line,) = [e for e in page.by_id("brief").walk() if "data-unseen" in e.attributes]
+        assert "Doppler box or callipers" in line.text
+        assert words in line.text
 
 
 def test_the_ppv_stands_beside_what_calling_all_malignant_reaches(with_patients) -> None:

@@ -12,10 +12,11 @@ from tests.support.report_checks import check_traces, untraced
 from tests.support.report_store import fabricated, images
 from thyro_core.evaluation.tables import image_level
 from thyro_core.reporting.report import render_report, write_report
-from thyro_core.reporting.sections.review import Review
+from thyro_core.reporting.sections.review import FactSet
 from thyro_core.store.keys import report_key
 from thyro_core.store.store import Store
 from thyro_core.study.plan import StudyPlan
+from thyro_core.tables import schemas
 from thyro_core.tables.io import read_table, write_table
 
 
@@ -159,16 +160,41 @@ def test_a_lead_over_the_files_facts_is_said_only_where_its_corrected_test_says_
 ) -> None:
     store, plan, page = reviewed
     (row,) = read_table(store, "shortcuts", study_id=plan.study_id).to_pylist()
-    (cell,) = [each for each in page.by_id("shortcuts").walk() if "data-lead" in each.attributes]
-    if math.isnan(row["p_adjusted"]):
-        expected = "no test: nothing is shown"
-    elif row["p_adjusted"] >= 0.05:
-        expected = "not shown to see more than these facts tell"
-    elif row["lead"] > 0:
-        expected = "sees more than these facts tell"
-    else:
-        expected = "does worse than these facts"
-    assert cell.text == expected
+    cells = [each for each in page.by_id("shortcuts").walk() if "data-lead" in each.attributes]
+    texts = {each.attributes["data-lead"]: each.text for each in cells}
+    assert set(texts) == {"resnet18", "resnet18-size"}
+    for prefix, key, verb in (("seen_", "resnet18", "see"), ("", "resnet18-size", "tell")):
+        what = "all of them" if key.endswith("size") else "these facts tell"
+        if math.isnan(row[f"{prefix}p_adjusted"]):
+            expected = "no test: nothing is shown"
+        elif row[f"{prefix}p_adjusted"] >= 0.05:
+            expected = f"not shown to {verb} more than {what}"
+        elif row[f"{prefix}lead"] > 0:
+            expected = f"{verb}s more than {what}"
+        else:
+            expected = "does worse than these facts"
+        assert texts[key] == expected
+
+
+def test_facts_of_an_earlier_version_are_said_to_hold_the_size(reviewed, tmp_path) -> None:
+    store, plan, _ = reviewed
+    rows = read_table(store, "shortcuts", study_id=plan.study_id)
+    page = store.read(report_key(plan.study_id))
+    older = rows.to_pylist()
+    for row in older:
+        row.update({name: None for name in row if name.startswith("seen_")})
+    try:
+        table = schemas.rows_to_table("shortcuts", older)
+        write_table(store, "shortcuts", table, study_id=plan.study_id)
+        write_report(store, plan.study_id, tmp_path)
+        drawn = read_page(store.read(report_key(plan.study_id)).decode())
+    finally:
+        write_table(store, "shortcuts", rows, study_id=plan.study_id)
+        store.write(report_key(plan.study_id), page)
+    text = " ".join(drawn.by_id("shortcuts").text.split())
+    assert "compares a network with size and proportions too, which it does not see" in text
+    cells = [each for each in drawn.by_id("shortcuts").walk() if "data-lead" in each.attributes]
+    assert [each.attributes["data-lead"] for each in cells] == ["resnet18-size"]
 
 
 @pytest.mark.parametrize(
@@ -176,8 +202,10 @@ def test_a_lead_over_the_files_facts_is_said_only_where_its_corrected_test_says_
 )
 def test_an_interval_above_zero_is_no_lead_where_the_corrected_p_is_not_small(p, shown) -> None:
     row = {"lead": 0.1, "lead_low": 0.008, "lead_high": 0.2, "p": 0.038, "p_adjusted": p}
-    nothing = Review([], {}, None, [], [], fact_words={}, lead_over_best={}, shortcuts_tell=True)
-    assert nothing.shown_lead(row) == shown
+    facts = FactSet("", ("size",), has_size=True, tell=True, lead_over_best={})
+    assert facts.shown_lead(row) == shown
+    seen = FactSet("seen_", (), has_size=False, tell=True, lead_over_best={})
+    assert seen.shown_lead({f"seen_{name}": value for name, value in row.items()}) == shown
 
 
 def test_what_is_not_looked_at_is_said(full) -> None:

@@ -41,9 +41,17 @@ def precision_at(source: str, recall: float) -> str:
 
 
 def net_benefit_at(source: str, threshold: float) -> str:
-    """True positives less false ones at the threshold's odds, per image."""
+    """True positives less false ones at the threshold's odds, per image.
+
+    Beside it stand what it is made of: `hits` and `alarms`, the shares of malignant and of benign
+    images that are called malignant, and `p`, the share of malignant ones.
+    """
     value = net_benefit(threshold, "prob_malignant")
-    return f"(SELECT split, {value} AS v FROM {source} GROUP BY split)"
+    shares = ", ".join(
+        f"avg((prob_malignant >= {threshold})::INT) FILTER (label = {label}) AS {name}"
+        for name, label in (("hits", 1), ("alarms", 0))
+    )
+    return f"(SELECT split, {value} AS v, {shares}, avg(label) AS p FROM {source} GROUP BY split)"
 
 
 def net_benefit(threshold: float | str, column: str) -> str:

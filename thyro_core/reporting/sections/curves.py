@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import isnan, sqrt
+from math import isnan
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,6 @@ from markupsafe import Markup
 
 from thyro_core.config import StudyConfig
 from thyro_core.evaluation import curves
-from thyro_core.evaluation.bounded import NORMAL, t_quantile
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.evaluation.metrics import ECE_BINS
 from thyro_core.evaluation.operating import PREVALENCES
@@ -23,6 +22,7 @@ from thyro_core.reporting.figures import curve_sql
 from thyro_core.reporting.figures import curves as plots
 from thyro_core.reporting.figures.style import Estimate
 from thyro_core.reporting.queries import TableRow, Tables
+from thyro_core.reporting.sections.band_cells import benefit_cell, nearest_index, rate_cell
 
 SheetCell = Cell | Markup | str
 
@@ -71,6 +71,8 @@ class PlotData:
     """n_test / n_train, mean over splits."""
     malignant: int
     """Malignant patients that the splits test."""
+    benign: int
+    """Benign patients that the splits test."""
     epochs: pa.Table
 
     def source(self, architecture: str) -> str:
@@ -127,8 +129,10 @@ def plot_data(
     clusters = {
         name: frame.loc[frame["architecture"] == name, "cluster"].to_numpy(object) for name in parts
     }
-    malignant = int(frame.loc[frame["label"] == 1, "cluster"].nunique())
-    return PlotData(tables, config, parts, clusters, float(ratio or 0), malignant, epochs)
+    malignant, benign = (
+        int(frame.loc[frame["label"] == value, "cluster"].nunique()) for value in (1, 0)
+    )
+    return PlotData(tables, config, parts, clusters, float(ratio or 0), malignant, benign, epochs)
 
 
 def _clusters(tables: Tables, frame: pd.DataFrame) -> pd.Series:
@@ -146,8 +150,9 @@ def roc_figure(data: PlotData) -> Plot:
         for name, part in data.parts.items()
     }
     sheet = _band_sheet(
-        data, bands, RATES, curve_sql.sensitivity_at, ("Mean sensitivity", "False positive rate")
-    )
+        bands, RATES, _rate_cells(data, bands, curve_sql.sensitivity_at),
+        ("Mean sensitivity", "False positive rate"),
+    )  # fmt: skip
     return make_plot("roc", plots.roc_plot("plot-roc", bands, data.estimates("auc")), sheet)
 
 
@@ -157,92 +162,82 @@ def precision_recall_figure(data: PlotData) -> Plot:
         name: curves.pr_band(part, data.ratio, patients=data.malignant)
         for name, part in data.parts.items()
     }
-    sheet = _band_sheet(data, bands, RECALLS, curve_sql.precision_at, ("Mean precision", "Recall"))
+    sheet = _band_sheet(
+        bands, RECALLS, _rate_cells(data, bands, curve_sql.precision_at, of_called=True),
+        ("Mean precision", "Recall"),
+    )  # fmt: skip
     svg = plots.pr_plot("plot-pr", bands, data.estimates("average_precision"), data.prevalence())
     return make_plot("pr", svg, sheet)
 
 
+def first_recall(tables: Tables, architecture: str) -> Cell:
+    """The recall from which on the precision has a band, see `curves.pr_band`."""
+    predictions = tables.source("predictions", architecture=architecture)
+    of_splits = (
+        f"(SELECT sum(label) AS m, count(*) AS n FROM {predictions} "
+        "GROUP BY split HAVING m > 0 AND m < n)"
+    )
+    return tables.figure(f"{curves.LEAST_HITS} / avg(m)", of_splits, "two")
+
+
 def decision_figure(data: PlotData) -> Plot:
     """Net benefit by threshold probability."""
-    lines = {name: curves.decision_curve(part, data.ratio) for name, part in data.parts.items()}
+    patients = data.malignant, data.benign
+    lines = {
+        name: curves.decision_curve(part, data.ratio, patients=patients)
+        for name, part in data.parts.items()
+    }
     bands = {name: line.model for name, line in lines.items()}
     sheet = _band_sheet(
-        data,
         bands,
         THRESHOLDS,
-        curve_sql.net_benefit_at,
+        lambda name, x: benefit_cell(
+            bands[name],
+            x,
+            data.source(name),
+            ratio=data.ratio,
+            patients=patients,
+            parts=data.parts[name],
+        ),
         ("Mean net benefit per image", "Threshold probability"),
-        is_bounded=False,
     )
     sheet.head.append("Call all malignant")
     first, line = next(iter(lines.items()))
     for row, x in zip(sheet.rows, THRESHOLDS, strict=True):
         sql = f"SELECT avg(v) FROM {curve_sql.treat_all_at(data.source(first), x)}"
-        value = float(line.treat_all[_nearest_index(line.model.x, x)])
+        value = float(line.treat_all[nearest_index(line.model.x, x)])
         row.append(Cell(value, "three", ("sql", sql)))
     return make_plot("decision", plots.decision_plot("plot-decision", lines), sheet)
 
 
 def _band_sheet(
-    data: PlotData,
     bands: Mapping[str, curves.Band],
     places: Sequence[float],
-    at: Callable[[str, float], str],
+    cell: Callable[[str, float], Markup | Cell],
     titles: tuple[str, str],
-    *,
-    is_bounded: bool = True,
 ) -> Sheet:
     """The bands' numbers at some places, each with the SQL that leads to it another way."""
     rows: list[list[SheetCell]] = [
-        [
-            definition(x),
-            *(
-                _band_cell(data, band, x, partial(at, data.source(name)), is_bounded=is_bounded)
-                for name, band in bands.items()
-            ),
-        ]
-        for x in places
+        [definition(x), *(cell(name, x) for name in bands)] for x in places
     ]
     return Sheet(titles[0], [titles[1], *map(architecture_name, bands)], rows)
 
 
-def _band_cell(
+def _rate_cells(
     data: PlotData,
-    band: curves.Band,
-    x: float,
-    source_at: Callable[[float], str],
+    bands: Mapping[str, curves.Band],
+    at: Callable[[str, float], str],
     *,
-    is_bounded: bool,
-) -> Markup | Cell:
-    place = _nearest_index(band.x, x)
-    mean = Cell(float(band.mean[place]), "three", ("sql", f"SELECT avg(v) FROM {source_at(x)}"))
-    if not np.isfinite([band.low[place], band.high[place]]).all():
-        return mean
-    factor = t_quantile(band.n - 1) * sqrt(1 / band.n + data.ratio)
-    ends = []
-    for side, value, own in ((-1, band.low, band.low_x), (1, band.high, band.high_x)):
-        origin = x if own is None else round(float(own[place]), 12)
-        end = _end(side, factor, data.malignant, is_bounded)
-        sql = f"SELECT {end} FROM {source_at(origin)}"
-        ends.append(Cell(float(value[place]), "three", ("sql", sql)))
-    return Markup('{} <span class="ci">({} to {})</span>').format(mean, *ends)
+    of_called: bool = False,
+) -> Callable[[str, float], Markup | Cell]:
+    """What gives the cell of an architecture at a place; `of_called`: of precision at a recall."""
 
+    def cell(name: str, x: float) -> Markup | Cell:
+        patients = max(data.malignant * x, 1.0) if of_called else data.malignant
+        source_at = partial(at, data.source(name))
+        return rate_cell(bands[name], x, source_at, ratio=data.ratio, patients=patients)
 
-def _end(side: int, factor: float, patients: int, is_bounded: bool) -> str:
-    """An end of `uncertainty.mean_interval` as SQL."""
-    if not is_bounded:
-        return f"avg(v) {side * factor:+.12g} * stddev_samp(v)"
-    m = "avg(v)"
-    spread = f"power({factor:.12g} * stddev_samp(v), 2) / ({m} * (1 - {m}))"
-    # Squared quantile over independent units, see `bounded.score_interval`.
-    u = f"(CASE WHEN max(v) - min(v) > 1e-12 THEN {spread} ELSE {NORMAL**2 / patients:.12g} END)"
-    half = f"sqrt({m} * (1 - {m}) * {u} + {u} * {u} / 4)"
-    return f"({m} + {u} / 2 {'-' if side < 0 else '+'} {half}) / (1 + {u})"
-
-
-def _nearest_index(x: np.ndarray, value: float) -> int:
-    """Where on the axis a value stands; the axes hold hundredths."""
-    return int(np.abs(x - value).argmin())
+    return cell
 
 
 def calibration_figure(data: PlotData) -> Plot:

@@ -7,7 +7,12 @@ from thyro_core.config import CLASS_NAMES, Architecture, StudyConfig
 from thyro_core.evaluation.evidence import Evidence
 from thyro_core.explain.regions import SHARES
 from thyro_core.explain.statistics import SIGNIFICANT, shape_finding
-from thyro_core.explain.trust import TRUST_CHECKS, deletion_failure, localisation_finding
+from thyro_core.explain.trust import (
+    TRUST_CHECKS,
+    WITHOUT_TEST,
+    deletion_failure,
+    localisation_finding,
+)
 from thyro_core.reporting.cells import Cell
 from thyro_core.reporting.queries import TableRow, Tables
 from thyro_core.tables.cam_columns import ANY_CASCADE, CASCADE, CASCADE_COLUMNS, FEATURES
@@ -242,6 +247,8 @@ class TrustAnswer:
     form: str
     """How its figures are shown: marks are so small that their energy is given in thousandths."""
     lacking: str
+    is_tested: bool
+    """Whether the baseline is a level of chance, so that the lead has a P."""
 
 
 @dataclass(frozen=True)
@@ -309,6 +316,7 @@ def trust_answers(
             row if (row := by_check.get((check, baseline))) and row["n"] else None,
             "permille" if check == "mark_energy" else "three",
             QUESTIONS[check].lacking,
+            is_tested=baseline not in WITHOUT_TEST,
         )
         for check in measures
         for name, baseline, _ in TRUST_CHECKS

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from thyro_core.config import StudyConfig
-from thyro_core.evaluation.shortcuts import LEARNERS, shortcuts_tell
+from thyro_core.evaluation.shortcuts import LEARNERS, SEEN_PREFIX, shortcuts_tell
 from thyro_core.explain.statistics import SIGNIFICANT
 from thyro_core.reporting.cells import Cell
 from thyro_core.reporting.figures import dots
@@ -30,6 +30,36 @@ class SubgroupColumn:
 
 
 @dataclass(frozen=True)
+class FactSet:
+    """Facts of a file, as learners are given them, against the networks."""
+
+    prefix: str
+    """Of their columns in `shortcuts`."""
+    words: tuple[str, ...]
+    """Names of those that differ between the images."""
+    has_size: bool
+    """Whether the picture's size is among them."""
+    tell: bool
+    """Whether they tell the classes apart: the interval of their AUC lies above chance."""
+    lead_over_best: Mapping[str, Cell]
+    """Architecture -> its AUC less that of the learner that is best on the tested images."""
+
+    def shown_lead(self, row: TableRow | Mapping[str, object]) -> float | None:
+        """A network's lead over these facts as far as its test shows one.
+
+        Args:
+            row: of `shortcuts`.
+
+        Returns:
+            The lead; 0: none is shown; None: there is no test.
+        """
+        p, lead = row[f"{self.prefix}p_adjusted"], row[f"{self.prefix}lead"]
+        if not isinstance(p, float) or not isinstance(lead, float) or math.isnan(p):
+            return None
+        return lead if p < SIGNIFICANT else 0.0
+
+
+@dataclass(frozen=True)
 class Review:
     """Rows of the review tables, for the config's architectures in their order."""
 
@@ -39,27 +69,23 @@ class Review:
     forest: Plot | None
     """AUCs in the subgroups, of the first architecture."""
     readers: list[TableRow]
+    avoided: Mapping[tuple[str, str], Mapping[str, Cell]]
+    """Architecture and reader -> `low` and `high`, ends of the interval of `avoided`."""
     shortcuts: list[TableRow]
-    fact_words: Mapping[bool, tuple[str, ...]]
-    """Whether they differ between the images -> names of the facts that the learners are given."""
-    lead_over_best: Mapping[str, Cell]
-    """Architecture -> its AUC less that of the learner that is best on the tested images."""
-    shortcuts_tell: bool
-    """Whether the shortcuts alone tell the classes apart: their interval lies above chance."""
+    facts: tuple[FactSet, ...]
+    """What the networks are compared with: facts that they see, first; then those with the
+    picture's size, which they are not given, where it differs. Of a table that an earlier version
+    made all of them alone."""
+    same_facts: tuple[str, ...]
+    """Names of the facts that are the same in every image."""
 
-    def shown_lead(self, row: TableRow) -> float | None:
-        """A network's lead over the shortcuts as far as its test shows one.
+    def all_leads_shown(self, row: TableRow) -> bool:
+        """Whether a network is shown to tell more than each set of facts.
 
         Args:
             row: of `shortcuts`.
-
-        Returns:
-            The lead; 0: none is shown; None: there is no test.
         """
-        p = row["p_adjusted"]
-        if p is None or math.isnan(p):
-            return None
-        return float(row["lead"]) if p < SIGNIFICANT else 0.0
+        return all((facts.shown_lead(row) or 0.0) > 0 for facts in self.facts)
 
 
 def review(tables: Tables, config: StudyConfig) -> Review:
@@ -71,28 +97,63 @@ def review(tables: Tables, config: StudyConfig) -> Review:
     """
     columns = _subgroups(tables, config)
     shortcuts = _review_rows(tables, config, "shortcuts", ("architecture",))
+    words = _fact_words(tables)
+    readers = _review_rows(tables, config, "readers", ("architecture", "reader"))
     first = config.architectures[0]
     return Review(
         operating=_review_rows(tables, config, "operating_points", ("architecture", "declared")),
         subgroups=columns,
         forest=_subgroup_forest(tables, columns.get(first, []), first),
-        readers=_review_rows(tables, config, "readers", ("architecture", "reader")),
-        shortcuts=shortcuts,
-        fact_words=_fact_words(tables),
-        lead_over_best={
-            row["architecture"]: tables.figure(
-                "auc - greatest(" + ", ".join(f"{name}_auc" for name in LEARNERS) + ")",
-                tables.source("shortcuts", architecture=row["architecture"]),
-                "three",
+        readers=readers,
+        avoided={
+            (row["architecture"], row["reader"]): tables.figures(
+                tables.source("readers", architecture=row["architecture"], reader=row["reader"]),
+                {
+                    end: (f"1000 * difference_{end} * (n - n_positive) / n", "one")
+                    for end in ("low", "high")
+                },
             )
-            for row in shortcuts
+            for row in readers
         },
-        shortcuts_tell=shortcuts_tell([row.values for row in shortcuts]),
+        shortcuts=shortcuts,
+        facts=_fact_sets(tables, shortcuts, words[True]),
+        same_facts=words[False],
     )
 
 
+def _fact_sets(tables: Tables, rows: list[TableRow], words: tuple[str, ...]) -> tuple[FactSet, ...]:
+    """The sets of facts that the rows have figures of, those that the networks see first."""
+    if not rows:
+        return ()
+    sets = []
+    is_older = rows[0][f"{SEEN_PREFIX}p"] is None
+    for prefix in ("",) if is_older else (SEEN_PREFIX, ""):
+        has_size = prefix != SEEN_PREFIX and _SIZE in words
+        if prefix != SEEN_PREFIX and not is_older and not has_size:
+            continue
+        best = ", ".join(f"{prefix}{name}_auc" for name in LEARNERS)
+        sets.append(
+            FactSet(
+                prefix=prefix,
+                words=tuple(word for word in words if has_size or word != _SIZE),
+                has_size=has_size,
+                tell=shortcuts_tell([row.values for row in rows], prefix),
+                lead_over_best={
+                    row["architecture"]: tables.figure(
+                        f"auc - greatest({best})",
+                        tables.source("shortcuts", architecture=row["architecture"]),
+                        "three",
+                    )
+                    for row in rows
+                },
+            )
+        )
+    return tuple(sets)
+
+
+_SIZE = "size"
 _FACT_WORDS = {
-    "size": ("width", "height"),
+    _SIZE: ("width", "height"),
     "grey level": ("mean", "sd"),
     "sharpness": ("sharpness",),
     "overlay": ("overlay_share",),
