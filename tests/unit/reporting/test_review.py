@@ -94,6 +94,13 @@ def test_the_reader_stands_with_its_cut(reviewed) -> None:
     assert row["cut"] == "4a"
     assert math.isfinite(row["difference"])
     assert "tirads from 4a on" in " ".join(page.by_id("readers").text.split())
+    (line,) = [e for e in page.by_id("readers").find("tr") if "tirads from 4a on" in e.text]
+    ends = [1000 * row[f"difference_{end}"] * (1 - row["n_positive"] / row["n"])
+            for end in ("low", "high")]  # fmt: skip
+    shown = [float(e.attributes["value"]) for e in line.find("data")
+             if "1000 *" in e.attributes["data-sql"]]  # fmt: skip
+    assert shown == pytest.approx(ends)
+    assert ends[0] <= row["avoided"] <= ends[1]
 
 
 def test_a_column_that_the_labels_follow_from_is_not_compared(reviewed) -> None:
@@ -232,6 +239,12 @@ def test_optimism_is_the_training_part_less_the_test_part_and_old_studies_say_it
     assert rows[0, "train_auc"]["value"] == 1
     assert rows[None, "optimism"]["value"] == pytest.approx(np.mean(leads))
     assert f"{np.mean(leads):.3f}" in text
+    # On one scale: means over splits; a symmetric interval would contradict that of the test part.
+    (table,) = [e for e in page.by_id("performance").find("table") if "trained on" in e.text]
+    columns = [[d.attributes["data-sql"].split()[1] for d in cell.find("data")]
+               for cell in table.find("tbody")[0].find("td")]  # fmt: skip
+    assert columns == [["value"], ["value", "ci_low", "ci_high"], ["value", "sd"]]
+    assert "of single networks, the scale of the primary endpoint" in text
     older = metrics.filter(~pc.field("metric").isin(["train_auc", "optimism"]))
     write_table(store, "metrics", older, study_id=plan.study_id)
     write_report(store, plan.study_id, tmp_path)
