@@ -27,7 +27,7 @@ from tests.support.dicoms import (
     saved,
 )
 from tests.support.orthanc import PASSWORD, TITLE, USER, Orthanc, running_orthanc, why_not
-from tests.support.prefectserver import Serving, serving, wait_until
+from tests.support.prefectserver import Serving, processes_of, serving, wait_until
 from tests.support.screened import tissue
 from tests.unit.screening.test_results import kept_texts, thyros
 from thyro_core.store.keys import identifiers_key, worklist_key
@@ -120,6 +120,14 @@ def night(server: Serving, orthanc: Orthanc, date: str) -> str:
     return str(run["state"]["message"])
 
 
+def run_processes(server: Serving) -> list[int]:
+    """The processes of runs that a server has started, without those of Ray."""
+    lines = processes_of(server.home)
+    found = [number for number, line in lines.items() if "engine" in line]
+    assert found, lines
+    return found
+
+
 def assert_all_is_accounted_for(store: Store, n_instances: int) -> None:
     rows = read_table(store, "screening").to_pylist()
     assert len({row["path_id"] for row in rows}) == n_instances
@@ -134,23 +142,23 @@ def test_from_the_archive_and_back_to_it(model, tmp_path: Path) -> None:
     shutil.copytree(Path(model[0].root) / "registry", tmp_path / "store" / "registry")
     store = open_store(str(tmp_path / "store"))
     (tmp_path / "archive").mkdir()
-    said = ""
     with running_orthanc(tmp_path / "archive") as orthanc:
         push(orthanc, tmp_path / "archive" / "first", still(0, 0), still(1, 0), still(2, 0),
              clip(10, 1), run_length(3, 1), lossless(4, 2),
              without_pixels(5, 2, REPORT), without_pixels(6, 2, PDF))  # fmt: skip
         variables = environment(orthanc, tmp_path)
-        # Killed in the middle of its first night, and the archive started anew.
         with serving(tmp_path, **variables) as server:
-            server.create("screening", batch=orthanc.address, date="2026-11-25", rules=RULES)
+            # Killed in the middle of its first night, and the archive started anew.
+            run_id = server.create(
+                "screening", batch=orthanc.address, date="2026-11-25", rules=RULES
+            )
             wait_until(lambda: store.keys("results"), "the night has begun")
-            os.kill(server.process.pid, signal.SIGKILL)
-            server.process.wait()
-            said += server.said()
-        assert thyros(orthanc) == []
-        orthanc.stop()
-        orthanc.start()
-        with serving(tmp_path, **variables) as server:
+            for run in run_processes(server):
+                os.kill(run, signal.SIGKILL)
+            assert server.over(run_id)["state_type"] == "CRASHED"
+            assert thyros(orthanc) == []
+            orthanc.stop()
+            orthanc.start()
             sentence = night(server, orthanc, "2026-11-25")
             first = [each.SOPInstanceUID for each in thyros(orthanc)]
             assert f"results of 3 studies in the archive: {len(first)} objects sent" in sentence
@@ -171,7 +179,7 @@ def test_from_the_archive_and_back_to_it(model, tmp_path: Path) -> None:
             for each in found:
                 assert each.PatientID == f"MRN-{each.StudyInstanceUID[-1]}"
             assert_pages_lead_to_studies(server, store)
-            said += server.said()
+            said = server.said()
     assert_nobody_is_named(store, tmp_path, said)
 
 

@@ -25,7 +25,8 @@ _RESULT_TAGS = element_tags(
     "Rows", "BurnedInAnnotation", *_TEXT_NAMES,
 )  # fmt: skip
 _LAST_RESULT_TAG = max(_RESULT_TAGS)
-_VALID_UID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
+# Roots that nobody was given are in archives, too: a result joins the study as it is called there.
+_VALID_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _LONGEST_UID = 64
 _DATE_FORM = re.compile(r"[0-9]{8}")
 _TIME_FORM = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9](\.[0-9]{1,6})?)?)?")

@@ -245,12 +245,20 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _caption(result: ImageResult, scoring: Scoring) -> tuple[str, ...]:
     place = "" if not result.header.has_frames else f", frame {result.frame + 1}"
     place += "" if result.view is None else f", view {result.view + 1}"
-    score = "" if result.probability is None else f", p(malignant) {result.probability:.3f}"
+    score = "" if result.probability is None else f", p(malignant) {_figure(result.probability)}"
     return (
         "RESEARCH USE ONLY. NOT A MEDICAL DEVICE.",
         f"Thyro {scoring.model_id} {scoring.date}: {result.band}{score}{place}",
         "Grad-CAM: colour from violet to yellow, little to much evidence; no outline.",
     )
+
+
+def _figure(probability: float) -> str:
+    """Three decimals, and never a false 0 or 1."""
+    text = f"{probability:.3f}"
+    if text == "1.000" and probability < 1:
+        return "> 0.999"
+    return "< 0.001" if text == "0.000" and probability > 0 else text
 
 
 def _group(

@@ -17,6 +17,7 @@ from thyro_core.archive.result_objects import (
     SERIES_NAME,
     ImageResult,
     Scoring,
+    _caption,
     map_object,
     report_object,
     with_banner,
@@ -146,6 +147,19 @@ def test_a_banner_fits(width: int) -> None:
     banner = with_banner(np.zeros((10, width, 3), np.uint8), (line, line + line))
     assert banner.shape[1] == max(width, 384)
     assert not banner[:, -2:].any(), "no letter is cut off"
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [(0.98449, "0.984"), (0.99999, "> 0.999"), (1.0, "1.000"), (1e-6, "< 0.001"), (0.0, "0.000")],
+)
+def test_a_map_names_no_false_certainty(probability: float, text: str) -> None:
+    result = ImageResult(header(1), 0, None, "refer", None, probability, None)
+    assert f"refer, p(malignant) {text}" in _caption(result, SCORING)[1]
+
+
+def test_a_study_of_a_root_that_nobody_was_given_is_joined() -> None:
+    assert header(1, StudyInstanceUID="999.999.2.19941105.112000").study.startswith("999.999")
 
 
 def test_names_in_pixels_are_denied_only_where_the_file_denies_them() -> None:
