@@ -5,6 +5,7 @@ batch size or an interruption cannot change which image is turned by how much.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -46,7 +47,7 @@ class Examples:
             pixels = self.pixels[torch.from_numpy(rows).to(self.pixels.device)]
         else:
             pixels = torch.from_numpy(self.pixels[rows])
-        return pixels.unsqueeze(1).float() / 255.0
+        return as_grey(pixels)
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,28 @@ def _turned_grid(angle: Tensor, mirror: Tensor, side: int) -> Tensor:
     return grid
 
 
+def as_grey(pixels: Tensor) -> Tensor:
+    """Grey levels from 0 to 1: float32, b x 1 x side x side.
+
+    Args:
+        pixels: uint8, b x side x side.
+    """
+    return pixels.unsqueeze(1).float() / 255.0
+
+
 def normalise(grey: Tensor) -> Tensor:
     """Three channels with ImageNet's normalisation: float32, b x 3 x side x side, channels last."""
-    mean = torch.tensor(IMAGENET_MEAN, device=grey.device).view(1, 3, 1, 1)
-    sd = torch.tensor(IMAGENET_SD, device=grey.device).view(1, 3, 1, 1)
+    of_channels = _channels if grey.device.type == "cpu" else _lasting_channels
+    mean, sd = (of_channels(values, grey.device) for values in (IMAGENET_MEAN, IMAGENET_SD))
     return ((grey - mean) / sd).contiguous(memory_format=torch.channels_last)
+
+
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device).view(1, -1, 1, 1)
+
+
+@cache
+def _lasting_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Made once on a GPU: while a CUDA graph is recorded nothing can be copied there."""
+    with torch.inference_mode(mode=False):
+        return _channels(values, device)

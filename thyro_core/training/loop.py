@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import cos, isfinite, pi
 from typing import Any, Literal
 
@@ -22,17 +23,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from thyro_core.config import StudyConfig
-from thyro_core.training.batches import (
-    EpochDraws,
-    Examples,
-    augment,
-    batch_bounds,
-    draw_epoch,
-    normalise,
-    stream_seed,
-)
+from thyro_core.training.batches import Examples, batch_bounds, draw_epoch, stream_seed
 from thyro_core.training.distributed import SINGLE_WORKER, WorkerGroup
 from thyro_core.training.inference import predict
+from thyro_core.training.steps import (
+    LEAST_STEPS,
+    CudaRecorder,
+    EagerSteps,
+    RecordedSteps,
+    Steps,
+)
 from thyro_core.training.sync_layers import GlobalBatch, sync_layers
 
 AUX_WEIGHT = 0.4
@@ -75,6 +75,16 @@ class Run:
         self.optimiser.load_state_dict(state["optimiser"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
 
+    def tensors(self) -> list[Tensor]:
+        """All tensors that a step changes: weights, statistics and the optimiser's averages."""
+        moments = [
+            value
+            for state in self.optimiser.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        ]
+        return [*self.model.parameters(), *self.model.buffers(), *moments]
+
     def release(self) -> None:
         """Drop what only further training needs: gradients and the optimiser's averages.
 
@@ -94,6 +104,8 @@ class Recipe:
     precision: Literal["fp32", "bf16"]
     device: torch.device
     workers: WorkerGroup = SINGLE_WORKER
+    graphs: bool | None = None
+    """Whether steps are replayed as CUDA graphs; None: where that pays (`choose_steps`)."""
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which a training forward pass runs."""
@@ -129,7 +141,8 @@ def focal_losses(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> 
     """Each image's focal loss, float32, shape (b,); see `focal_loss`."""
     log_p = functional.log_softmax(logits.float(), dim=1)
     log_pt = log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
-    weight = torch.where(labels == 1, alpha, 1 - alpha)
+    # Filled on the device: while a CUDA graph is recorded no number can be copied there.
+    weight = torch.full_like(log_pt, 1 - alpha).masked_fill(labels == 1, alpha)
     return weight * (1 - log_pt.exp()) ** gamma * -log_pt
 
 
@@ -146,6 +159,42 @@ def start_run(model: nn.Module, recipe: Recipe) -> Run:
     # Fused: one pass over the parameters; elsewhere Adam is a good part of a small batch's time.
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.config.learning_rate, fused=True)
     return Run(model, optimiser, [])
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float, device: torch.device) -> None:
+    """Set the learning rate of the next steps.
+
+    On a GPU it is a tensor there, which keeps its place: a recorded step reads it anew.
+    """
+    for group in optimiser.param_groups:
+        present = group["lr"]
+        if device.type == "cpu":
+            group["lr"] = rate
+        elif isinstance(present, Tensor) and present.device.type == device.type:
+            present.fill_(rate)
+        else:
+            group["lr"] = torch.tensor(rate, device=device)
+
+
+def choose_steps(run: Run, examples: Examples, recipe: Recipe) -> Steps:
+    """How the steps that a run has left are taken: from Python, or as CUDA graphs.
+
+    Graphs where a single worker trains on a GPU and enough steps are left, unless the recipe says
+    otherwise. They end with the same bits, so that nothing of a result depends on the choice.
+    """
+    update = partial(_update, run, recipe)
+    graphs = recipe.graphs
+    if graphs is None:
+        batches = len(batch_bounds(len(examples), recipe.config.batch_size))
+        graphs = batches * (recipe.config.epochs - len(run.history)) >= LEAST_STEPS
+    if not graphs or recipe.device.type != "cuda" or recipe.workers.size > 1:
+        return EagerSteps(examples, update, recipe.device, recipe.workers)
+    recorder = CudaRecorder(run.optimiser, recipe.device)
+    return RecordedSteps(examples, update, run.tensors, recorder)
+
+
+def _update(run: Run, recipe: Recipe, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
+    return train_step(run, images, labels, batch_size, recipe)
 
 
 def train(
@@ -178,14 +227,19 @@ def train(
     everyone = min(stop - start for start, stop in bounds) >= workers.size
     is_fused = recipe.device.type == "cuda" and everyone
     with sync_layers(run.model, workers, is_fused=is_fused) as batch:
+        steps = choose_steps(run, train_set, recipe)
         for epoch in range(len(run.history), recipe.config.epochs):
             rate = learning_rate(recipe.config, epoch)
-            for group in run.optimiser.param_groups:
-                group["lr"] = rate
+            set_learning_rate(run.optimiser, rate, recipe.device)
             start_time = time.perf_counter()
-            loss = _train_epoch(
-                run, train_set, recipe, epoch=epoch, batch=batch, after_batch=after_batch
-            )
+            start_epoch(run, steps, len(train_set), recipe, epoch=epoch)
+            loss = _train_epoch(steps, len(train_set), recipe, batch=batch, after_batch=after_batch)
+            if not isfinite(loss):
+                msg = (
+                    f"epoch {epoch + 1}: the training loss is {loss}; lower learning_rate "
+                    f"(now {recipe.config.learning_rate}) or set precision=fp32"
+                )
+                raise FloatingPointError(msg)
             seconds = time.perf_counter() - start_time
             val_loss = None if val_set is None else _mean_loss(run.model, val_set, recipe)
             run.history.append(
@@ -194,45 +248,37 @@ def train(
             after_epoch(run)
 
 
-def _train_epoch(
-    run: Run,
-    examples: Examples,
-    recipe: Recipe,
-    *,
-    epoch: int,
-    batch: GlobalBatch,
-    after_batch: Callable[[int, float], None],
-) -> float:
-    draws = draw_epoch(len(examples), epoch, recipe.seed, recipe.config)
+def start_epoch(run: Run, steps: Steps, n: int, recipe: Recipe, *, epoch: int) -> None:
+    """Make all draws of an epoch, and ready the network for its steps.
+
+    Args:
+        run: the network, put in training mode.
+        steps: takes the epoch's steps.
+        n: number of training images.
+        recipe: how to train.
+        epoch: from 0.
+    """
+    steps.start_epoch(draw_epoch(n, epoch, recipe.seed, recipe.config))
     # Dropout draws from torch's global generators: seeded anew, an epoch needs no past.
     torch.manual_seed(stream_seed(recipe.seed, _DROPOUT_STREAM, epoch))
     run.model.train()
+
+
+def _train_epoch(
+    steps: Steps,
+    n: int,
+    recipe: Recipe,
+    *,
+    batch: GlobalBatch,
+    after_batch: Callable[[int, float], None],
+) -> float:
     start_time = time.perf_counter()
     total = torch.zeros((), dtype=torch.float64, device=recipe.device)
-    for start, stop in batch_bounds(len(examples), recipe.config.batch_size):
+    for start, stop in batch_bounds(n, recipe.config.batch_size):
         batch.size = stop - start
-        first, last = recipe.workers.shard(batch.size)
-        own = (start + first, start + last)
-        images, labels = _training_batch(examples, draws, *own, recipe.device)
-        total += train_step(run, images, labels, batch.size, recipe).double() * batch.size
+        total += steps.take(start, stop).double() * batch.size
         after_batch(stop, time.perf_counter() - start_time)
-    loss = float(recipe.workers.all_reduce(total)) / len(examples)
-    if not isfinite(loss):
-        msg = (
-            f"epoch {epoch + 1}: the training loss is {loss}; lower learning_rate "
-            f"(now {recipe.config.learning_rate}) or set precision=fp32"
-        )
-        raise FloatingPointError(msg)
-    return loss
-
-
-def _training_batch(
-    examples: Examples, draws: EpochDraws, start: int, stop: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    positions = draws.order[start:stop]
-    grey = examples.grey(positions).to(device)
-    angle, mirror = (part[start:stop].to(device) for part in (draws.angle, draws.mirror))
-    return normalise(augment(grey, angle, mirror)), examples.labels[positions.to(device)]
+    return float(recipe.workers.all_reduce(total)) / n
 
 
 def train_step(run: Run, images: Tensor, labels: Tensor, batch_size: int, recipe: Recipe) -> Tensor:

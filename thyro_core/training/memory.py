@@ -12,7 +12,9 @@ one was compared with jobs of each network in bf16 and fp32.
 from thyro_core.config import Architecture, StudyConfig
 from thyro_core.training.networks import NETWORK_FIGURES
 
-_BYTES_PER_PARAMETER = 16
+_BYTES_PER_PARAMETER = 28
+"""Weight, gradient and Adam's two averages, and all but the gradient once more: what a recorded
+step is compared with (`training.steps`)."""
 _ROOM = 2.0
 _CONTEXT = 1.5e9
 """CUDA's own memory in each process, and its libraries' [bytes]."""

@@ -20,6 +20,7 @@ from thyro_core.training import torchvision_compat
 from thyro_core.training.anatomy import find_anatomy, options_of
 from thyro_core.training.batches import IMAGENET_MEAN, IMAGENET_SD
 from thyro_core.training.parts import check_cut, cut
+from thyro_core.training.pooling import DeterministicPool
 
 LAST_CONV: Mapping[Architecture, str] = MappingProxyType(
     {
@@ -111,9 +112,11 @@ def build(architecture: Architecture, side: int, seed: int) -> nn.Module:
         torch.default_generator.manual_seed(seed)
         model: nn.Module = getattr(models, architecture)(**options)
         _draw_zero_head(model, architecture)
+    pool = getattr(model, "avgpool", None)
     if side in _POOLED_SIDES.get(architecture[:4], ()):
-        # The backward pass of adaptive pooling is not deterministic on CUDA.
         model.avgpool = nn.Identity()
+    elif isinstance(pool, nn.AdaptiveAvgPool2d) and pool.output_size not in {1, (1, 1)}:
+        model.avgpool = DeterministicPool(pool.output_size)
     if architecture in NORMALISATION:
         renormalise = Renormalise(*NORMALISATION[architecture])
         model.register_forward_pre_hook(lambda _, inputs: (renormalise(inputs[0]),))
