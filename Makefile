@@ -12,7 +12,7 @@ LOCKER := .venv-lock
 SBOM := .venv-sbom
 export PIP_NO_INPUT := 1
 
-.PHONY: study study-s3 test test-all fuzz check audit lock sbom format bench clean help
+.PHONY: study study-s3 test test-all fuzz check audit lock sbom format bench gpu clean help
 
 help:
 	@echo "make study     install, draw a phantom set, run the demo study, print its table"
@@ -26,6 +26,7 @@ help:
 	@echo "make sbom      what is installed in .venv, as CycloneDX: sbom.json"
 	@echo "make format    let ruff format and fix"
 	@echo "make bench     benchmarks: writes tests/bench/RESULTS.md; takes about three hours"
+	@echo "make gpu       what a GPU can tell, in under eight minutes: tests/bench/RESULTS-gpu.md"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Thyro needs Python 3.11 or newer; set PYTHON=python3.11")'
@@ -117,6 +118,17 @@ format: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python tests/bench/results.py
+
+# On a machine with a GPU: without Ray, Prefect and network too. The Python that PYTHON names, else the
+# first one that has torch and sees a GPU: this environment's, python3; else this environment's anew.
+GPU_READY := import importlib.util as u, torch; assert u.find_spec("torchvision") and torch.cuda.is_available()
+gpu:
+	@if [ "$(origin PYTHON)" != file ]; then python="$(PYTHON)"; \
+	elif [ -x $(BIN)/python ] && $(BIN)/python -c '$(GPU_READY)' 2>/dev/null; then python=$(BIN)/python; \
+	elif $(PYTHON) -c '$(GPU_READY)' 2>/dev/null; then python=$(PYTHON); \
+	elif $(MAKE) --no-print-directory $(VENV)/.installed; then python=$(BIN)/python; \
+	else echo "no environment could be made: going on with $(PYTHON)"; python=$(PYTHON); fi; \
+	echo "with $$python"; "$$python" tests/bench/gpu.py
 
 clean:
 	rm -rf $(VENV) $(AUDIT) $(LOCKER) $(SBOM) sbom.json $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
