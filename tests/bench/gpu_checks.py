@@ -14,6 +14,7 @@ import torch
 from gpu_setting import (
     Job,
     Setting,
+    free_memory,
     network,
     pack,
     prepare,
@@ -179,6 +180,7 @@ def parity(setting: Setting, precisions: tuple[str, str], other: torch.device) -
 def memory(setting: Setting, architecture: Architecture, precision: str) -> str:
     """The most memory of a job's process against its estimate [GB]."""
     config = setting.config(architectures=(architecture,))
+    free_memory(setting.device)
     job = Job(setting, architecture, graphs=True, precision=precision)
     for _ in range(recording_epochs(job.bounds)):
         job.train_epoch()
@@ -190,10 +192,7 @@ def memory(setting: Setting, architecture: Architecture, precision: str) -> str:
         from thyro_core.training.device import peak_memory
 
         used, estimate = peak_memory(), job_cpu_bytes(config)
-    del job
     network.cache_clear()
-    if setting.device.type == "cuda":
-        torch.cuda.empty_cache()
     answer = "yes" if used <= estimate else "NO"
     return f"{answer}: {used / 1e9:.2f} of {estimate / 1e9:.2f} GB, {used / estimate:.2f}"
 

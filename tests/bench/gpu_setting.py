@@ -6,6 +6,7 @@ timed, interleaved or run side by side. On a CPU recorded steps are replayed by 
 
 import argparse
 import copy
+import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -201,6 +202,13 @@ def synchronise(device: torch.device) -> None:
     """Wait until the device has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize()
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what deleted jobs held: they and their steps refer to each other."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def rate_of(epoch: Callable[[], int], setting: Setting) -> float:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import gpu_mps
 from gpu_pool import WorkerError, workers
-from gpu_setting import Setting, parser_of, prepare, setting_of, synchronise
+from gpu_setting import Setting, free_memory, parser_of, prepare, setting_of, synchronise
 from laps import header, row
 
 
@@ -52,6 +52,7 @@ def by_one_process(setting: Setting, way: str) -> Iterator[tuple[str, float]]:
         synchronise(setting.device)
         yield name, time.perf_counter() - started
         del together
+        free_memory(setting.device)
 
 
 def main(words: list[str]) -> int:

@@ -19,6 +19,7 @@ from gpu_setting import (
     Job,
     Setting,
     examples_of,
+    free_memory,
     joined,
     network,
     pack,
@@ -183,6 +184,7 @@ def main(words: Sequence[str]) -> None:
     print(header("network", "way", "splits", "images/s, all together"))
     cases = [(first, way) for way in WAYS] + [(name, "interleaved") for name in others]
     for name, way in [*cases, *[(name, "stacked") for name in others]]:
+        free_memory(setting.device)
         try:
             together = WAYS[way](setting, name, setting.splits)
             rate = rate_of(together.train_epoch, setting)
@@ -197,8 +199,6 @@ def main(words: Sequence[str]) -> None:
             figure = {"way": way, "count": setting.splits, "mps": False, "rate": rate}
             print(FIGURE + json.dumps(figure), flush=True)
         del together
-        if setting.device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

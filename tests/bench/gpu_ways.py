@@ -20,6 +20,7 @@ import torch
 from gpu_setting import (
     Job,
     Setting,
+    free_memory,
     network,
     parser_of,
     prepare,
@@ -77,6 +78,7 @@ def measured(
 
 
 def show(setting: Setting, architecture: Architecture, name: str, ready: Callable[[], Job]) -> None:
+    free_memory(setting.device)
     try:
         print(measured(setting, architecture, name, ready), flush=True)
     except Exception as error:  # noqa: BLE001 - one way's row; the others are measured

@@ -13,7 +13,16 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from gpu_setting import Job, Setting, prepare, rate_of, setting_of, synchronise, warm_up
+from gpu_setting import (
+    Job,
+    Setting,
+    free_memory,
+    prepare,
+    rate_of,
+    setting_of,
+    synchronise,
+    warm_up,
+)
 
 
 class Worker:
@@ -30,6 +39,7 @@ class Worker:
             return {"rate": rate_of(self._job.train_epoch, self._setting)}
         started = time.perf_counter()
         self._job = None
+        free_memory(self._setting.device)
         job = Job(
             self._setting,
             request["architecture"],

@@ -140,9 +140,11 @@ def focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Te
 def focal_losses(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
     """Each image's focal loss, float32, shape (b,); see `focal_loss`."""
     log_p = functional.log_softmax(logits.float(), dim=1)
-    log_pt = log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
-    # Filled on the device: while a CUDA graph is recorded no number can be copied there.
-    weight = torch.full_like(log_pt, 1 - alpha).masked_fill(labels == 1, alpha)
+    # While a CUDA graph is recorded nothing can be copied to the device, as `gather` does in its
+    # deterministic backward pass, and `where` with two numbers.
+    is_malignant = labels == 1
+    log_pt = torch.where(is_malignant, log_p[:, 1], log_p[:, 0])
+    weight = torch.full_like(log_pt, 1 - alpha).masked_fill(is_malignant, alpha)
     return weight * (1 - log_pt.exp()) ** gamma * -log_pt
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from thyro_core.config import StudyConfig
-from thyro_core.training import loop
+from thyro_core.training import batches, loop
 from thyro_core.training.batches import Examples, batch_bounds
 from thyro_core.training.distributed import SINGLE_WORKER, WorkerGroup
 from thyro_core.training.loop import (
@@ -261,6 +261,25 @@ def test_a_run_through_recorded_steps_learns_what_a_run_without_them_learns(
     assert same(plain, run)
     kept = [(epoch.loss, epoch.val_loss, epoch.learning_rate) for epoch in run.history]
     assert kept == [(epoch.loss, epoch.val_loss, epoch.learning_rate) for epoch in plain.history]
+
+
+@pytest.mark.parametrize(("device", "copies"), [("cpu", 4), ("meta", 2)])
+def test_the_constants_of_the_images_are_copied_to_a_gpu_once(
+    monkeypatch: pytest.MonkeyPatch, device: str, copies: int
+) -> None:
+    """Nothing can be copied there while a step is recorded; mean and SD are two."""
+    made: list[object] = []
+    real = batches._channels
+
+    def count(values: tuple[float, ...], where: torch.device) -> Tensor:
+        made.append(values)
+        return real(values, where)
+
+    monkeypatch.setattr(batches, "_channels", count)
+    batches._lasting_channels.cache_clear()
+    for _ in range(2):
+        batches.normalise(torch.empty(2, 1, 4, 4, device=device))
+    assert len(made) == copies
 
 
 def test_pixels_outside_the_device_cannot_be_read_by_a_recorded_step() -> None:
