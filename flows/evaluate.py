@@ -33,7 +33,7 @@ from thyro_core.validation.evaluate import (
     evaluation_figures,
     run_evaluation,
 )
-from thyro_core.validation.model import find_model
+from thyro_core.validation.model import find_model, with_view
 from thyro_core.validation.sentences import summary_sentences
 from thyro_core.validation.wording import estimate
 
@@ -65,7 +65,7 @@ def evaluate(
     with run_of("evaluate"):
         address = store or Settings().store
         bundle = _find(model, address)
-        manifest = _read_set(source, rules, bundle.side, address)
+        manifest = _read_set(source, with_view(rules, bundle), bundle.side, address)
         kept_source = None if Settings().keep_names is False else source
         task = EvaluationTask(bundle, manifest, kept_source, config)
         name_run(f"evaluate-{task.evaluation_id}")

@@ -67,7 +67,7 @@ _STUDY_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Images": (
         "min_side", "max_pixels", "max_bytes", "max_frames", "max_clip_frames", "frames_per_clip",
         "blur_bound", "overlay_bound", "duplicate_correlation", "similar_correlation",
-        "dual_views", "hash_distance",
+        "dual_views", "hash_distance", "region", "region_margin", "resize", "clean",
     ),
 }  # fmt: skip
 

@@ -28,6 +28,7 @@ CURES = {
     "excluded_by_specialist": "nothing to do: exclusions.csv names it",
     "undecodable": "it cannot be read as one image: export it again",
     "not_ultrasound": "it is a report or another modality: leave it out of the folder",
+    "no_nodule": "give it a mask, or columns `x`, `y`, `w` and `h`, or set `region` to whole",
     "too_small": "export it at full size, or lower `min_side`",
     "artefact": "it has callipers or colour on it: export it without, or raise `overlay_bound`",
     "blurred": "it is out of focus: leave it out, or lower `blur_bound`",

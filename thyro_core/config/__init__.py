@@ -22,7 +22,9 @@ from thyro_core.config.columns import (
     reader_spec,
 )
 from thyro_core.config.images import IngestConfig as IngestConfig
+from thyro_core.config.images import ViewConfig as ViewConfig
 from thyro_core.config.images import column_field
+from thyro_core.config.images import view_of as view_of
 from thyro_core.config.networks import (
     REFERENCE_SIDE,
     NetworkName,

@@ -1,5 +1,6 @@
 """The rules by which files become the images of a study: bounds, duplicates, labels."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,10 +17,78 @@ def column_field(default: str, description: str) -> Any:  # noqa: ANN401 - as py
 _ClassWord = Annotated[str, Field(pattern=r"^(benign|malignant|unlabelled)=.*\S")]
 
 
-class IngestConfig(BaseModel):
-    """The declared rules by which an image set becomes a manifest."""
+class ViewConfig(BaseModel):
+    """What a network sees of a picture; a model is only ever shown what it learned to see."""
 
+    # Studies of whole, squashed pictures keep the ids that they had before there were such keys.
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    region: Literal["whole", "nodule"] = Field(
+        "whole",
+        exclude_if=lambda value: value == "whole",
+        description="What of a picture goes in: all of it, or the nodule, by the columns x, y, w "
+        "and h of labels.csv (left, top, width, height [pixels]), else by its mask.",
+    )
+    region_margin: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.1,
+        exclude_if=lambda value: value == 0.1,
+        description="Of region nodule: what is added to the nodule's box on each side, as a share "
+        "of its longer side; it ends where the picture does.",
+    )
+    resize: Literal["squash", "pad"] = Field(
+        "squash",
+        exclude_if=lambda value: value == "squash",
+        description="How it becomes a square: squashed, as in the paper, or in its own "
+        "proportions, in the middle of black.",
+    )
+    clean: bool = Field(
+        False,
+        exclude_if=lambda value: not value,
+        description="Drop what a screen draws before training: frame and toolbar are cut off, text "
+        "and marks over the tissue are painted over.",
+    )
+
+    @property
+    def view(self) -> "ViewConfig":
+        """These keys alone."""
+        return ViewConfig(**{name: getattr(self, name) for name in ViewConfig.model_fields})
+
+    @property
+    def is_default_view(self) -> bool:
+        """Whether it is the whole picture, squashed, as in the paper."""
+        return self.view == ViewConfig()
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether it stands in the middle of black, in its own proportions."""
+        return self.resize == "pad"
+
+    @property
+    def words(self) -> str:
+        """The view in one phrase, for people."""
+        part = "the whole picture"
+        if self.region == "nodule":
+            part = f"the nodule's box and {100 * self.region_margin:g} % of its longer side around"
+        if self.clean:
+            part += ", without frame, toolbar, text and marks"
+        shape = "squashed to a square"
+        if self.is_padded:
+            shape = "in its proportions, in the middle of a black square"
+        return f"{part}, {shape}"
+
+
+def view_of(values: Mapping[str, Any]) -> ViewConfig:
+    """The view of a config in plain values, of any version: what it does not name is the default.
+
+    Args:
+        values: by key.
+    """
+    keys = ViewConfig.model_fields.keys() & values.keys()
+    return ViewConfig(**{name: values[name] for name in keys})
+
+
+class IngestConfig(ViewConfig):
+    """The declared rules by which an image set becomes a manifest."""
 
     min_side: Annotated[int, Field(ge=8, le=4096)] = Field(
         64, description="Smallest side an image may have [pixels]; smaller ones are excluded."

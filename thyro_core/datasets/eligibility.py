@@ -19,6 +19,7 @@ from thyro_core.imaging.near_duplicates import (
     group_labels,
     near_duplicates,
 )
+from thyro_core.imaging.tissue import Box
 
 Fault = tuple[str, str]
 Pair = tuple[int, int]
@@ -36,6 +37,7 @@ REASON_MEANINGS: Mapping[str, str] = MappingProxyType(
         "artefact": "too many of its pixels are coloured: callipers, marks or Doppler",
         "blurred": "it is less sharp than the bound",
         "dual_view": "it shows two windows, side by side or above one another",
+        "no_nodule": "only the nodule is shown to the network, and where it lies is not known",
         "near_duplicate_conflict": "another image shows the same picture under the other label: "
         "both are left out, as it is not known which label is right",
         "duplicate": "another image with the same pixels takes part",
@@ -63,6 +65,10 @@ class Measures:
     fingerprint: Fingerprint
     text_boxes: tuple[int, ...] = ()
     views: int = 1
+    view_box: Box | None = None
+    view_mean: float | None = None
+    view_sd: float | None = None
+    view_sharpness: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ class SourceFile:
         frame: position in its file, from 0; None: not decoded, or no DICOM object.
         view: position among the windows that its frame was parted into; None: it was not.
         burned_in: whether the file says that names may be drawn into it; None: it does not say.
+        nodule_fault: why its nodule, which alone is shown, is not known; None: it is, or all is.
     """
 
     entry: Entry
@@ -95,6 +102,7 @@ class SourceFile:
     frame: int | None = None
     view: int | None = None
     burned_in: bool | None = None
+    nodule_fault: str | None = None
 
     @property
     def label(self) -> int | None:
@@ -223,6 +231,8 @@ def _own_faults(file: SourceFile, rules: IngestConfig) -> Iterator[Fault]:
         yield file.reason, file.failure
     if file.measures is not None:
         yield from _quality_faults(file.measures, rules)
+    if file.nodule_fault is not None:
+        yield "no_nodule", file.nodule_fault
 
 
 def _quality_faults(measures: Measures, rules: IngestConfig) -> Iterator[Fault]:

@@ -336,6 +336,14 @@ def _words(column: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(column)]
 
 
+def merged_attributes(rows: Sequence[LabelRow]) -> dict[str, str]:
+    """The filled other cells of all rows that name an image; the first row, in order, counts."""
+    attributes: dict[str, str] = {}
+    for row in sorted(rows, key=lambda row: sorted(row.attributes.items()), reverse=True):
+        attributes.update(row.attributes)
+    return attributes
+
+
 def column_key(column: str) -> str:
     """What counts of a column's name: its words in small letters, without what parts them."""
     return "".join(_words(column)) or column

@@ -12,6 +12,7 @@ from thyro_core.datasets.dicom_files import DicomFile, ExamNames, find_dicom
 from thyro_core.datasets.exclusions import exclusion_reasons
 from thyro_core.datasets.file_names import FileNames
 from thyro_core.datasets.mask_names import MASK_STEM, assign_masks, is_mask
+from thyro_core.datasets.nodule_boxes import BoxCells, box_cells
 from thyro_core.datasets.other_files import other_files
 from thyro_core.datasets.patient_ids import tied_patients
 from thyro_core.datasets.patient_notes import patient_notes
@@ -48,6 +49,7 @@ class Entry:
         attributes: Other columns of labels.csv, or a DDTI case's tirads, age and sex.
         size: Size of the file [bytes], where known.
         masks: Paths of its nodule masks below the source; none, if one of them is missing.
+        boxes: Cells of the columns x, y, w and h of each row that names it, as they stand there.
         fault: Why it cannot be read, as far as the listing shows; None: it is to be tried.
         exam: The exam that a DICOM object names; it stays in memory as the patient's id does.
     """
@@ -63,6 +65,7 @@ class Entry:
     attributes: Mapping[str, str] = field(default_factory=dict)
     size: int | None = None
     masks: tuple[str, ...] = ()
+    boxes: tuple[BoxCells, ...] = ()
     fault: str | None = None
     exam: str | None = field(default=None, repr=False)
 
@@ -260,16 +263,14 @@ def _merge_rows(entry: Entry, rows: list[labels.LabelRow]) -> Entry:
     """One entry of all rows that name an image; an empty cell contradicts nothing."""
     label_values = {row.label for row in rows if row.label is not None}
     patients = set({normal_id(row.patient): row.patient for row in rows if row.patient}.values())
-    attributes: dict[str, str] = {}
-    for row in sorted(rows, key=lambda row: sorted(row.attributes.items()), reverse=True):
-        attributes.update(row.attributes)
     conflict = len(label_values) > 1 or len(patients) > 1
     return replace(
         entry,
         label=None if conflict else next(iter(label_values), None),
         patient=None if len(patients) > 1 else next(iter(patients), None),
         conflict=conflict,
-        attributes=attributes,
+        attributes=labels.merged_attributes(rows),
+        boxes=box_cells([row.attributes for row in rows]),
         masks=tuple(sorted({row.mask for row in rows if row.mask is not None})),
     )
 

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from thyro_core.datasets.packs import pack_index
 from thyro_core.errors import LeakageError
 from thyro_core.imaging.near_duplicates import fingerprint, group_labels, near_duplicates
+from thyro_core.imaging.view import in_proportion, view_size
 from thyro_core.types import Grey
 
 _LINKS = ("image_id", "pixel_hash", "patient_id", "group_id")
@@ -25,7 +25,9 @@ _IS_TEST_ROLE = {"train": False, "val": False, "test": True}
 _NO_SIDE = "unused"
 
 
-def check_leakage(splits: pa.Table, images: pa.Table, pack: Grey | None = None) -> None:
+def check_leakage(
+    splits: pa.Table, images: pa.Table, pack: Grey | None = None, *, pad: bool = False
+) -> None:
     """Let only splits pass in which nothing stands on both sides.
 
     Checked are images, exact pixels, patients, groups, and whatever is linked through a chain of
@@ -38,12 +40,13 @@ def check_leakage(splits: pa.Table, images: pa.Table, pack: Grey | None = None) 
         images: the `images` table of the manifest it was made from.
         pack: uint8 (n, side, side), its included images, as `open_pack` gives them; None: the
             pictures themselves are not looked at.
+        pad: whether the pack's images stand in the middle of black, in their proportions.
 
     Raises:
         LeakageError: something is shared, or an image or role is unknown so that it cannot be
             checked; the message names the first few cases.
     """
-    rows_by_side = _rows_by_side(splits, images, pack)
+    rows_by_side = _rows_by_side(splits, images, pack, pad=pad)
     cases = {kind: rows for kind, rows in _shared_rows(rows_by_side) if len(rows)}
     shared_cases = [
         f"split {row.split}: {kind} {row.key} has {row.train} training and {row.test} test images"
@@ -62,10 +65,12 @@ def check_leakage(splits: pa.Table, images: pa.Table, pack: Grey | None = None) 
         raise LeakageError(msg)
 
 
-def _rows_by_side(splits: pa.Table, images: pa.Table, pack: Grey | None = None) -> pd.DataFrame:
+def _rows_by_side(
+    splits: pa.Table, images: pa.Table, pack: Grey | None, *, pad: bool
+) -> pd.DataFrame:
     """Rows of `splits` with their side and the links of their image."""
     links = images.select([*_LINKS, "included"]).to_pandas()
-    pictures = {} if pack is None else _pictures(images, splits, pack)
+    pictures = {} if pack is None else _pictures(images, splits, pack, pad=pad)
     links["picture"] = pd.Series(links["image_id"].map(pictures), dtype=object)
     links["linked"] = _components(links)
     links = links[links["included"]].drop_duplicates("image_id").drop(columns="included")
@@ -85,35 +90,18 @@ def _rows_by_side(splits: pa.Table, images: pa.Table, pack: Grey | None = None) 
     return rows_by_side
 
 
-def _pictures(images: pa.Table, splits: pa.Table, pack: Grey) -> dict[str, str]:
+def _pictures(images: pa.Table, splits: pa.Table, pack: Grey, *, pad: bool) -> dict[str, str]:
     """A name for the picture of each image of the splits that shows the same one as another."""
     rows = pack_index(images)
-    shapes = images.select(["image_id", "width", "height"]).to_pydict()
-    sizes = dict(
-        zip(shapes["image_id"], zip(shapes["width"], shapes["height"], strict=True), strict=True)
-    )
+    shapes = images.select(["image_id", "width", "height", "view_box"]).to_pylist()
+    sizes = {row["image_id"]: view_size(row) for row in shapes}
     names = sorted(set(splits["image_id"].to_pylist()) & rows.keys())
-    prints = [fingerprint(in_shape(pack[rows[name]], *sizes[name])) for name in names]
+    prints = [fingerprint(in_proportion(pack[rows[name]], sizes[name], pad=pad)) for name in names]
     pairs = [(pair.first, pair.second) for pair in near_duplicates(prints) if pair.same_picture]
     groups = group_labels(pairs, len(names))
     counts = np.bincount(groups, minlength=1)
     group_by_name = zip(names, groups, strict=True)
     return {name: f"picture {group}" for name, group in group_by_name if counts[group] > 1}
-
-
-def in_shape(square: Grey, width: int | None, height: int | None) -> Grey:
-    """An image of a pack, which squashes all to squares, in its own proportions and its area.
-
-    Args:
-        square: uint8 (side, side), from a pack.
-        width: of the file's image [pixels]; None: unknown, the square stays.
-        height: the same.
-    """
-    if width is None or height is None:
-        return square
-    factor = len(square) / (width * height) ** 0.5
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    return np.asarray(Image.fromarray(square).resize(size, Image.Resampling.BILINEAR))
 
 
 def _components(images: pd.DataFrame) -> list[str]:

@@ -9,11 +9,11 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from thyro_core.config import IngestConfig, canonical_json, content_id
+from thyro_core.config import IngestConfig, ViewConfig, canonical_json, content_id, view_of
 from thyro_core.datasets import eligibility, packs
 from thyro_core.datasets import masks as mask_packs
 from thyro_core.datasets.decoded_files import decode_files
@@ -65,6 +65,7 @@ class Manifest:
             `load_manifest` those of the first one.
         has_patients: whether patient ids were given.
         layout: how the image set was laid out.
+        view: what its packs show of a picture.
     """
 
     manifest_id: str
@@ -72,6 +73,7 @@ class Manifest:
     notes: tuple[str, ...]
     has_patients: bool
     layout: str
+    view: ViewConfig = field(default_factory=ViewConfig)
 
 
 def ingest(
@@ -186,6 +188,7 @@ def load_manifest(store: Store, manifest_id: str) -> Manifest:
         notes=tuple(summary["notes"]),
         has_patients=summary["has_patients"],
         layout=summary["layout"],
+        view=view_of(summary["rules"]),
     )
 
 
@@ -196,7 +199,12 @@ def _is_done(store: Store, manifest_id: str) -> bool:
 
 def _manifest_id(files: Sequence[SourceFile], rules: IngestConfig) -> str:
     people = zip(eligibility.pseudonyms(files), eligibility.exams(files), strict=True)
-    facts = [_facts(file, *ids) for file, ids in zip(files, people, strict=True)]
+    facts = [
+        _facts(file, *ids)
+        # The attributes hold the cells of one row alone.
+        | ({"boxes": file.entry.boxes} if rules.region == "nodule" and file.entry.boxes else {})
+        for file, ids in zip(files, people, strict=True)
+    ]
     value = {
         "version": INGEST_VERSION,
         "rules": rules.model_dump(mode="json"),
@@ -251,7 +259,7 @@ def _source_columns(file: SourceFile) -> dict[str, object]:
     measures = file.measures
     names = (
         "width", "height", "pixel_hash", "sharpness", "overlay_share", "mean", "sd", "text_boxes",
-        "views",
+        "views", "view_box", "view_mean", "view_sd", "view_sharpness",
     )  # fmt: skip
     return {
         "image_id": file.image_id,

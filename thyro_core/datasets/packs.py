@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import IO, TypeVar
@@ -22,12 +23,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from thyro_core.config import IngestConfig
+from thyro_core.config import IngestConfig, ViewConfig
 from thyro_core.datasets.file_pictures import FileReader
 from thyro_core.datasets.hidden_paths import is_location
 from thyro_core.errors import InputError, StoreError
 from thyro_core.host import cores
 from thyro_core.imaging import decode as pictures
+from thyro_core.imaging.view import picture_view, row_box, view_size
 from thyro_core.store.joined import is_local, own_place
 from thyro_core.store.keys import pack_key
 from thyro_core.store.refused import object_refusal
@@ -173,15 +175,20 @@ def pack_index(images: pa.Table) -> dict[str, int]:
     return {image_id: row for row, image_id in enumerate(sorted(included_ids))}
 
 
-def image_proportions(images: pa.Table) -> dict[str, float]:
-    """Height over width of each included image.
+def image_proportions(images: pa.Table, view: ViewConfig) -> dict[str, float]:
+    """Height over width of what the square of each included image shows.
 
     Args:
         images: table `images` of a manifest.
+        view: what a network sees. With `resize: pad` the square is in proportion: 1.
     """
     included_images = images.filter(images["included"])
-    columns = (included_images[name].to_pylist() for name in ("image_id", "height", "width"))
-    return {image: height / width for image, height, width in zip(*columns, strict=True)}
+    rows = included_images.select(["image_id", "width", "height", "view_box"]).to_pylist()
+    proportions = {}
+    for row in rows:
+        width, height = view_size(row) or (1, 1)
+        proportions[row["image_id"]] = 1.0 if view.is_padded else height / width
+    return proportions
 
 
 def ensure_packs(
@@ -209,13 +216,14 @@ def ensure_packs(
     lacking = [side for side in sides if not store.exists(pack_key(manifest_id, side))]
     if not lacking:
         return
-    columns = ["image_id", "file_id", "uri"]
+    columns = ["image_id", "file_id", "uri", "view_box"]
     included_images = images.filter(images["included"]).select(columns).to_pylist()
     file_by_image = {row["image_id"]: row["file_id"] or row["image_id"] for row in included_images}
     uri_by_image = {
         row["image_id"]: (uris or {}).get(file_by_image[row["image_id"]], row["uri"])
         for row in included_images
     }
+    box_by_image = {row["image_id"]: row_box(row) for row in included_images}
     order = list(pack_index(images))
     if not all(is_location(uri_by_image[image_id]) for image_id in order):
         msg = (
@@ -225,6 +233,7 @@ def ensure_packs(
         )
         raise InputError(msg)
     with resized_rows(len(order), lacking) as resized_images, closing(FileReader(rules)) as reader:
+        view_rows = ViewRows(rules.view, resized_images)
 
         def resize(row: int) -> None:
             image_id = order[row]
@@ -237,8 +246,7 @@ def ensure_packs(
                     "by the decoders of this machine; `thyro doctor` says what they read"
                 )
                 raise InputError(msg)
-            for side, rows in resized_images.items():
-                rows[row] = pictures.resize(grey, side)
+            view_rows.fill(row, picture_view(grey, rules, box_by_image[image_id]))
 
         # They were found below one source: one of them says where all are.
         threads = threads_for(filesystem(uri_by_image[order[0]])[0]) if order else 1
@@ -290,6 +298,29 @@ class ImageRows:
         if not 0 <= row < self.shape[0]:
             raise IndexError(row)
         return row * self.shape[1] * self.shape[2]
+
+
+@dataclass(frozen=True)
+class ViewRows:
+    """Where the pictures of a set go as a network sees them.
+
+    Attributes:
+        view: what is declared.
+        rows: room for them, by side length [pixels].
+    """
+
+    view: ViewConfig
+    rows: Mapping[int, ImageRows]
+
+    def fill(self, place: int, view: Grey) -> None:
+        """Put a picture into its row at each side length.
+
+        Args:
+            place: its row.
+            view: as `imaging.view.picture_view` gives it.
+        """
+        for side, rows in self.rows.items():
+            rows[place] = pictures.resize(view, side, pad=self.view.is_padded)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from thyro_core.config import ViewConfig
 from thyro_core.datasets.masks import mask_of, open_masks
 from thyro_core.datasets.packs import image_proportions, open_pack, pack_index
 from thyro_core.datasets.splits import ROLES
@@ -30,7 +31,7 @@ class SplitImages:
         roles: Rows of `splits` by role (train, val, test), each by ascending image_id.
         pack_rows: The row of each image in the packs.
         masks: Nodule masks, rows as in the packs; None: the image set has none.
-        proportions: Height over width of each image as it came.
+        proportions: Height over width of what each image's square shows.
     """
 
     store: Store
@@ -63,12 +64,18 @@ class SplitImages:
         return [mask_of(self.masks, self.pack_rows[image_id]) for image_id in image_ids]
 
     def height_to_width(self, image_ids: Sequence[str]) -> list[float]:
-        """Height over width of each image as it came, before it was squashed to a square."""
+        """Height over width of what each image's square shows; 1 where it is not squashed."""
         return [self.proportions[image_id] for image_id in image_ids]
 
 
 def open_split_images(
-    store: Store, study_id: str, split: int, manifest_id: str, *, scratch: Path
+    store: Store,
+    study_id: str,
+    split: int,
+    manifest_id: str,
+    *,
+    view: ViewConfig,
+    scratch: Path,
 ) -> SplitImages:
     """The images of one split.
 
@@ -77,6 +84,7 @@ def open_split_images(
         study_id: the study.
         split: which of its splits.
         manifest_id: the study's manifest.
+        view: what its networks see.
         scratch: node-local folder for the packs of a remote store.
 
     Raises:
@@ -89,5 +97,5 @@ def open_split_images(
     pack_rows = pack_index(images)
     masks = open_masks(store, manifest_id, scratch, len(pack_rows))
     return SplitImages(
-        store, manifest_id, scratch, roles, pack_rows, masks, image_proportions(images)
+        store, manifest_id, scratch, roles, pack_rows, masks, image_proportions(images, view)
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
 
-from thyro_core.config import StudyConfig
+from thyro_core.config import StudyConfig, ViewConfig
 from thyro_core.evaluation.ensemble import auc_estimate, paired_auc_test
 from thyro_core.evaluation.evidence import CHANCE_AUC
 from thyro_core.evaluation.out_of_fold import (
@@ -134,8 +134,50 @@ def chosen_learner(features: FloatArray, label: IntArray, group: npt.NDArray[np.
     return LEARNERS[int(np.argmax(np.round(aucs, 9)))]
 
 
+def seen_facts(view: ViewConfig) -> tuple[str, ...]:
+    """The facts that a network can see: of a picture in its proportions their ratio, too.
+
+    Args:
+        view: what it sees of a picture.
+    """
+    return (*SEEN_FACTS, "aspect") if view.is_padded else SEEN_FACTS
+
+
+def facts_of_views(images: pa.Table) -> pd.DataFrame:
+    """Facts of what the networks see of each image, by image_id, under the names of the file's.
+
+    Of a picture that is cut or cleaned before it goes in: size, grey levels and sharpness of what
+    is left of it. Share of overlay and windows are the file's.
+
+    Args:
+        images: table `images` of a manifest.
+    """
+    facts = facts_of_files(images)
+    has_box = facts["view_box"].notna()
+    sides = np.array(facts.loc[has_box, "view_box"].tolist(), np.float64).reshape(-1, 4)
+    facts.loc[has_box, "width"] = sides[:, 2] - sides[:, 0]
+    facts.loc[has_box, "height"] = sides[:, 3] - sides[:, 1]
+    for name in ("mean", "sd", "sharpness"):
+        facts[name] = facts[f"view_{name}"].astype(np.float64).fillna(facts[name])
+    return facts
+
+
+def facts_of_files(images: pa.Table) -> pd.DataFrame:
+    """Facts of the whole pictures, by image_id.
+
+    Args:
+        images: table `images` of a manifest.
+    """
+    facts: pd.DataFrame = images.to_pandas().drop_duplicates("image_id")
+    return facts.set_index("image_id")
+
+
 def shortcut_scores(
-    images: pa.Table, splits: pa.Table, names: Sequence[str] = SHORTCUT_FACTS
+    images: pa.Table,
+    splits: pa.Table,
+    names: Sequence[str] = SHORTCUT_FACTS,
+    *,
+    of_files: bool = False,
 ) -> ShortcutScores:
     """Scores of the tested images, by models fitted on other images' facts.
 
@@ -147,9 +189,10 @@ def shortcut_scores(
         images: table `images` of the study's manifest.
         splits: the study's table `splits`.
         names: the facts, of `SHORTCUT_FACTS`.
+        of_files: whether the whole pictures' facts count, whatever of them goes in.
     """
-    facts = images.to_pandas().drop_duplicates("image_id").set_index("image_id")
-    facts["aspect"] = facts["width"] / facts["height"]
+    facts = facts_of_files(images) if of_files else facts_of_views(images)
+    facts = facts.assign(aspect=facts["width"] / facts["height"])
     tests, scores, choices = [], [], []
     for _, part in splits.to_pandas().sort_values(["split", "image_id"]).groupby("split"):
         train, test = (part[part["role"] == role] for role in ("train", "test"))
@@ -214,11 +257,17 @@ def shortcuts_table(
     """
     networks = out_of_fold_ensembles(predictions, splits, config.architectures)
     rows: list[_Row] = [{"study_id": study_id, "architecture": name} for name in networks]
-    for prefix, names in (("", SHORTCUT_FACTS), (SEEN_PREFIX, SEEN_FACTS)):
+    own_facts = seen_facts(config)
+    for prefix, names in (("", SHORTCUT_FACTS), (SEEN_PREFIX, own_facts)):
         leads = _lead_rows(networks, shortcut_scores(images, splits, names))
         for row, lead in zip(rows, leads, strict=True):
             row |= {f"{prefix}{name}": value for name, value in lead.items()}
+    file_auc = None
+    if config.region != "whole" or config.clean:
+        whole = shortcut_scores(images, splits, own_facts, of_files=True).baseline
+        file_auc = auc_estimate(whole.label, whole.margin, whole.unit).value
     for row, network in zip(rows, networks.values(), strict=True):
+        row |= {"file_auc": file_auc}
         auc = auc_estimate(network.label, network.margin, network.unit).value
         row |= {"auc": auc, "n": network.networks, "n_images": network.label.size}
     return rows_to_table("shortcuts", rows)

@@ -51,7 +51,7 @@ class TrainedNetwork:
     groups: Sequence[str]
     """What each image belongs to: one patient's images share a group."""
     height_to_width: Sequence[float]
-    """Proportions of each image as it came, before it was squashed to a square."""
+    """Height over width of what each image's square shows; 1 where it is not squashed."""
 
 
 def explanation_tables(

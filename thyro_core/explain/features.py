@@ -1,10 +1,10 @@
 """Features of highlighted regions: shape, grey levels and texture, each with its definition.
 
-Grey levels and texture live on the network's input: the whole image squashed to a square of uint8.
-Shapes have the proportions of the image as it came: the squash is undone, for taller than wide is a
-criterion of its own. Lengths are shares of the root of the image's area, so that they mean the same
-at 224 and 299 pixels. They describe the *map's* region: a low resolution map, enlarged, is round by
-construction, and no outline of a nodule.
+Grey levels and texture live on the network's input: a square of uint8, with black around what is
+padded. Shapes have the proportions of the image as it came: a squash is undone, for taller than
+wide is a criterion of its own. Lengths are shares of the root of the area of image or square, so
+that they mean the same at 224 and 299 pixels. They describe the *map's* region: a low resolution
+map, enlarged, is round by construction, and no outline of a nodule.
 
 What is undefined (no region, a single pixel's direction, pairs where there are none) is NaN.
 """

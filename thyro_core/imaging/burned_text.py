@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from thyro_core.imaging.decode import content_box
 from thyro_core.imaging.orientation import lies_on_side
 from thyro_core.imaging.tissue import Box
 from thyro_core.types import Grey
@@ -179,17 +180,30 @@ def paint_over(grey: Grey, boxes: list[Box], size: tuple[int, int] | None = None
     return view
 
 
-def without_text(grey: Grey, row: Mapping[str, Any]) -> Grey:
+def without_text(grey: Grey, row: Mapping[str, Any], *, pad: bool = False) -> Grey:
     """A row of a pack as people may see it.
 
     Args:
         grey: uint8 (side, side).
-        row: the image's `text_boxes`, `width` and `height` in the table `images`. Where an earlier
-            version did not look for text, it is sought at the size of the pack.
+        row: the image's `text_boxes`, `width`, `height` and `view_box` in the table `images`. Where
+            an earlier version did not look for text, it is sought at the size of the pack.
+        pad: whether the image stands in the middle of black, in its proportions.
     """
     if row["text_boxes"] is None:
         return paint_over(np.asarray(grey), text_boxes(np.asarray(grey)))
-    return paint_over(grey, boxes_of(row["text_boxes"]), (row["width"], row["height"]))
+    left, top, right, bottom = row.get("view_box") or (0, 0, row["width"], row["height"])
+    size = right - left, bottom - top
+    boxes = [
+        (max(a, left) - left, max(b, top) - top, min(c, right) - left, min(d, bottom) - top)
+        for a, b, c, d in boxes_of(row["text_boxes"])
+        if a < right and c > left and b < bottom and d > top
+    ]
+    if not pad or not boxes:
+        return paint_over(grey, boxes, size)
+    square = np.array(grey)
+    left, top, right, bottom = content_box(*size, len(square))
+    square[top:bottom, left:right] = paint_over(square[top:bottom, left:right], boxes, size)
+    return square
 
 
 def boxes_of(sides: Sequence[int]) -> list[Box]:

@@ -270,16 +270,40 @@ def _white_is_zero(image: ImageFile) -> bool:
     return isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
 
 
-def resize(grey: Grey, side: int) -> Grey:
-    """The whole image squashed to a square, bilinear with antialiasing, as the paper does.
+def resize(grey: Grey, side: int, *, pad: bool = False) -> Grey:
+    """An image as a square, bilinear with antialiasing.
 
     Args:
         grey: uint8 (height, width).
         side: Side of the square [pixels].
+        pad: Whether it keeps its proportions, in the middle of black, which is what surrounds the
+            picture on a screen and what turned training images are filled with; otherwise it is
+            squashed, as the paper does.
 
     Returns:
         uint8 (side, side).
     """
-    image = Image.fromarray(grey)
-    # A copy may be written to, as torch wants of what it takes; the view may not.
-    return _array(image.resize((side, side), Image.Resampling.BILINEAR)).copy()
+    height, width = grey.shape
+    left, top, right, bottom = content_box(width, height, side) if pad else (0, 0, side, side)
+    image = Image.fromarray(grey).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
+    if not pad:
+        # A copy may be written to, as torch wants of what it takes; the view may not.
+        return _array(image).copy()
+    square = np.zeros((side, side), np.uint8)
+    square[top:bottom, left:right] = _array(image)
+    return square
+
+
+def content_box(width: int, height: int, side: int) -> tuple[int, int, int, int]:
+    """Where an image that keeps its proportions lies in a square: left, top, right, bottom.
+
+    Args:
+        width: of the image [pixels].
+        height: of the image [pixels].
+        side: of the square [pixels].
+    """
+    columns, rows = (
+        max(1, round(side * length / max(width, height))) for length in (width, height)
+    )
+    left, top = (side - columns) // 2, (side - rows) // 2
+    return left, top, left + columns, top + rows

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from thyro_core import NOTICE
-from thyro_core.config import RECIPE, Architecture, canonical_json, content_id
+from thyro_core.config import RECIPE, Architecture, ViewConfig, canonical_json, content_id
 from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.errors import InputError
 from thyro_core.evaluation.calibration import LogisticCalibration
@@ -217,9 +217,10 @@ def _card(
         notice=NOTICE,
         intended_use=INTENDED_USE,
         not_intended=NOT_INTENDED,
-        licence=_licence(start.origin),
+        licence=_licence(start.display_origin),
         warnings=(
             *_start_warnings(spec),
+            *_view_warnings(plan.config),
             *warnings_of(together, calibration, point, candidates),
             *(band_warnings(bands) if bands else ()),
         ),
@@ -264,6 +265,17 @@ def _start_warnings(spec: BundleSpec) -> tuple[str, ...]:
     warning = (
         f"{spec.architecture} was trained from RANDOM weights, not from ImageNet's: "
         "expect far worse results than the paper's"
+    )
+    return (warning,)
+
+
+def _view_warnings(view: ViewConfig) -> tuple[str, ...]:
+    if view.region == "whole":
+        return ()
+    warning = (
+        "it sees crops of nodules that somebody marked: `thyro screen` and `thyro predict` refuse "
+        "it, as new files have neither masks nor boxes, and its figures are of nodules that were "
+        "found already"
     )
     return (warning,)
 
@@ -314,7 +326,8 @@ def _fingerprints(
 ) -> pa.Table:
     """What the training set is recognised by, without its pixels."""
     pack = open_pack(store, card.data.manifest_id, card.side, scratch, len(pack_index(images)))
-    return make_fingerprints(images, pack, set(reference["image_id"].to_pylist()))
+    image_ids = set(reference["image_id"].to_pylist())
+    return make_fingerprints(images, pack, image_ids, pad=card.study_config.is_padded)
 
 
 def _image_statistics(images: pa.Table, ids: list[str]) -> dict[str, list[float]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from thyro_core.config import Architecture
+from thyro_core.config import Architecture, ViewConfig, view_of
 from thyro_core.errors import InputError
 from thyro_core.evaluation.calibration import (
     Calibration,
@@ -74,6 +74,11 @@ class Bundle:
     """The whole card, as plain JSON values."""
 
     @property
+    def view(self) -> ViewConfig:
+        """What its networks learned to see of a picture, the only thing they may be shown."""
+        return view_of(self.card["study_config"])
+
+    @property
     def is_of_version_1(self) -> bool:
         """Whether threshold and figures are single members', as cards of version 1 have them."""
         return bool(self.card["card_version"] == 1)
@@ -123,6 +128,22 @@ def load_bundle(store: Store, model_id: str) -> Bundle:
         members=tuple(f"{bundle_prefix(model_id)}/{name}" for name in card.members),
         card=card.model_dump(mode="json"),
     )
+
+
+def require_whole_pictures(bundle: Bundle) -> None:
+    """Refuse a model that learned to see nodules alone, where nobody says where they are.
+
+    Raises:
+        InputError: says so, and what to do instead.
+    """
+    if bundle.view.region == "nodule":
+        msg = (
+            f"model {bundle.model_id}: expected one that takes whole pictures, found one trained "
+            "on crops of nodules (region: nodule), and new files have neither masks nor boxes; "
+            "give it images with masks, or with columns x, y, w and h, by `thyro evaluate`, or "
+            "name a model of a study with region: whole"
+        )
+        raise InputError(msg)
 
 
 def _calibration(card: Card | CardVersion1) -> Calibration:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thyro_core import NOTICE
+from thyro_core.config import view_of
 from thyro_core.errors import amount
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
 from thyro_core.registry.bundle import FIGURES_OF_MEMBERS
@@ -46,8 +47,10 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
     verdict = "shown" if point["is_met"] else "NOT SHOWN"
     target = f"calibrated, for sensitivity {point['target_sensitivity']:g}: {verdict}"
     line = f"log odds x {calibration['slope']:.3f} {calibration['intercept']:+.3f}"
+    view = view_of(card["study_config"])
     return [
         ("architecture", _network_text(card)),
+        *([] if view.is_default_view else [("what it sees of a picture", view.words)]),
         ("study", card["study_id"]),
         ("images", f"{card['data']['images']}, {card['data']['malignant']} malignant"),
         ("what this store could choose from", candidates),

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from thyro_core.datasets.leakage import in_shape
 from thyro_core.datasets.packs import map_threads, open_pack, pack_index
 from thyro_core.errors import InputError
 from thyro_core.host import cores
 from thyro_core.imaging.alignment import align
 from thyro_core.imaging.candidates import candidates
 from thyro_core.imaging.local_features import PATTERN, LocalFeatures, local_features, scale_down
+from thyro_core.imaging.view import in_proportion, view_size
 from thyro_core.registry.bundle import Bundle, read_bundle_file, reference
 from thyro_core.registry.unseen import SAME_PICTURE_BITS, image_table
 from thyro_core.store.store import Store
@@ -48,13 +48,14 @@ FINGERPRINTS = pa.schema(
 """Fingerprints of an image set."""
 
 
-def make_fingerprints(images: pa.Table, pack: Grey, image_ids: Set[str]) -> pa.Table:
+def make_fingerprints(images: pa.Table, pack: Grey, image_ids: Set[str], *, pad: bool) -> pa.Table:
     """The fingerprints of some images of a manifest, by image_id.
 
     Args:
         images: the manifest's table `images`.
         pack: uint8 (n, side, side), its included images, as `open_pack` gives them.
         image_ids: image_id of those to take; all are included.
+        pad: whether the pack's images stand in the middle of black, in their proportions.
 
     Returns:
         Schema `FINGERPRINTS`.
@@ -64,7 +65,7 @@ def make_fingerprints(images: pa.Table, pack: Grey, image_ids: Set[str]) -> pa.T
 
     def describe(image_id: str) -> dict[str, object]:
         row = rows_by_image[image_id]
-        grey = in_shape(np.asarray(pack[index[image_id]]), row["width"], row["height"])
+        grey = in_proportion(np.asarray(pack[index[image_id]]), view_size(row), pad=pad)
         features = local_features(scale_down(grey))
         return {
             "image_id": image_id,
@@ -105,9 +106,8 @@ def training_fingerprints(store: Store, bundle: Bundle, scratch: Path) -> pa.Tab
         pack = open_pack(store, manifest_id, bundle.side, scratch, len(pack_index(images)))
     except InputError:
         return None
-    return make_fingerprints(
-        images, pack, set(reference(store, bundle.model_id)["image_id"].to_pylist())
-    )
+    image_ids = set(reference(store, bundle.model_id)["image_id"].to_pylist())
+    return make_fingerprints(images, pack, image_ids, pad=bundle.view.is_padded)
 
 
 def same_picture_of(images: pa.Table, training: pa.Table) -> dict[str, str]:

@@ -85,6 +85,8 @@ def _compare_unseen(comparison: UnseenComparison, model_id: str) -> Verdict:
     parts += (
         ", as files and as pictures" if comparison.is_by_picture else ", as files: copies count"
     )
+    if not comparison.is_same_view:
+        parts += "; the champion sees another view of pictures than this study packed"
     if comparison.difference is None:
         text = (
             f"not compared with {model_id}, which was promoted on other images: {images} images, "

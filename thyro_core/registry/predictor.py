@@ -1,7 +1,7 @@
 """A promoted model in memory, for notebooks: probabilities and Grad-CAM maps of some images."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +13,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from thyro_core.config import IngestConfig
+from thyro_core.datasets.nodule_boxes import box_of_cells
 from thyro_core.errors import InputError
 from thyro_core.host import scratch_folder
-from thyro_core.imaging.decode import decode, resize
+from thyro_core.imaging.decode import decode
+from thyro_core.imaging.tissue import Box
+from thyro_core.imaging.view import square_view, view_box
 from thyro_core.registry.bundle import Bundle, load_bundle
 from thyro_core.registry.champion import champion
 from thyro_core.registry.ensemble import load_members, mean_maps, score_batch
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 
 ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
 """A picture file, a PIL image, or uint8 grey levels (height, width) or colours (..., 3)."""
+
+NoduleBox = tuple[float, float, float, float]
+"""Left, top, width and height of a nodule in its image [pixels]."""
 
 _BATCH = 32
 
@@ -48,11 +54,16 @@ class Predictor:
     bundle: Bundle
     members: tuple[nn.Module, ...]
 
-    def predict(self, images: Iterable[ImageLike]) -> "pd.DataFrame":
+    def predict(
+        self, images: Iterable[ImageLike], boxes: Sequence[NoduleBox] | None = None
+    ) -> "pd.DataFrame":
         """Calibrated probabilities of malignant, one row an image, in the order given.
 
         Args:
-            images: picture files, PIL images or uint8 arrays; the first frame of a file counts.
+            images: picture files, PIL images or uint8 arrays, as they came: what the model sees of
+                them (crop, cleaning, square) is made here. The first frame of a file counts.
+            boxes: of a model that was trained on crops of nodules, each image's nodule: left, top,
+                width and height [pixels]; of others None.
 
         Returns:
             Columns `prob_malignant` (calibrated), `prob_raw` (mean over members of their softmax
@@ -60,6 +71,7 @@ class Predictor:
             the model's threshold on).
 
         Raises:
+            InputError: boxes are needed and not given, or given and not needed, or one is none.
             UndecodableError: a file is no picture or is damaged.
             OSError: a file cannot be read.
         """
@@ -67,7 +79,7 @@ class Predictor:
 
         scores = [
             score_batch(self.members, batch, self.bundle.calibration)
-            for batch in _batches(images, self.bundle.side)
+            for batch in _batches(images, boxes, self.bundle)
         ]
         columns = {
             "prob_malignant": [each.probability for each in scores],
@@ -79,23 +91,28 @@ class Predictor:
         )
         return frame.assign(positive=frame["prob_malignant"] >= self.bundle.threshold)
 
-    def gradcam(self, images: Iterable[ImageLike]) -> Float32Array:
+    def gradcam(
+        self, images: Iterable[ImageLike], boxes: Sequence[NoduleBox] | None = None
+    ) -> Float32Array:
         """Members' mean raw Grad-CAM maps, not scaled: comparable between images.
 
         Args:
             images: as for `predict`.
+            boxes: as for `predict`.
 
         Returns:
-            (n, 2, h, w); the second axis is the target class: benign, malignant.
+            (n, 2, h, w), over the square that the model sees; the second axis is the target class:
+            benign, malignant.
 
         Raises:
+            InputError: as for `predict`.
             UndecodableError: a file is no picture or is damaged.
             OSError: a file cannot be read.
             CamError: a map is not finite.
         """
         maps = [
             mean_maps(self.members, self.bundle.architecture, batch)
-            for batch in _batches(images, self.bundle.side)
+            for batch in _batches(images, boxes, self.bundle)
         ]
         return np.concatenate(maps) if maps else np.empty((0, 2, 0, 0), np.float32)
 
@@ -116,15 +133,43 @@ def load_model(store: Store | str, model_id: str | None = None) -> Predictor:
     return Predictor(bundle, tuple(members))
 
 
-def _batches(images: Iterable[ImageLike], side: int) -> Iterator[Tensor]:
+def _batches(
+    images: Iterable[ImageLike], boxes: Sequence[NoduleBox] | None, bundle: Bundle
+) -> Iterator[Tensor]:
     inputs: list[Grey] = []
-    for image in images:
-        inputs.append(resize(_grey_levels(image), side))
+    for grey, nodule in _with_boxes(map(_grey_levels, images), boxes, bundle):
+        box = view_box(grey, bundle.view, nodule)
+        inputs.append(square_view(grey, bundle.side, bundle.view, box))
         if len(inputs) == _BATCH:
             yield _network_input(inputs)
             inputs = []
     if inputs:
         yield _network_input(inputs)
+
+
+def _with_boxes(
+    greys: Iterable[Grey], boxes: Sequence[NoduleBox] | None, bundle: Bundle
+) -> Iterator[tuple[Grey, Box | None]]:
+    sees_nodules = bundle.view.region == "nodule"
+    if sees_nodules != (boxes is not None):
+        seen = "nodules alone, and boxes" if sees_nodules else "whole pictures, and no boxes"
+        msg = f"model {bundle.model_id}: it sees {seen}; found {'none' if sees_nodules else 'some'}"
+        raise InputError(msg)
+    if boxes is None:
+        yield from ((grey, None) for grey in greys)
+        return
+    rest = iter(boxes)
+    for number, grey in enumerate(greys):
+        cells = next(rest, None)
+        if cells is None:
+            msg = f"expected a box for each image, found {number}; give (left, top, width, height)"
+            raise InputError(msg)
+        x, y, w, h = map(str, cells)
+        try:
+            yield grey, box_of_cells([(x, y, w, h)], (grey.shape[1], grey.shape[0]))
+        except ValueError as error:
+            msg = f"box {number}: {error}"
+            raise InputError(msg) from error
 
 
 def _network_input(inputs: list[Grey]) -> Tensor:

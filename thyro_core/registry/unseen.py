@@ -50,6 +50,8 @@ class UnseenComparison:
     """AUC of the candidate - AUC of the champion; None: too few images of a class."""
     is_by_picture: bool
     """Whether copies in other files were looked for; the champion's table `images` may be gone."""
+    is_same_view: bool = True
+    """Whether both see the same of a picture; else the champion scores none that is new to it."""
 
 
 def compare_on_unseen(
@@ -105,6 +107,7 @@ def compare_on_unseen(
         if enough
         else None,
         is_by_picture=is_by_picture,
+        is_same_view=champion.view == plan.config.view,
     )
 
 
@@ -168,9 +171,10 @@ def _champion_scores(
 ) -> dict[str, float]:
     """The champion's calibrated probability of images that are new to it.
 
-    None, where the candidate's image set was not packed at the champion's input size.
+    None, where the candidate's image set was not packed at the champion's input size, or shows
+    its networks another view than the champion learned.
     """
-    if not splits:
+    if not splits or champion.view != plan.config.view:
         return {}
     index = pack_index(read_table(store, "images", manifest_id=plan.manifest_id))
     images = [image for image in splits if image in index]

@@ -80,7 +80,7 @@ _RULES: tuple[_Rule, ...] = (
     _tripod("8a", "Outcome: definition and assessment"),
     _tripod("8b", "Outcome: who judged it"),
     _tripod("8c", "Outcome: blinding"),
-    _tripod("9a", "Choice of predictors", "provenance", "the whole image, and nothing else"),
+    _tripod("9a", "Choice of predictors", "provenance", "what the config says of the image"),
     _tripod("9b", "Predictors: definition and measurement",
             missing="devices and settings of the images"),
     _tripod("9c", "Predictors: who judged them", "limits",

@@ -15,6 +15,7 @@ from thyro_core.datasets.packs import open_pack, pack_index
 from thyro_core.errors import InputError
 from thyro_core.explain.maps import stored_maps
 from thyro_core.imaging.burned_text import without_text
+from thyro_core.imaging.view import in_proportion, map_over_view, view_size
 from thyro_core.store.store import Store
 from thyro_core.study.job import hive_keys, is_finished
 from thyro_core.study.plan import StudyPlan, load_plan
@@ -51,13 +52,13 @@ class ExplainedImage:
     label: int | None
     prob_malignant: float
     grey: npt.NDArray[np.uint8]
-    """(side, side), as the network saw it: squashed to a square; but text in it is painted over."""
+    """What the network saw, in no proportions of its own; but text in it is painted over."""
     width: int
-    """Width of the image file [pixels]."""
+    """Width of what the network saw of the image file [pixels]."""
     height: int
-    """Height of the image file [pixels]."""
+    """Height of what the network saw of the image file [pixels]."""
     cam: Float32Array
-    """(h, w), the raw map, at least 0."""
+    """(h, w), the raw map over it, at least 0."""
 
 
 def explained_image(store: Store, request: MapRequest, scratch: Path) -> ExplainedImage:
@@ -90,6 +91,11 @@ def explained_image(store: Store, request: MapRequest, scratch: Path) -> Explain
     index = pack_index(images)
     pack = open_pack(store, plan.manifest_id, plan.config.side(architecture), scratch, len(index))
     row = _rows_of_image(images, image_id).to_pylist()[0]
+    pad = plan.config.is_padded
+    width, height = view_size(row) or pack.shape[1:]
+    seen_grey = without_text(np.array(pack[index[image_id]]), row, pad=pad)
+    if pad:
+        seen_grey = in_proportion(seen_grey, (width, height), pad=pad)
     return ExplainedImage(
         image_id=image_id,
         architecture=architecture,
@@ -97,10 +103,10 @@ def explained_image(store: Store, request: MapRequest, scratch: Path) -> Explain
         target=request.target,
         label=prediction["label"],
         prob_malignant=prediction["prob_malignant"],
-        grey=without_text(np.array(pack[index[image_id]]), row),
-        width=row["width"],
-        height=row["height"],
-        cam=stored_maps(cams)[0],
+        grey=seen_grey,
+        width=width,
+        height=height,
+        cam=map_over_view(stored_maps(cams)[0], (width, height), pad=pad),
     )
 
 

@@ -28,7 +28,7 @@ class _Size(NamedTuple):
 
 
 def overlay_sheet(image: ExplainedImage) -> npt.NDArray[np.uint8]:
-    """The image and its overlay side by side, in the proportions of the image file.
+    """What the network saw and its overlay side by side, in the proportions of the image file.
 
     The bar shows the colours as they lie over middle grey, from 0 to the map's peak.
 

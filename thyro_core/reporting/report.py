@@ -19,7 +19,7 @@ from thyro_core.evaluation.curves import LEAST_HITS
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES, METRIC_NAMES
 from thyro_core.evaluation.metrics import PAPER
 from thyro_core.evaluation.plausibility import CHECKS
-from thyro_core.evaluation.shortcuts import LEARNERS, SEEN_FACTS
+from thyro_core.evaluation.shortcuts import LEARNERS, seen_facts
 from thyro_core.evaluation.subgroups import LEAST_UNITS
 from thyro_core.evaluation.uncertainty import WITHOUT_INTERVAL
 from thyro_core.reporting.cells import Cell, definition, literature, paper, simulation
@@ -222,7 +222,7 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "trust": trust(tables, plan.config, metrics.evidence),
         "review": review(tables, plan.config),
         "centres": centres(tables, plan.config),
-        "seen_facts": SEEN_FACTS,
+        "seen_facts": seen_facts(plan.config),
         "shortcut_learners": LEARNERS,
         "least_units": LEAST_UNITS,
         "least_centres": LEAST_CENTRES,

@@ -6,7 +6,7 @@ Runs in a worker, without Ray and without torch.
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from thyro_core.imaging.decode import resize
+from thyro_core.config import ViewConfig
+from thyro_core.imaging.view import seen_square
 from thyro_core.pseudonyms import exam_key, path_hash
 from thyro_core.screening.aside import ASIDE
 from thyro_core.screening.contents import read_contents
@@ -61,6 +62,8 @@ class ScreeningJob:
     pictures_key: str
     """Key of the pictures that have a row, see `KnownPictures`."""
     scratch: str
+    view: ViewConfig = field(default_factory=ViewConfig)
+    """What the model learned to see of a picture."""
     keep_names: bool = False
     threads: int = 1
     gpus: float = 0.0
@@ -133,9 +136,9 @@ class BlockDecoder:
         night = self._job.night
         # Not asdict: it would copy the pixels.
         row = {
-            field.name: getattr(image, field.name)
-            for field in fields(image)
-            if field.name not in {"grey", "sd", "display"}
+            each.name: getattr(image, each.name)
+            for each in fields(image)
+            if each.name not in {"grey", "sd", "display"}
         }
         row |= {
             "date": night.number,
@@ -154,7 +157,8 @@ class BlockDecoder:
         }
         if image.grey is None:
             return row | unscored_columns(image.reason or "undecodable")
-        return row | {"pixels": resize(image.grey, self._job.side).tobytes()}
+        square, box = seen_square(image.grey, self._job.side, self._job.view)
+        return row | {"pixels": square.tobytes(), "view_box": box}
 
     def _as_copy(self, row: ScreeningRow, originals: dict[str, Original]) -> ScreeningRow | None:
         """The row as that of a copy, where its picture has a row already; else it is the first.

@@ -8,9 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from thyro_core.config import ViewConfig
 from thyro_core.explain.gradcam import cams_of_features
 from thyro_core.explain.maps import check_maps
-from thyro_core.registry.bundle import load_bundle, reference
+from thyro_core.registry.bundle import load_bundle, reference, require_whole_pictures
 from thyro_core.registry.card_bands import promise_text
 from thyro_core.registry.distance import distance_bound, embedding_distance
 from thyro_core.registry.ensemble import ensemble_scores, load_members, spatial_mean
@@ -53,6 +54,7 @@ class ScreeningModel:
     ) -> None:
         prepare_torch(threads, deterministic=False)
         self._bundle = load_bundle(store, model_id)
+        require_whole_pictures(self._bundle)
         self._device = job_device(gpus)
         members = load_members(self._bundle, store, scratch)
         self._parts = [
@@ -69,6 +71,11 @@ class ScreeningModel:
     def side(self) -> int:
         """Side of the input [pixels]."""
         return self._bundle.side
+
+    @property
+    def view(self) -> ViewConfig:
+        """What it learned to see of a picture."""
+        return self._bundle.view
 
     @property
     def promise(self) -> str | None:

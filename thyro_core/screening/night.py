@@ -14,7 +14,7 @@ from thyro_core.archive.dicomweb import parse_address
 from thyro_core.archive.spool import Spool, open_spool
 from thyro_core.errors import InputError, ThyroError
 from thyro_core.host import scratch_folder
-from thyro_core.registry.bundle import load_bundle, reference
+from thyro_core.registry.bundle import load_bundle, reference, require_whole_pictures
 from thyro_core.registry.champion import champion
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.decode import ScreeningJob
@@ -86,6 +86,7 @@ def plan_night(
     date_number(date)
     name = batch_name(batch)
     model = load_bundle(store, model_id or champion(store))
+    require_whole_pictures(model)
     return Night(date=date, batch=name, model_id=model.model_id, rules=rules)
 
 
@@ -207,11 +208,13 @@ def make_job(store: Store, source: str, night: Night, means: Means) -> Screening
     save_night(store, night)
     ensure_path_salt(store)
     known_key, known_pictures_key = publish_known(store, night)
+    bundle = load_bundle(store, night.model_id)
     return ScreeningJob(
         store=store.url,
         source=full_url(source),
         night=night,
-        side=load_bundle(store, night.model_id).side,
+        side=bundle.side,
+        view=bundle.view,
         known_key=known_key,
         pictures_key=known_pictures_key,
         scratch=str(means.scratch),

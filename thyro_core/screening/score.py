@@ -16,6 +16,7 @@ import pyarrow as pa
 from thyro_core.errors import beyond
 from thyro_core.explain.maps import cams_table
 from thyro_core.explain.overlay import overlay_map
+from thyro_core.imaging.view import map_over_picture
 from thyro_core.screening.decode import DecodedBlock, ScreeningJob, displays_of, pixels_of
 from thyro_core.screening.model import BlockScores, ScreeningModel
 from thyro_core.screening.pictures import jpeg_bytes
@@ -89,7 +90,12 @@ class BlockScorer:
             write_chunk(self._store, night, "cams", name, cams)
             evidence = {row["image_id"]: maps[k, 1] for k, row in enumerate(refer_rows)}
         pictures = {
-            row["image_id"]: picture(displays[row["image_id"]], evidence.get(row["image_id"]))
+            row["image_id"]: picture(
+                displays[row["image_id"]],
+                evidence.get(row["image_id"]),
+                row,
+                pad=self._job.view.is_padded,
+            )
             for row in rows
             if row["band"] in WITH_PICTURE and row["image_id"] in displays
         }
@@ -169,11 +175,22 @@ def extras_table(
     return pa.Table.from_pylist(extras, schema=EXTRAS)
 
 
-def picture(grey: Grey, cam: npt.NDArray[np.float32] | None) -> bytes:
+def picture(
+    grey: Grey,
+    cam: npt.NDArray[np.float32] | None,
+    row: Mapping[str, Any],
+    *,
+    pad: bool,
+) -> bytes:
     """A small JPEG of an image; with a map, beside itself with the map over it.
 
     Args:
         grey: the image as people may see it, uint8 (H, W).
         cam: raw map of the malignant class, (h, w); None: there is none.
+        row: the image's `width`, `height` and `view_box`.
+        pad: whether what the model saw stood in the middle of black.
     """
-    return jpeg_bytes(grey) if cam is None else jpeg_bytes(grey, overlay_map(grey, cam))
+    if cam is None:
+        return jpeg_bytes(grey)
+    whole = map_over_picture(cam, (grey.shape[1], grey.shape[0]), row, pad=pad)
+    return jpeg_bytes(grey, overlay_map(grey, whole))

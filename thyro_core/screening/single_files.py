@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from thyro_core.imaging.decode import resize
+from thyro_core.imaging.view import seen_square
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.contents import Contents, read_contents
 from thyro_core.screening.file_images import FileImages
@@ -86,8 +86,10 @@ def _contents(file: Path, rules: ScreeningRules) -> Contents:
 def _judge(
     model: ScreeningModel, file: Path, images: Sequence[ScreeningImage], rules: ScreeningRules
 ) -> Iterator[FileVerdict]:
-    pixels = [resize(each.grey, model.side) for each in images if each.grey is not None]
-    scores = model.score(np.stack(pixels)) if pixels else None
+    squares = [
+        seen_square(each.grey, model.side, model.view) for each in images if each.grey is not None
+    ]
+    scores = model.score(np.stack([square for square, _ in squares])) if squares else None
     place = 0
     for image in images:
         row: dict[str, Any] = unscored_columns(image.reason or "undecodable")
@@ -96,7 +98,9 @@ def _judge(
             row = verdict(scores, place, model.limits(rules))
             if row["status"] == "scored" and image.display is not None:
                 cam = model.maps(scores, [place])[0, _CLASS_MALIGNANT]
-                overlay = picture(image.display, cam)
+                facts: dict[str, Any] = {"width": image.width, "height": image.height}
+                facts["view_box"] = squares[place][1]
+                overlay = picture(image.display, cam, facts, pad=model.view.is_padded)
             place += 1
         details = (row.get("detail"), image.detail)
         sd = row.get("sd")

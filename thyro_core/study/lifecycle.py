@@ -98,7 +98,8 @@ def prepare_study(
         splits = make_splits(plan.study_id, manifest.table, plan.config)
         write_table(store, "splits", splits, study_id=plan.study_id)
     splits = read_table(store, "splits", study_id=plan.study_id)
-    check_leakage(splits, manifest.table, open_gate_pack(store, manifest.table, config, scratch))
+    pack = open_gate_pack(store, manifest.table, config, scratch)
+    check_leakage(splits, manifest.table, pack, pad=config.is_padded)
     save_plan(store, plan)
     return plan
 

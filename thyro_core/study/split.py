@@ -139,8 +139,9 @@ def prepare_split(job: SplitJob) -> PreparedSplit:
     plan = load_plan(store, job.study_id)
     prepare_torch(job.resources.cpus, deterministic=plan.config.deterministic)
     images = open_split_images(
-        store, plan.study_id, job.split, plan.manifest_id, scratch=Path(job.scratch)
-    )
+        store, plan.study_id, job.split, plan.manifest_id,
+        view=plan.config, scratch=Path(job.scratch),
+    )  # fmt: skip
     return PreparedSplit(job, store, plan, job_device(job.resources.gpus), current_group(), images)
 
 

@@ -116,6 +116,11 @@ SHORTCUT_COLUMNS = (
     ("n_images", INT, "Tested images."),
     *_ALL_COLUMNS[8:],
     *SEEN_COLUMNS,
+    (
+        "file_auc",
+        REAL,
+        "`seen_shortcut_auc` by facts of the whole picture; null: the network sees that as it is.",
+    ),
 )
 """Of `shortcuts`, after study and architecture."""
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from thyro_core.tables import screening_columns, validation_columns
 from thyro_core.tables.cam_columns import CHECK_COLUMNS, FEATURE_COLUMNS, TRUST_COLUMNS
-from thyro_core.tables.column_types import BOOL, INT, REAL, STRING
+from thyro_core.tables.column_types import BOOL, INT, REAL, STRING, VIEW_COLUMNS
 from thyro_core.tables.review_columns import (
     CENTRE_COLUMNS,
     OPERATING_COLUMNS,
@@ -127,6 +127,7 @@ TABLES: dict[str, Table] = {
                 "Position among windows that a DICOM picture was parted into; null: it was not.",
             ),
             ("burned_in", BOOL, "Whether the file says that text is burned into it; null: not."),
+            *VIEW_COLUMNS,
         ),
         _table(
             "studies",
@@ -542,16 +543,21 @@ STUDY_TABLES = tuple(name for name, table in TABLES.items() if "study_id" in tab
 
 
 LATER_COLUMNS: Mapping[str, frozenset[str]] = {
+    "evaluations": frozenset({"margins"}),
     "cam_trust": frozenset(
         {"nodule_aspect", "nodule_tallest", "mark_energy_permuted", "mark_energy_mean_map"}
     ),
-    "images": frozenset({"text_boxes", "views", "file_id", "frame", "view", "burned_in"}),
+    "images": frozenset(
+        {"text_boxes", "views", "file_id", "frame", "view", "burned_in"}
+        | {name for name, *_ in VIEW_COLUMNS}
+    ),
     "runs": frozenset({"weights_ignored"}),
     "operating_points": frozenset({"apparent_low", "apparent_high"}),
-    "screening": frozenset({"text_lines", "exam_id", "pattern_id", "device"}),
+    "screening": frozenset({"text_lines", "exam_id", "pattern_id", "device", "view_box"}),
     "screening_batches": frozenset({"pooled_batches", "aside", "aside_reasons", "devices"}),
     "shortcuts": frozenset(
         {
+            "file_auc",
             "n_images",
             "learner",
             "learner_splits",

@@ -6,7 +6,7 @@ into a date, pyarrow into a text, and a number into a number all readers do.
 
 import pyarrow as pa
 
-from thyro_core.tables.column_types import BOOL, INT, REAL, STRING
+from thyro_core.tables.column_types import BOOL, INT, REAL, STRING, VIEW_BOX
 
 Column = tuple[str, pa.DataType, str]
 
@@ -106,6 +106,7 @@ IMAGE_COLUMNS: tuple[Column, ...] = (
     ("grey_sd", REAL, "Standard deviation of the grey level, 0 to 255."),
     ("sharpness", REAL, "Focus measure, see `thyro_core.imaging.quality`; higher is sharper."),
     ("overlay_share", REAL, "Share of coloured pixels of the tissue, 0 to 1."),
+    VIEW_BOX,
 )
 """Columns of `screening`."""
 

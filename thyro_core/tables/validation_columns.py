@@ -42,6 +42,11 @@ EVALUATION_COLUMNS = (
         pa.int8(),
         "ADAPTED: 1: reaches a threshold chosen on other groups of this set; null: not possible.",
     ),
+    (
+        "margins",
+        pa.list_(pa.float64()),
+        "Each member's log odds of malignant; null: excluded, or before they were kept.",
+    ),
 )
 """Of `evaluations`, after the keys."""
 

@@ -98,6 +98,13 @@ def run_evaluation(
     if bundle.is_of_version_1:
         msg = f"model {bundle.model_id}: expected a model with figures of its own, found that "
         raise InputError(msg + FIGURES_OF_MEMBERS)
+    if task.manifest.view != bundle.view:
+        msg = (
+            f"model {bundle.model_id}: expected images as it learned to see them "
+            f"({bundle.view.words}), found {task.manifest.view.words}; ingest them by the model's "
+            "view"
+        )
+        raise InputError(msg)
     internal = internal_sample(store, bundle)
     left_out, notes = _left_out(store, task, scratch)
     image_ids = [image_id for image_id in pack_index(images) if image_id not in left_out]
@@ -236,7 +243,9 @@ def _left_out(
         return exclusions(manifest.table, study_images, {}), [UNCHECKED_NOTE]
     index = pack_index(manifest.table)
     pack = open_pack(store, manifest.manifest_id, bundle.side, scratch, len(index))
-    own = make_fingerprints(manifest.table, pack, index.keys() - study_images)
+    own = make_fingerprints(
+        manifest.table, pack, index.keys() - study_images, pad=bundle.view.is_padded
+    )
     return exclusions(manifest.table, study_images, same_picture_of(own, training)), []
 
 
@@ -281,6 +290,7 @@ def _image_rows(
             | _exclusion_columns(None, None)
             | {
                 "members": sigmoid(margins[place]),
+                "margins": margins[place],
                 "prob_raw": float(sigmoid(margin)),
                 "prob_calibrated": probability,
                 "call": int(probability >= task.bundle.threshold),
@@ -297,5 +307,13 @@ def _exclusion_columns(reason: str | None, training_image: str | None) -> dict[s
 
 def _nothing() -> dict[str, None]:
     return dict.fromkeys(
-        ("members", "prob_raw", "prob_calibrated", "call", "prob_recalibrated", "call_local")
+        (
+            "members",
+            "margins",
+            "prob_raw",
+            "prob_calibrated",
+            "call",
+            "prob_recalibrated",
+            "call_local",
+        )
     )

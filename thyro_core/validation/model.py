@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from thyro_core.config import IngestConfig, ViewConfig
 from thyro_core.errors import IncompleteStudyError, InputError
 from thyro_core.registry.build import BundleSpec, make_bundle
 from thyro_core.registry.bundle import Bundle, load_bundle
@@ -49,3 +50,27 @@ def find_model(store: Store, choice: ModelChoice, scratch: Path) -> Bundle:
         )
         raise IncompleteStudyError(msg)
     return make_bundle(store, BundleSpec(plan, architecture, choice.sensitivity), scratch)
+
+
+def with_view(rules: IngestConfig, bundle: Bundle) -> IngestConfig:
+    """The rules of an ingest that shows a model what it learned to see of a picture.
+
+    Args:
+        rules: as they were given; a key of the view that is left at its default is the model's.
+        bundle: the model.
+
+    Raises:
+        InputError: a key asks for another view.
+    """
+    default, own = ViewConfig(), bundle.view
+    for name in ViewConfig.model_fields:
+        given, learned = getattr(rules, name), getattr(own, name)
+        if given not in {learned, getattr(default, name)}:
+            msg = (
+                f"{name}: expected {learned}, which model {bundle.model_id} learned to see, found "
+                f"{given}; leave the key out"
+            )
+            raise InputError(msg)
+    return IngestConfig.model_validate(
+        rules.model_dump() | {name: getattr(own, name) for name in ViewConfig.model_fields}
+    )

@@ -43,8 +43,9 @@ def verify_evaluations(store: Store) -> Iterator[StudyCheck]:
 
     Yields:
         `<evaluation_id>`: its counts, and that probabilities, calls and all figures follow from
-        the members' probabilities, by the model's own calibration and threshold. Which images are
-        copies of the model's own is not looked for again.
+        the members' log odds, by the model's own calibration and threshold; where an earlier
+        version kept probabilities alone, from these. Which images are copies of the model's own is
+        not looked for again.
 
     Raises:
         StoreError: a store on S3 failed.
@@ -88,20 +89,24 @@ def _faults(store: Store, evaluation_id: str) -> tuple[list[str], str]:
         faults.append(f"its record counts {record.counts}, its rows {dict(counts)}")
     if not store.exists(evaluation_page_key(evaluation_id)):
         faults.append("it has no page")
-    member_scores = [row["members"] for row in rows if row["excluded"] is None]
+    scored_rows = [row for row in rows if row["excluded"] is None]
+    # Evaluations of earlier versions keep probabilities alone.
+    has_margins = any(row["margins"] is not None for row in scored_rows)
+    column = "margins" if has_margins else "members"
+    member_scores = [row[column] for row in scored_rows]
     odd = sum(members is None or len(members) != record.members for members in member_scores)
     if odd:
         of_members = f"{amount(odd, 'image')} without the scores of {record.members} members"
         return [*faults, of_members], ""
     internal = internal_sample(store, bundle)
-    fresh = evaluation_tables(
-        store, task, _margins(member_scores), internal=internal, left_out=left_out
-    )
+    margins = np.array(member_scores) if has_margins else _margins(member_scores)
+    fresh = evaluation_tables(store, task, margins, internal=internal, left_out=left_out)
     for name, keys in _KEYS.items():
         pair = table_by_name[name], fresh[name]
-        if name == "evaluations":
+        if name == "evaluations" and not has_margins:
             # What all else is worked out from, and which log odds and back do not keep to the bit.
-            pair = pair[0].drop_columns("members"), pair[1].drop_columns("members")
+            own = ["members", "margins"]
+            pair = pair[0].drop_columns(own), pair[1].drop_columns(own)
         faults += differences(name, *pair, keys)
     of_maps = read_table(store, "evaluation_maps", evaluation_id=evaluation_id).to_pylist()
     faults += map_faults(of_maps, min(record.config.map_images, len(member_scores)))

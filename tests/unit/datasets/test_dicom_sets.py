@@ -499,7 +499,7 @@ def test_verify_decodes_and_compares_pictures_of_objects(tmp_path, store) -> Non
     assert changed_images(images) == ([], 0)
     sample = sample_images(images, RULES)
     assert len(sample) == 9
-    assert list(pack_faults(store, images, (32,), sample)) == []
+    assert list(pack_faults(store, images, (32,), sample, view=RULES)) == []
     (folder / "c").write_bytes(files["d"])
     faults, unreachable = changed_images(images)
     assert (len(faults), unreachable) == (8, 0)

@@ -189,7 +189,7 @@ def test_every_state_with_real_files(states_set, store):
     assert copies == {name: None if name == kept else "duplicate" for name in copies}
     others = {name: row["reason"] for name, row in rows.items() if name not in copies}
     assert others == {name: state for name, state in STATES.items() if name not in copies}
-    others_of = {"dual_view", "not_ultrasound"}
+    others_of = {"dual_view", "not_ultrasound", "no_nodule"}
     assert {row["reason"] for row in rows.values()} - {None} == set(REASONS) - others_of
     for row in rows.values():
         assert row["included"] == (row["reason"] is None) == (row["detail"] is None)

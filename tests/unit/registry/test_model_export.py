@@ -134,6 +134,28 @@ def test_the_card_goes_along_as_it_is_sealed(exported) -> None:
     assert program.module()(torch.zeros(1, 3, 64, 64)).shape == (1, 2)
 
 
+def test_a_format_can_be_left_out(exported, tmp_path: Path) -> None:
+    store, bundle, _, _, _ = exported
+    done = export_model(store, bundle, tmp_path / "out", ["plain"], scratch=tmp_path / "scratch")
+    assert (done.formats, done.gap) == (("plain",), None)
+    assert not (done.folder / "onnx").exists()
+    assert not (done.folder / "torch").exists()
+    assert (done.folder / "plain" / "run.py").exists()
+    readme = (done.folder / "README.md").read_text()
+    assert "`plain/`" in readme
+    assert "`onnx/`" not in readme
+    assert "onnxruntime's logits" not in readme
+
+
+def test_the_licence_names_no_folder_of_this_machine(exported, finished) -> None:
+    _, bundle, _, _, _ = exported
+    origin = finished[1].weights["resnet18"].origin
+    folder = origin.rpartition("/")[0].removeprefix("file://")
+    assert len(folder) > 5
+    assert folder not in bundle.card["licence"]
+    assert "resnet18.safetensors" in bundle.card["licence"]
+
+
 def test_a_folder_with_files_is_refused(exported, tmp_path: Path) -> None:
     store, bundle, _, _, _ = exported
     (tmp_path / "x").write_text("")

@@ -136,7 +136,7 @@ def write_run(store: Store, study_id: str, split: int, architecture: str) -> Non
 def write_map_tables(store: Store, tests: pa.Table, cams: pa.Table, keys) -> None:
     manifest_id = load_plan(store, keys["study_id"]).manifest_id
     table = read_table(store, "images", manifest_id=manifest_id)
-    index, proportions = pack_index(table), image_proportions(table)
+    index, proportions = pack_index(table), image_proportions(table, CONFIG)
     side = CONFIG.side(keys["architecture"])
     pack = open_pack(store, manifest_id, side, Path("/tmp/thyro-test-scratch"), len(index))
     maps = stored_maps(cams.filter(pc.field("target_class") == 1))

@@ -3,18 +3,33 @@
 from typing import Any
 
 from thyro_core import NOTICE
+from thyro_core.config import ViewConfig
 from thyro_core.errors import InputError
 from thyro_core.evaluation.calibration import LogisticCalibration
 from thyro_core.registry.bundle import FIGURES_OF_MEMBERS, Bundle
 from thyro_core.registry.card_bands import promise_text
 from thyro_core.training.recipe import NetworkRecipe
 
-RESIZE = (
-    "grey levels of 8 bits (colour by ITU-R BT.601), the whole image squashed to a square, "
-    "bilinear with antialiasing (Pillow's BILINEAR); then divided by 255, and each of three equal "
-    "channels less its mean, over its sd"
+CLEAN_NOTE = (
+    "Thyro's own cleaning (thyro_core.imaging.view.picture_view): frame and toolbar are cut off, "
+    "text and marks are painted over; no other picture may go in"
 )
-"""From a picture to the input."""
+"""What a file without Thyro cannot do, of a model that was trained on clean pictures."""
+
+
+def from_picture(view: ViewConfig) -> str:
+    """From a picture to the input, in words.
+
+    Args:
+        view: what the model learned to see.
+    """
+    clean = f"; made clean first, by {CLEAN_NOTE}" if view.clean else ""
+    return (
+        f"grey levels of 8 bits (colour by ITU-R BT.601), {view.words}, bilinear with antialiasing "
+        "(Pillow's BILINEAR); then divided by 255, and each of three equal channels less its mean, "
+        f"over its sd{clean}"
+    )
+
 
 ENSEMBLE = (
     "softmax of each member's logits in double precision; mean over members of the probability of "
@@ -50,7 +65,8 @@ def model_facts(bundle: Bundle, recipe: NetworkRecipe) -> dict[str, Any]:
             "layout": "images x channels x height x width, float32",
             "mean": list(recipe.mean),
             "sd": list(recipe.sd),
-            "from_picture": RESIZE,
+            "from_picture": from_picture(bundle.view),
+            "view": {name: getattr(bundle.view, name) for name in ViewConfig.model_fields},
         },
         "members": [key.rpartition("/")[2] for key in bundle.members],
         "ensemble": ENSEMBLE,

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from thyro_core.errors import ThyroError
 
@@ -23,27 +22,28 @@ _INPUT, _OUTPUT = "images", "logits"
 
 @dataclass(frozen=True)
 class NetworkFiles:
-    """Where a network's two files go."""
+    """Where a network's files go; None: that one is left out."""
 
-    onnx: Path
-    program: Path
+    onnx: Path | None
+    program: Path | None
 
 
 def export_network(
     model: nn.Module, images: Tensor, files: NetworkFiles, facts: Mapping[str, Any]
-) -> float:
-    """Write a network as ONNX and as an exported program; any number of images goes in.
+) -> float | None:
+    """Write a network as ONNX, as an exported program or as both; any number of images goes in.
 
     Args:
         model: in evaluation mode, on the CPU.
-        images: float32, n x 3 x side x side, at least two: what both files are checked on.
+        images: float32, n x 3 x side x side, at least two: what the files are checked on.
         files: where they go.
-        facts: put into both as JSON, one entry a key.
+        facts: put into each as JSON, one entry a key.
 
     Returns:
-        The largest difference of a logit of the ONNX file by onnxruntime.
+        The largest difference of a logit of the ONNX file by onnxruntime; None: there is none.
 
     Raises:
+        ModuleNotFoundError: there is to be an ONNX file, and its packages are not installed.
         ThyroError: a file gives other logits than the network.
     """
     with torch.inference_mode():
@@ -53,21 +53,33 @@ def export_network(
         warnings.simplefilter("ignore")
         batch = torch.export.Dim("batch", min=1, max=4096)
         program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
-        onnx_program = torch.onnx.export(
-            program, (), dynamo=True, opset_version=OPSET, verbose=False,
-            input_names=[_INPUT], output_names=[_OUTPUT],
-        )  # fmt: skip
-        torch.export.save(program, files.program, extra_files={"model.json": json.dumps(facts)})
+        if files.program is not None:
+            own_facts = {"model.json": json.dumps(facts)}
+            torch.export.save(program, files.program, extra_files=own_facts)
+        if files.onnx is not None:
+            _write_onnx(program, files.onnx, facts)
+    if files.program is not None:
+        with torch.inference_mode():
+            logits = torch.export.load(files.program).module()(images)
+        _largest_gap(logits, own_logits, files.program)
+    if files.onnx is None:
+        return None
+    return _largest_gap(onnx_logits(files.onnx, images), own_logits, files.onnx)
+
+
+def _write_onnx(program: ExportedProgram, file: Path, facts: Mapping[str, Any]) -> None:
+    import onnx
+
+    onnx_program = torch.onnx.export(
+        program, (), dynamo=True, opset_version=OPSET, verbose=False,
+        input_names=[_INPUT], output_names=[_OUTPUT],
+    )  # fmt: skip
     if onnx_program is None:
-        msg = f"{files.onnx.name}: torch made no ONNX program; report this"
+        msg = f"{file.name}: torch made no ONNX program; report this"
         raise ThyroError(msg)
     proto = onnx_program.model_proto
     onnx.helper.set_model_props(proto, onnx_properties(facts))
-    onnx.save_model(proto, files.onnx)
-    gap = _largest_gap(onnx_logits(files.onnx, images), own_logits, files.onnx)
-    with torch.inference_mode():
-        _largest_gap(torch.export.load(files.program).module()(images), own_logits, files.program)
-    return gap
+    onnx.save_model(proto, file)
 
 
 def onnx_properties(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -85,6 +97,8 @@ def onnx_logits(file: Path, images: Tensor) -> Tensor:
         file: the ONNX file.
         images: float32, n x 3 x side x side.
     """
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (logits,) = session.run([_OUTPUT], {_INPUT: images.numpy()})
     return torch.from_numpy(logits)

@@ -46,7 +46,7 @@ _OVER_SPLITS = {
 }
 _WEBP_QUALITY = 88
 _SHORT_ID = 12
-_IMAGE_FACTS = ["image_id", "uri", "group_id", "text_boxes", "width", "height"]
+_IMAGE_FACTS = ["image_id", "uri", "group_id", "text_boxes", "width", "height", "view_box"]
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,11 @@ def gallery(tables: Tables, store: Store, plan: StudyPlan, scratch: Path) -> Gal
                     row,
                     rank,
                     _Pixels(
-                        without_text(pack[index[row["image_id"]]], facts[row["image_id"]]),
+                        without_text(
+                            pack[index[row["image_id"]]],
+                            facts[row["image_id"]],
+                            pad=plan.config.is_padded,
+                        ),
                         maps.of(row),
                     ),
                 )

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from thyro_core.config import StudyConfig
 from thyro_core.datasets.packs import image_proportions, open_pack, pack_index
 from thyro_core.explain.features import feature_rows
 from thyro_core.explain.maps import stored_maps
@@ -65,22 +66,21 @@ def trust_faults(trust: pa.Table, predictions: pa.Table) -> list[str]:
     return faults + [f"{n} images have several {name}" for name, n in counts.items() if n]
 
 
-def feature_faults(
-    store: Store, tables: Mapping[str, pa.Table], sides: Mapping[str, int]
-) -> list[str]:
+def feature_faults(store: Store, tables: Mapping[str, pa.Table], config: StudyConfig) -> list[str]:
     """Features of a few images of each run that do not follow from their maps and pixels.
 
     Args:
         store: where the packs lie.
         tables: the study's `cam_features` and `cams`, and the `images` of its manifest.
-        sides: side of the network input by architecture [pixels].
+        config: the study's.
     """
     features, faults = tables["cam_features"], []
     (manifest_id,) = set(tables["images"]["manifest_id"].to_pylist())
     index = pack_index(tables["images"])
-    proportions = image_proportions(tables["images"])
+    proportions = image_proportions(tables["images"], config)
     with tempfile.TemporaryDirectory(prefix="thyro-") as scratch:
-        for architecture, side in sides.items():
+        for architecture in config.architectures:
+            side = config.side(architecture)
             pack = open_pack(store, manifest_id, side, Path(scratch), len(index))
             sample = _first_images(
                 features.filter(pc.equal(features["architecture"], architecture))

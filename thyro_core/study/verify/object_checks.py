@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
-from thyro_core.config import IngestConfig
+from thyro_core.config import IngestConfig, ViewConfig
 from thyro_core.datasets.file_pictures import FileReader
 from thyro_core.datasets.hidden_paths import is_location
 from thyro_core.datasets.masks import MASK_SIDE
 from thyro_core.datasets.packs import map_threads, pack_index
 from thyro_core.errors import InputError
-from thyro_core.imaging.decode import resize
+from thyro_core.imaging.view import row_box, square_view
 from thyro_core.store.keys import manifest_key, mask_key, pack_key
 from thyro_core.store.store import Store, filesystem
 from thyro_core.types import Grey
@@ -105,7 +105,12 @@ def sample_images(images: pa.Table, rules: IngestConfig) -> dict[int, Grey]:
 
 
 def pack_faults(
-    store: Store, images: pa.Table, sides: Sequence[int], sample: Mapping[int, Grey]
+    store: Store,
+    images: pa.Table,
+    sides: Sequence[int],
+    sample: Mapping[int, Grey],
+    *,
+    view: ViewConfig,
 ) -> Iterator[str]:
     """Packs that are absent, not whole, or not of these images.
 
@@ -116,8 +121,10 @@ def pack_faults(
         images: the `images` table of one manifest.
         sides: side lengths [pixels] of the expected packs.
         sample: what `sample_images` returns.
+        view: what the study's networks see.
     """
     order = list(pack_index(images))
+    boxes = {row["image_id"]: row_box(row) for row in images.to_pylist() if row["included"]}
     (manifest_id,) = set(images["manifest_id"].to_pylist())
     for side in sides:
         key = pack_key(manifest_id, side)
@@ -128,7 +135,7 @@ def pack_faults(
         for row, grey in sample.items():
             first = start + row * side**2
             data = store.fs.cat_file(store.path(key), start=first, end=first + side**2)
-            if data != resize(grey, side).tobytes():
+            if data != square_view(grey, side, view, boxes[order[row]]).tobytes():
                 yield f"{key}: row {row} is not image {order[row][:12]} as it is decoded here"
 
 

@@ -198,7 +198,7 @@ def _check_packs(study: _StudyTables) -> _Findings:
     config, images = study.plan.config, study.tables["images"]
     sides = sorted({config.side(architecture) for architecture in config.architectures})
     sample = object_checks.sample_images(images, config.ingest())
-    faults = list(object_checks.pack_faults(study.store, images, sides, sample))
+    faults = list(object_checks.pack_faults(study.store, images, sides, sample, view=config))
     faults += object_checks.mask_faults(study.store, images)
     summary = f"sides {', '.join(map(str, sides))}; {len(sample)} images equal a fresh decode"
     return _Findings(faults, summary, f"delete the pack and {_START_AGAIN}")
@@ -227,7 +227,7 @@ def _check_leakage(study: _StudyTables) -> _Findings:
             check_leakage(splits, images)
             nothing = "no image, patient or group on both sides of a split"
             return _Findings([], f"{nothing}; pictures are not compared, as there is no pack")
-        check_leakage(splits, images, pack)
+        check_leakage(splits, images, pack, pad=study.plan.config.is_padded)
     return _Findings([], "no image, patient, group or picture on both sides of a split")
 
 
@@ -305,8 +305,7 @@ def _check_cam_features(study: _StudyTables) -> _Findings:
     tables, config = study.tables, study.plan.config
     faults = cam_checks.row_faults(tables["cam_features"], tables["predictions"])
     if not faults:
-        sides: dict[str, int] = {name: config.side(name) for name in config.architectures}
-        faults = cam_checks.feature_faults(study.store, tables, sides)
+        faults = cam_checks.feature_faults(study.store, tables, config)
     summary = (
         f"{tables['cam_features'].num_rows} rows, one for each prediction and share; "
         f"{cam_checks.IMAGES_PER_RUN} images of each run follow from maps and pixels"
