@@ -53,6 +53,7 @@ BOUNDS: dict[str, tuple[float, float, float, float]] = {
     "trust_images": (-1, 0, 1000, 1001),
     "max_clip_frames": (0, 1, 100_000, 100_001),
     "frames_per_clip": (0, 1, 1000, 1001),
+    "region_margin": (-1e-9, 0.0, 1.0, 1.001),
 }
 
 # Texts and choices: (values that are taken, values that are refused).
@@ -73,6 +74,9 @@ CHOICES: dict[str, tuple[list[object], list[object]]] = {
     "deterministic": ([True, False], ["perhaps"]),
     "permute_labels": ([True, False], ["perhaps"]),
     "dual_views": (["keep", "exclude"], ["split", ""]),
+    "region": (["whole", "nodule"], ["tissue", ""]),
+    "resize": (["squash", "pad"], ["crop", ""]),
+    "clean": ([True, False], ["perhaps"]),
     "readers": ([("tirads:4a",), ("a", "b"), ()], [("tirads:",), ("a", "a")]),
     "subgroups": ([("device", "age:40,60"), ()], [("age:60,40",), ("",), ("a", "a:3")]),
     "image_column": (["image", "file"], [""]),
@@ -224,6 +228,7 @@ def test_every_field_changes_the_id() -> None:
     other |= {"batchnorm": "running", "weights": "none", "precision": "fp32"}
     other |= {"deterministic": False, "tirads_benign": ("1",), "tirads_malignant": ("5",)}
     other |= {"max_frames": 2, "subgroups": ("a",), "readers": ("a",), "permute_labels": True}
+    other |= {"region": "nodule", "region_margin": 0.2, "resize": "pad", "clean": True}
     other |= {"dual_views": "exclude", "image_column": "file", "label_column": "diagnosis"}
     other |= {
         "patient_column": "case",

@@ -188,13 +188,13 @@ def map_over_view(cam: Float32Array, size: tuple[int, int], *, pad: bool) -> Flo
 
 
 def map_over_picture(
-    cam: Float32Array, shown: tuple[int, int], row: Mapping[str, Any], *, pad: bool
+    cam: Float32Array, shown_size: tuple[int, int], row: Mapping[str, Any], *, pad: bool
 ) -> Float32Array:
     """A map of the network's square over the whole picture: 0 where the network saw nothing.
 
     Args:
         cam: (h, w), of the square, at any resolution.
-        shown: width and height at which the picture is shown [pixels].
+        shown_size: width and height at which the picture is shown [pixels].
         row: `width`, `height` and `view_box` of the image.
         pad: whether what the network saw stood in the middle of black.
 
@@ -203,14 +203,14 @@ def map_over_picture(
     """
     box = row_box(row)
     if box is None:
-        return map_over_view(cam, shown, pad=pad)
-    factors = (shown[0] / row["width"], shown[1] / row["height"]) * 2
+        return map_over_view(cam, shown_size, pad=pad)
+    factors = (shown_size[0] / row["width"], shown_size[1] / row["height"]) * 2
     left, top, right, bottom = (
         round(side * factor) for side, factor in zip(box, factors, strict=True)
     )
     right, bottom = max(left + 1, right), max(top + 1, bottom)
     size = right - left, bottom - top
     part = Image.fromarray(map_over_view(cam, size, pad=pad))
-    whole = np.zeros(shown[::-1], np.float32)
+    whole = np.zeros(shown_size[::-1], np.float32)
     whole[top:bottom, left:right] = np.asarray(part.resize(size, Image.Resampling.BILINEAR))
     return whole

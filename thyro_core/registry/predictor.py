@@ -152,8 +152,8 @@ def _with_boxes(
 ) -> Iterator[tuple[Grey, Box | None]]:
     sees_nodules = bundle.view.region == "nodule"
     if sees_nodules != (boxes is not None):
-        seen = "nodules alone, and boxes" if sees_nodules else "whole pictures, and no boxes"
-        msg = f"model {bundle.model_id}: it sees {seen}; found {'none' if sees_nodules else 'some'}"
+        kind = "nodules alone, and boxes" if sees_nodules else "whole pictures, and no boxes"
+        msg = f"model {bundle.model_id}: it sees {kind}; found {'none' if sees_nodules else 'some'}"
         raise InputError(msg)
     if boxes is None:
         yield from ((grey, None) for grey in greys)

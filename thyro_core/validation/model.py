@@ -64,11 +64,11 @@ def with_view(rules: IngestConfig, bundle: Bundle) -> IngestConfig:
     """
     default, own = ViewConfig(), bundle.view
     for name in ViewConfig.model_fields:
-        given, learned = getattr(rules, name), getattr(own, name)
-        if given not in {learned, getattr(default, name)}:
+        value, own_value = getattr(rules, name), getattr(own, name)
+        if value not in {own_value, getattr(default, name)}:
             msg = (
-                f"{name}: expected {learned}, which model {bundle.model_id} learned to see, found "
-                f"{given}; leave the key out"
+                f"{name}: expected {own_value}, which model {bundle.model_id} learned to see, "
+                f"found {value}; leave the key out"
             )
             raise InputError(msg)
     return IngestConfig.model_validate(

@@ -105,8 +105,7 @@ def _faults(store: Store, evaluation_id: str) -> tuple[list[str], str]:
         pair = table_by_name[name], fresh[name]
         if name == "evaluations" and not has_margins:
             # What all else is worked out from, and which log odds and back do not keep to the bit.
-            own = ["members", "margins"]
-            pair = pair[0].drop_columns(own), pair[1].drop_columns(own)
+            pair = pair[0].drop_columns("members"), pair[1].drop_columns("members")
         faults += differences(name, *pair, keys)
     of_maps = read_table(store, "evaluation_maps", evaluation_id=evaluation_id).to_pylist()
     faults += map_faults(of_maps, min(record.config.map_images, len(member_scores)))

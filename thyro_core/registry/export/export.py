@@ -85,8 +85,8 @@ def export_model(
     gap = _write_members(store, bundle, partial, recipe=recipe, facts=facts,
                          check=(network_input(recipe, pixels), scratch, progress))  # fmt: skip
     _write_facts(partial, facts, store.read(card_key(bundle.model_id)))
-    chosen = tuple(name for name in FORMATS if name in formats)
-    result = ModelExport(folder, len(bundle.members), chosen, gap, checked_on)
+    kinds = tuple(name for name in FORMATS if name in formats)
+    result = ModelExport(folder, len(bundle.members), kinds, gap, checked_on)
     (partial / "card.md").write_text(card_markdown(bundle.card, _STANDING), encoding="utf-8")
     (partial / "README.md").write_text(_export_readme(facts, result), encoding="utf-8")
     if folder.exists():
