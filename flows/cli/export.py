@@ -32,6 +32,13 @@ def export(
             "--width", min=30, max=400, help="Of a study: width of figures [mm]; two columns: 174."
         ),
     ] = 85.0,
+    mlflow: Annotated[
+        str,
+        typer.Option("--mlflow", help="Of a study: address of an MLflow server to write it to."),
+    ] = "",
+    formats: Annotated[
+        str, typer.Option("--formats", help="Of a model: which kinds of files, with commas.")
+    ] = "onnx,torch,plain",
     store: StoreUrl = None,
 ) -> None:
     """Write a study's figures, tables and methods for a paper, or a model for other programs.
@@ -42,8 +49,14 @@ def export(
     from flows.cli.options import open_store_at
 
     opened_store = open_store_at(store)
-    if what == _CHAMPION or what.startswith("b"):
-        _export_model(opened_store, what, to)
+    is_model = what == _CHAMPION or what.startswith("b")
+    if mlflow and (is_model or to is not None):
+        msg = "--mlflow: expected a study and no --to, found another; give one of the two"
+        raise InputError(msg)
+    if mlflow:
+        _track_study(opened_store, what, mlflow)
+    elif is_model:
+        _export_model(opened_store, what, to, formats)
     else:
         _export_study(opened_store, what, to, width)
 
@@ -69,32 +82,70 @@ def _export_study(store: "Store", name: str, to: Path | None, width: float) -> N
     )
 
 
-def _export_model(store: "Store", name: str, to: Path | None) -> None:
+def _track_study(store: "Store", name: str, address: str) -> None:
+    from thyro_core import NOTICE
+    from thyro_core.host import scratch_folder
+    from thyro_core.settings import Settings
+    from thyro_core.study.plan import find_study
+    from thyro_core.validation.config import ModelChoice
+    from thyro_core.validation.model import find_model
+
+    try:
+        from thyro_core.reporting.tracking.server import TrackingServer
+        from thyro_core.reporting.tracking.study_runs import track_study
+    except ModuleNotFoundError as error:
+        raise _missing(error, "that draw figures and reach a server", "mlflow") from error
+    study_id, scratch = find_study(store, name), scratch_folder(Settings())
+    scratch.mkdir(parents=True, exist_ok=True)
+    server = TrackingServer(address)
+    try:
+        with err.status("bundling the model") as status:
+            bundle = find_model(store, ModelChoice(model=study_id), scratch)
+            result = track_study(
+                store,
+                bundle,
+                server,
+                scratch=scratch,
+                progress=lambda n_done, total: status.update(f"written: {n_done} of {total} runs"),
+            )
+    finally:
+        server.close()
+    already = f"; {result.old_runs} were there already" if result.old_runs else ""
+    say(f"{amount(result.new_runs, 'run')} written to {escape(result.address)}{already}")
+    say(NOTICE)
+
+
+def _export_model(store: "Store", name: str, to: Path | None, formats: str) -> None:
     from thyro_core import NOTICE
     from thyro_core.host import scratch_folder
     from thyro_core.registry.bundle import load_bundle
+    from thyro_core.registry.export.export import FORMATS, export_model
     from thyro_core.settings import Settings
 
-    try:
-        from thyro_core.registry.export.export import export_model
-    except ModuleNotFoundError as error:
-        raise _missing(error, "that write and check ONNX", "export") from error
+    names = {each.strip() for each in formats.split(",")} - {""}
+    if not names or names - set(FORMATS):
+        msg = f"--formats: expected some of {','.join(FORMATS)}, found {formats or 'nothing'}"
+        raise InputError(msg)
     bundle = load_bundle(store, _promoted_id(store, name))
     folder = to or Path(f"export-{bundle.model_id}")
     with err.status("writing and checking the networks") as status:
-        result = export_model(
-            store,
-            bundle,
-            folder,
-            scratch=scratch_folder(Settings()),
-            progress=lambda n_done, total: status.update(
-                f"written and checked: {n_done} of {total}"
-            ),
-        )
-    say(
-        f"{amount(result.members, 'member')} as ONNX, torch.export and plain PyTorch; onnxruntime "
-        f"agrees with torch to {result.gap:.2g} on {result.checked_on}"
-    )
+        try:
+            result = export_model(
+                store,
+                bundle,
+                folder,
+                [each for each in FORMATS if each in names],
+                scratch=scratch_folder(Settings()),
+                progress=lambda n_done, total: status.update(f"written: {n_done} of {total}"),
+            )
+        except ModuleNotFoundError as error:
+            what = "that write and check ONNX (or leave it out: --formats torch,plain)"
+            raise _missing(error, what, "export") from error
+    kinds = {"onnx": "ONNX", "torch": "torch.export", "plain": "plain PyTorch"}
+    text = f"{amount(result.members, 'member')} as {' and '.join(kinds[k] for k in result.formats)}"
+    if result.gap is not None:
+        text += f"; onnxruntime agrees with torch to {result.gap:.2g} on {result.checked_on}"
+    say(text)
     say(f"what is what: {escape(str(result.folder / 'README.md'))}")
     say(NOTICE)
 

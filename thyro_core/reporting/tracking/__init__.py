@@ -1,0 +1,1 @@
+"""A study in the tracking server of a team."""
