@@ -9,10 +9,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from thyro_core.config import ViewConfig
 from thyro_core.explain.maps import stored_maps
 from thyro_core.explain.overlay import overlay_map
 from thyro_core.imaging.burned_text import paint_over
 from thyro_core.imaging.tissue import Box
+from thyro_core.imaging.view import map_over_picture, view_box
+from thyro_core.registry.bundle import load_bundle
 from thyro_core.screening.config import ScreeningRules
 from thyro_core.screening.contents import read_contents
 from thyro_core.screening.file_images import FileImages
@@ -21,6 +24,7 @@ from thyro_core.screening.reader import ScreeningImage
 from thyro_core.screening.rules import Night
 from thyro_core.store.store import Store
 from thyro_core.tables.io import read_table
+from thyro_core.types import Grey
 
 _MALIGNANT_CLASS = 1
 
@@ -58,9 +62,11 @@ class MapDrawer:
         if night.rules not in self._images:
             self._images[night.rules] = FileImages(night.rules, None)
         images = self._images[night.rules].read(contents, "")
+        view = load_bundle(self.store, night.model_id).view
         return {
             image.image_id: overlay_map(
-                paint_over(image.grey, _text_boxes_of(image)), cams[image.image_id]
+                paint_over(image.grey, _text_boxes_of(image)),
+                _whole_map(cams[image.image_id], image.grey, view),
             )
             for image in images
             if image.grey is not None and image.image_id in cams
@@ -84,6 +90,15 @@ class MapDrawer:
         if not own.num_rows:
             return {}
         return dict(zip(own["image_id"].to_pylist(), stored_maps(own), strict=True))
+
+
+def _whole_map(
+    cam: npt.NDArray[np.float32], grey: Grey, view: ViewConfig
+) -> npt.NDArray[np.float32]:
+    """A map of what the model saw over the whole picture."""
+    height, width = grey.shape
+    row = {"width": width, "height": height, "view_box": view_box(grey, view)}
+    return map_over_picture(cam, (width, height), row, pad=view.is_padded)
 
 
 def _text_boxes_of(image: ScreeningImage) -> list[Box]:

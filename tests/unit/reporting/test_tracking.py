@@ -4,6 +4,7 @@ Against a real MLflow server where there is one (its program on the PATH, or in 
 and against a stand-in that keeps what it is sent.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -241,8 +243,12 @@ def mlflow_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.timeout(600)
 def test_a_real_server_takes_it_all_and_gives_it_back(bundled: Bundled, mlflow_address) -> None:
+    with closing(TrackingServer(mlflow_address)) as server:
+        check_real_server(server, bundled)
+
+
+def check_real_server(server: TrackingServer, bundled: Bundled) -> None:
     store, plan, bundle, scratch = bundled
-    server = TrackingServer(mlflow_address)
     first = track_study(store, bundle, server, scratch=scratch)
     assert (first.new_runs, first.old_runs) == (4, 0)
     again = track_study(store, bundle, server, scratch=scratch)
@@ -250,7 +256,7 @@ def test_a_real_server_takes_it_all_and_gives_it_back(bundled: Bundled, mlflow_a
     experiment = server.experiment(EXPERIMENT)
     runs = server.find_runs(experiment, "thyro.part", f"{plan.study_id} study")
     (run,) = runs
-    api = f"{mlflow_address}/api/2.0/mlflow"
+    api = f"{server.address}/api/2.0/mlflow"
     reply = httpx.get(f"{api}/runs/get", params={"run_id": run.run_id}).json()["run"]
     params = {row["key"]: row["value"] for row in reply["data"]["params"]}
     assert params["manifest_id"] == plan.manifest_id
@@ -265,8 +271,6 @@ def test_a_real_server_takes_it_all_and_gives_it_back(bundled: Bundled, mlflow_a
     listing = httpx.get(f"{api}/artifacts/list", params={"run_id": run.run_id, "path": "model"})
     names = {Path(each["path"]).name for each in listing.json()["files"]}
     assert {"run.py", "model.json", "card.md", "split=0.safetensors"} <= names
-    place = f"{mlflow_address}/api/2.0/mlflow-artifacts/artifacts/{run.folder}/model"
+    place = f"{server.address}/api/2.0/mlflow-artifacts/artifacts/{run.folder}/model"
     data = httpx.get(f"{place}/split%3D0.safetensors").content
-    import hashlib
-
     assert hashlib.sha256(data).hexdigest() == bundle.card["files"]["split=0.safetensors"]
