@@ -69,7 +69,7 @@ class Review:
     forest: Plot | None
     """AUCs in the subgroups, of the first architecture."""
     readers: list[TableRow]
-    avoided: Mapping[tuple[str, str], Mapping[str, Cell]]
+    avoided_ends: Mapping[tuple[str, str], Mapping[str, Cell]]
     """Architecture and reader -> `low` and `high`, ends of the interval of `avoided`."""
     shortcuts: list[TableRow]
     facts: tuple[FactSet, ...]
@@ -105,7 +105,7 @@ def review(tables: Tables, config: StudyConfig) -> Review:
         subgroups=columns,
         forest=_subgroup_forest(tables, columns.get(first, []), first),
         readers=readers,
-        avoided={
+        avoided_ends={
             (row["architecture"], row["reader"]): tables.figures(
                 tables.source("readers", architecture=row["architecture"], reader=row["reader"]),
                 {
