@@ -21,6 +21,7 @@ from thyro_core.tables.schemas import rows_to_table
 from thyro_core.types import BoolArray, FloatArray, IntArray
 
 _CALLS = {"benign": False, "0": False, "0.0": False, "malignant": True, "1": True, "1.0": True}
+_NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?")
 _CATEGORY = re.compile(r"\D*(\d+(?:[.,]\d+)?)\s*([a-z]?)")
 _Row = dict[str, Any]
 
@@ -42,10 +43,16 @@ _NO_GAIN = PairedGain(*[float("nan")] * 5)
 def category(cell: str) -> tuple[float, str] | None:
     """A category such as 4a, TR4 or 3 in its order: number, then letter; None: it is none.
 
+    What is a number as a whole is that number, below 0 too: the dash of a name such as TIRADS-4 is
+    no sign, that of -1.3 is one.
+
     Args:
         cell: as it stands in labels.csv.
     """
-    match = _CATEGORY.fullmatch(cell.strip().lower())
+    text = cell.strip().lower().replace("\N{MINUS SIGN}", "-")
+    if _NUMBER.fullmatch(text):
+        return float(text.replace(",", ".")), ""
+    match = _CATEGORY.fullmatch(text)
     return (float(match[1].replace(",", ".")), match[2]) if match else None
 
 

@@ -214,6 +214,13 @@ class TestReaders:
         assert ranks == sorted(ranks)
         assert category("unclear") is None
 
+    def test_a_number_keeps_its_sign_and_the_dash_of_a_name_is_none(self) -> None:
+        assert category("-1.3") == (-1.3, "")
+        assert category(" -0,5 ") == category("\N{MINUS SIGN}0.5") == (-0.5, "")
+        assert category("TIRADS-4") == (4.0, "")
+        assert reading(ReaderSpec("score", "1"), "-1.3") is False
+        assert reading(ReaderSpec("score", "1"), "1.3") is True
+
     @pytest.mark.parametrize(
         ("cut", "cell", "call"),
         [("4a", "4a", True), ("4a", "3", False), ("4a", "?", None), (None, "Benign", False),
