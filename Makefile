@@ -12,10 +12,11 @@ LOCKER := .venv-lock
 SBOM := .venv-sbom
 export PIP_NO_INPUT := 1
 
-.PHONY: study study-s3 test test-all fuzz check audit lock sbom format bench gpu clean help
+.PHONY: study demo study-s3 test test-all fuzz check audit lock sbom format bench gpu clean help
 
 help:
 	@echo "make study     install, draw a phantom set, run the demo study, print its table"
+	@echo "make demo      the same, then promote its model and screen a night: report and worklist"
 	@echo "make study-s3  all of it, from phantoms to worklist, on an S3 server that it starts"
 	@echo "make test      install with test extras, run the tests"
 	@echo "make test-all  the slow tests too"
@@ -58,8 +59,13 @@ $(VENV)/.installed-all: pyproject.toml constraints.txt $(LOCK) $(TEST_LOCK) | $(
 	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
 
 study: $(VENV)/.installed
-	$(BIN)/thyro phantom $(DEMO)/phantoms --images 508 --malignant 93 --seed 0
-	$(BIN)/thyro study $(DEMO)/phantoms --config deployments/demo.yaml --store $(DEMO)/store
+	$(BIN)/thyro phantom $(DEMO)/phantoms --images 508 --malignant 93 --seed 0 --weights $(DEMO)/weights
+	$(BIN)/thyro study $(DEMO)/phantoms --config deployments/demo.yaml --set weights=$(DEMO)/weights --store $(DEMO)/store
+
+demo: study
+	$(BIN)/thyro promote --store $(DEMO)/store
+	$(BIN)/thyro phantom $(DEMO)/night --images 40 --malignant 8 --seed 1
+	$(BIN)/thyro screen $(DEMO)/night/images --store $(DEMO)/store
 
 study-s3: $(VENV)/.installed-test
 	$(BIN)/python -m tests.e2e.tour $(DEMO)/s3

@@ -33,10 +33,19 @@ def phantom(
     images: Annotated[int, typer.Option(min=1, help="How many images.")] = 508,
     malignant: Annotated[int, typer.Option(min=0, help="How many of them malignant.")] = 93,
     seed: Annotated[int, typer.Option(min=0, help="The same seed, the same images.")] = 0,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Also train ResNet18 and AlexNet on other phantoms, as starting weights of a "
+            "study of these; kept in this folder, and made once."
+        ),
+    ] = None,
 ) -> None:
     """Write a set of synthetic ultrasound images with labels.csv."""
     from thyro_core.datasets.phantoms.generate import write_phantoms
+    from thyro_core.datasets.phantoms.weights import check_seed, write_starting_weights
 
+    check_seed(seed)
     with err.status("drawing phantoms") as status:
         write_phantoms(
             dest,
@@ -46,6 +55,11 @@ def phantom(
             progress=lambda n_done: status.update(f"drawing phantoms: {n_done} of {images}"),
         )
     say(f"{images} synthetic images, {malignant} malignant: {escape(dest)}")
+    if weights is None:
+        return
+    with err.status("starting weights") as status:
+        write_starting_weights(weights, progress=status.update)
+    say(f"starting weights, of other synthetic images: {escape(weights)}")
 
 
 def ingest(

@@ -26,14 +26,14 @@ def arguments() -> argparse.Namespace:
 
 
 def demo(images: int) -> tuple[float, float]:
-    """Minutes of drawing, and of the study."""
+    """Minutes of drawing and of the starting weights, and of the study."""
     with tempfile.TemporaryDirectory() as folder:
         thyro = str(Path(sys.executable).with_name("thyro"))
         malignant = str(round(images * 93 / 508))
         drawn = ["--images", str(images), "--malignant", malignant, "--seed", "0"]
-        draw = [thyro, "phantom", f"{folder}/phantoms", *drawn]
+        draw = [thyro, "phantom", f"{folder}/phantoms", *drawn, "--weights", f"{folder}/weights"]
         study = [thyro, "study", f"{folder}/phantoms", "--config", str(CONFIG)]
-        study += ["--store", f"{folder}/store"]
+        study += ["--set", f"weights={folder}/weights", "--store", f"{folder}/store"]
         minutes = []
         for command in (draw, study):
             started = time.perf_counter()

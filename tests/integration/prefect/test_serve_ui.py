@@ -61,7 +61,8 @@ def custom_run(page, server, name: str) -> None:
 
 
 def field(page, label: str):
-    return page.get_by_label(re.compile(rf"^{label}( \(Optional\))?$"))
+    # Where a form has groups a title begins with its group's.
+    return page.get_by_label(re.compile(rf"^(\w+: )?{label}( \(Optional\))?$", re.IGNORECASE))
 
 
 def newest(server, name: str, known: set[str]) -> str:
@@ -90,7 +91,9 @@ def test_the_form_of_a_study_says_what_is_asked(page, server, tmp_path) -> None:
         assert said in text
     assert "Property is type" not in text, "no choice among types"
     labels = page.locator("label").all_inner_texts()
-    assert labels.index("Architectures (Optional)") < labels.index("Min Side (Optional)")
+    assert labels.index("Study: architectures (Optional)") < labels.index(
+        "Images: min side (Optional)"
+    )
     page.screenshot(path=str(tmp_path / "study.png"), full_page=True)
     for name in ("resnet18", "alexnet", "vgg16", "inception_v3"):
         assert name in text
@@ -202,3 +205,39 @@ def test_cancelling_in_the_ui_stops_ray_and_the_same_values_finish(page, server,
     assert any("resnet18" in table["data"] for table in shown["table"])
     assert all(bar["data"] == 100.0 for bar in shown["progress"])
     assert contents(store)
+
+
+@pytest.mark.parametrize(("label", "wrong", "right"), [("Splits", "1", 3), ("Epochs", "0", 7)])
+def test_a_corrected_field_can_be_submitted(page, server, label, wrong, right, tmp_path) -> None:
+    before = known(server, "study")
+    custom_run(page, server, "study")
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_text(re.compile("does not match|required", re.IGNORECASE)).first.wait_for()
+    # It fails at once: what counts is that it is submitted, with these values.
+    field(page, "source").fill("/no/such/folder")
+    field(page, label).fill(wrong)
+    page.get_by_role("button", name="Submit").click()
+    page.wait_for_timeout(1500)
+    assert known(server, "study") == before
+    field(page, label).fill(str(right))
+    page.screenshot(path=str(tmp_path / "corrected.png"), full_page=True)
+    page.get_by_role("button", name="Submit").click()
+    run = server.over(newest(server, "study", before))
+    assert run["parameters"]["config"][label.lower()] == right
+
+
+def test_a_run_starts_again_from_the_last_ones_values(page, server, source) -> None:
+    rules = {"min_side": 71, "blur_bound": 0}
+    run_id = server.create("ingest", source=source, rules=rules)
+    first = server.over(run_id)
+    before = known(server, "ingest")
+    page.goto(f"{server.url}/v2/runs/flow-run/{run_id}")
+    page.get_by_role("button", name=re.compile("open|menu|more", re.IGNORECASE)).last.click()
+    page.get_by_role("menuitem", name="Copy to new run").click()
+    field(page, "source").wait_for()
+    assert field(page, "source").input_value() == source
+    assert field(page, "Min Side").input_value() == "71"
+    page.get_by_role("button", name="Submit").click()
+    again = server.over(newest(server, "ingest", before))
+    assert again["parameters"]["source"] == first["parameters"]["source"]
+    assert again["parameters"]["rules"].items() >= rules.items()
