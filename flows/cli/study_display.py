@@ -19,7 +19,7 @@ from thyro_core.store.store import Store
 from thyro_core.study.lifecycle import study_coverage, study_notes
 from thyro_core.study.plan import StudyPlan
 from thyro_core.study.progress import JobProgress, read_positions
-from thyro_core.study.study_progress import Progress, running_splits, study_progress
+from thyro_core.study.study_progress import StudyProgress, running_splits, study_progress
 from thyro_core.study.work import REPORT_SHARE
 
 _REFRESH_SECONDS = 1.0
@@ -46,7 +46,7 @@ class StudyDisplay(Observer):
         self._rows: dict[str, TaskID] = {}
         self._lock = threading.Lock()
         self._study: tuple[Store, StudyPlan] | None = None
-        self._progress: Progress | None = None
+        self._progress: StudyProgress | None = None
         """The latest."""
         self._result: tuple[str, float] | None = None
         """Which table is made, and the share of all tables that is there; None: not yet."""

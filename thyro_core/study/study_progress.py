@@ -1,4 +1,4 @@
-"""Progress of a whole study, added up from its jobs' positions: share of the work, time left."""
+"""Progress of a whole study, added up from its jobs: share of the work, and time left."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -14,12 +14,12 @@ from thyro_core.training.networks import NETWORK_FIGURES
 _SLOWEST_CORE = 1 / 100
 """Tables and report are made on a CPU core, wherever training runs [s/GFLOP]."""
 
-_TURN = timedelta(seconds=60)
+_TURNOVER = timedelta(seconds=60)
 """Between the end of a job and the first position of the next one on the same cores."""
 
 
 @dataclass(frozen=True)
-class Progress:
+class StudyProgress:
     """How far a study is.
 
     Attributes:
@@ -82,7 +82,7 @@ def study_progress(
     positions: Mapping[int, JobProgress],
     running: Collection[int],
     now: datetime,
-) -> Progress:
+) -> StudyProgress:
     """Add up the jobs of a study.
 
     Each architecture takes as long as it took in this study so far; one that has not begun is
@@ -114,11 +114,13 @@ def study_progress(
         }
         waiting = [rest[split] for split in rest if split not in job_seconds]
         training_seconds = _makespan(
-            list(job_seconds.values()), waiting, _places(jobs, [positions[s] for s in running])
+            list(job_seconds.values()),
+            waiting,
+            _concurrent_jobs(jobs, [positions[s] for s in running]),
         )
         results_seconds = results * max(speeds.mean, _SLOWEST_CORE)
     split_work = max((job.work_total for job in jobs), default=1.0)
-    return Progress(
+    return StudyProgress(
         work_done=sum(job.work_done for job in jobs),
         work_total=config.splits * split_work + results,
         splits=config.splits,
@@ -177,13 +179,13 @@ class _Speeds:
         return self._by_name.get(name, self.mean or 0.0)
 
 
-def _places(jobs: list[JobProgress], live: list[JobProgress]) -> int:
+def _concurrent_jobs(jobs: list[JobProgress], live: list[JobProgress]) -> int:
     """How many jobs run at once: the most that did lately, as one may just be taking its place."""
     spans = [span for job in jobs if (span := job.span) is not None]
     if not spans:
         return max(1, len(live))
     starts = [span[0] for job in live if (span := job.span) is not None]
-    since = min(starts, default=max(end for _, end in spans)) - _TURN
+    since = min(starts, default=max(end for _, end in spans)) - _TURNOVER
     moments = [max(start, since) for start, end in spans if end >= since]
     at_once = (sum(start <= moment <= end for start, end in spans) for moment in moments)
     return max(1, len(live), *at_once)

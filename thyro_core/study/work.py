@@ -10,10 +10,10 @@ from thyro_core.config import Architecture, StudyConfig
 from thyro_core.config.networks import REFERENCE_SIDE
 from thyro_core.training.networks import NETWORK_FIGURES
 
-_STEP = 0.25e-6
+_STEP_WORK = 0.25e-6
 """Of the optimiser, for each parameter [GFLOP]: it moves memory, and AlexNet has 57 million."""
 
-_RUN = 150.0
+_RUN_WORK = 150.0
 """Beginning and end of a run: a network is made, its maps are checked, its tables written."""
 
 _RESULTS = 900.0
@@ -33,7 +33,7 @@ def training_work(config: StudyConfig, architecture: Architecture, images: int) 
         images: those of all epochs.
     """
     figures = NETWORK_FIGURES[architecture]
-    step = _STEP * figures.parameters / config.batch_size
+    step = _STEP_WORK * figures.parameters / config.batch_size
     return images * (_pass(config, architecture) + step)
 
 
@@ -53,7 +53,7 @@ def run_work(config: StudyConfig, architecture: Architecture, images: tuple[int,
     n_train, n_test = images
     # A forward pass is a third: two of the training part, and maps of the test part.
     after = (2 / 3 * n_train + 1 / 2 * n_test) * _pass(config, architecture)
-    return training_work(config, architecture, config.epochs * n_train) + after + _RUN
+    return training_work(config, architecture, config.epochs * n_train) + after + _RUN_WORK
 
 
 def results_work(config: StudyConfig) -> float:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from thyro_core.datasets.phantoms import weights
 from thyro_core.datasets.phantoms.weights import (
-    ARCHITECTURES,
+    PHANTOM_NETWORKS,
     SEED,
     check_seed,
     write_starting_weights,
@@ -26,9 +26,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_network_of_the_demo_finds_all_its_layers(folder: Path) -> None:
-    assert sorted(path.stem for path in folder.glob("*.safetensors")) == sorted(ARCHITECTURES)
-    assert set(ARCHITECTURES) == {"resnet18", "alexnet"}
-    for name in ARCHITECTURES:
+    assert sorted(path.stem for path in folder.glob("*.safetensors")) == sorted(PHANTOM_NETWORKS)
+    assert set(PHANTOM_NETWORKS) == {"resnet18", "alexnet"}
+    for name in PHANTOM_NETWORKS:
         network = build(name, 96, 0)
         tensors = load_file(folder / f"{name}.safetensors")
         assert load_starting_weights(network, tensors, name) == ()

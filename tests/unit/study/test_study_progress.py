@@ -9,7 +9,7 @@ import pytest
 
 from thyro_core.config import Architecture, StudyConfig
 from thyro_core.study.progress import SILENT_SECONDS, JobProgress, slowest_first
-from thyro_core.study.study_progress import Progress, running_splits, study_progress
+from thyro_core.study.study_progress import StudyProgress, running_splits, study_progress
 from thyro_core.study.work import results_work, run_work, training_work
 
 NOW = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
@@ -31,7 +31,7 @@ def a_job(
     return JobProgress(**values | changes)
 
 
-def progress_of(*jobs: JobProgress, config: StudyConfig = CONFIG) -> Progress:
+def progress_of(*jobs: JobProgress, config: StudyConfig = CONFIG) -> StudyProgress:
     positions = {job.split: job for job in jobs}
     return study_progress(config, positions, running_splits(positions, NOW), NOW)
 
@@ -160,7 +160,7 @@ class Machine:
             costs=shown, n_train=self.images[0], n_test=self.images[1],
         )  # fmt: skip
 
-    def run(self) -> Iterator[tuple[float, Progress]]:
+    def run(self) -> Iterator[tuple[float, StudyProgress]]:
         """Each second until the last split is trained: the time, and the study's progress."""
         names = self.config.architectures
         length = sum(run_work(self.config, n, self.images) * self.speed[n] for n in names)

@@ -24,7 +24,7 @@ SEED = 2**31 - 1
 IMAGES = 800
 """Half of them malignant."""
 
-SIDE = 96
+TRAINING_SIDE = 96
 """Of the network input [pixels]; a study may have another one."""
 
 # Of each network as many epochs as take the same time, and a learning rate at which it learns.
@@ -32,7 +32,7 @@ _RECIPES: dict[Architecture, dict[str, float]] = {
     "resnet18": {"epochs": 6, "learning_rate": 1e-3},
     "alexnet": {"epochs": 10, "learning_rate": 2e-4},
 }
-ARCHITECTURES: tuple[Architecture, ...] = tuple(_RECIPES)
+PHANTOM_NETWORKS: tuple[Architecture, ...] = tuple(_RECIPES)
 """The networks that there is a recipe for."""
 
 Pixels = npt.NDArray[np.uint8]
@@ -41,7 +41,7 @@ Pixels = npt.NDArray[np.uint8]
 def write_starting_weights(
     dest: str,
     *,
-    side: int = SIDE,
+    side: int = TRAINING_SIDE,
     images: int = IMAGES,
     progress: Callable[[str], None] = lambda _: None,
 ) -> None:
@@ -56,7 +56,7 @@ def write_starting_weights(
         progress: called with what is being done.
     """
     store = open_store(dest)
-    lacking = [name for name in ARCHITECTURES if not store.exists(_key(name))]
+    lacking = [name for name in PHANTOM_NETWORKS if not store.exists(_key(name))]
     if not lacking:
         return
     # Spawn: a forked child of a caller with threads may inherit a held lock.
@@ -66,7 +66,7 @@ def write_starting_weights(
         tasks = [(index, side) for index in range(images)]
         pixels = np.stack(list(pool.map(_draw, tasks, chunksize=8)))
         progress(f"training {' and '.join(lacking)} on them")
-        futures = {name: pool.submit(_train, name, pixels) for name in lacking}
+        futures = {name: pool.submit(_train_network_on, name, pixels) for name in lacking}
         for name, future in futures.items():
             store.write(_key(name), future.result())
 
@@ -86,16 +86,16 @@ def _key(architecture: Architecture) -> str:
     return f"{architecture}.safetensors"
 
 
-def _label(index: int) -> int:
+def _class_of(index: int) -> int:
     return index % 2
 
 
 def _draw(task: tuple[int, int]) -> Pixels:
     index, side = task
-    return pictures.resize(phantom(SEED, index, bool(_label(index))).image, side)
+    return pictures.resize(phantom(SEED, index, bool(_class_of(index))).image, side)
 
 
-def _train(architecture: Architecture, pixels: Pixels) -> bytes:
+def _train_network_on(architecture: Architecture, pixels: Pixels) -> bytes:
     """The trained network's tensors as a safetensors file, in half precision."""
     import torch
     from safetensors.torch import save
@@ -107,7 +107,7 @@ def _train(architecture: Architecture, pixels: Pixels) -> bytes:
     from thyro_core.training.models import build
 
     prepare_torch(1, deterministic=True)
-    labels = torch.tensor([_label(index) for index in range(len(pixels))])
+    labels = torch.tensor([_class_of(index) for index in range(len(pixels))])
     examples = Examples(pixels, np.arange(len(pixels)), labels)
     config = StudyConfig.model_validate(
         {"architectures": (architecture,), "image_size": pixels.shape[-1]} | _RECIPES[architecture]
