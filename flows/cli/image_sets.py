@@ -25,10 +25,12 @@ def read_manifest(sources: Sequence[str], study: "StudyConfig", store: "Store") 
         InputError: a set cannot be read as a whole, or changes while it is read.
     """
     from thyro_core.pseudonyms import path_hider
-    from thyro_core.settings import Settings
-    from thyro_core.study.lifecycle import ingest_for_study
 
     with err.status("reading images") as status:
+        from thyro_core.pseudonyms import path_hider
+        from thyro_core.settings import Settings
+        from thyro_core.study.lifecycle import ingest_for_study
+
         return ingest_for_study(
             sources,
             study,

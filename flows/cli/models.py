@@ -48,8 +48,9 @@ def promote(
     as_json: JsonLast = False,
 ) -> None:
     """Bundle a study's models and make them the champion, unless they are worse."""
-    from thyro_core.registry.promote import PromotionConfig
-    from thyro_core.study.plan import find_study
+    with err.status("starting"):
+        from thyro_core.registry.promote import PromotionConfig
+        from thyro_core.study.plan import find_study
 
     values = {
         "study_id": _ANY_STUDY,
@@ -65,10 +66,12 @@ def promote(
     opened_store = open_store_at(store)
     # Last: what is wrong with the rest needs no store to be reported.
     config = config.model_copy(update={"study_id": find_study(opened_store, study_id)})
-    from flows.promote import promote as run
-    from flows.serving.command_server import prefect_server
+    with err.status("starting"):
+        from flows.promote import promote as run
+        from flows.serving.command_server import prefect_server
 
-    with resumable(), prefect_server():
+    doing = "verifying the study and making a model of it"
+    with resumable(), err.status(doing), prefect_server():
         model_id = run(config, opened_store.url)
     _note_weakness(opened_store)
     _show_model(opened_store, model_id, as_json=as_json)

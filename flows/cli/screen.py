@@ -32,31 +32,31 @@ def screen(
     as_json: JsonLast = False,
 ) -> None:
     """Score what is new in a batch of images and write the night's worklist."""
-    from flows.observer import observer
-    from thyro_core.archive.results_target import open_target
-    from thyro_core.pseudonyms import WITHOUT_KEY
-    from thyro_core.reporting.worklist_exams import check_viewer
-    from thyro_core.screening.identifiers import check_study_links
-    from thyro_core.screening.night import checked_date, plan_night
-    from thyro_core.settings import Settings
-    from thyro_core.store.store import open_store
-
-    settings, rules = Settings(), read_rules(set_ or [])
-    opened_store = open_store(store or settings.store)
-    night = checked_date(date or "", settings.timezone)
-    check_viewer(settings.viewer_link)
-    check_study_links(settings)
-    if settings.results_to is not None:
-        open_target(settings.results_to, settings).close()
-    # Planned here: what is wrong is reported before Prefect starts.
-    plan_night(opened_store, batch, night, model, rules)
-    if settings.pseudonym_key is None:
-        note(WITHOUT_KEY, err)
-    from flows.cli.screen_display import ScreenDisplay
-    from flows.screening import screening
-    from flows.serving.command_server import prefect_server
-
     with err.status("starting") as status:
+        from flows.observer import observer
+        from thyro_core.archive.results_target import open_target
+        from thyro_core.pseudonyms import WITHOUT_KEY
+        from thyro_core.reporting.worklist_exams import check_viewer
+        from thyro_core.screening.identifiers import check_study_links
+        from thyro_core.screening.night import checked_date, plan_night
+        from thyro_core.settings import Settings
+        from thyro_core.store.store import open_store
+
+        settings, rules = Settings(), read_rules(set_ or [])
+        opened_store = open_store(store or settings.store)
+        night = checked_date(date or "", settings.timezone)
+        check_viewer(settings.viewer_link)
+        check_study_links(settings)
+        if settings.results_to is not None:
+            open_target(settings.results_to, settings).close()
+        # Planned here: what is wrong is reported before Prefect starts.
+        plan_night(opened_store, batch, night, model, rules)
+        if settings.pseudonym_key is None:
+            note(WITHOUT_KEY, err)
+        from flows.cli.screen_display import ScreenDisplay
+        from flows.screening import screening
+        from flows.serving.command_server import prefect_server
+
         token = observer.set(ScreenDisplay(status))
         try:
             with resumable(), prefect_server():

@@ -21,13 +21,14 @@ def verify(
     store: StoreUrl = None,
 ) -> None:
     """Check hashes, completeness and leakage, and that figures and sums follow from their rows."""
-    from thyro_core.screening.verify import has_nights, verify_nights
-    from thyro_core.study.plan import find_study, study_ids
-    from thyro_core.study.verify.verify import verify_study
-    from thyro_core.validation.evaluate import evaluation_ids
-    from thyro_core.validation.verify import verify_evaluations
+    with err.status("starting"):
+        from thyro_core.screening.verify import has_nights, verify_nights
+        from thyro_core.study.plan import find_study, study_ids
+        from thyro_core.study.verify.verify import verify_study
+        from thyro_core.validation.evaluate import evaluation_ids
+        from thyro_core.validation.verify import verify_evaluations
 
-    opened_store = open_store_at(store)
+        opened_store = open_store_at(store)
     ids = [find_study(opened_store, study_id)] if study_id else study_ids(opened_store)
     work = [(name, verify_study(opened_store, name)) for name in ids]
     if not study_id and has_nights(opened_store):
