@@ -143,8 +143,8 @@ def _screen(
     _publish(opened_store, result)
     if delivery is not None:
         current_observer().on_delivery(delivery.sentence)
-        is_whole = not (delivery.unsent or delivery.faults or delivery.n_gone)
-        get_run_logger().log(logging.INFO if is_whole else logging.WARNING, delivery.sentence)
+        level = logging.INFO if delivery.is_whole else logging.WARNING
+        get_run_logger().log(level, delivery.sentence)
     sentence = end_of_night(opened_store, result)
     return (
         f"{night.date}/{night.batch_id}",

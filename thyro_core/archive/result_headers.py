@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
+from thyro_core.errors import ThyroError
 from thyro_core.imaging.bounds import ClipBounds
 from thyro_core.imaging.dicom import READER_ERRORS, element_tags, silence
 from thyro_core.imaging.dicom_deflated import header_stream
@@ -36,6 +37,10 @@ _CLASSES_WITH_FRAMES = {
     *(f"1.2.840.10008.5.1.4.1.1.7.{number}" for number in range(1, 5)),
 }
 _SEXES = ("M", "F", "O")
+
+
+class NoStudyError(ThyroError):
+    """A DICOM image whose header names no study, series or instance, so that no result joins it."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +70,14 @@ class ImageHeader:
 
 
 def read_image_header(file: BinaryIO, bounds: ClipBounds) -> ImageHeader | None:
-    """The header of a DICOM image; None: it is none, or names no study that a result could join.
+    """The header of a DICOM image; None: it is none.
 
     Args:
         file: at its beginning.
         bounds: of what a deflated file may unpack to.
 
     Raises:
+        NoStudyError: no result could join it.
         OSError: the file cannot be read.
     """
     silence()
@@ -98,8 +104,10 @@ def _is_behind_header(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 def _header_of(dataset: Dataset) -> ImageHeader | None:
     names = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
     sop_class, instance, series, study = (_uid(dataset, name) for name in names)
-    if not (sop_class and instance and series and study) or "Rows" not in dataset:
+    if not sop_class or "Rows" not in dataset:
         return None
+    if not (instance and series and study):
+        raise NoStudyError
     attributes = Dataset()
     for name in _TEXT_NAMES:
         setattr(attributes, name, _clean_text(dataset, name))

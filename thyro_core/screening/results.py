@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydicom.dataset import Dataset
 
-from thyro_core.archive.result_headers import ImageHeader, read_image_header
+from thyro_core.archive.result_headers import ImageHeader, NoStudyError, read_image_header
 from thyro_core.archive.result_objects import (
     ImageResult,
     Scoring,
@@ -68,6 +68,7 @@ class Delivery:
         unsent: names of the files below the batch whose results are not sent.
         n_gone: files that are not there any more, so that nothing can be sent of them.
         n_absent: files that are not there now, but may be later.
+        n_nameless: DICOM images that name no study, so that nothing can be sent of them.
         faults: why something is not sent, in words.
     """
 
@@ -77,7 +78,13 @@ class Delivery:
     unsent: set[str] = field(default_factory=set)
     n_gone: int = 0
     n_absent: int = 0
+    n_nameless: int = 0
     faults: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every image has its result in the archive."""
+        return not (self.unsent or self.faults or self.n_gone or self.n_absent or self.n_nameless)
 
     @property
     def sentence(self) -> str:
@@ -97,6 +104,11 @@ class Delivery:
         if self.n_absent:
             parts.append(
                 f"{amount(self.n_absent, 'file')} not here: a screening of the batch sends the rest"
+            )
+        if self.n_nameless:
+            parts.append(
+                f"nothing of {amount(self.n_nameless, 'image')}, whose headers name no study, "
+                "series or instance: they are seen on the worklist alone"
             )
         return "; ".join(parts)
 
@@ -150,6 +162,7 @@ class ResultsSender:
     place: str
     _fs: fsspec.AbstractFileSystem = field(init=False, repr=False)
     _root: str = field(init=False, repr=False)
+    _n_nameless: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         """Open the batch's file system."""
@@ -169,6 +182,7 @@ class ResultsSender:
         """
         delivery, outgoing = Delivery(), [self._outgoing(night) for night in nights]
         groups = self._groups(outgoing)
+        delivery.n_nameless = self._n_nameless
         try:
             with (
                 closing(open_target(str(self.settings.results_to), self.settings)) as target,
@@ -244,6 +258,9 @@ class ResultsSender:
             return None
         try:
             header = self._header(entry, night)
+        except NoStudyError:
+            self._n_nameless += 1
+            return None
         except self._refusals:
             # Of no study that is known: it is tried, and fails, as one of its own.
             return "", ("", "")

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from tests.support.dicoms import PERSON, dicom, speckle
 from thyro_core import NOTICE
-from thyro_core.archive.result_headers import ImageHeader, read_image_header
+from thyro_core.archive.result_headers import ImageHeader, NoStudyError, read_image_header
 from thyro_core.archive.result_objects import (
     SERIES_NAME,
     ImageResult,
@@ -182,7 +182,10 @@ def test_what_no_result_can_be_of(elements: dict[str, object]) -> None:
     found = dataset(speckle(), **(uids | {k: v for k, v in elements.items() if v is not None}))
     if "Rows" in elements:
         del found.Rows
-    assert read_image_header(io.BytesIO(saved(found)), ScreeningRules()) is None
+        assert read_image_header(io.BytesIO(saved(found)), ScreeningRules()) is None
+    else:
+        with pytest.raises(NoStudyError):
+            read_image_header(io.BytesIO(saved(found)), ScreeningRules())
     assert read_image_header(io.BytesIO(b"\x89PNG" + bytes(300)), ScreeningRules()) is None
 
 

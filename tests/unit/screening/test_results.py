@@ -182,10 +182,12 @@ def test_what_was_sent_and_not_noted_is_not_stored_again(
     for number in range(3):
         (ward.batch / f"{number}.dcm").write_bytes(instance(number, 0))
     (ward.batch / "page.png").write_bytes(b"no image")
+    (ward.batch / "nameless.dcm").write_bytes(instance(7, 0, StudyInstanceUID=""))
     with monkeypatch.context() as patch:
         patch.setattr(Outbox, "note", lambda *_: None)
         patch.setattr(Outbox, "finish", lambda *_: None)
         first = night(ward, batch, "2026-11-25", orthanc.results_to)
+    assert "nothing of 1 image, whose headers name no study" in first.sentence
     second = night(ward, batch, "2026-11-26", orthanc.results_to)
     assert (second.n_sent, second.n_present) == (0, first.n_sent)
     assert len(thyros(orthanc)) == first.n_sent
