@@ -165,12 +165,14 @@ def _show_models(rows: list["ModelRow"], history: list["Change"]) -> None:
     if not rows:
         say("no model was promoted yet; `thyro promote STUDY_ID` makes one of a finished study")
         return
+    from thyro_core.evaluation.threshold import threshold_text
+
     headers = ("model", "architecture", "study", "AUC", "threshold")
     table = result_table(*headers, title="Models, promoted or bundled to be evaluated")
     for row in rows:
         name = f"[bold]{row.model_id}[/]\n(champion)" if row.is_champion else row.model_id
         auc = "undefined" if row.auc is None else f"{row.auc:.3f}"
-        facts = (row.architecture, row.study_id, auc, f"{row.threshold:.6g}")
+        facts = (row.architecture, row.study_id, auc, threshold_text(row.threshold))
         table.add_row(name, *(("damaged", "", "", "") if row.fault else facts))
     out.print(table)
     for fault in filter(None, (row.fault for row in rows)):

@@ -20,6 +20,7 @@ ACCOUNTED = {"data-id", "data-note", "data-finding"}
 SPELLINGS = {
     "count": ",.0f", "whole": ".0f", "one": ",.1f", "two": ",.2f", "three": ",.3f", "p": ".3f",
     "bounded": ",.3f", "percent": ",.1f", "permille": ",.3f", "mebibytes": ",.0f", "short": ".4g",
+    "threshold": ".4f",
 }  # fmt: skip
 
 
@@ -35,6 +36,8 @@ def spelled(value: float, form: str) -> str:
         return "<\N{NO-BREAK SPACE}0.001"
     if form == "bounded":
         value = 0.0 if value < 0 else 1.0 if value > 1 else value
+    if form == "threshold":
+        value = math.floor(value * 1e4 + 1e-6) / 1e4
     scale = {"percent": 100, "permille": 1000, "mebibytes": 1 / 1048576}.get(form, 1)
     text = format(value * scale, SPELLINGS[form])
     if not text.strip("-0."):

@@ -49,6 +49,19 @@ class OperatingRates(NamedTuple):
     """Share of all images from the threshold on."""
 
 
+def threshold_text(threshold: float, digits: int = 6) -> str:
+    """A threshold cut, not rounded, so that whoever uses the text calls the same images malignant.
+
+    A threshold is the score of an image that it is to find: one that is rounded up loses it.
+
+    Args:
+        threshold: 0 to 1.
+        digits: behind the point.
+    """
+    # What is a decimal number already must not lose its last digit to its binary form.
+    return f"{math.floor(round(threshold * 10**digits, 6)) / 10**digits:.{digits}f}"
+
+
 def patient_share(is_hit: BoolArray, unit: Ids) -> PatientShare:
     """The share of hits, patients as units, with exact bounds.
 

@@ -187,7 +187,8 @@ def deletion_failure(rows: Sequence[Mapping[str, Any]]) -> str:
     """Which of deletion and insertion one network's maps fail: a sentence, empty if none.
 
     A map that marks what the score rests on makes it fall faster than a random order does, and
-    rise faster: a lead on that side, with an adjusted P below `SIGNIFICANT_LEAD`.
+    rise faster: a lead on that side, with an adjusted P below `SIGNIFICANT_LEAD`. That it does is
+    no proof: a map that sees no image may do so too, and is not tried.
 
     Args:
         rows: rows of `cam_checks`, of one architecture.
@@ -205,11 +206,13 @@ def deletion_failure(rows: Sequence[Mapping[str, Any]]) -> str:
     level = f"(Holm-adjusted P < {SIGNIFICANT_LEAD} would show it)"
     if successes:
         return (
-            f"{name}: only one of two checks shows that the maps mark what the score rests on: "
+            f"{name}: by only one of two checks do the maps rank pixels for the score better "
+            "than a random order does: "
             f"{successes[0]}, but {failures[0]} {level}."
         )
     return (
-        f"{name}: the maps are not shown to mark what the score rests on: "
+        f"{name}: the maps are not shown to rank pixels for the score better "
+        "than a random order does: "
         f"{', and '.join(failures)} {level}."
     )
 

@@ -7,6 +7,7 @@ from thyro_core import NOTICE
 from thyro_core.config import view_of
 from thyro_core.errors import amount
 from thyro_core.evaluation.display_names import ARCHITECTURE_NAMES
+from thyro_core.evaluation.threshold import threshold_text
 from thyro_core.registry.bundle import FIGURES_OF_MEMBERS
 from thyro_core.registry.card_bands import percent, promise_text
 
@@ -60,7 +61,7 @@ def card_rows(card: CardValues) -> list[tuple[str, str]]:
         ),
         ("ensemble: scored by the members whose split tested it", members),
         ("ensemble: auc", cell(ensemble["auc"])),
-        ("threshold", f"{point['threshold']:.6g} ({target})"),
+        ("threshold", f"{threshold_text(point['threshold'])} ({target})"),
         ("ensemble: APPARENT sensitivity, by patient or group", cell(point["sensitivity"])),
         (
             f"its lower bound (the figure to rely on), {100 * point['confidence']:g} % confidence",
@@ -112,7 +113,10 @@ def _rows_of_version_1(card: CardValues) -> list[tuple[str, str]]:
             (f"procedure: {name}, one network, mean over splits", cell(card["metrics"][name]))
             for name in _METRICS
         ),
-        ("threshold", f"{point['threshold']:.6g} (one member's, {point['target_sensitivity']:g})"),
+        (
+            "threshold",
+            f"{threshold_text(point['threshold'])} (one member's, {point['target_sensitivity']:g})",
+        ),
         *((words, cell(point[name])) for name, words in _POINT_VERSION_1.items()),
         ("temperature", f"{card['calibration']['temperature']:.3f}"),
         ("ensemble", FIGURES_OF_MEMBERS),

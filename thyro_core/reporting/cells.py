@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from markupsafe import Markup
 
+from thyro_core.evaluation.threshold import threshold_text
 from thyro_core.reporting.simulated import (
     SIMULATED_SPLITS,
     SIMULATION_FIGURES,
@@ -48,6 +49,7 @@ FORMATS: Mapping[str, Callable[[float], str]] = MappingProxyType(
         "percent": lambda value: f"{_decimal(100 * value, 1)}{_SPACE}%",
         "p": _p_value,
         "short": _short,
+        "threshold": lambda value: threshold_text(value + 0.0, 4).replace("-", _MINUS),
         "permille": lambda value: f"{_decimal(1000 * value, 3)}{_SPACE}\N{PER MILLE SIGN}",
         "mebibytes": lambda value: _decimal(value / 2**20, 0),
     }

@@ -34,7 +34,7 @@ from thyro_core.reporting.sections.centres import centres
 from thyro_core.reporting.sections.cohort import cohort, leakage
 from thyro_core.reporting.sections.curves import first_recall, make_plot, plot_data
 from thyro_core.reporting.sections.flow import flow_figure
-from thyro_core.reporting.sections.gallery import gallery
+from thyro_core.reporting.sections.gallery import WORST, gallery
 from thyro_core.reporting.sections.maps import (
     empty_maps,
     families,
@@ -195,6 +195,7 @@ def _text_values(tables: Tables, plan: StudyPlan) -> dict[str, Any]:
         "simulation": partial(simulation, splits=plan.config.splits),
         "first_recall": first_recall(tables, plan.config.architectures[0]),
         "least_hits": LEAST_HITS,
+        "most_wrong": WORST,
         "reason_meanings": REASON_MEANINGS,
         "is_number": _is_number,
         "labels": ARCHITECTURE_NAMES,

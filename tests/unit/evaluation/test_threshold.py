@@ -13,11 +13,27 @@ from thyro_core.evaluation.threshold import (
     least_patients,
     operating_rates,
     patient_share,
+    threshold_text,
 )
 
 
 def units(n: int, each: int = 1) -> np.ndarray:
     return (np.arange(n) // each).astype(object)
+
+
+@given(threshold=st.floats(0, 1), digits=st.sampled_from([4, 6]))
+def test_who_uses_the_text_of_a_threshold_misses_no_image(threshold: float, digits: int) -> None:
+    """A score is at least the threshold that it made, and so at least the threshold's text."""
+    text = float(threshold_text(threshold, digits))
+    assert text <= threshold + 1e-12
+    assert threshold - text < 10.0**-digits + 1e-9
+
+
+def test_a_threshold_is_cut_and_not_rounded() -> None:
+    assert threshold_text(0.46518743, 4) == "0.4651"
+    assert threshold_text(0.30375265, 4) == "0.3037"
+    assert threshold_text(0.29, 4) == "0.2900"
+    assert threshold_text(1.0) == "1.000000"
 
 
 def test_the_bounds_are_clopper_and_pearsons() -> None:

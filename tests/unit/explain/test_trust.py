@@ -143,13 +143,14 @@ def test_a_deletion_that_fails_is_said_and_one_that_passes_is_not():
     assert deletion_failure(scores((-0.1, 0.01), (0.1, 0.01))) == ""
     text = deletion_failure(scores((0.02, 0.5), (0.1, 0.01)))
     assert text == (
-        "VGG16: only one of two checks shows that the maps mark what the score rests on: the score "
-        "rises faster when the hottest pixels come back first than in a random order (insertion, "
+        "VGG16: by only one of two checks do the maps rank pixels for the score better than a "
+        "random order does: the score rises faster when the hottest pixels come back first than in "
+        "a random order (insertion, "
         "9 images), but the score is not shown to fall faster when the hottest pixels go first "
         "than in a random order (deletion, 9 images) (Holm-adjusted P < 0.05 would show it)."
     )
     neither = deletion_failure(scores((0.02, 0.5), (0.1, 0.5)))
-    assert neither.startswith("VGG16: the maps are not shown to mark what the score rests on: the")
+    assert neither.startswith("VGG16: the maps are not shown to rank pixels for the score better")
     assert "(deletion, 9 images), and the score" in neither
     assert "the score falls more slowly" in deletion_failure(scores((0.1, 0.01), (0.1, 0.01)))
     text = deletion_failure(scores((-0.1, 0.01), (0.1, np.nan)))

@@ -266,7 +266,7 @@ def test_a_network_at_chance_has_no_finding_anywhere(tmp_path) -> None:
     assert lead.text.startswith(
         "There is no evidence that ResNet18 tells malignant from benign nodules: the 95"
     )
-    assert "told malignant from benign" not in page.text
+    assert "told images labelled malignant" not in page.text
     assert "the network is not shown to tell the classes apart" in maps_of(page)
     assert benefit_sentence(page, "resnet18") == expected_benefit(store, plan, "resnet18")
     assert "lies below that of calling every image malignant" in benefit_sentence(page, "resnet18")
@@ -303,13 +303,17 @@ def expected_benefit(store: Store, plan: StudyPlan, architecture: str) -> str:
     places = np.flatnonzero(line.model.mean < line.treat_all - 1e-9) + 1
     name = ARCHITECTURE_NAMES[architecture]
     harmful = np.flatnonzero(line.model.mean < -1e-9) + 1
-    end = "It lies below that of calling none at no threshold. No interval belongs to that."
+    last_words = (
+        "These are means: the band below is of the curve, not of its distance from calling all or "
+        "none."
+    )
+    end = f"It lies below that of calling none at no threshold. {last_words}"
     if harmful.size:
         first, last = harmful.min() / 100, harmful.max() / 100
         end = (
             f"It lies below that of calling none at {harmful.size} thresholds from {first:.2f} to "
-            f"{last:.2f}: there acting on these probabilities does more harm than good. No "
-            "interval belongs to that."
+            f"{last:.2f}: there acting on these probabilities did more harm than good, on average "
+            f"over the splits; where the band below holds 0, harm is not shown. {last_words}"
         )
     if not places.size:
         return (
@@ -322,8 +326,8 @@ def expected_benefit(store: Store, plan: StudyPlan, architecture: str) -> str:
         start = f"At {places.size} of the {last} thresholds up to {last / 100:.2f}"
     return (
         f"{start} the mean net benefit of {name} lies below that of calling every image malignant: "
-        "whoever would act from such a probability on is better off, on these images, calling all "
-        "malignant than with this network\N{RIGHT SINGLE QUOTATION MARK}s probabilities as they "
+        "whoever would act from such a probability on was better off on average, on these images, "
+        "calling all malignant than with this network\N{RIGHT SINGLE QUOTATION MARK}s probabilities as they "
         f"are. {end}"
     )
 
@@ -345,7 +349,10 @@ def test_a_network_with_evidence_needs_no_caution(full, page) -> None:
     store, plan = full
     metrics = read_table(store, "metrics", study_id=plan.study_id)
     assert evidence_of(metrics, "resnet18") == "apart"
-    assert "told malignant from benign nodules with a mean AUC" in page.by_id("brief").text
+    assert (
+        "told images labelled malignant from those labelled benign with a mean AUC"
+        in page.by_id("brief").text
+    )
     cautions = {each.text for each in page.walk() if "data-no-finding" in each.attributes}
     names = [n for n in plan.config.architectures if evidence_of(metrics, n) != "apart"]
     assert bool(cautions) == bool(names)

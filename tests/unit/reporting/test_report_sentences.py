@@ -120,8 +120,8 @@ def test_facts_that_tell_the_classes_apart_and_the_lead_over_them_are_said_in_br
     study = {"study_id": plan.study_id}
     (row,) = read_table(store, "shortcuts", **study).to_pylist()
     over_seen, over_all = "leads over what it sees of them by", "leads over all of them by"
-    not_seen, not_all = (f"is not shown to tell more than {of}"
-                         for of in ("what it sees of them", "all of them"))  # fmt: skip
+    not_seen, not_all = (f"is not shown to rank better than they do {how}"
+                         for how in ("as far as it sees them", "all together"))  # fmt: skip
     cases = (
         # Lower end and P of the facts that a network sees, then of all facts.
         (0.6, 0.01, 0.7, 0.01, (over_seen, over_all)),

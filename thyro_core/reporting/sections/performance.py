@@ -58,10 +58,27 @@ class Performance:
     """image, patient, group or nodule -> its figures; only `image`: no unit has several images."""
     prevalence: Cell
     """Share of malignant images in the test parts of all splits."""
-    all_malignant: Mapping[str, Cell]
-    """What calling every image malignant reaches, mean over splits: `accuracy` and `f1`."""
+    one_class_calls: Mapping[str, Mapping[str, Cell]]
+    """Class -> what calling every image so reaches, mean over splits: `accuracy`, and of malignant
+    `f1`."""
     training_images: Mapping[int, Cell]
     """Split -> size of its training part, where splits are periods of time; empty elsewhere."""
+
+    @property
+    def better_calls(self) -> dict[str, dict[str, Cell]]:
+        """Those of `one_class_calls` that exceed the first network's own figures."""
+        own = next(iter(self.means.values()))
+        better = {
+            name: {
+                metric: cell
+                for metric, cell in figures.items()
+                if isinstance(cell.value, float)
+                and isinstance(mean := own[metric].value.value, float)
+                and cell.value > mean
+            }
+            for name, figures in self.one_class_calls.items()
+        }
+        return {name: figures for name, figures in better.items() if figures}
 
 
 def performance(tables: Tables, config: StudyConfig) -> Performance:
@@ -105,11 +122,18 @@ def performance(tables: Tables, config: StudyConfig) -> Performance:
         prevalence=tables.figure(
             "sum(label) / count(*)", tables.source("splits", role="test"), "percent"
         ),
-        all_malignant=tables.figures(
-            f"(SELECT avg(label) AS p FROM {tables.source('splits', role='test')} GROUP BY split)",
-            {"accuracy": ("avg(p)", "three"), "f1": ("avg(2 * p / (1 + p))", "three")},
-        ),
+        one_class_calls=_one_class_calls(tables),
     )
+
+
+def _one_class_calls(tables: Tables) -> dict[str, Mapping[str, Cell]]:
+    tests = tables.source("splits", role="test")
+    shares = f"(SELECT avg(label) AS p FROM {tests} GROUP BY split)"
+    figures = {
+        "malignant": {"accuracy": ("avg(p)", "three"), "f1": ("avg(2 * p / (1 + p))", "three")},
+        "benign": {"accuracy": ("avg(1 - p)", "three")},
+    }
+    return {name: tables.figures(shares, of) for name, of in figures.items()}
 
 
 def _over_splits(rows: list[TableRow]) -> dict[tuple[str, str], TableRow]:
