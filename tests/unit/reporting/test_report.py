@@ -327,8 +327,8 @@ def expected_benefit(store: Store, plan: StudyPlan, architecture: str) -> str:
     return (
         f"{start} the mean net benefit of {name} lies below that of calling every image malignant: "
         "whoever would act from such a probability on was better off on average, on these images, "
-        "calling all malignant than with this network\N{RIGHT SINGLE QUOTATION MARK}s probabilities as they "
-        f"are. {end}"
+        "calling all malignant than with this network\N{RIGHT SINGLE QUOTATION MARK}s "
+        f"probabilities as they are. {end}"
     )
 
 
