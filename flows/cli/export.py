@@ -120,27 +120,30 @@ def _export_model(store: "Store", name: str, to: Path | None, formats: str) -> N
     from thyro_core.host import scratch_folder
     from thyro_core.registry.bundle import load_bundle
     from thyro_core.registry.export.export import FORMATS, export_model
+    from thyro_core.registry.export.networks import load_onnx_packages
     from thyro_core.settings import Settings
 
     names = {each.strip() for each in formats.split(",")} - {""}
     if not names or names - set(FORMATS):
         msg = f"--formats: expected some of {','.join(FORMATS)}, found {formats or 'nothing'}"
         raise InputError(msg)
-    bundle = load_bundle(store, _promoted_id(store, name))
-    folder = to or Path(f"export-{bundle.model_id}")
-    with err.status("writing and checking the networks") as status:
+    if "onnx" in names:
         try:
-            result = export_model(
-                store,
-                bundle,
-                folder,
-                [each for each in FORMATS if each in names],
-                scratch=scratch_folder(Settings()),
-                progress=lambda n_done, total: status.update(f"written: {n_done} of {total}"),
-            )
+            load_onnx_packages()
         except ModuleNotFoundError as error:
             what = "that write and check ONNX (or leave it out: --formats torch,plain)"
             raise _missing(error, what, "export") from error
+    bundle = load_bundle(store, _promoted_id(store, name))
+    folder = to or Path(f"export-{bundle.model_id}")
+    with err.status("writing and checking the networks") as status:
+        result = export_model(
+            store,
+            bundle,
+            folder,
+            [each for each in FORMATS if each in names],
+            scratch=scratch_folder(Settings()),
+            progress=lambda n_done, total: status.update(f"written: {n_done} of {total}"),
+        )
     kinds = {"onnx": "ONNX", "torch": "torch.export", "plain": "plain PyTorch"}
     text = f"{amount(result.members, 'member')} as {' and '.join(kinds[k] for k in result.formats)}"
     if result.gap is not None:

@@ -20,7 +20,7 @@ ACCOUNTED = {"data-id", "data-note", "data-finding"}
 SPELLINGS = {
     "count": ",.0f", "whole": ".0f", "one": ",.1f", "two": ",.2f", "three": ",.3f", "p": ".3f",
     "bounded": ",.3f", "percent": ",.1f", "permille": ",.3f", "mebibytes": ",.0f", "short": ".4g",
-    "threshold": ".4f",
+    "threshold": ".4g",
 }  # fmt: skip
 
 

@@ -55,11 +55,13 @@ def threshold_text(threshold: float, digits: int = 6) -> str:
     A threshold is the score of an image that it is to find: one that is rounded up loses it.
 
     Args:
-        threshold: 0 to 1.
-        digits: behind the point.
+        threshold: 0 to 1; NaN, of a damaged card, is shown as it is.
+        digits: most of them behind the point.
     """
+    if math.isnan(threshold):
+        return str(threshold)
     # What is a decimal number already must not lose its last digit to its binary form.
-    return f"{math.floor(round(threshold * 10**digits, 6)) / 10**digits:.{digits}f}"
+    return f"{math.floor(round(threshold * 10**digits, 6)) / 10**digits:.{digits}g}"
 
 
 def patient_share(is_hit: BoolArray, unit: Ids) -> PatientShare:

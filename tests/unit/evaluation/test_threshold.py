@@ -32,8 +32,10 @@ def test_who_uses_the_text_of_a_threshold_misses_no_image(threshold: float, digi
 def test_a_threshold_is_cut_and_not_rounded() -> None:
     assert threshold_text(0.46518743, 4) == "0.4651"
     assert threshold_text(0.30375265, 4) == "0.3037"
-    assert threshold_text(0.29, 4) == "0.2900"
-    assert threshold_text(1.0) == "1.000000"
+    assert threshold_text(0.29, 4) == "0.29"
+    assert threshold_text(0.0123456789) == "0.012345"
+    assert threshold_text(1.0) == "1"
+    assert threshold_text(math.nan) == "nan"
 
 
 def test_the_bounds_are_clopper_and_pearsons() -> None:

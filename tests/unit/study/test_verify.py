@@ -368,7 +368,9 @@ def test_columns_that_joined_a_table_later_may_lack_and_no_others(store, study_i
 def test_figures_that_an_older_program_did_not_compute_are_no_fault(store, study_id, name):
     later = schemas.LATER_COLUMNS[name]
     whole = read_table(store, name, study_id=study_id)
-    assert all(whole[column].null_count == 0 for column in later), "this program computes them"
+    # By the facts of whole files only where the networks see something else.
+    computed = later - {"file_auc"}
+    assert all(whole[column].null_count == 0 for column in computed), "this program computes them"
     with store.writing(table_key(name, study_id=study_id)) as file:
         pq.write_table(whole.drop_columns(sorted(later)), file)
     assert failures(store, study_id) == {}

@@ -67,6 +67,17 @@ def export_network(
     return _largest_gap(onnx_logits(files.onnx, images), own_logits, files.onnx)
 
 
+def load_onnx_packages() -> None:
+    """Load what writes and checks ONNX, before any work is done.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    import onnx  # noqa: F401
+    import onnxruntime  # noqa: F401
+    import onnxscript  # noqa: F401
+
+
 def _write_onnx(program: ExportedProgram, file: Path, facts: Mapping[str, Any]) -> None:
     import onnx
 
