@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_partial
-from pydicom.tag import BaseTag
 
 from thyro_core.errors import ThyroError
 from thyro_core.imaging.bounds import ClipBounds
-from thyro_core.imaging.dicom import READER_ERRORS, element_tags, silence
-from thyro_core.imaging.dicom_deflated import header_stream
+from thyro_core.imaging.dicom import READER_ERRORS, element_tags
+from thyro_core.imaging.dicom_header import read_elements
 
 _TEXT_NAMES = (
     "PatientID", "IssuerOfPatientID", "PatientName", "AccessionNumber", "StudyID",
@@ -25,7 +23,6 @@ _RESULT_TAGS = element_tags(
     "SeriesInstanceUID", "StudyDate", "StudyTime", "PatientBirthDate", "PatientSex",
     "Rows", "BurnedInAnnotation", *_TEXT_NAMES,
 )  # fmt: skip
-_LAST_RESULT_TAG = max(_RESULT_TAGS)
 # Roots that nobody was given are in archives, too: a result joins the study as it is called there.
 _VALID_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _LONGEST_UID = 64
@@ -80,25 +77,13 @@ def read_image_header(file: BinaryIO, bounds: ClipBounds) -> ImageHeader | None:
         NoStudyError: no result could join it.
         OSError: the file cannot be read.
     """
-    silence()
-    try:
-        dataset = read_partial(
-            header_stream(file, bounds),
-            stop_when=_is_behind_header,
-            force=True,
-            specific_tags=_RESULT_TAGS,
-        )
-        return _header_of(dataset)
-    except OSError as error:
-        if error.errno is not None:
-            raise
+    dataset = read_elements(file, bounds, _RESULT_TAGS)
+    if dataset is None:
         return None
+    try:
+        return _header_of(dataset)
     except READER_ERRORS:
         return None
-
-
-def _is_behind_header(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return bool(tag > _LAST_RESULT_TAG)
 
 
 def _header_of(dataset: Dataset) -> ImageHeader | None:

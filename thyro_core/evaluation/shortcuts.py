@@ -242,7 +242,8 @@ def shortcuts_table(
     models, networks or learners, of the splits that tested it. Intervals and P take patients as the
     independent units (DeLong's, clustered) and hold for these models: they say nothing of other
     training sets. A network is compared with the learner that each split chose on its training part
-    (`chosen_learner`): no tested image has a part in the choice.
+    (`chosen_learner`): no image that a split tests has a part in that
+    split's choice.
 
     Two questions are asked, each a family of its own for Holm's adjustment: whether a network tells
     more than `SEEN_FACTS`, which it sees as well (columns `seen_*`), and whether it tells more than

@@ -19,7 +19,6 @@ _HEADER_TAGS = element_tags(
     "SpecificCharacterSet", "SOPInstanceUID", "AccessionNumber", "PatientID", "IssuerOfPatientID",
     "StudyInstanceUID",
 )  # fmt: skip
-_LAST_TAG = max(_HEADER_TAGS)
 
 
 @dataclass(frozen=True)
@@ -51,19 +50,8 @@ def read_header(file: BinaryIO, bounds: ClipBounds) -> DicomHeader:
     Raises:
         OSError: the file cannot be read.
     """
-    silence()
-    try:
-        dataset = read_partial(
-            header_stream(file, bounds),
-            stop_when=_is_beyond,
-            force=True,
-            specific_tags=_HEADER_TAGS,
-        )
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        return DicomHeader()
-    except READER_ERRORS:
+    dataset = read_elements(file, bounds, _HEADER_TAGS)
+    if dataset is None:
         return DicomHeader()
     patient, issuer = (_header_text(dataset, name) for name in ("PatientID", "IssuerOfPatientID"))
     return DicomHeader(
@@ -75,8 +63,36 @@ def read_header(file: BinaryIO, bounds: ClipBounds) -> DicomHeader:
     )
 
 
-def _is_beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return bool(tag > _LAST_TAG)
+def read_elements(file: BinaryIO, bounds: ClipBounds, tags: list[BaseTag | int]) -> Dataset | None:
+    """Some elements of a DICOM file, which is read to the last of them.
+
+    Args:
+        file: at its beginning.
+        bounds: of what a deflated file may unpack to.
+        tags: of the elements.
+
+    Returns:
+        None: the file is damaged, or of another kind.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    last_tag = max(tags)
+
+    def is_beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        return bool(tag > last_tag)
+
+    silence()
+    try:
+        return read_partial(
+            header_stream(file, bounds), stop_when=is_beyond, force=True, specific_tags=tags
+        )
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        return None
+    except READER_ERRORS:
+        return None
 
 
 def _header_text(dataset: Dataset, name: str) -> str | None:
